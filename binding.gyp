@@ -1,0 +1,17 @@
+{
+  "target_defaults": {
+    "cflags": ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2"],
+    "defines": ["_GNU_SOURCE", "NAPI_VERSION=8"]
+  },
+  "targets": [
+    {
+      "target_name": "bpftoken",
+      "sources": ["native/addon.c", "native/call.c", "native/within.c", "native/memory.c", "native/poll.c", "native/socket.c"]
+    },
+    {
+      "target_name": "bpftoken-launch",
+      "type": "executable",
+      "sources": ["native/launch.c"]
+    }
+  ]
+}
