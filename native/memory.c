@@ -1,0 +1,68 @@
+/* mmap of BPF maps (ring buffers, mmapable arrays) as ArrayBuffers. */
+#include "call.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+struct mapping {
+	void *at;
+	size_t length;
+};
+
+static void unmap(napi_env env, void *data, void *hint)
+{
+	(void)env, (void)data;
+	struct mapping *mapping = hint;
+	munmap(mapping->at, mapping->length);
+	free(mapping);
+}
+
+/* (fd, length, prot, flags, off) => ArrayBuffer, unmapped when collected; or -errno. */
+static napi_value map(napi_env env, napi_callback_info info)
+{
+	napi_value argv[5], result;
+	size_t argc = 5;
+	int64_t arg[5];
+
+	napi_get_cb_info(env, info, &argc, argv, NULL, NULL);
+	for (int i = 0; i < 5; i++)
+		if (napi_get_value_int64(env, argv[i], &arg[i]) != napi_ok) {
+			napi_throw_type_error(env, NULL, "mmap: (fd, length, prot, flags, off)");
+			return NULL;
+		}
+	struct mapping *mapping = malloc(sizeof(*mapping));
+	void *at = mapping ? mmap(NULL, arg[1], arg[2], arg[3], arg[0], arg[4]) : MAP_FAILED;
+	if (at == MAP_FAILED) {
+		napi_create_int64(env, mapping ? -errno : -ENOMEM, &result);
+		free(mapping);
+		return result;
+	}
+	mapping->at = at;
+	mapping->length = arg[1];
+	if (napi_create_external_arraybuffer(env, at, arg[1], unmap, mapping, &result) != napi_ok) {
+		munmap(at, arg[1]);
+		free(mapping);
+		napi_throw_error(env, NULL, "mmap: no external ArrayBuffer here");
+		return NULL;
+	}
+	return result;
+}
+
+/* Detaches the ArrayBuffer: its memory reads as empty from now on, and the collector unmaps it. */
+static napi_value detach(napi_env env, napi_callback_info info)
+{
+	napi_value argv[1];
+	size_t argc = 1;
+
+	napi_get_cb_info(env, info, &argc, argv, NULL, NULL);
+	if (napi_detach_arraybuffer(env, argv[0]) != napi_ok)
+		napi_throw_type_error(env, NULL, "munmap: not a mapping");
+	return NULL;
+}
+
+void memory_register(napi_env env, napi_value exports)
+{
+	export_function(env, exports, "mmap", map, NULL);
+	export_function(env, exports, "munmap", detach, NULL);
+}
