@@ -1,0 +1,26 @@
+/** mmap(2) of BPF maps. */
+import { check } from './failure.ts'
+import type { Fd } from './fd.ts'
+import { native } from './native.ts'
+
+export const PAGE_BYTES = 4096
+
+/** A mapping of a descriptor; `buffer` is empty once disposed of. */
+export class Mapping implements Disposable {
+  readonly buffer: ArrayBuffer
+
+  constructor(buffer: ArrayBuffer) {
+    this.buffer = buffer
+  }
+
+  [Symbol.dispose](): void {
+    if (this.buffer.byteLength > 0) native().munmap(this.buffer)
+  }
+}
+
+/** Maps `length` bytes of `fd` at offset `off`, shared. EPERM: write access to a read-only map. */
+export function mapShared(fd: Fd, length: number, off: number, writable: boolean): Mapping {
+  const result = native().mmap(fd.number, length, writable ? 3 : 1, 1 /* MAP_SHARED */, off)
+  if (typeof result === 'number') check('mmap', 'mmap', result)
+  return new Mapping(result as ArrayBuffer)
+}

@@ -1,0 +1,91 @@
+/**
+ * The addon and its surface: named system calls, each giving its result or -errno.
+ *
+ * Only `src/sys` imports this. `use()` is the seam where unit tests put a fake.
+ */
+import path from 'node:path'
+
+type Result = number
+type Bytes = Uint8Array
+/** Addresses for the kernel: (bytes to write into, offset in them, bytes to point at), flattened. */
+type Refs = (Bytes | number | null)[]
+
+/** How far a call inside other namespaces came: see native/within.c. */
+export const WITHIN_STAGES = ['clone', 'setns', 'capset', 'call'] as const
+
+export interface Native {
+  bpf(cmd: number, attr: Bytes, ...refs: Refs): Result
+  close(fd: number): Result
+  fsconfig(fd: number, cmd: number, key: string | null, value: string | null, aux: number): Result
+  fsmount(fd: number, flags: number, attrs: number): Result
+  fsopen(fs: string, flags: number): Result
+  fspick(dirfd: number, path: string, flags: number): Result
+  getsockopt(fd: number, level: number, name: number, value: Bytes, length: Bytes): Result
+  ioctl(fd: number, request: number, arg: Bytes | null): Result
+  listmount(request: Bytes, ids: Bytes, count: number, flags: number): Result
+  mount_setattr(dirfd: number, path: string, flags: number, attr: Bytes): Result
+  move_mount(fromFd: number, from: string, toFd: number, to: string, flags: number): Result
+  open_tree(dirfd: number, path: string, flags: number): Result
+  openat2(dirfd: number, path: string, how: Bytes): Result
+  pidfd_getfd(pidfd: number, fd: number, flags: number): Result
+  pidfd_open(pid: number, flags: number): Result
+  pidfd_send_signal(pidfd: number, signal: number, info: null, flags: number): Result
+  setsockopt(fd: number, level: number, name: number, value: Bytes): Result
+  socket(domain: number, type: number, protocol: number): Result
+  statmount(request: Bytes, out: Bytes, flags: number): Result
+  statx(dirfd: number, path: string, flags: number, mask: number, out: Bytes): Result
+  umount2(path: string, flags: number): Result
+
+  /** The same calls on a worker thread. */
+  later(call: string, ...args: unknown[]): Promise<Result>
+  /**
+   * The same calls by a child that joined the namespaces of `pidfd`; `[result, stage]`. Relative paths begin at the
+   * descriptor `directory`, or with -1 at the root of the mount namespace.
+   */
+  withinNow(
+    pidfd: number,
+    namespaces: number,
+    caps: bigint | null,
+    directory: number,
+    call: string,
+    ...args: unknown[]
+  ): [Result, number]
+  withinLater(
+    pidfd: number,
+    namespaces: number,
+    caps: bigint | null,
+    directory: number,
+    call: string,
+    ...args: unknown[]
+  ): [Promise<[Result, number]>, unknown]
+  withinCancel(handle: unknown): void
+
+  mmap(fd: number, length: number, prot: number, flags: number, off: number): ArrayBuffer | Result
+  munmap(mapping: ArrayBuffer): void
+  pollStart(fd: number, ready: (events: number) => void): unknown
+  pollStop(handle: unknown): void
+  socketpair(): [number, number] | Result
+  sendFds(fd: number, data: Bytes, fds: number[]): Result
+  recvFds(fd: number, data: Bytes): [number, ...number[]] | Result
+  interfaceIndex(name: string): Result
+}
+
+const PACKAGE = path.resolve(__dirname, '../..')
+
+let loaded: Native | undefined
+
+/** The addon, loaded when it is first needed. */
+export function native(): Native {
+  loaded ??= require('node-gyp-build')(PACKAGE) as Native
+  return loaded
+}
+
+/** Unit tests only: replaces the addon; `undefined` brings the real one back. */
+export function use(fake: Native | undefined): void {
+  loaded = fake
+}
+
+/** The program that becomes the workload of `bpftoken run`; built beside the addon. */
+export function launcherPath(): string {
+  return path.join(PACKAGE, 'build/Release/bpftoken-launch')
+}

@@ -1,0 +1,26 @@
+/** openat2(2), statx(2): opening without being led astray, and knowing what was opened. */
+import { AT_EMPTY_PATH, AT_FDCWD, STATX_MNT_ID } from '../uapi/constants.ts'
+import { check } from './failure.ts'
+import { Fd } from './fd.ts'
+import { native } from './native.ts'
+
+/** struct open_how, 24 bytes: flags @0, mode @8, resolve @16 (include/uapi/linux/openat2.h). */
+export function openHow(flags: number, resolve: number): Uint8Array {
+  const how = new DataView(new ArrayBuffer(24))
+  how.setBigUint64(0, BigInt(flags), true)
+  how.setBigUint64(16, BigInt(resolve), true)
+  return new Uint8Array(how.buffer)
+}
+
+/** Opens `path` below `dir` (default: working directory) with `RESOLVE_*` rules. The caller closes it. */
+export function open(path: string, flags: number, resolve = 0, dir?: Fd): Fd {
+  const result = native().openat2(dir?.number ?? AT_FDCWD, path, openHow(flags, resolve))
+  return new Fd(check('openat2', 'openat2', result, path))
+}
+
+/** Id, as in mountinfo, of the mount that the descriptor lies in. struct statx: stx_mnt_id @144. Since Linux 5.8. */
+export function mountId(fd: Fd): number {
+  const out = new Uint8Array(256)
+  check('statx', 'statx', native().statx(fd.number, '', AT_EMPTY_PATH, STATX_MNT_ID, out))
+  return Number(new DataView(out.buffer).getBigUint64(144, true))
+}

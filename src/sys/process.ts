@@ -1,0 +1,118 @@
+/**
+ * Processes by pidfd, never by bare number, and what /proc says of them.
+ *
+ * A number can be reused between two reads. Each fact read by number here is therefore followed by
+ * `stillAlive`: a process that is alive now was alive, under this number, during the read.
+ */
+import { readFileSync, readlinkSync } from 'node:fs'
+import { NotFoundError } from '../errors.ts'
+import { O_CLOEXEC, O_PATH, O_RDONLY } from '../uapi/constants.ts'
+import { check } from './failure.ts'
+import { Fd } from './fd.ts'
+import { native } from './native.ts'
+import { open } from './open.ts'
+
+export interface ProcessHandle extends Disposable {
+  readonly pid: number
+  readonly pidfd: Fd
+}
+
+/** Holds on to process `pid`. NotFoundError when there is none. The caller disposes of it. Since Linux 5.3. */
+export function openProcess(pid: number): ProcessHandle {
+  const result = native().pidfd_open(pid, 0)
+  if (result === -3 /* ESRCH */)
+    throw new NotFoundError(`There is no process ${pid}`, {
+      context: { pid },
+      hint: 'Give the number of a running process, as this PID namespace sees it',
+    })
+  const pidfd = new Fd(check('pidfd_open', 'pidfd_open', result, `pid ${pid}`))
+  return { pid, pidfd, [Symbol.dispose]: () => pidfd.close() }
+}
+
+/** Throws NotFoundError once the process has exited. */
+export function stillAlive(process: ProcessHandle): void {
+  const result = native().pidfd_send_signal(process.pidfd.number, 0, null, 0)
+  // EPERM means: it lives, and is not ours to signal.
+  if (result === -3)
+    throw new NotFoundError(`Process ${process.pid} has exited`, { context: { pid: process.pid } })
+}
+
+/** Duplicates descriptor `fd` of the process. EBADF: no such descriptor; EPERM: no CAP_SYS_PTRACE over it. Since Linux 5.6. */
+export function takeFd(process: ProcessHandle, fd: number): Fd {
+  const result = native().pidfd_getfd(process.pidfd.number, fd, 0)
+  return new Fd(check('pidfd_getfd', 'pidfd_getfd', result, `descriptor ${fd} of process ${process.pid}`))
+}
+
+/**
+ * What `look` finds under /proc/PID, surely of this very process; `drop` gives it back should that not be sure. NotFoundError
+ * once it has exited, also while nobody has waited for it yet: it can then be signalled, but has no namespaces.
+ */
+function ofProcess<T>(process: ProcessHandle, look: () => T, drop?: (found: T) => void): T {
+  let found: T
+  try {
+    found = look()
+  } catch (cause) {
+    stillAlive(process)
+    const { code, errnoName } = cause as { code?: string; errnoName?: string }
+    if (!['ENOENT', 'ESRCH', 'EINVAL'].includes(errnoName ?? code ?? '')) throw cause
+    throw new NotFoundError(`Process ${process.pid} has exited`, { context: { pid: process.pid }, cause })
+  }
+  try {
+    stillAlive(process)
+    return found
+  } catch (error) {
+    drop?.(found)
+    throw error
+  }
+}
+
+/** Opens what is at `path` under /proc/PID. The caller closes it. */
+function openOf(process: ProcessHandle, path: string, flags: number): Fd {
+  const look = (): Fd => open(`/proc/${process.pid}/${path}`, flags | O_CLOEXEC)
+  return ofProcess(process, look, fd => fd.close())
+}
+
+/** A file of /proc/PID. */
+export function readProc(process: ProcessHandle, name: string): string {
+  return ofProcess(process, () => readFileSync(`/proc/${process.pid}/${name}`, 'utf8'))
+}
+
+type NamespaceKind = 'user' | 'mnt' | 'net' | 'pid'
+
+/** Identity of one of its namespaces, e.g. `user:[4026531837]`. */
+export function namespaceOf(process: ProcessHandle, kind: NamespaceKind): string {
+  return ofProcess(process, () => readlinkSync(`/proc/${process.pid}/ns/${kind}`))
+}
+
+/** One of its namespaces. The caller closes it. */
+export function openNamespace(process: ProcessHandle, kind: NamespaceKind): Fd {
+  return openOf(process, `ns/${kind}`, O_RDONLY)
+}
+
+/** The process's root directory, O_PATH. The caller closes it. */
+export function openRoot(process: ProcessHandle): Fd {
+  return openOf(process, 'root', O_PATH)
+}
+
+export interface IdRange {
+  inside: number
+  outside: number
+  count: number
+}
+
+/** The lines of a uid_map or gid_map, seen from our own user namespace. */
+export function parseIdMap(text: string): IdRange[] {
+  return text
+    .split('\n')
+    .filter(line => line.trim() !== '')
+    .map(line => {
+      const [inside, outside, count] = line.trim().split(/\s+/).map(Number)
+      return { inside: inside!, outside: outside!, count: count! }
+    })
+}
+
+/** Our number for id 0 of that namespace, or undefined when its root is not mapped. */
+export function rootOf(map: IdRange[]): number | undefined {
+  const range = map.find(r => r.inside === 0)
+  return range?.outside
+}
