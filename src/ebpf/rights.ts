@@ -1,0 +1,162 @@
+/**
+ * What a command needs from a token, and why one was refused: the missing right or capability by name.
+ *
+ * The kernel answers EPERM for both and ignores silently a token that does not cover the request, so
+ * the reason is computed here from the token's masks and the caller's capabilities.
+ */
+import { readFileSync, readlinkSync } from 'node:fs'
+import { SyscallError } from '../errors.ts'
+import { CAPABILITIES, type CapabilityName } from '../uapi/constants.ts'
+import {
+  ATTACH_TYPES,
+  type AttachType,
+  CMDS,
+  MAP_TYPES,
+  type MapType,
+  PROG_TYPES,
+  type ProgType,
+} from './type-names.ts'
+
+/** The four masks of a token; bit n stands for enumerator n. */
+export interface TokenRights {
+  cmds: bigint
+  maps: bigint
+  progs: bigint
+  attachs: bigint
+}
+
+/** The only commands for which the kernel asks a token. */
+export type TokenCmd = 'map_create' | 'prog_load' | 'btf_load' | 'btf_get_fd_by_id'
+
+/** What one command asks of a token. */
+export interface Need {
+  cmd: TokenCmd
+  mapType?: MapType | number
+  progType?: ProgType | number
+  /** For a program: without one, it counts as number 0, `cgroup_inet_ingress`. */
+  attachType?: AttachType | number
+}
+
+export interface MissingRight {
+  domain: keyof TokenRights
+  word: string
+}
+
+/** The attach type that the kernel checks: 0 stands for another one in two program types. */
+function checkedAttachType(progType: number, attachType: number): number {
+  if (attachType !== 0) return attachType
+  if (progType === PROG_TYPES.number('cgroup_sock')) return ATTACH_TYPES.number('cgroup_inet_sock_create')
+  if (progType === PROG_TYPES.number('sk_reuseport')) return ATTACH_TYPES.number('sk_reuseport_select')
+  return 0
+}
+
+/** Which rights a token with these masks lacks for the command; empty when it covers it. */
+export function missingIn(rights: TokenRights, need: Need): MissingRight[] {
+  const missing: MissingRight[] = []
+  const ask = (domain: keyof TokenRights, bit: number, word: string): void => {
+    if (((rights[domain] >> BigInt(bit)) & 1n) === 0n) missing.push({ domain, word })
+  }
+  ask('cmds', CMDS.number(need.cmd), need.cmd)
+  if (need.mapType !== undefined) ask('maps', MAP_TYPES.number(need.mapType), MAP_TYPES.word(need.mapType))
+  if (need.progType !== undefined) {
+    const type = PROG_TYPES.number(need.progType)
+    ask('progs', type, PROG_TYPES.word(type))
+    const attach = checkedAttachType(type, ATTACH_TYPES.number(need.attachType ?? 0))
+    ask('attachs', attach, ATTACH_TYPES.word(attach))
+  }
+  return missing
+}
+
+const NET_ADMIN_MAPS: readonly string[] = ['sockmap', 'sockhash', 'devmap', 'devmap_hash', 'xskmap']
+const NET_ADMIN_PROGS: readonly string[] = [
+  ...['sched_cls', 'sched_act', 'xdp', 'lwt_in', 'lwt_out', 'lwt_xmit', 'lwt_seg6local', 'sk_skb', 'sk_msg'],
+  ...['flow_dissector', 'cgroup_device', 'cgroup_sock', 'cgroup_sock_addr', 'cgroup_sockopt'],
+  ...['cgroup_sysctl', 'sock_ops', 'ext', 'netfilter'],
+]
+const PERFMON_PROGS: readonly string[] = [
+  ...['kprobe', 'tracepoint', 'perf_event', 'raw_tracepoint', 'raw_tracepoint_writable', 'tracing', 'lsm'],
+  ...['struct_ops', 'ext'],
+]
+
+/**
+ * The capabilities that the command wants from the caller, in the token's user namespace or, without a
+ * token, in the initial one. Source: kernel/bpf/syscall.c, map_create, is_net_admin_prog_type, is_perfmon_prog_type.
+ */
+export function neededCapabilities(need: Need): CapabilityName[] {
+  if (need.cmd === 'btf_get_fd_by_id') return ['CAP_SYS_ADMIN']
+  const needed: CapabilityName[] = ['CAP_BPF']
+  const map = need.mapType === undefined ? '' : MAP_TYPES.word(need.mapType)
+  const prog = need.progType === undefined ? '' : PROG_TYPES.word(need.progType)
+  if (NET_ADMIN_MAPS.includes(map) || NET_ADMIN_PROGS.includes(prog)) needed.push('CAP_NET_ADMIN')
+  if (PERFMON_PROGS.includes(prog)) needed.push('CAP_PERFMON')
+  return needed
+}
+
+/** Our effective capabilities, in our own user namespace; bit n is capability n. */
+export function effectiveCapabilities(): bigint {
+  const line = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync('/proc/self/status', 'utf8'))
+  return BigInt(`0x${line?.[1] ?? '0'}`)
+}
+
+/** Those of `needed` that `held` does not give. CAP_SYS_ADMIN stands in for every other one. */
+export function missingCapabilities(needed: readonly CapabilityName[], held: bigint): CapabilityName[] {
+  const has = (name: CapabilityName): boolean => ((held >> BigInt(CAPABILITIES[name])) & 1n) === 1n
+  return has('CAP_SYS_ADMIN') ? [] : needed.filter(name => !has(name))
+}
+
+/** PROC_USER_INIT_INO, include/linux/proc_ns.h. */
+export const INITIAL_USER_NAMESPACE = 'user:[4026531837]'
+
+function inInitialUserNamespace(): boolean {
+  return readlinkSync('/proc/self/ns/user') === INITIAL_USER_NAMESPACE
+}
+
+const VOCABULARY = { cmds: CMDS, maps: MAP_TYPES, progs: PROG_TYPES, attachs: ATTACH_TYPES }
+
+/** `xdp, socket_filter`, or `nothing`. */
+function wordsOf(domain: keyof TokenRights, mask: bigint): string {
+  const names = VOCABULARY[domain]
+  const words = names.words().filter(word => ((mask >> BigInt(names.number(word as never))) & 1n) === 1n)
+  if (words.length === names.words().length) return 'any'
+  return words.length === 0 ? 'nothing' : words.join(', ')
+}
+
+interface TokenFacts {
+  /** The bpffs it is of, where known. */
+  path: string | undefined
+  info(): TokenRights
+}
+
+/** The next step after an EPERM, or undefined when nothing better is known than the errno's own hint. */
+function reasonFor(need: Need, token: TokenFacts | undefined): string | undefined {
+  const wanting = missingCapabilities(neededCapabilities(need), effectiveCapabilities())
+  if (token === undefined) {
+    if (!inInitialUserNamespace())
+      return 'No BPF token is in use: have rights delegated at /sys/fs/bpf, or name the bpffs in LIBBPF_BPF_TOKEN_PATH'
+    return wanting.length === 0 ? undefined : `Missing capability: ${wanting.join(', ')}, or a BPF token`
+  }
+  const rights = token.info()
+  const missing = missingIn(rights, need)
+  if (missing.length > 0) {
+    const named = missing.map(({ domain, word }) => `${domain} ${word}`).join(', ')
+    const { domain } = missing[0]!
+    const of = token.path === undefined ? 'the token' : `the token of ${token.path}`
+    const plural = missing.length > 1 ? 'rights' : 'right'
+    const lends = missing.length > 1 ? '' : ` (${of} lends ${wordsOf(domain, rights[domain])})`
+    return `Missing ${plural}: ${named}${lends}`
+  }
+  if (wanting.length > 0)
+    return `Missing capability: ${wanting.join(', ')} in the user namespace of the token, which lends the rights`
+  return 'The token lends the rights: use it in the user namespace it was made in; a security module may refuse too'
+}
+
+/** The same failure with its object and, for EPERM, with the reason as hint. Other errors pass unchanged. */
+export function explain(error: unknown, object: string, need: Need, token: TokenFacts | undefined): unknown {
+  if (!(error instanceof SyscallError)) return error
+  const reason = error.errnoName === 'EPERM' ? reasonFor(need, token) : undefined
+  const { call, op, errno, errnoName } = error
+  return new SyscallError(
+    { call, op, errno, errnoName, object },
+    { context: { object }, hint: reason ?? error.hint },
+  )
+}

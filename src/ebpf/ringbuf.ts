@@ -1,0 +1,195 @@
+/**
+ * Ring buffers: records from BPF programs to us (`RingBuffer`) and from us to programs (`UserRingBuffer`).
+ *
+ * Layout of the mapping (kernel/bpf/ringbuf.c, struct bpf_ringbuf), native endian:
+ *
+ *   0 * page   u64 consumer position    `ringbuf`: writable by us; `user_ringbuf`: by the kernel
+ *   1 * page   u64 producer position    the other way round
+ *   2 * page   data, `maxEntries` bytes, and then the same pages once more, so that a record that
+ *              runs over the end lies in one piece
+ *
+ * Positions count bytes since the beginning and wrap around at 2^64; modulo size they are offsets into
+ * data. A record is aligned to 8 bytes: u32 length with BUSY and DISCARD in its upper bits, u32 for the
+ * kernel's use, then the bytes. Positions and lengths are read and written atomically, because the other
+ * side is on another CPU: a record's bytes are there once its length is seen without BUSY.
+ */
+import { setTimeout as sleep } from 'node:timers/promises'
+import { FormatError } from '../errors.ts'
+import { type Mapping, mapShared, PAGE_BYTES } from '../sys/memory.ts'
+import { readable } from '../sys/poll.ts'
+import { bpf_ringbuf_bits } from '../uapi/bpf.ts'
+import type { BpfMap } from './map.ts'
+
+const HEADER_BYTES = bpf_ringbuf_bits.BPF_RINGBUF_HDR_SZ
+const BUSY = bpf_ringbuf_bits.BPF_RINGBUF_BUSY_BIT | 0
+const DISCARD = bpf_ringbuf_bits.BPF_RINGBUF_DISCARD_BIT
+const LENGTH = ~(BUSY | DISCARD)
+/** Between two looks at a record that is reserved but not yet submitted, for which poll would not wait. */
+const BUSY_WAIT_MS = 1
+
+function recordBytes(length: number): number {
+  return Math.ceil((HEADER_BYTES + length) / 8) * 8
+}
+
+/** The two positions and the data of a mapped ring. Pure memory: unit tests make one up. */
+export class Ring {
+  readonly consumer: BigUint64Array
+  readonly producer: BigUint64Array
+  readonly data: Uint8Array
+  /** The same data as 32-bit words, for headers. */
+  readonly words: Int32Array
+  readonly sizeBytes: number
+
+  /** `consumer` is the first page; `rest` is the producer's page and twice the data. */
+  constructor(consumer: ArrayBuffer, rest: ArrayBuffer, sizeBytes: number) {
+    this.consumer = new BigUint64Array(consumer, 0, 1)
+    this.producer = new BigUint64Array(rest, 0, 1)
+    this.data = new Uint8Array(rest, PAGE_BYTES, 2 * sizeBytes)
+    this.words = new Int32Array(rest, PAGE_BYTES, sizeBytes / 4)
+    this.sizeBytes = sizeBytes
+  }
+
+  /** Where a position lies in the data. */
+  at(position: bigint): number {
+    return Number(position % BigInt(this.sizeBytes))
+  }
+
+  /** Bytes that are produced and not consumed. */
+  used(consumer: bigint, producer: bigint): number {
+    return Number(BigInt.asUintN(64, producer - consumer))
+  }
+
+  /** Takes the next record out; undefined: there is none, or the next one is still being written. */
+  read(): Uint8Array | undefined {
+    for (;;) {
+      const consumer = Atomics.load(this.consumer, 0)
+      const used = this.used(consumer, Atomics.load(this.producer, 0))
+      if (used === 0) return undefined
+      const at = this.at(consumer)
+      const header = Atomics.load(this.words, at >> 2)
+      if ((header & BUSY) !== 0) return undefined
+      const length = header & LENGTH
+      const bytes = recordBytes(length)
+      // Only when somebody else who holds the map wrote into the consumer's page.
+      if (bytes > used)
+        throw new FormatError('ring buffer', `a record of ${bytes} bytes where ${used} are in use`, {
+          hint: 'Let one consumer only read a ring buffer',
+        })
+      const start = at + HEADER_BYTES
+      const record = (header & DISCARD) === 0 ? this.data.slice(start, start + length) : undefined
+      // Copied before the place is given back to the kernel.
+      Atomics.store(this.consumer, 0, BigInt.asUintN(64, consumer + BigInt(bytes)))
+      if (record !== undefined) return record
+    }
+  }
+
+  /** Adds a record; false: no room now. */
+  write(record: Uint8Array): boolean {
+    const producer = Atomics.load(this.producer, 0)
+    const used = this.used(Atomics.load(this.consumer, 0), producer)
+    const bytes = recordBytes(record.length)
+    if (bytes > this.sizeBytes)
+      throw new RangeError(`a record of ${record.length} bytes never fits into ${this.sizeBytes}`)
+    if (used + bytes > this.sizeBytes) return false
+    const at = this.at(producer)
+    this.data.set(record, at + HEADER_BYTES)
+    Atomics.store(this.words, at >> 2, record.length)
+    // Published last: the kernel reads the header once it sees the position.
+    Atomics.store(this.producer, 0, BigInt.asUintN(64, producer + BigInt(bytes)))
+    return true
+  }
+}
+
+function mapRing(map: BpfMap, writable: 'consumer' | 'producer'): { ring: Ring; mappings: Mapping[] } {
+  const size = map.maxEntries
+  const first = mapShared(map.fd, PAGE_BYTES, 0, writable === 'consumer')
+  try {
+    const rest = mapShared(map.fd, PAGE_BYTES + 2 * size, PAGE_BYTES, writable === 'producer')
+    return { ring: new Ring(first.buffer, rest.buffer, size), mappings: [first, rest] }
+  } catch (error) {
+    first[Symbol.dispose]()
+    throw error
+  }
+}
+
+/**
+ * The reading end of a `ringbuf` map; there may be one at a time. Since Linux 5.8. mmap(2) of the map, which needs no
+ * capability; EPERM: it was opened read-only. The caller disposes of it, and of the map afterwards.
+ */
+export class RingBuffer implements Disposable {
+  readonly #map: BpfMap
+  readonly #ring: Ring
+  readonly #mappings: Mapping[]
+
+  constructor(map: BpfMap) {
+    this.#map = map
+    const { ring, mappings } = mapRing(map, 'consumer')
+    this.#ring = ring
+    this.#mappings = mappings
+  }
+
+  /** The next record, copied out; undefined: none is complete. */
+  read(): Uint8Array | undefined {
+    return this.#ring.read()
+  }
+
+  /** Gives every complete record to `take`, `limit` at most, and their number. Does not wait. */
+  drain(take: (record: Uint8Array) => void, limit = Number.POSITIVE_INFINITY): number {
+    let count = 0
+    for (; count < limit; count++) {
+      const record = this.#ring.read()
+      if (record === undefined) break
+      take(record)
+    }
+    return count
+  }
+
+  /** Every record, as it comes, without end: leave the loop, or abort, which throws the signal's reason. */
+  async *records(options: { signal?: AbortSignal } = {}): AsyncGenerator<Uint8Array> {
+    const { signal } = options
+    for (;;) {
+      signal?.throwIfAborted()
+      const record = this.#ring.read() ?? (await this.#wait(signal))
+      if (record !== undefined) yield record
+    }
+  }
+
+  [Symbol.asyncIterator](): AsyncGenerator<Uint8Array> {
+    return this.records()
+  }
+
+  async #wait(signal: AbortSignal | undefined): Promise<Uint8Array | undefined> {
+    await readable(this.#map.fd, signal)
+    const record = this.#ring.read()
+    if (record === undefined) await sleep(BUSY_WAIT_MS)
+    return record
+  }
+
+  [Symbol.dispose](): void {
+    for (const mapping of this.#mappings) mapping[Symbol.dispose]()
+  }
+}
+
+/**
+ * The writing end of a `user_ringbuf` map, which a program empties with bpf_user_ringbuf_drain(). Since Linux 6.1. There
+ * may be one at a time. The caller disposes of it, and of the map afterwards.
+ */
+export class UserRingBuffer implements Disposable {
+  readonly #ring: Ring
+  readonly #mappings: Mapping[]
+
+  constructor(map: BpfMap) {
+    const { ring, mappings } = mapRing(map, 'producer')
+    this.#ring = ring
+    this.#mappings = mappings
+  }
+
+  /** Adds a record; false: no room until a program has read some. RangeError: it is larger than the ring. */
+  write(record: Uint8Array): boolean {
+    return this.#ring.write(record)
+  }
+
+  [Symbol.dispose](): void {
+    for (const mapping of this.#mappings) mapping[Symbol.dispose]()
+  }
+}
