@@ -1,0 +1,62 @@
+/**
+ * `bpftoken/policy`: the pure policy core. Same input, same answer, on any machine.
+ *
+ * Start with `vocabularyFrom` (the running kernel's enums as data) and `parsePolicy`. This door loads
+ * zod and yaml; within the package import the single modules, and parse.ts lazily.
+ */
+export { attenuate, isWithin, meet, type Removal } from './attenuate.ts'
+export { type GuardNeed, guardNeeds } from './guard-needs.ts'
+export { type LintFinding, lintPolicy } from './lint.ts'
+export {
+  describeMask,
+  hexMask,
+  type MaskResult,
+  type MountValueResult,
+  maskOf,
+  mountOption,
+  parseMountValue,
+  type WordIssue,
+  wordsOf,
+} from './mask-text.ts'
+export { type LocatedPolicy, type ParseOptions, parseLocatedPolicy, parsePolicy } from './parse.ts'
+export {
+  type AllowList,
+  CAPABILITIES,
+  type Capability,
+  type Limits,
+  type Policy,
+  type PolicyJSON,
+  policyFromJSON,
+  policyToJSON,
+  type Rights,
+  type Subject,
+  type Terms,
+} from './policy.ts'
+export { formatDuration, formatSize, parseDuration, parseSize } from './quantity.ts'
+export {
+  assessRisk,
+  compareRisk,
+  RISK_LEVELS,
+  type RiskAssessment,
+  type RiskItem,
+  type RiskLevel,
+} from './risk.ts'
+export {
+  API_VERSION,
+  KIND,
+  type PolicyDocument,
+  type PolicyDocumentInput,
+  policyJSONSchema,
+} from './schema.ts'
+export {
+  ANY_MASK,
+  bitsOf,
+  hasBit,
+  hasWord,
+  type KernelEnums,
+  MASK_DOMAINS,
+  type MaskDomain,
+  type Masks,
+  type Vocabulary,
+  vocabularyFrom,
+} from './vocabulary.ts'

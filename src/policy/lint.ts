@@ -1,0 +1,324 @@
+/**
+ * What is probably wrong with a valid policy: rights that do nothing, and rights that are missing for good.
+ *
+ * A `warning` is about the policy itself; a `note` is about a use of it that may not be intended. Each
+ * finding names the field and the change that settles it. Rules are functions in one list.
+ */
+import { guardNeeds } from './guard-needs.ts'
+import {
+  ATTACH_ZERO,
+  CONSULTED_COMMANDS,
+  LINK_ONLY_ATTACHS,
+  NET_ADMIN_MAPS,
+  PROGRAM_CLASSES,
+  type ProgramClass,
+} from './kernel-classes.ts'
+import { wordsOf } from './mask-text.ts'
+import type { Capability, Policy } from './policy.ts'
+import { ANY_MASK, hasWord, MASK_DOMAINS, type MaskDomain, type Vocabulary } from './vocabulary.ts'
+
+export interface LintFinding {
+  /** Stable name of the rule, for tests and for tools. */
+  readonly rule: string
+  readonly severity: 'warning' | 'note'
+  /** The field, e.g. `spec.rights.attachs`. */
+  readonly path: string
+  readonly message: string
+  /** One imperative sentence: what settles it. */
+  readonly fix: string
+}
+
+/** Every finding, in the order of the rules: warnings and notes. Empty for a policy without fault. */
+export function lintPolicy(policy: Policy, vocabulary: Vocabulary): LintFinding[] {
+  const view = new RightsView(policy, vocabulary)
+  return RULES.flatMap(rule => [...rule(view)])
+}
+
+/** The rights of a policy, asked by name. */
+class RightsView {
+  readonly policy: Policy
+  readonly vocabulary: Vocabulary
+
+  constructor(policy: Policy, vocabulary: Vocabulary) {
+    this.policy = policy
+    this.vocabulary = vocabulary
+  }
+
+  has(domain: MaskDomain, name: string): boolean {
+    return hasWord(this.vocabulary, domain, this.policy.rights.masks[domain], name)
+  }
+
+  isEmpty(domain: MaskDomain): boolean {
+    return this.policy.rights.masks[domain] === 0n
+  }
+
+  /** Whether all bits are set, so that nobody chose the single ones: they cannot be idle by mistake. */
+  isAny(domain: MaskDomain): boolean {
+    return this.policy.rights.masks[domain] === ANY_MASK
+  }
+
+  /** Canonical names of the lent bits; all names for `any`. */
+  words(domain: MaskDomain): string[] {
+    const { known } = this.vocabulary[domain]
+    return wordsOf(this.vocabulary, domain, this.policy.rights.masks[domain] & known).words
+  }
+
+  lends(capability: Capability): boolean {
+    return this.policy.rights.capabilities.includes(capability)
+  }
+
+  /** The lent program types that are known here. */
+  programs(): [name: string, type: ProgramClass][] {
+    return this.words('progs').flatMap(name => {
+      const type = PROGRAM_CLASSES[name]
+      return type === undefined ? [] : [[name, type] satisfies [string, ProgramClass]]
+    })
+  }
+}
+
+type Rule = (view: RightsView) => Iterable<LintFinding>
+
+function finding(
+  severity: LintFinding['severity'],
+  rule: string,
+  path: string,
+  message: string,
+  fix: string,
+) {
+  return { rule, severity, path, message, fix } satisfies LintFinding
+}
+
+const warning = finding.bind(null, 'warning')
+const note = finding.bind(null, 'note')
+
+const CMDS = 'spec.rights.cmds'
+const MAPS = 'spec.rights.maps'
+const PROGS = 'spec.rights.progs'
+const ATTACHS = 'spec.rights.attachs'
+const CAPS = 'spec.rights.capabilities'
+
+function* nothingLent(view: RightsView): Iterable<LintFinding> {
+  if (MASK_DOMAINS.every(domain => view.isEmpty(domain))) {
+    yield warning(
+      'nothing-lent',
+      'spec.rights',
+      'no rights: BPF_TOKEN_CREATE fails with ENOENT',
+      'Lend a command.',
+    )
+  }
+}
+
+function* idleCommands(view: RightsView): Iterable<LintFinding> {
+  if (view.isAny('cmds')) return
+  const consulted: readonly string[] = CONSULTED_COMMANDS
+  for (const word of view.words('cmds')) {
+    if (consulted.includes(word)) continue
+    yield warning(
+      'idle-command',
+      CMDS,
+      `the kernel never consults ${word}; a token takes ${CONSULTED_COMMANDS.join(', ')} only`,
+      `Remove ${word}.`,
+    )
+  }
+}
+
+/** A list of types and the command that uses it: either is idle without the other. */
+function* commandsAndTypes(view: RightsView): Iterable<LintFinding> {
+  const pairs = [
+    ['map_create', 'maps', MAPS],
+    ['prog_load', 'progs', PROGS],
+  ] as const
+  for (const [command, domain, path] of pairs) {
+    const lent = view.has('cmds', command)
+    if (lent && view.isEmpty(domain)) {
+      const message = `${command} is lent, but no type under ${domain}`
+      yield warning('command-without-types', path, message, `List ${domain}, or remove ${command}.`)
+    } else if (!lent && !view.isEmpty(domain)) {
+      const message = `${domain} are lent, but not the command ${command}`
+      yield warning('types-without-command', CMDS, message, `Add ${command}, or remove ${domain}.`)
+    }
+  }
+}
+
+function* namelessBits(view: RightsView): Iterable<LintFinding> {
+  for (const domain of MASK_DOMAINS) {
+    const { leftover } = wordsOf(view.vocabulary, domain, view.policy.rights.masks[domain])
+    if (leftover === undefined) continue
+    const message = `${leftover} has no name in this kernel; a later kernel will give it a meaning`
+    yield warning(
+      'nameless-bits',
+      `spec.rights.${domain}`,
+      message,
+      'Remove the bits, or name what is meant.',
+    )
+  }
+}
+
+/** Attach bit 0 stands for "no expected attach type", which its name, cgroup_inet_ingress, does not say. */
+function* missingAttachs(view: RightsView): Iterable<LintFinding> {
+  if (view.isAny('progs') && view.isEmpty('attachs')) {
+    const message = 'no attach type is lent: no program can be loaded'
+    yield warning('missing-attach', ATTACHS, message, 'List attach types.')
+  }
+  for (const [name, type] of view.programs()) {
+    if (view.isAny('progs') || type.attachs.some(word => view.has('attachs', word))) continue
+    if (type.attachs[0] === ATTACH_ZERO && name !== 'cgroup_skb') {
+      const message = `${name} programs are checked against attach bit 0, called ${ATTACH_ZERO}, which is not lent`
+      yield warning('attach-zero', ATTACHS, message, `Add ${ATTACH_ZERO}.`)
+    } else {
+      const known = type.attachs.filter(word => view.vocabulary.attachs.bitOfName.has(word))
+      const message = `${name} is lent, but none of its attach types: no such program can be loaded`
+      yield warning('missing-attach', ATTACHS, message, `Add what is needed of ${known.join(', ')}.`)
+    }
+  }
+}
+
+function* idleAttachs(view: RightsView): Iterable<LintFinding> {
+  if (view.isAny('attachs') || view.isAny('progs')) return
+  const progs = view.words('progs')
+  // Fail safe: a program type that is not known here may use any attach type; so may struct_ops, whose
+  // expected attach type is the index of a callback.
+  if (progs.some(name => PROGRAM_CLASSES[name] === undefined || name === 'struct_ops')) return
+  const used = new Set(view.programs().flatMap(([, type]) => type.attachs))
+  const known = [...LINK_ONLY_ATTACHS, ...Object.values(PROGRAM_CLASSES).flatMap(type => type.attachs)]
+  const attachable = new Set<string>(known)
+  for (const word of view.words('attachs')) {
+    if (used.has(word) || !attachable.has(word)) continue
+    const message = `no program type that is lent uses the attach type ${word}`
+    yield warning('idle-attach', ATTACHS, message, `Remove ${word}, or lend its program type.`)
+  }
+}
+
+/** What the lent rights are worth a capability for, by capability. */
+function capabilityUsers(view: RightsView): Map<Capability, string[]> {
+  const users = new Map<Capability, string[]>()
+  const add = (capability: Capability, user: string) => {
+    users.set(capability, [...(users.get(capability) ?? []), user])
+  }
+  for (const [name, type] of view.programs()) {
+    for (const capability of type.capabilities) add(capability, name)
+  }
+  for (const name of NET_ADMIN_MAPS) if (view.has('maps', name)) add('net_admin', name)
+  if (view.has('cmds', 'btf_get_fd_by_id')) add('sys_admin', 'btf_get_fd_by_id')
+  return users
+}
+
+function* missingCapabilities(view: RightsView): Iterable<LintFinding> {
+  if (!view.lends('bpf')) {
+    const message =
+      "BPF_TOKEN_CREATE needs the capability bpf in the workload's namespace; sys_admin does not replace it"
+    yield warning('missing-capability', CAPS, message, 'Add bpf.')
+  }
+  // sys_admin stands in for the others everywhere but in BPF_TOKEN_CREATE.
+  if (view.lends('sys_admin')) return
+  for (const [capability, users] of capabilityUsers(view)) {
+    if (view.lends(capability)) continue
+    const message = `${users.join(', ')} cannot be used without the capability ${capability}`
+    yield warning('missing-capability', CAPS, message, `Add ${capability}, or remove ${users.join(', ')}.`)
+  }
+}
+
+/** What a capability is good for besides the types that need it. */
+const OTHER_USES: Readonly<Record<Exclude<Capability, 'bpf'>, string>> = {
+  net_admin: 'network programs and maps',
+  perfmon: 'tracing programs, and helpers such as probe_read_kernel, get_current_task and trace_printk',
+  sys_admin: 'btf_get_fd_by_id and probe_write_user',
+}
+
+function* idleCapabilities(view: RightsView): Iterable<LintFinding> {
+  const users = capabilityUsers(view)
+  for (const capability of ['net_admin', 'perfmon', 'sys_admin'] as const) {
+    if (!view.lends(capability) || users.has(capability)) continue
+    const message = `nothing that is lent needs ${capability}, which is for ${OTHER_USES[capability]}`
+    yield warning('idle-capability', CAPS, message, `Remove ${capability}, unless a helper needs it.`)
+  }
+}
+
+function* unusableRights(view: RightsView): Iterable<LintFinding> {
+  const multi = ['trace_kprobe_multi', 'trace_kprobe_session', 'trace_uprobe_multi', 'trace_uprobe_session']
+  if (view.has('progs', 'kprobe') && !multi.some(word => view.has('attachs', word))) {
+    yield warning(
+      'unusable-kprobe',
+      ATTACHS,
+      'kprobe programs load, but perf-based attachment needs a capability on the host (EACCES)',
+      'Add trace_kprobe_multi or trace_uprobe_multi, or remove kprobe.',
+    )
+  }
+  if (view.has('maps', 'perf_event_array') && !view.isAny('maps')) {
+    yield warning(
+      'unusable-perf-ring',
+      MAPS,
+      'a perf_event_array can be made, but opening its per-CPU output events is refused (EACCES)',
+      'Use ringbuf instead of perf_event_array.',
+    )
+  }
+}
+
+/** libbpf probes features with the token, and takes what is refused for missing. */
+function* libbpfProbes(view: RightsView): Iterable<LintFinding> {
+  if (!view.has('cmds', 'prog_load') || view.isEmpty('progs')) return
+  const trivial =
+    (view.has('progs', 'socket_filter') || view.has('progs', 'tracepoint')) &&
+    view.has('attachs', ATTACH_ZERO)
+  if (!trivial) {
+    yield note(
+      'libbpf-trivial-program',
+      PROGS,
+      'libbpf up to 1.7 first loads a trivial socket_filter or tracepoint program and gives up when it cannot',
+      `For unmodified libbpf loaders add socket_filter to progs and ${ATTACH_ZERO} to attachs.`,
+    )
+  }
+  if (!view.has('cmds', 'btf_load')) {
+    yield note(
+      'libbpf-btf',
+      CMDS,
+      'without btf_load libbpf drops the BTF of maps and programs',
+      'For unmodified libbpf loaders add btf_load.',
+    )
+  }
+  if (!view.has('cmds', 'map_create') || !view.has('maps', 'array')) {
+    yield note(
+      'libbpf-global-data',
+      MAPS,
+      'without map_create and array libbpf finds no support for global data',
+      'For unmodified libbpf loaders add map_create to cmds and array to maps.',
+    )
+  }
+}
+
+function* noSubjects(view: RightsView): Iterable<LintFinding> {
+  if (view.policy.subjects.length > 0) return
+  yield note(
+    'no-subjects',
+    'spec.subjects',
+    'nobody is named: only root can lend under this policy, by naming the file',
+    'Add the users, cgroups or units that may ask for it.',
+  )
+}
+
+function* unenforcedFields(view: RightsView): Iterable<LintFinding> {
+  if (view.policy.guard === 'required') return
+  for (const { path, reason } of guardNeeds(view.policy)) {
+    yield note(
+      'unenforced-without-guard',
+      path,
+      `not enforced where the guard cannot run: ${reason}`,
+      'Say guard: required to have it refused there.',
+    )
+  }
+}
+
+const RULES: readonly Rule[] = [
+  nothingLent,
+  idleCommands,
+  commandsAndTypes,
+  namelessBits,
+  missingAttachs,
+  idleAttachs,
+  missingCapabilities,
+  idleCapabilities,
+  unusableRights,
+  libbpfProbes,
+  noSubjects,
+  unenforcedFields,
+]

@@ -1,0 +1,212 @@
+/**
+ * The schema of a policy document: the one source of its types, its JSON Schema and its field reference.
+ *
+ * It describes the document as written. What needs the running kernel (are these words known?) is
+ * parse.ts's business. Imports zod, so load it only where a document is parsed or documented.
+ */
+import { z } from 'zod'
+import { CAPABILITIES } from './policy.ts'
+import { DURATION_PATTERN, parseDuration, parseSize, SIZE_PATTERN } from './quantity.ts'
+
+export const API_VERSION = 'bpftoken.dev/v1'
+export const KIND = 'DelegationPolicy'
+
+const count = (description: string) =>
+  z
+    .int()
+    .min(1)
+    .max(2 ** 32 - 1)
+    .optional()
+    .describe(description)
+
+const flag = (description: string) => z.boolean().default(false).describe(description)
+
+const pattern = (regex: RegExp, expected: string) =>
+  z.string().regex(regex, { error: `expected ${expected}` })
+
+const duration = z
+  .string()
+  .regex(DURATION_PATTERN, { error: 'expected a duration such as 8h, 30m or 1h30m' })
+  .transform((text, context) => {
+    const seconds = parseDuration(text) ?? 0
+    if (seconds > 0) return seconds
+    context.addIssue({ code: 'custom', message: 'expected a duration of at least one second' })
+    return z.NEVER
+  })
+
+const size = z
+  .union([z.int().min(1), z.string().regex(SIZE_PATTERN)], {
+    error: 'expected a size such as 64MiB, 1GiB or a number of bytes',
+  })
+  .transform((value, context) => {
+    const bytes = parseSize(String(value)) ?? 0n
+    if (bytes > 0n) return bytes
+    context.addIssue({ code: 'custom', message: 'expected a size from 1 byte to 64 bits' })
+    return z.NEVER
+  })
+
+const words = (noun: string, option: string) =>
+  z
+    .array(z.union([z.string(), z.int().min(0)], { error: 'expected a name, `any` or a number' }))
+    .default([])
+    .describe(
+      `${noun}, in the words of the kernel's \`${option}\` option: lower case, no prefix. Also \`any\` (all 64 bits), or a number as a mask.`,
+    )
+
+const globText = pattern(/^[^\s]{1,255}$/, 'a name or pattern of up to 255 characters without blanks')
+
+const subject = z
+  .strictObject({
+    user: z
+      .union([z.string().min(1).max(255), z.int().min(0)], { error: 'expected a user name or uid' })
+      .optional()
+      .describe('User name, or uid as a number.'),
+    group: z
+      .union([z.string().min(1).max(255), z.int().min(0)], { error: 'expected a group name or gid' })
+      .optional()
+      .describe('Group name, or gid as a number.'),
+    cgroup: pattern(/^\/[^\s]{0,1023}$/, 'an absolute cgroup path; * matches within one component')
+      .optional()
+      .describe('Path in the cgroup v2 hierarchy; `*` matches within one component.'),
+    unit: globText.optional().describe('systemd unit; `*` matches any characters.'),
+    kubernetes: z
+      .strictObject({
+        namespace: globText.describe('Namespace of the pod.'),
+        serviceAccount: globText.optional().describe('Service account of the pod; absent means any.'),
+      })
+      .optional()
+      .describe('A pod of a Kubernetes cluster.'),
+  })
+  .refine(entry => Object.keys(entry).length > 0, {
+    error: 'a subject without fields would match everyone; name at least one',
+    // A misspelt field is reported as that, not also as a missing one.
+    when: ({ issues }) => issues.length === 0,
+  })
+  .meta({ minProperties: 1 })
+
+const rights = z
+  .strictObject({
+    cmds: words('bpf(2) commands', 'delegate_cmds'),
+    maps: words('Map types', 'delegate_maps'),
+    progs: words('Program types', 'delegate_progs'),
+    attachs: words('Attach types', 'delegate_attachs'),
+    capabilities: z
+      .array(z.enum(CAPABILITIES))
+      .default(['bpf'])
+      .describe(
+        'Capabilities the token may stand in for. The workload gets these, and no others, in its own user namespace.',
+      ),
+  })
+  .describe('What is lent: the four masks of the kernel, and capabilities.')
+
+const limits = z
+  .strictObject({
+    tokens: count('Tokens alive at one time.'),
+    programs: count('Programs alive at one time.'),
+    maps: count('Maps alive at one time.'),
+    mapBytes: size
+      .optional()
+      .describe('Sum over live maps of max_entries x (key size + value size): `64MiB`, `1GiB`, or bytes.'),
+    instructions: count('Instructions of one program, before verification.'),
+    lifetime: duration.optional().describe('After this the delegation ends: `8h`, `30m`, `1h30m`.'),
+  })
+  .prefault({})
+  .describe('Quantities; an absent one is not limited. Enforced by the guard.')
+
+const digest = pattern(
+  /^(sha256:[0-9a-f]{64}|tag:[0-9a-f]{16})$/,
+  'sha256: with 64 or tag: with 16 hex digits',
+)
+const btfFunction = pattern(/^[A-Za-z_][A-Za-z0-9_.]{0,127}$/, 'the name of a kernel function')
+
+const spec = z.strictObject({
+  subjects: z
+    .array(subject)
+    .default([])
+    .describe('Who may get this delegation: any of these; within one entry every field must match.'),
+  rights,
+  limits,
+  programs: z
+    .strictObject({
+      digests: z
+        .array(digest)
+        .default([])
+        .describe(
+          'Only programs with these digests, as the kernel computes them: `sha256:` where it does (6.18), else `tag:`. Empty means any. Enforced by the guard.',
+        ),
+    })
+    .prefault({})
+    .describe('Which programs may be loaded.'),
+  targets: z
+    .strictObject({
+      functions: z
+        .array(btfFunction)
+        .default([])
+        .describe(
+          'Only these kernel functions as BTF attach targets of tracing and LSM programs. Empty means any. Enforced by the guard.',
+        ),
+    })
+    .prefault({})
+    .describe('What tracing and LSM programs may attach to.'),
+  sharing: z
+    .strictObject({
+      bindMount: flag('The instance may be bind-mounted elsewhere. The guard holds to `false`.'),
+      passToken: flag('A token may be passed to another process. The guard holds to `false`.'),
+    })
+    .prefault({})
+    .describe('Whether the delegation may leave the place and the process it was made for.'),
+  network: z
+    .enum(['own', 'host'])
+    .default('own')
+    .describe(
+      "`own`: the workload must not share the host's network namespace; `host`: it may. Attaching to a device needs no capability, so this decides whose devices.",
+    ),
+  guard: z
+    .enum(['required', 'optional'])
+    .default('required')
+    .describe(
+      'Where the guard cannot run: `required` refuses a policy that uses guard-only fields, `optional` goes on without them.',
+    ),
+  derive: z
+    .strictObject({
+      allowed: flag('The workload may make a narrower delegation out of this one. Needs the guard.'),
+      maxDepth: z.int().min(1).max(16).default(1).describe('How many times in a row.'),
+    })
+    .prefault({})
+    .describe('Delegation of what was delegated.'),
+  mode: z
+    .enum(['enforce', 'permissive'])
+    .default('enforce')
+    .describe(
+      '`permissive`: the guard lets through what its terms would refuse, and records it. The kernel masks hold either way.',
+    ),
+})
+
+/** A policy document, as written in YAML or JSON. */
+export const documentSchema = z
+  .strictObject({
+    apiVersion: z.literal(API_VERSION).describe('Version of this format.'),
+    kind: z.literal(KIND).describe('Kind of document.'),
+    metadata: z
+      .strictObject({
+        name: pattern(
+          /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/,
+          'up to 63 lower-case letters, digits and dashes, no dash at either end',
+        ).describe('Name of the policy, as a DNS label.'),
+        description: z.string().max(1024).optional().describe('One sentence for people.'),
+      })
+      .describe('What the policy is called.'),
+    spec: spec.describe('Who gets what, how much, and on which terms.'),
+  })
+  .meta({ title: 'bpftoken delegation policy' })
+
+/** A document after defaults and quantities are resolved. */
+export type PolicyDocument = z.output<typeof documentSchema>
+/** A document as its author may write it. */
+export type PolicyDocumentInput = z.input<typeof documentSchema>
+export type DocumentSpec = PolicyDocument['spec']
+
+/** JSON Schema (draft 2020-12) of the document as written; for editors and other validators. */
+export function policyJSONSchema(): Record<string, unknown> {
+  return z.toJSONSchema(documentSchema, { io: 'input' })
+}
