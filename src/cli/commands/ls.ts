@@ -1,0 +1,37 @@
+/** bpftoken ls: every delegated bpffs of this machine, whoever made it. */
+import { listInstances } from '../../delegation/bpffs-instance.ts'
+import { describeMask } from '../../policy/mask-text.ts'
+import { MASK_DOMAINS } from '../../policy/vocabulary.ts'
+import { columns, note, print, printJson } from '../output.ts'
+import { loadVocabulary } from '../policy-file.ts'
+
+export async function ls(options: { json?: boolean }): Promise<number> {
+  const vocabulary = await loadVocabulary()
+  const instances = listInstances(vocabulary)
+  if (process.geteuid?.() !== 0) note('not root: only the mounts of your own processes can be seen')
+  if (options.json === true) {
+    printJson(
+      instances.map(instance => ({
+        ...instance,
+        words: Object.fromEntries(
+          MASK_DOMAINS.map(domain => [domain, describeMask(vocabulary, domain, instance.masks[domain])]),
+        ),
+      })),
+    )
+    return 0
+  }
+  if (instances.length === 0) {
+    print('nothing is delegated')
+    return 0
+  }
+  const rows = instances.map(i => [
+    i.mountNamespace,
+    i.userNamespace,
+    String(i.ownerUid),
+    i.path,
+    `${i.pids[0]} ${i.command}${i.pids.length > 1 ? ` +${i.pids.length - 1}` : ''}`,
+    i.options.map(option => option.replace('delegate_', '')).join(' '),
+  ])
+  print(columns([['MOUNT NAMESPACE', 'USER NAMESPACE', 'OWNER', 'PATH', 'PROCESS', 'RIGHTS'], ...rows]))
+  return 0
+}

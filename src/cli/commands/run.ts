@@ -1,0 +1,139 @@
+/** bpftoken run: a program in its own namespaces, with a delegation in place before it starts. */
+import { constants } from 'node:os'
+import { delegate, planFor, requireGuard, requireNetworkAllowed } from '../../delegation/delegate.ts'
+import { DEFAULT_PATH, describeAction } from '../../delegation/plan.ts'
+import { Sandbox } from '../../delegation/sandbox.ts'
+import { openTarget } from '../../delegation/target.ts'
+import { SyscallError, UsageError } from '../../errors.ts'
+import { Interrupted } from '../interrupted.ts'
+import { note, print, printJson } from '../output.ts'
+import { loadPolicy, loadVocabulary } from '../policy-file.ts'
+import { requireRoot } from '../privilege.ts'
+import { resolveUser } from '../user.ts'
+
+export interface RunOptions {
+  policy: string
+  user?: string
+  hostNet?: boolean
+  path: string
+  cap?: string[]
+  dryRun?: boolean
+  json?: boolean
+}
+
+/** Signals that are passed on. From a terminal SIGINT and SIGQUIT reach the program without us. */
+const FORWARDED = [
+  'SIGINT',
+  'SIGQUIT',
+  'SIGTERM',
+  'SIGHUP',
+  'SIGUSR1',
+  'SIGUSR2',
+  'SIGCONT',
+  'SIGWINCH',
+] as const
+
+export async function run(command: string[], options: RunOptions): Promise<number> {
+  requireRoot('bpftoken run')
+  const vocabulary = await loadVocabulary()
+  const policy = await loadPolicy(options.policy, vocabulary)
+  const unenforced = requireGuard(policy)
+  const network = options.hostNet === true ? 'host' : 'own'
+  if (network === 'host') requireNetworkAllowed(policy, vocabulary)
+  const user = resolveUser(options.user, process.env)
+  const capabilities = [...new Set([...policy.rights.capabilities, ...(options.cap ?? [])])]
+  if (!options.path.startsWith('/')) throw new UsageError(`--path ${options.path} is not absolute`)
+
+  // From here on a signal must not leave a half-made loan: it ends the sandbox, and all goes with it.
+  using signals = holdSignals()
+  using sandbox = await Sandbox.start({
+    command: command as [string, ...string[]],
+    uid: user.uid,
+    gid: user.gid,
+    network,
+    capabilities,
+    env: environment(user, options.path),
+  })
+  signals.toSandbox(sandbox)
+  using target = openTarget(sandbox.pid)
+  if (options.dryRun === true) {
+    const actions = planFor(policy, target, options.path)
+    if (options.json === true) printJson({ user, network, capabilities, command, actions })
+    else {
+      print(
+        `as ${user.name} (${user.uid}:${user.gid}), ${network} network, capabilities inside: ${capabilities.join(', ')}`,
+      )
+      for (const action of actions) print(`  ${describeAction(action)}`)
+      print(`  run ${command.join(' ')}`)
+    }
+    return 0
+  }
+  await delegate(policy, target, vocabulary, { path: options.path, signal: signals.abort.signal })
+  for (const path of unenforced) note(`without the guard nothing enforces ${path}`)
+  // From here on signals are for the program; the launcher, until it has become it, dies of them.
+  signals.abort.signal.throwIfAborted()
+  signals.released = true
+  try {
+    await sandbox.release()
+  } catch (error) {
+    // As env(1) and shells do: 127 not found, 126 found but not executable.
+    if (error instanceof SyscallError && error.call === 'execve') {
+      note(`cannot run "${command[0]}": ${error.errnoName}`)
+      return error.errnoName === 'ENOENT' ? 127 : 126
+    }
+    throw error
+  }
+  const { code, signal } = await sandbox.exited
+  return code ?? 128 + constants.signals[signal!]
+}
+
+function environment(user: { name: string; home: string }, path: string): NodeJS.ProcessEnv {
+  return {
+    ...process.env,
+    USER: user.name,
+    LOGNAME: user.name,
+    HOME: user.home,
+    // Where every token-aware loader looks by itself needs no naming, unless our caller named another place.
+    ...(path === DEFAULT_PATH && process.env['LIBBPF_BPF_TOKEN_PATH'] === undefined
+      ? {}
+      : { LIBBPF_BPF_TOKEN_PATH: path }),
+  }
+}
+
+interface HeldSignals extends Disposable {
+  readonly abort: AbortController
+  /** Once the program runs, signals are its own business. */
+  released: boolean
+  toSandbox(sandbox: Sandbox): void
+}
+
+function holdSignals(): HeldSignals {
+  let target: Sandbox | undefined
+  const handlers = FORWARDED.map(signal => {
+    const handler = (): void => {
+      if (!held.released && signal !== 'SIGCONT' && signal !== 'SIGWINCH')
+        held.abort.abort(new Interrupted(signal))
+      else if (!fromTerminal(signal)) target?.signal(signal)
+    }
+    process.on(signal, handler)
+    return () => process.off(signal, handler)
+  })
+  const held: HeldSignals = {
+    abort: new AbortController(),
+    released: false,
+    toSandbox(sandbox) {
+      target = sandbox
+    },
+    [Symbol.dispose]() {
+      for (const remove of handlers) remove()
+    },
+  }
+  return held
+}
+
+/** The terminal sends these to the whole foreground group, of which the program is one. */
+function fromTerminal(signal: NodeJS.Signals): boolean {
+  return (
+    (signal === 'SIGINT' || signal === 'SIGQUIT' || signal === 'SIGWINCH') && process.stdin.isTTY === true
+  )
+}

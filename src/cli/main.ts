@@ -1,0 +1,159 @@
+#!/usr/bin/env node
+/**
+ * The command `bpftoken`: the tree of commands, and where each is. A command's module is loaded when it
+ * is chosen, since start-up is felt on every `run`.
+ */
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
+import { DEFAULT_PATH } from '../delegation/plan.ts'
+import { EXIT } from '../errors.ts'
+import { Interrupted } from './interrupted.ts'
+import { reportError } from './output.ts'
+
+function wholeNumber(text: string): number {
+  if (!/^\d{1,10}$/.test(text)) throw new InvalidArgumentError('It must be a whole number.')
+  return Number(text)
+}
+
+function collect(value: string, before: string[] | undefined): string[] {
+  return [...(before ?? []), ...value.split(',').filter(Boolean).map(normalCapability)]
+}
+
+/** CAP_NET_ADMIN, net_admin and NET_ADMIN are the same. */
+function normalCapability(name: string): string {
+  return name.toLowerCase().replace(/^cap_/, '')
+}
+
+const json = (): Option => new Option('--json', 'print one JSON document (errors: on stderr)')
+const path = (): Option =>
+  new Option('--path <dir>', 'where the bpffs is mounted inside').default(DEFAULT_PATH)
+const pid = (): Option =>
+  new Option('--pid <pid>', 'a process in the user namespace').argParser(wholeNumber).makeOptionMandatory()
+const policy = (): Option => new Option('--policy <file>', 'what is lent (YAML)').makeOptionMandatory()
+const dryRun = (): Option => new Option('--dry-run', 'print what would be done, and do nothing')
+
+let status: number = EXIT.ok
+
+/** Runs a command's function and keeps its exit status. */
+function act<A extends unknown[]>(
+  command: (...args: A) => number | Promise<number>,
+): (...args: A) => Promise<void> {
+  return async (...args) => {
+    status = await command(...args)
+  }
+}
+
+function buildProgram(): Command {
+  const program = new Command('bpftoken')
+    .description('Lend eBPF to unprivileged programs: precisely, with audit, and revocably.')
+    .version((require('../../package.json') as { version: string }).version)
+    .enablePositionalOptions()
+    .exitOverride()
+    .addHelpText(
+      'after',
+      "\nExit: 0 ok, 1 failed, 2 usage, 3 denied, 4 not supported here. `run` passes on its program's.",
+    )
+
+  program
+    .command('doctor')
+    .description('prove, by doing it, what this machine can delegate')
+    .addOption(json())
+    .action(act(async options => (await import('./commands/doctor.ts')).doctor(options)))
+
+  program
+    .command('run')
+    .description('run a program in its own user namespace, with a delegation in place')
+    .addOption(policy())
+    .option(
+      '--user <user>',
+      'host user it runs as: name, uid or uid:gid (default: who called sudo, else nobody)',
+    )
+    .option('--host-net', "share the host's network instead of an own one")
+    .addOption(path())
+    .addOption(
+      new Option('--cap <name>', 'a further capability inside the namespace (repeatable)').argParser(collect),
+    )
+    .addOption(dryRun())
+    .addOption(json())
+    .argument('<command...>', 'the program and its arguments, after --')
+    .passThroughOptions()
+    .action(act(async (command, options) => (await import('./commands/run.ts')).run(command, options)))
+
+  program
+    .command('delegate')
+    .description('lend to a process that runs in a user namespace of its own, e.g. a container')
+    .addOption(pid())
+    .addOption(policy())
+    .addOption(path())
+    .addOption(
+      new Option(
+        '--context-fd <fd>',
+        'configure the bpffs context that the process opened; it mounts it itself',
+      ).argParser(wholeNumber),
+    )
+    .addOption(dryRun())
+    .addOption(json())
+    .action(act(async options => (await import('./commands/delegate.ts')).delegate(options)))
+
+  program
+    .command('undelegate')
+    .description('unmount a delegation, so that no new token can be made from it')
+    .addOption(pid())
+    .addOption(path())
+    .addOption(json())
+    .action(act(async options => (await import('./commands/delegate.ts')).undelegate(options)))
+
+  program
+    .command('ls')
+    .description('all delegated bpffs instances of this machine, whoever made them')
+    .addOption(json())
+    .action(act(async options => (await import('./commands/ls.ts')).ls(options)))
+
+  const policies = program.command('policy').description('look at policies, without touching the kernel')
+  policies
+    .command('check')
+    .description('check that policies are valid, and rate their risk')
+    .argument('<file...>')
+    .option('--max-risk <level>', 'fail above this: low, medium, high or critical')
+    .addOption(json())
+    .action(act(async (files, options) => (await import('./commands/policy.ts')).check(files, options)))
+  policies
+    .command('show')
+    .description('print a policy as it is understood')
+    .argument('<file>')
+    .option('--masks', 'the four masks, as numbers and as mount options')
+    .addOption(json())
+    .action(act(async (file, options) => (await import('./commands/policy.ts')).show(file, options)))
+
+  const token = program.command('token').description('inside a workload')
+  token
+    .command('show')
+    .description('what a token made here allows, and which capabilities back it')
+    .option('--path <dir>', 'the delegated bpffs (default: LIBBPF_BPF_TOKEN_PATH, else /sys/fs/bpf)')
+    .addOption(json())
+    .action(act(async options => (await import('./commands/token.ts')).show(options)))
+
+  return program
+}
+
+/** Commander has told the user already; what is left is the status. */
+function usageStatus(error: CommanderError): number {
+  return error.exitCode === 0 ? EXIT.ok : EXIT.usage
+}
+
+async function main(argv: string[]): Promise<number> {
+  try {
+    await buildProgram().parseAsync(argv)
+    return status
+  } catch (error) {
+    if (error instanceof CommanderError) return usageStatus(error)
+    if (error instanceof Interrupted) return error.exitStatus
+    return reportError(
+      error,
+      argv.slice(2, argv.includes('--') ? argv.indexOf('--') : undefined).includes('--json'),
+    )
+  }
+}
+
+void main(process.argv).then(code => {
+  process.exitCode = code
+})

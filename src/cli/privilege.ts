@@ -1,0 +1,13 @@
+/** Commands that delegate need root; say so before anything else fails. */
+import { NotSupportedError } from '../errors.ts'
+
+export function requireRoot(what: string): void {
+  if (process.geteuid?.() === 0) return
+  throw new NotSupportedError(
+    `${what} needs root: enabling delegation takes CAP_SYS_ADMIN in the initial user namespace`,
+    {
+      context: { euid: process.geteuid?.() },
+      hint: 'Run it with sudo; the program itself still runs unprivileged',
+    },
+  )
+}
