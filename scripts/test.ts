@@ -1,0 +1,95 @@
+/**
+ * Runs the tests of the given tiers: node --import tsx scripts/test.ts [unit|kernel|e2e|FILE]...
+ *
+ * Closes with one line, `N passed, N failed, N skipped`, over everything that ran. A file that crashes or
+ * hangs counts as failed, and so does each thing that a tier leaves behind on the machine.
+ */
+import { once } from 'node:events'
+import { readdirSync, statSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
+import { join, relative } from 'node:path'
+import { run } from 'node:test'
+import { spec } from 'node:test/reporters'
+import { RUN_VARIABLE, residue, snapshot } from '../test/helpers/residue.ts'
+
+const ROOT = join(__dirname, '..')
+
+interface Tier {
+  readonly concurrency: number
+  /** For one file. */
+  readonly timeoutMs: number
+  /** Whether its tests touch the machine: then one file at a time, and nothing may remain. */
+  readonly touchesMachine: boolean
+}
+
+const TIERS: Readonly<Record<string, Tier>> = {
+  unit: { concurrency: availableParallelism(), timeoutMs: 60_000, touchesMachine: false },
+  kernel: { concurrency: 1, timeoutMs: 300_000, touchesMachine: true },
+  e2e: { concurrency: 1, timeoutMs: 300_000, touchesMachine: true },
+}
+
+const totals = { passed: 0, failed: 0, skipped: 0 }
+const failures: string[] = []
+const skips: string[] = []
+
+function fail(what: string): void {
+  totals.failed++
+  failures.push(what)
+}
+
+function testFiles(path: string): string[] {
+  if (!statSync(path).isDirectory()) return [path]
+  return readdirSync(path)
+    .sort()
+    .flatMap(name => (name === 'node_modules' ? [] : testFiles(join(path, name))))
+    .filter(file => file.endsWith('.test.ts'))
+}
+
+async function runTier(tier: Tier, files: string[]): Promise<void> {
+  const before = tier.touchesMachine ? snapshot() : undefined
+  const stream = run({ files, concurrency: tier.concurrency, timeout: tier.timeoutMs })
+  stream.on('test:pass', test => {
+    if (test.details.type === 'suite') return
+    const reason = test.skip ?? test.todo
+    if (reason === undefined) totals.passed++
+    else {
+      totals.skipped++
+      skips.push(`${where(test)}: ${test.name}: ${reason === true ? 'no reason given' : reason}`)
+    }
+  })
+  stream.on('test:fail', test => {
+    // A suite fails because of a test in it, which was counted; unless its own hook failed.
+    const cause = (test.details.error as { failureType?: string }).failureType
+    if (cause === 'subtestsFailed') return
+    const file = where(test)
+    fail(test.name === file ? `${file} crashed, hung or ended with an error` : `${file}: ${test.name}`)
+  })
+  const report = stream.compose(new spec())
+  report.pipe(process.stdout, { end: false })
+  await once(report, 'end')
+  if (before !== undefined) for (const left of await residue(before)) fail(`left behind: ${left}`)
+}
+
+/** The file only: lines are those of the compiled text. */
+function where(test: { file?: string | undefined }): string {
+  return test.file === undefined ? 'tests' : relative(ROOT, test.file)
+}
+
+async function main(args: string[]): Promise<void> {
+  process.env[RUN_VARIABLE] = String(process.pid)
+  const wanted = args.length > 0 ? args : Object.keys(TIERS)
+  for (const name of wanted) {
+    const path = name in TIERS ? join(ROOT, 'test', name) : name
+    const tier = TIERS[relative(join(ROOT, 'test'), path).split('/')[0]!]
+    if (tier === undefined) throw new Error(`"${name}" is neither a tier nor a file of one`)
+    const files = testFiles(path)
+    console.log(`\n== ${relative(ROOT, path)}: ${files.length} files ==`)
+    if (files.length > 0) await runTier(tier, files)
+  }
+  if (skips.length > 0) console.log(`\nskipped:\n  ${skips.join('\n  ')}`)
+  if (failures.length > 0) console.log(`\nfailed:\n  ${failures.join('\n  ')}`)
+  console.log(`\n${totals.passed} passed, ${totals.failed} failed, ${totals.skipped} skipped`)
+  process.exitCode = totals.failed === 0 ? 0 : 1
+}
+
+void main(process.argv.slice(2))

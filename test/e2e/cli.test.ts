@@ -1,0 +1,147 @@
+/** The commands as users run them: what they print, how they end, what they refuse. */
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { cli, finish, startCli } from '../helpers/cli.ts'
+import { needsTokens, ROOT } from '../helpers/machine.ts'
+
+const machine = needsTokens()
+const POLICY = join(ROOT, 'examples/policies/packet-counter.yaml')
+const GUARDED = join(ROOT, 'examples/policies/tracing.yaml')
+const run = (...args: string[]) => cli(['run', '--policy', POLICY, ...args])
+
+test('every command has --help, and unknown words are usage errors', async () => {
+  for (const words of [
+    '',
+    'doctor',
+    'run',
+    'delegate',
+    'undelegate',
+    'ls',
+    'policy check',
+    'policy show',
+    'token show',
+  ]) {
+    const help = await cli([...words.split(' ').filter(Boolean), '--help'])
+    assert.equal(help.status, 0, words)
+    assert.match(help.stdout, /Usage: bpftoken/)
+  }
+  for (const words of ['bogus', 'doctor --bogus', 'run', 'delegate --pid x --policy y', 'policy check'])
+    assert.equal((await cli(words.split(' '))).status, 2, words)
+})
+
+test('doctor says that delegation works here', machine, async () => {
+  const { status, stdout } = await cli(['doctor', '--json'])
+  assert.equal(status, 0)
+  const report = JSON.parse(stdout)
+  assert.equal(report.works, true)
+  assert.ok(
+    report.facts.every((fact: { ok: boolean; remedy?: string }) => fact.ok || fact.remedy !== undefined),
+  )
+})
+
+test('policy check passes a good policy, fails a risky one and points into a wrong one', async () => {
+  assert.equal((await cli(['policy', 'check', POLICY])).status, 0)
+  assert.equal((await cli(['policy', 'check', '--max-risk', 'high', GUARDED])).status, 1)
+  const wrong = await finish(
+    startCli(['policy', 'check', '--json', '-'], { stdio: 'pipe' }),
+    'kind: DelegationPolicy\nspek: {}\n',
+  )
+  assert.equal(wrong.status, 2)
+  assert.ok(JSON.parse(wrong.stdout)[0].issues.some((issue: { line: number }) => issue.line === 2))
+})
+
+test('policy show --masks prints numbers and mount options', async () => {
+  const { status, stdout } = await cli(['policy', 'show', '--masks', POLICY])
+  assert.equal(status, 0)
+  assert.match(stdout, /delegate_progs +0x40 +delegate_progs=xdp/)
+})
+
+test('run passes on exit status, signals, standard input and output', machine, async () => {
+  assert.equal((await run('--', 'true')).status, 0)
+  assert.equal((await run('--', 'sh', '-c', 'exit 42')).status, 42)
+  assert.equal((await run('--', 'sh', '-c', 'kill -TERM $$')).status, 143)
+  const piped = await cli(['run', '--policy', POLICY, '--', 'tr', 'a-z', 'A-Z'], {
+    stdio: 'pipe',
+    input: 'through',
+  })
+  assert.equal(piped.stdout, 'THROUGH')
+  assert.notEqual((await run('--', '/no/such/program')).status, 0)
+})
+
+test(
+  'run gives an unprivileged user, the needed capabilities, an own network and the delegation',
+  machine,
+  async () => {
+    const { stdout } = await run(
+      '--',
+      'sh',
+      '-c',
+      'cat /proc/self/uid_map; grep CapEff /proc/self/status; cat /proc/mounts; cat /proc/net/dev',
+    )
+    assert.match(stdout, /^ +0 +[1-9]\d* +1$/m)
+    assert.match(stdout, /CapEff:\t0000008000001000/)
+    assert.match(stdout, / \/sys\/fs\/bpf bpf rw,nosuid,nodev,noexec.*delegate_progs=xdp/)
+    assert.doesNotMatch(stdout, /eth0/)
+    assert.equal((await run('--user', 'root', '--', 'true')).status, 2)
+  },
+)
+
+test(
+  'run refuses what the guard would have to hold, and the host network where policy does not say so',
+  machine,
+  async () => {
+    const guarded = await cli(['run', '--policy', GUARDED, '--json', '--', 'true'])
+    assert.equal(guarded.status, 4)
+    assert.equal(JSON.parse(guarded.stderr).error.code, 'BPFTOKEN_NOT_SUPPORTED')
+    const host = await run('--host-net', '--', 'true')
+    assert.equal(host.status, 3)
+    assert.match(host.stderr, /network: host/)
+  },
+)
+
+test('an ordinary user is told that root is needed', machine, async () => {
+  const { status, stderr } = await cli(['run', '--policy', POLICY, '--', 'true'], { uid: 65534, gid: 65534 })
+  assert.equal(status, 4)
+  assert.match(stderr, /needs root/)
+})
+
+test('delegate lends to a running sandbox, ls shows it, undelegate takes it back', machine, async () => {
+  const child = startCli(['run', '--policy', POLICY, '--path', '/mnt', '--', 'sh', '-c', 'echo $$; read x'], {
+    stdio: 'pipe',
+  })
+  const [line] = (await once(child.stdout!, 'data')) as [Buffer]
+  const pid = line.toString().trim()
+  try {
+    const made = await cli(['delegate', '--pid', pid, '--policy', POLICY])
+    assert.equal(made.status, 0, made.stderr)
+    const again = await cli(['delegate', '--pid', pid, '--policy', POLICY])
+    assert.equal(again.status, 1)
+    assert.match(again.stderr, /already/)
+    const listed = JSON.parse((await cli(['ls', '--json'])).stdout) as { path: string; pids: number[] }[]
+    const ours = listed.filter(i => i.pids.includes(Number(pid))).map(i => i.path)
+    assert.deepEqual(ours.sort(), ['/mnt', '/sys/fs/bpf'])
+    assert.equal((await cli(['undelegate', '--pid', pid])).status, 0)
+    assert.equal((await cli(['undelegate', '--pid', pid])).status, 1)
+  } finally {
+    child.stdin!.end('\n')
+    await finish(child)
+  }
+  assert.equal((await cli(['delegate', '--pid', String(process.pid), '--policy', POLICY])).status, 1)
+})
+
+test('run leaves nothing when a signal ends it at any moment', machine, async () => {
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGKILL'] as const) {
+    for (let delay = 20; delay < 160; delay += 15) {
+      const child = startCli(['run', '--policy', POLICY, '--', 'sleep', '30'], { stdio: 'ignore' })
+      await sleep(delay)
+      child.kill(signal)
+      const { status } = await finish(child)
+      assert.ok(status >= 128 && status < 160, `${signal} after ${delay} ms gave ${status}`)
+    }
+  }
+  await sleep(200)
+  assert.equal((await cli(['ls'])).stdout.trim(), 'nothing is delegated')
+})

@@ -1,0 +1,47 @@
+/** The shell blocks of README and docs do what they say: each block marked `sh` is run. */
+import assert from 'node:assert/strict'
+import { chmodSync, cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, test } from 'node:test'
+import { execute } from '../helpers/cli.ts'
+import { needsTokens, ROOT } from '../helpers/machine.ts'
+
+const documents = ['README.md', ...readdirSync(join(ROOT, 'docs')).map(name => `docs/${name}`)].filter(name =>
+  name.endsWith('.md'),
+)
+const blocks = documents.flatMap(file =>
+  [...readFileSync(join(ROOT, file), 'utf8').matchAll(/^```sh\n([\s\S]*?)^```/gm)].map(([, script]) => ({
+    file,
+    script: script!,
+  })),
+)
+
+let stage: string
+before(() => {
+  // Installed where the unprivileged program can read it too, with `bpftoken` on the path.
+  stage = mkdtempSync(join(tmpdir(), 'bpftoken-docs-'))
+  chmodSync(stage, 0o755)
+  const modules = ['commander', 'node-gyp-build', 'yaml', 'zod'].map(name => `node_modules/${name}`)
+  for (const part of ['package.json', 'dist', 'build/Release', 'examples', ...modules])
+    cpSync(join(ROOT, part), join(stage, part), { recursive: true })
+  writeFileSync(
+    join(stage, 'bpftoken'),
+    `#!/bin/sh\nexec "${process.execPath}" "${stage}/dist/cli/main.js" "$@"\n`,
+    { mode: 0o755 },
+  )
+})
+after(() => rmSync(stage, { recursive: true, force: true }))
+
+test('there are shell blocks to run', () => assert.ok(blocks.length >= 2))
+
+for (const { file, script } of blocks) {
+  test(`${file} runs: ${script.split('\n')[0]}`, needsTokens(), async () => {
+    const env = { ...process.env, PATH: `${stage}:${process.env['PATH']}` }
+    const { status, stderr, stdout } = await execute('bash', ['-euo', 'pipefail', '-c', script], {
+      cwd: stage,
+      env,
+    })
+    assert.equal(status, 0, stdout + stderr)
+  })
+}

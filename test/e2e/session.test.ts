@@ -1,0 +1,190 @@
+/** `bpftoken run` stands aside: terminal, pipes, signals and exit status are the program's own. */
+import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { join } from 'node:path'
+import type { Readable } from 'node:stream'
+import { after, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { CLI, cli, execute, finish, PUBLIC, publicCli, startCli } from '../helpers/cli.ts'
+import { needsTokens, ROOT } from '../helpers/machine.ts'
+import { residue, snapshot } from '../helpers/residue.ts'
+import { Scratch } from '../helpers/scratch.ts'
+
+const machine = needsTokens()
+const POLICY = join(ROOT, 'examples/policies/packet-counter.yaml')
+const before = snapshot()
+const run = (...args: string[]) => ['run', '--policy', POLICY, ...args]
+const shell = (script: string) => run('--', 'sh', '-c', script)
+
+after(async () => assert.deepEqual(await residue(before), []))
+
+/** Reads until `pattern` has come. */
+async function until(stream: Readable, pattern: RegExp): Promise<string> {
+  let seen = ''
+  for (;;) {
+    seen += String((await once(stream, 'data', { signal: AbortSignal.timeout(10_000) }))[0])
+    if (pattern.test(seen)) return seen
+  }
+}
+
+test('run hands its terminal to the program, and Ctrl-C reaches it once', machine, async () => {
+  const inner = shell('tty; trap "echo caught; exit 5" INT; echo ready; while :; do sleep 0.05; done')
+  // A shell that waited for the command would take Ctrl-C for itself.
+  const line = `exec ${[process.execPath, CLI, ...inner].map(word => `'${word}'`).join(' ')}`
+  const terminal = spawn('script', ['-qec', line, '/dev/null'], { stdio: 'pipe' })
+  const shown = await until(terminal.stdout, /ready/)
+  assert.match(shown, /\/dev\/pts\/\d+/)
+  const rest = until(terminal.stdout, /caught/)
+  terminal.stdin.write('\x03')
+  assert.equal((await rest).match(/caught/g)?.length, 1)
+  assert.equal((await finish(terminal)).status, 5)
+})
+
+test('run passes a signal on, and the program decides what it means', machine, async () => {
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1'] as const) {
+    const name = signal.slice(3)
+    const child = startCli(shell(`trap "exit 9" ${name}; echo ready; while :; do sleep 0.05; done`), {
+      stdio: 'pipe',
+    })
+    await until(child.stdout!, /ready/)
+    child.kill(signal)
+    assert.equal((await finish(child)).status, 9, signal)
+  }
+})
+
+test('run ends as its program does', machine, async () => {
+  using scratch = new Scratch()
+  const notExecutable = scratch.write('data', 'x')
+  // A directory on the path that the program's user may not search would turn "not found" into "denied".
+  const env = { ...process.env, PATH: '/usr/sbin:/usr/bin:/sbin:/bin' }
+  for (const [args, status] of [
+    [shell('exit 255'), 255],
+    [shell('kill -KILL $$'), 137],
+    [run('--', 'no-such-program'), 127],
+    [run('--', notExecutable), 126],
+  ] as const)
+    assert.equal((await cli(args, { env })).status, status, args.join(' '))
+})
+
+test('run lets a megabyte through its pipes unchanged', machine, async () => {
+  const input = 'bpf token\n'.repeat(100_000)
+  const { stdout } = await cli(run('--', 'cat'), { stdio: 'pipe', input })
+  assert.equal(stdout, input)
+})
+
+test('run gives the program no descriptor of ours', machine, async () => {
+  // What the test itself was started with is inherited by both.
+  const direct = await execute('ls', ['/proc/self/fd'])
+  assert.equal((await cli(run('--', 'ls', '/proc/self/fd'))).stdout, direct.stdout)
+})
+
+test('run --dry-run shows every step and runs nothing', machine, async () => {
+  const plain = await cli(run('--dry-run', '--', 'touch', '/tmp/bpftoken-dry-run'))
+  assert.equal(plain.status, 0, plain.stderr)
+  assert.match(plain.stdout, /fsopen bpf[\s\S]*delegate_progs[\s\S]*FSCONFIG_CMD_CREATE[\s\S]*move_mount/)
+  const json = await cli(run('--dry-run', '--json', '--', 'true'))
+  assert.ok(JSON.parse(json.stdout).actions.length > 5)
+})
+
+test(
+  'run --host-net shares the network where the policy says so, and refuses where not',
+  machine,
+  async () => {
+    using scratch = new Scratch()
+    const text = (await execute('cat', [POLICY])).stdout
+    const open = scratch.write('host.yaml', text.replace('network: own', 'network: host'))
+    const script = ['--host-net', '--', 'readlink', '/proc/self/ns/net']
+    const shared = await cli(['run', '--policy', open, ...script])
+    assert.equal(shared.stdout, (await execute('readlink', ['/proc/self/ns/net'])).stdout, shared.stderr)
+    const refused = await cli(run(...script))
+    assert.equal(refused.status, 3)
+    assert.equal(refused.stdout, '')
+  },
+)
+
+test('token show tells inside what was lent, and outside why there is no token', machine, async () => {
+  const show = [process.execPath, `${PUBLIC}/dist/cli/main.js`, 'token', 'show']
+  const plain = await publicCli(run('--', ...show))
+  assert.equal(plain.status, 0, plain.stderr)
+  assert.match(plain.stdout, /^progs +xdp$/m)
+  const json = JSON.parse((await publicCli(run('--', ...show, '--json'))).stdout)
+  assert.deepEqual(json.words.progs, ['xdp'])
+  assert.equal(json.capabilities.bpf, true)
+  const elsewhere = await publicCli(run('--path', '/srv', '--', ...show))
+  assert.match(elsewhere.stdout, /^token of +\/srv$/m)
+  const outside = await cli(['token', 'show'])
+  assert.equal(outside.status, 1)
+  assert.match(outside.stderr, /next: /)
+})
+
+test('delegate says what is wrong with its target', machine, async () => {
+  using scratch = new Scratch()
+  const lend = (...args: string[]) => cli(['delegate', '--policy', POLICY, ...args])
+  const gone = spawn('true')
+  await once(gone, 'exit')
+  for (const [args, message] of [
+    [['--pid', String(gone.pid)], /process/],
+    [['--pid', '4194304'], /process/],
+    [['--pid', String(process.pid)], /same user namespace/],
+  ] as const) {
+    const { status, stderr } = await lend(...args)
+    assert.equal(status, 1, stderr)
+    assert.match(stderr, message)
+  }
+  assert.equal((await lend('--pid', 'one')).status, 2)
+  assert.equal((await lend('--pid', '1', '--policy', `${scratch.path}/none.yaml`)).status !== 0, true)
+})
+
+test(
+  'delegate serves a stopped process, and refuses paths that are missing or lead elsewhere',
+  machine,
+  async () => {
+    using scratch = new Scratch()
+    await execute('ln', ['-s', '/sys/fs/bpf', `${scratch.path}/link`])
+    const child = startCli(run('--path', '/mnt', '--', 'sh', '-c', 'echo $$; read x'), { stdio: 'pipe' })
+    const pid = (await until(child.stdout!, /\d+\n/)).trim()
+    try {
+      process.kill(Number(pid), 'SIGSTOP')
+      for (const path of [`${scratch.path}/missing`, `${scratch.path}/link`, 'relative']) {
+        const { status, stderr } = await cli(['delegate', '--pid', pid, '--policy', POLICY, '--path', path])
+        assert.notEqual(status, 0, path)
+        assert.match(stderr, /^bpftoken: /)
+      }
+      const lent = await cli(['delegate', '--pid', pid, '--policy', POLICY, '--json'])
+      assert.equal(JSON.parse(lent.stdout).delegation.path, '/sys/fs/bpf', lent.stderr)
+      const taken = await cli(['undelegate', '--pid', pid, '--json'])
+      assert.equal(JSON.parse(taken.stdout).unmounted.path, '/sys/fs/bpf', taken.stderr)
+    } finally {
+      process.kill(Number(pid), 'SIGCONT')
+      child.stdin!.end('\n')
+      await finish(child)
+    }
+  },
+)
+
+test('run leaves nothing when a signal comes at any moment', machine, async () => {
+  const here = snapshot()
+  await Promise.all(
+    ['SIGINT', 'SIGTERM'].map(async signal => {
+      for (let turn = 0; turn < 30; turn++) {
+        const child = startCli(run('--', 'sleep', '30'), { stdio: 'ignore' })
+        const delay = Math.floor(Math.random() * 200)
+        await sleep(delay)
+        child.kill(signal as NodeJS.Signals)
+        const { status } = await finish(child)
+        assert.equal(status, signal === 'SIGINT' ? 130 : 143, `${signal} after ${delay} ms`)
+      }
+    }),
+  )
+  assert.deepEqual(await residue(here), [])
+})
+
+test('200 runs leave nothing', machine, async () => {
+  const here = snapshot()
+  const runs = Array.from({ length: 4 }, async () => {
+    for (let turn = 0; turn < 50; turn++) assert.equal((await cli(run('--', 'true'))).status, 0)
+  })
+  await Promise.all(runs)
+  assert.deepEqual(await residue(here), [])
+})

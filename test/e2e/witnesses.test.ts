@@ -1,0 +1,175 @@
+/**
+ * Unmodified programs, none of which knows bpftoken, load and attach XDP with a delegation and cannot
+ * without: under `bpftoken run`, and in a bubblewrap sandbox that `bpftoken delegate` lends to.
+ */
+import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Readable, Writable } from 'node:stream'
+import { text } from 'node:stream/consumers'
+import { after, describe, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { asNobody, cli, finish, inPublic, PUBLIC, publicCli, type Result } from '../helpers/cli.ts'
+import { CACHE, needsProgram, ROOT } from '../helpers/machine.ts'
+import { residue, snapshot } from '../helpers/residue.ts'
+import { Scratch } from '../helpers/scratch.ts'
+import { xdpObject } from '../helpers/xdp-object.ts'
+
+const before = snapshot()
+const scratch = new Scratch()
+const OBJECT = scratch.write('pass.o', xdpObject())
+const LENDS_XDP = join(ROOT, 'examples/policies/libbpf-xdp.yaml')
+// The deny twin differs in one right: XDP programs. libbpf's own probes still succeed.
+const LENDS_NO_XDP = scratch.write(
+  'no-xdp.yaml',
+  readFileSync(LENDS_XDP, 'utf8').replace('progs: [xdp, socket_filter]', 'progs: [socket_filter]'),
+)
+
+after(async () => {
+  scratch[Symbol.dispose]()
+  assert.deepEqual(await residue(before), [])
+})
+
+const HOST_BPFTOOL = `${PUBLIC}/.cache/host/usr/sbin/bpftool`
+
+/** A program of the sid tree, through the loader and the libraries of that tree. */
+function sid(program: string): string {
+  const tree = join(CACHE, 'sid/usr')
+  const folder = ['bin', 'sbin'].find(name => existsSync(join(tree, name, program)))
+  const triplet = readdirSync(join(tree, 'lib')).find(name =>
+    existsSync(join(tree, 'lib', name, 'libc.so.6')),
+  )
+  const libraries = join(tree, 'lib', triplet!)
+  const loader = readdirSync(libraries).find(name => /^ld-linux.*\.so\.\d+$/.test(name))
+  const shown = (path: string): string => path.replace(ROOT, PUBLIC)
+  const library = shown(libraries)
+  return `${library}/${loader} --library-path ${library} ${shown(join(tree, folder!, program))}`
+}
+
+interface Witness {
+  readonly name: string
+  /** What must be in .cache. */
+  readonly needs: string
+  /** A shell script. It ends with status 0 exactly when the program did its work. */
+  readonly script: () => string
+  /** What the refused program says. */
+  readonly refusal: RegExp
+}
+
+const attached = () => `${sid('ip')} link show dev lo | grep -q prog/xdp`
+
+const WITNESSES: Witness[] = [
+  {
+    name: "this Debian's token-aware bpftool loads and pins",
+    needs: 'host/usr/sbin/bpftool',
+    script: () => `${HOST_BPFTOOL} prog load ${OBJECT} /sys/fs/bpf/pass && test -f /sys/fs/bpf/pass`,
+    refusal: /Operation not permitted|EPERM/,
+  },
+  {
+    name: 'the newest bpftool loads and pins',
+    needs: 'sid/usr/sbin/bpftool',
+    script: () => `${sid('bpftool')} prog load ${OBJECT} /sys/fs/bpf/pass && test -f /sys/fs/bpf/pass`,
+    refusal: /Operation not permitted|EPERM/,
+  },
+  {
+    name: 'iproute2 attaches',
+    needs: 'sid/usr/sbin/xdp-loader',
+    // ip reports success even when the program was refused: look at the device.
+    script: () => `${sid('ip')} link set dev lo xdp obj ${OBJECT} sec xdp; ${attached()}`,
+    refusal: /EPERM/,
+  },
+  {
+    name: 'xdp-loader attaches',
+    needs: 'sid/usr/sbin/xdp-loader',
+    script: () => `${sid('xdp-loader')} load -m skb lo ${OBJECT} && ${attached()}`,
+    refusal: /Operation not permitted|EPERM/,
+  },
+  {
+    name: 'veristat verifies',
+    needs: 'sid/usr/sbin/xdp-loader',
+    script: () => `${sid('veristat')} -o csv ${OBJECT} | grep -q success`,
+    refusal: /^/,
+  },
+]
+
+describe('under bpftoken run', () => {
+  const run = (policy: string, script: string) =>
+    publicCli(['run', '--policy', policy, '--', 'sh', '-c', script])
+
+  for (const { name, needs, script, refusal } of WITNESSES) {
+    test(`${name} with the right to XDP`, needsProgram(needs), async () => {
+      const result = await run(LENDS_XDP, script())
+      assert.equal(result.status, 0, result.stderr)
+    })
+
+    test(`${name} not without the right to XDP`, needsProgram(needs), async () => {
+      const result = await run(LENDS_NO_XDP, script())
+      assert.notEqual(result.status, 0)
+      assert.match(result.stderr, refusal)
+    })
+  }
+})
+
+describe('in a bubblewrap sandbox', () => {
+  /** Starts the script in a sandbox made by nobody, delegates while it is held, and lets it run. */
+  async function inBubblewrap(script: string, policy: string | undefined): Promise<Result> {
+    const [command, args] = inPublic([
+      ...asNobody([`${PUBLIC}/.cache/host/usr/bin/bwrap`]).flat(),
+      ...['--unshare-user', '--uid', '0', '--gid', '0', '--unshare-net', '--bind', '/', '/', '--dev', '/dev'],
+      ...['--ro-bind', '/sys', '/sys', '--cap-add', 'CAP_BPF', '--cap-add', 'CAP_NET_ADMIN'],
+      ...['--die-with-parent', '--info-fd', '3', '--block-fd', '4', 'sh', '-c', script],
+    ])
+    const bwrap = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe', 'pipe', 'pipe'] })
+    const ended = finish(bwrap)
+    try {
+      const pid = await childPid(bwrap.stdio[3] as Readable)
+      await untilHeld(pid)
+      if (policy !== undefined) {
+        const delegated = await cli(['delegate', '--pid', String(pid), '--policy', policy])
+        assert.equal(delegated.status, 0, delegated.stderr)
+      }
+      ;(bwrap.stdio[4] as Writable).end('x')
+    } catch (error) {
+      bwrap.kill('SIGKILL')
+      throw error
+    }
+    return ended
+  }
+
+  /** Read to its end: bubblewrap dies, and its child waits for ever, if it cannot write all of it. */
+  async function childPid(info: Readable): Promise<number> {
+    const said = await text(info)
+    assert.match(said, /"child-pid"/)
+    return JSON.parse(said)['child-pid']
+  }
+
+  /** bubblewrap names its child before it has built its mounts: ours would be lost below them. */
+  async function untilHeld(pid: number): Promise<void> {
+    const read = process.arch === 'x64' ? '0' : '63'
+    for (const deadline = Date.now() + 5000; Date.now() < deadline; await sleep(1)) {
+      const [call, fd] = readFileSync(`/proc/${pid}/syscall`, 'utf8').split(' ')
+      if (call === read && fd === '0x4') return
+    }
+    throw new Error('bubblewrap did not come to its block descriptor')
+  }
+
+  const { name, needs, script, refusal } = WITNESSES[0]!
+
+  test(`${name} with a delegation`, needsProgram(needs), async () => {
+    const result = await inBubblewrap(script(), LENDS_XDP)
+    assert.equal(result.status, 0, result.stderr)
+  })
+
+  test(`${name} not with one that lacks XDP`, needsProgram(needs), async () => {
+    const result = await inBubblewrap(script(), LENDS_NO_XDP)
+    assert.notEqual(result.status, 0)
+    assert.match(result.stderr, refusal)
+  })
+
+  test(`${name} not without a delegation`, needsProgram(needs), async () => {
+    const result = await inBubblewrap(script(), undefined)
+    assert.notEqual(result.status, 0)
+    assert.match(result.stderr, refusal)
+  })
+})

@@ -1,0 +1,56 @@
+/** What this machine can do, and why a test is skipped on it. Probed, never guessed from versions. */
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { SyscallError } from '../../src/errors.ts'
+import { tokenCreate } from '../../src/sys/bpf.ts'
+import { fsconfigCreate, fsmount, fsopen } from '../../src/sys/mount.ts'
+import { open } from '../../src/sys/open.ts'
+import { O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../../src/uapi/constants.ts'
+
+export const ROOT = join(__dirname, '../..')
+export const CACHE = join(ROOT, '.cache')
+
+export const isRoot = process.geteuid?.() === 0
+
+let tokens: boolean | undefined
+
+/**
+ * Whether the running kernel has BPF tokens. A token cannot be made in the initial user namespace, but
+ * only a kernel that has them says so with EOPNOTSUPP; others say EINVAL. (That bpffs takes the mount
+ * options proves nothing: old kernels ignore unknown ones.) Needs root.
+ */
+export function hasTokens(): boolean {
+  tokens ??= probeTokens()
+  return tokens
+}
+
+function probeTokens(): boolean {
+  using context = fsopen('bpf')
+  fsconfigCreate(context)
+  using mount = fsmount(context, 0)
+  using root = open('.', O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0, mount)
+  try {
+    tokenCreate(root).close()
+    return true
+  } catch (error) {
+    if (!(error instanceof SyscallError)) throw error
+    return error.errnoName === 'EOPNOTSUPP'
+  }
+}
+
+/** `{ skip: reason }` where tests that delegate cannot run, for the options of `test()`. */
+export function needsTokens(): { skip?: string } {
+  if (!isRoot) return { skip: 'needs root' }
+  if (!hasTokens()) return { skip: 'this kernel has no BPF tokens (Linux 6.9 and newer have)' }
+  return {}
+}
+
+/** The same, and also a file that scripts/fetch-debs.sh brings into .cache. */
+export function needsProgram(path: string): { skip?: string } {
+  const machine = needsTokens()
+  if (machine.skip !== undefined || existsSync(join(CACHE, path))) return machine
+  const reason = existsSync(join(CACHE, 'why-not'))
+    ? readFileSync(join(CACHE, 'why-not'), 'utf8').trim()
+    : 'run scripts/fetch-debs.sh'
+  return { skip: `.cache/${path} is missing: ${reason}` }
+}

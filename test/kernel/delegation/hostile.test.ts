@@ -1,0 +1,112 @@
+/** Targets that exit, move, stop or lie, and loans that are given up half-way. */
+import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { after, before, test } from 'node:test'
+import { delegate, undelegate } from '../../../src/delegation/delegate.ts'
+import { execute } from '../../../src/delegation/execute.ts'
+import { planDelegation } from '../../../src/delegation/plan.ts'
+import { openTarget } from '../../../src/delegation/target.ts'
+import { Lab, policyWith, vocabulary } from './lab.ts'
+import { leavesNothing, ourInstances } from './residue.ts'
+
+let lab: Lab
+before(async () => {
+  lab = await Lab.open()
+})
+after(async () => {
+  lab[Symbol.dispose]()
+  await lab.sandbox.exited
+})
+leavesNothing()
+
+const policy = policyWith({ cmds: 1n })
+
+test('openTarget() refuses what is no process, and a process in our own user namespace', () => {
+  assert.throws(() => openTarget(4194303), { code: 'BPFTOKEN_NOT_FOUND' })
+  assert.throws(() => openTarget(process.pid), { code: 'BPFTOKEN_CONFLICT' })
+  openTarget(lab.sandbox.pid)[Symbol.dispose]()
+})
+
+test('openTarget() refuses a process whose mount namespace is not its own', async () => {
+  const child = spawn('unshare', ['--mount', 'unshare', '--user', '--map-root-user', 'sleep', '60'], {
+    stdio: 'ignore',
+  })
+  try {
+    const deadline = Date.now() + 5000
+    for (;;) {
+      try {
+        openTarget(child.pid!)[Symbol.dispose]()
+        assert.fail('accepted')
+      } catch (error) {
+        if (/belongs to/.test((error as Error).message)) break
+        // Not there yet: still in our own namespaces.
+        if (Date.now() > deadline) throw error
+        await new Promise(resolve => setTimeout(resolve, 10))
+      }
+    }
+  } finally {
+    child.kill('SIGKILL')
+    await new Promise(resolve => child.once('exit', resolve))
+  }
+})
+
+test('delegate() fails clearly and leaves nothing when the target has exited', async () => {
+  const gone = await Lab.open()
+  gone.sandbox.child.kill('SIGKILL')
+  await gone.sandbox.exited
+  await assert.rejects(delegate(policy, gone.target, vocabulary), (error: Error) =>
+    /exited|ESRCH|ENOENT/.test(error.message),
+  )
+  gone[Symbol.dispose]()
+  assert.deepEqual(ourInstances(), [])
+})
+
+test('delegate() does not wait for a target that is stopped', async () => {
+  lab.sandbox.child.kill('SIGSTOP')
+  await delegate(policy, lab.target, vocabulary)
+  await undelegate(lab.target, vocabulary)
+  lab.sandbox.child.kill('SIGCONT')
+})
+
+test('execute() given up before any of its actions leaves nothing; not given up it lends', async () => {
+  const wish = { masks: policy.rights.masks, rootUid: 65534, rootGid: 65534 }
+  const plan = planDelegation(wish, '/sys/fs/bpf')
+  for (let stop = 0; stop <= plan.length; stop++) {
+    const abort = new AbortController()
+    // The plan is data: its reading tells which action is next.
+    const watched = plan.map((action, i) => ({
+      ...action,
+      get do() {
+        if (i === stop) abort.abort(new Error('given up'))
+        return action.do
+      },
+    })) as typeof plan
+    if (stop < plan.length) {
+      await assert.rejects(execute(watched, lab.target, vocabulary, { signal: abort.signal }), /given up/)
+      assert.deepEqual(ourInstances(), [], `stopped at ${plan[stop]!.do}`)
+    } else {
+      await execute(watched, lab.target, vocabulary, { signal: abort.signal })
+      await undelegate(lab.target, vocabulary)
+    }
+  }
+})
+
+test('delegate() refuses paths that are missing, files, or symbolic links', async () => {
+  const at = (path: string) => delegate(policy, lab.target, vocabulary, { path })
+  await assert.rejects(at('/no/such/place'), { errnoName: 'ENOENT' })
+  await assert.rejects(at('/etc/passwd'), { errnoName: 'ENOTDIR' })
+  await assert.rejects(at('/proc/self/cwd'), /ELOOP|ENOTDIR|ENOENT/)
+  await assert.rejects(at('/bin'), (error: Error) => /ENOTDIR|ELOOP/.test(error.message))
+  await at('/sys/fs/../fs/bpf')
+  await undelegate(lab.target, vocabulary)
+})
+
+test('a thousand delegations in a row leave no descriptor, mount or process', async t => {
+  const started = performance.now()
+  for (let i = 0; i < 1000; i++) {
+    await delegate(policy, lab.target, vocabulary)
+    await undelegate(lab.target, vocabulary)
+  }
+  t.diagnostic(`${((performance.now() - started) / 1000).toFixed(2)} ms for each, unmounting included`)
+  assert.deepEqual(ourInstances(), [])
+})

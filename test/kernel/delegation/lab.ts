@@ -1,0 +1,136 @@
+/** One held sandbox to lend to, commands inside it with chosen capabilities, and errno by name. */
+import { delegate, undelegate } from '../../../src/delegation/delegate.ts'
+import { Sandbox } from '../../../src/delegation/sandbox.ts'
+import { openTarget, type Target } from '../../../src/delegation/target.ts'
+import { runningVocabulary } from '../../../src/delegation/vocabulary.ts'
+import { parsePolicy } from '../../../src/policy/parse.ts'
+import type { Policy } from '../../../src/policy/policy.ts'
+import { ANY_MASK, type Masks } from '../../../src/policy/vocabulary.ts'
+import { Fd } from '../../../src/sys/fd.ts'
+import { native } from '../../../src/sys/native.ts'
+import { bpfWithin, openWithin } from '../../../src/sys/within.ts'
+import {
+  CAPABILITIES,
+  CLONE_NEWNS,
+  CLONE_NEWUSER,
+  O_CLOEXEC,
+  O_DIRECTORY,
+  O_RDONLY,
+  RESOLVE_IN_ROOT,
+} from '../../../src/uapi/constants.ts'
+import { errnoName } from '../../../src/uapi/errno.ts'
+import { BPF_TOKEN_CREATE, type Command, tokenAttr } from './attributes.ts'
+
+export const vocabulary = runningVocabulary()
+export const EVERYTHING: Masks = { cmds: ANY_MASK, maps: ANY_MASK, progs: ANY_MASK, attachs: ANY_MASK }
+const NOTHING: Masks = { cmds: 0n, maps: 0n, progs: 0n, attachs: 0n }
+
+const base = parsePolicy(
+  `apiVersion: bpftoken.dev/v1
+kind: DelegationPolicy
+metadata: { name: kernel-test }
+spec: { rights: { cmds: [map_create] } }
+`,
+  { source: 'kernel-test', vocabulary },
+)
+
+/** A policy with just these masks. */
+export function policyWith(masks: Partial<Masks>): Policy {
+  return { ...base, rights: { ...base.rights, masks: { ...NOTHING, ...masks } } }
+}
+
+export type Cap = 'bpf' | 'net_admin' | 'perfmon' | 'sys_admin' | 'setfcap'
+
+export function capMask(caps: readonly Cap[]): bigint {
+  return caps.reduce((mask, cap) => {
+    const name = `CAP_${cap.toUpperCase()}` as keyof typeof CAPABILITIES
+    return mask | (1n << BigInt(CAPABILITIES[name]))
+  }, 0n)
+}
+
+/** `ok` or the errno's name. A result that is a descriptor is closed. */
+export function outcome(result: number): string {
+  if (result < 0) return errnoName(result)
+  if (result > 2) new Fd(result).close()
+  return 'ok'
+}
+
+/** Any system call of the addon, as root of the target's user and mount namespace: result or -errno. */
+export function callWithin(target: Target, call: string, ...args: unknown[]): number {
+  const pidfd = target.process.pidfd.number
+  const [result, stage] = native().withinNow(pidfd, CLONE_NEWUSER | CLONE_NEWNS, null, -1, call, ...args)
+  if (stage !== 3) throw new Error(`joining the target failed with ${errnoName(result)}`)
+  return result
+}
+
+/** The root of what is mounted at `path` in the target, opened for making tokens. The caller closes it. */
+export function openIn(
+  target: Target,
+  path: string,
+  flags: number = O_RDONLY | O_DIRECTORY | O_CLOEXEC,
+): Promise<Fd> {
+  return openWithin(target.process.pidfd, target.root, path, flags, RESOLVE_IN_ROOT, 5000)
+}
+
+/** BPF_TOKEN_CREATE as root of the target: result or -errno. */
+export function tokenWithin(target: Target, root: number, caps?: bigint): number {
+  return bpfWithin(
+    target.process.pidfd,
+    BPF_TOKEN_CREATE,
+    tokenAttr(root),
+    caps === undefined ? {} : { caps },
+  )
+}
+
+export interface Loan {
+  readonly root: Fd
+  /** A token made by root of the target with all capabilities. */
+  readonly token: Fd
+}
+
+export class Lab implements Disposable {
+  readonly sandbox: Sandbox
+  readonly target: Target
+
+  private constructor(sandbox: Sandbox, target: Target) {
+    this.sandbox = sandbox
+    this.target = target
+  }
+
+  /** A process in namespaces of its own, held before it runs anything. */
+  static async open(how: { uid?: number; network?: 'own' | 'host' } = {}): Promise<Lab> {
+    const uid = how.uid ?? 65534
+    const sandbox = await Sandbox.start({
+      command: ['true'],
+      uid,
+      gid: uid,
+      network: how.network ?? 'own',
+      capabilities: [],
+    })
+    return new Lab(sandbox, openTarget(sandbox.pid))
+  }
+
+  /** Lends `masks`, makes a token with them, runs `body`, and takes the loan back. */
+  async lending<T>(masks: Partial<Masks>, body: (loan: Loan) => T | Promise<T>, path?: string): Promise<T> {
+    const options = path === undefined ? {} : { path }
+    await delegate(policyWith(masks), this.target, vocabulary, options)
+    try {
+      using root = await openIn(this.target, path ?? '/sys/fs/bpf')
+      using token = new Fd(tokenWithin(this.target, root.number))
+      return await body({ root, token })
+    } finally {
+      await undelegate(this.target, vocabulary, options)
+    }
+  }
+
+  /** One bpf(2) command as root of the target with `caps` (default: all): `ok` or the errno's name. */
+  run({ cmd, attr, refs }: Command, caps?: readonly Cap[]): string {
+    const limits = caps === undefined ? {} : { caps: capMask(caps) }
+    return outcome(bpfWithin(this.target.process.pidfd, cmd, attr, { ...limits, refs }))
+  }
+
+  [Symbol.dispose](): void {
+    this.target[Symbol.dispose]()
+    this.sandbox[Symbol.dispose]()
+  }
+}

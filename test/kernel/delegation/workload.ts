@@ -1,0 +1,138 @@
+/** A real process that does the system calls we tell it to (workload.c), in a Sandbox or as an ordinary user. */
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { Sandbox } from '../../../src/delegation/sandbox.ts'
+import type { Fd } from '../../../src/sys/fd.ts'
+import { readable } from '../../../src/sys/poll.ts'
+import { recvFds, sendFds, socketPair } from '../../../src/sys/socket.ts'
+import { BPF_TOKEN_CREATE, mapAttr, tokenAttr } from './attributes.ts'
+
+let directory: string | undefined
+
+/** The compiled program; compiled on the first call. `removeProgram` takes it away again. */
+function program(): string {
+  if (directory === undefined) {
+    directory = mkdtempSync(path.join(tmpdir(), 'bpftoken-workload-'))
+    chmodSync(directory, 0o755)
+    const source = path.join(__dirname, 'workload.c')
+    execFileSync('gcc', ['-O1', '-Wall', '-Werror', '-o', path.join(directory, 'workload'), source])
+  }
+  return path.join(directory, 'workload')
+}
+
+export function removeProgram(): void {
+  if (directory !== undefined) rmSync(directory, { recursive: true })
+  directory = undefined
+}
+
+/** Behind bytes: write the address of `text` into them. */
+export interface Pointer {
+  readonly off: number
+  readonly text: string
+}
+
+type Argument = number | string | Uint8Array | Pointer
+
+function encode(argument: Argument): string {
+  if (typeof argument === 'number') return String(argument)
+  if (typeof argument === 'string') return `s${Buffer.from(argument).toString('hex')}`
+  if ('text' in argument) return `@${argument.off},${Buffer.from(argument.text).toString('hex')}`
+  return `b${Buffer.from(argument).toString('hex')}`
+}
+
+export const ALL_CAPS = ['bpf', 'net_admin', 'perfmon', 'sys_admin', 'dac_override', 'setuid', 'sys_ptrace']
+
+export class Workload implements Disposable {
+  readonly pid: number
+  readonly exited: Promise<unknown>
+  readonly #kill: () => void
+  readonly #socket: Fd
+
+  private constructor(pid: number, exited: Promise<unknown>, socket: Fd, kill: () => void) {
+    this.pid = pid
+    this.exited = exited
+    this.#socket = socket
+    this.#kill = kill
+  }
+
+  /** In user, mount and network namespaces of its own. */
+  static async sandboxed(how: { capabilities?: readonly string[]; uid?: number } = {}): Promise<Workload> {
+    const [ours, theirs] = socketPair()
+    using _ = theirs
+    const uid = how.uid ?? 65534
+    const sandbox = await Sandbox.start({
+      command: [program()],
+      uid,
+      gid: uid,
+      network: 'own',
+      capabilities: how.capabilities ?? ALL_CAPS,
+      stdio: [theirs.number, 'ignore', 'inherit'],
+    })
+    await sandbox.release()
+    return new Workload(sandbox.pid, sandbox.exited, ours, () => sandbox[Symbol.dispose]())
+  }
+
+  /** In our own namespaces, with the capabilities of that user: none but for user 0. */
+  static async onHost(uid: number): Promise<Workload> {
+    const [ours, theirs] = socketPair()
+    using _ = theirs
+    const child: ChildProcess = spawn(program(), {
+      uid,
+      gid: uid,
+      stdio: [theirs.number, 'ignore', 'inherit'],
+    })
+    const exited = new Promise(resolve => child.once('exit', resolve))
+    await new Promise((resolve, reject) => child.once('spawn', resolve).once('error', reject))
+    return new Workload(child.pid!, exited, ours, () => child.kill('SIGKILL'))
+  }
+
+  async #ask(text: string, fds: Fd[] = []): Promise<{ text: string; fds: Fd[] }> {
+    sendFds(this.#socket, Buffer.from(text), fds)
+    await readable(this.#socket)
+    const data = new Uint8Array(16384)
+    const { length, fds: received } = recvFds(this.#socket, data)
+    if (length === 0) throw new Error(`the workload exited at: ${text}`)
+    return { text: Buffer.from(data.subarray(0, length)).toString(), fds: received }
+  }
+
+  /** Result or -errno of a system call of the workload. */
+  async call(name: string, ...args: Argument[]): Promise<number> {
+    const { text } = await this.#ask(['call', name, ...args.map(encode)].join(' '))
+    return Number(text.split(' ')[0])
+  }
+
+  /** As `call`, but a failure fails the test. */
+  async must(name: string, ...args: Argument[]): Promise<number> {
+    const result = await this.call(name, ...args)
+    if (result < 0) throw new Error(`${name}(${args.join(', ')}) of the workload gave ${result}`)
+    return result
+  }
+
+  /** Passes it a descriptor by SCM_RIGHTS: its number there. */
+  async take(fd: Fd): Promise<number> {
+    return Number((await this.#ask('take', [fd])).text)
+  }
+
+  /** A copy, by SCM_RIGHTS, of its descriptor. The caller closes it. */
+  async give(number: number): Promise<Fd> {
+    return (await this.#ask(`give ${number}`)).fds[0]!
+  }
+
+  async token(root: number): Promise<number> {
+    const attr = tokenAttr(root)
+    return this.call('bpf', BPF_TOKEN_CREATE, attr, attr.length)
+  }
+
+  /** BPF_MAP_CREATE of a small map, with the token unless it is undefined. */
+  async map(type: string, token: number | undefined): Promise<number> {
+    const attr = mapAttr(type, token)
+    return this.call('bpf', 0, attr, attr.length)
+  }
+
+  [Symbol.dispose](): void {
+    this.#socket.close()
+    this.#kill()
+  }
+}

@@ -1,0 +1,34 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { formatDuration, formatSize, parseDuration, parseSize } from '../../../src/policy/quantity.ts'
+
+test('parseDuration() adds the units when they go from large to small', () => {
+  assert.equal(parseDuration('8h'), 28_800)
+  assert.equal(parseDuration('1h30m'), 5_400)
+  assert.equal(parseDuration('1d1s'), 86_401)
+})
+
+test('parseDuration() is undefined when the text is no duration', () => {
+  for (const text of ['', '8', 'h', '30m1h', '1h1h', '1.5h', '-1h', '1 h', '9'.repeat(100)]) {
+    assert.equal(parseDuration(text), undefined, text)
+  }
+})
+
+test('parseSize() knows binary units and plain bytes', () => {
+  assert.equal(parseSize('64MiB'), 67_108_864n)
+  assert.equal(parseSize('1GiB'), 1_073_741_824n)
+  assert.equal(parseSize('4096'), 4096n)
+})
+
+test('parseSize() is undefined when the text is no size or exceeds 64 bits', () => {
+  for (const text of ['', 'MiB', '1MB', '1.5GiB', '-1', '999999999TiB'])
+    assert.equal(parseSize(text), undefined, text)
+})
+
+test('formatDuration() and formatSize() are read back as they were', () => {
+  fc.assert(fc.property(fc.nat(), seconds => assert.equal(parseDuration(formatDuration(seconds)), seconds)))
+  fc.assert(
+    fc.property(fc.bigInt(0n, 10n ** 18n - 1n), bytes => assert.equal(parseSize(formatSize(bytes)), bytes)),
+  )
+})

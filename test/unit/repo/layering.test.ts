@@ -1,0 +1,91 @@
+/** Who may import whom: the table of ARCHITECTURE.md, held against every import in src. */
+import assert from 'node:assert/strict'
+import { readdirSync, readFileSync } from 'node:fs'
+import { dirname, join, relative, resolve } from 'node:path'
+import { test } from 'node:test'
+
+const SRC = resolve(__dirname, '../../../src')
+
+const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
+  errors: [],
+  uapi: ['uapi'],
+  sys: ['errors', 'uapi', 'sys'],
+  ebpf: ['errors', 'uapi', 'sys', 'ebpf'],
+  policy: ['errors', 'uapi', 'policy'],
+  delegation: ['errors', 'uapi', 'sys', 'ebpf', 'policy', 'delegation'],
+  cli: ['errors', 'uapi', 'ebpf', 'policy', 'delegation', 'cli'],
+}
+
+/** Only commands talk to people and to the environment; one file reads libbpf's variable. */
+const SPEAKS = /\bprocess\.(env|exit|exitCode|stdout|stderr)\b|\bconsole\./
+const MAY_SPEAK = /^cli\/|^ebpf\/token\.ts$/
+
+function layerOf(file: string): string {
+  const [first] = relative(SRC, file).split('/')
+  return first!.replace(/\.ts$/, '')
+}
+
+/** What is wrong with a file of this text. */
+function violations(file: string, text: string): string[] {
+  const name = relative(SRC, file)
+  const allowed = MAY_IMPORT[layerOf(file)]
+  if (allowed === undefined) return [`${name}: no such layer`]
+  const wrong: string[] = []
+  for (const [, target] of text.matchAll(/\b(?:from |import |import\(|require\()'([^']+)'/g)) {
+    if (target === undefined || target.endsWith('.json')) continue
+    if (target.startsWith('.')) {
+      const layer = layerOf(resolve(dirname(file), target))
+      if (!allowed.includes(layer)) wrong.push(`${name} imports ${layer}`)
+    } else if (
+      target.startsWith('node:') &&
+      (layerOf(file) === 'policy' || (layerOf(file) === 'uapi' && target !== 'node:os'))
+    ) {
+      wrong.push(`${name} imports ${target}`)
+    }
+  }
+  if (/node-gyp-build/.test(text) && !name.startsWith('sys/')) wrong.push(`${name} touches the addon`)
+  const code = text.replace(/\/\*[\s\S]*?\*\/|\/\/.*$/gm, '')
+  if (SPEAKS.test(code) && !MAY_SPEAK.test(name)) wrong.push(`${name} speaks or reads the environment`)
+  return wrong
+}
+
+function sources(dir: string): string[] {
+  return readdirSync(dir, { withFileTypes: true }).flatMap(entry =>
+    entry.isDirectory()
+      ? sources(join(dir, entry.name))
+      : entry.name.endsWith('.ts')
+        ? [join(dir, entry.name)]
+        : [],
+  )
+}
+
+test('every file of src keeps to its layer', () => {
+  const files = sources(SRC)
+  assert.ok(files.length > 50)
+  assert.deepEqual(
+    files.flatMap(file => violations(file, readFileSync(file, 'utf8'))),
+    [],
+  )
+})
+
+test('violations() finds an import against the arrows, a Node module in policy, and output from a library', () => {
+  assert.deepEqual(violations(join(SRC, 'ebpf/x.ts'), "import { a } from '../policy/policy.ts'"), [
+    'ebpf/x.ts imports policy',
+  ])
+  assert.deepEqual(violations(join(SRC, 'sys/x.ts'), "await import('../cli/main.ts')"), [
+    'sys/x.ts imports cli',
+  ])
+  assert.deepEqual(violations(join(SRC, 'policy/x.ts'), "import fs from 'node:fs'"), [
+    'policy/x.ts imports node:fs',
+  ])
+  assert.deepEqual(violations(join(SRC, 'sys/x.ts'), 'console.log(1)'), [
+    'sys/x.ts speaks or reads the environment',
+  ])
+})
+
+test('README has fewer than 200 lines and its links exist', () => {
+  const root = join(SRC, '..')
+  const text = readFileSync(join(root, 'README.md'), 'utf8')
+  assert.ok(text.split('\n').length < 200)
+  for (const [, link] of text.matchAll(/\]\(([^)#:]+)\)/g)) readFileSync(join(root, link!))
+})
