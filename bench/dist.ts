@@ -1,0 +1,25 @@
+/**
+ * The compiled JavaScript, which is what users run and so what is measured. Typed by the sources, which
+ * are there before anything is built.
+ */
+import path from 'node:path'
+
+const DIST = path.resolve(__dirname, '../dist')
+export const CLI = path.join(DIST, 'cli/main.js')
+
+function load(module: string): unknown {
+  return require(path.join(DIST, module))
+}
+
+export const delegation = load('delegation/delegate.js') as typeof import('../src/delegation/delegate.ts')
+export const targets = load('delegation/target.js') as typeof import('../src/delegation/target.ts')
+export const sandboxes = load('delegation/sandbox.js') as typeof import('../src/delegation/sandbox.ts')
+export const vocabularies = load(
+  'delegation/vocabulary.js',
+) as typeof import('../src/delegation/vocabulary.ts')
+export const policies = load('policy/parse.js') as typeof import('../src/policy/parse.ts')
+export const masks = load('policy/mask-text.js') as typeof import('../src/policy/mask-text.ts')
+export const maps = load('ebpf/map.js') as typeof import('../src/ebpf/map.ts')
+export const tokens = load('ebpf/token.js') as typeof import('../src/ebpf/token.ts')
+export const within = load('sys/within.js') as typeof import('../src/sys/within.ts')
+export const mounts = load('sys/mount.js') as typeof import('../src/sys/mount.ts')

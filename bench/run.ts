@@ -1,0 +1,123 @@
+/**
+ * `make bench`: how long our calls take, beside plain C in the same run.
+ *
+ *   tsx bench/run.ts [--json] [--rounds N] [delegation] [calls] [startup]
+ *
+ * Needs root, gcc, a built dist/ and a kernel with BPF tokens. A goal that is missed is printed, not
+ * failed: the numbers are as noisy as the machine.
+ */
+import os from 'node:os'
+import { parseArgs } from 'node:util'
+import { measureCalls } from './calls.ts'
+import { type DelegationResult, measureDelegation } from './delegation.ts'
+import { measureStartup, type StartupResult } from './startup.ts'
+import type { Comparison, Summary } from './stats.ts'
+
+const SECTIONS = ['delegation', 'calls', 'startup'] as const
+const DEFAULT_ROUNDS = 30
+
+function numbers(summary: Summary, digits: number): string {
+  return [summary.min, summary.median, summary.p90].map(n => n.toFixed(digits).padStart(8)).join('')
+}
+
+function verdict(met: boolean, goal: string): string {
+  return `goal ${goal}: ${met ? 'met' : 'MISSED'}`
+}
+
+function printComparisons(comparisons: readonly Comparison[]): void {
+  const head = `${'min'.padStart(8)}${'median'.padStart(8)}${'p90'.padStart(8)}`
+  console.log(`${''.padEnd(32)}    ours${' '.repeat(20)}   C`)
+  console.log(`${''.padEnd(32)}${head}   ${head}   ratio (p10-p90)`)
+  for (const { name, unit, ours, c, ratio, ratioSpread, goal } of comparisons) {
+    const spread = ratioSpread.map(r => r.toFixed(2)).join('-')
+    const goalText = goal === undefined ? '' : verdict(ratio <= goal, `${goal}x`)
+    console.log(
+      `${`${name}, ${unit}`.padEnd(32)}${numbers(ours, 0)}   ${numbers(c, 0)}` +
+        `   ${ratio.toFixed(2)}x (${spread})  ${goalText}`.trimEnd(),
+    )
+  }
+}
+
+function printDelegation({ comparisons, steps, firstUs }: DelegationResult): void {
+  console.log('One delegation into an existing namespace')
+  printComparisons(comparisons)
+  console.log(`  the first one in a process: ${firstUs.toFixed(0)} us`)
+  console.log('\n  medians by step, us      ours       C  C without checks')
+  for (const { step, oursUs, checkedUs, bareUs } of steps) {
+    const cells = [oursUs, checkedUs].map(us => us.toFixed(1).padStart(8)).join('')
+    console.log(`  ${step.padEnd(21)}${cells}${bareUs.toFixed(1).padStart(18)}`)
+  }
+}
+
+function printStartup({ node, unshare, run, overheadMs, goalMs }: StartupResult): void {
+  console.log(
+    `bpftoken run -- true, ms        ${'min'.padStart(8)}${'median'.padStart(8)}${'p90'.padStart(8)}`,
+  )
+  console.log(`  node -e 0                     ${numbers(node, 1)}`)
+  console.log(`  unshare true                  ${numbers(unshare, 1)}`)
+  console.log(`  bpftoken run -- true          ${numbers(run, 1)}`)
+  console.log(
+    `  on top of the first two: ${overheadMs.toFixed(1)} ms  ${verdict(overheadMs <= goalMs, `${goalMs} ms`)}`,
+  )
+}
+
+async function main(): Promise<void> {
+  const { values, positionals } = parseArgs({
+    options: {
+      json: { type: 'boolean', default: false },
+      rounds: { type: 'string', default: String(DEFAULT_ROUNDS) },
+    },
+    allowPositionals: true,
+  })
+  const rounds = Number(values.rounds)
+  const unknown = positionals.find(name => !(SECTIONS as readonly string[]).includes(name))
+  if (unknown !== undefined)
+    throw new Error(`There is no section "${unknown}"; there are ${SECTIONS.join(', ')}`)
+  if (!Number.isInteger(rounds) || rounds < 1) throw new Error('--rounds is a positive number')
+  if (process.geteuid?.() !== 0) throw new Error('Delegating needs root: run this as root')
+  const wanted = (section: (typeof SECTIONS)[number]): boolean =>
+    positionals.length === 0 || positionals.includes(section)
+
+  const machine = {
+    kernel: os.release(),
+    node: process.version,
+    cpu: os.cpus()[0]?.model ?? 'unknown',
+    cpus: os.cpus().length,
+    rounds,
+  }
+  const say = (print: () => void): void => {
+    if (values.json) return
+    print()
+    console.log()
+  }
+  say(() =>
+    console.log(
+      `Linux ${machine.kernel}, Node ${machine.node}, ${machine.cpus} x ${machine.cpu}, ${rounds} rounds`,
+    ),
+  )
+  const result: { delegation?: DelegationResult; calls?: Comparison[]; startup?: StartupResult } = {}
+  if (wanted('delegation')) {
+    const measured = await measureDelegation(rounds)
+    result.delegation = measured
+    say(() => printDelegation(measured))
+  }
+  if (wanted('calls')) {
+    const measured = await measureCalls(rounds)
+    result.calls = measured
+    say(() => {
+      console.log('Single bpf(2) calls, inside a user namespace')
+      printComparisons(measured)
+    })
+  }
+  if (wanted('startup')) {
+    const measured = await measureStartup(rounds)
+    result.startup = measured
+    say(() => printStartup(measured))
+  }
+  if (values.json) console.log(JSON.stringify({ machine, ...result }, null, 2))
+}
+
+main().catch(error => {
+  console.error(`bench: ${(error as Error).message}`)
+  process.exitCode = 1
+})
