@@ -1,0 +1,72 @@
+# bpftoken. Every target installs what it needs first; nothing is done twice.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+.DELETE_ON_ERROR:
+.PHONY: help setup build check fix test unit kernel e2e demo bench docs debs corpus clean
+
+# Stamps: what npm, node-gyp and tsc write last.
+MODULES := node_modules/.package-lock.json
+ADDON := build/Release/bpftoken.node
+DIST := dist/cli/main.js
+
+NATIVE_SOURCES := binding.gyp $(wildcard native/*)
+SOURCES := $(shell find src -name '*.ts') tsconfig.json tsconfig.build.json package.json
+TSX := node --import tsx
+
+help: ## this list
+	@sed -nE 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
+
+build: $(ADDON) $(DIST) ## addon, launcher and JavaScript
+
+setup: $(MODULES) ## compiler and npm packages
+
+check: $(ADDON) ## fast gate: format, lint, types, layering, unit tests, generated documents
+	npx biome ci --error-on-warnings
+	npx tsc -p tsconfig.json
+	$(TSX) scripts/gen-policy-docs.ts --check
+	$(TSX) scripts/test.ts unit
+
+fix: $(MODULES) ## format, fix what lint can fix, regenerate documents
+	npx biome check --write
+	$(TSX) scripts/gen-policy-docs.ts
+
+test: build debs ## all tests: unit, kernel, e2e (the last two as root)
+	$(TSX) scripts/test.ts unit kernel e2e
+
+unit: $(ADDON) ## unit tests only
+	$(TSX) scripts/test.ts unit
+
+kernel: build ## tests of the running kernel only
+	$(TSX) scripts/test.ts kernel
+
+e2e: build debs ## tests of the commands and of unmodified programs only
+	$(TSX) scripts/test.ts e2e
+
+demo: build ## a minute's story with real results
+	$(TSX) examples/demo/main.ts
+
+bench: build ## speed, as ratios against plain C
+	$(TSX) bench/run.ts
+
+debs: ## unmodified programs for the e2e tests, into .cache
+	@scripts/fetch-debs.sh || echo 'fetch-debs: tests that need these programs will be skipped' >&2
+
+corpus: $(MODULES) ## BPF objects of Debian packages, into .cache, for the tests that read them
+	$(TSX) test/corpus/scan.ts
+
+clean: ## remove what was built; .cache stays
+	rm -rf build dist node_modules bench/bin
+
+$(MODULES): package-lock.json
+	scripts/setup.sh
+	touch $@
+
+$(ADDON): $(NATIVE_SOURCES) | $(MODULES)
+	scripts/setup.sh --addon
+	touch $@
+
+$(DIST): $(SOURCES) | $(MODULES)
+	npm run --silent build
+	touch $@
