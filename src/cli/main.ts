@@ -124,6 +124,43 @@ function buildProgram(): Command {
     .addOption(json())
     .action(act(async (file, options) => (await import('./commands/policy.ts')).show(file, options)))
 
+  program
+    .command('plan')
+    .description('the least rights that BPF objects need; each with who asks for it')
+    .argument('<file...>', 'object files, or programs and libraries with objects inside')
+    .addOption(
+      new Option('--loader <name>', 'who loads them: its own feature probes need rights too')
+        .choices(['libbpf', 'cilium-ebpf', 'aya', 'bpftoken'])
+        .default('libbpf'),
+    )
+    .addOption(
+      new Option('--program <name>', 'only this program (repeatable)').argParser(
+        (name: string, before: string[] | undefined) => [...(before ?? []), name],
+      ),
+    )
+    .addOption(
+      new Option('--format <form>', 'what is printed: a policy, mount options, or settings of another tool')
+        .choices(['yaml', 'options', 'systemd', 'lxd', 'incus'])
+        .default('yaml'),
+    )
+    .option('--check <policy>', 'tell what a policy lacks and what it grants needlessly')
+    .option('--strict', 'with --check: fail also for what is granted needlessly')
+    .addOption(json())
+    .addHelpText(
+      'after',
+      '\nExit: 0 ok; 1 an object is no object or cannot be loaded as it is, or the policy of --check lacks\n' +
+        'something (with --strict also: grants something needlessly); 2 usage, or the policy is not valid.',
+    )
+    .action(act(async (files, options) => (await import('./commands/plan.ts')).plan(files, options)))
+
+  const obj = program.command('obj').description('look at BPF object files')
+  obj
+    .command('show')
+    .description('programs, maps, types and externs of an object, without touching the kernel')
+    .argument('<file>', 'an object file, or a program or library with objects inside')
+    .addOption(json())
+    .action(act(async (file, options) => (await import('./commands/obj.ts')).show(file, options)))
+
   const token = program.command('token').description('inside a workload')
   token
     .command('show')

@@ -50,21 +50,32 @@ function checkedAttachType(progType: number, attachType: number): number {
   return 0
 }
 
+/** One bit of a mask. */
+export interface Right extends MissingRight {
+  bit: number
+}
+
+/** The rights that a token has to lend for the command, command first. */
+export function neededRights(need: Need): Right[] {
+  const needed: Right[] = [{ domain: 'cmds', bit: CMDS.number(need.cmd), word: need.cmd }]
+  if (need.mapType !== undefined) {
+    const bit = MAP_TYPES.number(need.mapType)
+    needed.push({ domain: 'maps', bit, word: MAP_TYPES.word(bit) })
+  }
+  if (need.progType !== undefined) {
+    const bit = PROG_TYPES.number(need.progType)
+    needed.push({ domain: 'progs', bit, word: PROG_TYPES.word(bit) })
+    const attach = checkedAttachType(bit, ATTACH_TYPES.number(need.attachType ?? 0))
+    needed.push({ domain: 'attachs', bit: attach, word: ATTACH_TYPES.word(attach) })
+  }
+  return needed
+}
+
 /** Which rights a token with these masks lacks for the command; empty when it covers it. */
 export function missingIn(rights: TokenRights, need: Need): MissingRight[] {
-  const missing: MissingRight[] = []
-  const ask = (domain: keyof TokenRights, bit: number, word: string): void => {
-    if (((rights[domain] >> BigInt(bit)) & 1n) === 0n) missing.push({ domain, word })
-  }
-  ask('cmds', CMDS.number(need.cmd), need.cmd)
-  if (need.mapType !== undefined) ask('maps', MAP_TYPES.number(need.mapType), MAP_TYPES.word(need.mapType))
-  if (need.progType !== undefined) {
-    const type = PROG_TYPES.number(need.progType)
-    ask('progs', type, PROG_TYPES.word(type))
-    const attach = checkedAttachType(type, ATTACH_TYPES.number(need.attachType ?? 0))
-    ask('attachs', attach, ATTACH_TYPES.word(attach))
-  }
-  return missing
+  return neededRights(need)
+    .filter(({ domain, bit }) => ((rights[domain] >> BigInt(bit)) & 1n) === 0n)
+    .map(({ domain, word }) => ({ domain, word }))
 }
 
 const NET_ADMIN_MAPS: readonly string[] = ['sockmap', 'sockhash', 'devmap', 'devmap_hash', 'xskmap']

@@ -1,0 +1,112 @@
+/** bpftoken obj show: what an object file holds, and which of its CO-RE accesses this kernel cannot satisfy. Offline. */
+import type { ObjectMap, ObjectSpec } from '../../ebpf/object-spec.ts'
+import { printable } from '../../ebpf/printable.ts'
+import { ATTACH_TYPES } from '../../ebpf/type-names.ts'
+import { EXIT } from '../../errors.ts'
+import { readObjects } from '../object-files.ts'
+import { columns, note, print, printJson } from '../output.ts'
+
+export function show(file: string, options: { json?: boolean }): number {
+  const { specs, unreadable } = readObjects([file])
+  const objects = specs.map(({ name, spec }) => facts(name, spec))
+  if (options.json === true) printJson(objects)
+  else print(objects.map(describe).join('\n\n'))
+  for (const problem of unreadable) note(problem)
+  return unreadable.length === 0 ? EXIT.ok : EXIT.failed
+}
+
+type Facts = ReturnType<typeof facts>
+
+function facts(name: string, spec: ObjectSpec) {
+  return {
+    name,
+    byteOrder: spec.littleEndian ? 'little' : 'big',
+    license: spec.license,
+    btf: spec.btf === undefined ? null : { sizeBytes: spec.btf.bytes.length, types: spec.btf.types.count },
+    coreRelocations: spec.functions.reduce((sum, { coreRelos }) => sum + coreRelos.length, 0),
+    programs: spec.programs.map(program => {
+      const { rule, target, autoload, section } = program
+      const { code, coreRelos } = spec.functions[program.function]!
+      return {
+        name: program.name,
+        section,
+        type: rule?.type ?? null,
+        attachType: rule?.attachType === undefined ? null : ATTACH_TYPES.word(rule.attachType),
+        target: target ?? null,
+        instructions: code.length / SLOT_BYTES,
+        coreRelocations: coreRelos.length,
+        autoload,
+      }
+    }),
+    maps: spec.maps.map(map => ({
+      name: map.name,
+      kind: map.kind,
+      type: map.type,
+      keyBytes: map.keyBytes,
+      valueBytes: map.valueBytes,
+      maxEntries: map.maxEntries,
+      flags: map.flags,
+      pinByName: map.pinByName,
+      autocreate: map.autocreate,
+      inner: map.inner?.type ?? null,
+    })),
+    externs: spec.externs.map(({ name: extern, kind, weak }) => ({ name: extern, kind, weak })),
+  }
+}
+
+const SLOT_BYTES = 8
+
+function describe(object: Facts): string {
+  const { btf, license, byteOrder, coreRelocations } = object
+  const types = btf === null ? 'no BTF' : `BTF of ${btf.types} types in ${btf.sizeBytes} bytes`
+  return [
+    `${printable(object.name)}: ${byteOrder}-endian, license ${license === '' ? 'not given' : JSON.stringify(printable(license))}`,
+    `  ${types}, ${coreRelocations} CO-RE relocations`,
+    ...table('programs', object.programs.map(programRow)),
+    ...table('maps', object.maps.map(mapRow)),
+    ...table(
+      'externs',
+      object.externs.map(({ name, kind, weak }) => [printable(name), kind, weak ? 'weak' : '']),
+    ),
+  ].join('\n')
+}
+
+function table(title: string, rows: string[][]): string[] {
+  return rows.length === 0 ? [] : [`  ${title}:`, columns(rows).replace(/^/gm, '    ').replace(/ +$/gm, '')]
+}
+
+function programRow(program: Facts['programs'][number]): string[] {
+  const { type, attachType, instructions, autoload, section } = program
+  return [
+    printable(program.name),
+    printable(section),
+    type ?? 'type unknown',
+    attachType ?? '-',
+    `${instructions} instructions`,
+    autoload ? '' : 'not loaded by itself',
+  ]
+}
+
+function mapRow(map: Facts['maps'][number]): string[] {
+  return [
+    printable(map.name),
+    `${map.type}${map.inner === null ? '' : ` of ${map.inner}`}`,
+    `${map.keyBytes} -> ${map.valueBytes} bytes`,
+    `${map.maxEntries} entries`,
+    `flags 0x${map.flags.toString(16)}`,
+    remarksOn(map),
+  ]
+}
+
+function remarksOn({
+  kind,
+  pinByName,
+  autocreate,
+}: Pick<ObjectMap, 'kind' | 'pinByName' | 'autocreate'>): string {
+  const remarks = [
+    ...(kind === 'declared' || kind === 'struct_ops' ? [] : ['global data']),
+    ...(pinByName ? ['pinned by name'] : []),
+    ...(autocreate ? [] : ['not made by itself']),
+  ]
+  return remarks.join(', ')
+}

@@ -1,0 +1,103 @@
+/** bpftoken plan: the least rights that object files need, and how a policy compares with them. Offline. */
+import { readFileSync } from 'node:fs'
+import {
+  compareRights,
+  planRights,
+  type RightsComparison,
+  type RightsPlan,
+} from '../../delegation/rights-plan.ts'
+import { type PlanFormat, planText, riskOf } from '../../delegation/rights-plan-text.ts'
+import { VMLINUX_BTF } from '../../delegation/vocabulary.ts'
+import { Btf, type BtfComposite } from '../../ebpf/btf.ts'
+import type { Loader } from '../../ebpf/loader-probes.ts'
+import { EXIT } from '../../errors.ts'
+import { ANY_MASK, MASK_DOMAINS } from '../../policy/vocabulary.ts'
+import { readObjects } from '../object-files.ts'
+import { columns, note, print, printJson } from '../output.ts'
+
+export interface PlanCommandOptions {
+  loader: Loader
+  program?: string[]
+  format: PlanFormat
+  check?: string
+  strict?: boolean
+  json?: boolean
+}
+
+/** Exit 0: the plan stands; 1: an object cannot be loaded as it is, or the policy of --check lacks something. */
+export async function plan(files: string[], options: PlanCommandOptions): Promise<number> {
+  const { specs, unreadable } = readObjects(files)
+  const planned = planRights(specs, {
+    loader: options.loader,
+    programs: options.program,
+    kernelStruct: structOfKernel(),
+  })
+  const made = { ...planned, problems: [...unreadable, ...planned.problems] }
+  if (options.check !== undefined) return check(made, options.check, options)
+  if (options.json === true) printJson({ ...made, risk: riskOf(made) })
+  else process.stdout.write(planText(made, options.format))
+  return outcome(made)
+}
+
+function outcome({ problems }: RightsPlan): number {
+  for (const problem of problems) note(problem)
+  return problems.length === 0 ? EXIT.ok : EXIT.failed
+}
+
+/** Members of the running kernel's structs. Reads its types at the first question; few objects ask. */
+function structOfKernel(): (name: string) => readonly string[] | undefined {
+  let kernel: Btf | null | undefined
+  return name => {
+    if (kernel === undefined) kernel = kernelTypes()
+    const id = kernel?.find(name, 'struct')[0]
+    return id === undefined ? undefined : (kernel!.type(id) as BtfComposite).members.map(one => one.name)
+  }
+}
+
+/** Null: this kernel does not tell. */
+function kernelTypes(): Btf | null {
+  try {
+    return Btf.parse(readFileSync(VMLINUX_BTF))
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === undefined) throw error
+    return null
+  }
+}
+
+async function check(made: RightsPlan, file: string, options: PlanCommandOptions): Promise<number> {
+  const { loadPolicy, loadVocabulary } = await import('../policy-file.ts')
+  const { describeMask } = await import('../../policy/mask-text.ts')
+  const vocabulary = await loadVocabulary()
+  const policy = await loadPolicy(file, vocabulary)
+  const compared = compareRights(made, policy.rights)
+  const needless = [
+    ...MASK_DOMAINS.flatMap(domain => {
+      const mask = policy.rights.masks[domain] === ANY_MASK ? ANY_MASK : compared.needless[domain]
+      return describeMask(vocabulary, domain, mask).map(word => ({ domain, word }))
+    }),
+    ...compared.needlessCapabilities.map(word => ({ domain: 'capabilities' as const, word })),
+  ]
+  const { lacking } = compared
+  const sufficient = lacking.length === 0
+  if (options.json === true)
+    printJson({ policy: file, sufficient, lacking, needless, notes: made.notes, problems: made.problems })
+  else print(comparisonText(file, lacking, needless))
+  const refused = !sufficient || (options.strict === true && needless.length > 0)
+  return Math.max(outcome(made), refused ? EXIT.failed : EXIT.ok)
+}
+
+function comparisonText(
+  file: string,
+  lacking: RightsComparison['lacking'],
+  needless: readonly { domain: string; word: string }[],
+): string {
+  if (lacking.length === 0 && needless.length === 0) return `${file}: grants exactly what is needed`
+  return columns([
+    ...lacking.map(({ domain, word, by, certain }) => [
+      `${file}: ${certain ? 'lacks' : 'lacks, for some loads,'}`,
+      `${domain} ${word}`,
+      `for ${by.slice(0, 3).join(', ')}${by.length > 3 ? ` and ${by.length - 3} more` : ''}`,
+    ]),
+    ...needless.map(({ domain, word }) => [`${file}: grants needlessly`, `${domain} ${word}`, '']),
+  ])
+}

@@ -1,0 +1,63 @@
+/** BPF objects from files: object files, and those inside executables and libraries. */
+import { readFileSync } from 'node:fs'
+import { basename } from 'node:path'
+import type { NamedSpec } from '../delegation/rights-plan.ts'
+import { embeddedObjects } from '../ebpf/embedded-objects.ts'
+import { parseObject } from '../ebpf/object-spec.ts'
+import { printable } from '../ebpf/printable.ts'
+import { FormatError, NotFoundError } from '../errors.ts'
+
+/** NotFoundError says what was wrong with the path. */
+export function readObjectFile(file: string): Buffer {
+  try {
+    return readFileSync(file)
+  } catch (cause) {
+    const code = (cause as NodeJS.ErrnoException).code
+    throw new NotFoundError(`Cannot read object ${JSON.stringify(file)}: ${code}`, {
+      context: { file, errno: code },
+      hint: 'Give the path of an object file that a compiler made for BPF, or of a program that has some inside',
+    })
+  }
+}
+
+export interface FoundObjects {
+  readonly specs: readonly NamedSpec[]
+  /** What is wrong with those inside other files that cannot be read. */
+  readonly unreadable: readonly string[]
+}
+
+/** Every object in the files, named `FILE` or, inside another file, `FILE@0xOFF`. FormatError: there is none. */
+export function readObjects(files: readonly string[]): FoundObjects {
+  const specs: NamedSpec[] = []
+  const unreadable: string[] = []
+  for (const file of files) {
+    const bytes = readObjectFile(file)
+    const found = embeddedObjects(bytes)
+    if (found.length === 0 && isExecutable(bytes))
+      throw new FormatError('BPF object', `there is none in ${printable(file)}`, {
+        context: { file },
+        hint: 'If its BPF code is compressed, or made when it runs, name the object file that it was made from',
+      })
+    // The reader says what is wrong with a file that should have been one.
+    if (found.length === 0) found.push({ off: 0, bytes })
+    for (const { off, bytes: object } of found) {
+      const name = off === 0 ? file : `${file}@0x${off.toString(16)}`
+      try {
+        specs.push({ name, spec: parseObject(object, { name: basename(file).replace(/\.o$/, '') }) })
+      } catch (error) {
+        if (!(error instanceof FormatError)) throw error
+        if (off === 0)
+          throw new FormatError(printable(name), error.message, { context: { ...error.context, file } })
+        unreadable.push(`${printable(name)}: ${error.message}`)
+      }
+    }
+  }
+  return { specs, unreadable }
+}
+
+const ET_EXEC = 2
+const ET_DYN = 3
+
+function isExecutable(bytes: Buffer): boolean {
+  return bytes.length > 17 && bytes.readUInt32BE(0) === 0x7f454c46 && [ET_EXEC, ET_DYN].includes(bytes[16]!)
+}
