@@ -83,7 +83,7 @@ export interface Elf {
   readonly sections: readonly ElfSection[]
   /** By number; the first one is empty. No symbols: none in the file. */
   readonly symbols: readonly ElfSymbol[]
-  /** Relocations by the number of the section that they apply to. */
+  /** Relocations by the number of the section that they apply to, except those for debug information. */
   readonly relocations: ReadonlyMap<number, readonly ElfRelocation[]>
 }
 
@@ -94,6 +94,9 @@ const REL_BYTES = 16
 const RELA_BYTES = 24
 /** Bounds the memory of a table whose names all end in one endless string. Symbols of the kernel have up to 512. */
 const MAX_NAME_BYTES = 1024
+
+/** Sections whose relocations are for debuggers and linkers; .BTF.ext has byte offsets in place of addresses. */
+const DEBUG_INFORMATION = /^\.(debug_|BTF$|BTF\.ext$|eh_frame$)/
 
 const MAGIC = [0x7f, 0x45, 0x4c, 0x46]
 
@@ -251,7 +254,9 @@ function readRelocations(
     const target = sections[table.info]
     if (table.info === 0 || target === undefined)
       throw bad(`relocations "${table.name}" are for section ${table.info}, which does not exist`)
-    // BPF keeps the addend in the place itself: RELA is seen only in sections for debuggers.
+    // The most by far, and nobody reads them here.
+    if (DEBUG_INFORMATION.test(target.name)) continue
+    // BPF keeps the addend in the place itself: RELA is seen only in sections that nobody loads.
     const entryBytes = table.type === SHT.REL ? REL_BYTES : RELA_BYTES
     const relocations = all.get(table.info) ?? []
     all.set(table.info, relocations)
