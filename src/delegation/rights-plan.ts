@@ -56,6 +56,10 @@ export interface RightsPlan {
   readonly problems: readonly string[]
 }
 
+/** The verifier follows values; the file does not tell what it will find. Source: kernel/bpf/verifier.c, allow_ptr_leaks. */
+const PERFMON_NOTE =
+  'if the verifier refuses what it lets root load ("pointer comparison prohibited", "pointer -= pointer prohibited", "invalid read from stack"): add capability perfmon'
+
 /** The union of what the objects need, loaded by that loader. */
 export function planRights(specs: readonly NamedSpec[], options: PlanOptions): RightsPlan {
   const rights = new Map<string, Draft>()
@@ -80,6 +84,8 @@ export function planRights(specs: readonly NamedSpec[], options: PlanOptions): R
   for (const program of options.programs ?? [])
     if (!specs.some(({ spec }) => spec.programs.some(({ name }) => name === program)))
       problems.push(`no object has a program ${quoted(program)}`)
+  if (!capabilities.has('perfmon') && [...rights.values()].some(({ domain }) => domain === 'progs'))
+    notes.add(PERFMON_NOTE)
   settleAttachTypes(rights, options.loader)
   const planned = sorted([...rights.values()])
   return {

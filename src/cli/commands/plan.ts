@@ -92,12 +92,13 @@ function comparisonText(
   needless: readonly { domain: string; word: string }[],
 ): string {
   if (lacking.length === 0 && needless.length === 0) return `${file}: grants exactly what is needed`
-  return columns([
+  const rows = [
     ...lacking.map(({ domain, word, by, certain }) => [
       `${file}: ${certain ? 'lacks' : 'lacks, for some loads,'}`,
       `${domain} ${word}`,
       `for ${by.slice(0, 3).join(', ')}${by.length > 3 ? ` and ${by.length - 3} more` : ''}`,
     ]),
-    ...needless.map(({ domain, word }) => [`${file}: grants needlessly`, `${domain} ${word}`, '']),
-  ])
+    ...needless.map(({ domain, word }) => [`${file}: grants needlessly`, `${domain} ${word}`]),
+  ]
+  return columns(rows)
 }
