@@ -8,6 +8,7 @@
  * `findEnums` where start-up time counts.
  */
 import { FormatError } from '../errors.ts'
+import { BtfNames, BtfStrings } from './btf-names.ts'
 
 // biome-ignore format: a table
 /** BTF_KIND_*: the number is in bits 24 and up of a type's info word. */
@@ -86,8 +87,6 @@ export type BtfType = BtfInt | BtfRef | BtfArray | BtfComposite | BtfEnum | BtfE
 const MAGIC = 0xeb9f
 const MIN_HEADER_BYTES = 24
 const HEAD_WORDS = 3
-/** Twice the longest symbol of the kernel (KSYM_NAME_LEN). */
-const MAX_NAME_BYTES = 1024
 /** As the kernel's MAX_RESOLVE_DEPTH: longer chains of modifiers and arrays do not occur, cycles do. */
 const MAX_DEPTH = 32
 
@@ -121,8 +120,8 @@ function bad(message: string, off?: number): FormatError {
   return new FormatError('BTF', message, off === undefined ? {} : { off })
 }
 
-/** Checks the header and cuts out the two sections. */
-function sections(bytes: Uint8Array): Sections {
+/** Checks the header and cuts out the two sections. `split`: continues another blob, whose strings it may use alone. */
+function sections(bytes: Uint8Array, split = false): Sections {
   if (bytes.length < MIN_HEADER_BYTES) {
     throw bad(`${bytes.length} bytes are too few for a header of ${MIN_HEADER_BYTES}`)
   }
@@ -145,7 +144,8 @@ function sections(bytes: Uint8Array): Sections {
   if (typesBytes % 4 !== 0) throw bad(`type section of ${typesBytes} bytes is not whole words`, 12)
 
   const strings = Buffer.from(bytes.buffer, bytes.byteOffset + stringsOff, stringsBytes)
-  if (strings.length === 0 || strings[0] !== 0 || strings[strings.length - 1] !== 0) {
+  const ended = strings.length === 0 ? split : strings[strings.length - 1] === 0
+  if (!ended || (!split && strings[0] !== 0)) {
     throw bad('string section does not start and end with a zero byte', stringsOff)
   }
   const start = bytes.byteOffset + typesOff
@@ -183,22 +183,6 @@ function badType(words: Uint32Array, at: number, typesOff: number): FormatError 
   return bad(known ? 'type runs past the end of its section' : `kind ${kind} is not known`, typesOff + at * 4)
 }
 
-/** Every offset at which the string section reads as `name`. Strings may share their tails. */
-function offsetsOf(strings: Buffer, name: string): Set<number> {
-  const found = new Set<number>()
-  const needle = Buffer.from(`${name}\0`)
-  for (let at = strings.indexOf(needle); at !== -1; at = strings.indexOf(needle, at + 1)) found.add(at)
-  return found
-}
-
-function stringAt(strings: Buffer, off: number): string {
-  if (off >= strings.length) throw bad(`string offset ${off} lies outside the string section`)
-  const end = strings.indexOf(0, off)
-  // Bounds the memory of a type whose many members all name one endless string.
-  if (end - off > MAX_NAME_BYTES) throw bad(`string at offset ${off} is longer than ${MAX_NAME_BYTES} bytes`)
-  return strings.toString('utf8', off, end)
-}
-
 /**
  * The values of some enums, by name: `findEnums(vmlinux, ['bpf_cmd']).get('bpf_cmd')!.get('BPF_PROG_LOAD')`.
  * One scan, no index, no string decoded but those asked for: a few milliseconds for a vmlinux in a
@@ -209,11 +193,13 @@ export function findEnums(bytes: Uint8Array, names: readonly string[]): Map<stri
   const input = sections(bytes)
   const wanted = names.map(name => ({ name, needle: Buffer.from(`${name}\0`) }))
   const found = new Map<string, Map<string, number>>()
+  const strings = new BtfStrings(input.strings)
   // Comparing at the few thousand enums costs less than searching 2 MB of strings for each name.
   for (const at of index(input, BTF_KIND.enum)) {
     for (const { name, needle } of wanted) {
       if (found.has(name) || !startsAt(input.strings, input.words[at]!, needle)) continue
-      found.set(name, new Map(enumerators(input, at).map(({ name, value }) => [name, value])))
+      const values = enumerators(input.words, at, strings)
+      found.set(name, new Map(values.map(({ name, value }) => [name, value])))
     }
   }
   return found
@@ -224,83 +210,140 @@ function startsAt(bytes: Uint8Array, off: number, needle: Uint8Array): boolean {
   return true
 }
 
-function enumerators({ words, strings }: Sections, at: number): { name: string; value: number }[] {
+function enumerators(words: Uint32Array, at: number, strings: BtfStrings): { name: string; value: number }[] {
   const info = words[at + 1]!
   const signed = info >>> 31 === 1
   return Array.from({ length: vlenOf(info) }, (_, i) => {
     const value = words[at + HEAD_WORDS + 2 * i + 1]!
-    return { name: stringAt(strings, words[at + HEAD_WORDS + 2 * i]!), value: signed ? value | 0 : value }
+    return { name: strings.at(words[at + HEAD_WORDS + 2 * i]!), value: signed ? value | 0 : value }
   })
 }
 
-/** All types of one BTF blob, decoded on demand. Ids count from 1; 0 is void and no type. */
+/** Names that are searched for; the next one builds the index, which costs as much as a few searches. */
+const SEARCHES_BEFORE_INDEX = 4
+
+/**
+ * All types of one BTF blob, decoded on demand. Ids count from 1; 0 is void and no type.
+ *
+ * A kernel module's BTF is split: it continues the kernel's. Its ids and string offsets begin where those of its base
+ * end, and all look-ups reach through to the base.
+ */
 export class Btf {
-  readonly #input: Sections
-  /** First word of type `id` at index `id - 1`. */
+  readonly #words: Uint32Array
+  readonly #strings: BtfStrings
+  /** First word of type `id` at index `id - firstId`. */
   readonly #starts: Uint32Array
+  readonly #base: Btf | undefined
+  #names: BtfNames | undefined
+  #searches = 0
+  /** Lowest id that is not the base's: 1 where there is no base. */
+  readonly firstId: number
 
-  private constructor(input: Sections) {
-    this.#input = input
+  private constructor(bytes: Uint8Array, base?: Btf) {
+    const input = sections(bytes, base !== undefined)
+    this.#words = input.words
+    this.#strings = new BtfStrings(input.strings, base === undefined ? undefined : base.#strings)
     this.#starts = index(input)
+    this.#base = base
+    this.firstId = base === undefined ? 1 : base.count + 1
   }
 
-  /** Opens a raw BTF blob, such as /sys/kernel/btf/vmlinux or an ELF object's .BTF. Keeps `bytes`. */
-  static parse(bytes: Uint8Array): Btf {
-    return new Btf(sections(bytes))
+  /**
+   * Opens a raw BTF blob, such as /sys/kernel/btf/vmlinux or an ELF object's .BTF. `base` is what a split blob
+   * continues: vmlinux for /sys/kernel/btf/MODULE. Keeps `bytes`.
+   */
+  static parse(bytes: Uint8Array, base?: Btf): Btf {
+    return new Btf(bytes, base)
   }
 
-  /** Number of types; their ids are 1 to `count`. */
+  /** Number of types with those of the base; their ids are 1 to `count`. */
   get count(): number {
-    return this.#starts.length
+    return this.firstId - 1 + this.#starts.length
   }
 
-  /** Ids of all types with this name, optionally of one kind only. */
+  /** Ids of all types with this name, optionally of one kind only; ascending, so the base's come first. */
   find(name: string, kind?: BtfKind): number[] {
-    const { words, strings } = this.#input
-    const ids: number[] = []
-    const offs = name === '' ? new Set() : offsetsOf(strings, name)
-    if (offs.size === 0) return ids
-    for (let i = 0; i < this.#starts.length; i++) {
-      const at = this.#starts[i]!
-      if (!offs.has(words[at]!)) continue
-      if (kind === undefined || kindOf(words[at + 1]!) === BTF_KIND[kind]) ids.push(i + 1)
-    }
+    if (name === '') return []
+    const ids = this.#base?.find(name, kind) ?? []
+    for (const place of this.#places(name))
+      if (kind === undefined || this.#kindAt(place) === BTF_KIND[kind]) ids.push(this.firstId + place)
     return ids
   }
 
-  /** Ids of all types of one kind. */
+  /**
+   * Ids of the types of this blob, without its base, that are called `name` once the flavour is cut off:
+   * `task_struct` finds `task_struct` and `task_struct___old`. Ascending.
+   */
+  findFlavours(name: string): number[] {
+    return name === ''
+      ? []
+      : this.#index()
+          .flavours(name)
+          .map(place => this.firstId + place)
+  }
+
+  #places(name: string): number[] {
+    if (this.#names !== undefined || this.#searches++ >= SEARCHES_BEFORE_INDEX)
+      return this.#index().exactly(name)
+    const places: number[] = []
+    const offs = this.#strings.offsetsOf(name)
+    if (offs.size === 0) return places
+    for (let i = 0; i < this.#starts.length; i++) if (offs.has(this.#words[this.#starts[i]!]!)) places.push(i)
+    return places
+  }
+
+  #index(): BtfNames {
+    this.#names ??= new BtfNames(this.#words, this.#starts, this.#strings)
+    return this.#names
+  }
+
+  #kindAt(place: number): number {
+    return kindOf(this.#words[this.#starts[place]! + 1]!)
+  }
+
+  /** Ids of all types of one kind, ascending. */
   *ofKind(kind: BtfKind): Generator<number> {
-    for (let i = 0; i < this.#starts.length; i++) {
-      if (kindOf(this.#input.words[this.#starts[i]! + 1]!) === BTF_KIND[kind]) yield i + 1
-    }
+    if (this.#base !== undefined) yield* this.#base.ofKind(kind)
+    for (let i = 0; i < this.#starts.length; i++)
+      if (this.#kindAt(i) === BTF_KIND[kind]) yield this.firstId + i
+  }
+
+  /** The blob that holds a type, this one or a base. */
+  #holder(id: number): Btf {
+    return this.#base !== undefined && id < this.firstId ? this.#base.#holder(id) : this
   }
 
   #start(id: number): number {
-    const at = this.#starts[id - 1]
+    const at = this.#starts[id - this.firstId]
     if (at === undefined) throw bad(`type id ${id} does not exist, there are ${this.count}`)
     return at
   }
 
   kind(id: number): BtfKind {
-    return KIND_NAMES[kindOf(this.#input.words[this.#start(id) + 1]!)]!
+    const holder = this.#holder(id)
+    return KIND_NAMES[kindOf(holder.#words[holder.#start(id) + 1]!)]!
   }
 
   /** Name of a type, empty if anonymous. */
   name(id: number): string {
-    return stringAt(this.#input.strings, this.#input.words[this.#start(id)]!)
+    const holder = this.#holder(id)
+    return holder.#strings.at(holder.#words[holder.#start(id)]!)
   }
 
   /** One type in full. */
   type(id: number): BtfType {
+    const holder = this.#holder(id)
+    if (holder !== this) return holder.type(id)
     const at = this.#start(id)
-    const { words, strings } = this.#input
+    const words = this.#words
+    const strings = this.#strings
     const info = words[at + 1]!
     const flag = info >>> 31 === 1
     // Size of the type or id of another type, by kind.
     const sizeOrType = words[at + 2]!
     const body = at + HEAD_WORDS
     const kind = KIND_NAMES[kindOf(info)]!
-    const name = stringAt(strings, words[at]!)
+    const name = strings.at(words[at]!)
     const units = <T>(stride: number, make: (at: number) => T): T[] =>
       Array.from({ length: vlenOf(info) }, (_, i) => make(body + i * stride))
 
@@ -323,21 +366,21 @@ export class Btf {
           const off = words[m + 2]!
           // With the flag, the upper byte is the width of a bit field.
           const where = flag ? { bitOff: off & 0xffffff, bitSize: off >>> 24 } : { bitOff: off, bitSize: 0 }
-          return { name: stringAt(strings, words[m]!), type: words[m + 1]!, ...where }
+          return { name: strings.at(words[m]!), type: words[m + 1]!, ...where }
         }
         return { ...head, kind, size: sizeOrType, members: units(3, member) }
       }
       case 'enum':
-        return { ...head, kind, size: sizeOrType, signed: flag, values: enumerators(this.#input, at) }
+        return { ...head, kind, size: sizeOrType, signed: flag, values: enumerators(words, at, strings) }
       case 'enum64': {
         const enumerator = (v: number) => {
           const value = (BigInt(words[v + 2]!) << 32n) | BigInt(words[v + 1]!)
-          return { name: stringAt(strings, words[v]!), value: flag ? BigInt.asIntN(64, value) : value }
+          return { name: strings.at(words[v]!), value: flag ? BigInt.asIntN(64, value) : value }
         }
         return { ...head, kind, size: sizeOrType, signed: flag, values: units(3, enumerator) }
       }
       case 'func_proto': {
-        const param = (p: number) => ({ name: stringAt(strings, words[p]!), type: words[p + 1]! })
+        const param = (p: number) => ({ name: strings.at(words[p]!), type: words[p + 1]! })
         return { ...head, kind, type: sizeOrType, params: units(2, param) }
       }
       case 'datasec': {
