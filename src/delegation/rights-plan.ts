@@ -5,7 +5,13 @@
  * both become masks, capabilities and reasons. As a policy and as other texts: rights-plan-text.ts.
  */
 import { type Loader, type LoaderNeed, loaderNeeds, mayLoseAttachType } from '../ebpf/loader-probes.ts'
-import { type NeedsOptions, type ObjectNeed, objectNeeds } from '../ebpf/object-needs.ts'
+import {
+  chosenPrograms,
+  type NeedsOptions,
+  type ObjectNeed,
+  objectNeeds,
+  usesGlobalData,
+} from '../ebpf/object-needs.ts'
 import type { ObjectSpec } from '../ebpf/object-spec.ts'
 import { printable, quoted } from '../ebpf/printable.ts'
 import { neededRights, type Right } from '../ebpf/rights.ts'
@@ -74,7 +80,9 @@ export function planRights(specs: readonly NamedSpec[], options: PlanOptions): R
       looseSections: options.loader === 'cilium-ebpf',
       kernelStruct: options.kernelStruct,
     })
-    for (const need of own.needs) addOwn(rights, capabilities, need, named(need.by), options.loader)
+    const usesData = chosenPrograms(spec, options.programs).some(program => usesGlobalData(spec, program))
+    for (const need of own.needs)
+      addOwn(rights, capabilities, need, named(need.by), certainty(need, options.loader, usesData))
     for (const need of loaderNeeds(options.loader, spec, own.needs, options.programs))
       addLoaders(rights, capabilities, need)
     for (const note of own.notes) notes.add(named(note))
@@ -86,7 +94,7 @@ export function planRights(specs: readonly NamedSpec[], options: PlanOptions): R
       problems.push(`no object has a program ${quoted(program)}`)
   if (!capabilities.has('perfmon') && [...rights.values()].some(({ domain }) => domain === 'progs'))
     notes.add(PERFMON_NOTE)
-  settleAttachTypes(rights, options.loader)
+  settle(rights, options.loader)
   const planned = sorted([...rights.values()])
   return {
     loader: options.loader,
@@ -128,21 +136,29 @@ function draft(rights: Map<string, Draft>, right: Right, forLoader: boolean): Dr
 
 type Capabilities = Map<Capability, { by: Set<string>; forLoader: boolean }>
 
+/** Whether loading fails without what is asked for; `optional`: not the attach type, where the loader drops it. */
+type Certainty = 'certain' | 'optional' | 'perhaps'
+
+function certainty(need: ObjectNeed, loader: Loader, usesData: boolean): Certainty {
+  if (loader !== 'libbpf') return 'certain'
+  // It goes on without types (but for struct_ops), and without global data that no program uses.
+  if (need.need.cmd === 'btf_load' || (need.globalData === true && !usesData)) return 'perhaps'
+  return mayLoseAttachType(need) ? 'optional' : 'certain'
+}
+
 function addOwn(
   rights: Map<string, Draft>,
   capabilities: Capabilities,
   need: ObjectNeed,
   by: string,
-  loader: Loader,
+  certain: Certainty,
 ): void {
   for (const right of neededRights(need.need)) {
     const found = draft(rights, right, false)
     found.by.add(by)
-    const losable = right.domain === 'attachs' && loader === 'libbpf' && mayLoseAttachType(need)
-    // libbpf goes on without types, but for struct_ops.
-    const withoutTypes = need.need.cmd === 'btf_load' && loader === 'libbpf'
+    const losable = right.domain === 'attachs' && certain === 'optional'
     if (!losable) found.optional = false
-    if (!losable && !withoutTypes) found.certain = true
+    if (!losable && certain !== 'perhaps') found.certain = true
   }
   for (const name of need.capabilities) addCapability(capabilities, name, by, false)
 }
@@ -165,14 +181,19 @@ function addCapability(all: Capabilities, name: CapabilityName, by: string, forL
   else if (known.forLoader === forLoader && !known.by.has('every token')) known.by.add(by)
 }
 
-/** With cgroup_sock lent, libbpf's probe of attach types succeeds, and all of them count. */
-function settleAttachTypes(rights: Map<string, Draft>, loader: Loader): void {
+/** What about libbpf depends on all that is lent together. */
+function settle(rights: Map<string, Draft>, loader: Loader): void {
   if (loader !== 'libbpf') return
-  const drafts = [...rights.values()]
-  const has = (domain: MaskDomain, word: string) =>
-    drafts.some(right => right.domain === domain && right.word === word)
-  if (!has('progs', 'cgroup_sock') || !has('attachs', 'cgroup_inet_sock_create')) return
-  for (const right of drafts) if (right.domain === 'attachs' && right.optional) right.certain = true
+  const find = (domain: MaskDomain, word: string) =>
+    [...rights.values()].find(right => right.domain === domain && right.word === word)
+  // Its trivial program is a socket filter or else a tracepoint program, either of attach type 0.
+  const trivial = [find('cmds', 'prog_load'), find('attachs', 'cgroup_inet_ingress')]
+  if (find('progs', 'tracepoint') === undefined) trivial.push(find('progs', 'socket_filter'))
+  for (const right of trivial) if (right !== undefined) right.certain = true
+  // With cgroup_sock lent its probe of attach types succeeds, and all of them count.
+  if (find('progs', 'cgroup_sock') !== undefined && find('attachs', 'cgroup_inet_sock_create') !== undefined)
+    for (const right of rights.values())
+      if (right.domain === 'attachs' && right.optional) right.certain = true
 }
 
 function loaderNotes(loader: Loader, spec: ObjectSpec, needs: readonly ObjectNeed[]): string[] {

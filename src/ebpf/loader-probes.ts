@@ -8,7 +8,13 @@
  * prog.go, linker.go; aya 875daf97 (after 0.13), aya/src/kernel_features.rs and aya/src/sys/bpf.rs.
  */
 import type { CapabilityName } from '../uapi/constants.ts'
-import { chosenPrograms, type ObjectNeed, readsByProbe } from './object-needs.ts'
+import {
+  chosenPrograms,
+  isGlobalData,
+  type ObjectNeed,
+  readsByProbe,
+  usesGlobalData,
+} from './object-needs.ts'
 import type { ObjectSpec } from './object-spec.ts'
 import { type Need, neededCapabilities } from './rights.ts'
 
@@ -36,6 +42,8 @@ interface Facts {
   readonly spec: ObjectSpec
   readonly needs: readonly ObjectNeed[]
   readonly globalData: boolean
+  /** A program uses some of it. */
+  readonly usesData: boolean
   readonly readsByProbe: boolean
   readonly usdt: boolean
   readonly cookie: boolean
@@ -53,7 +61,8 @@ export function loaderNeeds(
   const facts: Facts = {
     spec,
     needs,
-    globalData: spec.maps.some(({ kind }) => kind !== 'declared' && kind !== 'struct_ops'),
+    globalData: spec.maps.some(isGlobalData),
+    usesData: chosen.some(program => usesGlobalData(spec, program)),
     readsByProbe: chosen.some(program => readsByProbe(spec, program)),
     usdt: needs.some(({ rule }) => rule?.autoAttach === 'usdt'),
     cookie: spec.externs.some(({ name }) => name === 'LINUX_HAS_BPF_COOKIE'),
@@ -71,19 +80,19 @@ function probe(need: Need, certain: boolean, why: string): LoaderNeed {
   return { need, why, certain, capabilities: neededCapabilities(need) }
 }
 
-function libbpfProbes({ needs, globalData, readsByProbe, usdt, cookie }: Facts): LoaderNeed[] {
-  const tracepoint = needs.some(({ need, rule }) => need.progType === 'tracepoint' && rule !== undefined)
+function libbpfProbes({ globalData, usesData, readsByProbe, usdt, cookie }: Facts): LoaderNeed[] {
   const found = [
-    // bpf_object__probe_loading: a socket filter, or else a tracepoint program.
+    // bpf_object__probe_loading: a socket filter or, where that is refused, a tracepoint program. See settle() in
+    // src/delegation/rights-plan.ts.
     probe(
       SOCKET_FILTER,
-      !tracepoint || globalData,
+      usesData,
       'the trivial program that libbpf up to 1.7 loads before any object, and its probes of names and global data',
     ),
   ]
   // FEAT_GLOBAL_DATA, FEAT_ARRAY_MMAP, FEAT_PROG_BIND_MAP
   if (globalData)
-    found.push(probe(ARRAY, true, 'the probe of global data, without which it makes no such maps'))
+    found.push(probe(ARRAY, usesData, 'the probe of global data, without which it makes no such maps'))
   // FEAT_PROBE_READ_KERN
   if (readsByProbe)
     found.push(
@@ -120,12 +129,12 @@ function ciliumProbes({ needs, readsByProbe }: Facts): LoaderNeed[] {
   return found
 }
 
-function ayaProbes({ spec, needs, globalData, readsByProbe }: Facts): LoaderNeed[] {
+function ayaProbes({ spec, needs, globalData, usesData, readsByProbe }: Facts): LoaderNeed[] {
   const found: LoaderNeed[] = []
   if (needs.some(({ rule }) => rule !== undefined))
-    found.push(probe(SOCKET_FILTER, globalData, 'the probes of program names and global data'))
+    found.push(probe(SOCKET_FILTER, usesData, 'the probes of program names and global data'))
   if (globalData)
-    found.push(probe(ARRAY, true, 'the probe of global data, without which it makes no such maps'))
+    found.push(probe(ARRAY, usesData, 'the probe of global data, without which it makes no such maps'))
   if (readsByProbe)
     found.push(
       probe(

@@ -7,6 +7,7 @@
  */
 import type { CapabilityName } from '../uapi/constants.ts'
 import type { Btf, BtfComposite } from './btf.ts'
+import type { FunctionSpec } from './functions.ts'
 import { CLASS, LD_IMM64, OP, SLOT_BYTES } from './insn.ts'
 import type { MapDefinition } from './map-def.ts'
 import type { ObjectMap, ObjectProgram, ObjectSpec } from './object-spec.ts'
@@ -23,6 +24,8 @@ export interface ObjectNeed {
   readonly capabilities: readonly CapabilityName[]
   /** The rule for a program. */
   readonly rule?: SectionRule
+  /** For a map: it holds global data. */
+  readonly globalData?: boolean
 }
 
 export interface ObjectNeeds {
@@ -80,13 +83,20 @@ class Collector {
     return { needs: this.#needs, notes: this.#notes, problems: this.#problems }
   }
 
-  #add(need: Need, by: string, more: readonly CapabilityName[] = [], rule?: SectionRule): void {
+  #add(
+    need: Need,
+    by: string,
+    more: readonly CapabilityName[] = [],
+    about: Pick<ObjectNeed, 'rule' | 'globalData'> = {},
+  ): void {
     const capabilities = [...new Set([...neededCapabilities(need), ...more])]
-    this.#needs.push({ need, by, capabilities, ...(rule === undefined ? {} : { rule }) })
+    this.#needs.push({ need, by, capabilities, ...about })
   }
 
   #map(map: ObjectMap): void {
-    const one = ({ type }: MapDefinition, by: string) => this.#add({ cmd: 'map_create', mapType: type }, by)
+    const globalData = isGlobalData(map)
+    const one = ({ type }: MapDefinition, by: string) =>
+      this.#add({ cmd: 'map_create', mapType: type }, by, [], { globalData })
     one(map, `map ${quoted(map.name)}`)
     if (map.inner !== undefined) one(map.inner, `inner maps of ${quoted(map.name)}`)
   }
@@ -109,7 +119,7 @@ class Collector {
       progType: rule.type,
       ...(attachType === undefined ? {} : { attachType }),
     }
-    this.#add(need, name, helperCapabilities(this.#spec, program), rule)
+    this.#add(need, name, helperCapabilities(this.#spec, program), { rule })
     if (rule.type === 'ext') {
       // The program that it replaces a function of is known by its BTF, which is opened by id.
       this.#add({ cmd: 'btf_get_fd_by_id' }, `types of what ${name} replaces`)
@@ -208,9 +218,7 @@ export function readsByProbe(spec: ObjectSpec, program: ObjectProgram): boolean 
 /** Numbers of the helpers that a program and its sub-programs call, reachable or not. */
 export function helpersOf(spec: ObjectSpec, program: ObjectProgram): ReadonlySet<number> {
   const helpers = new Set<number>()
-  const seen = new Set([program.function])
-  for (const index of seen) {
-    const { code, references } = spec.functions[index]!
+  for (const { code } of functionsOf(spec, program)) {
     const view = new DataView(code.buffer, code.byteOffset, code.byteLength)
     for (let off = 0; off + SLOT_BYTES <= code.length; off += SLOT_BYTES) {
       const opcode = view.getUint8(off)
@@ -218,7 +226,28 @@ export function helpersOf(spec: ObjectSpec, program: ObjectProgram): ReadonlySet
       else if (opcode === (CLASS.JMP | OP.CALL) && view.getUint8(off + 1) >> 4 === 0)
         helpers.add(view.getInt32(off + 4, true))
     }
-    for (const reference of references) if (reference.kind === 'function') seen.add(reference.target)
   }
   return helpers
+}
+
+export function isGlobalData({ kind }: ObjectMap): boolean {
+  return kind !== 'declared' && kind !== 'struct_ops'
+}
+
+/** Whether the program or its sub-programs use a variable. */
+export function usesGlobalData(spec: ObjectSpec, program: ObjectProgram): boolean {
+  const kconfig = new Set(spec.externs.filter(({ kind }) => kind === 'kconfig').map(({ name }) => name))
+  return functionsOf(spec, program).some(({ references }) =>
+    references.some(one => one.kind === 'data' || (one.kind === 'extern' && kconfig.has(one.extern))),
+  )
+}
+
+/** A program's own function and all that it leads to. */
+function functionsOf(spec: ObjectSpec, program: ObjectProgram): FunctionSpec[] {
+  const seen = new Set([program.function])
+  // A set takes what is added while it is walked.
+  for (const index of seen)
+    for (const reference of spec.functions[index]!.references)
+      if (reference.kind === 'function') seen.add(reference.target)
+  return [...seen].map(index => spec.functions[index]!)
 }
