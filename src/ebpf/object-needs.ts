@@ -5,6 +5,7 @@
  * that is made by itself, the chosen programs. What a loader asks for on top, to find out what the kernel can do,
  * is in loader-probes.ts.
  */
+import { bpf_func_id } from '../uapi/bpf.ts'
 import type { CapabilityName } from '../uapi/constants.ts'
 import type { Btf, BtfComposite } from './btf.ts'
 import type { FunctionSpec } from './functions.ts'
@@ -189,24 +190,48 @@ function listed(names: readonly string[]): string {
 }
 
 /**
- * Helpers that the verifier gives only with CAP_PERFMON, besides those that only tracing programs have.
- * Source: kernel/bpf/helpers.c, bpf_base_func_proto; kernel/bpf/syscall.c, syscall_prog_func_proto. By number:
- * trace_printk, perf_event_read, get_current_task, perf_event_read_value, send_signal, probe_read_user, probe_read_kernel,
- * probe_read_user_str, probe_read_kernel_str, send_signal_thread, copy_from_user, snprintf_btf, get_current_task_btf,
- * snprintf, sys_bpf, task_pt_regs, trace_vprintk, copy_from_user_task.
+ * Helpers that the verifier gives only with CAP_PERFMON, besides those that only tracing programs have. Source:
+ * kernel/bpf/helpers.c, bpf_base_func_proto; kernel/bpf/syscall.c, syscall_prog_func_proto; net/core/filter.c, bpf_sk_base_func_proto.
  */
 const PERFMON_HELPERS: ReadonlySet<number> = new Set([
-  ...[6, 22, 35, 55, 109, 112, 113, 114, 115, 117, 148, 149, 158, 165, 166, 175, 177, 191],
+  bpf_func_id.BPF_FUNC_trace_printk,
+  bpf_func_id.BPF_FUNC_perf_event_read,
+  bpf_func_id.BPF_FUNC_get_current_task,
+  bpf_func_id.BPF_FUNC_perf_event_read_value,
+  bpf_func_id.BPF_FUNC_send_signal,
+  bpf_func_id.BPF_FUNC_probe_read_user,
+  bpf_func_id.BPF_FUNC_probe_read_kernel,
+  bpf_func_id.BPF_FUNC_probe_read_user_str,
+  bpf_func_id.BPF_FUNC_probe_read_kernel_str,
+  bpf_func_id.BPF_FUNC_send_signal_thread,
+  bpf_func_id.BPF_FUNC_skc_to_tcp6_sock,
+  bpf_func_id.BPF_FUNC_skc_to_tcp_sock,
+  bpf_func_id.BPF_FUNC_skc_to_tcp_timewait_sock,
+  bpf_func_id.BPF_FUNC_skc_to_tcp_request_sock,
+  bpf_func_id.BPF_FUNC_skc_to_udp6_sock,
+  bpf_func_id.BPF_FUNC_copy_from_user,
+  bpf_func_id.BPF_FUNC_snprintf_btf,
+  bpf_func_id.BPF_FUNC_get_current_task_btf,
+  bpf_func_id.BPF_FUNC_snprintf,
+  bpf_func_id.BPF_FUNC_sys_bpf,
+  bpf_func_id.BPF_FUNC_task_pt_regs,
+  bpf_func_id.BPF_FUNC_trace_vprintk,
+  bpf_func_id.BPF_FUNC_skc_to_unix_sock,
+  bpf_func_id.BPF_FUNC_copy_from_user_task,
+  bpf_func_id.BPF_FUNC_skc_to_mptcp_sock,
 ])
-const PROBE_WRITE_USER = 36
-const PROBE_READ_HELPERS: ReadonlySet<number> = new Set([112, 113, 114, 115])
-
+const PROBE_READ_HELPERS: ReadonlySet<number> = new Set([
+  bpf_func_id.BPF_FUNC_probe_read_user,
+  bpf_func_id.BPF_FUNC_probe_read_kernel,
+  bpf_func_id.BPF_FUNC_probe_read_user_str,
+  bpf_func_id.BPF_FUNC_probe_read_kernel_str,
+])
 function helperCapabilities(spec: ObjectSpec, program: ObjectProgram): CapabilityName[] {
   const helpers = helpersOf(spec, program)
   const needed: CapabilityName[] = []
   if ([...helpers].some(id => PERFMON_HELPERS.has(id))) needed.push('CAP_PERFMON')
   // Since Linux 6.14 a token lends it; before, CAP_SYS_ADMIN of the initial namespace was asked for.
-  if (helpers.has(PROBE_WRITE_USER)) needed.push('CAP_SYS_ADMIN')
+  if (helpers.has(bpf_func_id.BPF_FUNC_probe_write_user)) needed.push('CAP_SYS_ADMIN')
   return needed
 }
 
