@@ -30,6 +30,7 @@ const struct named_call NAMED_CALLS[] = {
 	{ "move_mount", SYS_move_mount, "isisi", false },
 	{ "open_tree", SYS_open_tree, "isi", false },
 	{ "openat2", SYS_openat2, "isbz", false },
+	{ "perf_event_open", SYS_perf_event_open, "biiii", true },
 	{ "pidfd_getfd", SYS_pidfd_getfd, "iii", false },
 	{ "pidfd_open", SYS_pidfd_open, "ii", false },
 	{ "pidfd_send_signal", SYS_pidfd_send_signal, "iibi", false },

@@ -27,6 +27,14 @@ export interface Native {
   move_mount(fromFd: number, from: string, toFd: number, to: string, flags: number): Result
   open_tree(dirfd: number, path: string, flags: number): Result
   openat2(dirfd: number, path: string, how: Bytes): Result
+  perf_event_open(
+    attr: Bytes,
+    pid: number,
+    cpu: number,
+    groupFd: number,
+    flags: number,
+    ...refs: Refs
+  ): Result
   pidfd_getfd(pidfd: number, fd: number, flags: number): Result
   pidfd_open(pid: number, flags: number): Result
   pidfd_send_signal(pidfd: number, signal: number, info: null, flags: number): Result
