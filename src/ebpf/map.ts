@@ -59,6 +59,8 @@ export interface MapSpec {
   btf?: { object: { readonly fd: Fd }; keyTypeId: number; valueTypeId: number }
   /** For `struct_ops`: the type in the kernel's BTF, or in a module's. */
   vmlinuxValueTypeId?: number
+  /** The module's BTF that `vmlinuxValueTypeId` is of. Since Linux 6.9. */
+  vmlinuxValueTypeBtf?: { readonly fd: Fd }
   /** Type-dependent: hash functions of a `bloom_filter`, address of an `arena`. */
   extra?: bigint
   numaNode?: number
@@ -132,6 +134,7 @@ export class BpfMap implements Disposable {
     let flags = spec.flags ?? 0
     if (token !== undefined) flags |= bpf_map_flags.BPF_F_TOKEN_FD
     if (spec.numaNode !== undefined) flags |= bpf_map_flags.BPF_F_NUMA_NODE
+    if (spec.vmlinuxValueTypeBtf !== undefined) flags |= bpf_map_flags.BPF_F_VTYPE_BTF_OBJ_FD
     try {
       const fd = mapCreate({
         map_type: type,
@@ -147,6 +150,7 @@ export class BpfMap implements Disposable {
         btf_key_type_id: btf?.keyTypeId ?? 0,
         btf_value_type_id: btf?.valueTypeId ?? 0,
         btf_vmlinux_value_type_id: spec.vmlinuxValueTypeId ?? 0,
+        value_type_btf_obj_fd: spec.vmlinuxValueTypeBtf?.fd.number ?? 0,
         map_extra: spec.extra ?? 0n,
         map_token_fd: token?.fd.number ?? 0,
       })

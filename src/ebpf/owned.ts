@@ -1,0 +1,19 @@
+/** Things to dispose of together, last one first. What ES calls DisposableStack, which Node 20 does not have. */
+export class Owned implements Disposable {
+  readonly #all: Disposable[] = []
+
+  /** Takes ownership of `one` and gives it back. */
+  add<T extends Disposable>(one: T): T {
+    this.#all.push(one)
+    return one
+  }
+
+  /** All that is owned here is owned by `other` from now on. */
+  moveTo(other: Owned): void {
+    for (const one of this.#all.splice(0)) other.add(one)
+  }
+
+  [Symbol.dispose](): void {
+    for (const one of this.#all.splice(0).reverse()) one[Symbol.dispose]()
+  }
+}
