@@ -153,13 +153,25 @@ function buildProgram(): Command {
     )
     .action(act(async (files, options) => (await import('./commands/plan.ts')).plan(files, options)))
 
-  const obj = program.command('obj').description('look at BPF object files')
+  const obj = program.command('obj').description('look at BPF object files, and load them')
   obj
     .command('show')
     .description('programs, maps, types and externs of an object, without touching the kernel')
     .argument('<file>', 'an object file, or a program or library with objects inside')
     .addOption(json())
     .action(act(async (file, options) => (await import('./commands/obj.ts')).show(file, options)))
+  obj
+    .command('load')
+    .description('load an object with whatever rights the caller has; its token is found by itself')
+    .argument('<file>', 'an object file')
+    .option('--program <name...>', 'only these programs (repeatable)')
+    .option('--pin <dir>', 'pin programs, maps and links in this directory of a bpffs, and leave')
+    .option(
+      '--attach <spec>',
+      'attach: auto, xdp:DEVICE[/MODE], tcx:DEVICE/ingress|egress, cgroup:PATH, netns:PATH; lasts until interrupted',
+    )
+    .addOption(json())
+    .action(act(async (file, options) => (await import('./commands/obj-load.ts')).load(file, options)))
 
   const token = program.command('token').description('inside a workload')
   token

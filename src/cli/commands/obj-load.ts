@@ -1,0 +1,146 @@
+/** bpftoken obj load: loads an object with whatever rights the caller has; a one-line trial of a policy. */
+import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs'
+import { basename } from 'node:path'
+import {
+  type AttachSpec,
+  attachesItself,
+  attachProgram,
+  attachStructOpsMap,
+  parseAttachSpec,
+} from '../../ebpf/attach-section.ts'
+import type { Link } from '../../ebpf/link.ts'
+import { type LoadedObject, loadObject } from '../../ebpf/object.ts'
+import { parseObject } from '../../ebpf/object-spec.ts'
+import { Owned } from '../../ebpf/owned.ts'
+import { defaultToken } from '../../ebpf/token.ts'
+import { EXIT, NotFoundError, UsageError } from '../../errors.ts'
+import { columns, note, print, printJson } from '../output.ts'
+
+export interface ObjLoadOptions {
+  program?: string[]
+  pin?: string
+  attach?: string
+  json?: boolean
+}
+
+export async function load(file: string, options: ObjLoadOptions): Promise<number> {
+  const spec = parseObject(readObject(file), { name: basename(file).replace(/\.o$/, '') })
+  // Looked at before anything is made.
+  const where =
+    options.attach === undefined || options.attach === 'auto' ? undefined : parseAttachSpec(options.attach)
+  const token = defaultToken()
+  using object = await loadObject(spec, options.program === undefined ? {} : { only: options.program })
+  using links = new Owned()
+  const attached = options.attach === undefined ? [] : attachAll(object, where, links)
+  if (options.pin !== undefined) pinAll(object, attached, options.pin)
+  report(object, attached, token?.path, options.json === true)
+  if (attached.length > 0 && options.pin === undefined) {
+    note('attached until interrupted')
+    await interrupted()
+  }
+  return EXIT.ok
+}
+
+function readObject(file: string): Buffer {
+  try {
+    return readFileSync(file)
+  } catch (cause) {
+    const code = (cause as NodeJS.ErrnoException).code
+    throw new NotFoundError(`Cannot read object "${file}": ${code}`, {
+      context: { file, errno: code },
+      hint: 'Give the path of an object file that a compiler made for BPF',
+    })
+  }
+}
+
+interface Attached {
+  readonly name: string
+  readonly link: Link
+}
+
+/** Programs with a place to go, and struct_ops maps. UsageError: there is none. */
+function attachAll(object: LoadedObject, where: AttachSpec | undefined, links: Owned): Attached[] {
+  const attached: Attached[] = []
+  for (const name of object.programs.keys()) {
+    const facts = object.spec.programs.find(program => program.name === name)!
+    if (where === undefined && !attachesItself(facts)) continue
+    attached.push({ name, link: links.add(attachProgram(object, name, where)) })
+  }
+  if (where === undefined)
+    for (const name of object.structOps.keys()) {
+      const link = attachStructOpsMap(object, name)
+      if (link !== undefined) attached.push({ name, link: links.add(link) })
+      else note(`"${name}" is registered until its map is deleted: it was made without a link`)
+    }
+  if (attached.length === 0)
+    throw new UsageError('No program of the object says where it attaches', {
+      hint: 'Name the place: --attach xdp:DEVICE, tcx:DEVICE/ingress, cgroup:PATH or netns:PATH',
+    })
+  return attached
+}
+
+/** All or nothing: a pin that fails takes those before it away again. */
+function pinAll(object: LoadedObject, attached: readonly Attached[], directory: string): void {
+  const made: string[] = []
+  const pin = (one: { pin(path: string): void }, name: string): void => {
+    const path = `${directory}/${name.replaceAll('/', '_')}`
+    one.pin(path)
+    made.push(path)
+  }
+  const existed = existsSync(directory)
+  mkdirSync(directory, { recursive: true })
+  try {
+    for (const [name, program] of object.programs) pin(program, name)
+    for (const [name, map] of object.maps) pin(map, name.replace(/^\./, ''))
+    for (const { name, link } of attached) pin(link, `${name}.link`)
+  } catch (error) {
+    for (const path of made) rmSync(path)
+    if (!existed) rmSync(directory, { recursive: true })
+    throw error
+  }
+}
+
+function report(
+  object: LoadedObject,
+  attached: readonly Attached[],
+  tokenPath: string | undefined,
+  json: boolean,
+): void {
+  const programs = [...object.programs].map(([name, program]) => {
+    const { id, type, tag, verifiedInsns } = program.info()
+    return { name, id, type, tag, verifiedInsns, attached: attached.some(one => one.name === name) }
+  })
+  const maps = [...object.maps].map(([name, map]) => {
+    const { id, type, maxEntries } = map.info()
+    return { name, id, type, maxEntries }
+  })
+  if (json) {
+    printJson({ token: tokenPath ?? null, programs, maps })
+    return
+  }
+  print(tokenPath === undefined ? 'loaded with own capabilities' : `loaded with the token of ${tokenPath}`)
+  print(
+    columns([
+      ...programs.map(one => [
+        'program',
+        one.name,
+        one.type,
+        `id ${one.id}`,
+        `${one.verifiedInsns} instructions verified${one.attached ? ', attached' : ''}`,
+      ]),
+      ...maps.map(one => ['map', one.name, one.type, `id ${one.id}`, `${one.maxEntries} entries`]),
+    ]),
+  )
+}
+
+function interrupted(): Promise<void> {
+  return new Promise(resolve => {
+    // Signals alone do not keep Node alive.
+    const alive = setInterval(() => {}, 0x7fff_ffff)
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+      process.once(signal, () => {
+        clearInterval(alive)
+        resolve()
+      })
+  })
+}
