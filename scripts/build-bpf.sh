@@ -1,0 +1,38 @@
+#!/bin/bash
+# Compiles the BPF C of the repository; the objects lie beside it. With --check compares instead, and says what differs.
+# The compiler is Debian's clang 14, so that everybody's objects are the same to the byte.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+CLANG=clang-14
+STRIP=llvm-strip-14
+if ! command -v $CLANG $STRIP >/dev/null; then
+  if [[ $EUID -ne 0 ]] || ! command -v apt-get >/dev/null; then
+    echo "build-bpf: please install clang-14 and llvm-14" >&2
+    exit 1
+  fi
+  echo 'build-bpf: installing clang-14 and llvm-14'
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends clang-14 llvm-14 >/dev/null
+fi
+
+out=
+if [[ ${1-} == --check ]]; then
+  out=$(mktemp -d)
+  trap 'rm -rf "$out"' EXIT
+fi
+status=0
+for source in test/fixtures/*.bpf.c; do
+  object=${source%.c}.o
+  made=${out:+$out/}$(basename "$object")
+  [[ -n $out ]] || made=$object
+  # Paths in the debug information are relative, or it would differ from place to place.
+  $CLANG -g -O2 -target bpfel -mcpu=v3 -Wall -Werror -Wno-unused-variable -fdebug-compilation-dir=. -c "$source" -o "$made"
+  # Types stay, DWARF goes.
+  $STRIP --strip-debug "$made"
+  if [[ -n $out ]] && ! cmp -s "$made" "$object"; then
+    echo "build-bpf: $object is not what $source compiles to: run scripts/build-bpf.sh" >&2
+    status=1
+  fi
+done
+exit $status

@@ -1,0 +1,91 @@
+/** A sandbox with a worker that loads objects, and delegations to it with just the masks that a test wants. */
+import { once } from 'node:events'
+import { join } from 'node:path'
+import { createInterface, type Interface } from 'node:readline'
+import { delegate, undelegate } from '../../../src/delegation/delegate.ts'
+import { Sandbox } from '../../../src/delegation/sandbox.ts'
+import { openTarget, type Target } from '../../../src/delegation/target.ts'
+import { runningVocabulary } from '../../../src/delegation/vocabulary.ts'
+import type { Masks } from '../../../src/policy/vocabulary.ts'
+import { policyWith } from '../delegation/lab.ts'
+
+const NOBODY = 65534
+const vocabulary = runningVocabulary()
+
+export interface LoadAnswer {
+  readonly ok: boolean
+  /** Whether there was a token, where we load. */
+  readonly token?: boolean
+  readonly programs?: number
+  readonly maps?: number
+  readonly message?: string
+  readonly errnoName?: string
+  readonly hint?: string
+  /** With `packets`: length and its square times `factor`, of each packet, from the ring buffer. */
+  readonly events?: readonly number[]
+  /** Packets counted in the maps of the map of maps. */
+  readonly inner?: number
+  readonly links?: readonly string[]
+}
+
+export interface LoadRequest {
+  readonly file: string
+  readonly only?: readonly string[]
+  /** For the fixture network.bpf.o: attach, and let so many datagrams through. */
+  readonly packets?: number
+  /** Path of a bpftool, which loads instead of us. */
+  readonly bpftool?: string
+}
+
+export class LoadLab implements Disposable {
+  readonly #sandbox: Sandbox
+  readonly #target: Target
+  readonly #lines: Interface
+
+  private constructor(sandbox: Sandbox, target: Target) {
+    this.#sandbox = sandbox
+    this.#target = target
+    this.#lines = createInterface({ input: sandbox.child.stdout! })
+  }
+
+  /** With these capabilities inside. The caller disposes of it, and then waits for `ended`. */
+  static async start(capabilities: readonly string[]): Promise<LoadLab> {
+    const sandbox = await Sandbox.start({
+      command: [process.execPath, join(__dirname, 'load-worker.cjs')],
+      ...{ uid: NOBODY, gid: NOBODY, network: 'own', capabilities, stdio: ['pipe', 'pipe', 'inherit'] },
+    })
+    const lab = new LoadLab(sandbox, openTarget(sandbox.pid))
+    const ready = once(lab.#lines, 'line')
+    await sandbox.release()
+    await ready
+    return lab
+  }
+
+  get ended(): Promise<unknown> {
+    return this.#sandbox.exited
+  }
+
+  /** Loads under a delegation of these masks; with none at all where every mask is empty. */
+  async load(masks: Masks, request: LoadRequest): Promise<LoadAnswer> {
+    const empty = Object.values(masks).every(mask => mask === 0n)
+    if (empty) return this.#ask(request)
+    await delegate(policyWith(masks), this.#target, vocabulary)
+    try {
+      return await this.#ask(request)
+    } finally {
+      await undelegate(this.#target, vocabulary)
+    }
+  }
+
+  async #ask(request: LoadRequest): Promise<LoadAnswer> {
+    const answer = once(this.#lines, 'line') as Promise<[string]>
+    this.#sandbox.child.stdin!.write(`${JSON.stringify(request)}\n`)
+    return JSON.parse((await answer)[0]) as LoadAnswer
+  }
+
+  [Symbol.dispose](): void {
+    this.#lines.close()
+    this.#target[Symbol.dispose]()
+    this.#sandbox[Symbol.dispose]()
+  }
+}

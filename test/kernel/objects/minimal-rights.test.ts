@@ -1,0 +1,126 @@
+/**
+ * What `plan` says is what it takes: for every object of the corpus that root can load here, our loader succeeds in an
+ * unprivileged user namespace with exactly the planned bits, and fails when any one of them is missing.
+ */
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { planRights } from '../../../src/delegation/rights-plan.ts'
+import { loadObject } from '../../../src/ebpf/object.ts'
+import { type ObjectSpec, parseObject } from '../../../src/ebpf/object-spec.ts'
+import { BpftokenError } from '../../../src/errors.ts'
+import { bitsOf, MASK_DOMAINS, type Masks } from '../../../src/policy/vocabulary.ts'
+import { type CorpusObject, corpusFile, corpusObjects, needsCorpus } from '../../corpus/corpus.ts'
+import { CACHE, needsProgram, needsTokens } from '../../helpers/machine.ts'
+import { EVERYTHING } from '../delegation/lab.ts'
+import { privateBpffs } from '../ebpf/fixture.ts'
+import { LoadLab } from './load-lab.ts'
+
+const CAPABILITIES = ['bpf', 'net_admin', 'perfmon', 'sys_admin']
+
+/** This Debian's token-aware bpftool: libbpf 1.5. */
+const BPFTOOL = join(CACHE, 'host/usr/sbin/bpftool')
+
+function libbpfNeeds(): { skip?: string } {
+  const corpus = needs()
+  return corpus.skip === undefined ? needsProgram('host/usr/sbin/bpftool') : corpus
+}
+
+function needs(): { skip?: string } {
+  const machine = needsTokens()
+  return machine.skip === undefined ? needsCorpus() : machine
+}
+
+/** What root loads on this kernel; undefined for the rest, of which libbpf-agreement.test.ts says that libbpf loads it no more. */
+async function loadable(object: CorpusObject): Promise<ObjectSpec | undefined> {
+  using bpffs = privateBpffs()
+  try {
+    const spec = parseObject(readFileSync(corpusFile(object)), { name: object.name })
+    const loaded = await loadObject(spec, { token: null, pinRoot: bpffs.path })
+    loaded[Symbol.dispose]()
+    return spec
+  } catch (error) {
+    if (error instanceof BpftokenError) return undefined
+    throw error
+  }
+}
+
+function without(masks: Masks, domain: keyof Masks, bit: number): Masks {
+  return { ...masks, [domain]: masks[domain] & ~(1n << BigInt(bit)) }
+}
+
+test('the planned rights suffice for every loadable object, and each of them is needed', needs(), async t => {
+  const wrong: string[] = []
+  let bits = 0
+  let loads = 0
+  let objects = 0
+  const lab = await LoadLab.start(CAPABILITIES)
+  try {
+    for (const object of corpusObjects()) {
+      const spec = await loadable(object)
+      if (spec === undefined) continue
+      objects++
+      const request = { file: corpusFile(object) }
+      const { masks } = planRights([{ name: object.name, spec }], { loader: 'bpftoken' })
+      const enough = await lab.load(masks, request)
+      loads++
+      if (!enough.ok) {
+        wrong.push(
+          `${object.name} (${object.hash}) does not load with its plan: ${enough.message}: ${enough.hint}`,
+        )
+        continue
+      }
+      for (const domain of MASK_DOMAINS)
+        for (const bit of bitsOf(masks[domain])) {
+          bits++
+          loads++
+          const answer = await lab.load(without(masks, domain, bit), request)
+          if (answer.ok) wrong.push(`${object.name} (${object.hash}) loads without bit ${bit} of ${domain}`)
+        }
+    }
+  } finally {
+    lab[Symbol.dispose]()
+    await lab.ended
+  }
+  t.diagnostic(`${objects} objects, ${bits} bits removed one by one, ${loads} loads`)
+  assert.deepEqual(wrong, [])
+  assert.ok(objects > 0)
+})
+
+test("libbpf's rights suffice for an unmodified bpftool wherever everything does", libbpfNeeds(), async t => {
+  const wrong: string[] = []
+  const spare = new Map<string, number>()
+  let loaded = 0
+  let bits = 0
+  const lab = await LoadLab.start(CAPABILITIES)
+  try {
+    for (const object of corpusObjects()) {
+      const request = { file: corpusFile(object), bpftool: BPFTOOL }
+      if (!(await lab.load(EVERYTHING, request)).ok) continue
+      loaded++
+      const spec = parseObject(readFileSync(corpusFile(object)), { name: object.name })
+      const { masks, rights } = planRights([{ name: object.name, spec }], { loader: 'libbpf' })
+      const answer = await lab.load(masks, request)
+      if (!answer.ok) {
+        wrong.push(`${object.name} (${object.hash}) does not load with its plan: ${answer.message}`)
+        continue
+      }
+      for (const { domain, bit, word, forLoader } of rights) {
+        // What only a probe asks for is not needed by itself: libbpf goes on without, and does something else.
+        if (forLoader) continue
+        bits++
+        const what = `${domain} ${word}`
+        if ((await lab.load(without(masks, domain, bit), request)).ok)
+          spare.set(what, (spare.get(what) ?? 0) + 1)
+      }
+    }
+  } finally {
+    lab[Symbol.dispose]()
+    await lab.ended
+  }
+  t.diagnostic(`${loaded} objects; ${bits} bits that the objects themselves ask for, removed one by one`)
+  for (const [what, count] of spare) t.diagnostic(`bpftool loads ${count} of them without ${what}`)
+  assert.deepEqual(wrong, [])
+  assert.ok(loaded > 0)
+})
