@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
 .DELETE_ON_ERROR:
-.PHONY: help setup build check fix test unit kernel e2e demo bench docs debs corpus clean
+.PHONY: help setup build check fix test unit kernel e2e demo bench docs debs corpus objects clean
 
 # Stamps: what npm, node-gyp and tsc write last.
 MODULES := node_modules/.package-lock.json
@@ -32,7 +32,7 @@ fix: $(MODULES) ## format, fix what lint can fix, regenerate documents
 	npx biome check --write
 	$(TSX) scripts/gen-policy-docs.ts
 
-test: build debs ## all tests: unit, kernel, e2e (the last two as root)
+test: build debs corpus ## all tests: unit, kernel, e2e (the last two as root)
 	$(TSX) scripts/test.ts unit kernel e2e
 
 unit: $(ADDON) ## unit tests only
@@ -54,7 +54,10 @@ debs: ## unmodified programs for the e2e tests, into .cache
 	@scripts/fetch-debs.sh || echo 'fetch-debs: tests that need these programs will be skipped' >&2
 
 corpus: $(MODULES) ## BPF objects of Debian packages, into .cache, for the tests that read them
-	$(TSX) test/corpus/scan.ts
+	@$(TSX) test/corpus/scan.ts || echo 'corpus: tests that need these objects will be skipped' >&2
+
+objects: ## compile the BPF C of the repository again
+	scripts/build-bpf.sh
 
 clean: ## remove what was built; .cache stays
 	rm -rf build dist node_modules bench/bin

@@ -1,5 +1,6 @@
 #!/bin/bash
 # Compiles the BPF C of the repository; the objects lie beside it. With --check compares instead, and says what differs.
+# Exit status 3: there is no compiler, and it cannot be installed.
 # The compiler is Debian's clang 14, so that everybody's objects are the same to the byte.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -9,11 +10,11 @@ STRIP=llvm-strip-14
 if ! command -v $CLANG $STRIP >/dev/null; then
   if [[ $EUID -ne 0 ]] || ! command -v apt-get >/dev/null; then
     echo "build-bpf: please install clang-14 and llvm-14" >&2
-    exit 1
+    exit 3
   fi
-  echo 'build-bpf: installing clang-14 and llvm-14'
-  apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends clang-14 llvm-14 >/dev/null
+  echo 'build-bpf: installing clang-14 and llvm-14' >&2
+  apt-get update -qq || true # An old list may do; if not, the next step says so.
+  DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends clang-14 llvm-14 >/dev/null || exit 3
 fi
 
 out=
