@@ -4,6 +4,7 @@
  * A probe that is refused for want of a right says nothing about the kernel. Other loaders take that for "no" and then
  * load something else, or fail later for a reason that is none; here such an answer is undefined, and is asked again.
  */
+import { readlinkSync } from 'node:fs'
 import { NotSupportedError, SyscallError, VerifierError } from '../errors.ts'
 import { getFdById, linkCreate, objGetInfoByFd, tokenCreate } from '../sys/bpf.ts'
 import { open } from '../sys/open.ts'
@@ -37,8 +38,9 @@ import {
 import { kernelBtf } from './kernel-btf.ts'
 import { BpfMap, type MapSpec } from './map.ts'
 import { Program, type ProgramSpec } from './prog.ts'
+import { effectiveCapabilities, INITIAL_USER_NAMESPACE, missingCapabilities } from './rights.ts'
 import { chooseToken, type TokenChoice } from './token.ts'
-import { ATTACH_TYPES, type AttachType } from './type-names.ts'
+import { ATTACH_TYPES, type AttachType, type ProgType } from './type-names.ts'
 
 /** An answer, or a throw that `conclusive` judges. */
 type Probe = (token: TokenChoice) => Promise<boolean>
@@ -313,13 +315,25 @@ export const FEATURES: readonly Feature[] = (Object.entries(TABLE) as [FeatureNa
  */
 const UNKNOWN_TO_KERNEL: readonly string[] = ['EINVAL', 'E2BIG', 'EOPNOTSUPP', 'ENOTSUPP', 'ENOENT']
 
-function conclusive(error: unknown): false | undefined {
-  // The verifier came to a judgement; but EPERM is one on the loader and not on the program.
-  if (error instanceof VerifierError) return error.errnoName === 'EPERM' ? undefined : false
+function conclusive(error: unknown, choice: TokenChoice): false | undefined {
+  if (error instanceof VerifierError) return isJudgedInFull(error, choice) ? false : undefined
   if (error instanceof SyscallError) return UNKNOWN_TO_KERNEL.includes(error.errnoName) ? false : undefined
   // Nowhere to read the kernel's types.
   if (error instanceof NotSupportedError) return undefined
   throw error
+}
+
+/**
+ * Whether the verifier refused the program for what it is. Of a loader without CAP_PERFMON it also follows paths that
+ * are never taken, and refuses a loop; of one without CAP_BPF, or whose token is for other programs, much more.
+ */
+function isJudgedInFull(error: VerifierError, choice: TokenChoice): boolean {
+  if (error.errnoName === 'EPERM') return false
+  if (missingCapabilities(['CAP_BPF', 'CAP_PERFMON'], effectiveCapabilities()).length > 0) return false
+  const token = chooseToken(choice)
+  // Fail closed: outside the initial user namespace, capabilities are worth nothing without a token.
+  if (token === undefined) return readlinkSync('/proc/self/ns/user') === INITIAL_USER_NAMESPACE
+  return token.covers({ cmd: 'prog_load', progType: error.context['type'] as ProgType })
 }
 
 /** Answers of the running kernel, asked with one token. Ask one object many times: what is certain is kept. */
@@ -351,7 +365,7 @@ export class Features {
       answer = await probe(this.#token)
     } catch (error) {
       this.#answers.delete(name)
-      answer = conclusive(error)
+      answer = conclusive(error, this.#token)
       if (answer !== undefined) this.#answers.set(name, Promise.resolve(answer))
     }
     return answer

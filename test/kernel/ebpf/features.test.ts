@@ -1,0 +1,212 @@
+/** Probes of features: true on every kernel that should have them, and no answer rather than a wrong one without the rights. */
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { release } from 'node:os'
+import { join } from 'node:path'
+import { createInterface, type Interface } from 'node:readline'
+import { test } from 'node:test'
+import { delegate, undelegate } from '../../../src/delegation/delegate.ts'
+import { Sandbox } from '../../../src/delegation/sandbox.ts'
+import { openTarget, type Target } from '../../../src/delegation/target.ts'
+import { FEATURES, Features } from '../../../src/ebpf/features.ts'
+import { kernelVersion, readKconfig } from '../../../src/ebpf/kconfig.ts'
+import { kernelBtf, moduleBtfs, openModuleBtf, openVmlinuxBtf } from '../../../src/ebpf/kernel-btf.ts'
+import type { Masks } from '../../../src/policy/vocabulary.ts'
+import { openFds, traceFds } from '../../../src/sys/fd.ts'
+import { isRoot, needsTokens } from '../../helpers/machine.ts'
+import { EVERYTHING, policyWith, vocabulary } from '../delegation/lab.ts'
+import type { FeaturesAnswer } from './features-worker.ts'
+
+/** A test that leaves no descriptor behind; objects in the kernel are looked for by the runner. */
+function kernelTest(name: string, run: () => void | Promise<void>): void {
+  test(name, isRoot ? {} : { skip: 'needs root' }, async () => {
+    traceFds()
+    await run()
+    assert.deepEqual(openFds(), [])
+  })
+}
+
+const NOBODY = 65534
+const CAPABILITIES = ['bpf', 'perfmon', 'net_admin', 'sys_admin']
+
+/** Features that the running kernel should have: as old, and built with what it takes. */
+function expected(): string[] {
+  const config = readKconfig()
+  const running = kernelVersion()
+  return FEATURES.filter(({ since, config: option }) => {
+    const [major, minor] = since.split('.').map(Number) as [number, number]
+    const isOldEnough = running >= (major << 16) + (minor << 8)
+    return isOldEnough && (option === undefined || config.get(option) === 'y')
+  }).map(({ name }) => name)
+}
+
+kernelTest('Features.has() is true when the kernel is as new as the table says', async () => {
+  const features = new Features(null)
+  const lacking: string[] = []
+  for (const name of expected()) if ((await features.has(name as never)) !== true) lacking.push(name)
+  assert.deepEqual(lacking, [], `Linux ${release()} should have these`)
+})
+
+kernelTest('Features.has() is conclusive when nothing is refused', async () => {
+  const features = new Features(null)
+  for (const { name } of FEATURES) assert.equal(typeof (await features.has(name)), 'boolean', name)
+})
+
+kernelTest('Features.has() asks the kernel once when many ask at a time', async () => {
+  const features = new Features(null)
+  const asked = FEATURES.map(({ name }) => [features.has(name), features.has(name)] as const)
+  for (const [first, second] of asked) assert.equal(first, second)
+  await Promise.all(asked.flat())
+})
+
+kernelTest('kernelBtf() and openVmlinuxBtf() give the same types', () => {
+  const { bytes, types, name } = kernelBtf()
+  assert.equal(kernelBtf().types, types)
+  using object = openVmlinuxBtf(null)
+  assert.equal(object!.info().name, name)
+  assert.equal(object!.info().sizeBytes, bytes.length)
+  assert.ok(types.find('task_struct', 'struct').length > 0)
+})
+
+kernelTest('openModuleBtf() finds every module that moduleBtfs() lists, and no other', () => {
+  for (const { name, types } of moduleBtfs()) {
+    using object = openModuleBtf(name, null)
+    assert.equal(object?.info().name, name)
+    assert.ok(types.count > 0)
+  }
+  assert.equal(openModuleBtf('no_such_module', null), undefined)
+})
+
+/** A process in namespaces of its own that probes what it may. */
+class Lab implements Disposable {
+  readonly #sandbox: Sandbox
+  readonly #target: Target
+  readonly #lines: Interface
+
+  private constructor(sandbox: Sandbox) {
+    this.#sandbox = sandbox
+    this.#target = openTarget(sandbox.pid)
+    this.#lines = createInterface({ input: sandbox.child.stdout! })
+  }
+
+  static async start(capabilities: readonly string[]): Promise<Lab> {
+    const worker = join(__dirname, 'features-worker.ts')
+    const sandbox = await Sandbox.start({
+      command: [process.execPath, '--import', require.resolve('tsx'), worker],
+      ...{ uid: NOBODY, gid: NOBODY, network: 'own', capabilities, stdio: ['pipe', 'pipe', 'inherit'] },
+    })
+    const lab = new Lab(sandbox)
+    const ready = once(lab.#lines, 'line')
+    await sandbox.release()
+    await ready
+    return lab
+  }
+
+  get ended(): Promise<unknown> {
+    return this.#sandbox.exited
+  }
+
+  /** With a token of these masks; without masks, with none. */
+  async probe(masks?: Partial<Masks>): Promise<FeaturesAnswer> {
+    if (masks === undefined) return this.#ask()
+    await delegate(policyWith(masks), this.#target, vocabulary)
+    try {
+      return await this.#ask()
+    } finally {
+      await undelegate(this.#target, vocabulary)
+    }
+  }
+
+  async #ask(): Promise<FeaturesAnswer> {
+    const line = once(this.#lines, 'line') as Promise<[string]>
+    this.#sandbox.child.stdin!.write('\n')
+    const answer = JSON.parse((await line)[0]) as FeaturesAnswer
+    assert.equal(answer.left, 0, 'descriptors left open')
+    return answer
+  }
+
+  [Symbol.dispose](): void {
+    this.#lines.close()
+    this.#target[Symbol.dispose]()
+    this.#sandbox[Symbol.dispose]()
+  }
+}
+
+async function inLab(capabilities: readonly string[], run: (lab: Lab) => Promise<void>): Promise<void> {
+  const lab = await Lab.start(capabilities)
+  try {
+    await run(lab)
+  } finally {
+    lab[Symbol.dispose]()
+    await lab.ended
+  }
+}
+
+function named(answer: FeaturesAnswer, value: boolean | null): string[] {
+  return Object.entries(answer.features)
+    .filter(([, found]) => found === value)
+    .map(([name]) => name)
+}
+
+/** These need no right: the kernel answers before it asks for one. */
+const FREE = ['btf_get_fd_by_id_token', 'token', 'token_info']
+
+test('Features.has() finds with a token of all rights what root finds', needsTokens(), () =>
+  inLab(CAPABILITIES, async lab => {
+    const answer = await lab.probe(EVERYTHING)
+    const features = new Features(null)
+    for (const { name } of FEATURES) assert.equal(answer.features[name], await features.has(name), name)
+    assert.equal(answer.token, true)
+  }),
+)
+
+test('Features.has() says nothing, and not no, when there is no token', needsTokens(), () =>
+  inLab(CAPABILITIES, async lab => {
+    const answer = await lab.probe()
+    assert.equal(answer.token, false)
+    const conclusive = Object.keys(answer.features).filter(name => answer.features[name] !== null)
+    assert.deepEqual(conclusive.sort(), FREE)
+  }),
+)
+
+test(
+  'Features.has() says nothing when the token lends other rights, and tells what those allow',
+  needsTokens(),
+  () =>
+    inLab(CAPABILITIES, async lab => {
+      const root = new Features(null)
+      const onlyTypes = await lab.probe({ cmds: 1n << 18n })
+      for (const { name } of FEATURES) {
+        const plain = name.startsWith('btf') || name === 'module_btf' || FREE.includes(name)
+        assert.equal(onlyTypes.features[name], plain ? await root.has(name) : null, name)
+      }
+      // Array maps, and nothing that goes into them or is of another type.
+      const onlyMaps = await lab.probe({ cmds: 1n << 0n, maps: 1n << 2n })
+      assert.deepEqual(named(onlyMaps, true).sort(), ['array_mmap', ...FREE])
+      assert.deepEqual(named(onlyMaps, false), [])
+    }),
+)
+
+test(
+  'Features.has() says nothing when the token lends rights and the capability is missing',
+  needsTokens(),
+  () =>
+    inLab(['bpf'], async lab => {
+      const answer = await lab.probe(EVERYTHING)
+      assert.equal(answer.token, true)
+      const root = new Features(null)
+      for (const name of [
+        'xdp_frags',
+        'perf_link',
+        'probe_read_kernel',
+        'bpf_cookie',
+        'arg_ctx_tag',
+        'uprobe_multi',
+      ])
+        assert.equal(answer.features[name], null, name)
+      // Refused only because of the capability, by the verifier.
+      assert.equal(answer.features['bounded_loop'], null)
+      for (const name of ['btf_func', 'global_data', 'ringbuf', 'syscall_program'] as const)
+        assert.equal(answer.features[name], await root.has(name), name)
+    }),
+)
