@@ -3,7 +3,7 @@
 # downloaded, not installed, and foreign-btf.ts takes .BTF out of them. Does nothing for what is there already.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-source test/corpus/private-apt.sh
+source scripts/apt.sh
 btf=$PWD/.cache/btf
 
 if [[ -e $btf/complete ]]; then exit; fi

@@ -3,7 +3,7 @@
 # are unpacked beside it and not installed. Builds again when oracle.c has changed; fetches only once.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-source test/corpus/private-apt.sh
+source scripts/apt.sh
 oracle=$PWD/.cache/oracle
 root=$oracle/root
 packages=(libbpf1 libbpf-dev libelf1t64 zlib1g libzstd1 libc6 linux-libc-dev)

@@ -1,10 +1,16 @@
-# To be sourced: `private_apt DIR SUITE...` lets apt read those suites of Debian with lists and caches of its own
-# in DIR, so that what this machine knows and installs stays as it is. The mirror is the one that apt already uses.
+# To be sourced: `private_apt DIR SUITE...` lets apt read those suites of Debian with lists, caches and a status of
+# its own in DIR, so that what this machine knows and installs stays as it is. The mirror is the one that apt already
+# uses. Nothing counts as installed, so that `install --download-only` fetches every dependency, into DIR/archives.
 
 private_apt() {
   local dir=$1 mirror suite
   shift
+  if ! command -v apt-get dpkg-deb >/dev/null; then
+    echo 'this is no Debian: apt-get is missing' >&2
+    return 1
+  fi
   mkdir -p "$dir"/{lists/partial,archives/partial}
+  : >"$dir/status"
   mirror=$(apt-get indextargets --format '$(ORIGIN) $(LABEL) $(REPO_URI)' 'Created-By: Packages' |
     awk '$1 == "Debian" && $2 == "Debian" { print $3; exit }')
   if [[ -z $mirror ]]; then
@@ -15,12 +21,15 @@ private_apt() {
     echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main"
   done >"$dir/sources.list"
   cat >"$dir/apt.conf" <<CONF
+Dir::State "$dir";
 Dir::State::lists "$dir/lists";
+Dir::State::status "$dir/status";
 Dir::Cache "$dir";
 Dir::Etc::sourcelist "$dir/sources.list";
 Dir::Etc::sourceparts "/dev/null";
 Dir::Etc::preferences "/dev/null";
 Dir::Etc::preferencesparts "/dev/null";
+Dir::Log "$dir";
 Acquire::Languages "none";
 Acquire::Check-Valid-Until "false";
 APT::Sandbox::User "";
@@ -29,4 +38,15 @@ APT::Sandbox::User "";
 CONF
   export APT_CONFIG=$dir/apt.conf
   apt-get -qq -o APT::Update::Error-Mode=any update
+}
+
+# unpack DIR DEB...: in place only when complete, without the folders that merged-/usr systems have as links.
+unpack() {
+  local dir=$1 deb
+  shift
+  rm -rf "$dir.new" "$dir"
+  mkdir -p "$dir.new"/usr/{bin,sbin,lib,lib64}
+  ln -s usr/{bin,sbin,lib,lib64} "$dir.new"
+  for deb in "$@"; do dpkg-deb --extract "$deb" "$dir.new"; done
+  mv "$dir.new" "$dir"
 }

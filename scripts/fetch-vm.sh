@@ -1,0 +1,80 @@
+#!/bin/bash
+# What scripts/vm.ts boots, from Debian packages that are unpacked into .cache/vm and not installed. Needs no root:
+#   tools          QEMU and busybox, with the libraries that they need
+#   kernel-6.1     a kernel without BPF tokens
+#   kernel-6.12    the oldest long-term kernel with tokens
+#   kernel-7       the newest
+# A kernel is a folder with vmlinuz, config, version and modules. Nothing is fetched that is there; to get newer
+# ones, remove .cache/vm. Where that cannot be, .cache/vm/why-not says why.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/apt.sh
+vm=$PWD/.cache/vm
+mkdir -p "$vm"
+
+KERNELS=(6.1 6.12 7)
+# The versions that Debian gives them; -unsigned and -dbg are other packages. From 6.19 on an image is split in two.
+declare -A IMAGES=(
+  [6.1]='linux-image-6\.1\.[0-9]+-[0-9]+-cloud-amd64'
+  [6.12]='linux-image-6\.12\.[0-9.]+\+deb12[0-9.]*-cloud-amd64'
+  [7]='linux-binary-7\.[0-9.]+\+deb13[0-9.]*-cloud-amd64'
+)
+
+give_up() {
+  echo "$*" >"$vm/why-not"
+  echo "fetch-vm: $*" >&2
+  exit 1
+}
+
+missing=()
+[[ -e $vm/tools ]] || missing+=(tools)
+for kernel in "${KERNELS[@]}"; do [[ -e $vm/kernel-$kernel ]] || missing+=("$kernel"); done
+if ((${#missing[@]} == 0)); then
+  rm -f "$vm/why-not"
+  exit
+fi
+[[ $(uname -m) == x86_64 ]] || give_up 'only x86-64 machines are emulated so far'
+
+apt=$vm/apt
+trap 'rm -rf "$apt" "$vm"/*.new' EXIT
+echo 'fetch-vm: reading package lists'
+error=$(private_apt "$apt" bookworm bookworm-backports trixie-backports 2>&1) || give_up "package lists cannot be fetched: $error"
+export APT_CONFIG=$apt/apt.conf # Set in a subshell above.
+
+# quiet COMMAND...: its output only when it fails.
+quiet() { "$@" >"$apt/log" 2>&1 || { tail -5 "$apt/log" >&2; return 1; }; }
+
+fetch_tools() {
+  quiet apt-get -qq install --yes --download-only --no-install-recommends -t bookworm-backports \
+    qemu-system-x86 busybox-static || give_up 'QEMU cannot be fetched'
+  unpack "$vm/tools" "$apt"/archives/*.deb
+}
+
+fetch_kernel() {
+  local image new=$vm/kernel-$1.new
+  image=$(apt-cache pkgnames linux- | grep -E "^${IMAGES[$1]}\$" | sort -V | tail -1) || give_up "no kernel $1 in the suites"
+  echo "fetch-vm: $image"
+  local packages=("$image")
+  [[ $image != linux-binary-* ]] || packages+=("${image/binary/modules}")
+  (cd "$apt/archives" && quiet apt-get -qq download "${packages[@]}") || give_up "packages cannot be fetched: ${packages[*]}"
+  unpack "$apt/tree" "$apt"/archives/*.deb
+  local version=${image#linux-*-}
+  rm -rf "$new"
+  mkdir -p "$new/modules/lib/modules"
+  mv "$(find "$apt/tree" -name 'vmlinuz*' -type f | head -1)" "$new/vmlinuz"
+  echo "$version" >"$new/version"
+  mv "$apt/tree/usr/lib/modules/$version" "$new/modules/lib/modules/" 2>/dev/null ||
+    mv "$apt/tree/lib/modules/$version" "$new/modules/lib/modules/"
+  find "$new/modules" -name '*.ko.xz' -exec "$vm/tools/bin/busybox" unxz {} +
+  "$vm/tools/bin/busybox" depmod -b "$new/modules" "$version"
+  mv "$new" "$vm/kernel-$1"
+}
+
+for name in "${missing[@]}"; do
+  rm -f "$apt"/archives/*.deb
+  case $name in
+    tools) echo 'fetch-vm: QEMU and busybox' && fetch_tools ;;
+    *) fetch_kernel "$name" ;;
+  esac
+done
+rm -f "$vm/why-not"
