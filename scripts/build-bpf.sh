@@ -23,7 +23,7 @@ if [[ ${1-} == --check ]]; then
   trap 'rm -rf "$out"' EXIT
 fi
 status=0
-for source in test/fixtures/*.bpf.c; do
+for source in bpf/*.bpf.c test/fixtures/*.bpf.c; do
   object=${source%.c}.o
   made=${out:+$out/}$(basename "$object")
   [[ -n $out ]] || made=$object
