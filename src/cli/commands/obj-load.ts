@@ -83,7 +83,8 @@ function attachAll(object: LoadedObject, where: AttachSpec | undefined, links: O
 function pinAll(object: LoadedObject, attached: readonly Attached[], directory: string): void {
   const made: string[] = []
   const pin = (one: { pin(path: string): void }, name: string): void => {
-    const path = `${directory}/${name.replaceAll('/', '_')}`
+    // bpffs keeps names with dots for itself.
+    const path = `${directory}/${name.replace(/^\./, '').replace(/[/.]/g, '_')}`
     one.pin(path)
     made.push(path)
   }
@@ -91,8 +92,8 @@ function pinAll(object: LoadedObject, attached: readonly Attached[], directory: 
   mkdirSync(directory, { recursive: true })
   try {
     for (const [name, program] of object.programs) pin(program, name)
-    for (const [name, map] of object.maps) pin(map, name.replace(/^\./, ''))
-    for (const { name, link } of attached) pin(link, `${name}.link`)
+    for (const [name, map] of object.maps) pin(map, name)
+    for (const { name, link } of attached) pin(link, `${name}_link`)
   } catch (error) {
     for (const path of made) rmSync(path)
     if (!existed) rmSync(directory, { recursive: true })

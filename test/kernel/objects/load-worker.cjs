@@ -10,7 +10,7 @@ const { readFileSync } = require('node:fs')
 const path = require('node:path')
 const readline = require('node:readline')
 
-const DIST = path.resolve(__dirname, '../../../dist')
+const DIST = path.join(__dirname, 'dist')
 const { loadObject } = require(path.join(DIST, 'ebpf/object.js'))
 const { attachProgram } = require(path.join(DIST, 'ebpf/attach-section.js'))
 const { RingBuffer } = require(path.join(DIST, 'ebpf/ringbuf.js'))
@@ -63,14 +63,14 @@ async function datagrams(count) {
 }
 
 /** The same by an unmodified bpftool, which pins all that it made; the pins go with the bpffs. */
-function answerOfBpftool(bpftool, file) {
+function answerOfBpftool(file) {
   const args = ['prog', 'loadall', file, `${BPFFS}/programs`, 'pinmaps', `${BPFFS}/maps`]
-  const { status, stderr } = spawnSync(bpftool, args, { encoding: 'utf8' })
+  const { status, stderr } = spawnSync(path.join(__dirname, 'bpftool'), args, { encoding: 'utf8' })
   return { ok: status === 0, message: stderr.trim() }
 }
 
 async function answer({ file, only, packets, bpftool }) {
-  if (bpftool !== undefined) return answerOfBpftool(bpftool, file)
+  if (bpftool === true) return answerOfBpftool(file)
   let token
   let object
   try {

@@ -4,7 +4,6 @@
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { test } from 'node:test'
 import { planRights } from '../../../src/delegation/rights-plan.ts'
 import { loadObject } from '../../../src/ebpf/object.ts'
@@ -12,15 +11,12 @@ import { type ObjectSpec, parseObject } from '../../../src/ebpf/object-spec.ts'
 import { BpftokenError } from '../../../src/errors.ts'
 import { bitsOf, MASK_DOMAINS, type Masks } from '../../../src/policy/vocabulary.ts'
 import { type CorpusObject, corpusFile, corpusObjects, needsCorpus } from '../../corpus/corpus.ts'
-import { CACHE, needsProgram, needsTokens } from '../../helpers/machine.ts'
+import { needsProgram, needsTokens } from '../../helpers/machine.ts'
 import { EVERYTHING } from '../delegation/lab.ts'
 import { privateBpffs } from '../ebpf/fixture.ts'
 import { LoadLab } from './load-lab.ts'
 
 const CAPABILITIES = ['bpf', 'net_admin', 'perfmon', 'sys_admin']
-
-/** This Debian's token-aware bpftool: libbpf 1.5. */
-const BPFTOOL = join(CACHE, 'host/usr/sbin/bpftool')
 
 function libbpfNeeds(): { skip?: string } {
   const corpus = needs()
@@ -96,7 +92,7 @@ test("libbpf's rights suffice for an unmodified bpftool wherever everything does
   const lab = await LoadLab.start(CAPABILITIES)
   try {
     for (const object of corpusObjects()) {
-      const request = { file: corpusFile(object), bpftool: BPFTOOL }
+      const request = { file: corpusFile(object), bpftool: true } as const
       if (!(await lab.load(EVERYTHING, request)).ok) continue
       loaded++
       const spec = parseObject(readFileSync(corpusFile(object)), { name: object.name })

@@ -1,0 +1,105 @@
+/** bpftoken obj load: a one-line trial of a policy, and what is left of it afterwards. */
+import assert from 'node:assert/strict'
+import { join } from 'node:path'
+import { after, test } from 'node:test'
+import { cli, execute, inPublic, PUBLIC, publicCli } from '../helpers/cli.ts'
+import { needsTokens, ROOT } from '../helpers/machine.ts'
+import { residue, snapshot } from '../helpers/residue.ts'
+import { Scratch } from '../helpers/scratch.ts'
+
+const machine = needsTokens()
+const OBJECT = 'test/fixtures/network.bpf.o'
+const before = snapshot()
+after(async () => assert.deepEqual(await residue(before), []))
+
+/** The planned policy for the object, in a file. */
+async function planned(scratch: Scratch, ...args: string[]): Promise<string> {
+  const { status, stdout, stderr } = await cli(['plan', '--loader', 'bpftoken', ...args, join(ROOT, OBJECT)])
+  assert.equal(status, 0, stderr)
+  return scratch.write('policy.yaml', stdout)
+}
+
+/** `bpftoken obj load ARGS` under `bpftoken run`. */
+function trial(policy: string, ...args: string[]) {
+  return publicCli([
+    'run',
+    '--policy',
+    policy,
+    '--',
+    process.execPath,
+    `${PUBLIC}/dist/cli/main.js`,
+    'obj',
+    'load',
+    ...args,
+  ])
+}
+
+test('a planned policy loads its object in one line, and says with which token', machine, async () => {
+  using scratch = new Scratch()
+  const policy = await planned(scratch)
+  const { status, stdout, stderr } = await trial(policy, `${PUBLIC}/${OBJECT}`)
+  assert.equal(status, 0, stderr)
+  assert.match(stdout, /^loaded with the token of \/sys\/fs\/bpf$/m)
+  assert.match(stdout, /^program +count +xdp +id \d+ +\d+ instructions verified$/m)
+  assert.match(stdout, /^map +events +ringbuf +id \d+ +4096 entries$/m)
+})
+
+test('without a right the load is refused, and the right is named', machine, async () => {
+  using scratch = new Scratch()
+  const policy = await planned(scratch, '--program', 'tail')
+  const { status, stderr } = await trial(policy, `${PUBLIC}/${OBJECT}`)
+  assert.equal(status, 1)
+  assert.match(stderr, /program "ingress" \(sched_cls\) failed with EPERM/)
+  assert.match(stderr, /Missing rights: progs sched_cls, attachs tcx_ingress/)
+})
+
+test('--attach lasts until interrupted, and --pin outlives the command', machine, async () => {
+  using scratch = new Scratch()
+  const policy = await planned(scratch)
+  const load = `"${process.execPath}" ${PUBLIC}/dist/cli/main.js obj load ${PUBLIC}/${OBJECT} --attach xdp:lo/skb`
+  const script = `
+    ${load} --program count >/dev/null 2>&1 & sleep 1.5; ip -o link show lo; kill -INT $!; wait $!; echo "status $?"
+    ip -o link show lo
+    ${load} --program count tail --pin /sys/fs/bpf/both; ls -d /sys/fs/bpf/both
+    ${load} --program count --pin /sys/fs/bpf/kept >/dev/null; ls /sys/fs/bpf/kept | tr '\\n' ' '; echo
+    ip -o link show lo
+  `
+  const [command, args] = inPublic([
+    process.execPath,
+    `${PUBLIC}/dist/cli/main.js`,
+    'run',
+    '--policy',
+    policy,
+    '--',
+    'sh',
+    '-c',
+    script,
+  ])
+  const { status, stdout, stderr } = await execute(command, args)
+  assert.equal(status, 0, stderr)
+  const lines = stdout.trim().split('\n')
+  assert.match(lines[0]!, /xdp/)
+  assert.equal(lines[1], 'status 0')
+  assert.doesNotMatch(lines[2]!, /xdp/)
+  // One device takes one program: the second of two is refused, and nothing of the first stays.
+  assert.match(stderr, /device \d+ failed with EBUSY/)
+  assert.match(stderr, /ls: cannot access '\/sys\/fs\/bpf\/both'/)
+  assert.match(lines[3]!, /\bcount count_link .*\brodata\b/)
+  assert.match(lines[4]!, /xdp/)
+})
+
+test('bad input is named, and nothing is loaded', machine, async () => {
+  for (const [args, status, message] of [
+    [['none.o'], 1, /Cannot read object "none.o": ENOENT/],
+    [[join(ROOT, 'package.json')], 1, /ELF/],
+    [[join(ROOT, OBJECT), '--attach', 'nowhere'], 2, /Give xdp:DEVICE/],
+    [[join(ROOT, OBJECT), '--program', 'nobody'], 1, /no program "nobody"/],
+  ] as const) {
+    const result = await cli(['obj', 'load', ...args])
+    assert.equal(result.status, status, result.stderr)
+    assert.match(result.stderr, message)
+    assert.equal(result.stdout, '')
+  }
+  const { stderr } = await cli(['obj', 'load', 'none.o', '--json'])
+  assert.equal((JSON.parse(stderr) as { error: { code: string } }).error.code, 'BPFTOKEN_NOT_FOUND')
+})
