@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { Btf, findEnums } from '../../../src/ebpf/btf.ts'
@@ -317,3 +317,123 @@ function pieceOf(vmlinux: Buffer, typesBytes: number, stringsBytes: number): Uin
     return build(Number((error as FormatError).context['off']) - HEADER_BYTES)
   }
 }
+
+/** The base, and what is added to it, as two blobs: what a builder makes, cut in two. */
+function splitBlob(base: (b: BtfBuilder) => void, more: (b: BtfBuilder) => void) {
+  const short = new BtfBuilder()
+  base(short)
+  const long = new BtfBuilder()
+  base(long)
+  more(long)
+  const parts = (blob: Uint8Array) => {
+    const view = new DataView(blob.buffer, blob.byteOffset, blob.byteLength)
+    const types = view.getUint32(12, true)
+    const from = HEADER_BYTES + types
+    return { types: blob.subarray(HEADER_BYTES, from), strings: blob.subarray(from) }
+  }
+  const baseBlob = short.build()
+  const whole = long.build()
+  const [a, b] = [parts(baseBlob), parts(whole)]
+  const types = b.types.subarray(a.types.length)
+  const strings = b.strings.subarray(a.strings.length)
+  const blob = Buffer.concat([whole.subarray(0, HEADER_BYTES), types, strings])
+  const header = [HEADER_BYTES, 0, types.length, types.length, strings.length]
+  for (const [i, word] of header.entries()) blob.writeUInt32LE(word, 4 + 4 * i)
+  return { base: Btf.parse(baseBlob), blob: new Uint8Array(blob) }
+}
+
+function splitExample() {
+  return splitBlob(
+    b => {
+      b.int('int', 4, { signed: true })
+      b.struct('shared', 4, [{ name: 'a', type: 1, bitOff: 0 }])
+    },
+    b => {
+      b.typedef('own_t', 2)
+      b.struct('shared', 8, [{ name: 'own', type: 3, bitOff: 0 }])
+      b.struct('shared___old', 8, [])
+    },
+  )
+}
+
+test('parse() continues ids and strings of the base when BTF is split', () => {
+  const { base, blob } = splitExample()
+  const split = Btf.parse(blob, base)
+  assert.deepEqual([base.firstId, base.count, split.firstId, split.count], [1, 2, 3, 5])
+  assert.equal(split.name(1), 'int')
+  assert.equal(split.name(3), 'own_t')
+  assert.equal(split.kind(2), 'struct')
+  assert.equal(split.resolve(3)?.id, 2)
+  assert.equal(split.sizeof(3), 4)
+  const own = split.type(4)
+  assert.ok(own.kind === 'struct')
+  assert.deepEqual(own.members, [{ name: 'own', type: 3, bitOff: 0, bitSize: 0 }])
+  assert.deepEqual([...split.ofKind('struct')], [2, 4, 5])
+  assert.throws(() => split.type(6), FormatError)
+  assert.throws(() => base.type(3), FormatError)
+})
+
+test('find() finds types of the base first, by searching and by the index alike', () => {
+  const { base, blob } = splitExample()
+  const split = Btf.parse(blob, base)
+  for (let i = 0; i < 10; i++) {
+    assert.deepEqual(split.find('shared'), [2, 4])
+    assert.deepEqual(split.find('shared', 'typedef'), [])
+    assert.deepEqual(split.find('shared___old'), [5])
+    assert.deepEqual(split.find('own_t', 'typedef'), [3])
+    assert.deepEqual(split.find('own'), [])
+    assert.deepEqual(split.find(''), [])
+  }
+})
+
+test('findFlavours() finds own types by their names without flavour', () => {
+  const { base, blob } = splitExample()
+  assert.deepEqual(Btf.parse(blob, base).findFlavours('shared'), [4, 5])
+  assert.deepEqual(base.findFlavours('shared'), [2])
+  assert.deepEqual(base.findFlavours('none'), [])
+  const b = new BtfBuilder()
+  for (const name of ['___a', 'a___', 'a____b', 'a___b___c', 'a___b', '_a___b', 'a___é'])
+    b.struct(name, 0, [])
+  const odd = Btf.parse(b.build())
+  assert.deepEqual(odd.findFlavours('a'), [5, 7])
+  assert.deepEqual(odd.findFlavours('a___b'), [4])
+  assert.deepEqual(odd.findFlavours('_a'), [6])
+  assert.deepEqual(odd.findFlavours('___a'), [1])
+  assert.deepEqual(odd.findFlavours('a___'), [2])
+  assert.deepEqual(odd.findFlavours('a____b'), [3])
+})
+
+test('find() with the index agrees with a search when it reads the running kernel', needsVmlinux, () => {
+  const bytes = readFileSync(VMLINUX)
+  const indexed = Btf.parse(bytes)
+  for (let i = 0; i < 10; i++) indexed.find('task_struct')
+  for (const name of ['task_struct', 'bpf_prog_load', 'int', 'u32', 'no_such_type', 'list_head'])
+    assert.deepEqual(indexed.find(name), Btf.parse(bytes).find(name))
+})
+
+test('Btf reads the types of every loaded module', needsVmlinux, t => {
+  const modules = readdirSync('/sys/kernel/btf').filter(name => name !== 'vmlinux')
+  if (modules.length === 0) return t.skip('no module with types is loaded')
+  const base = Btf.parse(readFileSync(VMLINUX))
+  for (const name of modules) {
+    const split = Btf.parse(readFileSync(`/sys/kernel/btf/${name}`), base)
+    assert.equal(split.firstId, base.count + 1)
+    for (let id = split.firstId; id <= split.count; id++) assert.equal(split.type(id).id, id)
+  }
+})
+
+test('Btf throws FormatError when split BTF is damaged', () => {
+  const { base, blob } = splitExample()
+  assert.throws(() => Btf.parse(blob), FormatError)
+  for (let at = 0; at < blob.length; at++) {
+    const damaged = blob.slice()
+    damaged[at]! ^= 0xff
+    try {
+      const split = Btf.parse(damaged, base)
+      for (let id = 1; id <= split.count; id++) split.type(id)
+      split.findFlavours('shared')
+    } catch (error) {
+      assert.ok(error instanceof FormatError, `byte ${at}: ${error}`)
+    }
+  }
+})
