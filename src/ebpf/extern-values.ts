@@ -1,8 +1,9 @@
 /** What an object's externs are on the running kernel: addresses, BTF ids, and where configuration values lie. */
 import { NotFoundError } from '../errors.ts'
+import { essentialName } from './btf-names.ts'
 import type { ExternSpec } from './externs.ts'
 import { ksymAddresses } from './kallsyms.ts'
-import { findKernelType, withoutFlavour } from './kernel-type.ts'
+import { findKernelType } from './kernel-type.ts'
 
 export type ExternValue =
   /** A field of the map `.kconfig`. */
@@ -36,7 +37,7 @@ function find(
     const address = addresses.get(name)
     return address === undefined ? undefined : { kind: 'address', address }
   }
-  const found = findKernelType(withoutFlavour(name), kind === 'kfunc' ? 'func' : 'var')
+  const found = findKernelType(essentialName(name), kind === 'kfunc' ? 'func' : 'var')
   return found && { kind: 'type', id: found.id, module: found.module }
 }
 

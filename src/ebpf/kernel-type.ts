@@ -26,12 +26,6 @@ export function findKernelType(name: string, kind: BtfKind): KernelType | undefi
   return undefined
 }
 
-/** `struct x___new` and `struct x` are the same: what stands behind three underscores is for the compiler only. */
-export function withoutFlavour(name: string): string {
-  const at = name.lastIndexOf('___')
-  return at > 0 ? name.slice(0, at) : name
-}
-
 /** How the kernel names what a program of this attach type attaches to (libbpf, btf_get_kernel_prefix_kind). */
 function kernelName(rule: Pick<SectionRule, 'attachType'>, target: string): { name: string; kind: BtfKind } {
   switch (rule.attachType) {

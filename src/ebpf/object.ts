@@ -8,6 +8,7 @@
 import { NotFoundError, NotSupportedError, SyscallError, UsageError, VerifierError } from '../errors.ts'
 import { BPF_F_SLEEPABLE, BPF_F_XDP_HAS_FRAGS } from '../uapi/constants.ts'
 import { Btf } from './btf.ts'
+import { essentialName } from './btf-names.ts'
 import { BtfObject } from './btf-object.ts'
 import { BTF_FEATURES, type BtfFeature, sanitizeBtf } from './btf-sanitize.ts'
 import { type CoreOutcome, CoreResolver, explainPoison } from './core-relo.ts'
@@ -15,7 +16,7 @@ import { type ExternValue, externValues } from './extern-values.ts'
 import { Features } from './features.ts'
 import { encodeKconfig, readKconfig } from './kconfig.ts'
 import { kernelBtf, moduleBtfs, openModuleBtf } from './kernel-btf.ts'
-import { findAttachTarget, findKernelType, withoutFlavour } from './kernel-type.ts'
+import { findAttachTarget, findKernelType } from './kernel-type.ts'
 import { type LinkedProgram, linkProgram } from './linker.ts'
 import type { BpfMap } from './map.ts'
 import { type MapChoice, makeMaps } from './object-maps.ts'
@@ -180,7 +181,7 @@ class Loader {
       const { create, use } = this.#options.maps?.[name] ?? {}
       if (structOps === undefined || local === undefined || !(create ?? autocreate) || use !== undefined)
         continue
-      const struct = withoutFlavour(local.name(structOps.typeId))
+      const struct = essentialName(local.name(structOps.typeId))
       const value = findKernelType(`bpf_struct_ops_${struct}`, 'struct')
       const of = value && structOf(value, struct)
       if (of === undefined)
