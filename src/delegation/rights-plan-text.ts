@@ -71,7 +71,21 @@ function reasons(by: readonly string[]): string {
 }
 
 function heading({ objects, loader }: RightsPlan): string {
-  return `Least rights for ${reasons(objects.map(printable))}, loaded by ${LOADER_NAMES[loader]}; see docs/plan.md`
+  return `Least rights for ${reasons(filesOf(objects))}, loaded by ${LOADER_NAMES[loader]}; see docs/plan.md`
+}
+
+/** The files that objects are of, with how many where it is not one. */
+function filesOf(objects: readonly string[]): string[] {
+  const counts = new Map<string, number>()
+  for (const object of objects) {
+    const file = fileOf(object)
+    counts.set(file, (counts.get(file) ?? 0) + 1)
+  }
+  return [...counts].map(([file, count]) => printable(file) + (count === 1 ? '' : ` (${count} objects)`))
+}
+
+function fileOf(object: string): string {
+  return object.replace(/@0x[0-9a-f]+$/, '')
 }
 
 function comments(lines: readonly string[]): string[] {
@@ -139,8 +153,8 @@ const MAX_NAME_CHARS = 63
 
 /** A DNS label out of the files' names. */
 function policyName(objects: readonly string[]): string {
-  const name = objects
-    .map(object => object.replace(/^.*\//s, '').replace(/\.o$/, ''))
+  const files = new Set(objects.map(object => fileOf(object).replace(/^.*\//s, '').replace(/\.o$/, '')))
+  const name = [...files]
     .join('-')
     .toLowerCase()
     .replace(/[^a-z0-9]+/g, '-')

@@ -72,9 +72,10 @@ export function planRights(specs: readonly NamedSpec[], options: PlanOptions): R
   const capabilities = new Map<Capability, { by: Set<string>; forLoader: boolean }>()
   const notes = new Set<string>()
   const problems: string[] = []
+  const labels = labelsOf(specs.map(({ name }) => name))
   addCapability(capabilities, 'CAP_BPF', 'every token', false)
   for (const { name, spec } of specs) {
-    const named = (text: string) => (specs.length === 1 ? text : `${printable(name)}: ${text}`)
+    const named = (text: string) => (specs.length === 1 ? text : `${labels.get(name)}: ${text}`)
     const own = objectNeeds(spec, {
       programs: options.programs,
       looseSections: options.loader === 'cilium-ebpf',
@@ -108,6 +109,13 @@ export function planRights(specs: readonly NamedSpec[], options: PlanOptions): R
     notes: [...notes],
     problems,
   }
+}
+
+/** What each object is called in reasons: its name without folders, where that is enough to tell it from the others. */
+function labelsOf(names: readonly string[]): ReadonlyMap<string, string> {
+  const short = (name: string) => name.slice(name.lastIndexOf('/') + 1)
+  const shared = new Set(names).size !== new Set(names.map(short)).size
+  return new Map(names.map(name => [name, printable(shared ? name : short(name))]))
 }
 
 interface Draft extends Right {

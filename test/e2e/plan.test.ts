@@ -98,7 +98,7 @@ test('plan and obj show find objects inside other files', async () => {
   assert.equal(status, 0)
   const inside = `${file}@0x${before.length.toString(16)}`
   assert.deepEqual(JSON.parse(stdout).objects, [inside, OBJECT])
-  assert.deepEqual(JSON.parse(stdout).rights[0].by[0], `${inside}: program "let_pass"`)
+  assert.deepEqual(JSON.parse(stdout).rights[0].by[0], `program@0xd: program "let_pass"`)
   assert.ok((await cli(['obj', 'show', file])).stdout.startsWith(inside))
 })
 
