@@ -2,7 +2,10 @@
 import { readFileSync, statSync } from 'node:fs'
 import { getHeapStatistics } from 'node:v8'
 import { Btf } from '../../src/ebpf/btf.ts'
+import { printTypes } from '../../src/ebpf/btf-print.ts'
+import { CoreResolver } from '../../src/ebpf/core-relo.ts'
 import { parseExtInfo } from '../../src/ebpf/ext-info.ts'
+import { linkProgram } from '../../src/ebpf/linker.ts'
 import { type ObjectSpec, parseObject } from '../../src/ebpf/object-spec.ts'
 import { ConflictError, FormatError } from '../../src/errors.ts'
 import { corpusFile, corpusObjects } from './corpus.ts'
@@ -97,7 +100,10 @@ function readAll(seed: Seed, bytes: Buffer): void {
     extent === undefined ? undefined : bytes.subarray(extent.off, extent.off + extent.sizeBytes)
   const btfBytes = part(seed.btf)
   const btf = btfBytes && orRefused(() => Btf.parse(btfBytes))
-  if (btf !== undefined) decodeAll(btf)
+  if (btf !== undefined) {
+    decodeAll(btf)
+    orRefused(() => printTypes(btf))
+  }
   const extBytes = part(seed.ext)
   if (extBytes !== undefined) orRefused(() => parseExtInfo(extBytes))
   if (spec !== undefined) relocateAll(seed, spec)
@@ -114,4 +120,22 @@ function decodeAll(types: Btf): void {
   }
 }
 
-function relocateAll(_seed: Seed, _spec: ObjectSpec): void {}
+/** Against the object's own types, and against those that it had before the changes, in which most is found. */
+function relocateAll(seed: Seed, spec: ObjectSpec): void {
+  const local = spec.btf?.types
+  if (local === undefined) return
+  const targets = [local]
+  if (seed.btf !== undefined && spec.littleEndian) {
+    const { off, sizeBytes } = seed.btf
+    targets.push(Btf.parse(seed.bytes.subarray(off, off + sizeBytes)))
+  }
+  for (const types of targets) {
+    const resolver = new CoreResolver(local, { name: 'vmlinux', types })
+    for (const program of spec.programs) {
+      const linked = orRefused(() => linkProgram(spec.functions, program.function))
+      // One by one, since the first that is refused would end the others.
+      for (const { slot, relos } of linked?.coreRelos ?? [])
+        for (const relo of relos) orRefused(() => resolver.apply(linked!.code, [relo], program.name, slot))
+    }
+  }
+}
