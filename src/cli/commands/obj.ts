@@ -1,8 +1,10 @@
 /** bpftoken obj show: what an object file holds, and which of its CO-RE accesses this kernel cannot satisfy. Offline. */
+import { CoreResolver } from '../../ebpf/core-relo.ts'
+import { kernelBtf, moduleBtfs } from '../../ebpf/kernel-btf.ts'
 import type { ObjectMap, ObjectSpec } from '../../ebpf/object-spec.ts'
 import { printable } from '../../ebpf/printable.ts'
 import { ATTACH_TYPES } from '../../ebpf/type-names.ts'
-import { EXIT } from '../../errors.ts'
+import { BpftokenError, EXIT } from '../../errors.ts'
 import { readObjects } from '../object-files.ts'
 import { columns, note, print, printJson } from '../output.ts'
 
@@ -24,6 +26,7 @@ function facts(name: string, spec: ObjectSpec) {
     license: spec.license,
     btf: spec.btf === undefined ? null : { sizeBytes: spec.btf.bytes.length, types: spec.btf.types.count },
     coreRelocations: spec.functions.reduce((sum, { coreRelos }) => sum + coreRelos.length, 0),
+    core: againstKernel(spec),
     programs: spec.programs.map(program => {
       const { rule, target, autoload, section } = program
       const { code, coreRelos } = spec.functions[program.function]!
@@ -56,12 +59,43 @@ function facts(name: string, spec: ObjectSpec) {
 
 const SLOT_BYTES = 8
 
+interface CoreAnswer {
+  /** Accesses that the running kernel does not have, by function. Guarded ones do no harm. */
+  readonly unsatisfied: readonly { readonly function: string; readonly what: string }[]
+  /** Why some could not be looked up. */
+  readonly errors: readonly string[]
+}
+
+/** CO-RE against the running kernel's types; null: the object has no such access. */
+function againstKernel(spec: ObjectSpec): CoreAnswer | null {
+  const functions = spec.functions.filter(({ coreRelos }) => coreRelos.length > 0)
+  if (functions.length === 0 || spec.btf === undefined) return null
+  const unsatisfied = new Map<string, CoreAnswer['unsatisfied'][number]>()
+  const errors: string[] = []
+  let resolver: CoreResolver | undefined
+  for (const { name, code, coreRelos } of functions) {
+    try {
+      resolver ??= new CoreResolver(spec.btf.types, kernelBtf(), moduleBtfs)
+      for (const { poisoned, what } of resolver.apply(code.slice(), coreRelos, name))
+        if (poisoned) unsatisfied.set(`${name} ${what}`, { function: name, what })
+    } catch (error) {
+      if (!(error instanceof BpftokenError)) throw error
+      errors.push(printable(error.message))
+    }
+  }
+  return { unsatisfied: [...unsatisfied.values()], errors: [...new Set(errors)] }
+}
+
 function describe(object: Facts): string {
   const { btf, license, byteOrder, coreRelocations } = object
   const types = btf === null ? 'no BTF' : `BTF of ${btf.types} types in ${btf.sizeBytes} bytes`
   return [
     `${printable(object.name)}: ${byteOrder}-endian, license ${license === '' ? 'not given' : JSON.stringify(printable(license))}`,
     `  ${types}, ${coreRelocations} CO-RE relocations`,
+    ...table('not in this kernel (no harm where the program asks first)', [
+      ...(object.core?.unsatisfied ?? []).map(one => [printable(one.function), printable(one.what)]),
+      ...(object.core?.errors ?? []).map(error => [error]),
+    ]),
     ...table('programs', object.programs.map(programRow)),
     ...table('maps', object.maps.map(mapRow)),
     ...table(
