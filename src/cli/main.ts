@@ -156,7 +156,9 @@ function buildProgram(): Command {
   const obj = program.command('obj').description('look at BPF object files, and load them')
   obj
     .command('show')
-    .description('programs, maps, types and externs of an object, and which CO-RE accesses this kernel has not')
+    .description(
+      'programs, maps, types and externs of an object, and which CO-RE accesses this kernel has not',
+    )
     .argument('<file>', 'an object file, or a program or library with objects inside')
     .addOption(json())
     .action(act(async (file, options) => (await import('./commands/obj.ts')).show(file, options)))
