@@ -16,14 +16,16 @@ export function compile(name: string): string {
   return binary
 }
 
-/** A running program of bench/c that answers each line with one line. */
+/** A running program, of bench/c or at an absolute path, that answers each line with one line. */
 export class CProgram implements Disposable {
   readonly #child: ChildProcess
   readonly #lines: Interface
 
   /** `fds` become its descriptors 3, 4, ... */
   constructor(name: string, args: readonly string[], fds: readonly number[] = []) {
-    this.#child = spawn(compile(name), args, { stdio: ['pipe', 'pipe', 'inherit', ...fds] })
+    this.#child = spawn(path.isAbsolute(name) ? name : compile(name), args, {
+      stdio: ['pipe', 'pipe', 'inherit', ...fds],
+    })
     this.#lines = createInterface({ input: this.#child.stdout! })
   }
 

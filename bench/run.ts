@@ -1,19 +1,20 @@
 /**
  * `make bench`: how long our calls take, beside plain C in the same run.
  *
- *   tsx bench/run.ts [--json] [--rounds N] [delegation] [calls] [startup]
+ *   tsx bench/run.ts [--json] [--rounds N] [delegation] [calls] [startup] [objects]
  *
- * Needs root, gcc, a built dist/ and a kernel with BPF tokens. A goal that is missed is printed, not
- * failed: the numbers are as noisy as the machine.
+ * Needs root, gcc, a built dist/, a kernel with BPF tokens, and for objects the corpus. A goal that is missed is
+ * printed, not failed: the numbers are as noisy as the machine.
  */
 import os from 'node:os'
 import { parseArgs } from 'node:util'
 import { measureCalls } from './calls.ts'
 import { type DelegationResult, measureDelegation } from './delegation.ts'
+import { measureObjects, type ObjectsResult } from './objects.ts'
 import { measureStartup, type StartupResult } from './startup.ts'
 import type { Comparison, Summary } from './stats.ts'
 
-const SECTIONS = ['delegation', 'calls', 'startup'] as const
+const SECTIONS = ['delegation', 'calls', 'startup', 'objects'] as const
 const DEFAULT_ROUNDS = 30
 
 function numbers(summary: Summary, digits: number): string {
@@ -61,6 +62,14 @@ function printStartup({ node, unshare, run, overheadMs, goalMs }: StartupResult)
   )
 }
 
+function printObjects({ comparisons, oursPerSecond, libbpfPerSecond }: ObjectsResult): void {
+  console.log('Object files, beside libbpf')
+  printComparisons(comparisons)
+  console.log(
+    `  objects read in a second: ${oursPerSecond.toFixed(0)}, by libbpf ${libbpfPerSecond.toFixed(0)}`,
+  )
+}
+
 async function main(): Promise<void> {
   const { values, positionals } = parseArgs({
     options: {
@@ -95,7 +104,12 @@ async function main(): Promise<void> {
       `Linux ${machine.kernel}, Node ${machine.node}, ${machine.cpus} x ${machine.cpu}, ${rounds} rounds`,
     ),
   )
-  const result: { delegation?: DelegationResult; calls?: Comparison[]; startup?: StartupResult } = {}
+  const result: {
+    delegation?: DelegationResult
+    calls?: Comparison[]
+    startup?: StartupResult
+    objects?: ObjectsResult
+  } = {}
   if (wanted('delegation')) {
     const measured = await measureDelegation(rounds)
     result.delegation = measured
@@ -113,6 +127,11 @@ async function main(): Promise<void> {
     const measured = await measureStartup(rounds)
     result.startup = measured
     say(() => printStartup(measured))
+  }
+  if (wanted('objects')) {
+    const measured = await measureObjects(rounds)
+    result.objects = measured
+    say(() => printObjects(measured))
   }
   if (values.json) console.log(JSON.stringify({ machine, ...result }, null, 2))
 }
