@@ -29,6 +29,8 @@ export interface LoadAnswer {
   readonly events?: readonly number[]
   /** Packets counted in the maps of the map of maps. */
   readonly inner?: number
+  readonly ingressBytes?: number
+  readonly cgroupPackets?: number
   readonly links?: readonly string[]
 }
 

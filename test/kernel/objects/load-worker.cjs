@@ -6,11 +6,12 @@
 const { spawnSync } = require('node:child_process')
 const { createSocket } = require('node:dgram')
 const { once } = require('node:events')
-const { readFileSync } = require('node:fs')
+const { existsSync, readFileSync } = require('node:fs')
 const path = require('node:path')
 const readline = require('node:readline')
 
 const DIST = path.join(__dirname, 'dist')
+const { GlobalVariables } = require(path.join(DIST, 'ebpf/global-variables.js'))
 const { loadObject } = require(path.join(DIST, 'ebpf/object.js'))
 const { attachProgram } = require(path.join(DIST, 'ebpf/attach-section.js'))
 const { RingBuffer } = require(path.join(DIST, 'ebpf/ringbuf.js'))
@@ -18,6 +19,8 @@ const { parseObject } = require(path.join(DIST, 'ebpf/object-spec.js'))
 const { findToken } = require(path.join(DIST, 'ebpf/token.js'))
 
 const BPFFS = '/sys/fs/bpf'
+const CGROUPS = ['/sys/fs/cgroup/unified', '/sys/fs/cgroup']
+const isCgroup2 = directory => existsSync(path.join(directory, 'cgroup.controllers'))
 const specs = new Map()
 
 function specOf(file) {
@@ -34,7 +37,14 @@ async function exercise(object, packets) {
   const links = [
     attachProgram(object, 'count', { kind: 'xdp', device: 'lo', mode: 'skb' }),
     attachProgram(object, 'ingress', { kind: 'tcx', device: 'lo', direction: 'ingress' }),
+    // Any directory of cgroup2 that can be opened will do, the root's too.
+    attachProgram(object, 'egress', { kind: 'cgroup', path: CGROUPS.find(isCgroup2) }),
   ]
+  const globals = new GlobalVariables(
+    object.spec.btf.types,
+    object.spec.maps.find(({ name }) => name === '.bss').valueTypeId,
+  )
+  const global = name => Number(globals.get(object.map('.bss').lookup(0), name))
   const ring = new RingBuffer(object.map('events'))
   try {
     await datagrams(packets)
@@ -42,7 +52,13 @@ async function exercise(object, packets) {
     for (let record = ring.read(); record !== undefined; record = ring.read())
       events.push(...new Uint32Array(record.buffer.slice(record.byteOffset, record.byteOffset + 8)))
     const word = (map, off) => Number(new DataView(object.map(map).lookup(0).buffer).getBigUint64(off, true))
-    return { events, inner: word('first', 0) + word('second', 0), links: links.map(link => link.info().type) }
+    const seen = { ingressBytes: global('ingress_bytes'), cgroupPackets: global('cgroup_packets') }
+    return {
+      ...seen,
+      events,
+      inner: word('first', 0) + word('second', 0),
+      links: links.map(link => link.info().type),
+    }
   } finally {
     ring[Symbol.dispose]()
     for (const link of links) link.close()

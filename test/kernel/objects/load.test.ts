@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { attachIterator } from '../../../src/ebpf/attach.ts'
@@ -35,6 +35,13 @@ function variable(object: LoadedObject, map: string, name: string): number {
   const found = section.vars.find(({ type }) => types.name(type) === name)!
   const view = new DataView(object.map(map).lookup(0)!.buffer)
   return found.size === 8 ? Number(view.getBigUint64(found.off, true)) : view.getInt32(found.off, true)
+}
+
+function cgroup2(): string {
+  const roots = ['/sys/fs/cgroup/unified', '/sys/fs/cgroup']
+  return (
+    roots.find(root => existsSync(join(root, 'cgroup.controllers'))) ?? assert.fail('no cgroup2 is mounted')
+  )
 }
 
 const counted = (object: LoadedObject, map: string): number =>
@@ -148,6 +155,7 @@ test('XDP, tcx and cgroup programs attach where they are told to', needsTokens()
   for (const [name, spec, type] of [
     ['count', { kind: 'xdp', device: 'lo', mode: 'skb' }, 'xdp'],
     ['ingress', { kind: 'tcx', device: 'lo', direction: 'ingress' }, 'tcx'],
+    ['egress', { kind: 'cgroup', path: cgroup2() }, 'cgroup'],
   ] as const) {
     using link = attachProgram(object, name, spec)
     assert.equal(link.info().type, type)
@@ -166,11 +174,14 @@ test(
       const lent = await lab.load(EVERYTHING, request)
       assert.deepEqual([lent.ok, lent.message], [true, undefined])
       assert.equal(lent.token, true)
-      assert.deepEqual(lent.links, ['xdp', 'tcx'])
+      assert.deepEqual(lent.links, ['xdp', 'tcx', 'cgroup'])
       // IPv4 and UDP headers and, for XDP, the Ethernet header too.
       const length = 50 + 8 + 20 + 14
       assert.deepEqual(lent.events, Array.from({ length: 3 }, () => [length, length * length]).flat())
       assert.equal(lent.inner, 3)
+      assert.equal(lent.ingressBytes, 3 * length)
+      // The whole machine's, of which three are ours.
+      assert.ok(lent.cgroupPackets! >= 3)
       const alone = await lab.load({ cmds: 0n, maps: 0n, progs: 0n, attachs: 0n }, request)
       assert.deepEqual([alone.ok, alone.errnoName], [false, 'EPERM'])
       assert.match(alone.hint!, /No BPF token is in use/)
