@@ -63,6 +63,14 @@ interface Copied {
   readonly to: string
 }
 
+/** As on Debian, whose /bin, /sbin, /lib and /lib64 are links into /usr. */
+const MERGED = ['bin', 'sbin', 'lib', 'lib64']
+
+function merged(path: string): string {
+  const top = path.split('/')[1]!
+  return MERGED.includes(top) ? `/usr${path}` : path
+}
+
 /** Everything in the base layer that comes from files of this machine, except for folders. */
 function baseFiles(): Copied[] {
   const programs: Copied[] = [{ from: realpathSync(process.execPath), to: '/usr/bin/node' }]
@@ -75,9 +83,9 @@ function baseFiles(): Copied[] {
     for (const name of readdirSync(dir)) programs.push({ from: join(dir, name), to: join(dir, name) })
   const needed = libraries(programs.map(({ from }) => from))
   return [
-    { from: BUSYBOX, to: '/bin/busybox' },
+    { from: BUSYBOX, to: '/usr/bin/busybox' },
     ...programs,
-    ...needed.map(path => ({ from: realpathSync(path), to: path })),
+    ...needed.map(path => ({ from: realpathSync(path), to: merged(path) })),
   ]
 }
 
@@ -96,13 +104,17 @@ function addPackages(archive: Cpio): void {
 
 function makeBase(files: readonly Copied[]): Buffer[] {
   const archive = new Cpio()
-  const folders = ['proc', 'sys', 'dev', 'run', 'root', 'mnt', 'var/tmp', 'sbin']
-  for (const name of folders) archive.folder(`/${name}`)
+  for (const name of ['proc', 'sys', 'dev', 'run', 'root', 'mnt', 'var/tmp']) archive.folder(`/${name}`)
   archive.folder('/tmp', 0o1777)
+  for (const name of MERGED) {
+    archive.folder(`/usr/${name}`)
+    archive.link(`/${name}`, `usr/${name}`)
+  }
   const applets = execFileSync(BUSYBOX, ['--list'], { encoding: 'utf8' }).trim().split('\n')
-  for (const name of applets.filter(applet => applet !== 'busybox')) archive.link(`/bin/${name}`, 'busybox')
-  archive.link('/sbin/modprobe', '/bin/busybox')
-  archive.link('/usr/bin/env', '/bin/busybox')
+  const better = new Set([...files.map(({ to }) => basename(to))])
+  for (const name of applets.filter(applet => !better.has(applet)))
+    archive.link(`/usr/bin/${name}`, 'busybox')
+  archive.link('/usr/sbin/modprobe', '/bin/busybox')
   archive.link('/usr/sbin/bpftool', join(CACHE, 'host/usr/sbin/bpftool'))
   archive.file('/etc/passwd', PASSWD)
   archive.file('/etc/group', GROUP)
@@ -196,7 +208,7 @@ function addModules(archive: Cpio, kernel: string): void {
   for (const path of needs.keys()) if (MODULES.includes(moduleName(path))) take(path)
   const names = new Set([...taken].map(moduleName))
   const aliases = readFileSync(join(dir, 'modules.alias'), 'utf8').split('\n')
-  const to = `/lib/modules/${version}`
+  const to = `/usr/lib/modules/${version}`
   for (const path of taken) archive.copy(join(dir, path), join(to, path))
   archive.file(join(to, 'modules.dep'), `${[...taken].map(path => needs.get(path)).join('\n')}\n`)
   archive.file(
@@ -221,7 +233,7 @@ export function jobLayer(job: Job): Buffer[] {
   archive.file('/job/mark', job.mark)
   archive.file(
     '/job/run',
-    `export HOME=/root LANG=C.UTF-8 NODE_OPTIONS=--require=/job/ts.cjs\ncd ${quoted(ROOT)}\n${job.script}\n`,
+    `export HOME=/root LANG=C.UTF-8 NODE_OPTIONS=--require=/job/ts.cjs BPFTOKEN_TEST_VM=${quoted(job.kernel)}\ncd ${quoted(ROOT)}\n${job.script}\n`,
   )
   return archive.finish()
 }

@@ -1,5 +1,6 @@
-/** What this machine can do, and why a test is skipped on it. Probed, never guessed from versions. */
+/** What this machine can do, and why a test is skipped on it. Probed: versions only say what a test must find. */
 import { existsSync, readFileSync } from 'node:fs'
+import { release } from 'node:os'
 import { join } from 'node:path'
 import { SyscallError } from '../../src/errors.ts'
 import { tokenCreate } from '../../src/sys/bpf.ts'
@@ -11,6 +12,15 @@ export const ROOT = join(__dirname, '../..')
 export const CACHE = join(ROOT, '.cache')
 
 export const isRoot = process.geteuid?.() === 0
+
+/** Whether scripts/vm.ts runs us: then processors are emulated and slow, and there is no compiler. */
+export const inVm = process.env['BPFTOKEN_TEST_VM'] !== undefined
+
+/** Whether the running kernel is this version or newer: for what came later than tokens, where a test says what. */
+export function kernelSince(major: number, minor: number): boolean {
+  const [ours, next] = release().split('.').map(Number) as [number, number]
+  return ours > major || (ours === major && next >= minor)
+}
 
 let tokens: boolean | undefined
 

@@ -1,23 +1,23 @@
 /** A real process that does the system calls we tell it to (workload.c), in a Sandbox or as an ordinary user. */
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
-import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
+import { type ChildProcess, spawn } from 'node:child_process'
+import { chmodSync, copyFileSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { Sandbox } from '../../../src/delegation/sandbox.ts'
 import type { Fd } from '../../../src/sys/fd.ts'
 import { readable } from '../../../src/sys/poll.ts'
 import { recvFds, sendFds, socketPair } from '../../../src/sys/socket.ts'
+import { compiled } from '../../helpers/compiled.ts'
 import { BPF_TOKEN_CREATE, mapAttr, tokenAttr } from './attributes.ts'
 
 let directory: string | undefined
 
-/** The compiled program; compiled on the first call. `removeProgram` takes it away again. */
+/** The compiled program, where every user may reach it. `removeProgram` takes it away again. */
 function program(): string {
   if (directory === undefined) {
     directory = mkdtempSync(path.join(tmpdir(), 'bpftoken-workload-'))
     chmodSync(directory, 0o755)
-    const source = path.join(__dirname, 'workload.c')
-    execFileSync('gcc', ['-O1', '-Wall', '-Werror', '-o', path.join(directory, 'workload'), source])
+    copyFileSync(compiled(path.join(__dirname, 'workload.c')), path.join(directory, 'workload'))
   }
   return path.join(directory, 'workload')
 }
