@@ -20,6 +20,8 @@ import {
   attachTracepoint,
   attachTrampoline,
   attachUprobe,
+  syscallFunction,
+  tracedFunctions,
 } from './attach-trace.ts'
 import type { Link } from './link.ts'
 import type { LoadedObject } from './object.ts'
@@ -110,10 +112,12 @@ function attachBySection(program: Program, facts: ObjectProgram): Link {
       const [, symbol = target, off] = /^(.*?)\+(0x[0-9a-f]+|\d+)$/i.exec(target) ?? []
       return attachKprobe(program, { symbol, off: Number(off ?? 0), onReturn })
     }
+    case 'ksyscall':
+      return attachKprobe(program, { symbol: syscallFunction(target), onReturn })
     case 'kprobe_multi':
     case 'kprobe_session':
       return attachKprobeMulti(program, {
-        symbols: plainNames(target, facts),
+        symbols: /[*?]/.test(target) ? tracedFunctions(target) : target.split(','),
         onReturn,
         session: rule.autoAttach === 'kprobe_session',
       })
@@ -143,16 +147,6 @@ function attachBySection(program: Program, facts: ObjectProgram): Link {
         },
       )
   }
-}
-
-/** A name list without wildcards: which functions a pattern means is the caller's to find out. */
-function plainNames(target: string, { name, section }: ObjectProgram): string[] {
-  if (/[*?]/.test(target))
-    throw new NotSupportedError(`The pattern in section "${section}" of program "${name}" is not expanded`, {
-      context: { program: name, section },
-      hint: 'Give the functions by name to attachKprobeMulti',
-    })
-  return target.split(',')
 }
 
 /** Registers struct_ops map `name`; the link, where there is one, ends the registration. */

@@ -10,7 +10,7 @@ import { NotFoundError, NotSupportedError } from '../errors.ts'
 import { linkCreate } from '../sys/bpf.ts'
 import { type PerfEvent, perfEventOpen } from '../sys/perf.ts'
 import { symbolOffset } from './elf-symbol.ts'
-import { ksymAddresses } from './kallsyms.ts'
+import { hasSyscallWrapper, ksymAddresses } from './kallsyms.ts'
 import { Link } from './link.ts'
 import type { BpfMap } from './map.ts'
 import type { Program } from './prog.ts'
@@ -65,6 +65,53 @@ export function attachKprobe(
   return attachPerf(program, event, -1, 0, `kernel function ${target.symbol}`, target.cookie)
 }
 
+const SYSCALL_PREFIX: Readonly<Record<string, string>> = {
+  x64: '__x64_sys_',
+  arm64: '__arm64_sys_',
+  s390x: '__s390x_sys_',
+}
+
+/** The kernel's function for a system call, such as `getppid`; with a wrapper, its arguments are in a struct. */
+export function syscallFunction(name: string): string {
+  return `${hasSyscallWrapper() ? (SYSCALL_PREFIX[process.arch] ?? '__se_sys_') : '__se_sys_'}${name}`
+}
+
+/**
+ * Kernel functions that can be traced and whose names fit a pattern with `*` and `?`. NotFoundError: none does.
+ * NotSupportedError: tracefs cannot be read, which only root may.
+ */
+export function tracedFunctions(pattern: string): string[] {
+  const fits = new RegExp(
+    `^${pattern
+      .replace(/[.+^$(){}|[\]\\]/g, '\\$&')
+      .replaceAll('*', '.*')
+      .replaceAll('?', '.')}$`,
+  )
+  // With the module in brackets; of functions with one name, the name counts once.
+  const names = new Set(
+    tracefsFile('available_filter_functions')
+      .split('\n')
+      .map(line => line.split(' ', 1)[0]!),
+  )
+  const found = [...names].filter(name => fits.test(name))
+  if (found.length > 0) return found
+  throw new NotFoundError(`No kernel function fits "${pattern}"`, { context: { pattern } })
+}
+
+function tracefsFile(path: string): string {
+  for (const root of TRACEFS) {
+    try {
+      return readFileSync(`${root}/${path}`, 'utf8')
+    } catch (error) {
+      if (!['ENOENT', 'EACCES'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error
+    }
+  }
+  throw new NotSupportedError(`tracefs has no ${path} that we may read`, {
+    context: { path },
+    hint: 'Mount tracefs at /sys/kernel/tracing, and be root',
+  })
+}
+
 /** A place in a file that processes run: a symbol or a byte offset; `pid` -1, the default, means every process. Since Linux 4.17. */
 export function attachUprobe(
   program: Program,
@@ -94,17 +141,16 @@ export function attachTracepoint(
 }
 
 function tracepointId(category: string, name: string): bigint {
-  for (const root of TRACEFS) {
-    try {
-      return BigInt(readFileSync(`${root}/events/${category}/${name}/id`, 'utf8').trim())
-    } catch (error) {
-      if (!['ENOENT', 'EACCES'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error
-    }
+  try {
+    return BigInt(tracefsFile(`events/${category}/${name}/id`).trim())
+  } catch (cause) {
+    if (!(cause instanceof NotSupportedError)) throw cause
+    throw new NotFoundError(`There is no tracepoint ${category}/${name}, or tracefs cannot be read`, {
+      cause,
+      context: { category, name },
+      hint: 'See /sys/kernel/tracing/events, which only root may read',
+    })
   }
-  throw new NotFoundError(`There is no tracepoint ${category}/${name}, or tracefs cannot be read`, {
-    context: { category, name },
-    hint: 'See /sys/kernel/tracing/events, which only root may read',
-  })
 }
 
 /**
