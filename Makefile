@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
 .DELETE_ON_ERROR:
-.PHONY: help setup build check fix test unit kernel e2e demo bench docs debs corpus objects clean
+.PHONY: help setup build check fix test unit kernel e2e demo bench docs debs corpus oracle fuzz objects clean
 
 # Stamps: what npm, node-gyp and tsc write last.
 MODULES := node_modules/.package-lock.json
@@ -32,7 +32,7 @@ fix: $(MODULES) ## format, fix what lint can fix, regenerate documents
 	npx biome check --write
 	$(TSX) scripts/gen-policy-docs.ts
 
-test: build debs corpus ## all tests: unit, kernel, e2e (the last two as root)
+test: build debs corpus oracle ## all tests: unit, kernel, e2e (the last two as root)
 	$(TSX) scripts/test.ts unit kernel e2e
 
 unit: $(ADDON) ## unit tests only
@@ -47,7 +47,7 @@ e2e: build debs ## tests of the commands and of unmodified programs only
 demo: build ## a minute's story with real results
 	$(TSX) examples/demo/main.ts
 
-bench: build ## speed, as ratios against plain C
+bench: build corpus oracle ## speed, as ratios against plain C
 	$(TSX) bench/run.ts
 
 debs: ## unmodified programs for the e2e tests, into .cache
@@ -55,6 +55,13 @@ debs: ## unmodified programs for the e2e tests, into .cache
 
 corpus: $(MODULES) ## BPF objects of Debian packages, into .cache, for the tests that read them
 	@$(TSX) test/corpus/scan.ts || echo 'corpus: tests that need these objects will be skipped' >&2
+
+oracle: $(MODULES) ## libbpf and types of other kernels to compare with, into .cache
+	@test/corpus/oracle.sh || echo 'oracle: tests that compare with libbpf will be skipped' >&2
+	@test/corpus/foreign-btf.sh || echo 'oracle: kernels that do not run here will be skipped' >&2
+
+fuzz: $(MODULES) corpus ## hostile objects for ten minutes
+	$(TSX) scripts/fuzz.ts --seconds 600
 
 objects: ## compile the BPF C of the repository again
 	scripts/build-bpf.sh

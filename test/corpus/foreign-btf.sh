@@ -7,12 +7,13 @@ source scripts/apt.sh
 btf=$PWD/.cache/btf
 
 if [[ -e $btf/complete ]]; then exit; fi
-for tool in xz zstd lz4; do
-  if ! command -v "$tool" >/dev/null; then
-    echo "foreign-btf: kernels are compressed and $tool is missing (try: apt-get install xz-utils zstd lz4)" >&2
-    exit 1
-  fi
-done
+missing=()
+for tool in xz:xz-utils zstd:zstd lz4:lz4; do command -v "${tool%:*}" >/dev/null || missing+=("${tool#*:}"); done
+if ((${#missing[@]})); then
+  # Kernels are compressed, each in its own way.
+  echo "foreign-btf: installing ${missing[*]}"
+  DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends "${missing[@]}" >/dev/null
+fi
 mkdir -p "$btf"
 work=$(mktemp -d -t bpftoken-btf-XXXXXX)
 trap 'rm -rf "$work"' EXIT
