@@ -11,25 +11,45 @@ import { assertMasks, type ExecuteOptions, execute, mountOf, openMountPoint } fr
 import { type Action, DEFAULT_PATH, planDelegation, planTakenContext, type Wish } from './plan.ts'
 import { assertUnchanged, type Target } from './target.ts'
 
-export interface DelegateOptions extends ExecuteOptions {
+/** The guard's part, where it is installed: see src/guard. Whoever gives it has made the ability known to the guard. */
+export interface DelegateGuard {
+  /** Name under which the guard knows the policy. */
+  readonly ability: string
+}
+
+interface Guarded {
+  readonly guard?: DelegateGuard | undefined
+}
+
+export interface DelegateOptions extends ExecuteOptions, Guarded {
   readonly path?: string
 }
 
 /** What of a policy is lent; the rest says to whom, and what only the guard holds to. */
 type Lent = Pick<Policy, 'rights'>
 
-function wishFor(policy: Lent, target: Target): Wish {
-  return { masks: policy.rights.masks, rootUid: target.facts.rootUid, rootGid: target.facts.rootGid }
+function wishFor(policy: Lent, target: Target, guard: DelegateGuard | undefined): Wish {
+  return {
+    masks: policy.rights.masks,
+    rootUid: target.facts.rootUid,
+    rootGid: target.facts.rootGid,
+    ability: guard?.ability,
+  }
 }
 
 /** The actions that `delegate` runs. */
-export function planFor(policy: Lent, target: Target, path: string = DEFAULT_PATH): Action[] {
-  return planDelegation(wishFor(policy, target), path)
+export function planFor(
+  policy: Lent,
+  target: Target,
+  path: string = DEFAULT_PATH,
+  guard?: DelegateGuard,
+): Action[] {
+  return planDelegation(wishFor(policy, target, guard), path)
 }
 
 /** The actions that `delegateContext` runs. */
-export function planForContext(policy: Lent, target: Target, fd: number): Action[] {
-  return planTakenContext(wishFor(policy, target), fd)
+export function planForContext(policy: Lent, target: Target, fd: number, guard?: DelegateGuard): Action[] {
+  return planTakenContext(wishFor(policy, target, guard), fd)
 }
 
 /** Mounts a bpffs with the policy's rights into the target's namespaces, and gives the mount as the target has it. */
@@ -40,7 +60,7 @@ export async function delegate(
   options: DelegateOptions = {},
 ): Promise<DelegatedMount> {
   const accept = (made: DelegatedMount): void => assertMasks(made, policy.rights.masks, vocabulary)
-  const made = await execute(planFor(policy, target, options.path), target, vocabulary, {
+  const made = await execute(planFor(policy, target, options.path, options.guard), target, vocabulary, {
     ...options,
     accept,
   })
@@ -56,9 +76,9 @@ export async function delegateContext(
   target: Target,
   fd: number,
   vocabulary: Vocabulary,
-  options: ExecuteOptions = {},
+  options: ExecuteOptions & Guarded = {},
 ): Promise<void> {
-  await execute(planForContext(policy, target, fd), target, vocabulary, options)
+  await execute(planForContext(policy, target, fd, options.guard), target, vocabulary, options)
 }
 
 /**
@@ -86,15 +106,16 @@ export async function undelegate(
 
 /**
  * Refuses terms that only the guard can enforce, unless they say `guard: optional`; gives the paths of
- * those that then go unenforced. Fail closed: a limit that nobody holds to is no limit.
+ * those that then go unenforced. `held` tells of a path whether the guard that is installed holds to it; by default there is
+ * none. Fail closed: a limit that nobody holds to is no limit.
  */
-export function requireGuard(policy: Policy): string[] {
-  const needs = guardNeeds(policy)
+export function requireGuard(policy: Policy, held: (path: string) => boolean = () => false): string[] {
+  const needs = guardNeeds(policy).filter(need => !held(need.path))
   if (needs.length === 0 || policy.guard === 'optional') return needs.map(need => need.path)
   const list = needs.map(need => `${need.path} (${need.reason})`).join(', ')
-  throw new NotSupportedError(`Policy "${policy.name}" needs the guard, which is not installed: ${list}`, {
+  throw new NotSupportedError(`Policy "${policy.name}" needs what no guard holds to here: ${list}`, {
     context: { policy: policy.name, fields: needs.map(need => need.path).join(',') },
-    hint: 'Remove these fields, or say spec.guard: optional to go on without their being enforced',
+    hint: 'Install the guard (bpftoken guard install), remove these fields, or say spec.guard: optional to go on without their being enforced',
   })
 }
 

@@ -4,7 +4,7 @@ import { ConflictError, FormatError } from '../errors.ts'
 import type { Masks, Vocabulary } from '../policy/vocabulary.ts'
 import { MASK_DOMAINS } from '../policy/vocabulary.ts'
 import type { Fd } from '../sys/fd.ts'
-import { fsconfigCreate, fsconfigString, fsmount } from '../sys/mount.ts'
+import { fsconfigCreate, fsconfigFlag, fsconfigString, fsmount } from '../sys/mount.ts'
 import { mountId } from '../sys/open.ts'
 import { readProc, takeFd } from '../sys/process.ts'
 import { fsopenWithin, moveMountWithin, openWithin, spoilContextWithin, umountWithin } from '../sys/within.ts'
@@ -92,8 +92,12 @@ async function perform(action: Action, run: Run, target: Target, options: Execut
       break
     case 'takeContext':
       run.context = takeFd(target.process, action.fd)
+      if (action.mark === true) markDelegatable(run.context)
       proveBpffsContext(run.context, target, action.fd)
       run.taken = true
+      break
+    case 'markDelegatable':
+      fsconfigFlag(run.context!, 'delegate')
       break
     case 'setOption':
       fsconfigString(run.context!, action.key, action.value)
@@ -160,6 +164,15 @@ function refuseSecondDelegation(directory: Fd, target: Target, path: string): vo
       context: { pid: target.facts.pid, path },
       hint: `Remove it with bpftoken undelegate --pid ${target.facts.pid} --path ${path}, or name another --path`,
     })
+}
+
+/** The guard lets no right be set before. A context that does not take the mark is no bpffs: whoever proves that says so better. */
+function markDelegatable(context: Fd): void {
+  try {
+    fsconfigFlag(context, 'delegate')
+  } catch (error) {
+    if ((error as { errnoName?: string }).errnoName !== 'EINVAL') throw error
+  }
 }
 
 /**

@@ -11,8 +11,11 @@ import { MASK_DOMAINS, type Masks } from '../policy/vocabulary.ts'
 export type Action =
   | { readonly do: 'openDirectory'; readonly path: string }
   | { readonly do: 'openContext'; readonly type: 'bpf' }
-  | { readonly do: 'takeContext'; readonly fd: number }
+  /** With `mark`, as `markDelegatable` before anything else is done to it. */
+  | { readonly do: 'takeContext'; readonly fd: number; readonly mark?: boolean }
   | { readonly do: 'setOption'; readonly key: string; readonly value: string }
+  /** For the guard: this context may be delegated. */
+  | { readonly do: 'markDelegatable' }
   | { readonly do: 'createSuperblock' }
   | { readonly do: 'makeMount'; readonly attributes: readonly MountAttribute[] }
   | { readonly do: 'attachMount'; readonly path: string }
@@ -27,6 +30,8 @@ export interface Wish {
   /** Ids, in our own user namespace, that the root directory shall belong to. */
   readonly rootUid: number | undefined
   readonly rootGid: number | undefined
+  /** Under which name the guard knows the rights; undefined: there is no guard. */
+  readonly ability?: string | undefined
 }
 
 /**
@@ -37,6 +42,7 @@ export interface Wish {
 function options(wish: Wish): Action[] {
   const set = (key: string, value: string): Action => ({ do: 'setOption', key, value })
   return [
+    ...(wish.ability === undefined ? [] : [set('abilities', wish.ability)]),
     ...(wish.rootUid === undefined ? [] : [set('uid', String(wish.rootUid))]),
     ...(wish.rootGid === undefined ? [] : [set('gid', String(wish.rootGid))]),
     set('mode', '0755'),
@@ -51,6 +57,7 @@ export function planDelegation(wish: Wish, path: string): Action[] {
   return [
     { do: 'openDirectory', path },
     { do: 'openContext', type: 'bpf' },
+    ...(wish.ability === undefined ? [] : [{ do: 'markDelegatable' } as const]),
     ...options(wish),
     { do: 'createSuperblock' },
     { do: 'makeMount', attributes: ['nosuid', 'nodev', 'noexec'] },
@@ -60,7 +67,8 @@ export function planDelegation(wish: Wish, path: string): Action[] {
 
 /** The workload opened the context as its descriptor `fd`; it does fsmount(2) and move_mount(2) itself. */
 export function planTakenContext(wish: Wish, fd: number): Action[] {
-  return [{ do: 'takeContext', fd }, ...options(wish), { do: 'createSuperblock' }]
+  const take = { do: 'takeContext', fd, ...(wish.ability === undefined ? {} : { mark: true }) } as const
+  return [take, ...options(wish), { do: 'createSuperblock' }]
 }
 
 /** One line per action, for `--dry-run`. */
@@ -74,6 +82,8 @@ export function describeAction(action: Action): string {
       return `pidfd_getfd descriptor ${action.fd} of the target, which must be a bpffs context`
     case 'setOption':
       return `fsconfig ${action.key}=${action.value}`
+    case 'markDelegatable':
+      return 'fsconfig delegate: tell the guard that this context may be delegated'
     case 'createSuperblock':
       return 'fsconfig FSCONFIG_CMD_CREATE'
     case 'makeMount':

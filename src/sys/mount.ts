@@ -1,6 +1,7 @@
 /** The mount API in our own namespaces, one function per system call: fsopen(2), fsconfig(2), fsmount(2). */
 import {
   FSCONFIG_CMD_CREATE,
+  FSCONFIG_SET_FLAG,
   FSCONFIG_SET_STRING,
   FSMOUNT_CLOEXEC,
   FSOPEN_CLOEXEC,
@@ -24,6 +25,11 @@ export function fsopen(type: string): Fd {
 export function fsconfigString(fs: Fd, key: string, value: string): void {
   const result = native().fsconfig(fs.number, FSCONFIG_SET_STRING, key, value, 0)
   check('fsconfig', 'fsconfig', result, `${key}=${value}`)
+}
+
+/** Sets an option that has no value. Errno as for `fsconfigString`. */
+export function fsconfigFlag(fs: Fd, key: string): void {
+  check('fsconfig', 'fsconfig', native().fsconfig(fs.number, FSCONFIG_SET_FLAG, key, null, 0), key)
 }
 
 /** Creates the superblock. EPERM for a bpffs in a user namespace without CAP_SYS_ADMIN outside it. */
