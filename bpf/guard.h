@@ -72,7 +72,7 @@ struct guard_config {
 	__u32 abi;
 	__u32 mode; /* of what belongs to no delegation */
 	__u32 audit; /* 1: events for what is allowed, too */
-	__u32 reserved;
+	__u32 build; /* beginning of the object's SHA-256: whose programs are attached */
 };
 
 struct guard_totals {

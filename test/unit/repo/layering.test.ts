@@ -12,8 +12,9 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   sys: ['errors', 'uapi', 'sys'],
   ebpf: ['errors', 'uapi', 'sys', 'ebpf'],
   policy: ['errors', 'uapi', 'policy'],
+  guard: ['errors', 'uapi', 'sys', 'ebpf', 'policy', 'guard'],
   delegation: ['errors', 'uapi', 'sys', 'ebpf', 'policy', 'delegation'],
-  cli: ['errors', 'uapi', 'ebpf', 'policy', 'delegation', 'cli'],
+  cli: ['errors', 'uapi', 'ebpf', 'policy', 'guard', 'delegation', 'cli'],
 }
 
 /** Only commands talk to people and to the environment; one file reads libbpf's variable. */

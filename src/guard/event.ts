@@ -1,0 +1,83 @@
+/** The guard's events: what was asked of it, by whom, and how it answered. Pure. */
+import { nameFrom } from '../ebpf/object-name.ts'
+import { MAP_TYPES, PROG_TYPES } from '../ebpf/type-names.ts'
+import { FormatError } from '../errors.ts'
+import { bpf_cmd } from '../uapi/bpf.ts'
+import { CAPABILITIES } from '../uapi/constants.ts'
+import { guard_event, POINTS, REASONS, VERDICTS } from './layout.ts'
+
+export interface GuardEvent {
+  /** Nanoseconds since boot, sleep included. */
+  readonly timeNs: bigint
+  /** Undefined: no delegation. */
+  readonly delegation: bigint | undefined
+  readonly point: string
+  readonly verdict: string
+  readonly reason: string
+  /** Task: process, thread, user id outside, name of the thread, id of its cgroup. */
+  readonly pid: number
+  readonly tid: number
+  readonly uid: number
+  readonly task: string
+  readonly cgroup: bigint
+  /** Of bpf(2), such as `map_create`. */
+  readonly cmd: string | undefined
+  /** Type of the map or program, or the capability. */
+  readonly type: string | undefined
+  /** Of the map or program, or the beginning of an option or ability; `''`: none. */
+  readonly name: string
+}
+
+const NO_CMD = 0xffff_ffff
+const CMD_WORDS = new Map(
+  Object.entries(bpf_cmd).map(([name, number]) => [
+    number as number,
+    name.replace(/^BPF_/, '').toLowerCase(),
+  ]),
+)
+const CAPABILITY_WORDS = new Map(
+  Object.entries(CAPABILITIES).map(([name, number]) => [
+    number as number,
+    name.replace(/^CAP_/, '').toLowerCase(),
+  ]),
+)
+
+function word(words: Readonly<Record<number, string>>, number: number): string {
+  return words[number] ?? String(number)
+}
+
+/** One record of the ring buffer. */
+export function decodeEvent(record: Uint8Array): GuardEvent {
+  if (record.length < guard_event.size)
+    throw new FormatError('guard event', `${record.length} bytes, not ${guard_event.size}`)
+  const raw = guard_event.decode(record)
+  const point = word(POINTS, raw.point!)
+  return {
+    timeNs: raw.time_ns!,
+    delegation: raw.delegation === 0n ? undefined : raw.delegation!,
+    point,
+    verdict: word(VERDICTS, raw.verdict!),
+    reason: word(REASONS, raw.reason!),
+    pid: raw.tgid!,
+    tid: raw.tid!,
+    uid: raw.uid!,
+    task: nameFrom(raw.task),
+    cgroup: raw.cgroup!,
+    cmd: raw.cmd === NO_CMD ? undefined : (CMD_WORDS.get(raw.cmd!) ?? String(raw.cmd)),
+    type: typeOf(point, raw.type!),
+    name: nameFrom(raw.name),
+  }
+}
+
+function typeOf(point: string, type: number): string | undefined {
+  switch (point) {
+    case 'map_create':
+      return MAP_TYPES.word(type)
+    case 'prog_load':
+      return PROG_TYPES.word(type)
+    case 'token_capable':
+      return CAPABILITY_WORDS.get(type) ?? String(type)
+    default:
+      return undefined
+  }
+}

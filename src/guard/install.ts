@@ -1,0 +1,239 @@
+/**
+ * Puts the guard into the kernel and takes it out. Maps and links are pinned, so that it goes on enforcing when we have
+ * exited:
+ *
+ *   DIRECTORY/maps/NAME    made once, and kept from version to version
+ *   DIRECTORY/links/NAME   one for each program
+ *   DIRECTORY/links-new    while one version replaces another: both enforce until the old one is gone
+ *
+ * The programs take care that two versions at once count and record nothing twice.
+ */
+import { createHash } from 'node:crypto'
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmdirSync, statfsSync, unlinkSync } from 'node:fs'
+import path from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { attachProgram } from '../ebpf/attach-section.ts'
+import { BpfMap } from '../ebpf/map.ts'
+import { loadObject } from '../ebpf/object.ts'
+import type { MapChoice } from '../ebpf/object-maps.ts'
+import { type ObjectSpec, parseObject } from '../ebpf/object-spec.ts'
+import { Owned } from '../ebpf/owned.ts'
+import { ConflictError, NotFoundError, NotSupportedError, SyscallError } from '../errors.ts'
+import { fsconfigString, fsopen } from '../sys/mount.ts'
+import { GUARD_DIRECTORY, Guard, type GuardMode } from './guard.ts'
+import { GUARD_ABI, guard_config, PROBE_ERRNO_NAME, PROBE_KEY } from './layout.ts'
+
+const OBJECT = path.resolve(__dirname, '../../bpf/guard.bpf.o')
+const BPF_FS_MAGIC = 0xcafe4a11
+/** How long the kernel may take to detach what nothing refers to any more. */
+const DETACH_TIMEOUT_MS = 10_000
+const POLL_MS = 10
+const LSM_LIST = '/sys/kernel/security/lsm'
+
+export interface InstallOptions {
+  readonly directory?: string
+  /** Of what belongs to no delegation. Default: as it is; enforce at first. */
+  readonly mode?: GuardMode
+}
+
+/** What `installGuard` did. */
+export type Installed = 'installed' | 'replaced' | 'adopted'
+
+/** The guard as it is found: nothing about it is stored. */
+export interface GuardStatus {
+  readonly directory: string
+  /** Whether the reserved mount option is refused: the proof that some guard enforces. */
+  readonly proven: boolean
+  /** Control points without a pinned program. Undefined: nothing is pinned. */
+  readonly missing: readonly string[] | undefined
+  /** Whether the pinned programs are of this version. */
+  readonly current: boolean
+}
+
+interface GuardObject {
+  readonly spec: ObjectSpec
+  /** Beginning of the SHA-256. */
+  readonly build: number
+}
+
+function readObject(): GuardObject {
+  const bytes = readFileSync(OBJECT)
+  return {
+    spec: parseObject(bytes, { name: 'guard' }),
+    build: createHash('sha256').update(bytes).digest().readUInt32LE(0),
+  }
+}
+
+/**
+ * Installs the guard, or adopts the one that is there; one of another build is replaced without a gap. Needs
+ * CAP_SYS_ADMIN, CAP_BPF and CAP_PERFMON in the initial user namespace. NotSupportedError: this kernel cannot run it, with the
+ * remedy. ConflictError: its maps are of another layout.
+ */
+export async function installGuard(options: InstallOptions = {}): Promise<Installed> {
+  const { directory = GUARD_DIRECTORY, mode } = options
+  requireLsm()
+  const object = readObject()
+  makeDirectories(directory)
+  using before = Guard.openOrNull(directory)
+  const whole = before !== undefined && missingLinks(directory, object.spec).length === 0
+  if (whole && before.config().build === object.build) {
+    if (mode !== undefined) before.configure({ mode })
+    return 'adopted'
+  }
+  await loadAndPin(object, directory, mode ?? before?.config().mode ?? 'enforce')
+  if (!probeGuard())
+    throw new NotSupportedError('The guard is loaded, but the kernel does not ask it', {
+      context: { directory },
+      hint: 'Boot with bpf in the list of LSMs: lsm=...,bpf',
+    })
+  return before === undefined ? 'installed' : 'replaced'
+}
+
+function requireLsm(): void {
+  let list: string
+  try {
+    list = readFileSync(LSM_LIST, 'utf8')
+  } catch {
+    // Without securityfs nobody can tell; the proof at the end will.
+    return
+  }
+  if (list.trim().split(',').includes('bpf')) return
+  throw new NotSupportedError(`The guard needs the BPF LSM, and this kernel runs with ${list.trim()}`, {
+    context: { lsm: list.trim() },
+    hint: `Add bpf to the kernel's command line, lsm=${list.trim()},bpf, and boot again`,
+  })
+}
+
+function makeDirectories(directory: string): void {
+  const parent = path.dirname(directory)
+  if (statfsSync(parent).type >>> 0 !== BPF_FS_MAGIC)
+    throw new NotSupportedError(`${parent} is not a bpffs, so that nothing can be pinned in it`, {
+      context: { directory },
+      hint: `Mount one: mount -t bpf bpf ${parent}`,
+    })
+  for (const one of [directory, `${directory}/maps`]) {
+    try {
+      mkdirSync(one, { mode: 0o700 })
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+    }
+  }
+}
+
+async function loadAndPin({ spec, build }: GuardObject, directory: string, mode: GuardMode): Promise<void> {
+  using owned = new Owned()
+  const names = spec.maps.filter(({ kind }) => kind === 'declared').map(({ name }) => name)
+  const choices: Record<string, MapChoice> = {}
+  for (const name of names) {
+    const pinned = openPinned(`${directory}/maps/${name}`)
+    if (pinned !== undefined) choices[name] = { use: owned.add(pinned) }
+  }
+  const object = owned.add(await loadObject(spec, { token: null, maps: choices }))
+  const config = object.map('config')
+  const { abi, audit } = guard_config.decode(config.lookup(0)!)
+  if (abi !== 0 && abi !== GUARD_ABI)
+    throw new ConflictError(
+      `The maps in ${directory} have layout ${abi}, and this program layout ${GUARD_ABI}`,
+      {
+        context: { directory, abi },
+        hint: 'Remove the guard with the version that installed it, then install this one',
+      },
+    )
+  // Before the programs run: they take what is not there for enforce.
+  config.update(
+    0,
+    guard_config.encode({ abi: GUARD_ABI, mode: mode === 'enforce' ? 1 : 0, audit: audit!, build }),
+  )
+  for (const name of names) if (choices[name] === undefined) object.map(name).pin(`${directory}/maps/${name}`)
+
+  const fresh = `${directory}/links-new`
+  // Of an installation that was cut off: its programs enforce, so they stay until others do.
+  if (namesIn(`${directory}/links`).length === 0 && namesIn(fresh).length > 0) {
+    removeTree(`${directory}/links`)
+    renameSync(fresh, `${directory}/links`)
+  }
+  removeTree(fresh)
+  mkdirSync(fresh, { mode: 0o700 })
+  for (const { name } of spec.programs) owned.add(attachProgram(object, name)).pin(`${fresh}/${name}`)
+  // From here on the new programs enforce; the old ones may go.
+  removeTree(`${directory}/links`)
+  renameSync(fresh, `${directory}/links`)
+}
+
+function openPinned(file: string): BpfMap | undefined {
+  try {
+    return BpfMap.open(file)
+  } catch (error) {
+    if (error instanceof SyscallError && error.errnoName === 'ENOENT') return undefined
+    throw error
+  }
+}
+
+function missingLinks(directory: string, spec: ObjectSpec): string[] {
+  const pinned = new Set(namesIn(`${directory}/links`))
+  return spec.programs.filter(({ name }) => !pinned.has(name)).map(({ target }) => target!)
+}
+
+function namesIn(directory: string): string[] {
+  try {
+    return readdirSync(directory)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
+    throw error
+  }
+}
+
+/** bpffs has no other files than pins, and removing a pin lets go of the object. */
+function removeTree(directory: string): void {
+  const names = namesIn(directory)
+  for (const name of names) unlinkSync(`${directory}/${name}`)
+  try {
+    rmdirSync(directory)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+  }
+}
+
+/**
+ * Takes the guard out: nothing enforces policy any more, and what it knew of delegations is gone. Tokens that are in use
+ * will be strangers to a guard that is installed later. NotFoundError: there is none.
+ */
+export async function removeGuard(directory: string = GUARD_DIRECTORY): Promise<void> {
+  if (namesIn(directory).length === 0)
+    throw new NotFoundError(`The guard is not installed in ${directory}`, { context: { directory } })
+  for (const part of ['links', 'links-new', 'maps']) removeTree(`${directory}/${part}`)
+  rmdirSync(directory)
+  // The kernel lets go of what was pinned when it has time.
+  for (let waitedMs = 0; probeGuard(); waitedMs += POLL_MS) {
+    if (waitedMs >= DETACH_TIMEOUT_MS)
+      throw new ConflictError('The guard is unpinned, and yet some guard still enforces', {
+        context: { directory },
+        hint: 'Another one is installed elsewhere, or a process holds a link of it: see bpftool link',
+      })
+    await sleep(POLL_MS)
+  }
+}
+
+/** Whether a guard enforces, proven by doing: bpffs takes any option that it does not know, and only the guard refuses this one. */
+export function probeGuard(): boolean {
+  using context = fsopen('bpf')
+  try {
+    fsconfigString(context, PROBE_KEY, '1')
+    return false
+  } catch (error) {
+    if (error instanceof SyscallError && error.errnoName === PROBE_ERRNO_NAME) return true
+    throw error
+  }
+}
+
+export function guardStatus(directory: string = GUARD_DIRECTORY): GuardStatus {
+  const { spec, build } = readObject()
+  const pinned = namesIn(`${directory}/links`).length > 0
+  using guard = Guard.openOrNull(directory)
+  return {
+    directory,
+    proven: probeGuard(),
+    missing: pinned ? missingLinks(directory, spec) : undefined,
+    current: guard?.config().build === build,
+  }
+}

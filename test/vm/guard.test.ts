@@ -1,0 +1,624 @@
+/**
+ * The guard on a real kernel: each refusal beside the same thing allowed. Runs in a VM, where the kernel takes LSM programs and
+ * a mistake costs nothing:
+ *
+ *   node --import tsx scripts/vm.ts --kernel 6.12 --tests test/vm/guard.test.ts
+ */
+import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
+import { mkdirSync, readFileSync, statSync } from 'node:fs'
+import { after, before, beforeEach, describe, test } from 'node:test'
+import { delegate, undelegate } from '../../src/delegation/delegate.ts'
+import { BpfMap } from '../../src/ebpf/map.ts'
+import { linkIds, programIds } from '../../src/ebpf/object-id.ts'
+import { Program } from '../../src/ebpf/prog.ts'
+import { NotFoundError, SyscallError } from '../../src/errors.ts'
+import type { GuardEvent } from '../../src/guard/event.ts'
+import { GUARD_DIRECTORY, Guard } from '../../src/guard/guard.ts'
+import { guardStatus, installGuard, probeGuard, removeGuard } from '../../src/guard/install.ts'
+import { guard_config } from '../../src/guard/layout.ts'
+import type { Limits, Policy } from '../../src/policy/policy.ts'
+import type { Masks } from '../../src/policy/vocabulary.ts'
+import { Fd } from '../../src/sys/fd.ts'
+import { fsconfigCreate, fsconfigFlag, fsconfigString, fsmount, fsopen } from '../../src/sys/mount.ts'
+import { open, openHow } from '../../src/sys/open.ts'
+import { fsopenWithin } from '../../src/sys/within.ts'
+import { AT_FDCWD, O_CLOEXEC, O_RDONLY } from '../../src/uapi/constants.ts'
+import { asHostRoot, mapAttr, progCommand } from '../kernel/delegation/attributes.ts'
+import {
+  callWithin,
+  EVERYTHING,
+  Lab,
+  openIn,
+  outcome,
+  policyWith,
+  tokenWithin,
+  vocabulary,
+} from '../kernel/delegation/lab.ts'
+
+const lsm = readFileSync('/sys/kernel/security/lsm', 'utf8')
+const kernelHasTokens = readFileSync('/proc/kallsyms', 'utf8').includes(' bpf_token_create')
+const skip = !lsm.split(',').includes('bpf')
+  ? `this kernel runs without the BPF LSM: ${lsm}`
+  : !kernelHasTokens
+    ? 'this kernel has no BPF tokens'
+    : false
+
+let lab: Lab
+let guard: Guard
+
+const ANY_MAPS: Partial<Masks> = { ...EVERYTHING }
+
+interface Terms {
+  readonly masks?: Partial<Masks>
+  readonly limits?: Limits
+  readonly capabilities?: Policy['rights']['capabilities']
+  readonly mode?: Policy['mode']
+}
+
+function policy(terms: Terms = {}): Policy {
+  const plain = policyWith(terms.masks ?? ANY_MAPS)
+  return {
+    ...plain,
+    rights: {
+      ...plain.rights,
+      capabilities: terms.capabilities ?? ['bpf', 'net_admin', 'perfmon', 'sys_admin'],
+    },
+    limits: terms.limits ?? {},
+    mode: terms.mode ?? 'enforce',
+  }
+}
+
+interface Loan {
+  readonly id: bigint
+  readonly root: Fd
+  /** BPF_TOKEN_CREATE by root of the workload: descriptor or -errno. */
+  token(): number
+  /** The same, which must work. The caller closes it. */
+  mustToken(): Fd
+}
+
+function descriptor(what: string, result: number): Fd {
+  if (result < 0) assert.fail(`${what}: ${outcome(result)}`)
+  return new Fd(result)
+}
+
+/** Lends under the guard, runs `body`, takes the loan back. */
+async function lending(terms: Terms, body: (loan: Loan) => void | Promise<void>): Promise<void> {
+  const lent = policy(terms)
+  let id: bigint | undefined
+  {
+    using lender = guard.lend(lent)
+    await delegate(lent, lab.target, vocabulary, { guard: lender })
+    id = lender.delegation()
+  }
+  assert.ok(id !== undefined)
+  try {
+    using root = await openIn(lab.target, '/sys/fs/bpf')
+    const token = (): number => tokenWithin(lab.target, root.number)
+    const mustToken = (): Fd => {
+      return descriptor('BPF_TOKEN_CREATE', token())
+    }
+    await body({ id, root, token, mustToken })
+  } finally {
+    await undelegate(lab.target, vocabulary)
+  }
+}
+
+type MapShape = Parameters<typeof mapAttr>[2]
+
+function mapCommand(token: Fd, shape: MapShape = {}) {
+  return { cmd: 0, attr: mapAttr('hash', token.number, shape), refs: [] }
+}
+
+const map = (token: Fd, shape: MapShape = {}): string => lab.run(mapCommand(token, shape))
+
+/** A map that stays: the caller closes it. */
+function keptMap(token: Fd, shape: MapShape = {}): Fd {
+  const { cmd, attr } = mapCommand(token, shape)
+  return descriptor('BPF_MAP_CREATE', callWithin(lab.target, 'bpf', cmd, attr))
+}
+
+const xdp = (token: Fd): string => lab.run(progCommand('xdp', 'xdp', token.number))
+
+function keptProgram(token: Fd): Fd {
+  const { cmd, attr, refs } = progCommand('xdp', 'xdp', token.number)
+  return descriptor('BPF_PROG_LOAD', callWithin(lab.target, 'bpf', cmd, attr, ...refs))
+}
+
+/** Freed by the kernel's workers, some time after the last descriptor is closed. */
+async function eventually(what: () => boolean, message: string): Promise<void> {
+  for (let attempt = 0; attempt < 200; attempt++) {
+    if (what()) return
+    await new Promise(resolve => setTimeout(resolve, 25))
+  }
+  assert.fail(message)
+}
+
+function errnoOf(action: () => unknown): string {
+  try {
+    action()
+    return 'ok'
+  } catch (error) {
+    if (error instanceof SyscallError) return error.errnoName
+    throw error
+  }
+}
+
+/** The last event with this reason, which must be there. */
+function eventOf(reason: string): GuardEvent {
+  const found = guard.pastEvents().filter(event => event.reason === reason)
+  assert.ok(found.length > 0, `no event says ${reason}`)
+  return found.at(-1)!
+}
+
+before(async () => {
+  if (skip !== false) return
+  assert.equal(probeGuard(), false, 'no guard at first')
+  const started = performance.now()
+  assert.equal(await installGuard(), 'installed')
+  console.log(`# installed in ${(performance.now() - started).toFixed(0)} ms`)
+  guard = Guard.open()
+  lab = await Lab.open()
+})
+after(async () => {
+  if (skip !== false) return
+  lab[Symbol.dispose]()
+  await lab.sandbox.exited
+  guard[Symbol.dispose]()
+  await removeGuard()
+  assert.equal(probeGuard(), false, 'no guard is left')
+  assert.throws(() => Guard.open(), NotFoundError)
+})
+beforeEach(() => {
+  if (skip === false) guard.pastEvents()
+})
+
+describe('the guard is installed', { skip }, () => {
+  test('it proves itself by the reserved option, and its pins are for root alone', () => {
+    assert.equal(probeGuard(), true)
+    assert.equal(statSync(GUARD_DIRECTORY).mode & 0o777, 0o700)
+    assert.deepEqual(guardStatus().missing, [])
+    assert.equal(guardStatus().current, true)
+  })
+
+  test('installing it again adopts it', async () => {
+    const links = [...linkIds()]
+    assert.equal(await installGuard(), 'adopted')
+    assert.deepEqual([...linkIds()], links)
+  })
+
+  test('another build replaces it with tokens in use, and nothing is lost or counted twice', () =>
+    lending({ limits: { maps: 2 } }, async ({ id, mustToken }) => {
+      using token = mustToken()
+      using _one = keptMap(token)
+      const links = [...linkIds()]
+      {
+        using config = BpfMap.open(`${GUARD_DIRECTORY}/maps/config`)
+        config.update(
+          0,
+          guard_config.encode({ ...guard_config.decode(config.lookup(0)!), build: 1 } as never),
+        )
+      }
+      assert.equal(guardStatus().current, false)
+      assert.equal(await installGuard(), 'replaced')
+      assert.equal(probeGuard(), true)
+      await eventually(() => [...linkIds()].every(link => !links.includes(link)), 'the old links stay')
+      assert.equal([...linkIds()].length, links.length)
+      using two = keptMap(token)
+      assert.equal(guard.delegation(id).live.maps, 2)
+      assert.equal(map(token), 'EDQUOT')
+      two.close()
+      await eventually(() => guard.delegation(id).live.maps === 1, 'the map is not counted down')
+      assert.equal(map(token), 'ok')
+    }))
+
+  test('BPF without a token, and bpffs without delegation, go on as before', () => {
+    const before = guard.totals()
+    assert.equal(asHostRoot({ cmd: 0, attr: mapAttr('hash'), refs: [] }), 'ok')
+    assert.equal(asHostRoot(progCommand('xdp', 'xdp')), 'ok')
+    assert.equal(asHostRoot(progCommand('kprobe', 'cgroup_inet_ingress')), 'ok')
+    using context = fsopen('bpf')
+    fsconfigString(context, 'mode', '0700')
+    fsconfigCreate(context)
+    using _mount = fsmount(context, 0)
+    mkdirSync('/tmp/plain', { recursive: true })
+    execFileSync('mount', ['-t', 'bpf', '-o', 'mode=0700', 'bpf', '/tmp/plain'])
+    execFileSync('umount', ['/tmp/plain'])
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'mode=0700', 'tmpfs', '/tmp/plain'])
+    execFileSync('umount', ['/tmp/plain'])
+    assert.deepEqual(guard.totals(), before)
+  })
+})
+
+describe('enabling delegation', { skip }, () => {
+  test('an allowed delegator marks a context; without the mark no right can be set', async () => {
+    await lending({}, ({ mustToken }) => {
+      using token = mustToken()
+      assert.equal(map(token), 'ok')
+    })
+    await assert.rejects(delegate(policy(), lab.target, vocabulary), /EACCES/)
+    assert.equal(eventOf('no-delegator').verdict, 'refused')
+  })
+
+  test('an allowed delegator that does not mark the context sets no right either', () => {
+    using _ = guard.lend(policy())
+    using context = fsopen('bpf')
+    assert.equal(
+      errnoOf(() => fsconfigString(context, 'delegate_cmds', '1')),
+      'EACCES',
+    )
+    assert.equal(eventOf('not-marked').point, 'option')
+    fsconfigFlag(context, 'delegate')
+    assert.equal(
+      errnoOf(() => fsconfigString(context, 'delegate_cmds', '1')),
+      'ok',
+    )
+  })
+
+  test('a task that is no delegator cannot mark', () => {
+    using context = fsopen('bpf')
+    assert.equal(
+      errnoOf(() => fsconfigFlag(context, 'delegate')),
+      'EACCES',
+    )
+    using _ = guard.lend(policy())
+    assert.equal(
+      errnoOf(() => fsconfigFlag(context, 'delegate')),
+      'ok',
+    )
+  })
+
+  test('an ability that is not installed is refused; one that is counts', () => {
+    using lender = guard.lend(policy())
+    using context = fsopen('bpf')
+    fsconfigFlag(context, 'delegate')
+    assert.equal(
+      errnoOf(() => fsconfigString(context, 'abilities', 'nobody-knows')),
+      'ENOENT',
+    )
+    assert.equal(eventOf('no-ability').name, 'nobody-knows')
+    assert.equal(
+      errnoOf(() => fsconfigString(context, 'abilities', lender.ability)),
+      'ok',
+    )
+  })
+
+  test('masks beyond the abilities are refused when the superblock is created; abilities add up, an empty value resets', () => {
+    guard.installPolicy('maps-only', policy({ masks: { cmds: 1n, maps: 2n } }))
+    guard.installPolicy('programs-only', policy({ masks: { cmds: 32n, progs: 64n, attachs: 1n } }))
+    using _ = guard.lend(policy())
+    const create = (options: [string, string][]): string => {
+      using context = fsopenWithin(lab.target.process.pidfd, 'bpf')
+      fsconfigFlag(context, 'delegate')
+      for (const [key, value] of options) fsconfigString(context, key, value)
+      return errnoOf(() => fsconfigCreate(context))
+    }
+    const MAPS: [string, string] = ['abilities', 'maps-only']
+    const PROGRAMS: [string, string] = ['abilities', 'programs-only']
+    assert.equal(create([MAPS, ['delegate_cmds', '1'], ['delegate_maps', '2']]), 'ok')
+    assert.equal(create([MAPS, ['delegate_cmds', '33'], ['delegate_maps', '2']]), 'EACCES')
+    assert.equal(eventOf('beyond-abilities').point, 'superblock')
+    assert.equal(create([MAPS, PROGRAMS, ['delegate_cmds', '33'], ['delegate_progs', '64']]), 'ok')
+    assert.equal(create([MAPS, PROGRAMS, ['abilities', ''], ['delegate_cmds', '1']]), 'EACCES', 'reset')
+    assert.equal(
+      create([MAPS, ['abilities', ''], PROGRAMS, ['delegate_progs', '64']]),
+      'ok',
+      'reset, then again',
+    )
+    assert.equal(create([['delegate_cmds', '1']]), 'EACCES', 'marked, no ability')
+    guard.removePolicy('maps-only')
+    assert.equal(guard.policies().includes('maps-only'), false)
+    guard.removePolicy('programs-only')
+  })
+
+  test('a permissive policy lets masks beyond it through, and says so', () => {
+    guard.installPolicy('lax', policy({ masks: { cmds: 1n }, mode: 'permissive' }))
+    using _ = guard.lend(policy())
+    using context = fsopen('bpf')
+    fsconfigFlag(context, 'delegate')
+    fsconfigString(context, 'abilities', 'lax')
+    fsconfigString(context, 'delegate_cmds', '33')
+    fsconfigCreate(context)
+    assert.equal(eventOf('beyond-abilities').verdict, 'would-refuse')
+    guard.removePolicy('lax')
+  })
+
+  test('what was said of a context that was closed does not hold for the next one at its address', () => {
+    using _ = guard.lend(policy())
+    for (let i = 0; i < 50; i++) {
+      {
+        using context = fsopen('bpf')
+        fsconfigFlag(context, 'delegate')
+      }
+      using next = fsopen('bpf')
+      assert.equal(
+        errnoOf(() => fsconfigString(next, 'delegate_cmds', '1')),
+        'EACCES',
+      )
+    }
+    using pending = BpfMap.open(`${GUARD_DIRECTORY}/maps/pending`)
+    using contexts = BpfMap.open(`${GUARD_DIRECTORY}/maps/contexts`)
+    assert.deepEqual([...pending.keys(), ...contexts.keys()], [])
+  })
+
+  test('mount(2) cannot delegate, since nobody can mark its context', () => {
+    mkdirSync('/tmp/old', { recursive: true })
+    const mount = (options: string): void => {
+      execFileSync('mount', ['-t', 'bpf', '-o', options, 'bpf', '/tmp/old'], { stdio: 'ignore' })
+    }
+    assert.throws(() => mount('delegate_cmds=any'))
+    assert.equal(eventOf('old-mount').task, 'mount')
+    mount('mode=0700')
+    execFileSync('umount', ['/tmp/old'])
+  })
+
+  test('an executable on the list delegates without a word of ours, up to its ceiling', () => {
+    const { ino, dev } = statSync('/proc/self/exe', { bigint: true })
+    const file = {
+      inode: ino,
+      major: Number((dev >> 8n) & 0xfffn),
+      minor: Number((dev & 0xffn) | ((dev >> 12n) & 0xfff00n)),
+    }
+    const create = (cmds: string): string => {
+      using context = fsopen('bpf')
+      const set = errnoOf(() => fsconfigString(context, 'delegate_cmds', cmds))
+      return set === 'ok' ? errnoOf(() => fsconfigCreate(context)) : set
+    }
+    assert.equal(create('1'), 'EACCES')
+    guard.allowExecutable(file, {
+      implicit: true,
+      ceiling: { cmds: 1n, maps: 0n, progs: 0n, attachs: 0n },
+    })
+    assert.equal(create('1'), 'ok')
+    assert.equal(create('3'), 'EACCES')
+    assert.equal(guard.disallowExecutable(file), true)
+    assert.equal(create('1'), 'EACCES')
+  })
+
+  test('in permissive mode what nobody marked is let through, and recorded', async () => {
+    guard.configure({ mode: 'permissive' })
+    try {
+      await delegate(policy(), lab.target, vocabulary)
+      assert.equal(eventOf('no-delegator').verdict, 'would-refuse')
+      using root = await openIn(lab.target, '/sys/fs/bpf')
+      using token = new Fd(tokenWithin(lab.target, root.number))
+      assert.equal(map(token), 'ok')
+      guard.configure({ mode: 'enforce' })
+      assert.equal(map(token), 'EPERM', 'a token that the guard did not see made')
+      assert.equal(outcome(tokenWithin(lab.target, root.number)), 'EACCES')
+    } finally {
+      guard.configure({ mode: 'enforce' })
+      await undelegate(lab.target, vocabulary)
+    }
+  })
+})
+
+describe('use of a delegation', { skip }, () => {
+  test('as many tokens as lent, and again when one is closed', () =>
+    lending({ limits: { tokens: 2 } }, async ({ id, token, mustToken }) => {
+      using one = mustToken()
+      using _two = mustToken()
+      assert.equal(outcome(token()), 'EDQUOT')
+      const event = eventOf('tokens')
+      assert.equal(event.delegation, id)
+      assert.equal(event.cmd, 'token_create')
+      assert.equal(guard.delegation(id).live.tokens, 2)
+      one.close()
+      await eventually(() => guard.delegation(id).live.tokens === 1, 'the token is not counted down')
+      using _three = mustToken()
+    }))
+
+  test('a permissive policy counts and reports, and lets through', () =>
+    lending({ limits: { tokens: 1, maps: 0 }, mode: 'permissive' }, ({ mustToken }) => {
+      using token = mustToken()
+      using _more = mustToken()
+      assert.equal(eventOf('tokens').verdict, 'would-refuse')
+      assert.equal(map(token), 'ok')
+      assert.equal(eventOf('maps').verdict, 'would-refuse')
+    }))
+
+  test('as many maps as lent, and again when one is freed', () =>
+    lending({ limits: { maps: 1 } }, async ({ id, mustToken }) => {
+      using token = mustToken()
+      using kept = keptMap(token)
+      assert.equal(map(token), 'EDQUOT')
+      const event = eventOf('maps')
+      assert.deepEqual([event.type, event.cmd, event.point], ['hash', 'map_create', 'map_create'])
+      kept.close()
+      await eventually(() => guard.delegation(id).live.maps === 0, 'the map is not counted down')
+      assert.equal(map(token), 'ok')
+    }))
+
+  test('as many bytes in maps as lent', () =>
+    lending({ limits: { mapBytes: 4096n } }, async ({ id, mustToken }) => {
+      using token = mustToken()
+      // 8 bytes an element.
+      assert.equal(map(token, { max_entries: 513 }), 'EDQUOT')
+      assert.equal(eventOf('map-bytes').verdict, 'refused')
+      using kept = keptMap(token, { max_entries: 512 })
+      assert.equal(guard.delegation(id).live.mapBytes, 4096n)
+      assert.equal(map(token, { max_entries: 1 }), 'EDQUOT')
+      kept.close()
+      await eventually(() => guard.delegation(id).live.mapBytes === 0n, 'the bytes are not counted down')
+      assert.equal(map(token, { max_entries: 1 }), 'ok')
+    }))
+
+  test('as many programs as lent, of as many instructions as lent', async () => {
+    await lending({ limits: { programs: 1, instructions: 2 } }, async ({ id, mustToken }) => {
+      using token = mustToken()
+      using kept = keptProgram(token)
+      assert.equal(xdp(token), 'EDQUOT')
+      const event = eventOf('programs')
+      assert.deepEqual([event.type, event.cmd, event.delegation], ['xdp', 'prog_load', id])
+      kept.close()
+      await eventually(() => guard.delegation(id).live.programs === 0, 'the program is not counted down')
+      assert.equal(xdp(token), 'ok')
+    })
+    await lending({ limits: { instructions: 1 } }, ({ mustToken }) => {
+      using token = mustToken()
+      assert.equal(xdp(token), 'EDQUOT')
+      assert.equal(eventOf('instructions').verdict, 'refused')
+    })
+  })
+
+  test('only lent capabilities', async () => {
+    await lending({ capabilities: ['bpf'] }, ({ mustToken }) => {
+      using token = mustToken()
+      assert.equal(map(token), 'ok')
+      assert.equal(xdp(token), 'EPERM')
+      assert.equal(eventOf('capability').type, 'net_admin')
+    })
+    await lending({ capabilities: ['bpf', 'net_admin'] }, ({ mustToken }) => {
+      using token = mustToken()
+      assert.equal(xdp(token), 'ok')
+    })
+  })
+
+  test('until it is revoked: no new token, no use of the old ones', () =>
+    lending({}, async ({ id, token, mustToken }) => {
+      using held = mustToken()
+      using program = keptProgram(held)
+      assert.equal(map(held), 'ok')
+      guard.revoke(id)
+      assert.equal(outcome(token()), 'EACCES')
+      assert.equal(map(held), 'EPERM')
+      assert.equal(xdp(held), 'EPERM')
+      assert.equal(eventOf('revoked').delegation, id)
+      assert.equal(guard.delegation(id).revoked, true)
+      // What was loaded stays: only detaching takes that.
+      assert.ok(program.number > 0)
+      await lending2(other => {
+        using fresh = other.mustToken()
+        assert.equal(map(fresh), 'ok', 'another delegation is not touched')
+      })
+    }))
+
+  test('until it expires', () =>
+    lending({ limits: { lifetimeSec: 2 } }, async ({ token, mustToken }) => {
+      using held = mustToken()
+      assert.equal(map(held), 'ok')
+      await new Promise(resolve => setTimeout(resolve, 2100))
+      assert.equal(map(held), 'EPERM')
+      assert.equal(outcome(token()), 'EACCES')
+      assert.equal(eventOf('expired').verdict, 'refused')
+    }))
+
+  test('in its cgroup only', () =>
+    lending({}, ({ id, token, mustToken }) => {
+      mkdirSync('/sys/fs/cgroup/guard-test', { recursive: true })
+      const elsewhere = statSync('/sys/fs/cgroup/guard-test', { bigint: true }).ino
+      const here = statSync('/sys/fs/cgroup', { bigint: true }).ino
+      guard.confine(id, { id: elsewhere, level: 1 })
+      assert.equal(outcome(token()), 'EACCES')
+      assert.equal(eventOf('cgroup').cgroup, here)
+      guard.confine(id, { id: here, level: 0 })
+      using _ = mustToken()
+    }))
+
+  test('a token is never opened again through /proc; other files are', () =>
+    lending({}, ({ mustToken }) => {
+      using token = mustToken()
+      using file = open('/proc/self/status', O_RDONLY | O_CLOEXEC)
+      const reopen = (fd: Fd): string =>
+        outcome(
+          callWithin(
+            lab.target,
+            'openat2',
+            AT_FDCWD,
+            `/proc/self/fd/${fd.number}`,
+            openHow(O_RDONLY | O_CLOEXEC, 0),
+          ),
+        )
+      assert.equal(reopen(token), 'EACCES')
+      assert.equal(eventOf('reopened').point, 'reopen')
+      assert.equal(
+        errnoOf(() => open(`/proc/self/fd/${token.number}`, O_RDONLY | O_CLOEXEC)),
+        'EACCES',
+        'by the host',
+      )
+      assert.equal(reopen(file), 'ok')
+      assert.equal(map(token), 'ok', 'the token itself')
+    }))
+
+  test('its record ends with the last object', async () => {
+    let ended: bigint | undefined
+    await lending({}, ({ id, mustToken }) => {
+      ended = id
+      using _ = mustToken()
+      assert.equal(guard.delegation(id).id, id)
+    })
+    await eventually(
+      () => guard.delegations().every(one => one.id !== ended),
+      'the delegation is remembered although nothing of it is left',
+    )
+  })
+})
+
+describe('events', { skip }, () => {
+  test('what is allowed is recorded when asked for, with the task and its names', () =>
+    lending({}, ({ id, mustToken }) => {
+      using token = mustToken()
+      assert.equal(guard.pastEvents().length, 0, 'not asked for')
+      guard.configure({ audit: true })
+      try {
+        assert.equal(map(token), 'ok')
+        assert.equal(xdp(token), 'ok')
+      } finally {
+        guard.configure({ audit: false })
+      }
+      const events = guard.pastEvents()
+      assert.deepEqual(
+        events.map(({ delegation, point, verdict, reason, type }) => [
+          delegation,
+          point,
+          verdict,
+          reason,
+          type,
+        ]),
+        [
+          [id, 'map_create', 'allowed', 'none', 'hash'],
+          [id, 'prog_load', 'allowed', 'none', 'xdp'],
+        ],
+      )
+      assert.ok(events[0]!.timeNs < events[1]!.timeNs)
+      assert.ok(events.every(({ cgroup, pid }) => cgroup > 0n && pid > 0))
+    }))
+
+  test('those for which there is no room are counted', async () => {
+    const lost = guard.totals().lostEvents
+    await lending({ limits: { maps: 0 } }, ({ mustToken }) => {
+      using token = mustToken()
+      // 262144 bytes hold 2978 records of 88.
+      const attr = mapAttr('hash', token.number)
+      for (let i = 0; i < 3100; i++) callWithin(lab.target, 'bpf', 0, attr)
+    })
+    assert.ok(guard.totals().lostEvents > lost)
+    assert.ok(guard.pastEvents().length > 2900)
+  })
+})
+
+/** A second loan while the first lives: in a sandbox of its own. */
+async function lending2(body: (loan: Loan) => void | Promise<void>): Promise<void> {
+  const first = lab
+  lab = await Lab.open()
+  try {
+    await lending({}, body)
+  } finally {
+    lab[Symbol.dispose]()
+    await lab.sandbox.exited
+    lab = first
+  }
+}
+
+test('the size of its programs, and the time the verifier took', { skip }, () => {
+  let total = 0
+  for (const id of programIds()) {
+    using program = Program.fromId(id)
+    const { name, verifiedInsns, xlatedBytes } = program.info()
+    if (!name.startsWith('guard_')) continue
+    total++
+    console.log(`# ${name}: ${xlatedBytes / 8} instructions, ${verifiedInsns} verified`)
+  }
+  assert.ok(total >= 13)
+})
