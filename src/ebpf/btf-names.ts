@@ -68,30 +68,31 @@ export function essentialName(name: string): string {
 
 /** Types by name and by name without flavour, as places in the order of ids. */
 export class BtfNames {
-  readonly #name: (place: number) => string
-  /** First place by hash, plus one; then `#next` leads on, upwards. */
+  readonly #name: (index: number) => string
+  readonly #places: Uint32Array
+  /** First index of `places` by hash, plus one; then `#next` leads on, upwards. */
   readonly #first: Uint32Array
   readonly #next: Uint32Array
   readonly #hashes: Uint32Array
 
-  /** `words[starts[place]]` is the offset of a type's name. */
-  constructor(words: Uint32Array, starts: Uint32Array, strings: BtfStrings) {
-    const count = starts.length
+  /** `places` are those of the types to find; `words[starts[place]]` is the offset of a type's name. */
+  constructor(words: Uint32Array, starts: Uint32Array, strings: BtfStrings, places: Uint32Array) {
+    const count = places.length
     let buckets = 1
     while (buckets < count) buckets *= 2
-    this.#name = place => strings.at(words[starts[place]!]!)
+    this.#name = index => strings.at(words[starts[places[index]!]!]!)
+    this.#places = places
     this.#first = new Uint32Array(buckets)
     this.#next = new Uint32Array(count)
     this.#hashes = new Uint32Array(count)
+    const [first, next, hashes] = [this.#first, this.#next, this.#hashes]
     // Backwards, so that each chain leads upwards.
-    for (let place = count - 1; place >= 0; place--) {
-      const off = words[starts[place]!]!
-      if (off === 0) continue
-      const hash = strings.hash(off)
-      this.#hashes[place] = hash
+    for (let index = count - 1; index >= 0; index--) {
+      const hash = strings.hash(words[starts[places[index]!]!]!)
+      hashes[index] = hash
       const bucket = hash & (buckets - 1)
-      this.#next[place] = this.#first[bucket]!
-      this.#first[bucket] = place + 1
+      next[index] = first[bucket]!
+      first[bucket] = index + 1
     }
   }
 
@@ -107,7 +108,7 @@ export class BtfNames {
     const hash = hashOf(Buffer.from(`${essential}\0`), 0, true)
     const found: number[] = []
     for (let at = this.#first[hash & (this.#first.length - 1)]!; at !== 0; at = this.#next[at - 1]!)
-      if (this.#hashes[at - 1] === hash && wanted(this.#name(at - 1))) found.push(at - 1)
+      if (this.#hashes[at - 1] === hash && wanted(this.#name(at - 1))) found.push(this.#places[at - 1]!)
     return found
   }
 }

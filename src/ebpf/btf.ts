@@ -219,7 +219,7 @@ function enumerators(words: Uint32Array, at: number, strings: BtfStrings): { nam
   })
 }
 
-/** Names that are searched for; the next one builds the index, which costs as much as a few searches. */
+/** Functions that are searched for by name; the next one builds their index, which costs as much as a few searches. */
 const SEARCHES_BEFORE_INDEX = 4
 
 /**
@@ -234,7 +234,9 @@ export class Btf {
   /** First word of type `id` at index `id - firstId`. */
   readonly #starts: Uint32Array
   readonly #base: Btf | undefined
-  #names: BtfNames | undefined
+  /** Functions outnumber all other named types of a kernel four to one, so they are indexed by themselves. */
+  #typeNames: BtfNames | undefined
+  #functionNames: BtfNames | undefined
   #searches = 0
   /** Lowest id that is not the base's: 1 where there is no base. */
   readonly firstId: number
@@ -265,36 +267,58 @@ export class Btf {
   find(name: string, kind?: BtfKind): number[] {
     if (name === '') return []
     const ids = this.#base?.find(name, kind) ?? []
-    for (const place of this.#places(name))
-      if (kind === undefined || this.#kindAt(place) === BTF_KIND[kind]) ids.push(this.firstId + place)
-    return ids
+    const own: number[] = []
+    if (kind !== 'func')
+      for (const place of this.#types().exactly(name))
+        if (kind === undefined || this.#kindAt(place) === BTF_KIND[kind]) own.push(this.firstId + place)
+    if (kind === undefined || kind === 'func')
+      for (const place of this.#functions(name)) own.push(this.firstId + place)
+    return [...ids, ...own.sort((a, b) => a - b)]
   }
 
   /**
    * Ids of the types of this blob, without its base, that are called `name` once the flavour is cut off:
-   * `task_struct` finds `task_struct` and `task_struct___old`. Ascending.
+   * `task_struct` finds `task_struct` and `task_struct___old`. Ascending; functions are not among them.
    */
   findFlavours(name: string): number[] {
-    return name === ''
-      ? []
-      : this.#index()
-          .flavours(name)
-          .map(place => this.firstId + place)
+    if (name === '') return []
+    return this.#types()
+      .flavours(name)
+      .map(place => this.firstId + place)
   }
 
-  #places(name: string): number[] {
-    if (this.#names !== undefined || this.#searches++ >= SEARCHES_BEFORE_INDEX)
-      return this.#index().exactly(name)
+  #types(): BtfNames {
+    this.#typeNames ??= this.#indexOf(false)
+    return this.#typeNames
+  }
+
+  /** One loop without calls, as `index`. */
+  #indexOf(functions: boolean): BtfNames {
+    const words = this.#words
+    const starts = this.#starts
+    const places = new Uint32Array(starts.length)
+    let count = 0
+    for (let place = 0; place < starts.length; place++) {
+      const at = starts[place]!
+      if (words[at] === 0) continue
+      if ((((words[at + 1]! >>> 24) & KIND_MASK) === BTF_KIND.func) === functions) places[count++] = place
+    }
+    return new BtfNames(words, starts, this.#strings, places.subarray(0, count))
+  }
+
+  /** Places of the functions of this name. */
+  #functions(name: string): number[] {
+    if (this.#functionNames !== undefined || this.#searches++ >= SEARCHES_BEFORE_INDEX) {
+      this.#functionNames ??= this.#indexOf(true)
+      return this.#functionNames.exactly(name)
+    }
     const places: number[] = []
     const offs = this.#strings.offsetsOf(name)
     if (offs.size === 0) return places
-    for (let i = 0; i < this.#starts.length; i++) if (offs.has(this.#words[this.#starts[i]!]!)) places.push(i)
+    for (let place = 0; place < this.#starts.length; place++)
+      if (offs.has(this.#words[this.#starts[place]!]!) && this.#kindAt(place) === BTF_KIND.func)
+        places.push(place)
     return places
-  }
-
-  #index(): BtfNames {
-    this.#names ??= new BtfNames(this.#words, this.#starts, this.#strings)
-    return this.#names
   }
 
   #kindAt(place: number): number {
