@@ -124,6 +124,63 @@ function buildProgram(): Command {
     .addOption(json())
     .action(act(async (file, options) => (await import('./commands/policy.ts')).show(file, options)))
 
+  policies
+    .command('install')
+    .description('make policies known to the guard: their names become abilities')
+    .argument('<path...>', 'policy files, or directories of them')
+    .addOption(json())
+    .action(
+      act(async (paths, options) => (await import('./commands/guard.ts')).policyInstall(paths, options)),
+    )
+
+  const guard = program
+    .command('guard')
+    .description('the BPF-LSM programs that enforce policy where masks end')
+  guard
+    .command('install')
+    .description('load and pin it; adopt the one that is there, or replace it without a gap')
+    .addOption(
+      new Option(
+        '--mode <mode>',
+        'for what belongs to no delegation (default: as it was; enforce at first)',
+      ).choices(['enforce', 'permissive']),
+    )
+    .option('--audit', 'record what is allowed, too')
+    .option('--no-audit', 'record refusals only')
+    .addOption(json())
+    .action(act(async options => (await import('./commands/guard.ts')).install(options)))
+  guard
+    .command('status')
+    .description('whether it enforces, proven by doing, and what lives')
+    .addOption(json())
+    .action(act(async options => (await import('./commands/guard.ts')).status(options)))
+  guard
+    .command('remove')
+    .description('take it out of the kernel, with all that it knows')
+    .addOption(json())
+    .action(act(async options => (await import('./commands/guard.ts')).remove(options)))
+
+  program
+    .command('revoke')
+    .description('take a delegation back: none of its tokens is of use any more')
+    .argument('<id>', 'its number: see bpftoken guard status', wholeNumber)
+    .addOption(json())
+    .action(act(async (id, options) => (await import('./commands/guard.ts')).revoke(id, options)))
+
+  program
+    .command('show')
+    .description('what the guard knows of one delegation')
+    .argument('<id>', 'its number', wholeNumber)
+    .addOption(json())
+    .action(act(async (id, options) => (await import('./commands/guard.ts')).show(id, options)))
+
+  program
+    .command('events')
+    .description("the guard's verdicts that nobody has read yet")
+    .option('--follow', 'go on until interrupted')
+    .addOption(new Option('--json', 'print JSON Lines'))
+    .action(act(async options => (await import('./commands/guard.ts')).events(options)))
+
   program
     .command('plan')
     .description('the least rights that BPF objects need; each with who asks for it')

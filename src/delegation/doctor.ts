@@ -26,7 +26,7 @@ import {
 } from '../uapi/bpf.ts'
 import { CAPABILITIES, O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../uapi/constants.ts'
 import { errnoName } from '../uapi/errno.ts'
-import { delegate } from './delegate.ts'
+import { type DelegateGuard, delegate } from './delegate.ts'
 import { DEFAULT_PATH } from './plan.ts'
 import { Sandbox } from './sandbox.ts'
 import { openTarget } from './target.ts'
@@ -45,19 +45,29 @@ type Finding = Omit<Fact, 'name' | 'required'>
 interface Check {
   readonly name: string
   readonly required: boolean
-  readonly look: () => Finding | Promise<Finding>
+  readonly look: (how: Examination) => Finding | Promise<Finding>
+}
+
+export interface Examination {
+  /** Makes a policy known to the guard that is installed, for the delegation that is tried. */
+  readonly lend?: ((policy: typeof SCRATCH) => DelegateGuard & Disposable) | undefined
+  /** Whether a guard enforces. */
+  readonly guarded?: boolean
 }
 
 const good = (detail: string): Finding => ({ ok: true, detail })
 const bad = (detail: string, remedy: string): Finding => ({ ok: false, detail, remedy })
 
 /** Runs every check; one that fails in an unforeseen way is a failed fact, not the end of the list. */
-export async function examine(report: (fact: Fact) => void = () => {}): Promise<Fact[]> {
+export async function examine(
+  report: (fact: Fact) => void = () => {},
+  how: Examination = {},
+): Promise<Fact[]> {
   const facts: Fact[] = []
   for (const { name, required, look } of CHECKS) {
     let finding: Finding
     try {
-      finding = await look()
+      finding = await look(how)
     } catch (error) {
       if (!(error instanceof Error)) throw error
       finding = bad(error.message, (error instanceof BpftokenError && error.hint) || 'See the message')
@@ -147,7 +157,7 @@ function tokens(): Finding {
 }
 
 /** All of it, in a namespace of our own that is gone afterwards: delegate, make a token, use it. */
-async function endToEnd(): Promise<Finding> {
+async function endToEnd({ lend }: Examination): Promise<Finding> {
   const vocabulary = runningVocabulary()
   using sandbox = await Sandbox.start({
     command: ['/bin/true'],
@@ -158,7 +168,8 @@ async function endToEnd(): Promise<Finding> {
     stdio: ['ignore', 'ignore', 'ignore'],
   })
   using target = openTarget(sandbox.pid)
-  const made = await delegate(SCRATCH, target, vocabulary)
+  using guard = lend?.(SCRATCH)
+  const made = await delegate(SCRATCH, target, vocabulary, { guard })
   using root = open(`/proc/${sandbox.pid}/root${made.path}`, O_DIRECTORY | O_RDONLY | O_CLOEXEC)
   const create = bpf_attr_token_create.encode({ bpffs_fd: root.number })
   const caps = 1n << BigInt(CAPABILITIES.CAP_BPF)
@@ -186,6 +197,9 @@ async function endToEnd(): Promise<Finding> {
 
 /** Just enough to make one array map. */
 const SCRATCH = {
+  name: 'doctor',
+  limits: {},
+  mode: 'enforce',
   rights: {
     masks: { cmds: 1n, maps: 1n << BigInt(bpf_map_type.BPF_MAP_TYPE_ARRAY), progs: 0n, attachs: 0n },
     capabilities: ['bpf'],
@@ -272,6 +286,14 @@ async function lsmPrograms(): Promise<Finding> {
   )
 }
 
+function guardEnforces({ guarded }: Examination): Finding {
+  if (guarded === true) return good('enforces: it refused the mount option that is reserved for asking')
+  return bad(
+    'is not installed: limits, expiry and revocation are not enforced',
+    'Where LSM programs can be loaded: bpftoken guard install',
+  )
+}
+
 const CHECKS: readonly Check[] = [
   { name: 'kernel', required: false, look: kernel },
   { name: 'type information (BTF)', required: true, look: btf },
@@ -287,4 +309,5 @@ const CHECKS: readonly Check[] = [
   { name: 'perf events', required: false, look: perfParanoid },
   { name: 'security modules', required: false, look: lsmList },
   { name: 'LSM programs', required: false, look: lsmPrograms },
+  { name: 'guard', required: false, look: guardEnforces },
 ]

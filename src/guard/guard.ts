@@ -9,7 +9,6 @@ import { BpfMap, ELEMENT_FLAGS } from '../ebpf/map.ts'
 import { Owned } from '../ebpf/owned.ts'
 import { RingBuffer } from '../ebpf/ringbuf.ts'
 import { ConflictError, NotFoundError, SyscallError } from '../errors.ts'
-import type { Policy, Terms } from '../policy/policy.ts'
 import { ANY_MASK, type Masks } from '../policy/vocabulary.ts'
 import { decodeEvent, type GuardEvent } from './event.ts'
 import {
@@ -24,7 +23,7 @@ import {
   NAME_BYTES,
   NO_LIMIT64,
 } from './layout.ts'
-import { encodeName, encodeTerms } from './terms.ts'
+import { encodeName, encodeTerms, type GuardTerms } from './terms.ts'
 
 /** Where the guard is pinned unless told otherwise. */
 export const GUARD_DIRECTORY = '/sys/fs/bpf/bpftoken'
@@ -169,7 +168,7 @@ export class Guard implements Disposable {
   // ---- what may be delegated, and by whom ----
 
   /** Makes the terms known as ability `name`; what was lent under that name before keeps its terms. E2BIG: too many. */
-  installPolicy(name: string, terms: Terms): void {
+  installPolicy(name: string, terms: GuardTerms): void {
     this.#map('policies').update(encodeName(name), encodeTerms(terms))
   }
 
@@ -206,7 +205,7 @@ export class Guard implements Disposable {
   }
 
   /** Lets this process delegate what the policy lends, until the lender is closed. */
-  lend(policy: Policy): Lender {
+  lend(policy: GuardTerms & { readonly name: string }): Lender {
     this.#forgetDead()
     const processes = this.#map('processes')
     const key = guard_process.encode({ tgid: process.pid, start_ticks: startTicks(process.pid)! })

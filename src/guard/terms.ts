@@ -22,8 +22,11 @@ export function capabilityMask(terms: Pick<Terms, 'rights'>): bigint {
   )
 }
 
+/** What of a policy the guard holds to. */
+export type GuardTerms = Pick<Terms, 'rights' | 'limits' | 'mode'>
+
 /** The value for map `policies`. */
-export function encodeTerms(terms: Terms): Uint8Array {
+export function encodeTerms(terms: GuardTerms): Uint8Array {
   const { limits } = terms
   const count = (limit: number | undefined): number =>
     limit === undefined ? NO_LIMIT32 : Math.min(limit, NO_LIMIT32)

@@ -11,6 +11,8 @@ import {
 import { describeAction } from '../../delegation/plan.ts'
 import { openTarget, sharesOurNetwork } from '../../delegation/target.ts'
 import { UsageError } from '../../errors.ts'
+import { Guard } from '../../guard/guard.ts'
+import { guardHolds } from '../../guard/terms.ts'
 import { Interrupted } from '../interrupted.ts'
 import { note, print, printJson } from '../output.ts'
 import { loadPolicy, loadVocabulary } from '../policy-file.ts'
@@ -29,17 +31,19 @@ export async function delegate(options: DelegateOptions): Promise<number> {
   requireRoot('bpftoken delegate')
   const vocabulary = await loadVocabulary()
   const policy = await loadPolicy(options.policy, vocabulary)
-  const unenforced = requireGuard(policy)
+  using guard = Guard.openOrNull()
+  const unenforced = requireGuard(policy, guard && guardHolds)
   if (!options.path.startsWith('/')) throw new UsageError(`--path ${options.path} is not absolute`)
   using target = openTarget(options.pid)
   if (sharesOurNetwork(target)) requireNetworkAllowed(policy, vocabulary)
 
   const { facts } = target
   if (options.dryRun === true) {
+    const known = guard && { ability: policy.name }
     const actions =
       options.contextFd === undefined
-        ? planFor(policy, target, options.path)
-        : planForContext(policy, target, options.contextFd)
+        ? planFor(policy, target, options.path, known)
+        : planForContext(policy, target, options.contextFd, known)
     if (options.json === true) printJson({ target: facts, actions })
     else print(actions.map(describeAction).join('\n'))
     return 0
@@ -48,16 +52,34 @@ export async function delegate(options: DelegateOptions): Promise<number> {
   const stop = (signal: NodeJS.Signals): void => abort.abort(new Interrupted(signal))
   process.once('SIGINT', stop).once('SIGTERM', stop)
   for (const path of unenforced) note(`without the guard nothing enforces ${path}`)
+  using lender = guard?.lend(policy)
+  const how = { signal: abort.signal, guard: lender }
   if (options.contextFd !== undefined) {
-    await delegateContext(policy, target, options.contextFd, vocabulary, { signal: abort.signal })
-    if (options.json === true) printJson({ target: facts, contextFd: options.contextFd })
-    else print(`process ${facts.pid} may now mount its context (descriptor ${options.contextFd})`)
+    await delegateContext(policy, target, options.contextFd, vocabulary, how)
+    if (options.json === true)
+      printJson({ target: facts, contextFd: options.contextFd, ...idOf(lender?.delegation()) })
+    else
+      print(
+        `process ${facts.pid} may now mount its context (descriptor ${options.contextFd})${andId(lender?.delegation())}`,
+      )
     return 0
   }
-  const made = await delegateTo(policy, target, vocabulary, { path: options.path, signal: abort.signal })
-  if (options.json === true) printJson({ target: facts, delegation: made })
-  else print(`delegated to process ${facts.pid} at ${made.path}: ${made.options.join(' ')}`)
+  const made = await delegateTo(policy, target, vocabulary, { ...how, path: options.path })
+  if (options.json === true) printJson({ target: facts, delegation: made, ...idOf(lender?.delegation()) })
+  else
+    print(
+      `delegated to process ${facts.pid} at ${made.path}: ${made.options.join(' ')}${andId(lender?.delegation())}`,
+    )
   return 0
+}
+
+/** The guard's number for it, for `revoke`; nothing where there is no guard. */
+function idOf(id: bigint | undefined): { id?: number } {
+  return id === undefined ? {} : { id: Number(id) }
+}
+
+function andId(id: bigint | undefined): string {
+  return id === undefined ? '' : `\ndelegation ${id}: bpftoken revoke ${id} takes it back`
 }
 
 export interface UndelegateOptions {

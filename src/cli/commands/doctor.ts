@@ -1,15 +1,22 @@
 /** bpftoken doctor: one line per fact, with a remedy for each that fails. */
-import { examine } from '../../delegation/doctor.ts'
+import { examine, type Fact } from '../../delegation/doctor.ts'
 import { EXIT } from '../../errors.ts'
+import { Guard } from '../../guard/guard.ts'
+import { probeGuard } from '../../guard/install.ts'
 import { print, printJson } from '../output.ts'
 
 /** Exit 0: delegation works here. 4: it does not. */
 export async function doctor(options: { json?: boolean }): Promise<number> {
-  const facts = await examine(fact => {
+  using guard = process.geteuid?.() === 0 ? Guard.openOrNull() : undefined
+  const report = (fact: Fact): void => {
     if (options.json === true) return
     const mark = fact.ok ? 'ok  ' : fact.required ? 'FAIL' : 'note'
     print(`${mark}  ${fact.name}: ${fact.detail}`)
     if (fact.remedy !== undefined) print(`      -> ${fact.remedy}`)
+  }
+  const facts = await examine(report, {
+    lend: guard && (policy => guard.lend(policy)),
+    guarded: guard !== undefined && probeGuard(),
   })
   const works = facts.every(fact => fact.ok || !fact.required)
   if (options.json === true) printJson({ works, facts })

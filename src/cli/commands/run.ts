@@ -5,6 +5,8 @@ import { DEFAULT_PATH, describeAction } from '../../delegation/plan.ts'
 import { Sandbox } from '../../delegation/sandbox.ts'
 import { openTarget } from '../../delegation/target.ts'
 import { SyscallError, UsageError } from '../../errors.ts'
+import { Guard } from '../../guard/guard.ts'
+import { guardHolds } from '../../guard/terms.ts'
 import { Interrupted } from '../interrupted.ts'
 import { note, print, printJson } from '../output.ts'
 import { loadPolicy, loadVocabulary } from '../policy-file.ts'
@@ -37,7 +39,8 @@ export async function run(command: string[], options: RunOptions): Promise<numbe
   requireRoot('bpftoken run')
   const vocabulary = await loadVocabulary()
   const policy = await loadPolicy(options.policy, vocabulary)
-  const unenforced = requireGuard(policy)
+  using guard = Guard.openOrNull()
+  const unenforced = requireGuard(policy, guard && guardHolds)
   const network = options.hostNet === true ? 'host' : 'own'
   if (network === 'host') requireNetworkAllowed(policy, vocabulary)
   const user = resolveUser(options.user, process.env)
@@ -57,7 +60,7 @@ export async function run(command: string[], options: RunOptions): Promise<numbe
   signals.toSandbox(sandbox)
   using target = openTarget(sandbox.pid)
   if (options.dryRun === true) {
-    const actions = planFor(policy, target, options.path)
+    const actions = planFor(policy, target, options.path, guard && { ability: policy.name })
     if (options.json === true) printJson({ user, network, capabilities, command, actions })
     else {
       print(
@@ -68,7 +71,14 @@ export async function run(command: string[], options: RunOptions): Promise<numbe
     }
     return 0
   }
-  await delegate(policy, target, vocabulary, { path: options.path, signal: signals.abort.signal })
+  {
+    using lender = guard?.lend(policy)
+    await delegate(policy, target, vocabulary, {
+      path: options.path,
+      signal: signals.abort.signal,
+      guard: lender,
+    })
+  }
   for (const path of unenforced) note(`without the guard nothing enforces ${path}`)
   // From here on signals are for the program; the launcher, until it has become it, dies of them.
   signals.abort.signal.throwIfAborted()
