@@ -37,9 +37,19 @@ export async function residue(before: Snapshot, settleMs = SETTLE_MS): Promise<s
   const deadline = Date.now() + settleMs
   for (;;) {
     const left = [...snapshot()].filter(line => !before.has(line))
-    if (left.length === 0 || Date.now() > deadline) return left
+    if (left.length === 0) return left
+    if (Date.now() > deadline) return left.flatMap(line => described(line) ?? [])
     await sleep(50)
   }
+}
+
+/** The line with name and type of a kernel object; undefined for what has gone meanwhile or is not ours. */
+function described(line: string): string | undefined {
+  const [, kind, id] = /^(prog|map|link) (\d+)$/.exec(line) ?? []
+  if (kind === undefined) return line
+  const object = attempt(() => describe(kind as ObjectKind, Number(id)))
+  // systemd replaces the filters of its units at any time.
+  return object === undefined || object.startsWith('sd_') ? undefined : `${line} ${object}`
 }
 
 /** Mounts that delegate and network namespaces, each known by a process in it; and processes of our own. */
@@ -69,22 +79,25 @@ function isOfRun(dir: string): boolean {
   return environment.split('\0').includes(`${RUN_VARIABLE}=${run}`)
 }
 
-function kernelObjects(kind: 'prog' | 'map' | 'link'): string[] {
-  const upper = kind.toUpperCase() as 'PROG' | 'MAP' | 'LINK'
+type ObjectKind = 'prog' | 'map' | 'link'
+
+/**
+ * Ids only. To open a prog_array by its id while the kernel is still freeing it keeps it for ever: its contents are then
+ * cleared twice, and one of the two references that this takes is never given back (kernel/bpf/arraymap.c,
+ * prog_array_map_clear; seen on Linux 6.18).
+ */
+function kernelObjects(kind: ObjectKind): string[] {
+  const command = `BPF_${kind.toUpperCase() as 'PROG' | 'MAP' | 'LINK'}_GET_NEXT_ID` as const
   const lines: string[] = []
   if (process.geteuid?.() !== 0) return lines
-  for (let id = getNextId(`BPF_${upper}_GET_NEXT_ID`, 0); id !== undefined; ) {
-    const object = attempt(() => describe(kind, upper, id!))
-    // systemd replaces the filters of its units at any time.
-    if (object !== undefined && !object.startsWith('sd_')) lines.push(`${kind} ${id} ${object}`)
-    id = getNextId(`BPF_${upper}_GET_NEXT_ID`, id)
-  }
+  for (let id = getNextId(command, 0); id !== undefined; id = getNextId(command, id))
+    lines.push(`${kind} ${id}`)
   return lines
 }
 
-/** Name and type; undefined when it has gone meanwhile. */
-function describe(kind: 'prog' | 'map' | 'link', upper: 'PROG' | 'MAP' | 'LINK', id: number): string {
-  using fd = getFdById(`BPF_${upper}_GET_FD_BY_ID`, id)
+/** Name and type. */
+function describe(kind: ObjectKind, id: number): string {
+  using fd = getFdById(`BPF_${kind.toUpperCase() as 'PROG' | 'MAP' | 'LINK'}_GET_FD_BY_ID`, id)
   const layout = { prog: bpf_prog_info, map: bpf_map_info, link: bpf_link_info }[kind]
   const bytes = new Uint8Array(layout.size)
   objGetInfoByFd(fd, bytes)

@@ -47,7 +47,19 @@ export function loadProgram(spec: ProgramSpec): Promise<Program> {
   return Program.load({ license: 'GPL', ...spec, name: `${MARK}${spec.name ?? 'prog'}` })
 }
 
-/** Ids of our maps and programs, and of links to our programs, that are still in the kernel. */
+/** Ids of all objects in the kernel. */
+function ids(): Set<string> {
+  const all = new Set<string>()
+  for (const [kind, list] of [
+    ['map', mapIds()],
+    ['program', programIds()],
+    ['link', linkIds()],
+  ] as const)
+    for (const id of list) all.add(`${kind} ${id}`)
+  return all
+}
+
+/** Of our maps and programs, and of links to our programs, those that are still in the kernel. */
 function residue(): string[] {
   const left: string[] = []
   const ours = new Set<number>()
@@ -83,14 +95,13 @@ export function kernelTest(name: string, run: () => void | Promise<void>): void 
   const options = process.getuid?.() === 0 ? {} : { skip: 'needs root' }
   test(name, options, async () => {
     traceFds()
+    const before = ids()
     await run()
     assert.deepEqual(openFds(), [], 'descriptors left open')
-    // The kernel frees objects after a grace period.
-    let left = residue()
-    for (let tries = 0; left.length > 0 && tries < 40; tries++) {
-      await sleep(50)
-      left = residue()
-    }
+    // The kernel frees objects after a grace period; looked at by id only, see test/helpers/residue.ts.
+    const isNew = (): boolean => [...ids()].some(id => !before.has(id))
+    for (let tries = 0; isNew() && tries < 40; tries++) await sleep(50)
+    const left = isNew() ? residue() : []
     assert.deepEqual(left, [], 'objects left in the kernel')
   })
 }
