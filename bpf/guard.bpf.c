@@ -73,6 +73,7 @@ struct {
 } events SEC(".maps");
 
 extern const void fscontext_fops __ksym;
+extern const void bpf_token_fops __ksym;
 
 static const __u32 first = 0;
 
@@ -180,6 +181,7 @@ static __always_inline void no_terms(struct guard_terms *terms)
 	terms->map_bytes = terms->lifetime_ns = NEVER;
 	terms->tokens = terms->programs = terms->maps = terms->instructions = ~0U;
 	terms->mode = GUARD_PERMISSIVE;
+	terms->flags = GUARD_PASS_TOKEN;
 }
 
 #define LOWER(field, other)                                                                                           \
@@ -204,6 +206,7 @@ static __noinline int add_ability(struct guard_pending *to, const struct guard_t
 	LOWER(terms->programs, more->programs);
 	LOWER(terms->maps, more->maps);
 	LOWER(terms->instructions, more->instructions);
+	terms->flags &= more->flags;
 	if (more->mode != GUARD_PERMISSIVE)
 		terms->mode = GUARD_ENFORCE;
 	to->abilities++;
@@ -223,6 +226,7 @@ static __noinline struct guard_pending *mark(__u64 context, __u64 data, struct g
 		fresh.terms.masks = by->ceiling;
 		fresh.terms.capabilities = NEVER;
 		fresh.terms.mode = GUARD_ENFORCE;
+		fresh.terms.flags = 0;
 	}
 	if (bpf_map_update_elem(&contexts, &context, &data, BPF_ANY))
 		return 0;
@@ -762,5 +766,32 @@ int guard_file_open(__u64 *ctx)
 		return 0;
 	what.mode = GUARD_ENFORCE;
 	what.reason = GUARD_REOPENED;
+	return judge(&what);
+}
+
+/*
+ * A token stays with its workload: descriptors travel by SCM_RIGHTS and pidfd_getfd(2), and whoever holds one and has the
+ * capabilities there can use it, the host's root for one. Fork and exec do not come by here.
+ */
+SEC("lsm/file_receive")
+int guard_file_receive(__u64 *ctx)
+{
+	struct file *file = (void *)ctx[0];
+	struct judged what = { .point = GUARD_RECEIVE, .cmd = NO_CMD, .errno = -EACCES };
+	struct bpf_token *token;
+	struct guard_delegation *of;
+	struct user_namespace *lent;
+
+	if (file->f_op != &bpf_token_fops)
+		return 0;
+	token = file->private_data;
+	of = delegation_of((__u64)token, &what);
+	/* Of a token that is revoked nothing can be made; what counts here is where it goes. */
+	if (of) {
+		what.reason = GUARD_NONE;
+		bpf_probe_read_kernel(&lent, sizeof(lent), &token->userns);
+		if (!(of->terms.flags & GUARD_PASS_TOKEN) && bpf_get_current_task_btf()->cred->user_ns != lent)
+			what.reason = GUARD_STRANGER;
+	}
 	return judge(&what);
 }

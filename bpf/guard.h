@@ -21,6 +21,10 @@ enum guard_mode {
 	GUARD_ENFORCE = 1,
 };
 
+enum guard_flag {
+	GUARD_PASS_TOKEN = 1, /* a token may be passed to tasks of other user namespaces */
+};
+
 enum guard_verdict {
 	GUARD_ALLOWED = 0,
 	GUARD_WOULD_REFUSE = 1,
@@ -38,6 +42,7 @@ enum guard_point {
 	GUARD_MAP_CREATE = 7,
 	GUARD_PROG_LOAD = 8,
 	GUARD_REOPEN = 9,
+	GUARD_RECEIVE = 10, /* a token comes by SCM_RIGHTS or pidfd_getfd(2) */
 };
 
 enum guard_reason {
@@ -59,6 +64,7 @@ enum guard_reason {
 	GUARD_REOPENED = 15, /* a token through /proc: crashes kernels */
 	GUARD_FULL = 16, /* the guard cannot keep another record */
 	GUARD_OLD_MOUNT = 17, /* mount(2), whose contexts the guard cannot follow */
+	GUARD_STRANGER = 18, /* a task of another user namespace */
 };
 
 struct guard_masks {
@@ -97,7 +103,7 @@ struct guard_terms {
 	__u32 maps;
 	__u32 instructions;
 	__u32 mode;
-	__u32 reserved;
+	__u32 flags; /* enum guard_flag */
 };
 
 /* A process that may delegate. start_ticks as in /proc/PID/stat, because numbers of processes are used again. */

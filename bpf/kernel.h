@@ -101,8 +101,13 @@ struct mm_struct {
 	struct file *exe_file;
 } __core;
 
+struct cred {
+	struct user_namespace *user_ns;
+} __core;
+
 struct task_struct {
 	__u32 tgid;
+	const struct cred *cred;
 	__u64 start_boottime;
 	struct task_struct *group_leader;
 	struct mm_struct *mm;
@@ -132,7 +137,9 @@ struct bpf_mount_opts {
 	__u64 delegate_cmds, delegate_maps, delegate_progs, delegate_attachs;
 } __core;
 
-struct bpf_token;
+struct bpf_token {
+	struct user_namespace *userns;
+} __core;
 
 struct bpf_map {
 	enum bpf_map_type map_type;

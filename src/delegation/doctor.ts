@@ -199,6 +199,7 @@ async function endToEnd({ lend }: Examination): Promise<Finding> {
 const SCRATCH = {
   name: 'doctor',
   limits: {},
+  sharing: { bindMount: false, passToken: false },
   mode: 'enforce',
   rights: {
     masks: { cmds: 1n, maps: 1n << BigInt(bpf_map_type.BPF_MAP_TYPE_ARRAY), progs: 0n, attachs: 0n },

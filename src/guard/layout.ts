@@ -15,6 +15,9 @@ export const NO_LIMIT64 = (1n << 64n) - 1n
 export const PROBE_KEY = 'bpftoken_guard'
 export const PROBE_ERRNO_NAME = 'EKEYREJECTED'
 
+/** enum guard_flag */
+export const GUARD_FLAGS = { passToken: 1 } as const
+
 const masksAt = (off: number) => ({
   cmds: u64(off),
   maps: u64(off + 8),
@@ -46,7 +49,7 @@ const TERMS = {
   maps_count: u32(64), // `maps` in C, which the mask of that name has here
   instructions: u32(68),
   mode: u32(72),
-  reserved: u32(76),
+  flags: u32(76), // GUARD_FLAGS
 }
 
 export const guard_terms = struct(80, TERMS)
@@ -117,6 +120,7 @@ export const POINTS = {
   7: 'map_create',
   8: 'prog_load',
   9: 'reopen',
+  10: 'receive',
 } as const
 
 export const VERDICTS = { 0: 'allowed', 1: 'would-refuse', 2: 'refused' } as const
@@ -140,4 +144,5 @@ export const REASONS = {
   15: 'reopened',
   16: 'full',
   17: 'old-mount',
+  18: 'stranger',
 } as const

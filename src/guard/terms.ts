@@ -2,7 +2,7 @@
 import { FormatError } from '../errors.ts'
 import type { Terms } from '../policy/policy.ts'
 import { CAPABILITIES } from '../uapi/constants.ts'
-import { guard_terms, NAME_BYTES, NO_LIMIT32, NO_LIMIT64 } from './layout.ts'
+import { GUARD_FLAGS, guard_terms, NAME_BYTES, NO_LIMIT32, NO_LIMIT64 } from './layout.ts'
 
 const NS_PER_SEC = 1_000_000_000n
 
@@ -23,7 +23,7 @@ export function capabilityMask(terms: Pick<Terms, 'rights'>): bigint {
 }
 
 /** What of a policy the guard holds to. */
-export type GuardTerms = Pick<Terms, 'rights' | 'limits' | 'mode'>
+export type GuardTerms = Pick<Terms, 'rights' | 'limits' | 'sharing' | 'mode'>
 
 /** The value for map `policies`. */
 export function encodeTerms(terms: GuardTerms): Uint8Array {
@@ -40,6 +40,7 @@ export function encodeTerms(terms: GuardTerms): Uint8Array {
     maps_count: count(limits.maps),
     instructions: count(limits.instructions),
     mode: terms.mode === 'permissive' ? 0 : 1,
+    flags: terms.sharing.passToken ? GUARD_FLAGS.passToken : 0,
   })
 }
 

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { after, before, describe, test } from 'node:test'
-import { cli, execute, startCli } from '../helpers/cli.ts'
+import { CLI, cli, execute, startCli } from '../helpers/cli.ts'
 import { Scratch } from '../helpers/scratch.ts'
 
 const lsm = readFileSync('/sys/kernel/security/lsm', 'utf8')
@@ -78,7 +78,7 @@ describe('the commands of the guard', { skip }, () => {
       limited,
       '--',
       process.execPath,
-      'dist/cli/main.js',
+      CLI,
       'token',
       'show',
       '--json',
@@ -108,7 +108,7 @@ describe('the commands of the guard', { skip }, () => {
           '-m',
           '--preserve-credentials',
           process.execPath,
-          'dist/cli/main.js',
+          CLI,
           'token',
           'show',
         ])

@@ -21,7 +21,9 @@ import type { Limits, Policy } from '../../src/policy/policy.ts'
 import type { Masks } from '../../src/policy/vocabulary.ts'
 import { Fd } from '../../src/sys/fd.ts'
 import { fsconfigCreate, fsconfigFlag, fsconfigString, fsmount, fsopen } from '../../src/sys/mount.ts'
+import { native } from '../../src/sys/native.ts'
 import { open, openHow } from '../../src/sys/open.ts'
+import { recvFds, sendFds, socketPair } from '../../src/sys/socket.ts'
 import { fsopenWithin } from '../../src/sys/within.ts'
 import { AT_FDCWD, O_CLOEXEC, O_RDONLY } from '../../src/uapi/constants.ts'
 import { asHostRoot, mapAttr, progCommand } from '../kernel/delegation/attributes.ts'
@@ -54,6 +56,7 @@ interface Terms {
   readonly limits?: Limits
   readonly capabilities?: Policy['rights']['capabilities']
   readonly mode?: Policy['mode']
+  readonly passToken?: boolean
 }
 
 function policy(terms: Terms = {}): Policy {
@@ -66,6 +69,7 @@ function policy(terms: Terms = {}): Policy {
     },
     limits: terms.limits ?? {},
     mode: terms.mode ?? 'enforce',
+    sharing: { bindMount: false, passToken: terms.passToken ?? false },
   }
 }
 
@@ -541,6 +545,31 @@ describe('use of a delegation', { skip }, () => {
       assert.equal(map(token), 'ok', 'the token itself')
     }))
 
+  test('a token is passed within its user namespace only, unless the policy shares it', async () => {
+    // Our descriptors are those of the workload's child, so that we hold the token too: it is the reception that is judged.
+    const passed = (token: Fd): string => {
+      const [here, there] = socketPair()
+      using one = here
+      using other = there
+      sendFds(one, Buffer.from('x'), [token])
+      const { fds } = recvFds(other, new Uint8Array(1))
+      for (const fd of fds) fd.close()
+      return fds.length === 1 ? 'passed' : 'kept back'
+    }
+    await lending({}, ({ id, mustToken }) => {
+      using token = mustToken()
+      using ourselves = new Fd(native().pidfd_open(process.pid, 0))
+      assert.equal(passed(token), 'kept back')
+      const event = eventOf('stranger')
+      assert.deepEqual([event.point, event.delegation, event.pid], ['receive', id, process.pid])
+      assert.equal(passed(ourselves), 'passed', 'other descriptors')
+    })
+    await lending({ passToken: true }, ({ mustToken }) => {
+      using token = mustToken()
+      assert.equal(passed(token), 'passed')
+    })
+  })
+
   test('its record ends with the last object', async () => {
     let ended: bigint | undefined
     await lending({}, ({ id, mustToken }) => {
@@ -620,5 +649,5 @@ test('the size of its programs, and the time the verifier took', { skip }, () =>
     total++
     console.log(`# ${name}: ${xlatedBytes / 8} instructions, ${verifiedInsns} verified`)
   }
-  assert.ok(total >= 13)
+  assert.ok(total >= 14)
 })
