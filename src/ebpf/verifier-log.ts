@@ -24,6 +24,8 @@ const STATE_AFTER = /\s+; (R\d|fp-?\d|frame\d).*$/
 /** `; if (data + 14 > data_end) @ counter.bpf.c:21`. */
 const SOURCE = /^; /
 const MAX_REASON_LINES = 6
+/** Since Linux 7.3: what was said above once more, at length, with the program around it and how it came there. */
+const REPORT = /^Verification failed: /
 
 export interface VerifierSummary {
   /** One line: `R0 !read_ok, at 0: (95) exit`. */
@@ -35,10 +37,11 @@ export interface VerifierSummary {
 /** Shortens a log to the failing instruction and the reason. Takes any text, also none. */
 export function summarize(log: string): VerifierSummary {
   const end = log.indexOf('\0')
-  const useful = (end === -1 ? log : log.slice(0, end))
-    .split('\n')
-    .map(line => line.trimEnd())
-    .filter(line => !NOISE.some(noise => noise.test(line)))
+  const all = (end === -1 ? log : log.slice(0, end)).split('\n').map(line => line.trimEnd())
+  const report = all.findIndex(line => REPORT.test(line))
+  const useful = (report === -1 ? all : all.slice(0, report)).filter(
+    line => !NOISE.some(noise => noise.test(line)),
+  )
   const at = useful.findLastIndex(line => INSTRUCTION.test(line))
   const reasons = useful.slice(at + 1).filter(line => !SOURCE.test(line))
   const reason = reasons.slice(-MAX_REASON_LINES).map(line => line.trim())

@@ -53,6 +53,31 @@ cur state: R0=0 R1=ctx() R10=fp0
 old state: R0=0 R1=ctx() R10=fp0
 processed 9 insns (limit 1000000) max_states_per_insn 0 total_states 1 peak_states 1 mark_read 0
 `
+// Linux 7.3, level 1.
+const WITH_REPORT = `0: R1=ctx() R10=fp0
+0: (b7) r1 = 0                        ; R1=0
+1: (85) call bpf_map_lookup_elem#1
+R1 type=scalar expected=map_ptr
+
+Verification failed: Call Type Safety: Invalid call argument
+
+Reason:
+  The first argument (R1) to bpf_map_lookup_elem does not satisfy the verifier contract: it has type
+  scalar, but this argument accepts map_ptr.
+
+At:
+  insn 1
+       | ^-- error: invalid first argument (R1) for bpf_map_lookup_elem
+  Instruction context:
+      0 | (b7) r1 = 0
+  >>> 1 | (85) call bpf_map_lookup_elem#1
+      2 | (b7) r0 = 0
+
+Suggestion:
+  Pass a value with one of the accepted pointer or scalar types for this call.
+
+processed 2 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0
+`
 const UNREACHABLE = `func#0 @0
 unreachable insn 2
 processed 0 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0
@@ -98,6 +123,12 @@ const GOLDEN: [name: string, log: string, summary: string, lines: string[]][] = 
     ENDLESS,
     'infinite loop detected at insn 1, at 1: (05) goto pc-1',
     ['1: (05) goto pc-1', 'infinite loop detected at insn 1'],
+  ],
+  [
+    'a report follows the reason',
+    WITH_REPORT,
+    'R1 type=scalar expected=map_ptr, at 1: (85) call bpf_map_lookup_elem#1',
+    ['1: (85) call bpf_map_lookup_elem#1', 'R1 type=scalar expected=map_ptr'],
   ],
   ['no instruction was walked', UNREACHABLE, 'unreachable insn 2', ['unreachable insn 2']],
   [
