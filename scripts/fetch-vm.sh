@@ -26,6 +26,8 @@ give_up() {
   exit 1
 }
 
+exec 9>"$vm/fetch-lock"
+flock 9
 missing=()
 [[ -e $vm/tools ]] || missing+=(tools)
 for kernel in "${KERNELS[@]}"; do [[ -e $vm/kernel-$kernel ]] || missing+=("$kernel"); done
@@ -35,7 +37,7 @@ if ((${#missing[@]} == 0)); then
 fi
 [[ $(uname -m) == x86_64 ]] || give_up 'only x86-64 machines are emulated so far'
 
-apt=$vm/apt
+apt=$(mktemp -d -t bpftoken-vm-apt-XXXXXX)
 trap 'rm -rf "$apt" "$vm"/*.new' EXIT
 echo 'fetch-vm: reading package lists'
 error=$(private_apt "$apt" bookworm bookworm-backports trixie-backports 2>&1) || give_up "package lists cannot be fetched: $error"
@@ -55,13 +57,14 @@ fetch_kernel() {
   image=$(apt-cache pkgnames linux- | grep -E "^${IMAGES[$1]}\$" | sort -V | tail -1) || give_up "no kernel $1 in the suites"
   echo "fetch-vm: $image"
   local packages=("$image")
-  [[ $image != linux-binary-* ]] || packages+=("${image/binary/modules}")
+  local version=${image#linux-*-}
+  [[ $image != linux-binary-* ]] || packages+=("${image/binary/modules}" "${image/binary/base}")
   (cd "$apt/archives" && quiet apt-get -qq download "${packages[@]}") || give_up "packages cannot be fetched: ${packages[*]}"
   unpack "$apt/tree" "$apt"/archives/*.deb
-  local version=${image#linux-*-}
   rm -rf "$new"
   mkdir -p "$new/modules/lib/modules"
   mv "$(find "$apt/tree" -name 'vmlinuz*' -type f | head -1)" "$new/vmlinuz"
+  mv "$(find "$apt/tree" -name "config-$version" -o -path "*/$version/config" -type f | head -1)" "$new/config"
   echo "$version" >"$new/version"
   mv "$apt/tree/usr/lib/modules/$version" "$new/modules/lib/modules/" 2>/dev/null ||
     mv "$apt/tree/lib/modules/$version" "$new/modules/lib/modules/"

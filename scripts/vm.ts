@@ -45,7 +45,8 @@ function script(): string {
 
 function fetch(): void {
   if (spawnSync(join(ROOT, 'scripts/fetch-vm.sh'), { stdio: ['ignore', 2, 2] }).status === 0) return
-  throw new Error(`no VM: ${readFileSync(join(VM, 'why-not'), 'utf8').trim()}`)
+  const reason = join(VM, 'why-not')
+  throw new Error(`no VM: ${existsSync(reason) ? readFileSync(reason, 'utf8').trim() : 'see above'}`)
 }
 
 function explain(end: Exclude<End, { kind: 'exit' }>): string {
@@ -106,11 +107,14 @@ function unpack(tar: string): void {
   execFileSync('tar', ['-x', '--no-same-owner', '-C', options.out, '-f', tar])
 }
 
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-  process.on(signal, () => {
-    kill()
-    process.exitCode = 130
-  })
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => stop(130))
+// Who read our output, such as `head`, wants no more.
+process.stdout.on('error', () => stop(141))
+
+/** Whatever waits for the VM cleans up when it has ended. */
+function stop(status: number): void {
+  process.exitCode = status
+  kill()
 }
 
 main().then(

@@ -20,7 +20,7 @@ import {
   writevSync,
 } from 'node:fs'
 import { basename, join } from 'node:path'
-import { buildSync } from 'esbuild'
+import { type BuildFailure, buildSync, type OutputFile } from 'esbuild'
 import { compiled } from '../../test/helpers/compiled.ts'
 import { CACHE, ROOT } from '../../test/helpers/machine.ts'
 import { Cpio } from './cpio.ts'
@@ -156,19 +156,39 @@ function filesUnder(path: string): string[] {
 
 /** Translated to JavaScript, but with the names they had. */
 function addTypeScript(archive: Cpio, files: string[]): void {
-  const { outputFiles } = buildSync({
-    entryPoints: files,
-    outbase: ROOT,
-    outdir: ROOT,
-    write: false,
-    format: 'cjs',
-    platform: 'node',
-    target: 'node20',
-    // Node itself would take import() for a module of the other kind, and not know the ending.
-    supported: { 'dynamic-import': false },
-    logLevel: 'error',
-  })
-  for (const { path, contents } of outputFiles) archive.file(path.replace(/\.js$/, '.ts'), contents)
+  // Somebody may be writing one of them right now: then it is missing inside, and only there.
+  const broken = new Set<string>()
+  for (let outputFiles = translated(files); ; outputFiles = translated(files.filter(f => !broken.has(f)))) {
+    if (!(outputFiles instanceof Error)) {
+      for (const { path, contents } of outputFiles) archive.file(path.replace(/\.js$/, '.ts'), contents)
+      return
+    }
+    for (const { location, text } of outputFiles.errors) {
+      if (location === null) throw outputFiles
+      console.error(`vm: ${location.file}:${location.line} is left out: ${text}`)
+      broken.add(join(process.cwd(), location.file))
+    }
+  }
+}
+
+function translated(files: string[]): OutputFile[] | BuildFailure {
+  try {
+    return buildSync({
+      entryPoints: files,
+      outbase: ROOT,
+      outdir: ROOT,
+      write: false,
+      format: 'cjs',
+      platform: 'node',
+      target: 'node20',
+      // Node itself would take import() for a module of the other kind, and not know the ending.
+      supported: { 'dynamic-import': false },
+      logLevel: 'silent',
+    }).outputFiles
+  } catch (error) {
+    if (error instanceof Error && 'errors' in error) return error as BuildFailure
+    throw error
+  }
 }
 
 /** The repository as it is now, and `extra` paths of it that are not in git, such as parts of .cache. */
@@ -177,6 +197,8 @@ export function repositoryLayer(extra: readonly string[]): Buffer[] {
   const files = ['src', 'test', 'scripts', 'examples'].flatMap(name => filesUnder(join(ROOT, name)))
   const isTypeScript = (path: string): boolean => path.endsWith('.ts')
   addTypeScript(archive, files.filter(isTypeScript))
+  for (const name of readdirSync(join(__dirname, 'tsx')))
+    archive.file(join(ROOT, 'node_modules/tsx', name), readFileSync(join(__dirname, 'tsx', name)))
   const built = ['bpftoken.node', 'bpftoken-launch'].map(name => join(ROOT, 'build/Release', name))
   const others = [join(ROOT, 'package.json'), ...built, ...extra.map(path => join(ROOT, path))]
   const guard = join(ROOT, 'bpf')
@@ -228,12 +250,16 @@ export interface Job {
 export function jobLayer(job: Job): Buffer[] {
   const archive = new Cpio()
   addModules(archive, job.kernel)
+  const dir = join(VM, `kernel-${job.kernel}`)
+  archive.file(
+    `/boot/config-${readFileSync(join(dir, 'version'), 'utf8').trim()}`,
+    readFileSync(join(dir, 'config')),
+  )
   archive.file('/init', readFileSync(join(__dirname, 'init.sh')), 0o755)
-  archive.file('/job/ts.cjs', readFileSync(join(__dirname, 'ts.cjs')))
   archive.file('/job/mark', job.mark)
   archive.file(
     '/job/run',
-    `export HOME=/root LANG=C.UTF-8 NODE_OPTIONS=--require=/job/ts.cjs BPFTOKEN_TEST_VM=${quoted(job.kernel)}\ncd ${quoted(ROOT)}\n${job.script}\n`,
+    `export HOME=/root LANG=C.UTF-8 NODE_OPTIONS=--require=${join(ROOT, 'node_modules/tsx/require.cjs')} BPFTOKEN_TEST_VM=${quoted(job.kernel)}\ncd ${quoted(ROOT)}\n${job.script}\n`,
   )
   return archive.finish()
 }

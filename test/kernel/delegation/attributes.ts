@@ -1,18 +1,17 @@
 /** Raw attributes of bpf(2) for small objects of every kind, so that a test depends on nothing above the kernel. */
 import { readFileSync } from 'node:fs'
+import { runningVocabulary } from '../../../src/delegation/vocabulary.ts'
 import { Btf } from '../../../src/ebpf/btf.ts'
+import type { MaskDomain } from '../../../src/policy/vocabulary.ts'
 import { Fd } from '../../../src/sys/fd.ts'
 import { native } from '../../../src/sys/native.ts'
 import {
-  bpf_attach_type,
   bpf_attr_btf_load,
   bpf_attr_map_create,
   bpf_attr_prog_load,
   bpf_attr_token_create,
   bpf_cmd,
   bpf_map_flags,
-  bpf_map_type,
-  bpf_prog_type,
 } from '../../../src/uapi/bpf.ts'
 import { BPF_F_SLEEPABLE } from '../../../src/uapi/constants.ts'
 import { errnoName } from '../../../src/uapi/errno.ts'
@@ -25,6 +24,15 @@ export const {
   BPF_BTF_GET_FD_BY_ID,
   BPF_OBJ_PIN,
 } = bpf_cmd
+const vocabulary = runningVocabulary()
+
+/** By the running kernel, which may know more than our constants. */
+function numberOf(domain: MaskDomain, word: string): number {
+  const bit = vocabulary[domain].bitOfName.get(word)
+  if (bit === undefined) throw new Error(`this kernel has no ${domain} "${word}"`)
+  return bit
+}
+
 const { BPF_F_TOKEN_FD, BPF_F_NO_PREALLOC, BPF_F_MMAPABLE } = bpf_map_flags
 
 /** A command ready to run; `refs` as the addon takes them. */
@@ -74,16 +82,17 @@ const SHAPES: Readonly<Record<string, MapShape>> = {
   cgrp_storage: LOCAL_STORAGE,
   ringbuf: RING,
   user_ringbuf: RING,
+  insn_array: { value_size: 16 },
+  rhash: { map_flags: BPF_F_NO_PREALLOC },
   arena: { key_size: 0, value_size: 0, max_entries: 1, map_flags: BPF_F_MMAPABLE },
 }
 
 /** The attribute for a map of the type with this mount-option word, with more fields set by `also`. */
 export function mapAttr(type: string, token?: number, also: MapShape = {}): Uint8Array {
-  const enumerator = `BPF_MAP_TYPE_${type.toUpperCase()}` as keyof typeof bpf_map_type
   const shape = { key_size: 4, value_size: 4, max_entries: 1, ...SHAPES[type], ...also }
   const flags = (shape.map_flags ?? 0) | BPF_F_TOKEN_FD
   return bpf_attr_map_create.encode({
-    map_type: bpf_map_type[enumerator],
+    map_type: numberOf('maps', type),
     ...shape,
     ...(token === undefined ? {} : { map_flags: flags, map_token_fd: token }),
   })
@@ -97,11 +106,10 @@ const RETURN_1 = returning(1)
 const LICENSE = new TextEncoder().encode('GPL\0')
 
 export function progCommand(type: string, attach: string, token?: number, targets?: Targets): Command {
-  const prog = `BPF_PROG_TYPE_${type.toUpperCase()}` as keyof typeof bpf_prog_type
   const attr = bpf_attr_prog_load.encode({
-    prog_type: bpf_prog_type[prog],
+    prog_type: numberOf('progs', type),
     insn_cnt: 2,
-    expected_attach_type: bpf_attach_type[`BPF_${attach.toUpperCase()}` as keyof typeof bpf_attach_type],
+    expected_attach_type: numberOf('attachs', attach),
     attach_btf_id: targets?.of(type, attach) ?? 0,
     prog_flags: (type === 'syscall' ? BPF_F_SLEEPABLE : 0) | (token === undefined ? 0 : BPF_F_TOKEN_FD),
     ...(token === undefined ? {} : { prog_token_fd: token }),
