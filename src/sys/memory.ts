@@ -1,4 +1,4 @@
-/** mmap(2) of BPF maps. */
+/** mmap(2) of BPF maps, and of the kernel's own types. */
 import { check } from './failure.ts'
 import type { Fd } from './fd.ts'
 import { native } from './native.ts'
@@ -23,4 +23,13 @@ export function mapShared(fd: Fd, length: number, off: number, writable: boolean
   const result = native().mmap(fd.number, length, writable ? 3 : 1, 1 /* MAP_SHARED */, off)
   if (typeof result === 'number') check('mmap', 'mmap', result)
   return new Mapping(result as ArrayBuffer)
+}
+
+/**
+ * The first `length` bytes of `fd`, to be read only, until the collector takes them; undefined: it cannot be mapped.
+ * /sys/kernel/btf/vmlinux can since Linux 6.16 (ENODEV before), if the mapping is private.
+ */
+export function mapReadOnly(fd: Fd, length: number): Uint8Array | undefined {
+  const result = native().mmap(fd.number, length, 1, 2 /* MAP_PRIVATE */, 0)
+  return typeof result === 'number' ? undefined : new Uint8Array(result)
 }
