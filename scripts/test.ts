@@ -26,6 +26,7 @@ const TIERS: Readonly<Record<string, Tier>> = {
   unit: { concurrency: availableParallelism(), timeoutMs: 60_000, touchesMachine: false },
   kernel: { concurrency: 1, timeoutMs: 300_000, touchesMachine: true },
   e2e: { concurrency: 1, timeoutMs: 300_000, touchesMachine: true },
+  vm: { concurrency: 1, timeoutMs: 300_000, touchesMachine: true },
 }
 
 const totals = { passed: 0, failed: 0, skipped: 0 }

@@ -10,6 +10,7 @@ import { type DelegatedMount, delegatedMount } from './bpffs-instance.ts'
 import { assertMasks, type ExecuteOptions, execute, mountOf, openMountPoint } from './execute.ts'
 import { type Action, DEFAULT_PATH, planDelegation, planTakenContext, type Wish } from './plan.ts'
 import { assertUnchanged, type Target } from './target.ts'
+import { explainFailure } from './token-support.ts'
 
 /** The guard's part, where it is installed: see src/guard. Whoever gives it has made the ability known to the guard. */
 export interface DelegateGuard {
@@ -60,11 +61,12 @@ export async function delegate(
   options: DelegateOptions = {},
 ): Promise<DelegatedMount> {
   const accept = (made: DelegatedMount): void => assertMasks(made, policy.rights.masks, vocabulary)
-  const made = await execute(planFor(policy, target, options.path, options.guard), target, vocabulary, {
-    ...options,
-    accept,
-  })
-  return made!
+  try {
+    const plan = planFor(policy, target, options.path, options.guard)
+    return (await execute(plan, target, vocabulary, { ...options, accept }))!
+  } catch (error) {
+    throw explainFailure(error)
+  }
 }
 
 /**
@@ -78,7 +80,11 @@ export async function delegateContext(
   vocabulary: Vocabulary,
   options: ExecuteOptions & Guarded = {},
 ): Promise<void> {
-  await execute(planForContext(policy, target, fd, options.guard), target, vocabulary, options)
+  try {
+    await execute(planForContext(policy, target, fd, options.guard), target, vocabulary, options)
+  } catch (error) {
+    throw explainFailure(error)
+  }
 }
 
 /**

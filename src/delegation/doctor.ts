@@ -10,9 +10,8 @@ import { assemble, exit, mov64, R0 } from '../ebpf/insn.ts'
 import { effectiveCapabilities, INITIAL_USER_NAMESPACE } from '../ebpf/rights.ts'
 import { BpftokenError } from '../errors.ts'
 import { hasBit } from '../policy/vocabulary.ts'
-import { progLoad, tokenCreate } from '../sys/bpf.ts'
+import { progLoad } from '../sys/bpf.ts'
 import { Fd } from '../sys/fd.ts'
-import { fsconfigCreate, fsmount, fsopen } from '../sys/mount.ts'
 import { open } from '../sys/open.ts'
 import { bpfWithin } from '../sys/within.ts'
 import {
@@ -30,6 +29,7 @@ import { type DelegateGuard, delegate } from './delegate.ts'
 import { DEFAULT_PATH } from './plan.ts'
 import { Sandbox } from './sandbox.ts'
 import { openTarget } from './target.ts'
+import { kernelHasTokens, scratchBpffs } from './token-support.ts'
 import { runningVocabulary, VMLINUX_BTF } from './vocabulary.ts'
 
 export interface Fact {
@@ -129,31 +129,14 @@ function seccomp(): Finding {
   )
 }
 
-/** The root directory of a new bpffs in our own user namespace, mounted nowhere. */
-function scratchBpffs(): Fd {
-  using context = fsopen('bpf')
-  fsconfigCreate(context)
-  using mount = fsmount(context, 0)
-  return open('.', O_DIRECTORY | O_RDONLY | O_CLOEXEC, 0, mount)
-}
-
 function bpffs(): Finding {
   scratchBpffs().close()
   return good('can be created')
 }
 
-/** A kernel with tokens answers EOPNOTSUPP in the initial user namespace, one without EINVAL. */
 function tokens(): Finding {
-  using root = scratchBpffs()
-  try {
-    tokenCreate(root).close()
-    return good('BPF_TOKEN_CREATE')
-  } catch (error) {
-    const name = (error as { errnoName?: string }).errnoName
-    if (name === 'EOPNOTSUPP') return good('BPF_TOKEN_CREATE is known')
-    if (name === 'EINVAL') return bad('this kernel has no BPF tokens', 'Run Linux 6.9 or newer')
-    throw error
-  }
+  if (kernelHasTokens()) return good('BPF_TOKEN_CREATE is known')
+  return bad('this kernel has no BPF tokens', 'Run Linux 6.9 or newer')
 }
 
 /** All of it, in a namespace of our own that is gone afterwards: delegate, make a token, use it. */
