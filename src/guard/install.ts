@@ -13,12 +13,15 @@ import { mkdirSync, readdirSync, readFileSync, renameSync, rmdirSync, statfsSync
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { attachProgram } from '../ebpf/attach-section.ts'
+import { Link } from '../ebpf/link.ts'
 import { BpfMap } from '../ebpf/map.ts'
 import { loadObject } from '../ebpf/object.ts'
+import { programIds } from '../ebpf/object-id.ts'
 import type { MapChoice } from '../ebpf/object-maps.ts'
 import { type ObjectSpec, parseObject } from '../ebpf/object-spec.ts'
 import { Owned } from '../ebpf/owned.ts'
 import { ConflictError, NotFoundError, NotSupportedError, SyscallError } from '../errors.ts'
+import { objGet } from '../sys/bpf.ts'
 import { fsconfigString, fsopen } from '../sys/mount.ts'
 import { GUARD_DIRECTORY, Guard, type GuardMode } from './guard.ts'
 import { GUARD_ABI, guard_config, PROBE_ERRNO_NAME, PROBE_KEY } from './layout.ts'
@@ -160,6 +163,13 @@ async function loadAndPin({ spec, build }: GuardObject, directory: string, mode:
   renameSync(fresh, `${directory}/links`)
 }
 
+function programsIn(directory: string): number[] {
+  return namesIn(directory).map(name => {
+    using link = new Link(objGet(`${directory}/${name}`))
+    return link.info().programId
+  })
+}
+
 function openPinned(file: string): BpfMap | undefined {
   try {
     return BpfMap.open(file)
@@ -201,14 +211,16 @@ function removeTree(directory: string): void {
 export async function removeGuard(directory: string = GUARD_DIRECTORY): Promise<void> {
   if (namesIn(directory).length === 0)
     throw new NotFoundError(`The guard is not installed in ${directory}`, { context: { directory } })
+  const programs = new Set([...programsIn(`${directory}/links`), ...programsIn(`${directory}/links-new`)])
   for (const part of ['links', 'links-new', 'maps']) removeTree(`${directory}/${part}`)
   rmdirSync(directory)
-  // The kernel lets go of what was pinned when it has time.
-  for (let waitedMs = 0; probeGuard(); waitedMs += POLL_MS) {
+  // The kernel lets go of what was pinned when it has time, one after the other; a program goes after its link.
+  const attached = (): boolean => [...programIds()].some(id => programs.has(id))
+  for (let waitedMs = 0; attached(); waitedMs += POLL_MS) {
     if (waitedMs >= DETACH_TIMEOUT_MS)
-      throw new ConflictError('The guard is unpinned, and yet some guard still enforces', {
+      throw new ConflictError('The guard is unpinned, and yet it is still attached', {
         context: { directory },
-        hint: 'Another one is installed elsewhere, or a process holds a link of it: see bpftool link',
+        hint: 'A process holds links of it: see bpftool link',
       })
     await sleep(POLL_MS)
   }
