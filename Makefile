@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
 .DELETE_ON_ERROR:
-.PHONY: help setup build check fix test unit kernel e2e demo bench docs debs corpus oracle fuzz objects clean
+.PHONY: help setup build check fix test unit kernel e2e vm test-vm demo bench docs debs corpus oracle fuzz objects clean
 
 # Stamps: what npm, node-gyp and tsc write last.
 MODULES := node_modules/.package-lock.json
@@ -16,7 +16,7 @@ SOURCES := $(shell find src -name '*.ts') tsconfig.json tsconfig.build.json pack
 TSX := node --import tsx
 
 help: ## this list
-	@sed -nE 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
 
 build: $(ADDON) $(DIST) ## addon, launcher and JavaScript
 
@@ -43,6 +43,17 @@ kernel: build ## tests of the running kernel only
 
 e2e: build debs ## tests of the commands and of unmodified programs only
 	$(TSX) scripts/test.ts e2e
+
+# What behaves the same everywhere is tested once, by the other targets; here is what depends on the kernel.
+VM_TESTS := test/kernel/delegation test/kernel/ebpf test/kernel/uapi.test.ts
+
+test-vm: build vm ## tests in virtual machines: kernels 6.12 and 7 with tokens, 6.1 without
+	@status=0; for kernel in 6.12 7; do \
+	  $(TSX) scripts/vm.ts --kernel $$kernel --timeout 600 --tests $(VM_TESTS) || status=1; done; \
+	$(TSX) scripts/vm.ts --kernel 6.1 --tests test/vm/no-tokens.test.ts || status=1; exit $$status
+
+vm: ## QEMU and Debian's kernels, into .cache
+	scripts/fetch-vm.sh
 
 demo: build ## a minute's story with real results
 	$(TSX) examples/demo/main.ts
