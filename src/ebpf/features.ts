@@ -291,7 +291,8 @@ const TABLE = {
   uprobe_multi: { since: '6.6', config: 'CONFIG_UPROBES', probe: uprobes(0, 'EBADF') },
   arg_ctx_tag: { since: '6.8', config: 'CONFIG_BPF_EVENTS', probe: contextTag },
   arena: { since: '6.9', config: 'CONFIG_BPF_JIT', probe: makes(ARENA) },
-  may_goto: { since: '6.9', probe: runs([mov64(R0, 0), mayGoto('out'), label('out'), exit()]) },
+  // Not to the next instruction: the first kernels with it refuse that.
+  may_goto: { since: '6.9', probe: runs([mov64(R0, 0), mayGoto('out'), mov64(R0, 0), label('out'), exit()]) },
   btf_qmark_datasec: { since: '6.9', probe: describes(aDatasec('?.data')) },
   token: { since: '6.9', probe: tokens },
   // Until then a process id was taken for a thread's.

@@ -13,7 +13,7 @@ import { kernelVersion, readKconfig } from '../../../src/ebpf/kconfig.ts'
 import { kernelBtf, moduleBtfs, openModuleBtf, openVmlinuxBtf } from '../../../src/ebpf/kernel-btf.ts'
 import type { Masks } from '../../../src/policy/vocabulary.ts'
 import { openFds, traceFds } from '../../../src/sys/fd.ts'
-import { isRoot, needsTokens } from '../../helpers/machine.ts'
+import { inVm, isRoot, kernelSince, needsTokens } from '../../helpers/machine.ts'
 import { EVERYTHING, policyWith, vocabulary } from '../delegation/lab.ts'
 import type { FeaturesAnswer } from './features-worker.ts'
 
@@ -182,14 +182,22 @@ test(
       }
       // Array maps, and nothing that goes into them or is of another type.
       const onlyMaps = await lab.probe({ cmds: 1n << 0n, maps: 1n << 2n })
-      assert.deepEqual(named(onlyMaps, true).sort(), ['array_mmap', ...FREE])
-      assert.deepEqual(named(onlyMaps, false), [])
+      const free = await Promise.all(FREE.map(name => root.has(name as never)))
+      assert.deepEqual(named(onlyMaps, true).sort(), ['array_mmap', ...FREE.filter((_, i) => free[i])])
+      // Some of them are newer than tokens.
+      assert.deepEqual(
+        named(onlyMaps, false).sort(),
+        FREE.filter((_, i) => !free[i]),
+      )
     }),
 )
 
 test(
   'Features.has() says nothing when the token lends rights and the capability is missing',
-  needsTokens(),
+  // Without CAP_PERFMON an older verifier walks the loop of a probe on paths that are only speculative, without end.
+  inVm && !kernelSince(6, 17)
+    ? { skip: 'bounded_loop takes this verifier minutes in emulation' }
+    : needsTokens(),
   () =>
     inLab(['bpf'], async lab => {
       const answer = await lab.probe(EVERYTHING)
