@@ -89,6 +89,10 @@ async function main(): Promise<number> {
         unpack(tar)
         return end.status
       }
+      if (process.exitCode !== undefined) {
+        rmSync(log, { force: true })
+        return FAILED // The status that was set stays.
+      }
       progress(explain(end))
       console.error(`vm: the kernel's messages are in ${relative(process.cwd(), log)}`)
       // Two emulated processors, once in some hundred boots, run into code that one of them is changing.

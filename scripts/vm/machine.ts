@@ -1,6 +1,6 @@
 /** One boot of a kernel under QEMU's software emulation, from start to power-off. */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { closeSync, existsSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, rmSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Job, jobLayer, VM } from './initramfs.ts'
 
@@ -37,9 +37,11 @@ export interface Boot extends Job {
 }
 
 let running: ChildProcess | undefined
+let killed = false
 
-/** Kills the VM at once, if one runs. */
+/** Kills the VM at once, if one runs, and lets none start. */
 export function kill(): void {
+  killed = true
   running?.kill('SIGKILL')
 }
 
@@ -118,6 +120,7 @@ class Reader {
 /** Runs the job to its end, or until the kernel breaks or time runs out. */
 export async function boot(options: Boot): Promise<End> {
   const initrd = join(VM, `initrd-${process.pid}.cpio`)
+  removeStale()
   try {
     const parts = [readFileSync(options.base), ...options.repository, ...jobLayer(options)]
     const fd = openSync(initrd, 'w')
@@ -126,11 +129,20 @@ export async function boot(options: Boot): Promise<End> {
     for (let told = false; ; told = true) {
       const end = await attempt(options, initrd)
       if (end !== undefined) return end
+      if (killed) return { kind: 'stopped', reason: 'interrupted' }
       if (!told) options.progress('waits for another VM to end')
       await new Promise(resolve => setTimeout(resolve, 500))
     }
   } finally {
     rmSync(initrd, { force: true })
+  }
+}
+
+/** What callers left that were killed. */
+function removeStale(): void {
+  for (const name of readdirSync(VM)) {
+    const pid = /^(?:initrd|out)-(?:.*-)?(\d+)(?:-again)?\.(?:cpio|tar)$/.exec(name)?.[1]
+    if (pid !== undefined && !existsSync(`/proc/${pid}`)) rmSync(join(VM, name), { force: true })
   }
 }
 
