@@ -5,10 +5,13 @@
  *   node --import tsx scripts/vm.ts --kernel 6.12 --tests test/vm/guard.test.ts
  */
 import assert from 'node:assert/strict'
-import { execFileSync } from 'node:child_process'
-import { mkdirSync, readFileSync, statSync } from 'node:fs'
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process'
+import { mkdirSync, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
+import { text } from 'node:stream/consumers'
 import { after, before, beforeEach, describe, test } from 'node:test'
-import { delegate, undelegate } from '../../src/delegation/delegate.ts'
+import { delegate, delegateContext, undelegate } from '../../src/delegation/delegate.ts'
+import { Sandbox } from '../../src/delegation/sandbox.ts'
+import { openTarget } from '../../src/delegation/target.ts'
 import { BpfMap } from '../../src/ebpf/map.ts'
 import { linkIds, programIds } from '../../src/ebpf/object-id.ts'
 import { Program } from '../../src/ebpf/prog.ts'
@@ -16,7 +19,7 @@ import { NotFoundError, SyscallError } from '../../src/errors.ts'
 import type { GuardEvent } from '../../src/guard/event.ts'
 import { GUARD_DIRECTORY, Guard } from '../../src/guard/guard.ts'
 import { guardStatus, installGuard, probeGuard, removeGuard } from '../../src/guard/install.ts'
-import { guard_config } from '../../src/guard/layout.ts'
+import { guard_config, guard_delegator, guard_process } from '../../src/guard/layout.ts'
 import type { Limits, Policy } from '../../src/policy/policy.ts'
 import type { Masks } from '../../src/policy/vocabulary.ts'
 import { Fd } from '../../src/sys/fd.ts'
@@ -26,6 +29,7 @@ import { open, openHow } from '../../src/sys/open.ts'
 import { recvFds, sendFds, socketPair } from '../../src/sys/socket.ts'
 import { fsopenWithin } from '../../src/sys/within.ts'
 import { AT_FDCWD, O_CLOEXEC, O_RDONLY } from '../../src/uapi/constants.ts'
+import { ROOT } from '../helpers/machine.ts'
 import { asHostRoot, mapAttr, progCommand } from '../kernel/delegation/attributes.ts'
 import {
   callWithin,
@@ -624,6 +628,144 @@ describe('events', { skip }, () => {
     })
     assert.ok(guard.totals().lostEvents > lost)
     assert.ok(guard.pastEvents().length > 2900)
+  })
+})
+
+interface Hammered {
+  readonly made: number
+  /** By the monotonic clock, in nanoseconds: when the last call that succeeded began. */
+  readonly last: bigint
+  readonly errno: string
+}
+
+/** A process that makes maps under the token, which it inherits, until it is refused. */
+class Hammer {
+  readonly #child: ChildProcess
+  readonly result: Promise<Hammered>
+  ended = false
+
+  constructor(token: Fd) {
+    const script = `const native = require('node-gyp-build')(process.argv[1])
+      const attr = Uint8Array.from(Buffer.from(process.argv[2], 'hex'))
+      let made = 0, last = 0n
+      for (;;) {
+        const began = process.hrtime.bigint()
+        const result = native.bpf(0, attr)
+        if (result < 0) {
+          console.log(JSON.stringify({ made, last: String(last), result }))
+          break
+        }
+        native.close(result)
+        made++
+        last = began
+      }`
+    const attr = Buffer.from(mapAttr('hash', 3)).toString('hex')
+    // As root of the workload: the host's root would go on without the token, by its own capabilities.
+    const inside = ['-t', String(lab.sandbox.pid), '-U', process.execPath]
+    this.#child = spawn('nsenter', [...inside, '-e', script, ROOT, attr], {
+      cwd: ROOT,
+      stdio: ['ignore', 'pipe', 'inherit', token.number],
+    })
+    this.result = this.#read()
+  }
+
+  async #read(): Promise<Hammered> {
+    const line = await text(this.#child.stdout!)
+    this.ended = true
+    const { made, last, result } = JSON.parse(line) as { made: number; last: string; result: number }
+    return { made, last: BigInt(last), errno: outcome(result) }
+  }
+
+  kill(): void {
+    this.#child.kill('SIGKILL')
+  }
+}
+
+describe('races', { skip }, () => {
+  test('four tasks use a token while the guard is replaced: none is refused. After revoke returns: no use succeeds', () =>
+    lending({}, async ({ id, mustToken }) => {
+      using token = mustToken()
+      const hammers = Array.from({ length: 4 }, () => new Hammer(token))
+      try {
+        await new Promise(resolve => setTimeout(resolve, 3000))
+        {
+          using config = BpfMap.open(`${GUARD_DIRECTORY}/maps/config`)
+          config.update(
+            0,
+            guard_config.encode({ ...guard_config.decode(config.lookup(0)!), build: 1 } as never),
+          )
+        }
+        assert.equal(await installGuard(), 'replaced')
+        await new Promise(resolve => setTimeout(resolve, 1000))
+        assert.ok(hammers.every(({ ended }) => !ended))
+        guard.revoke(id)
+        const revoked = process.hrtime.bigint()
+        for (const { made, last, errno } of await Promise.all(hammers.map(({ result }) => result))) {
+          assert.ok(made > 0)
+          // EACCES: revoked between the token's check and the map's.
+          assert.ok(['EPERM', 'EACCES'].includes(errno), errno)
+          assert.ok(last < revoked)
+        }
+      } finally {
+        for (const hammer of hammers) hammer.kill()
+      }
+      await eventually(() => guard.delegation(id).live.maps === 0, 'maps are left over in the count')
+      assert.equal(guard.delegation(id).live.mapBytes, 0n)
+    }))
+
+  test('a delegator that was killed is forgotten, with its ability', () => {
+    const dead = spawnSync('true').pid
+    {
+      using processes = BpfMap.open(`${GUARD_DIRECTORY}/maps/processes`)
+      const key = guard_process.encode({ tgid: dead, start_ticks: 1n })
+      processes.update(key, guard_delegator.encode({}))
+      guard.installPolicy(`gone@${dead}`, policy())
+      guard.installPolicy('stays', policy())
+      using lender = guard.lend(policy())
+      assert.equal(processes.lookup(key), undefined)
+      assert.deepEqual(guard.policies(), [lender.ability, 'stays'])
+    }
+    assert.deepEqual(guard.policies(), ['stays'])
+    guard.removePolicy('stays')
+  })
+})
+
+describe('the other direction', { skip }, () => {
+  test('a context that the workload opened is marked and configured by the delegator', async () => {
+    using sandbox = await Sandbox.start({
+      command: [
+        process.execPath,
+        '-e',
+        `require('node-gyp-build')(${JSON.stringify(ROOT)}).fsopen('bpf', 0); setInterval(() => {}, 1000)`,
+      ],
+      uid: 65534,
+      gid: 65534,
+      network: 'own',
+      capabilities: ['sys_admin', 'bpf'],
+    })
+    await sandbox.release()
+    const { pid } = sandbox
+    /** What the descriptor is; it may be closed while we look. */
+    const linkOf = (fd: string): string => {
+      try {
+        return readlinkSync(`/proc/${pid}/fd/${fd}`)
+      } catch {
+        return ''
+      }
+    }
+    const contextOf = (): number | undefined => {
+      const found = readdirSync(`/proc/${pid}/fd`).find(fd => linkOf(fd).includes('[fscontext]'))
+      return found === undefined ? undefined : Number(found)
+    }
+    await eventually(() => contextOf() !== undefined, 'the workload opened no context')
+    using target = openTarget(pid)
+    await assert.rejects(delegateContext(policy(), target, contextOf()!, vocabulary))
+    assert.equal(eventOf('no-delegator').point, 'option')
+    using lender = guard.lend(policy({ limits: { tokens: 3 } }))
+    await delegateContext(policy(), target, contextOf()!, vocabulary, { guard: lender })
+    const made = guard.delegation(lender.delegation()!)
+    assert.equal(made.delegatorPid, process.pid)
+    assert.equal(`user:[${made.userNamespace}]`, target.facts.userNamespace)
   })
 })
 
