@@ -10,6 +10,7 @@ import { after, before, test } from 'node:test'
 import { attachIterator } from '../../../src/ebpf/attach.ts'
 import { attachProgram, attachStructOpsMap } from '../../../src/ebpf/attach-section.ts'
 import { kernelBtf } from '../../../src/ebpf/kernel-btf.ts'
+import { Link } from '../../../src/ebpf/link.ts'
 import { type LoadedObject, type LoadOptions, loadObject } from '../../../src/ebpf/object.ts'
 import { parseObject } from '../../../src/ebpf/object-spec.ts'
 import { RingBuffer } from '../../../src/ebpf/ringbuf.ts'
@@ -17,6 +18,7 @@ import { VerifierError } from '../../../src/errors.ts'
 import { openFds, traceFds } from '../../../src/sys/fd.ts'
 import { needsTokens, ROOT } from '../../helpers/machine.ts'
 import { EVERYTHING } from '../delegation/lab.ts'
+import { privateBpffs } from '../ebpf/fixture.ts'
 import { LoadLab } from './load-lab.ts'
 
 const fixture = (name: string): string => join(ROOT, `test/fixtures/${name}.bpf.o`)
@@ -162,6 +164,19 @@ test('XDP, tcx and cgroup programs attach where they are told to', needsTokens()
     assert.equal(link.info().programId, object.program(name).info().id)
   }
   assert.throws(() => attachProgram(object, 'count'), { code: 'BPFTOKEN_USAGE', hint: /xdp:DEVICE/ })
+})
+
+test('a pinned link is opened again by its path, and what is no link is refused', needsTokens(), async () => {
+  using object = await load('network')
+  using bpffs = privateBpffs()
+  {
+    using link = attachProgram(object, 'count', { kind: 'xdp', device: 'lo', mode: 'skb' })
+    link.pin(`${bpffs.path}/link`)
+    using again = Link.open(`${bpffs.path}/link`)
+    assert.equal(again.info().id, link.info().id)
+  }
+  object.map('events').pin(`${bpffs.path}/map`)
+  assert.throws(() => Link.open(`${bpffs.path}/map`), TypeError)
 })
 
 test(
