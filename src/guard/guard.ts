@@ -10,6 +10,7 @@ import { Owned } from '../ebpf/owned.ts'
 import { RingBuffer } from '../ebpf/ringbuf.ts'
 import { ConflictError, NotFoundError, SyscallError } from '../errors.ts'
 import { ANY_MASK, type Masks } from '../policy/vocabulary.ts'
+import { GUARD_DIRECTORY } from './directory.ts'
 import { decodeEvent, type GuardEvent } from './event.ts'
 import {
   GUARD_ABI,
@@ -24,9 +25,6 @@ import {
   NO_LIMIT64,
 } from './layout.ts'
 import { encodeName, encodeTerms, type GuardTerms } from './terms.ts'
-
-/** Where the guard is pinned unless told otherwise. */
-export const GUARD_DIRECTORY = '/sys/fs/bpf/bpftoken'
 
 export type GuardMode = 'enforce' | 'permissive'
 

@@ -23,7 +23,8 @@ import { Owned } from '../ebpf/owned.ts'
 import { ConflictError, NotFoundError, NotSupportedError, SyscallError } from '../errors.ts'
 import { objGet } from '../sys/bpf.ts'
 import { fsconfigString, fsopen } from '../sys/mount.ts'
-import { GUARD_DIRECTORY, Guard, type GuardMode } from './guard.ts'
+import { GUARD_DIRECTORY } from './directory.ts'
+import { Guard, type GuardMode } from './guard.ts'
 import { GUARD_ABI, guard_config, PROBE_ERRNO_NAME, PROBE_KEY } from './layout.ts'
 
 const OBJECT = path.resolve(__dirname, '../../bpf/guard.bpf.o')

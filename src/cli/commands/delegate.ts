@@ -11,8 +11,7 @@ import {
 import { describeAction } from '../../delegation/plan.ts'
 import { openTarget, sharesOurNetwork } from '../../delegation/target.ts'
 import { UsageError } from '../../errors.ts'
-import { Guard } from '../../guard/guard.ts'
-import { guardHolds } from '../../guard/terms.ts'
+import { installedGuard } from '../installed-guard.ts'
 import { Interrupted } from '../interrupted.ts'
 import { note, print, printJson } from '../output.ts'
 import { loadPolicy, loadVocabulary } from '../policy-file.ts'
@@ -31,8 +30,9 @@ export async function delegate(options: DelegateOptions): Promise<number> {
   requireRoot('bpftoken delegate')
   const vocabulary = await loadVocabulary()
   const policy = await loadPolicy(options.policy, vocabulary)
-  using guard = Guard.openOrNull()
-  const unenforced = requireGuard(policy, guard && guardHolds)
+  const installed = await installedGuard()
+  using guard = installed?.guard
+  const unenforced = requireGuard(policy, installed?.holds)
   if (!options.path.startsWith('/')) throw new UsageError(`--path ${options.path} is not absolute`)
   using target = openTarget(options.pid)
   if (sharesOurNetwork(target)) requireNetworkAllowed(policy, vocabulary)

@@ -3,14 +3,9 @@ import { readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { requireGuard } from '../../delegation/delegate.ts'
 import { EXIT, UsageError } from '../../errors.ts'
+import { GUARD_DIRECTORY } from '../../guard/directory.ts'
 import type { GuardEvent } from '../../guard/event.ts'
-import {
-  bootTimeNs,
-  GUARD_DIRECTORY,
-  Guard,
-  type GuardDelegation,
-  type GuardMode,
-} from '../../guard/guard.ts'
+import { bootTimeNs, Guard, type GuardDelegation, type GuardMode } from '../../guard/guard.ts'
 import { guardStatus, installGuard, removeGuard } from '../../guard/install.ts'
 import { guardHolds } from '../../guard/terms.ts'
 import { describeMask } from '../../policy/mask-text.ts'

@@ -5,8 +5,7 @@ import { DEFAULT_PATH, describeAction } from '../../delegation/plan.ts'
 import { Sandbox } from '../../delegation/sandbox.ts'
 import { openTarget } from '../../delegation/target.ts'
 import { SyscallError, UsageError } from '../../errors.ts'
-import { Guard } from '../../guard/guard.ts'
-import { guardHolds } from '../../guard/terms.ts'
+import { installedGuard } from '../installed-guard.ts'
 import { Interrupted } from '../interrupted.ts'
 import { note, print, printJson } from '../output.ts'
 import { loadPolicy, loadVocabulary } from '../policy-file.ts'
@@ -39,8 +38,9 @@ export async function run(command: string[], options: RunOptions): Promise<numbe
   requireRoot('bpftoken run')
   const vocabulary = await loadVocabulary()
   const policy = await loadPolicy(options.policy, vocabulary)
-  using guard = Guard.openOrNull()
-  const unenforced = requireGuard(policy, guard && guardHolds)
+  const installed = await installedGuard()
+  using guard = installed?.guard
+  const unenforced = requireGuard(policy, installed?.holds)
   const network = options.hostNet === true ? 'host' : 'own'
   if (network === 'host') requireNetworkAllowed(policy, vocabulary)
   const user = resolveUser(options.user, process.env)
