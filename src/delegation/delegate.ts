@@ -10,7 +10,6 @@ import { type DelegatedMount, delegatedMount } from './bpffs-instance.ts'
 import { assertMasks, type ExecuteOptions, execute, mountOf, openMountPoint } from './execute.ts'
 import { type Action, DEFAULT_PATH, planDelegation, planTakenContext, type Wish } from './plan.ts'
 import { assertUnchanged, type Target } from './target.ts'
-import { explainFailure } from './token-support.ts'
 
 /** The guard's part, where it is installed: see src/guard. Whoever gives it has made the ability known to the guard. */
 export interface DelegateGuard {
@@ -53,6 +52,11 @@ export function planForContext(policy: Lent, target: Target, fd: number, guard?:
   return planTakenContext(wishFor(policy, target, guard), fd)
 }
 
+/** Loaded only when something fails: start-up is felt on each run. */
+async function explained(error: unknown): Promise<unknown> {
+  return (await import('./token-support.ts')).explainFailure(error)
+}
+
 /** Mounts a bpffs with the policy's rights into the target's namespaces, and gives the mount as the target has it. */
 export async function delegate(
   policy: Lent,
@@ -65,7 +69,7 @@ export async function delegate(
     const plan = planFor(policy, target, options.path, options.guard)
     return (await execute(plan, target, vocabulary, { ...options, accept }))!
   } catch (error) {
-    throw explainFailure(error)
+    throw await explained(error)
   }
 }
 
@@ -83,7 +87,7 @@ export async function delegateContext(
   try {
     await execute(planForContext(policy, target, fd, options.guard), target, vocabulary, options)
   } catch (error) {
-    throw explainFailure(error)
+    throw await explained(error)
   }
 }
 
