@@ -45,7 +45,7 @@ e2e: build debs ## tests of the commands and of unmodified programs only
 	$(TSX) scripts/test.ts e2e
 
 # What behaves the same everywhere is tested once, by the other targets; here is what depends on the kernel.
-VM_TESTS := test/kernel/delegation test/kernel/ebpf test/kernel/uapi.test.ts
+VM_TESTS := test/kernel/delegation test/kernel/ebpf test/kernel/uapi.test.ts test/vm/guard.test.ts test/vm/guard-cli.test.ts
 
 test-vm: build vm ## tests in virtual machines: kernels 6.12 and 7 with tokens, 6.1 without
 	@status=0; for kernel in 6.12 7; do \
