@@ -7,15 +7,17 @@ import { parseObject } from '../ebpf/object-spec.ts'
 import { printable } from '../ebpf/printable.ts'
 import { FormatError, NotFoundError } from '../errors.ts'
 
+const OBJECT_HINT = 'Give the path of an object file that a compiler made for BPF'
+
 /** NotFoundError says what was wrong with the path. */
-export function readObjectFile(file: string): Buffer {
+export function readObjectFile(file: string, hint = OBJECT_HINT): Buffer {
   try {
     return readFileSync(file)
   } catch (cause) {
     const code = (cause as NodeJS.ErrnoException).code
     throw new NotFoundError(`Cannot read object ${JSON.stringify(file)}: ${code}`, {
       context: { file, errno: code },
-      hint: 'Give the path of an object file that a compiler made for BPF, or of a program that has some inside',
+      hint,
     })
   }
 }
@@ -31,7 +33,7 @@ export function readObjects(files: readonly string[]): FoundObjects {
   const specs: NamedSpec[] = []
   const unreadable: string[] = []
   for (const file of files) {
-    const bytes = readObjectFile(file)
+    const bytes = readObjectFile(file, `${OBJECT_HINT}, or of a program that has some inside`)
     const found = embeddedObjects(bytes)
     if (found.length === 0 && isExecutable(bytes))
       throw new FormatError('BPF object', `there is none in ${printable(file)}`, {

@@ -1,5 +1,5 @@
 /** bpftoken obj load: loads an object with whatever rights the caller has; a one-line trial of a policy. */
-import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, rmSync } from 'node:fs'
 import { basename } from 'node:path'
 import {
   type AttachSpec,
@@ -13,7 +13,8 @@ import { type LoadedObject, loadObject } from '../../ebpf/object.ts'
 import { parseObject } from '../../ebpf/object-spec.ts'
 import { Owned } from '../../ebpf/owned.ts'
 import { defaultToken } from '../../ebpf/token.ts'
-import { EXIT, NotFoundError, UsageError } from '../../errors.ts'
+import { EXIT, UsageError } from '../../errors.ts'
+import { readObjectFile } from '../object-files.ts'
 import { columns, note, print, printJson } from '../output.ts'
 
 export interface ObjLoadOptions {
@@ -24,7 +25,7 @@ export interface ObjLoadOptions {
 }
 
 export async function load(file: string, options: ObjLoadOptions): Promise<number> {
-  const spec = parseObject(readObject(file), { name: basename(file).replace(/\.o$/, '') })
+  const spec = parseObject(readObjectFile(file), { name: basename(file).replace(/\.o$/, '') })
   // Looked at before anything is made.
   const where =
     options.attach === undefined || options.attach === 'auto' ? undefined : parseAttachSpec(options.attach)
@@ -39,18 +40,6 @@ export async function load(file: string, options: ObjLoadOptions): Promise<numbe
     await interrupted()
   }
   return EXIT.ok
-}
-
-function readObject(file: string): Buffer {
-  try {
-    return readFileSync(file)
-  } catch (cause) {
-    const code = (cause as NodeJS.ErrnoException).code
-    throw new NotFoundError(`Cannot read object "${file}": ${code}`, {
-      context: { file, errno: code },
-      hint: 'Give the path of an object file that a compiler made for BPF',
-    })
-  }
 }
 
 interface Attached {
