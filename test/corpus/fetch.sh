@@ -2,10 +2,10 @@
 # Downloads (never installs) the Debian packages that hold BPF objects, of three suites, into .cache/corpus-debs:
 # the .debs, and list.tsv with suite, package, version and file of each.
 #
-# The mirror is the one that apt already uses. Lists and caches are private: what this machine knows and
-# installs does not change. When all is there, nothing is downloaded and no network is needed.
+# When all is there, nothing is downloaded and no network is needed.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+source scripts/apt.sh
 debs=$PWD/.cache/corpus-debs
 
 suites='bookworm trixie sid'
@@ -18,34 +18,9 @@ if [[ -f $debs/list.tsv ]]; then exit; fi
 mkdir -p "$debs"
 apt=$(mktemp -d -t bpftoken-corpus-apt-XXXXXX)
 trap 'rm -rf "$apt"' EXIT
-mkdir -p "$apt"/{lists/partial,archives/partial}
-
-mirror=$(apt-get indextargets --format '$(ORIGIN) $(LABEL) $(REPO_URI)' 'Created-By: Packages' |
-  awk '$1 == "Debian" && $2 == "Debian" { print $3; exit }')
-if [[ -z $mirror ]]; then
-  echo 'corpus: no Debian mirror in the configuration of apt (try apt-get update)' >&2
-  exit 1
-fi
-for suite in $suites; do
-  echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main"
-done >"$apt/sources.list"
-cat >"$apt/apt.conf" <<CONF
-Dir::State::lists "$apt/lists";
-Dir::Cache "$apt";
-Dir::Etc::sourcelist "$apt/sources.list";
-Dir::Etc::sourceparts "-";
-Dir::Etc::preferences "-";
-Dir::Etc::preferencesparts "-";
-Acquire::Languages "none";
-Acquire::Check-Valid-Until "false";
-APT::Sandbox::User "";
-#clear APT::Update::Post-Invoke;
-#clear APT::Update::Post-Invoke-Success;
-CONF
-export APT_CONFIG=$apt/apt.conf
-
 echo "corpus: reading the package lists of $suites"
-apt-get -qq -o APT::Update::Error-Mode=any update
+# shellcheck disable=SC2086 # one word for each suite
+private_apt "$apt" $suites
 # One call for all: each call of apt reads every list again, which takes seconds.
 apt-cache madison "${packages[@]}" |
   awk -F ' *[|] *' -v suites="$suites" '
