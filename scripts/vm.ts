@@ -9,7 +9,7 @@
  * any option. What the command leaves in /run/out comes back to --out. Its output is passed on (stderr too, to
  * stdout), and its exit status; 125 when the kernel broke or time ran out, with the path of the kernel's messages.
  *
- * scripts/fetch-vm.sh brings kernels and QEMU. Only one VM runs at a time; others wait.
+ * scripts/fetch-vm.sh brings kernels and QEMU. Two VMs run at a time; others wait.
  */
 import { execFileSync, spawnSync } from 'node:child_process'
 import { randomUUID } from 'node:crypto'

@@ -135,7 +135,9 @@ export function baseLayer(progress: (text: string) => void): string {
   const path = join(VM, `base-${hash.digest('hex').slice(0, 16)}.cpio`)
   if (existsSync(path)) return path
   progress('collecting the programs of this machine')
-  for (const name of readdirSync(VM)) if (/^base-.*\.cpio/.test(name)) rmSync(join(VM, name), { force: true })
+  // Not what another VM is making right now.
+  for (const name of readdirSync(VM))
+    if (/^base-.*\.cpio$/.test(name)) rmSync(join(VM, name), { force: true })
   const partial = `${path}.${process.pid}`
   write(partial, makeBase(files))
   renameSync(partial, path)
