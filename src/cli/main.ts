@@ -130,7 +130,9 @@ function buildProgram(): Command {
     .argument('<path...>', 'policy files, or directories of them')
     .addOption(json())
     .action(
-      act(async (paths, options) => (await import('./commands/guard.ts')).policyInstall(paths, options)),
+      act(async (paths, options) =>
+        (await import('./commands/policy-install.ts')).policyInstall(paths, options),
+      ),
     )
 
   const guard = program
@@ -172,14 +174,14 @@ function buildProgram(): Command {
     .description('what the guard knows of one delegation')
     .argument('<id>', 'its number', wholeNumber)
     .addOption(json())
-    .action(act(async (id, options) => (await import('./commands/guard.ts')).show(id, options)))
+    .action(act(async (id, options) => (await import('./commands/show.ts')).show(id, options)))
 
   program
     .command('events')
     .description("the guard's verdicts that nobody has read yet")
     .option('--follow', 'go on until interrupted')
     .addOption(new Option('--json', 'print JSON Lines'))
-    .action(act(async options => (await import('./commands/guard.ts')).events(options)))
+    .action(act(async options => (await import('./commands/events.ts')).events(options)))
 
   program
     .command('plan')

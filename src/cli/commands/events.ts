@@ -1,0 +1,47 @@
+/** bpftoken events: the guard's verdicts, one line for each. */
+import { EXIT } from '../../errors.ts'
+import type { GuardEvent } from '../../guard/event.ts'
+import { Guard } from '../../guard/guard.ts'
+import { wallTime } from '../guard-text.ts'
+import { note, print } from '../output.ts'
+import { requireRoot } from '../privilege.ts'
+
+export async function events(options: { follow?: boolean; json?: boolean }): Promise<number> {
+  requireRoot('bpftoken events')
+  using guard = Guard.open()
+  const tell = (event: GuardEvent): void =>
+    print(options.json === true ? lineOfJson(event) : describeEvent(event))
+  for (const event of guard.pastEvents()) tell(event)
+  if (options.follow === true) {
+    const stop = new AbortController()
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stop.abort())
+    try {
+      for await (const event of guard.events({ signal: stop.signal })) tell(event)
+    } catch (error) {
+      if (!stop.signal.aborted) throw error
+    }
+  }
+  const { lostEvents } = guard.totals()
+  if (lostEvents > 0n) note(`${lostEvents} events were lost since the guard was installed, for want of room`)
+  return EXIT.ok
+}
+
+/** JSON Lines. */
+function lineOfJson({ timeNs, delegation, cgroup, ...rest }: GuardEvent): string {
+  return JSON.stringify({
+    time: wallTime(timeNs),
+    ...(delegation === undefined ? {} : { delegation: Number(delegation) }),
+    ...rest,
+    cgroup: Number(cgroup),
+  })
+}
+
+function describeEvent(event: GuardEvent): string {
+  const { timeNs, verdict, point, reason, delegation, task, pid, uid, type, name } = event
+  const what = [point, type, name === '' ? undefined : `"${name}"`]
+    .filter(part => part !== undefined)
+    .join(' ')
+  const why = reason === 'none' ? '' : ` (${reason})`
+  const of = delegation === undefined ? '' : ` delegation ${delegation},`
+  return `${wallTime(timeNs)} ${verdict} ${what}${why}:${of} ${task} ${pid} uid ${uid}`
+}

@@ -1,0 +1,31 @@
+/** How the commands tell of what the guard knows: times by our calendar, states in words. */
+import { bootTimeNs, type GuardDelegation } from '../guard/guard.ts'
+import { formatDuration } from '../policy/quantity.ts'
+
+const NS_PER_MS = 1_000_000n
+const NS_PER_SEC = 1_000_000_000n
+
+/** What the guard's clock meant, by our calendar of now. */
+export function wallTime(timeNs: bigint): string {
+  return new Date(Date.now() - Number((bootTimeNs() - timeNs) / NS_PER_MS)).toISOString()
+}
+
+export function stateOf({ revoked, expiresNs, mode }: GuardDelegation): string {
+  if (revoked) return 'revoked'
+  const also = mode === 'permissive' ? ', permissive' : ''
+  if (expiresNs === undefined) return `live${also}`
+  const left = expiresNs - bootTimeNs()
+  return left <= 0n ? 'expired' : `live for ${formatDuration(Number(left / NS_PER_SEC) || 1)}${also}`
+}
+
+/** As `--json` has it: small numbers are numbers. */
+export function delegationToJSON(one: GuardDelegation) {
+  const { id, createdNs, expiresNs, live, ...rest } = one
+  return {
+    id: Number(id),
+    ...rest,
+    createdAt: wallTime(createdNs),
+    ...(expiresNs === undefined ? {} : { expiresAt: wallTime(expiresNs) }),
+    live: { ...live, mapBytes: Number(live.mapBytes) },
+  }
+}
