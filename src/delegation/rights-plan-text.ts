@@ -37,10 +37,12 @@ export function riskOf(plan: RightsPlan): RiskAssessment {
     programs: { digests: 'any' },
     targets: { functions: 'any' },
     sharing: { bindMount: false, passToken: false },
+    revocable: true,
     network: 'own',
     guard: 'required',
     derive: { allowed: false, maxDepth: 1 },
     mode: 'enforce',
+    events: 'refused',
   }
   return assessRisk(terms, headerVocabulary())
 }

@@ -7,7 +7,15 @@
  */
 
 import { describeMask } from './mask-text.ts'
-import { type AllowList, CAPABILITIES, LIMIT_PATHS, type Limits, type Terms } from './policy.ts'
+import {
+  type AllowList,
+  CAPABILITIES,
+  EVENTS,
+  type Events,
+  LIMIT_PATHS,
+  type Limits,
+  type Terms,
+} from './policy.ts'
 import { formatDuration, formatSize } from './quantity.ts'
 import { MASK_DOMAINS, type Masks, type Vocabulary } from './vocabulary.ts'
 
@@ -39,6 +47,7 @@ export function meet(a: Terms, b: Terms): Terms {
       bindMount: a.sharing.bindMount && b.sharing.bindMount,
       passToken: a.sharing.passToken && b.sharing.passToken,
     },
+    revocable: a.revocable || b.revocable,
     network: a.network === 'host' && b.network === 'host' ? 'host' : 'own',
     guard: a.guard === 'optional' && b.guard === 'optional' ? 'optional' : 'required',
     derive: {
@@ -46,6 +55,7 @@ export function meet(a: Terms, b: Terms): Terms {
       maxDepth: Math.min(a.derive.maxDepth, b.derive.maxDepth),
     },
     mode: a.mode === 'permissive' && b.mode === 'permissive' ? 'permissive' : 'enforce',
+    events: meetEvents(a.events, b.events),
   }
 }
 
@@ -98,6 +108,11 @@ function meetLists(a: AllowList, b: AllowList): AllowList {
   return a.filter(item => b.includes(item)).sort()
 }
 
+/** The stricter one is the one that records more: what is derived must not hide what its origin wants to see. */
+function meetEvents(a: Events, b: Events): Events {
+  return EVENTS.indexOf(a) > EVENTS.indexOf(b) ? a : b
+}
+
 const NOT_LENT = 'the parent does not have it to lend'
 
 function removedRights(child: Terms, terms: Terms, vocabulary: Vocabulary): Removal[] {
@@ -140,11 +155,13 @@ function removedChoices(child: Terms, met: Terms): Removal[] {
   const choices: [path: string, asked: string | number | boolean, given: string | number | boolean][] = [
     ['spec.sharing.bindMount', child.sharing.bindMount, met.sharing.bindMount],
     ['spec.sharing.passToken', child.sharing.passToken, met.sharing.passToken],
+    ['spec.revocable', child.revocable, met.revocable],
     ['spec.network', child.network, met.network],
     ['spec.guard', child.guard, met.guard],
     ['spec.derive.allowed', child.derive.allowed, met.derive.allowed],
     ['spec.derive.maxDepth', child.derive.maxDepth, met.derive.maxDepth],
     ['spec.mode', child.mode, met.mode],
+    ['spec.events', child.events, met.events],
   ]
   return choices
     .filter(([, asked, given]) => asked !== given)

@@ -14,8 +14,8 @@ export interface GuardNeed {
  * said to the user.
  *
  * Not listed: masks (the kernel), capabilities (`run` keeps only these in the namespace), `network` and
- * subjects (the delegator). `sharing: false` is the default and not a use, so a policy does not need the
- * guard for it; where there is none, sharing is not prevented.
+ * subjects (the delegator). `sharing: false`, `revocable: true` and `events: refused` are defaults and not
+ * uses, so a policy does not need the guard for them; where there is none, nothing is prevented or recorded.
  */
 export function guardNeeds(terms: Terms): GuardNeed[] {
   const needs: GuardNeed[] = []
@@ -41,6 +41,9 @@ export function guardNeeds(terms: Terms): GuardNeed[] {
   }
   if (terms.mode === 'permissive') {
     needs.push({ path: 'spec.mode', reason: 'only the guard can record what it would have refused' })
+  }
+  if (terms.events === 'all') {
+    needs.push({ path: 'spec.events', reason: 'the kernel records no use of a token' })
   }
   return needs
 }

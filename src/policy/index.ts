@@ -23,6 +23,8 @@ export {
   type AllowList,
   CAPABILITIES,
   type Capability,
+  EVENTS,
+  type Events,
   type Limits,
   type Policy,
   type PolicyJSON,

@@ -286,6 +286,47 @@ function* libbpfProbes(view: RightsView): Iterable<LintFinding> {
   }
 }
 
+/** The guard compares targets when a program is loaded; these types have none until they are attached. */
+const TARGET_AT_ATTACHMENT = [
+  'kprobe',
+  'tracepoint',
+  'raw_tracepoint',
+  'raw_tracepoint_writable',
+  'perf_event',
+]
+
+function* targetsAtAttachment(view: RightsView): Iterable<LintFinding> {
+  if (view.policy.targets.functions === 'any') return
+  const free = TARGET_AT_ATTACHMENT.filter(name => view.has('progs', name)).join(', ')
+  if (free === '') return
+  yield warning(
+    'unheld-targets',
+    'spec.targets.functions',
+    `${free} choose their target only when attached, where the list of functions does not hold them`,
+    `Remove ${free} from progs, or trace with the type tracing instead.`,
+  )
+}
+
+function* irrevocable(view: RightsView): Iterable<LintFinding> {
+  if (view.policy.revocable) return
+  yield note(
+    'irrevocable',
+    'spec.revocable',
+    'attachments that no link holds are allowed: they outlive the workload, and revoke --detach cannot undo them',
+    'Say revocable: true, unless the workload attaches without links.',
+  )
+}
+
+function* unrecordedUse(view: RightsView): Iterable<LintFinding> {
+  if (view.policy.mode !== 'permissive' || view.policy.events !== 'none') return
+  yield warning(
+    'permissive-without-events',
+    'spec.events',
+    'permissive lets through what it records, but with events: none nothing is recorded',
+    'Say events: refused, or mode: enforce.',
+  )
+}
+
 function* noSubjects(view: RightsView): Iterable<LintFinding> {
   if (view.policy.subjects.length > 0) return
   yield note(
@@ -319,6 +360,9 @@ const RULES: readonly Rule[] = [
   idleCapabilities,
   unusableRights,
   libbpfProbes,
+  targetsAtAttachment,
+  irrevocable,
+  unrecordedUse,
   noSubjects,
   unenforcedFields,
 ]

@@ -176,10 +176,12 @@ function policyOf(document: PolicyDocument, masks: Masks): Policy {
     programs: { digests: allowList(spec.programs.digests) },
     targets: { functions: allowList(spec.targets.functions) },
     sharing: spec.sharing,
+    revocable: spec.revocable,
     network: spec.network,
     guard: spec.guard,
     derive: spec.derive,
     mode: spec.mode,
+    events: spec.events,
   }
 }
 

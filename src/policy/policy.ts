@@ -15,6 +15,10 @@ import { ANY_MASK, MASK_DOMAINS, type Masks } from './vocabulary.ts'
 export const CAPABILITIES = ['bpf', 'net_admin', 'perfmon', 'sys_admin'] as const
 export type Capability = (typeof CAPABILITIES)[number]
 
+/** Which of the guard's verdicts become events, from the fewest to the most. */
+export const EVENTS = ['none', 'refused', 'all'] as const
+export type Events = (typeof EVENTS)[number]
+
 /** What the kernel's masks and the guard's capability check hold to. */
 export interface Rights {
   readonly masks: Masks
@@ -53,12 +57,15 @@ export interface Terms {
   readonly programs: { readonly digests: AllowList }
   readonly targets: { readonly functions: AllowList }
   readonly sharing: { readonly bindMount: boolean; readonly passToken: boolean }
+  /** Whether attachments that no link holds are refused: they outlive the workload, and nothing of ours undoes them. */
+  readonly revocable: boolean
   /** `own`: the workload must not share the host's network namespace. */
   readonly network: 'own' | 'host'
   /** What to do with guard-only terms where the guard cannot run: refuse, or go on without them. */
   readonly guard: 'required' | 'optional'
   readonly derive: { readonly allowed: boolean; readonly maxDepth: number }
   readonly mode: 'enforce' | 'permissive'
+  readonly events: Events
 }
 
 /** Who may get the delegation: every field that is present must match. */
@@ -71,7 +78,7 @@ export interface Policy extends Terms {
 }
 
 /** Changes when the JSON form does, so that a cache written by another version is not read. */
-const JSON_FORMAT = 'bpftoken.dev/policy-json/v1'
+const JSON_FORMAT = 'bpftoken.dev/policy-json/v2'
 
 /** What `policyToJSON` makes: masks and byte counts as hex strings, all else as it is. */
 export interface PolicyJSON extends Omit<Policy, 'rights' | 'limits'> {

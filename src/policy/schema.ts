@@ -5,7 +5,7 @@
  * parse.ts's business. Imports zod, so load it only where a document is parsed or documented.
  */
 import { z } from 'zod'
-import { CAPABILITIES } from './policy.ts'
+import { CAPABILITIES, EVENTS } from './policy.ts'
 import { DURATION_PATTERN, parseDuration, parseSize, SIZE_PATTERN } from './quantity.ts'
 
 export const API_VERSION = 'bpftoken.dev/v1'
@@ -117,7 +117,10 @@ const digest = pattern(
   /^(sha256:[0-9a-f]{64}|tag:[0-9a-f]{16})$/,
   'sha256: with 64 or tag: with 16 hex digits',
 )
-const btfFunction = pattern(/^[A-Za-z_][A-Za-z0-9_.]{0,127}$/, 'the name of a kernel function')
+const btfFunction = pattern(
+  /^[A-Za-z_][A-Za-z0-9_.]{0,127}$/,
+  'the name of a function, typedef or struct of the kernel',
+)
 
 const spec = z.strictObject({
   subjects: z
@@ -143,11 +146,11 @@ const spec = z.strictObject({
         .array(btfFunction)
         .default([])
         .describe(
-          'Only these kernel functions as BTF attach targets of tracing and LSM programs. Empty means any. Enforced by the guard.',
+          "Only these attach targets, by the name that the target has in the kernel's own BTF, not in its modules: `tcp_connect`, `bpf_lsm_file_open`, `btf_trace_sched_switch` (raw tracepoint), `tcp_congestion_ops` (struct_ops). Program types that choose their target only when attached (kprobe, tracepoint, raw_tracepoint, perf_event) are not held by it. Empty means any. Enforced by the guard.",
         ),
     })
     .prefault({})
-    .describe('What tracing and LSM programs may attach to.'),
+    .describe('What tracing, LSM and struct_ops programs may attach to.'),
   sharing: z
     .strictObject({
       bindMount: flag('The instance may be bind-mounted elsewhere. The guard holds to `false`.'),
@@ -155,6 +158,12 @@ const spec = z.strictObject({
     })
     .prefault({})
     .describe('Whether the delegation may leave the place and the process it was made for.'),
+  revocable: z
+    .boolean()
+    .default(true)
+    .describe(
+      'Attachments that no link holds (BPF_PROG_ATTACH to anything but a map, struct_ops without BPF_F_LINK) outlive the workload, and `revoke --detach` cannot undo them. The guard refuses them when `true`.',
+    ),
   network: z
     .enum(['own', 'host'])
     .default('own')
@@ -179,6 +188,12 @@ const spec = z.strictObject({
     .default('enforce')
     .describe(
       '`permissive`: the guard lets through what its terms would refuse, and records it. The kernel masks hold either way.',
+    ),
+  events: z
+    .enum(EVENTS)
+    .default('refused')
+    .describe(
+      "Which of the guard's verdicts become events: `refused` (also what `permissive` let through), `all` of them, or `none`. `all` needs the guard.",
     ),
 })
 

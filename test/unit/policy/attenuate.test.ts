@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import fc from 'fast-check'
 import { attenuate, isWithin, meet } from '../../../src/policy/attenuate.ts'
-import { CAPABILITIES, type Limits, type Terms } from '../../../src/policy/policy.ts'
+import { CAPABILITIES, EVENTS, type Limits, type Terms } from '../../../src/policy/policy.ts'
 import { ANY_MASK, MASK_DOMAINS } from '../../../src/policy/vocabulary.ts'
 import { policyOf, policyWithRights, TOP, VOCABULARY } from './sample-kernel.ts'
 
@@ -34,10 +34,12 @@ const terms: fc.Arbitrary<Terms> = record({
   programs: record({ digests: list(['a', 'b', 'c']) }),
   targets: record({ functions: list(['f', 'g', 'h']) }),
   sharing: record({ bindMount: fc.boolean(), passToken: fc.boolean() }),
+  revocable: fc.boolean(),
   network: fc.constantFrom('own', 'host'),
   guard: fc.constantFrom('required', 'optional'),
   derive: record({ allowed: fc.boolean(), maxDepth: count }),
   mode: fc.constantFrom('enforce', 'permissive'),
+  events: fc.constantFrom(...EVENTS),
 })
 
 /** Written apart from `meet`, so that the two check each other. */
@@ -59,11 +61,14 @@ function assertNotAbove(inner: Terms, outer: Terms): void {
   }
   assert.ok(!inner.sharing.bindMount || outer.sharing.bindMount)
   assert.ok(!inner.sharing.passToken || outer.sharing.passToken)
+  assert.ok(inner.revocable || !outer.revocable)
   assert.ok(inner.network === 'own' || outer.network === 'host')
   assert.ok(inner.guard === 'required' || outer.guard === 'optional')
   assert.ok(!inner.derive.allowed || outer.derive.allowed)
   assert.ok(inner.derive.maxDepth <= outer.derive.maxDepth)
   assert.ok(inner.mode === 'enforce' || outer.mode === 'permissive')
+  const recorded = { none: 0, refused: 1, all: 2 }
+  assert.ok(recorded[inner.events] >= recorded[outer.events])
 }
 
 describe('meet()', () => {
@@ -109,7 +114,9 @@ describe('attenuate()', () => {
     const child = policyOf(`
   rights: { cmds: [map_create, prog_load], maps: [array, hash], capabilities: [bpf, perfmon] }
   limits: { maps: 8 }
+  revocable: false
   network: host
+  events: none
 `)
     const { terms: met, removed } = attenuate(parent, child, VOCABULARY)
     assert.deepEqual(met, meet(parent, child))
@@ -121,7 +128,9 @@ describe('attenuate()', () => {
         'spec.rights.capabilities perfmon',
         'spec.limits.maps 8',
         'spec.limits.lifetime no limit',
+        'spec.revocable false',
         'spec.network host',
+        'spec.events none',
       ],
     )
     assert.equal(removed[4]!.why, "the parent's limit is 1h")

@@ -13,6 +13,7 @@ for (const [spec, path] of [
   ['targets: { functions: [tcp_connect] }', 'spec.targets.functions'],
   ['derive: { allowed: true }', 'spec.derive.allowed'],
   ['mode: permissive', 'spec.mode'],
+  ['events: all', 'spec.events'],
 ] as const) {
   test(`guardNeeds() names ${path} when the policy says ${spec}`, () => {
     const needs = guardNeeds(policyWithRights(RIGHTS, `  ${spec}\n`))
@@ -28,6 +29,10 @@ for (const spec of [
   'network: own',
   'guard: required',
   'sharing: { bindMount: false }',
+  'revocable: true',
+  'revocable: false',
+  'events: refused',
+  'events: none',
   'derive: { allowed: false, maxDepth: 3 }',
   'programs: { digests: [] }',
   'subjects: [{ user: alice }]',

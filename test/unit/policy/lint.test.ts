@@ -55,6 +55,16 @@ const TWINS: [rule: string, faulty: string, sound: string][] = [
   ['libbpf-global-data', LIBBPF_XDP.replace('[array]', '[hash]'), LIBBPF_XDP],
 ]
 
+/** The same, with terms instead of rights. */
+const TRACING = 'progs: [tracing, kprobe, raw_tracepoint]'
+const FUNCTIONS = 'targets: { functions: [tcp_connect] }'
+const TERM_TWINS: [rule: string, rights: string, faulty: string, sound: string][] = [
+  ['unheld-targets', TRACING, FUNCTIONS, 'targets: { functions: [] }'],
+  ['irrevocable', LIBBPF_XDP, 'revocable: false', 'revocable: true'],
+  ['permissive-without-events', LIBBPF_XDP, 'mode: permissive\n  events: none', 'mode: permissive'],
+  ['permissive-without-events', LIBBPF_XDP, 'mode: permissive\n  events: none', 'events: none'],
+]
+
 describe('lintPolicy()', () => {
   for (const [rule, faulty, sound] of TWINS) {
     test(`lintPolicy() finds ${rule} in "${faulty}" and not in "${sound}"`, () => {
@@ -62,6 +72,23 @@ describe('lintPolicy()', () => {
       assert.ok(!rulesOf(sound).includes(rule))
     })
   }
+
+  for (const [rule, rights, faulty, sound] of TERM_TWINS) {
+    test(`lintPolicy() finds ${rule} with "${faulty}" and not with "${sound}"`, () => {
+      assert.ok(rulesOf(rights, `  ${faulty}\n`).includes(rule))
+      assert.ok(!rulesOf(rights, `  ${sound}\n`).includes(rule))
+    })
+  }
+
+  test('lintPolicy() names the types that a list of functions does not hold, and is silent where it does', () => {
+    const unheld = (rights: string) =>
+      lintPolicy(policyWithRights(rights, `  ${FUNCTIONS}\n`), VOCABULARY).find(
+        ({ rule }) => rule === 'unheld-targets',
+      )
+    assert.match(unheld(TRACING)!.message, /^kprobe, raw_tracepoint choose/)
+    assert.match(unheld('progs: [any]')!.message, /^kprobe, tracepoint, .*perf_event choose/)
+    assert.equal(unheld('progs: [tracing, lsm, struct_ops]'), undefined)
+  })
 
   test('lintPolicy() notes a policy that nobody may use, unless it has subjects', () => {
     assert.ok(rulesOf(LIBBPF_XDP).includes('no-subjects'))

@@ -31,10 +31,12 @@ describe('parsePolicy()', () => {
       programs: { digests: 'any' },
       targets: { functions: 'any' },
       sharing: { bindMount: false, passToken: false },
+      revocable: true,
       network: 'own',
       guard: 'required',
       derive: { allowed: false, maxDepth: 1 },
       mode: 'enforce',
+      events: 'refused',
     })
   })
 
@@ -55,6 +57,9 @@ describe('parsePolicy()', () => {
   limits: { lifetime: 8, mapBytes: 1MB, tokens: 0 }
   subjects: [{}, { usr: alice }]
   network: hots
+  revocabel: true
+  events: al
+  revocable: 1
 `)
     const found = issuesOf(text).map(
       ({ path, line, col, suggestion }) => `${line}:${col} ${path} ${suggestion ?? ''}`,
@@ -70,6 +75,9 @@ describe('parsePolicy()', () => {
       '10:14 spec.subjects[0] ',
       '10:20 spec.subjects[1].usr user',
       '11:12 spec.network host',
+      '12:3 spec.revocabel revocable',
+      '13:11 spec.events all',
+      '14:14 spec.revocable ',
     ])
   })
 

@@ -10,6 +10,8 @@ test('policyFromJSON() gives back what policyToJSON() took, through JSON text', 
   rights: { cmds: [any], maps: [0x8000000000000001], capabilities: [bpf, perfmon] }
   limits: { tokens: 4, mapBytes: 64MiB, lifetime: 8h }
   targets: { functions: [tcp_connect] }
+  revocable: false
+  events: all
 `)
   for (const policy of [full, policyWithRights('cmds: [map_create]')]) {
     assert.deepEqual(policyFromJSON(JSON.parse(JSON.stringify(policyToJSON(policy)))), policy)
@@ -23,7 +25,7 @@ test('policyFromJSON() refuses other versions and numbers that are none', () => 
     null,
     7,
     {},
-    { ...json, format: 'v0' },
+    { ...json, format: 'bpftoken.dev/policy-json/v1' },
     { ...json, rights: { ...json.rights, masks } },
   ]) {
     assert.throws(() => policyFromJSON(value), FormatError)

@@ -78,8 +78,10 @@ export function policyWithRights(rights: string, more = ''): Policy {
 export const TOP: Terms = policyOf(`
   rights: { cmds: [any], maps: [any], progs: [any], attachs: [any], capabilities: [bpf, net_admin, perfmon, sys_admin] }
   sharing: { bindMount: true, passToken: true }
+  revocable: false
   network: host
   guard: optional
   derive: { allowed: true, maxDepth: 16 }
   mode: permissive
+  events: none
 `)
