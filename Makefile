@@ -32,8 +32,8 @@ fix: $(MODULES) ## format, fix what lint can fix, regenerate documents
 	npx biome check --write
 	$(TSX) scripts/gen-policy-docs.ts
 
-test: build debs corpus oracle ## all tests: unit, kernel, e2e (the last two as root)
-	$(TSX) scripts/test.ts unit kernel e2e
+test: build debs corpus oracle ## all tests: unit, kernel, e2e (these two as root) and vm
+	$(TSX) scripts/test.ts
 
 unit: $(ADDON) ## unit tests only
 	$(TSX) scripts/test.ts unit
@@ -44,13 +44,8 @@ kernel: build ## tests of the running kernel only
 e2e: build debs ## tests of the commands and of unmodified programs only
 	$(TSX) scripts/test.ts e2e
 
-# What behaves the same everywhere is tested once, by the other targets; here is what depends on the kernel.
-VM_TESTS := test/kernel/delegation test/kernel/ebpf test/kernel/uapi.test.ts test/vm/guard.test.ts test/vm/guard-cli.test.ts
-
-test-vm: build vm ## tests in virtual machines: kernels 6.12 and 7 with tokens, 6.1 without
-	@status=0; for kernel in 6.12 7; do \
-	  $(TSX) scripts/vm.ts --kernel $$kernel --timeout 600 --tests $(VM_TESTS) || status=1; done; \
-	$(TSX) scripts/vm.ts --kernel 6.1 --tests test/vm/no-tokens.test.ts || status=1; exit $$status
+test-vm: build ## tests in virtual machines only: kernels 6.12 and 7 with tokens, 6.1 without
+	$(TSX) scripts/test.ts vm
 
 vm: ## QEMU and Debian's kernels, into .cache
 	scripts/fetch-vm.sh

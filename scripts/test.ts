@@ -1,16 +1,22 @@
 /**
- * Runs the tests of the given tiers: node --import tsx scripts/test.ts [unit|kernel|e2e|FILE]...
+ * Runs the tests of the given tiers, or all: node --import tsx scripts/test.ts [--report FILE] [unit|kernel|e2e|vm|PATH]...
  *
  * Closes with one line, `N passed, N failed, N skipped`, over everything that ran. A file that crashes or
  * hangs counts as failed, and so does each thing that a tier leaves behind on the machine.
+ *
+ * `vm` boots virtual machines and runs tests in them (vm/matrix.ts says which); a path, such as test/vm/guard.test.ts, is
+ * run here. --report writes the same result as JSON.
  */
 import { once } from 'node:events'
-import { readdirSync, statSync } from 'node:fs'
+import { readdirSync, statSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
-import { join, relative } from 'node:path'
+import { join, relative, resolve } from 'node:path'
 import { run } from 'node:test'
 import { spec } from 'node:test/reporters'
+import { parseArgs } from 'node:util'
 import { RUN_VARIABLE, residue, snapshot } from '../test/helpers/residue.ts'
+import { Report } from './report.ts'
+import { runVms } from './vm/matrix.ts'
 
 const ROOT = join(__dirname, '..')
 
@@ -26,17 +32,11 @@ const TIERS: Readonly<Record<string, Tier>> = {
   unit: { concurrency: availableParallelism(), timeoutMs: 60_000, touchesMachine: false },
   kernel: { concurrency: 1, timeoutMs: 300_000, touchesMachine: true },
   e2e: { concurrency: 1, timeoutMs: 300_000, touchesMachine: true },
-  vm: { concurrency: 1, timeoutMs: 300_000, touchesMachine: true },
+  /** In a VM already. */
+  vm: { concurrency: 1, timeoutMs: 600_000, touchesMachine: true },
 }
 
-const totals = { passed: 0, failed: 0, skipped: 0 }
-const failures: string[] = []
-const skips: string[] = []
-
-function fail(what: string): void {
-  totals.failed++
-  failures.push(what)
-}
+const total = new Report()
 
 function testFiles(path: string): string[] {
   if (!statSync(path).isDirectory()) return [path]
@@ -52,23 +52,22 @@ async function runTier(tier: Tier, files: string[]): Promise<void> {
   stream.on('test:pass', test => {
     if (test.details.type === 'suite') return
     const reason = test.skip ?? test.todo
-    if (reason === undefined) totals.passed++
-    else {
-      totals.skipped++
-      skips.push(`${where(test)}: ${test.name}: ${reason === true ? 'no reason given' : reason}`)
-    }
+    if (reason === undefined) total.passed++
+    else total.skips.push(`${where(test)}: ${test.name}: ${reason === true ? 'no reason given' : reason}`)
   })
   stream.on('test:fail', test => {
     // A suite fails because of a test in it, which was counted; unless its own hook failed.
     const cause = (test.details.error as { failureType?: string }).failureType
     if (cause === 'subtestsFailed') return
     const file = where(test)
-    fail(test.name === file ? `${file} crashed, hung or ended with an error` : `${file}: ${test.name}`)
+    const isFile = test.file !== undefined && resolve(test.name) === resolve(test.file)
+    total.failures.push(isFile ? `${file} crashed, hung or ended with an error` : `${file}: ${test.name}`)
   })
   const report = stream.compose(new spec())
   report.pipe(process.stdout, { end: false })
   await once(report, 'end')
-  if (before !== undefined) for (const left of await residue(before)) fail(`left behind: ${left}`)
+  if (before !== undefined)
+    for (const left of await residue(before)) total.failures.push(`left behind: ${left}`)
 }
 
 /** The file only: lines are those of the compiled text. */
@@ -76,10 +75,17 @@ function where(test: { file?: string | undefined }): string {
   return test.file === undefined ? 'tests' : relative(ROOT, test.file)
 }
 
-async function main(args: string[]): Promise<void> {
+async function main(): Promise<void> {
+  const { values, positionals } = parseArgs({
+    options: { report: { type: 'string' } },
+    allowPositionals: true,
+  })
   process.env[RUN_VARIABLE] = String(process.pid)
-  const wanted = args.length > 0 ? args : Object.keys(TIERS)
-  for (const name of wanted) {
+  for (const name of positionals.length > 0 ? positionals : Object.keys(TIERS)) {
+    if (name === 'vm') {
+      total.add(await runVms())
+      continue
+    }
     const path = name in TIERS ? join(ROOT, 'test', name) : name
     const tier = TIERS[relative(join(ROOT, 'test'), path).split('/')[0]!]
     if (tier === undefined) throw new Error(`"${name}" is neither a tier nor a file of one`)
@@ -87,10 +93,9 @@ async function main(args: string[]): Promise<void> {
     console.log(`\n== ${relative(ROOT, path)}: ${files.length} files ==`)
     if (files.length > 0) await runTier(tier, files)
   }
-  if (skips.length > 0) console.log(`\nskipped:\n  ${skips.join('\n  ')}`)
-  if (failures.length > 0) console.log(`\nfailed:\n  ${failures.join('\n  ')}`)
-  console.log(`\n${totals.passed} passed, ${totals.failed} failed, ${totals.skipped} skipped`)
-  process.exitCode = totals.failed === 0 ? 0 : 1
+  if (values.report !== undefined) writeFileSync(values.report, JSON.stringify(total))
+  console.log(String(total))
+  process.exitCode = total.failures.length === 0 ? 0 : 1
 }
 
-void main(process.argv.slice(2))
+void main()

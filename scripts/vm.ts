@@ -6,8 +6,9 @@
  *
  * The working directory is the repository, at the same path as here, as it is when the VM starts (`make build`
  * first); --with takes a further path of it along, such as .cache/sid. Node runs the repository's TypeScript without
- * any option. What the command leaves in /run/out comes back to --out. Its output is passed on (stderr too, to
- * stdout), and its exit status; 125 when the kernel broke or time ran out, with the path of the kernel's messages.
+ * any option. What the command leaves in /run/out comes back to --out: with --tests, report.json. Its output is
+ * passed on (stderr too, to stdout), and its exit status; 125 when the kernel broke or time ran out, with the path of
+ * the kernel's messages.
  *
  * scripts/fetch-vm.sh brings kernels and QEMU. Two VMs run at a time; others wait.
  */
@@ -37,8 +38,9 @@ const { values: options, positionals } = parseArgs({
 
 function script(): string {
   if (positionals.length === 0) throw new Error('a command, or files of tests, must follow')
+  const files = positionals.map(path => relative(ROOT, join(process.cwd(), path)))
   const words = options.tests
-    ? ['node', 'scripts/test.ts', ...positionals.map(path => relative(ROOT, join(process.cwd(), path)))]
+    ? ['node', 'scripts/test.ts', '--report', '/run/out/report.json', ...files]
     : positionals
   return `exec ${words.map(quoted).join(' ')}`
 }
