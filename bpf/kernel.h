@@ -20,10 +20,31 @@ enum {
 	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_RINGBUF = 27,
 	BPF_MAP_TYPE_INODE_STORAGE = 28,
+	BPF_MAP_TYPE_TASK_STORAGE = 29,
 };
 enum { BPF_ANY = 0, BPF_NOEXIST = 1, BPF_EXIST = 2 };
 enum { BPF_F_NO_PREALLOC = 1, BPF_LOCAL_STORAGE_GET_F_CREATE = 1 };
-enum { BPF_TOKEN_CREATE = 36 };
+
+/* Commands of bpf(2). */
+enum {
+	BPF_MAP_CREATE = 0,
+	BPF_PROG_LOAD = 5,
+	BPF_PROG_ATTACH = 8,
+	BPF_PROG_GET_NEXT_ID = 11,
+	BPF_MAP_GET_NEXT_ID = 12,
+	BPF_PROG_GET_FD_BY_ID = 13,
+	BPF_MAP_GET_FD_BY_ID = 14,
+	BPF_PROG_QUERY = 16,
+	BPF_BTF_LOAD = 18,
+	BPF_BTF_GET_FD_BY_ID = 19,
+	BPF_TASK_FD_QUERY = 20,
+	BPF_BTF_GET_NEXT_ID = 23,
+	BPF_LINK_CREATE = 28,
+	BPF_LINK_GET_FD_BY_ID = 30,
+	BPF_LINK_GET_NEXT_ID = 31,
+	BPF_ENABLE_STATS = 32,
+	BPF_TOKEN_CREATE = 36,
+};
 
 /* Numbers of helpers: include/uapi/linux/bpf.h, ___BPF_FUNC_MAPPER. */
 struct inode;
@@ -41,7 +62,20 @@ static __u64 (*bpf_get_current_ancestor_cgroup_id)(int level) = (void *)123;
 static __u64 (*bpf_ktime_get_boot_ns)(void) = (void *)125;
 static long (*bpf_ringbuf_output)(void *ringbuf, void *data, __u64 size, __u64 flags) = (void *)130;
 static void *(*bpf_inode_storage_get)(void *map, struct inode *inode, void *value, __u64 flags) = (void *)145;
+static void *(*bpf_task_storage_get)(void *map, struct task_struct *task, void *value, __u64 flags) = (void *)156;
 static struct task_struct *(*bpf_get_current_task_btf)(void) = (void *)158;
+
+/* A field of a structure that the verifier does not follow, wherever the running kernel has it. */
+#define READ(ptr, field)                                                                                              \
+	({                                                                                                            \
+		typeof(((void)0, (ptr)->field)) read_ = 0;                                                                       \
+		bpf_probe_read_kernel(&read_, sizeof(read_), &(ptr)->field);                                          \
+		read_;                                                                                                \
+	})
+
+/* The structure that `ptr` is the field of. */
+#define CONTAINER(ptr, type, field)                                                                                   \
+	((type *)((char *)(ptr) - __builtin_preserve_field_info(((type *)0)->field, 0)))
 
 /* Bit fields: where the bytes are that hold one, and how to shift it out of them (clang's field info kinds). */
 #define READ_BITS(ptr, field)                                                                                         \
@@ -59,7 +93,14 @@ struct ns_common {
 } __core;
 
 struct user_namespace {
+	struct user_namespace *parent;
 	struct ns_common ns;
+} __core;
+
+struct net;
+
+struct nsproxy {
+	struct net *net_ns;
 } __core;
 
 struct file_system_type {
@@ -77,17 +118,28 @@ struct super_block {
 } __core;
 
 struct inode {
-	__u16 i_mode;
-	__u32 i_nlink;
 	unsigned long i_ino;
 	struct super_block *i_sb;
 } __core;
 
 struct dentry {
 	struct inode *d_inode;
+	struct dentry *d_parent;
+} __core;
+
+struct vfsmount {
+	struct super_block *mnt_sb;
+} __core;
+
+struct mount {
+	struct mount *mnt_parent;
+	struct dentry *mnt_mountpoint;
+	struct vfsmount mnt;
+	__u64 mnt_id_unique;
 } __core;
 
 struct path {
+	struct vfsmount *mnt;
 	struct dentry *dentry;
 } __core;
 
@@ -101,8 +153,35 @@ struct mm_struct {
 	struct file *exe_file;
 } __core;
 
+typedef struct {
+	__u64 val;
+} __core kernel_cap_t;
+
 struct cred {
 	struct user_namespace *user_ns;
+	kernel_cap_t cap_effective;
+} __core;
+
+struct pid {
+	unsigned int level;
+} __core;
+
+struct kernfs_node {
+	const char *name;
+	__u64 id;
+} __core;
+
+struct cgroup_subsys_state {
+	struct cgroup_subsys_state *parent;
+} __core;
+
+struct cgroup {
+	struct cgroup_subsys_state self;
+	struct kernfs_node *kn;
+} __core;
+
+struct css_set {
+	struct cgroup *dfl_cgrp;
 } __core;
 
 struct task_struct {
@@ -111,12 +190,30 @@ struct task_struct {
 	__u64 start_boottime;
 	struct task_struct *group_leader;
 	struct mm_struct *mm;
+	struct nsproxy *nsproxy;
+	struct pid *thread_pid;
+	struct css_set *cgroups;
 } __core;
 
 /* Of enums CO-RE compares the names. */
 enum fs_context_purpose { FS_CONTEXT_FOR_MOUNT };
-enum bpf_map_type { BPF_MAP_TYPE_UNSPEC };
-enum bpf_prog_type { BPF_PROG_TYPE_UNSPEC };
+enum bpf_map_type { BPF_MAP_TYPE_UNSPEC, BPF_MAP_TYPE_STRUCT_OPS = 26 };
+enum bpf_prog_type { BPF_PROG_TYPE_UNSPEC, BPF_PROG_TYPE_TRACING = 26, BPF_PROG_TYPE_STRUCT_OPS, BPF_PROG_TYPE_EXT, BPF_PROG_TYPE_LSM };
+enum bpf_attach_type {
+	BPF_CGROUP_INET_INGRESS,
+	BPF_SK_SKB_STREAM_PARSER = 4,
+	BPF_SK_SKB_STREAM_VERDICT = 5,
+	BPF_SK_MSG_VERDICT = 7,
+	BPF_FLOW_DISSECTOR = 17,
+	BPF_SK_LOOKUP = 36,
+	BPF_XDP = 37,
+	BPF_SK_SKB_VERDICT = 38,
+	BPF_NETFILTER = 45,
+	BPF_TCX_INGRESS = 46,
+	BPF_TCX_EGRESS = 47,
+	BPF_NETKIT_PRIMARY = 54,
+	BPF_NETKIT_PEER = 55,
+};
 enum fs_value_type { fs_value_is_undefined, fs_value_is_flag, fs_value_is_string };
 
 struct fs_parameter {
@@ -146,18 +243,33 @@ struct bpf_map {
 	__u32 key_size;
 	__u32 value_size;
 	__u32 max_entries;
+	__u32 map_flags;
+	__u32 id;
 	char name[16];
+} __core;
+
+struct btf {
+	__u32 id;
 } __core;
 
 struct bpf_prog_aux {
 	struct bpf_token *token;
+	struct btf *attach_btf;
+	__u32 attach_btf_id;
 	char name[16];
 } __core;
 
 struct bpf_prog {
 	enum bpf_prog_type type;
+	enum bpf_attach_type expected_attach_type;
 	__u32 len;
+	__u8 tag[8];
 	struct bpf_prog_aux *aux;
+} __core;
+
+/* Since Linux 6.18 the tag is the beginning of this. */
+struct bpf_prog___sha256 {
+	__u8 digest[32];
 } __core;
 
 #endif

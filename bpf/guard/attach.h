@@ -1,0 +1,123 @@
+/* Commands of bpf(2) that the kernel judges by the descriptor alone: attachment; and what else a confined cgroup may call. */
+#ifndef GUARD_ATTACH_H
+#define GUARD_ATTACH_H
+
+/* Attach type: at this offset for BPF_PROG_ATTACH and BPF_LINK_CREATE (include/uapi/linux/bpf.h, union bpf_attr). */
+#define ATTACH_TYPE_OFF 8
+
+#define BIT(n) (1ULL << (n))
+/* Attached to a device, or to the network namespace itself. */
+#define NETWORK_TYPES                                                                                                  \
+	(BIT(BPF_FLOW_DISSECTOR) | BIT(BPF_SK_LOOKUP) | BIT(BPF_XDP) | BIT(BPF_NETFILTER) | BIT(BPF_TCX_INGRESS) |      \
+	 BIT(BPF_TCX_EGRESS) | BIT(BPF_NETKIT_PRIMARY) | BIT(BPF_NETKIT_PEER))
+/* Attached to a map, and gone with it. */
+#define MAP_TYPES                                                                                                      \
+	(BIT(BPF_SK_SKB_STREAM_PARSER) | BIT(BPF_SK_SKB_STREAM_VERDICT) | BIT(BPF_SK_MSG_VERDICT) | BIT(BPF_SK_SKB_VERDICT))
+/* What the kernel asks a capability of the initial user namespace for, or a token's bit: nothing that a token holder has by itself. */
+#define PRIVILEGED_COMMANDS                                                                                            \
+	(BIT(BPF_MAP_CREATE) | BIT(BPF_PROG_LOAD) | BIT(BPF_PROG_GET_NEXT_ID) | BIT(BPF_MAP_GET_NEXT_ID) |              \
+	 BIT(BPF_PROG_GET_FD_BY_ID) | BIT(BPF_MAP_GET_FD_BY_ID) | BIT(BPF_PROG_QUERY) | BIT(BPF_BTF_LOAD) |             \
+	 BIT(BPF_BTF_GET_FD_BY_ID) | BIT(BPF_TASK_FD_QUERY) | BIT(BPF_BTF_GET_NEXT_ID) | BIT(BPF_LINK_GET_FD_BY_ID) |   \
+	 BIT(BPF_LINK_GET_NEXT_ID) | BIT(BPF_ENABLE_STATS) | BIT(BPF_TOKEN_CREATE))
+
+/* What rules hold for the current task's user namespace, or one above it; 0: nothing is lent there. */
+static __noinline struct guard_namespace *rules_of_namespace(void)
+{
+	const struct cred *cred = READ(bpf_get_current_task_btf(), cred);
+	struct user_namespace *at = READ(cred, user_ns);
+
+	/* The kernel nests them no deeper. */
+	for (int level = 0; at && level < 33; level++) {
+		__u64 number = READ(at, ns.inum);
+		struct guard_namespace *found;
+
+		if (at == &init_user_ns)
+			return 0;
+		found = bpf_map_lookup_elem(&namespaces, &number);
+		if (found && (found->enforced.own_network | found->enforced.revocable | found->watched.own_network |
+			      found->watched.revocable))
+			return found;
+		at = READ(at, parent);
+	}
+	return 0;
+}
+
+static __always_inline int is_in_host_network(void)
+{
+	struct nsproxy *nsproxy = READ(bpf_get_current_task_btf(), nsproxy);
+
+	return nsproxy && READ(nsproxy, net_ns) == &init_net;
+}
+
+/* The first rule that an attachment breaks. */
+static __always_inline __u8 judge_attachment(__u32 cmd, __u32 type, __u32 own_network, __u32 revocable)
+{
+	if (own_network && type < 64 && NETWORK_TYPES >> type & 1 && is_in_host_network())
+		return GUARD_NETWORK;
+	if (revocable && cmd == BPF_PROG_ATTACH && !(type < 64 && MAP_TYPES >> type & 1))
+		return GUARD_OUTLIVES;
+	return GUARD_NONE;
+}
+
+static __noinline int guard_attachment(__u32 cmd, __u32 type)
+{
+	struct judged what = { .point = GUARD_ATTACH, .cmd = cmd, .type = type };
+	struct guard_namespace *rules = rules_of_namespace();
+
+	if (!rules)
+		return 0;
+	what.delegation = rules->delegation;
+	what.mode = GUARD_ENFORCE;
+	what.reason = judge_attachment(cmd, type, rules->enforced.own_network, rules->enforced.revocable);
+	if (!what.reason) {
+		what.mode = GUARD_PERMISSIVE;
+		what.reason = judge_attachment(cmd, type, rules->watched.own_network, rules->watched.revocable);
+	}
+	return what.reason ? judge(&what, -EACCES) : 0;
+}
+
+static __noinline int guard_confined(__u32 cmd, __u32 type, __u64 id)
+{
+	struct judged what = { .point = GUARD_COMMAND, .cmd = cmd, .quiet = 1 };
+	struct guard_delegation *of = delegation_by(id);
+
+	if (!of) {
+		under_host(&what, GUARD_UNREGISTERED);
+		return judge(&what, -EPERM);
+	}
+	under(&what, of);
+	if (cmd < 64 && PRIVILEGED_COMMANDS >> cmd & 1) {
+		what.reason = liveness(of);
+		if (!what.reason && !(of->terms.masks.cmds >> cmd & 1))
+			what.reason = GUARD_RIGHTS;
+		return what.reason ? judge(&what, -EPERM) : 0;
+	}
+	if (cmd != BPF_PROG_ATTACH && cmd != BPF_LINK_CREATE)
+		return 0;
+	what.point = GUARD_ATTACH;
+	what.type = type;
+	what.reason = judge_attachment(cmd, type, !(of->terms.flags & GUARD_HOST_NETWORK),
+				       !(of->terms.flags & GUARD_IRREVOCABLE));
+	return what.reason ? judge(&what, -EACCES) : 0;
+}
+
+SEC("lsm/bpf")
+int guard_bpf(__u64 *ctx)
+{
+	__u32 cmd = ctx[0], type = 0;
+	__u64 id;
+	int verdict;
+
+	if (cmd == BPF_PROG_ATTACH || cmd == BPF_LINK_CREATE) {
+		bpf_probe_read_kernel(&type, sizeof(type), (const void *)ctx[1] + ATTACH_TYPE_OFF);
+		verdict = guard_attachment(cmd, type);
+		if (verdict)
+			return verdict;
+	}
+	if (!some_are_confined())
+		return 0;
+	id = confinement();
+	return id ? guard_confined(cmd, type, id) : 0;
+}
+
+#endif

@@ -1,0 +1,237 @@
+/* What the guard knows: its maps, and how a record is found, made and let go. */
+#ifndef GUARD_STATE_H
+#define GUARD_STATE_H
+
+#define TABLE(name_, key_, value_, entries_)                                                                          \
+	struct {                                                                                                      \
+		__uint(type, BPF_MAP_TYPE_HASH);                                                                      \
+		__uint(max_entries, entries_);                                                                        \
+		__uint(map_flags, BPF_F_NO_PREALLOC);                                                                 \
+		__type(key, key_);                                                                                    \
+		__type(value, value_);                                                                                \
+	} name_ SEC(".maps")
+
+/* Looked up without a call: the kernel puts the arithmetic in its place. */
+#define ARRAY(name_, value_, entries_)                                                                                \
+	struct {                                                                                                      \
+		__uint(type, BPF_MAP_TYPE_ARRAY);                                                                     \
+		__uint(max_entries, entries_);                                                                        \
+		__type(key, __u32);                                                                                   \
+		__type(value, value_);                                                                                \
+	} name_ SEC(".maps")
+
+#define STORAGE(name_, type_, value_)                                                                                 \
+	struct {                                                                                                      \
+		__uint(type, type_);                                                                                  \
+		__uint(map_flags, BPF_F_NO_PREALLOC);                                                                 \
+		__type(key, int);                                                                                     \
+		__type(value, value_);                                                                                \
+	} name_ SEC(".maps")
+
+ARRAY(config, struct guard_config, 1);
+ARRAY(totals, struct guard_totals, 1);
+
+/* By src/guard: what may be delegated, by whom, and who is confined. */
+TABLE(policies, struct guard_name, struct guard_terms, 1024);
+TABLE(digests, struct guard_digest, __u32, 65536);
+TABLE(functions, struct guard_function, __u32, 65536);
+TABLE(processes, struct guard_process, struct guard_delegator, 1024);
+TABLE(files, struct guard_file, struct guard_delegator, 256);
+TABLE(cgroups, struct guard_cgroup, struct guard_delegator, 256);
+TABLE(confined, __u64, __u64, GUARD_CONFINEMENTS);
+TABLE(own_maps, __u32, __u32, 64);
+
+/* Contexts that are marked, by their private data, which becomes the superblock's; and that by context. */
+TABLE(pending, __u64, struct guard_pending, 1024);
+TABLE(contexts, __u64, __u64, 1024);
+
+/* Element id % GUARD_SLOTS of each belongs to the delegation whose id is in the first. */
+ARRAY(delegations, struct guard_delegation, GUARD_SLOTS);
+ARRAY(revocations, struct guard_revocation, GUARD_SLOTS);
+ARRAY(usages, struct guard_usage, GUARD_SLOTS);
+
+/* By the kernel's objects: addresses, each removed when its object is freed. */
+TABLE(superblocks, __u64, __u64, 16384);
+TABLE(tokens, __u64, struct guard_token, 65536);
+TABLE(programs, __u64, struct guard_program, 65536);
+TABLE(maps, __u64, struct guard_map, 65536);
+
+/* By inode number. Entries without rules are swept by src/guard. */
+TABLE(namespaces, __u64, struct guard_namespace, 16384);
+
+/* The delegation that a bpffs is, on the inode of its root: gone with it, so that no address is ever mistaken for another. */
+STORAGE(roots, BPF_MAP_TYPE_INODE_STORAGE, __u64);
+/* 1, on the first thread of a process: it means to change the guard. */
+STORAGE(keepers, BPF_MAP_TYPE_TASK_STORAGE, __u32);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 262144);
+} events SEC(".maps");
+
+#define NEVER (~0ULL)
+#define NO_LIMIT (~0U)
+
+static const __u32 first = 0;
+
+static __always_inline struct guard_config *configuration(void)
+{
+	return bpf_map_lookup_elem(&config, &first);
+}
+
+static __always_inline __u32 guard_mode_of_host(void)
+{
+	struct guard_config *found = configuration();
+
+	return found ? found->mode : GUARD_ENFORCE;
+}
+
+static __always_inline struct guard_delegation *delegation_by(__u64 id)
+{
+	__u32 slot = id % GUARD_SLOTS;
+	struct guard_delegation *found = bpf_map_lookup_elem(&delegations, &slot);
+
+	return found && id && found->id == id ? found : 0;
+}
+
+static __always_inline struct guard_usage *usage_by(__u64 id)
+{
+	__u32 slot = id % GUARD_SLOTS;
+
+	return bpf_map_lookup_elem(&usages, &slot);
+}
+
+static __always_inline __u8 liveness(const struct guard_delegation *of)
+{
+	__u64 id = of->id;
+	__u32 slot = id % GUARD_SLOTS;
+	struct guard_revocation *revoked = bpf_map_lookup_elem(&revocations, &slot);
+
+	if (!revoked || revoked->id == id)
+		return GUARD_REVOKED;
+	/* No clock is read where nothing expires. */
+	if (of->expires_ns != NEVER && bpf_ktime_get_boot_ns() >= of->expires_ns)
+		return GUARD_EXPIRED;
+	return GUARD_NONE;
+}
+
+/* ---- counting ---- */
+
+/* Takes one from a limit; 0: there is no room. Counted before it is judged, so that no two tasks take the last one. */
+static __always_inline int take(__u32 *count, __u32 limit)
+{
+	return __sync_fetch_and_add(count, 1) < limit;
+}
+
+/* What a derived delegation may use is taken from its parent's as a whole, so that no use needs to look further up. */
+struct lent_on {
+	__u64 map_bytes;
+	__u32 tokens;
+	__u32 programs;
+	__u32 maps;
+};
+
+static __always_inline struct lent_on lent_on(const struct guard_terms *parent, const struct guard_terms *child)
+{
+	struct lent_on part = {
+		.map_bytes = parent->map_bytes == NEVER ? 0 : child->map_bytes,
+		.tokens = parent->tokens == NO_LIMIT ? 0 : child->tokens,
+		.programs = parent->programs == NO_LIMIT ? 0 : child->programs,
+		.maps = parent->maps == NO_LIMIT ? 0 : child->maps,
+	};
+
+	return part;
+}
+
+static __always_inline void give_back(struct guard_usage *usage, const struct lent_on *part)
+{
+	__sync_fetch_and_add(&usage->map_bytes, -part->map_bytes);
+	__sync_fetch_and_add(&usage->tokens, -part->tokens);
+	__sync_fetch_and_add(&usage->programs, -part->programs);
+	__sync_fetch_and_add(&usage->maps, -part->maps);
+	__sync_fetch_and_add(&usage->children, -1);
+}
+
+static __always_inline int over32(__u32 *count, __u32 more, __u32 limit)
+{
+	__u32 before = __sync_fetch_and_add(count, more);
+
+	return limit != NO_LIMIT && (before > limit || more > limit - before);
+}
+
+static __always_inline int over64(__u64 *count, __u64 more, __u64 limit)
+{
+	__u64 before = __sync_fetch_and_add(count, more);
+
+	return limit != NEVER && (before > limit || more > limit - before);
+}
+
+/* 0: the parent has not that much left, and nothing is taken. */
+static __always_inline int take_part(struct guard_usage *usage, const struct guard_terms *limits, const struct lent_on *part)
+{
+	int over = over64(&usage->map_bytes, part->map_bytes, limits->map_bytes);
+
+	over |= over32(&usage->tokens, part->tokens, limits->tokens);
+	over |= over32(&usage->programs, part->programs, limits->programs);
+	over |= over32(&usage->maps, part->maps, limits->maps);
+	__sync_fetch_and_add(&usage->children, 1);
+	if (over)
+		give_back(usage, part);
+	return !over;
+}
+
+/* ---- what tasks of a user namespace may attach ---- */
+
+static __always_inline void count_rules(struct guard_namespace *of, __u32 mode, __u32 flags, int change)
+{
+	struct guard_rules *rules = mode == GUARD_PERMISSIVE ? &of->watched : &of->enforced;
+
+	if (!(flags & GUARD_HOST_NETWORK))
+		__sync_fetch_and_add(&rules->own_network, change);
+	if (!(flags & GUARD_IRREVOCABLE))
+		__sync_fetch_and_add(&rules->revocable, change);
+}
+
+/* ---- the end of a record ---- */
+
+/*
+ * The record of a delegation goes when its superblock and its last token have gone: programs keep tokens, tokens the rest.
+ * With it goes what it had of its parent, whose own record may have waited for that only.
+ */
+static __noinline int forget(__u64 id)
+{
+	for (int depth = 0; depth < 17; depth++) {
+		struct guard_delegation *of = delegation_by(id), *parent;
+		struct guard_usage *usage = usage_by(id);
+		struct guard_namespace *rules;
+		struct lent_on part = {};
+		__u64 up, namespace;
+		__u32 mode, flags;
+
+		if (!of || !usage || id < GUARD_CONFINEMENTS)
+			return 0;
+		if (usage->superblocks | usage->tokens | usage->programs | usage->maps | usage->children)
+			return 0;
+		up = of->parent;
+		namespace = of->user_namespace;
+		mode = of->terms.mode;
+		flags = of->terms.flags;
+		parent = delegation_by(up);
+		if (parent)
+			part = lent_on(&parent->terms, &of->terms);
+		/* Two may get here at once. From here on the element may be another's. */
+		if (__sync_val_compare_and_swap(&of->id, id, 0) != id)
+			return 0;
+		rules = bpf_map_lookup_elem(&namespaces, &namespace);
+		if (rules)
+			count_rules(rules, mode, flags, -1);
+		usage = parent ? usage_by(up) : 0;
+		if (!usage)
+			return 0;
+		give_back(usage, &part);
+		id = up;
+	}
+	return 0;
+}
+
+#endif
