@@ -1,6 +1,7 @@
 #!/bin/bash
 # What scripts/vm.ts boots, from Debian packages that are unpacked into .cache/vm and not installed. Needs no root:
 #   tools          QEMU and busybox, with the libraries that they need
+#   systemd        a file system with a systemd that has BPF programs of its own, which Debian 12's has not
 #   kernel-6.1     a kernel without BPF tokens
 #   kernel-6.12    the oldest long-term kernel with tokens
 #   kernel-7       the newest
@@ -29,7 +30,7 @@ give_up() {
 exec 9>"$vm/fetch-lock"
 flock 9
 missing=()
-[[ -e $vm/tools ]] || missing+=(tools)
+for name in tools systemd; do [[ -e $vm/$name ]] || missing+=("$name"); done
 for kernel in "${KERNELS[@]}"; do [[ -e $vm/kernel-$kernel ]] || missing+=("$kernel"); done
 if ((${#missing[@]} == 0)); then
   rm -f "$vm/why-not"
@@ -40,7 +41,11 @@ fi
 apt=$(mktemp -d -t bpftoken-vm-apt-XXXXXX)
 trap 'rm -rf "$apt" "$vm"/*.new' EXIT
 echo 'fetch-vm: reading package lists'
-error=$(private_apt "$apt" bookworm bookworm-backports trixie-backports 2>&1) || give_up "package lists cannot be fetched: $error"
+lists() {
+  local error
+  error=$(private_apt "$@" 2>&1) || give_up "package lists cannot be fetched: $error"
+}
+lists "$apt" bookworm bookworm-backports trixie-backports
 export APT_CONFIG=$apt/apt.conf # Set in a subshell above.
 
 # quiet COMMAND...: its output only when it fails.
@@ -50,6 +55,19 @@ fetch_tools() {
   quiet apt-get -qq install --yes --download-only --no-install-recommends -t bookworm-backports \
     qemu-system-x86 busybox-static || give_up 'QEMU cannot be fetched'
   unpack "$vm/tools" "$apt"/archives/*.deb
+}
+
+fetch_systemd() {
+  lists "$apt/trixie" trixie
+  APT_CONFIG=$apt/trixie/apt.conf quiet apt-get -qq install --yes --download-only --no-install-recommends \
+    systemd libbpf1 || give_up 'systemd cannot be fetched'
+  unpack "$apt/tree" "$apt"/trixie/archives/*.deb
+  # What no program reads would cost memory and time at each boot.
+  rm -r "$apt"/tree/usr/share/{doc,man,locale,perl5} "$apt"/tree/usr/lib/x86_64-linux-gnu/gconv
+  mkdir -p "$apt"/tree/{dev,proc,run,sys,tmp,var,root}
+  cp "$vm/tools/bin/busybox" "$apt/tree/bin/busybox"
+  mv "$apt/tree" "$vm/systemd.new"
+  mv "$vm/systemd.new" "$vm/systemd"
 }
 
 fetch_kernel() {
@@ -77,6 +95,7 @@ for name in "${missing[@]}"; do
   rm -f "$apt"/archives/*.deb
   case $name in
     tools) echo 'fetch-vm: QEMU and busybox' && fetch_tools ;;
+    systemd) echo 'fetch-vm: systemd' && fetch_systemd ;;
     *) fetch_kernel "$name" ;;
   esac
 done
