@@ -12,6 +12,8 @@ import { Fd } from './fd.ts'
 import { native } from './native.ts'
 import { open } from './open.ts'
 
+const SIGKILL = 9
+
 export interface ProcessHandle extends Disposable {
   readonly pid: number
   readonly pidfd: Fd
@@ -35,6 +37,14 @@ export function stillAlive(process: ProcessHandle): void {
   // EPERM means: it lives, and is not ours to signal.
   if (result === -3)
     throw new NotFoundError(`Process ${process.pid} has exited`, { context: { pid: process.pid } })
+}
+
+/** SIGKILL. False: it has exited. EPERM: it is not ours to signal. Since Linux 5.1. */
+export function kill(process: ProcessHandle): boolean {
+  const result = native().pidfd_send_signal(process.pidfd.number, SIGKILL, null, 0)
+  if (result === -3 /* ESRCH */) return false
+  check('pidfd_send_signal', 'pidfd_send_signal', result, `pid ${process.pid}`)
+  return true
 }
 
 /** Duplicates descriptor `fd` of the process. EBADF: no such descriptor; EPERM: no CAP_SYS_PTRACE over it. Since Linux 5.6. */

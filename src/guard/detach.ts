@@ -1,0 +1,162 @@
+/** Undoing what was loaded under delegations that are revoked: detaching where the kernel can, and ending those who hold the rest. */
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Link } from '../ebpf/link.ts'
+import { BpfMap } from '../ebpf/map.ts'
+import { Owned } from '../ebpf/owned.ts'
+import { NotFoundError, SyscallError } from '../errors.ts'
+import { kill, openProcess, type ProcessHandle } from '../sys/process.ts'
+import type { Holder, Inventory, LiveLink, LiveMap, LiveObjects } from './inventory.ts'
+
+/** How long what was held may take to go after its last holder: the kernel frees it when it has time. */
+const KILL_TIMEOUT_MS = 5000
+const POLL_MS = 50
+/** How often to look for links that calls under way have made meanwhile. */
+const MAX_ROUNDS = 8
+
+/** What is asked of an inventory. */
+export type LiveView = Pick<Inventory, 'links' | 'maps' | 'objects' | 'holders'>
+
+/** A link, or a struct_ops map, which can be registered without one. */
+export type Attachment = ({ readonly kind: 'link' } & LiveLink) | ({ readonly kind: 'map' } & LiveMap)
+
+/**
+ * An attachment that goes on, and the errno that detaching it gave. EOPNOTSUPP: links of its type cannot be detached.
+ * EAGAIN: it was made after we looked, by a process that goes on attaching.
+ */
+export type Staying = Attachment & { readonly errnoName: string }
+
+export interface DetachResult {
+  readonly detached: readonly Attachment[]
+  readonly stays: readonly Staying[]
+  /** What they held, when they were killed. */
+  readonly killed: readonly Holder[]
+  /** What is still in the kernel; links that are detached, too. */
+  readonly left: LiveObjects
+  /** Who holds that. What nobody holds is pinned, in a map, or attached without a link. */
+  readonly holders: readonly Holder[]
+}
+
+/**
+ * Detaches what is attached under these delegations, which must be revoked: tokens that work would make more meanwhile. Whoever
+ * holds a program can attach it again; with `kill`, the processes in the delegations' user namespaces that hold any of it are
+ * killed, and waited for: at most five seconds. Others who hold some of it, because they were passed it, are left alone.
+ *
+ * Attachments without a link are not looked for, but struct_ops: the guard lets a revocable delegation make none.
+ */
+export async function detach(
+  inventory: LiveView,
+  delegations: ReadonlySet<bigint>,
+  options: { kill?: boolean } = {},
+): Promise<DetachResult> {
+  const links = detachLinks(inventory, delegations)
+  const maps = unregisterMaps(inventory, delegations)
+  const killed = options.kill === true ? await killHolders(inventory, delegations) : []
+  const left = inventory.objects(delegations)
+  for (const link of left.links)
+    if (!links.has(link.id))
+      links.set(link.id, { attachment: { kind: 'link', ...link }, errnoName: 'EAGAIN' })
+  const outcomes = [...links.values(), ...maps]
+  const isLeft = ({ kind, id }: Attachment): boolean =>
+    (kind === 'link' ? left.links : left.maps).some(one => one.id === id)
+  return {
+    detached: outcomes.flatMap(({ attachment, errnoName }) => (errnoName === undefined ? [attachment] : [])),
+    stays: outcomes.flatMap(({ attachment, errnoName }) =>
+      errnoName !== undefined && isLeft(attachment) ? [{ ...attachment, errnoName }] : [],
+    ),
+    killed,
+    left,
+    holders: inventory.holders(delegations),
+  }
+}
+
+interface Outcome {
+  readonly attachment: Attachment
+  /** Undefined: it is detached. */
+  readonly errnoName: string | undefined
+}
+
+/** By id of the link. */
+function detachLinks(inventory: LiveView, delegations: ReadonlySet<bigint>): Map<number, Outcome> {
+  const outcomes = new Map<number, Outcome>()
+  for (let round = 0; round < MAX_ROUNDS; round++) {
+    const found = inventory.links(delegations).filter(({ id }) => !outcomes.has(id))
+    if (found.length === 0) break
+    for (const link of found)
+      outcomes.set(link.id, {
+        attachment: { kind: 'link', ...link },
+        errnoName: failureOf(() => detachLink(link.id)),
+      })
+  }
+  return outcomes
+}
+
+function unregisterMaps(inventory: LiveView, delegations: ReadonlySet<bigint>): Outcome[] {
+  const outcomes: Outcome[] = []
+  for (const map of inventory.maps(delegations)) {
+    if (map.type !== 'struct_ops') continue
+    let wasRegistered = false
+    const errnoName = failureOf(() => {
+      wasRegistered = unregister(map.id)
+    })
+    // EOPNOTSUPP: it is for a link.
+    if (wasRegistered || (errnoName !== undefined && errnoName !== 'EOPNOTSUPP'))
+      outcomes.push({ attachment: { kind: 'map', ...map }, errnoName })
+  }
+  return outcomes
+}
+
+function detachLink(id: number): void {
+  using link = Link.fromId(id)
+  link.detach()
+}
+
+function unregister(id: number): boolean {
+  using map = BpfMap.fromId(id)
+  return map.delete(0)
+}
+
+/** The errno's name; undefined: it worked, or what was to be undone has gone by itself. */
+function failureOf(action: () => void): string | undefined {
+  try {
+    action()
+    return undefined
+  } catch (error) {
+    if (!(error instanceof SyscallError)) throw error
+    return error.errnoName === 'ENOENT' ? undefined : error.errnoName
+  }
+}
+
+async function killHolders(inventory: LiveView, delegations: ReadonlySet<bigint>): Promise<Holder[]> {
+  const killed = new Map<number, Holder>()
+  for (let waitedMs = 0; waitedMs < KILL_TIMEOUT_MS; waitedMs += POLL_MS) {
+    // Again and again: they may have children by now, or have passed it on.
+    for (const holder of killPresent(inventory, delegations)) killed.set(holder.pid, holder)
+    const { programs, maps, links } = inventory.objects(delegations)
+    if (programs.length + maps.length + links.length === 0) break
+    await sleep(POLL_MS)
+  }
+  return [...killed.values()]
+}
+
+/** Kills those who hold something now, in the namespaces that it was lent to: never us, nor anybody of the host's. */
+function killPresent(inventory: LiveView, delegations: ReadonlySet<bigint>): Holder[] {
+  using owned = new Owned()
+  const present = (): Holder[] => inventory.holders(delegations).filter(({ within }) => within)
+  const processes = present().flatMap(({ pid }) => openIfThere(pid))
+  for (const process of processes) owned.add(process)
+  // A number may have gone to another process before we held this one. If it is there still, it was there when we looked again.
+  const again = new Map(present().map(holder => [holder.pid, holder]))
+  return processes.flatMap(process => {
+    const holder = again.get(process.pid)
+    return holder !== undefined && kill(process) ? [holder] : []
+  })
+}
+
+function openIfThere(pid: number): ProcessHandle[] {
+  try {
+    return [openProcess(pid)]
+  } catch (error) {
+    if (error instanceof NotFoundError) return []
+    throw error
+  }
+}

@@ -1,0 +1,195 @@
+/**
+ * What lives of delegations, and which processes hold it, as the kernel has it at this moment.
+ *
+ * Read by BPF iterators (bpf/inventory.bpf.c), which find each object in the guard's own maps: tokens have no ids, and maps do
+ * not say which token they were made with. One pass over all open files finds the holders, in threads with files of their own, too.
+ */
+import { readFileSync } from 'node:fs'
+import path from 'node:path'
+import { attachProgram } from '../ebpf/attach-section.ts'
+import type { Link } from '../ebpf/link.ts'
+import { BpfMap } from '../ebpf/map.ts'
+import { loadObject } from '../ebpf/object.ts'
+import { nameFrom } from '../ebpf/object-name.ts'
+import { parseObject } from '../ebpf/object-spec.ts'
+import { Owned } from '../ebpf/owned.ts'
+import {
+  LINK_TYPES,
+  type LinkType,
+  MAP_TYPES,
+  type MapType,
+  PROG_TYPES,
+  type ProgType,
+} from '../ebpf/type-names.ts'
+import { FormatError } from '../errors.ts'
+import { bytes, struct, u32, u64 } from '../uapi/codec.ts'
+
+const OBJECT = path.resolve(__dirname, '../../bpf/inventory.bpf.o')
+
+/** struct inventory_record of bpf/inventory.bpf.c; a test holds it against the compiled object. */
+export const inventory_record = struct(48, {
+  delegation: u64(0),
+  kind: u32(8), // KINDS
+  id: u32(12), // the kernel's; 0 for tokens, which have none
+  type: u32(16), // of a program, map or link
+  program: u32(20), // of a link: id; 0: it has none
+  holder: u32(24), // tgid; 0: this is about the object itself
+  within: u32(28), // 1: the holder is in the delegation's user namespace, or in one below
+  name: bytes(32, 16), // of the program (for links, too) or map; or of the holder
+})
+
+/** enum inventory_kind */
+export const KINDS = { 1: 'program', 2: 'map', 3: 'link', 4: 'token' } as const
+
+export type InventoryRecord = ReturnType<typeof inventory_record.decode>
+
+export interface LiveProgram {
+  readonly delegation: bigint
+  readonly id: number
+  readonly type: ProgType
+  readonly name: string
+}
+
+export interface LiveMap {
+  readonly delegation: bigint
+  readonly id: number
+  readonly type: MapType
+  readonly name: string
+}
+
+/** Also one that is detached, until its last descriptor is closed. */
+export interface LiveLink {
+  readonly delegation: bigint
+  readonly id: number
+  readonly type: LinkType
+  /** Undefined for struct_ops. */
+  readonly programId: number | undefined
+  /** Of the program; for struct_ops, of the map. */
+  readonly name: string
+}
+
+export interface LiveObjects {
+  readonly programs: readonly LiveProgram[]
+  readonly maps: readonly LiveMap[]
+  readonly links: readonly LiveLink[]
+}
+
+/** A process with open files of delegations. */
+export interface Holder {
+  readonly pid: number
+  /** Name of the process. */
+  readonly task: string
+  /** Whether it is in the user namespace of one of these delegations, or below. Others were passed what they hold. */
+  readonly within: boolean
+  /** Ids, in order. A program can be held by a socket or perf event, too. */
+  readonly programs: readonly number[]
+  readonly maps: readonly number[]
+  readonly links: readonly number[]
+  /** Whether it has a token. */
+  readonly token: boolean
+}
+
+/** The processes of these records, in the order of their numbers. */
+export function holdersOf(records: readonly InventoryRecord[]): Holder[] {
+  const pids = [...new Set(records.map(({ holder }) => holder!))].sort((a, b) => a - b)
+  return pids.map(pid => {
+    const held = records.filter(({ holder }) => holder === pid)
+    const ids = (kind: (typeof KINDS)[keyof typeof KINDS]): number[] => {
+      const found = held.filter(record => KINDS[record.kind as keyof typeof KINDS] === kind)
+      return [...new Set(found.map(({ id }) => id!))].sort((a, b) => a - b)
+    }
+    return {
+      pid,
+      task: nameFrom(held[0]!.name),
+      within: held.some(({ within }) => within !== 0),
+      programs: ids('program'),
+      maps: ids('map'),
+      links: ids('link'),
+      token: ids('token').length > 0,
+    }
+  })
+}
+
+export class Inventory implements Disposable {
+  readonly #owned: Owned
+  readonly #links: ReadonlyMap<string, Link>
+
+  private constructor(owned: Owned, links: ReadonlyMap<string, Link>) {
+    this.#owned = owned
+    this.#links = links
+  }
+
+  /**
+   * Loads the iterators. The guard must be open in this process, since nobody else is let at its maps. The caller disposes of
+   * it, and nothing stays loaded.
+   */
+  static async open(guard: { readonly directory: string }): Promise<Inventory> {
+    using owned = new Owned()
+    const spec = parseObject(readFileSync(OBJECT), { name: 'inventory' })
+    const maps = Object.fromEntries(
+      spec.maps.map(({ name }) => [name, { use: owned.add(BpfMap.open(`${guard.directory}/maps/${name}`)) }]),
+    )
+    const object = owned.add(await loadObject(spec, { token: null, maps }))
+    const links = spec.programs.map(({ name }) => [name, owned.add(attachProgram(object, name))] as const)
+    const kept = new Owned()
+    owned.moveTo(kept)
+    return new Inventory(kept, new Map(links))
+  }
+
+  #records(program: string, delegations: ReadonlySet<bigint>): InventoryRecord[] {
+    const all = this.#links.get(program)!.readIterator()
+    if (all.length % inventory_record.size !== 0)
+      throw new FormatError('inventory', `${all.length} bytes are no whole number of records`)
+    const records: InventoryRecord[] = []
+    for (let off = 0; off < all.length; off += inventory_record.size) {
+      const record = inventory_record.decode(all.subarray(off, off + inventory_record.size))
+      if (delegations.has(record.delegation!)) records.push(record)
+    }
+    return records
+  }
+
+  #objects<Extra>(
+    program: string,
+    delegations: ReadonlySet<bigint>,
+    extra: (record: InventoryRecord) => Extra,
+  ): ({ delegation: bigint; id: number; name: string } & Extra)[] {
+    return this.#records(program, delegations).map(record => ({
+      delegation: record.delegation!,
+      id: record.id!,
+      name: nameFrom(record.name),
+      ...extra(record),
+    }))
+  }
+
+  programs(delegations: ReadonlySet<bigint>): LiveProgram[] {
+    return this.#objects('inventory_programs', delegations, ({ type }) => ({ type: PROG_TYPES.word(type!) }))
+  }
+
+  maps(delegations: ReadonlySet<bigint>): LiveMap[] {
+    return this.#objects('inventory_maps', delegations, ({ type }) => ({ type: MAP_TYPES.word(type!) }))
+  }
+
+  links(delegations: ReadonlySet<bigint>): LiveLink[] {
+    return this.#objects('inventory_links', delegations, ({ type, program }) => ({
+      type: LINK_TYPES.word(type!),
+      programId: program === 0 ? undefined : program!,
+    }))
+  }
+
+  objects(delegations: ReadonlySet<bigint>): LiveObjects {
+    return {
+      programs: this.programs(delegations),
+      maps: this.maps(delegations),
+      links: this.links(delegations),
+    }
+  }
+
+  /** The processes with open files of these delegations. Other ways to hold an object are pins, and maps of memory. */
+  holders(delegations: ReadonlySet<bigint>): Holder[] {
+    return holdersOf(this.#records('inventory_holders', delegations))
+  }
+
+  [Symbol.dispose](): void {
+    this.#owned[Symbol.dispose]()
+  }
+}
