@@ -13,6 +13,7 @@ import { mkdirSync, readdirSync, readFileSync, renameSync, rmdirSync, statfsSync
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { attachProgram } from '../ebpf/attach-section.ts'
+import { kernelBtf } from '../ebpf/kernel-btf.ts'
 import { Link } from '../ebpf/link.ts'
 import { BpfMap } from '../ebpf/map.ts'
 import { loadObject } from '../ebpf/object.ts'
@@ -75,6 +76,7 @@ function readObject(): GuardObject {
  */
 export async function installGuard(options: InstallOptions = {}): Promise<Installed> {
   const { directory = GUARD_DIRECTORY, mode } = options
+  requireTokens()
   requireLsm()
   const object = readObject()
   makeDirectories(directory)
@@ -91,6 +93,14 @@ export async function installGuard(options: InstallOptions = {}): Promise<Instal
       hint: 'Boot with bpf in the list of LSMs: lsm=...,bpf',
     })
   return before === undefined ? 'installed' : 'replaced'
+}
+
+/** The loader would only name the first thing that it misses. */
+function requireTokens(): void {
+  if (kernelBtf().types.find('bpf_lsm_bpf_token_create', 'func').length > 0) return
+  throw new NotSupportedError('This kernel has no BPF tokens, so that there is nothing to guard', {
+    hint: 'Run Linux 6.9 or newer',
+  })
 }
 
 function requireLsm(): void {
