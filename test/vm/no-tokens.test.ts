@@ -4,6 +4,7 @@ import { spawnSync } from 'node:child_process'
 import { test } from 'node:test'
 import { cli } from '../helpers/cli.ts'
 import { hasTokens, inVm, isRoot, ROOT } from '../helpers/machine.ts'
+import { residue, snapshot } from '../helpers/residue.ts'
 
 const POLICY = 'examples/policies/packet-counter.yaml'
 
@@ -51,3 +52,32 @@ test('the demo shows what doctor says, stops there, and ends with 4', { skip }, 
   assert.match(stdout, /there is nothing more to show/)
   assert.equal(status, 4)
 })
+
+test('guard install says why it cannot, ends with 4, and leaves nothing', { skip }, async () => {
+  const before = snapshot()
+  const { status, stdout, stderr } = await cli(['guard', 'install'])
+  assert.match(stderr, /^bpftoken: This kernel has no BPF tokens.*\n.*Run Linux 6\.9 or newer/)
+  assert.equal(stdout, '')
+  assert.equal(status, 4)
+  assert.deepEqual(await residue(before), [])
+})
+
+test('guard status finds none', { skip }, async () => {
+  const { status, stdout } = await cli(['guard', 'status'])
+  assert.match(stdout, /^not installed in \/sys\/fs\/bpf\/bpftoken\ndoes not enforce/)
+  assert.equal(status, 1)
+})
+
+for (const command of [
+  ['policy', 'install', POLICY],
+  ['events'],
+  ['show', '1'],
+  ['revoke', '1'],
+  ['guard', 'remove'],
+])
+  test(`${command.join(' ')} needs the guard, and says so`, { skip }, async () => {
+    const { status, stdout, stderr } = await cli(command, { cwd: ROOT })
+    assert.match(stderr, /^bpftoken: The guard is not installed in \/sys\/fs\/bpf\/bpftoken$/m)
+    assert.equal(stdout, '')
+    assert.equal(status, 1)
+  })
