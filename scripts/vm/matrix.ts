@@ -15,10 +15,14 @@ interface Machine {
   readonly title: string
   readonly files: readonly string[]
   readonly timeoutSec: number
+  /** What the VM takes along, beside the repository. */
+  readonly extra?: string
 }
 
 /** Needs a kernel that the others cannot use. */
 const WITHOUT_TOKENS = 'test/vm/no-tokens.test.ts'
+
+const SYSTEMD = '.cache/vm/systemd'
 
 /** What behaves the same everywhere is tested once, on the kernel that runs here. This depends on the kernel. */
 const KERNEL_FILES = ['test/kernel/delegation', 'test/kernel/ebpf', 'test/kernel/uapi.test.ts']
@@ -30,7 +34,7 @@ function machines(): Machine[] {
     .filter(file => file !== WITHOUT_TOKENS)
   return [
     ...['6.12', '7'].flatMap(kernel => [
-      { kernel, title: `Linux ${kernel}, guard`, files: guardFiles, timeoutSec: 1800 },
+      { kernel, title: `Linux ${kernel}, guard`, files: guardFiles, timeoutSec: 1800, extra: SYSTEMD },
       { kernel, title: `Linux ${kernel}`, files: KERNEL_FILES, timeoutSec: 900 },
     ]),
     { kernel: '6.1', title: 'Linux 6.1', files: [WITHOUT_TOKENS], timeoutSec: 300 },
@@ -98,9 +102,10 @@ class Run {
   }
 }
 
-function start({ kernel, files, timeoutSec }: Machine, out: string): ChildProcess {
+function start({ kernel, files, timeoutSec, extra }: Machine, out: string): ChildProcess {
   const vm = [process.execPath, '--import', 'tsx', 'scripts/vm.ts']
   const options = ['--kernel', kernel, '--timeout', String(timeoutSec), '--out', out]
+  if (extra !== undefined) options.push('--with', extra)
   // It ends with us, and its VM with it.
   return spawn('setpriv', ['--pdeathsig', 'TERM', '--', ...vm, ...options, '--tests', ...files], {
     cwd: ROOT,

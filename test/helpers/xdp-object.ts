@@ -1,4 +1,7 @@
-/** The smallest BPF object that a loader takes: one XDP program that lets every packet pass. No compiler needed. */
+/**
+ * The smallest BPF object that a loader takes: one program that returns 2, which for XDP lets every packet pass. `section` makes it a
+ * program of another type. No compiler needed.
+ */
 
 const EM_BPF = 247
 const NAME = 'let_pass'
@@ -19,13 +22,13 @@ const STRTAB = 3
 const ALLOC = 2
 const EXEC = 4
 
-export function xdpObject(): Buffer {
+export function xdpObject(section = 'xdp'): Buffer {
   // r0 = XDP_PASS; exit
   const code = Buffer.from('b700000002000000' + '9500000000000000', 'hex')
   const strings = Buffer.from(`\0${NAME}\0`)
   const sections: Section[] = [
     { name: '', type: 0, flags: 0, data: Buffer.alloc(0) },
-    { name: 'xdp', type: PROGBITS, flags: ALLOC | EXEC, data: code },
+    { name: section, type: PROGBITS, flags: ALLOC | EXEC, data: code },
     { name: 'license', type: PROGBITS, flags: ALLOC, data: Buffer.from('GPL\0') },
     { name: '.symtab', type: SYMTAB, flags: 0, data: symbols(code.length), link: 4, info: 1, entrySize: 24 },
     { name: '.strtab', type: STRTAB, flags: 0, data: strings },
