@@ -43,7 +43,7 @@ trap 'rm -rf "$apt" "$vm"/*.new' EXIT
 echo 'fetch-vm: reading package lists'
 lists() {
   local error
-  error=$(private_apt "$@" 2>&1) || give_up "package lists cannot be fetched: $error"
+  error=$(private_apt "$@" 2>&1) || give_up "package lists cannot be fetched: ${error%%$'\n'*}"
 }
 lists "$apt" bookworm bookworm-backports trixie-backports
 export APT_CONFIG=$apt/apt.conf # Set in a subshell above.
