@@ -24,7 +24,7 @@ struct inventory_record {
 	__u32 type; /* of a program, map or link */
 	__u32 program; /* of a link: id; 0: it has none */
 	__u32 holder; /* tgid; 0: this is about the object itself */
-	__u32 within; /* 1: the holder is in the delegation's user namespace, or in one below */
+	__u32 within; /* 1: the holder is in the delegation's user namespace or confined cgroup, or in one below */
 	char name[16]; /* of the program (for links, too) or map; or of the holder */
 };
 
@@ -218,21 +218,43 @@ int inventory_links(struct bpf_iter__bpf_link *ctx)
 	return write(ctx->meta->seq, &record);
 }
 
-static __always_inline int is_within(struct task_struct *task, __u64 delegation)
+static __always_inline int is_in_namespace(struct task_struct *task, __u32 number)
 {
-	__u32 slot = delegation % GUARD_SLOTS;
-	struct guard_delegation *of = bpf_map_lookup_elem(&delegations, &slot);
 	struct user_namespace *at = READ(READ(task, cred), user_ns);
 
-	if (!of || of->id != delegation)
-		return 0;
 	/* The kernel nests them no deeper. */
 	for (int level = 0; at && level < 33; level++) {
-		if (READ(at, ns.inum) == of->user_namespace)
+		if (READ(at, ns.inum) == number)
 			return 1;
 		at = READ(at, parent);
 	}
 	return 0;
+}
+
+static __always_inline int is_in_cgroup(struct task_struct *task, __u64 id)
+{
+	struct cgroup *at = READ(READ(task, cgroups), dfl_cgrp);
+
+	/* A task further below is not killed. */
+	for (int level = 0; at && level < 64; level++) {
+		struct cgroup_subsys_state *up = READ(at, self.parent);
+
+		if (READ(READ(at, kn), id) == id)
+			return 1;
+		at = up ? CONTAINER(up, struct cgroup, self) : 0;
+	}
+	return 0;
+}
+
+/* Whether the delegation was made for this task. */
+static __always_inline int is_within(struct task_struct *task, __u64 delegation)
+{
+	__u32 slot = delegation % GUARD_SLOTS;
+	struct guard_delegation *of = bpf_map_lookup_elem(&delegations, &slot);
+
+	if (!of || of->id != delegation)
+		return 0;
+	return of->user_namespace ? is_in_namespace(task, of->user_namespace) : is_in_cgroup(task, of->cgroup);
 }
 
 /* Programs are held by events and sockets that they were attached to without a link, too. */
