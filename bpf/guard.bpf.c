@@ -18,7 +18,7 @@
 char _license[] SEC("license") = "Dual BSD/GPL";
 
 enum { EPERM = 1, ENOENT = 2, EACCES = 13, EEXIST = 17, EDQUOT = 122 };
-enum { BPF_FS_MAGIC = 0xcafe4a11, BPF_F_LINK = 1 << 13 };
+enum { BPF_FS_MAGIC = 0xcafe4a11, NSFS_MAGIC = 0x6e736673, BPF_F_LINK = 1 << 13 };
 
 extern const void fscontext_fops __ksym;
 extern const void bpf_token_fops __ksym;

@@ -30,6 +30,7 @@ enum {
 	BPF_MAP_CREATE = 0,
 	BPF_PROG_LOAD = 5,
 	BPF_PROG_ATTACH = 8,
+	BPF_PROG_TEST_RUN = 10,
 	BPF_PROG_GET_NEXT_ID = 11,
 	BPF_MAP_GET_NEXT_ID = 12,
 	BPF_PROG_GET_FD_BY_ID = 13,
@@ -97,7 +98,9 @@ struct user_namespace {
 	struct ns_common ns;
 } __core;
 
-struct net;
+struct net {
+	struct ns_common ns;
+} __core;
 
 struct nsproxy {
 	struct net *net_ns;
@@ -149,6 +152,15 @@ struct file {
 	void *private_data;
 } __core;
 
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+} __core;
+
+struct files_struct {
+	struct fdtable *fdt;
+} __core;
+
 struct mm_struct {
 	struct file *exe_file;
 } __core;
@@ -191,13 +203,19 @@ struct task_struct {
 	struct task_struct *group_leader;
 	struct mm_struct *mm;
 	struct nsproxy *nsproxy;
+	struct files_struct *files;
 	struct pid *thread_pid;
 	struct css_set *cgroups;
 } __core;
 
 /* Of enums CO-RE compares the names. */
 enum fs_context_purpose { FS_CONTEXT_FOR_MOUNT };
-enum bpf_map_type { BPF_MAP_TYPE_UNSPEC, BPF_MAP_TYPE_STRUCT_OPS = 26 };
+enum bpf_map_type {
+	BPF_MAP_TYPE_UNSPEC,
+	BPF_MAP_TYPE_STRUCT_OPS = 26,
+	BPF_MAP_TYPE_USER_RINGBUF = 31,
+	BPF_MAP_TYPE_ARENA = 33,
+};
 enum bpf_prog_type { BPF_PROG_TYPE_UNSPEC, BPF_PROG_TYPE_TRACING = 26, BPF_PROG_TYPE_STRUCT_OPS, BPF_PROG_TYPE_EXT, BPF_PROG_TYPE_LSM };
 enum bpf_attach_type {
 	BPF_CGROUP_INET_INGRESS,

@@ -2,8 +2,12 @@
 #ifndef GUARD_ATTACH_H
 #define GUARD_ATTACH_H
 
-/* Attach type: at this offset for BPF_PROG_ATTACH and BPF_LINK_CREATE (include/uapi/linux/bpf.h, union bpf_attr). */
-#define ATTACH_TYPE_OFF 8
+/* For BPF_PROG_ATTACH and BPF_LINK_CREATE alike (include/uapi/linux/bpf.h, union bpf_attr). */
+struct attach_attr {
+	__u32 first;
+	__u32 target; /* of a link: descriptor, or number of a device */
+	__u32 type;
+};
 
 #define BIT(n) (1ULL << (n))
 /* Attached to a device, or to the network namespace itself. */
@@ -49,17 +53,38 @@ static __always_inline int is_in_host_network(void)
 	return nsproxy && READ(nsproxy, net_ns) == &init_net;
 }
 
-/* The first rule that an attachment breaks. */
-static __always_inline __u8 judge_attachment(__u32 cmd, __u32 type, __u32 own_network, __u32 revocable)
+/* Whether a descriptor is of the host's network namespace. Between our look and the kernel's another thread may change what it is. */
+static __noinline int is_host_network(__u32 fd)
 {
-	if (own_network && type < 64 && NETWORK_TYPES >> type & 1 && is_in_host_network())
+	const struct net *host = (const void *)&init_net;
+	struct files_struct *files = READ(bpf_get_current_task_btf(), files);
+	struct fdtable *table = READ(files, fdt);
+	struct file **all = READ(table, fd), *file = 0;
+	struct inode *inode;
+
+	if (fd >= READ(table, max_fds))
+		return 0;
+	bpf_probe_read_kernel(&file, sizeof(file), all + fd);
+	inode = READ(file, f_inode);
+	return READ(READ(inode, i_sb), s_magic) == NSFS_MAGIC && READ(inode, i_ino) == READ(host, ns.inum);
+}
+
+/* The first rule that an attachment breaks. A program that is only run (test_run) reaches the network too: it can send there. */
+static __always_inline __u8 judge_attachment(__u32 cmd, __u32 type, __u32 target, __u32 own_network,
+					     __u32 revocable)
+{
+	if (own_network && (cmd == BPF_PROG_TEST_RUN || (type < 64 && NETWORK_TYPES >> type & 1)) && is_in_host_network())
+		return GUARD_NETWORK;
+	/* Links of these name the network. */
+	if (own_network && cmd == BPF_LINK_CREATE && (type == BPF_SK_LOOKUP || type == BPF_FLOW_DISSECTOR) &&
+	    is_host_network(target))
 		return GUARD_NETWORK;
 	if (revocable && cmd == BPF_PROG_ATTACH && !(type < 64 && MAP_TYPES >> type & 1))
 		return GUARD_OUTLIVES;
 	return GUARD_NONE;
 }
 
-static __noinline int guard_attachment(__u32 cmd, __u32 type)
+static __noinline int guard_attachment(__u32 cmd, __u32 type, __u32 target)
 {
 	struct judged what = { .point = GUARD_ATTACH, .cmd = cmd, .type = type };
 	struct guard_namespace *rules = rules_of_namespace();
@@ -68,15 +93,15 @@ static __noinline int guard_attachment(__u32 cmd, __u32 type)
 		return 0;
 	what.delegation = rules->delegation;
 	what.mode = GUARD_ENFORCE;
-	what.reason = judge_attachment(cmd, type, rules->enforced.own_network, rules->enforced.revocable);
+	what.reason = judge_attachment(cmd, type, target, rules->enforced.own_network, rules->enforced.revocable);
 	if (!what.reason) {
 		what.mode = GUARD_PERMISSIVE;
-		what.reason = judge_attachment(cmd, type, rules->watched.own_network, rules->watched.revocable);
+		what.reason = judge_attachment(cmd, type, target, rules->watched.own_network, rules->watched.revocable);
 	}
 	return what.reason ? judge(&what, -EACCES) : 0;
 }
 
-static __noinline int guard_confined(__u32 cmd, __u32 type, __u64 id)
+static __noinline int guard_confined(__u32 cmd, __u32 type, __u32 target, __u64 id)
 {
 	struct judged what = { .point = GUARD_COMMAND, .cmd = cmd, .quiet = 1 };
 	struct guard_delegation *of = delegation_by(id);
@@ -96,7 +121,7 @@ static __noinline int guard_confined(__u32 cmd, __u32 type, __u64 id)
 		return 0;
 	what.point = GUARD_ATTACH;
 	what.type = type;
-	what.reason = judge_attachment(cmd, type, !(of->terms.flags & GUARD_HOST_NETWORK),
+	what.reason = judge_attachment(cmd, type, target, !(of->terms.flags & GUARD_HOST_NETWORK),
 				       !(of->terms.flags & GUARD_IRREVOCABLE));
 	return what.reason ? judge(&what, -EACCES) : 0;
 }
@@ -104,20 +129,22 @@ static __noinline int guard_confined(__u32 cmd, __u32 type, __u64 id)
 SEC("lsm/bpf")
 int guard_bpf(__u64 *ctx)
 {
-	__u32 cmd = ctx[0], type = 0;
+	__u32 cmd = ctx[0];
+	struct attach_attr attr = {};
 	__u64 id;
 	int verdict;
 
-	if (cmd == BPF_PROG_ATTACH || cmd == BPF_LINK_CREATE) {
-		bpf_probe_read_kernel(&type, sizeof(type), (const void *)ctx[1] + ATTACH_TYPE_OFF);
-		verdict = guard_attachment(cmd, type);
+	if (cmd == BPF_PROG_ATTACH || cmd == BPF_LINK_CREATE || cmd == BPF_PROG_TEST_RUN) {
+		if (cmd != BPF_PROG_TEST_RUN)
+			bpf_probe_read_kernel(&attr, sizeof(attr), (const void *)ctx[1]);
+		verdict = guard_attachment(cmd, attr.type, attr.target);
 		if (verdict)
 			return verdict;
 	}
 	if (!some_are_confined())
 		return 0;
 	id = confinement();
-	return id ? guard_confined(cmd, type, id) : 0;
+	return id ? guard_confined(cmd, attr.type, attr.target, id) : 0;
 }
 
 #endif

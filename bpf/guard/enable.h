@@ -31,7 +31,10 @@ static __noinline struct guard_delegator *delegator_by_cgroup(void)
 	return 0;
 }
 
-/* The current task as a delegator; 0: it is none. Its process first, then its executable, then its cgroup. */
+/*
+ * The current task as a delegator; 0: it is none. Its process first, then its executable, then its cgroup. Whoever may not create
+ * such a superblock is none either: a workload can run a listed executable, and have it say whatever it likes.
+ */
 static __noinline struct guard_delegator *delegator(void)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
@@ -41,6 +44,8 @@ static __noinline struct guard_delegator *delegator(void)
 	struct mm_struct *mm = task->mm;
 	struct file *exe;
 
+	if (!is_host_admin(task))
+		return 0;
 	process.tgid = task->tgid;
 	process.start_ticks = task->group_leader->start_boottime / NS_PER_TICK;
 	found = bpf_map_lookup_elem(&processes, &process);

@@ -5,8 +5,6 @@
 #ifndef GUARD_PROTECT_H
 #define GUARD_PROTECT_H
 
-enum { CAP_SYS_ADMIN = 21 };
-
 static __always_inline int is_keeper(void)
 {
 	__u32 *mark = bpf_task_storage_get(&keepers, bpf_get_current_task_btf()->group_leader, 0, 0);
@@ -19,12 +17,10 @@ static __noinline int make_keeper(void)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct judged what = { .point = GUARD_PROTECT, .cmd = NO_CMD, .mode = GUARD_ENFORCE };
-	const struct cred *cred = task->cred;
 	struct pid *pid = READ(task, thread_pid);
 	__u32 *mark;
 
-	if (cred->user_ns != &init_user_ns || !(READ(cred, cap_effective.val) >> CAP_SYS_ADMIN & 1) || !pid ||
-	    READ(pid, level) != 0) {
+	if (!is_host_admin(task) || !pid || READ(pid, level) != 0) {
 		what.reason = GUARD_NO_KEEPER;
 		return judge(&what, -EPERM);
 	}

@@ -79,6 +79,16 @@ static __always_inline struct guard_config *configuration(void)
 	return bpf_map_lookup_elem(&config, &first);
 }
 
+enum { CAP_SYS_ADMIN = 21 };
+
+/* CAP_SYS_ADMIN over the machine. Containers may have it too. */
+static __always_inline int is_host_admin(struct task_struct *task)
+{
+	const struct cred *cred = task->cred;
+
+	return cred->user_ns == &init_user_ns && READ(cred, cap_effective.val) >> CAP_SYS_ADMIN & 1;
+}
+
 static __always_inline __u32 guard_mode_of_host(void)
 {
 	struct guard_config *found = configuration();

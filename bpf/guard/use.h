@@ -200,6 +200,19 @@ int guard_token_capable(__u64 *ctx)
 
 /* ---- maps ---- */
 
+/* For people to reckon with: without what the kernel adds, and for one processor. */
+static __always_inline __u64 bytes_of(const struct bpf_map *map)
+{
+	__u64 entries = map->max_entries;
+
+	if (map->map_type == BPF_MAP_TYPE_RINGBUF || map->map_type == BPF_MAP_TYPE_USER_RINGBUF)
+		return entries;
+	/* Pages, of 4 KiB at least. */
+	if (map->map_type == BPF_MAP_TYPE_ARENA)
+		return entries * 4096;
+	return entries * ((__u64)map->key_size + map->value_size);
+}
+
 /* What is wrong with a map, apart from how many there are. */
 static __always_inline __u8 judge_map(const struct bpf_map *map, const struct guard_terms *terms, int confined)
 {
@@ -243,7 +256,7 @@ int guard_map_create(__u64 *ctx)
 		what.reason = GUARD_NONE;
 	}
 	entry.delegation = what.delegation;
-	entry.bytes = (__u64)map->max_entries * ((__u64)map->key_size + map->value_size);
+	entry.bytes = bytes_of(map);
 	usage = usage_by(entry.delegation);
 	if (!usage)
 		return -EACCES;

@@ -202,13 +202,19 @@ export function repositoryLayer(extra: readonly string[]): Buffer[] {
   for (const name of readdirSync(join(__dirname, 'tsx')))
     archive.file(join(ROOT, 'node_modules/tsx', name), readFileSync(join(__dirname, 'tsx', name)))
   const built = ['bpftoken.node', 'bpftoken-launch'].map(name => join(ROOT, 'build/Release', name))
-  const others = [join(ROOT, 'package.json'), ...built, ...extra.map(path => join(ROOT, path))]
+  const others = [
+    join(ROOT, 'package.json'),
+    join(ROOT, 'SECURITY.md'),
+    ...built,
+    ...extra.map(path => join(ROOT, path)),
+  ]
   const guard = join(ROOT, 'bpf')
   if (existsSync(guard)) others.push(guard)
   for (const path of [...files.filter(path => !isTypeScript(path)), ...others]) archive.copy(path)
   archive.copy(join(ROOT, 'dist'), undefined, path => path.endsWith('.js'))
   // A VM has no compiler.
-  for (const path of files.filter(file => /\/test\/kernel\/.*\.c$/.test(file))) archive.copy(compiled(path))
+  for (const path of files.filter(file => /\/test\/(kernel|vm)\/.*\.c$/.test(file)))
+    archive.copy(compiled(path))
   archive.link('/repository', ROOT)
   return archive.finish()
 }
