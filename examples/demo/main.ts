@@ -1,5 +1,5 @@
 /**
- * make demo: a short story with real results, on this very kernel.
+ * make demo: a short story with real results, on this very kernel; its second part, the guard (guard.ts), in a VM.
  *
  * Each step runs the commands that a user would run, and shows what they print. A step that does not
  * end as the story says ends the demo with status 1; a kernel that cannot do it, with status 4.
@@ -8,13 +8,7 @@ import { spawnSync } from 'node:child_process'
 import { chmodSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
-
-const ROOT = path.resolve(__dirname, '../..')
-
-interface Outcome {
-  status: number
-  output: string
-}
+import { BPFTOKEN, expect, ROOT, said, show, tell } from './stage.ts'
 
 /**
  * A copy of what the workload needs, in a place that an ordinary user can read: a clone below /root is
@@ -30,36 +24,10 @@ function stage(): string {
   return directory
 }
 
-/** Shows a command, runs it, and shows what it said, indented. */
-function show(directory: string, shown: string, argv: string[]): Outcome {
-  console.log(`  $ ${shown}`)
-  const done = spawnSync(argv[0]!, argv.slice(1), {
-    cwd: directory,
-    encoding: 'utf8',
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
-  if (done.error) throw done.error
-  const output = done.stdout + done.stderr
-  for (const line of output.trimEnd().split('\n')) console.log(`    ${line}`)
-  console.log()
-  return { status: done.status ?? 1, output }
-}
-
-/** The story is only told when it is true. */
-function expect(outcome: Outcome, status: number, said: RegExp): void {
-  if (outcome.status === status && said.test(outcome.output)) return
-  throw new Error(`expected exit ${status} and ${said}, got exit ${outcome.status}`)
-}
-
-function tell(text: string): void {
-  console.log(`${text}\n`)
-}
-
 function story(directory: string): number {
-  const bpftoken = [process.execPath, path.join(ROOT, 'dist/cli/main.js')]
   const counter = [process.execPath, path.join(directory, 'examples/packet-counter.cjs')]
   const policy = 'examples/policies/packet-counter.yaml'
-  const run = [...bpftoken, 'run', '--policy', policy, '--']
+  const run = [...BPFTOKEN, 'run', '--policy', policy, '--']
   const alone = [
     'setpriv',
     '--reuid=65534',
@@ -72,7 +40,7 @@ function story(directory: string): number {
   ]
 
   tell('1. What can this machine do? Each line is proved by doing it.')
-  const doctor = show(directory, 'bpftoken doctor', [...bpftoken, 'doctor'])
+  const doctor = show(directory, 'bpftoken doctor', [...BPFTOKEN, 'doctor'])
   if (doctor.status === 4) {
     tell('This machine cannot lend BPF, for the reason above: there is nothing more to show.')
     return 4
@@ -89,12 +57,11 @@ function story(directory: string): number {
   )
 
   tell('3. What would be lent to it, and how risky is that?')
-  for (const line of readFileSync(path.join(directory, policy), 'utf8').trimEnd().split('\n'))
-    console.log(`    ${line}`)
-  console.log()
+  said(readFileSync(path.join(directory, policy), 'utf8'))
   expect(
     show(directory, `bpftoken policy check --max-risk medium ${policy}`, [
-      ...[...bpftoken, 'policy', 'check', '--max-risk', 'medium', policy],
+      ...BPFTOKEN,
+      ...['policy', 'check', '--max-risk', 'medium', policy],
     ]),
     0,
     /risk low/,
@@ -120,15 +87,29 @@ function story(directory: string): number {
     0,
     /^\s*0\s+[1-9]\d*\s+1\s*$/,
   )
-  expect(show(directory, 'bpftoken ls', [...bpftoken, 'ls']), 0, /nothing is delegated|PATH/)
+  expect(show(directory, 'bpftoken ls', [...BPFTOKEN, 'ls']), 0, /nothing is delegated|PATH/)
   tell('Root inside is an ordinary user outside, and the loan ended with the program.')
   return 0
+}
+
+/** Not on this machine: a demo must not change what it enforces, and its kernel may take no LSM programs. */
+function guardStory(): number {
+  tell(
+    'Limits, expiry, revocation and events take the guard: LSM programs in the kernel. To leave this machine as it is, the rest\nhappens in a virtual machine with a kernel of Debian, emulated in software, so that commands take a second or two.',
+  )
+  const vm = ['--import', 'tsx', 'scripts/vm.ts', '--kernel', '6.12', '--timeout', '240', '--']
+  const done = spawnSync(process.execPath, [...vm, 'node', 'examples/demo/guard.ts'], {
+    cwd: ROOT,
+    stdio: ['ignore', 'inherit', 'inherit'],
+  })
+  if (done.error) throw done.error
+  return done.status ?? 1
 }
 
 function main(): number {
   const directory = stage()
   try {
-    return story(directory)
+    return story(directory) || guardStory()
   } catch (error) {
     console.error(`demo: ${(error as Error).message}`)
     return 1
