@@ -30,7 +30,7 @@ export interface Limits {
   readonly tokens?: number
   readonly programs?: number
   readonly maps?: number
-  /** Sum over live maps of max_entries x (key size + value size). */
+  /** Sum over live maps of max_entries x (key size + value size), or of the size of a ring buffer or arena. */
   readonly mapBytes?: bigint
   /** Per program, before verification. */
   readonly instructions?: number

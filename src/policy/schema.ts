@@ -106,7 +106,9 @@ const limits = z
     maps: count('Maps alive at one time.'),
     mapBytes: size
       .optional()
-      .describe('Sum over live maps of max_entries x (key size + value size): `64MiB`, `1GiB`, or bytes.'),
+      .describe(
+        'Sum over live maps of max_entries x (key size + value size), or of the size of a ring buffer or arena: `64MiB`, `1GiB`, or bytes.',
+      ),
     instructions: count('Instructions of one program, before verification.'),
     lifetime: duration.optional().describe('After this the delegation ends: `8h`, `30m`, `1h30m`.'),
   })
