@@ -57,8 +57,10 @@ export class Workload implements Disposable {
     this.#kill = kill
   }
 
-  /** In user, mount and network namespaces of its own. */
-  static async sandboxed(how: { capabilities?: readonly string[]; uid?: number } = {}): Promise<Workload> {
+  /** In user and mount namespaces of its own, and by default a network namespace. */
+  static async sandboxed(
+    how: { capabilities?: readonly string[]; uid?: number; network?: 'own' | 'host' } = {},
+  ): Promise<Workload> {
     const [ours, theirs] = socketPair()
     using _ = theirs
     const uid = how.uid ?? 65534
@@ -66,7 +68,7 @@ export class Workload implements Disposable {
       command: [program()],
       uid,
       gid: uid,
-      network: 'own',
+      network: how.network ?? 'own',
       capabilities: how.capabilities ?? ALL_CAPS,
       stdio: [theirs.number, 'ignore', 'inherit'],
     })

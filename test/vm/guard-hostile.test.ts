@@ -1,0 +1,868 @@
+/**
+ * A hostile workload with everything that its namespaces give it. It tries what SECURITY.md says that it cannot; each time the
+ * answer is the one written there, the guard's event is seen, and who may do the same does it.
+ *
+ *   node --import tsx scripts/vm.ts --kernel 6.12 --tests test/vm/guard-hostile.test.ts
+ */
+import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { after, before, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { undelegate } from '../../src/delegation/delegate.ts'
+import { BpfMap } from '../../src/ebpf/map.ts'
+import { Program } from '../../src/ebpf/prog.ts'
+import { Token } from '../../src/ebpf/token.ts'
+import { allow, disallow } from '../../src/guard/delegators.ts'
+import { GUARD_DIRECTORY } from '../../src/guard/directory.ts'
+import { Guard } from '../../src/guard/guard.ts'
+import { installGuard, removeGuard } from '../../src/guard/install.ts'
+import { becomeKeeper } from '../../src/guard/keeper.ts'
+import { KEEPER_KEY } from '../../src/guard/layout.ts'
+import { progDetach } from '../../src/sys/bpf.ts'
+import type { Fd } from '../../src/sys/fd.ts'
+import { fsconfigCreate, fsconfigFlag, fsconfigString } from '../../src/sys/mount.ts'
+import { native } from '../../src/sys/native.ts'
+import { open } from '../../src/sys/open.ts'
+import { fsopenWithin } from '../../src/sys/within.ts'
+import {
+  bpf_attach_type,
+  bpf_attr_get_id,
+  bpf_attr_link_create,
+  bpf_attr_obj,
+  bpf_attr_prog_attach,
+  bpf_attr_prog_test_run,
+  bpf_cmd,
+} from '../../src/uapi/bpf.ts'
+import {
+  AT_FDCWD,
+  CLONE_NEWNS,
+  CLONE_NEWUSER,
+  FSCONFIG_CMD_CREATE,
+  FSCONFIG_SET_FLAG,
+  FSCONFIG_SET_STRING,
+  FSOPEN_CLOEXEC,
+  FSPICK_CLOEXEC,
+  MNT_DETACH,
+  MOVE_MOUNT_F_EMPTY_PATH,
+  MS_BIND,
+  MS_MOVE,
+  O_CLOEXEC,
+  O_DIRECTORY,
+  O_RDONLY,
+  OPEN_TREE_CLOEXEC,
+  OPEN_TREE_CLONE,
+  XDP_FLAGS_SKB_MODE,
+} from '../../src/uapi/constants.ts'
+import { compiled } from '../helpers/compiled.ts'
+import { type Command, MapParts, mapAttr, progCommand, Targets } from '../kernel/delegation/attributes.ts'
+import { outcome, vocabulary } from '../kernel/delegation/lab.ts'
+import { removeProgram } from '../kernel/delegation/workload.ts'
+import { readAttempts } from './attempts.ts'
+import { Borrower, type Changes, type Loan, made, PATH, policyOf } from './borrower.ts'
+import { inContainer } from './container.ts'
+
+const lsm = readFileSync('/sys/kernel/security/lsm', 'utf8')
+const kernelHasTokens = readFileSync('/proc/kallsyms', 'utf8').includes(' bpf_token_create')
+const skip =
+  lsm.split(',').includes('bpf') && kernelHasTokens ? false : 'this kernel has no BPF LSM, or no tokens'
+
+const CGROUP_ROOT = '/sys/fs/cgroup'
+const CGROUP = `${CGROUP_ROOT}/lent`
+const ELSEWHERE = '/mnt'
+const LOOPBACK = 1
+const AF_INET = 2
+
+let guard: Guard
+/** The workload. */
+let mallory: Borrower
+
+before(async () => {
+  if (skip !== false) return
+  mkdirSync(CGROUP)
+  await installGuard()
+  guard = Guard.open()
+  mallory = await Borrower.start()
+})
+after(async () => {
+  if (skip !== false) return
+  mallory[Symbol.dispose]()
+  await mallory.workload.exited
+  removeProgram()
+  guard[Symbol.dispose]()
+  await removeGuard()
+  rmdirSync(CGROUP)
+})
+
+// ---- the list ----
+
+const listed = new Map(readAttempts().map(one => [one.name, one]))
+const tried: string[] = []
+
+/** What came of it, and whose delegation the guard's event must name; undefined: nobody's. */
+type Refused = (answer: string, delegation?: bigint) => void
+
+/** One attempt of the list. `body` makes it, and says what came of it; and shows that who may, can. */
+function attempt(name: string, body: (refused: Refused) => Promise<void>): void {
+  tried.push(name)
+  test(name, { skip }, async () => {
+    const expected = listed.get(name)
+    assert.ok(expected !== undefined, 'SECURITY.md does not have it')
+    let count = 0
+    guard.pastEvents()
+    await body((answer, delegation) => {
+      count++
+      assert.equal(answer, expected.answer)
+      if (expected.guard === undefined) return
+      const { point, reason } = expected.guard
+      const refusals = guard.pastEvents().filter(({ verdict }) => verdict === 'refused')
+      const event = refusals.find(one => one.point === point && one.reason === reason)
+      const seen = refusals.map(one => `${one.point}: ${one.reason}`).join(', ')
+      assert.ok(event !== undefined, `no event says ${point}: ${reason}, but ${seen || 'there is none'}`)
+      assert.equal(event.delegation, delegation)
+    })
+    assert.ok(count > 0, 'nothing was tried')
+  })
+}
+
+test('the list of SECURITY.md is what is tried here', { skip }, () => {
+  assert.deepEqual([...listed.keys()].sort(), [...tried].sort())
+  assert.ok(tried.length >= 20)
+})
+
+// ---- what attempts are made of ----
+
+function lending(changes: Changes, body: (loan: Loan) => void | Promise<void>): Promise<void> {
+  return mallory.lending(guard, changes, body)
+}
+
+/** Another workload, which may change its namespaces: it is gone afterwards, with what was lent. */
+async function guest(
+  changes: Changes,
+  body: (guest: Borrower, id: bigint) => Promise<void>,
+  how: Parameters<typeof Borrower.start>[0] = {},
+): Promise<void> {
+  using borrower = await Borrower.start(how)
+  await body(borrower, await borrower.borrow(guard, policyOf(changes)))
+  borrower[Symbol.dispose]()
+  await borrower.workload.exited
+}
+
+/** By mallory, on a context of mallory's: `ok` or the errno's name. */
+function configure(context: Fd, cmd: number, key: string | null, value: string | null = null): string {
+  return outcome(mallory.call('fsconfig', context.number, cmd, key, value, 0))
+}
+
+const contextOf = (who: Borrower): Fd => fsopenWithin(who.target.process.pidfd, 'bpf')
+
+const pause = (seconds: number): Promise<void> => sleep(seconds * 1000)
+
+/** `ok` or the errno's name; the descriptor, if it is one, is closed in the workload. */
+async function settled(who: Borrower, result: number): Promise<string> {
+  if (result > 2) await who.workload.must('close', result)
+  return result < 0 ? outcome(result) : 'ok'
+}
+
+type LinkFields = Parameters<typeof bpf_attr_link_create.encode>[0]
+
+function linkCommand(program: Fd | number, fields: LinkFields): Command {
+  const number = typeof program === 'number' ? program : program.number
+  const attr = bpf_attr_link_create.encode({ prog_fd: number, ...fields })
+  return { cmd: bpf_cmd.BPF_LINK_CREATE, attr, refs: [] }
+}
+
+const XDP_LINK: LinkFields = {
+  target_ifindex: LOOPBACK,
+  attach_type: bpf_attach_type.BPF_XDP,
+  flags: XDP_FLAGS_SKB_MODE,
+}
+
+/** Of the workload itself, in its own network namespace. */
+async function ownLink(who: Borrower, program: number, fields: LinkFields): Promise<string> {
+  const { cmd, attr } = linkCommand(program, fields)
+  return settled(who, await who.workload.call('bpf', cmd, attr, attr.length))
+}
+
+/** Attaching to the host's network; whoever is lent that may. */
+function attachAttempt(name: string, type: string, attach: string, fields: LinkFields): void {
+  attempt(name, async refused => {
+    const attached = (who: Loan): string => {
+      using token = who.mustToken()
+      using program = mallory.must(progCommand(type, attach, token.number))
+      using network = open('/proc/self/ns/net', O_RDONLY | O_CLOEXEC)
+      const target = fields.target_ifindex === undefined ? { target_fd: network.number } : {}
+      return mallory.run(linkCommand(program, { ...fields, ...target }))
+    }
+    await lending({}, loan => refused(attached(loan), loan.id))
+    await lending({ network: 'host' }, loan => assert.equal(attached(loan), 'ok'))
+  })
+}
+
+// ---- enabling delegation ----
+
+attempt('enable delegation in its own user namespace', async refused => {
+  using context = contextOf(mallory)
+  refused(configure(context, FSCONFIG_SET_STRING, 'delegate_cmds', 'any'))
+  await lending({}, ({ token }) => assert.equal(token(), 'ok'))
+})
+
+attempt('mark a context as one that may be delegated', async refused => {
+  using context = contextOf(mallory)
+  refused(configure(context, FSCONFIG_SET_FLAG, 'delegate'))
+  using _ = guard.lend(policyOf())
+  fsconfigFlag(context, 'delegate')
+})
+
+attempt('name the ability of an installed policy', async refused => {
+  using context = contextOf(mallory)
+  guard.installPolicy('installed', policyOf())
+  refused(configure(context, FSCONFIG_SET_STRING, 'abilities', 'installed'))
+  using _ = guard.lend(policyOf())
+  fsconfigFlag(context, 'delegate')
+  fsconfigString(context, 'abilities', 'installed')
+  guard.removePolicy('installed')
+})
+
+attempt('run an executable that may delegate, and mark a context', async refused => {
+  // Ours, which the children are that make calls in the workload's namespaces.
+  const who = { executable: process.execPath }
+  allow(guard, who)
+  using context = contextOf(mallory)
+  refused(configure(context, FSCONFIG_SET_FLAG, 'delegate'))
+  fsconfigFlag(context, 'delegate')
+  assert.equal(disallow(guard, who), true)
+})
+
+attempt('set rights on a context at the address of one that was marked and closed', async refused => {
+  using lender = guard.lend(policyOf())
+  for (let i = 0; i < 20; i++) {
+    {
+      using marked = contextOf(mallory)
+      fsconfigFlag(marked, 'delegate')
+      fsconfigString(marked, 'abilities', lender.ability)
+    }
+    using context = contextOf(mallory)
+    refused(configure(context, FSCONFIG_SET_STRING, 'delegate_cmds', 'any'))
+  }
+  using pending = BpfMap.open(`${GUARD_DIRECTORY}/maps/pending`)
+  using contexts = BpfMap.open(`${GUARD_DIRECTORY}/maps/contexts`)
+  assert.deepEqual([...pending.keys(), ...contexts.keys()], [])
+  using context = contextOf(mallory)
+  fsconfigFlag(context, 'delegate')
+  fsconfigString(context, 'delegate_cmds', 'any')
+})
+
+attempt('create the superblock of a context that the delegator is setting up', async refused => {
+  using lender = guard.lend(policyOf())
+  const context = (): Fd => {
+    const fresh = contextOf(mallory)
+    fsconfigFlag(fresh, 'delegate')
+    fsconfigString(fresh, 'abilities', lender.ability)
+    fsconfigString(fresh, 'delegate_cmds', 'any')
+    return fresh
+  }
+  using taken = context()
+  refused(configure(taken, FSCONFIG_CMD_CREATE, null))
+  assert.throws(() => fsconfigCreate(taken), { errnoName: 'EBUSY' })
+  assert.equal(lender.delegation(), undefined)
+  using other = context()
+  fsconfigCreate(other)
+})
+
+attempt('delegate by mount(2)', async refused => {
+  const { workload } = mallory
+  refused(outcome(await workload.call('mount', 'bpf', ELSEWHERE, 'bpf', 0, 'delegate_cmds=any')))
+  await lending({}, ({ token }) => assert.equal(token(), 'ok'))
+})
+
+attempt('mount again with more rights', async refused => {
+  const lent = { cmds: 1n, maps: 2n, progs: 0n, attachs: 0n }
+  await lending({ masks: lent }, ({ mustToken }) => {
+    using context = made('fspick', mallory.call('fspick', AT_FDCWD, PATH, FSPICK_CLOEXEC))
+    refused(configure(context, FSCONFIG_SET_STRING, 'delegate_cmds', 'any'))
+    assert.equal(configure(context, FSCONFIG_SET_STRING, 'mode', '0700'), 'ok', 'what needs no right')
+    using token = new Token(mustToken())
+    assert.deepEqual({ ...token.info() }, lent)
+  })
+})
+
+attempt('derive for a user namespace of its own making', async refused => {
+  const derivable: Changes = { derive: { allowed: true, maxDepth: 1 } }
+  await guest(derivable, async ({ workload }, id) => {
+    await workload.must('unshare', CLONE_NEWUSER | CLONE_NEWNS)
+    const context = await workload.must('fsopen', 'bpf', FSOPEN_CLOEXEC)
+    refused(outcome(await workload.call('fsconfig', context, FSCONFIG_SET_STRING, 'delegate_cmds', 'any', 0)))
+    using heir = await Borrower.start()
+    const child = await heir.borrow(guard, policyOf(), { parent: id })
+    assert.equal(guard.delegation(child).parent, id)
+    assert.equal(await heir.triesToken(), 'ok')
+  })
+})
+
+attempt('get more by deriving than its origin has', async refused => {
+  const origin: Changes = {
+    masks: { cmds: 1n, maps: 2n },
+    derive: { allowed: true, maxDepth: 1 },
+  }
+  await guest(origin, async (_, id) => {
+    using heir = await Borrower.start()
+    const derived = async (masks: Changes['masks']): Promise<string> => {
+      try {
+        await heir.borrow(guard, policyOf({ masks: masks! }), { parent: id })
+        return 'ok'
+      } catch (error) {
+        return (error as { errnoName?: string }).errnoName ?? String(error)
+      }
+    }
+    refused(await derived({ cmds: 1n, maps: 6n }))
+    assert.equal(await derived({ cmds: 1n, maps: 2n }), 'ok')
+  })
+})
+
+// ---- tokens ----
+
+attempt('make more tokens than were lent', refused =>
+  lending({ limits: { tokens: 1 } }, ({ id, token, mustToken }) => {
+    using _ = mustToken()
+    refused(token(), id)
+  }),
+)
+
+attempt('make a token in another cgroup', async refused => {
+  const id = await mallory.borrow(guard, policyOf(), { cgroup: CGROUP })
+  refused(await mallory.triesToken(), id)
+  writeFileSync(`${CGROUP}/cgroup.procs`, String(mallory.workload.pid))
+  assert.equal(await mallory.triesToken(), 'ok')
+  writeFileSync(`${CGROUP_ROOT}/cgroup.procs`, String(mallory.workload.pid))
+  await undelegate(mallory.target, vocabulary)
+})
+
+attempt('make a token after expiry', refused =>
+  lending({ limits: { lifetimeSec: 2 } }, async ({ id, token }) => {
+    assert.equal(token(), 'ok')
+    await pause(2.1)
+    refused(token(), id)
+  }),
+)
+
+attempt('use a token after expiry', refused =>
+  lending({ limits: { lifetimeSec: 2 } }, async ({ id, mustToken }) => {
+    using token = mustToken()
+    assert.equal(mallory.map(token), 'ok')
+    await pause(2.1)
+    refused(mallory.map(token), id)
+  }),
+)
+
+attempt('make a token after revocation', refused =>
+  lending({}, async ({ id, token }) => {
+    assert.equal(token(), 'ok')
+    guard.revoke(id)
+    refused(token(), id)
+  }),
+)
+
+attempt('use a token after revocation', refused =>
+  lending({}, async ({ id, mustToken }) => {
+    using token = mustToken()
+    assert.equal(mallory.map(token), 'ok')
+    guard.revoke(id)
+    refused(mallory.map(token), id)
+  }),
+)
+
+const SHARED: Changes = { sharing: { bindMount: true, passToken: false } }
+
+attempt('make a token through a bind mount', async refused => {
+  const bound = async (): Promise<string> => {
+    const { workload } = mallory
+    await workload.must('mount', PATH, ELSEWHERE, '', MS_BIND, '')
+    try {
+      return await mallory.triesToken(ELSEWHERE)
+    } finally {
+      await workload.must('umount2', ELSEWHERE, MNT_DETACH)
+    }
+  }
+  await lending({}, async ({ id, token }) => {
+    refused(await bound(), id)
+    assert.equal(token(), 'ok', 'in its place')
+  })
+  await lending(SHARED, async () => assert.equal(await bound(), 'ok'))
+})
+
+attempt('make a token where mount(2) has moved the mount', async refused => {
+  const moved = async (): Promise<string> => {
+    const { workload } = mallory
+    await workload.must('mount', PATH, ELSEWHERE, '', MS_MOVE, '')
+    try {
+      return await mallory.triesToken(ELSEWHERE)
+    } finally {
+      await workload.must('mount', ELSEWHERE, PATH, '', MS_MOVE, '')
+    }
+  }
+  await lending({}, async ({ id, token }) => {
+    assert.equal(token(), 'ok')
+    refused(await moved(), id)
+    assert.equal(token(), 'ok', 'in its place again')
+  })
+  await lending(SHARED, async ({ token }) => {
+    assert.equal(token(), 'ok')
+    assert.equal(await moved(), 'ok')
+  })
+})
+
+attempt('move the mount with move_mount(2)', async refused => {
+  const move = (from: string, to: string): string =>
+    outcome(mallory.call('move_mount', AT_FDCWD, from, AT_FDCWD, to, 0))
+  await lending({}, ({ id }) => refused(move(PATH, ELSEWHERE), id))
+  await lending(SHARED, () => {
+    assert.equal(move(PATH, ELSEWHERE), 'ok')
+    assert.equal(move(ELSEWHERE, PATH), 'ok')
+  })
+})
+
+const cloneOf = (path: string): Fd =>
+  made('open_tree', mallory.call('open_tree', AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC))
+
+attempt('mount a clone of the mount', async refused => {
+  const attach = (): string => {
+    using clone = cloneOf(PATH)
+    return outcome(mallory.call('move_mount', clone.number, '', AT_FDCWD, ELSEWHERE, MOVE_MOUNT_F_EMPTY_PATH))
+  }
+  await lending({}, ({ id }) => refused(attach(), id))
+  await lending(SHARED, () => {
+    assert.equal(attach(), 'ok')
+    assert.equal(outcome(mallory.call('umount2', ELSEWHERE, MNT_DETACH)), 'ok')
+  })
+})
+
+attempt('make a token through a clone that is mounted nowhere', async refused => {
+  const tried = async (): Promise<string> => {
+    const { workload } = mallory
+    const clone = await workload.must('open_tree', AT_FDCWD, PATH, OPEN_TREE_CLONE)
+    const root = await workload.must('openat', clone, '.', O_DIRECTORY, 0)
+    const token = await workload.token(root)
+    for (const fd of [root, clone]) await workload.must('close', fd)
+    return settled(mallory, token)
+  }
+  await lending({}, async ({ id }) => refused(await tried(), id))
+  await lending(SHARED, async () => assert.equal(await tried(), 'ok'))
+})
+
+attempt('make a token in a copy of its mount namespace', async refused => {
+  const copied = async (who: Borrower): Promise<string> => {
+    await who.workload.must('unshare', CLONE_NEWNS)
+    return who.triesToken()
+  }
+  await guest({}, async (who, id) => {
+    assert.equal(await who.triesToken(), 'ok')
+    refused(await copied(who), id)
+  })
+  await guest(SHARED, async who => assert.equal(await copied(who), 'ok'))
+})
+
+attempt('make a token in a nested user namespace', refused =>
+  guest(SHARED, async who => {
+    assert.equal(await who.triesToken(), 'ok')
+    await who.workload.must('unshare', CLONE_NEWUSER | CLONE_NEWNS)
+    refused(await who.triesToken())
+  }),
+)
+
+attempt('use a token in a nested user namespace', refused =>
+  guest({}, async who => {
+    const token = await who.ownToken()
+    const used = async (): Promise<string> => settled(who, await who.workload.map('hash', token))
+    assert.equal(await used(), 'ok')
+    await who.workload.must('unshare', CLONE_NEWUSER)
+    refused(await used())
+  }),
+)
+
+attempt('open a token again through /proc', refused =>
+  lending({}, async () => {
+    const { workload } = mallory
+    const token = await mallory.ownToken()
+    const again = async (number: number): Promise<string> =>
+      settled(mallory, await workload.call('openat', AT_FDCWD, `/proc/self/fd/${number}`, 0, 0))
+    refused(await again(token))
+    const file = await workload.must('openat', AT_FDCWD, '/proc/self/status', 0, 0)
+    assert.equal(await again(file), 'ok', 'another file')
+    assert.equal(await settled(mallory, await workload.map('hash', token)), 'ok', 'the token as it is')
+    for (const fd of [file, token]) await workload.must('close', fd)
+  }),
+)
+
+const PASSING: Changes = { sharing: { bindMount: false, passToken: true } }
+
+/** By SCM_RIGHTS, from the workload to us. */
+async function given(number: number): Promise<string> {
+  const fd = (await mallory.workload.give(number)) as Fd | undefined
+  fd?.close()
+  return fd === undefined ? 'no descriptor arrives' : 'ok'
+}
+
+attempt('pass a token to another user namespace', async refused => {
+  const passed = async (): Promise<string> => {
+    const token = await mallory.ownToken()
+    const answer = await given(token)
+    await mallory.workload.must('close', token)
+    return answer
+  }
+  await lending({}, async ({ id }) => refused(await passed(), id))
+  await lending(PASSING, async () => assert.equal(await passed(), 'ok'))
+})
+
+attempt('pass a program to another user namespace', async refused => {
+  const passed = async ({ mustToken }: Loan): Promise<string> => {
+    using token = mustToken()
+    using program = mallory.must(progCommand('xdp', 'xdp', token.number))
+    const number = await mallory.workload.take(program)
+    assert.ok(number > 0, 'within the namespace it may be passed')
+    const answer = await given(number)
+    await mallory.workload.must('close', number)
+    return answer
+  }
+  await lending({}, async loan => refused(await passed(loan), loan.id))
+  await lending(PASSING, async loan => assert.equal(await passed(loan), 'ok'))
+})
+
+attempt('let a process of the host take its token with pidfd_getfd(2)', async refused => {
+  const taken = async (): Promise<string> => {
+    const token = await mallory.ownToken()
+    const answer = outcome(native().pidfd_getfd(mallory.target.process.pidfd.number, token, 0))
+    await mallory.workload.must('close', token)
+    return answer
+  }
+  await lending({}, async ({ id }) => refused(await taken(), id))
+  await lending(PASSING, async () => assert.equal(await taken(), 'ok'))
+})
+
+attempt('pin a token', refused =>
+  lending({}, async () => {
+    const { workload } = mallory
+    const token = await mallory.ownToken()
+    const map = await workload.map('hash', token)
+    const pathname = { off: bpf_attr_obj.fields.pathname.off, text: `${PATH}/pin` }
+    const pin = async (number: number): Promise<string> => {
+      const attr = bpf_attr_obj.encode({ bpf_fd: number })
+      return outcome(await workload.call('bpf', bpf_cmd.BPF_OBJ_PIN, attr, pathname, attr.length))
+    }
+    refused(await pin(token))
+    assert.equal(await pin(map), 'ok')
+    await workload.must('unlinkat', AT_FDCWD, `${PATH}/pin`, 0)
+    for (const fd of [map, token]) await workload.must('close', fd)
+  }),
+)
+
+// ---- what is made with a token ----
+
+attempt('use a capability that was not lent', async refused => {
+  const load = ({ mustToken }: Loan): string => {
+    using token = mustToken()
+    return mallory.run(progCommand('xdp', 'xdp', token.number))
+  }
+  await lending({ capabilities: ['bpf'] }, loan => refused(load(loan), loan.id))
+  await lending({ capabilities: ['bpf', 'net_admin'] }, loan => assert.equal(load(loan), 'ok'))
+})
+
+attempt('make a map of a type that was not lent', refused =>
+  lending({ masks: { cmds: 1n, maps: 1n << 1n } }, ({ mustToken }) => {
+    using token = mustToken()
+    refused(mallory.map(token, {}, 'array'))
+    assert.equal(mallory.map(token, {}, 'hash'), 'ok')
+  }),
+)
+
+attempt('make more maps than were lent', refused =>
+  lending({ limits: { maps: 1 } }, ({ id, mustToken }) => {
+    using token = mustToken()
+    using _ = mallory.must({ cmd: bpf_cmd.BPF_MAP_CREATE, attr: mapAttr('hash', token.number), refs: [] })
+    refused(mallory.map(token), id)
+  }),
+)
+
+attempt('make a larger map than was lent', refused =>
+  lending({ limits: { mapBytes: 4096n } }, ({ id, mustToken }) => {
+    using token = mustToken()
+    refused(mallory.map(token, { max_entries: 513 }), id)
+    assert.equal(mallory.map(token, { max_entries: 512 }), 'ok')
+  }),
+)
+
+attempt('make a larger ring buffer than was lent', refused =>
+  lending({ limits: { mapBytes: 4096n } }, ({ id, mustToken }) => {
+    using token = mustToken()
+    refused(mallory.map(token, { max_entries: 8192 }, 'ringbuf'), id)
+    assert.equal(mallory.map(token, { max_entries: 4096 }, 'ringbuf'), 'ok')
+  }),
+)
+
+attempt('load more programs than were lent', refused =>
+  lending({ limits: { programs: 1 } }, ({ id, mustToken }) => {
+    using token = mustToken()
+    const load = progCommand('xdp', 'xdp', token.number)
+    using _ = mallory.must(load)
+    refused(mallory.run(load), id)
+  }),
+)
+
+attempt('load a longer program than was lent', async refused => {
+  const load = ({ mustToken }: Loan): string => {
+    using token = mustToken()
+    return mallory.run(progCommand('xdp', 'xdp', token.number))
+  }
+  await lending({ limits: { instructions: 1 } }, loan => refused(load(loan), loan.id))
+  await lending({ limits: { instructions: 2 } }, loan => assert.equal(load(loan), 'ok'))
+})
+
+attempt('load a program that is not on the list', async refused => {
+  const { cmd, attr, refs } = progCommand('xdp', 'xdp')
+  using known = Program.fromFd(made('BPF_PROG_LOAD', native().bpf(cmd, attr, ...refs)))
+  const digests = [`tag:${known.info().tag}`]
+  await lending({ programs: { digests } }, ({ id, mustToken }) => {
+    using token = mustToken()
+    refused(mallory.run(progCommand('cgroup_skb', 'cgroup_inet_egress', token.number)), id)
+    assert.equal(mallory.run(progCommand('xdp', 'xdp', token.number)), 'ok')
+  })
+})
+
+function functionAttempt(name: string, type: string, attach: string, target: string, other: string): void {
+  attempt(name, async refused => {
+    const targets = new Targets()
+    const load = ({ mustToken }: Loan): string => {
+      using token = mustToken()
+      return mallory.run(progCommand(type, attach, token.number, targets))
+    }
+    const only = (name: string): Changes => ({ targets: { functions: [name] } })
+    await lending(only(other), loan => refused(load(loan), loan.id))
+    await lending(only(target), loan => assert.equal(load(loan), 'ok'))
+  })
+}
+
+functionAttempt(
+  'trace a function that is not on the list',
+  'tracing',
+  'trace_fentry',
+  'bpf_fentry_test1',
+  'bpf_fentry_test2',
+)
+functionAttempt(
+  'load an LSM program for a hook that is not on the list',
+  'lsm',
+  'lsm_mac',
+  'bpf_lsm_file_open',
+  'bpf_lsm_task_alloc',
+)
+
+attempt('register a struct_ops that nothing undoes', async refused => {
+  using parts = new MapParts(new Targets())
+  const make = ({ mustToken }: Loan): string => {
+    using token = mustToken()
+    return mallory.run(parts.command('struct_ops', token.number))
+  }
+  await lending({}, loan => refused(make(loan), loan.id))
+  await lending({ revocable: false }, loan => assert.equal(make(loan), 'ok'))
+})
+
+attempt("swap the token's descriptor while a map is made", async refused => {
+  const id = await mallory.borrow(guard, policyOf({ limits: { maps: 5 } }))
+  const other = await mallory.borrow(guard, policyOf(), { path: ELSEWHERE })
+  const kept = Number(await mallory.ownToken())
+  const lost = Number(await mallory.ownToken(ELSEWHERE))
+  guard.revoke(other)
+  // The child of a child of the workload's namespace: it has the tokens by inheritance.
+  using one = made('dup', await takeOut(kept))
+  using two = made('dup', await takeOut(lost))
+  const attr = Buffer.from(mapAttr('hash', 5)).toString('hex')
+  const program = compiled(join(__dirname, 'swap.c'))
+  const child = spawn('nsenter', ['-t', String(mallory.workload.pid), '-U', program, attr, '3000'], {
+    stdio: ['pipe', 'pipe', 'inherit', one.number, two.number],
+  })
+  const [line] = await once(createInterface({ input: child.stdout! }), 'line')
+  const { made: maps, ...errors } = JSON.parse(line) as Record<string, number>
+  assert.equal(maps, 5, 'those of the token that is good')
+  assert.equal(guard.delegation(id).live.maps, 5)
+  assert.ok(Object.keys(errors).length >= 2, `both tokens were used: ${line}`)
+  refused(errors[EDQUOT] === undefined ? line : 'EDQUOT', id)
+  child.stdin!.end()
+  await once(child, 'exit')
+  for (const fd of [kept, lost]) await mallory.workload.must('close', fd)
+  await undelegate(mallory.target, vocabulary)
+  await undelegate(mallory.target, vocabulary, { path: ELSEWHERE })
+})
+
+const EDQUOT = 122
+
+attempt('hide a refusal in a flood of events', refused =>
+  lending({ limits: { maps: 0 } }, ({ id, mustToken }) => {
+    using token = mustToken()
+    const { lostEvents } = guard.totals()
+    for (let i = 0; i < 3100; i++) assert.equal(mallory.map(token), 'EDQUOT')
+    assert.ok(guard.totals().lostEvents > lostEvents, 'what has no room is counted')
+    guard.pastEvents()
+    refused(mallory.map(token), id)
+  }),
+)
+
+// ---- attaching ----
+
+attachAttempt("attach XDP to the host's network", 'xdp', 'xdp', XDP_LINK)
+attachAttempt("attach tcx to the host's network", 'sched_cls', 'tcx_ingress', {
+  target_ifindex: LOOPBACK,
+  attach_type: bpf_attach_type.BPF_TCX_INGRESS,
+})
+attachAttempt("attach netfilter to the host's network", 'netfilter', 'netfilter', {
+  target_ifindex: 0,
+  attach_type: bpf_attach_type.BPF_NETFILTER,
+  netfilter_pf: AF_INET,
+  netfilter_hooknum: 1,
+  netfilter_priority: -100,
+})
+attachAttempt("attach sk_lookup to the host's network", 'sk_lookup', 'sk_lookup', {
+  attach_type: bpf_attach_type.BPF_SK_LOOKUP,
+})
+attachAttempt("attach a flow dissector to the host's network", 'flow_dissector', 'flow_dissector', {
+  attach_type: bpf_attach_type.BPF_FLOW_DISSECTOR,
+})
+
+attempt("attach sk_lookup to the host's network by a descriptor of it", refused =>
+  lending({}, async ({ id, mustToken }) => {
+    using token = mustToken()
+    using program = mallory.must(progCommand('sk_lookup', 'sk_lookup', token.number))
+    using network = open('/proc/self/ns/net', O_RDONLY | O_CLOEXEC)
+    const { workload } = mallory
+    const host = await workload.take(network)
+    const own = await workload.must('openat', AT_FDCWD, '/proc/self/ns/net', 0, 0)
+    const number = await workload.take(program)
+    const type = { attach_type: bpf_attach_type.BPF_SK_LOOKUP }
+    refused(await ownLink(mallory, number, { ...type, target_fd: host }), id)
+    assert.equal(await ownLink(mallory, number, { ...type, target_fd: own }), 'ok')
+    for (const fd of [host, own, number]) await workload.must('close', fd)
+  }),
+)
+
+attempt("attach to the host's network from a nested user namespace", async refused => {
+  const attached = async (who: Borrower): Promise<string> => {
+    using token = made('BPF_TOKEN_CREATE', await takeOut(await who.ownToken(), who))
+    using program = who.must(progCommand('xdp', 'xdp', token.number))
+    const number = await who.workload.take(program)
+    await who.workload.must('unshare', CLONE_NEWUSER)
+    return ownLink(who, number, XDP_LINK)
+  }
+  await guest({}, async (who, id) => refused(await attached(who), id), { network: 'host' })
+  await guest({ network: 'host' }, async who => assert.equal(await attached(who), 'ok'), { network: 'host' })
+})
+
+attempt("send to the host's network by running a program as a test", async refused => {
+  const attr = bpf_attr_prog_test_run
+  const run = (program: number): Command => {
+    const bytes = attr.encode({ prog_fd: program, data_size_in: 64 })
+    const refs = [bytes, attr.fields.data_in.off, new Uint8Array(64)]
+    return { cmd: bpf_cmd.BPF_PROG_TEST_RUN, attr: bytes, refs }
+  }
+  const tested = ({ mustToken }: Loan): string => {
+    using token = mustToken()
+    using program = mallory.must(progCommand('xdp', 'xdp', token.number))
+    return mallory.run(run(program.number))
+  }
+  await lending({}, loan => refused(tested(loan), loan.id))
+  await lending({ network: 'host' }, loan => assert.equal(tested(loan), 'ok'))
+})
+
+attempt('attach to a cgroup what outlives it', async refused => {
+  using cgroup = open(CGROUP, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+  const attach_type = bpf_attach_type.BPF_CGROUP_INET_EGRESS
+  const attached = ({ mustToken }: Loan): string => {
+    using token = mustToken()
+    using program = mallory.must(progCommand('cgroup_skb', 'cgroup_inet_egress', token.number))
+    const attr = bpf_attr_prog_attach.encode({
+      target_fd: cgroup.number,
+      attach_bpf_fd: program.number,
+      attach_type,
+    })
+    return mallory.run({ cmd: bpf_cmd.BPF_PROG_ATTACH, attr, refs: [] })
+  }
+  await lending({}, loan => refused(attached(loan), loan.id))
+  await lending({ revocable: false }, loan => assert.equal(attached(loan), 'ok'))
+  progDetach({ target_fd: cgroup.number, attach_type })
+})
+
+test('not claimed: a link to any cgroup whose directory it can open', { skip }, () =>
+  lending({}, ({ mustToken }) => {
+    using token = mustToken()
+    using program = mallory.must(progCommand('cgroup_skb', 'cgroup_inet_egress', token.number))
+    using cgroup = made('openat2', mallory.call('openat2', AT_FDCWD, CGROUP_ROOT, new Uint8Array(24)))
+    const attach_type = bpf_attach_type.BPF_CGROUP_INET_EGRESS
+    assert.equal(mallory.run(linkCommand(program, { target_fd: cgroup.number, attach_type })), 'ok')
+  }),
+)
+
+// ---- the guard itself ----
+
+/** The id of one of the guard's maps. */
+function mapId(name: string): number {
+  using map = BpfMap.open(`${GUARD_DIRECTORY}/maps/${name}`)
+  return map.info().id
+}
+
+attempt('open a map of the guard by its id', async refused => {
+  const attr = bpf_attr_get_id.encode({ map_id: mapId('tokens') })
+  const command = { cmd: bpf_cmd.BPF_MAP_GET_FD_BY_ID, attr, refs: [] }
+  refused(mallory.run(command))
+  assert.equal(outcome(native().bpf(command.cmd, attr)), 'ok', 'its keeper')
+})
+
+attempt('say that it means to change the guard', async refused => {
+  using context = contextOf(mallory)
+  refused(configure(context, FSCONFIG_SET_FLAG, KEEPER_KEY))
+  becomeKeeper()
+})
+
+const AS_CONTAINER = ', as root of a privileged container'
+/** A pin of nobody's concern. */
+const OTHER_PIN = '/sys/fs/bpf/bpftoken-other'
+
+attempt(`open a map of the guard by its id${AS_CONTAINER}`, async refused => {
+  refused(inContainer('openMap', String(mapId('tokens'))))
+  using other = BpfMap.create({ type: 'array', keyBytes: 4, valueBytes: 4, maxEntries: 1, token: null })
+  assert.equal(inContainer('openMap', String(other.info().id)), 'ok')
+})
+
+attempt(`open a pin of the guard${AS_CONTAINER}`, async refused => {
+  refused(inContainer('openPin', `${GUARD_DIRECTORY}/maps/revocations`))
+  assert.equal(inContainer('pin', OTHER_PIN), 'ok')
+})
+
+attempt(`remove a pin of the guard${AS_CONTAINER}`, async refused => {
+  refused(inContainer('unlink', `${GUARD_DIRECTORY}/links/guard_token_cmd`))
+  refused(inContainer('rmdir', `${GUARD_DIRECTORY}/links`))
+  assert.equal(inContainer('pin', OTHER_PIN), 'ok')
+})
+
+attempt(`rename a pin of the guard${AS_CONTAINER}`, async refused => {
+  refused(inContainer('rename', `${GUARD_DIRECTORY}/links/guard_token_cmd`))
+  refused(inContainer('rename', GUARD_DIRECTORY))
+  assert.equal(inContainer('pin', OTHER_PIN), 'ok')
+})
+
+attempt(`detach a link of the guard${AS_CONTAINER}`, async refused => {
+  refused(inContainer('detach', `${GUARD_DIRECTORY}/links/guard_token_cmd`))
+  await lending({ limits: { maps: 0 } }, ({ mustToken }) => {
+    using token = mustToken()
+    assert.equal(mallory.map(token), 'EDQUOT', 'and it goes on')
+  })
+})
+
+attempt(`say that it means to change the guard${AS_CONTAINER}`, async refused => {
+  refused(inContainer('keep', KEEPER_KEY))
+  becomeKeeper()
+})
+
+/** A descriptor of the workload as one of ours, by a child there: it is dup(2) across processes, and not judged. */
+async function takeOut(number: number, who: Borrower = mallory): Promise<number> {
+  return who.call('pidfd_getfd', who.target.process.pidfd.number, number, 0)
+}
