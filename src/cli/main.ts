@@ -166,8 +166,11 @@ function buildProgram(): Command {
     .command('revoke')
     .description('take a delegation back: none of its tokens is of use any more')
     .argument('<id>', 'its number: see bpftoken guard status', wholeNumber)
+    .option('--detach', 'also detach what is attached under it, where the kernel can')
+    .option('--kill', 'the same, and kill the processes in its user namespace that hold any of it')
     .addOption(json())
-    .action(act(async (id, options) => (await import('./commands/guard.ts')).revoke(id, options)))
+    .addHelpText('after', '\nExit: 0 ok; 1 something stays that was to be undone.')
+    .action(act(async (id, options) => (await import('./commands/revoke.ts')).revoke(id, options)))
 
   program
     .command('show')

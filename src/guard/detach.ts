@@ -38,8 +38,8 @@ export interface DetachResult {
 
 /**
  * Detaches what is attached under these delegations, which must be revoked: tokens that work would make more meanwhile. Whoever
- * holds a program can attach it again; with `kill`, the processes in the delegations' user namespaces that hold any of it are
- * killed, and waited for: at most five seconds. Others who hold some of it, because they were passed it, are left alone.
+ * holds a program can attach it again; with `kill`, the processes in the delegations' user namespaces (or confined cgroups) that hold any of
+ * it are killed, and waited for: at most five seconds. Others who hold some of it, because they were passed it, are left alone.
  *
  * Attachments without a link are not looked for, but struct_ops: the guard lets a revocable delegation make none.
  */
@@ -138,17 +138,18 @@ async function killHolders(inventory: LiveView, delegations: ReadonlySet<bigint>
   return [...killed.values()]
 }
 
-/** Kills those who hold something now, in the namespaces that it was lent to: never us, nor anybody of the host's. */
+/** Kills those who hold something now and whom it was lent to. A confined cgroup may have us in it, or the machine's first process. */
 function killPresent(inventory: LiveView, delegations: ReadonlySet<bigint>): Holder[] {
   using owned = new Owned()
-  const present = (): Holder[] => inventory.holders(delegations).filter(({ within }) => within)
+  const present = (): Holder[] =>
+    inventory.holders(delegations).filter(({ within, pid }) => within && pid !== 1 && pid !== process.pid)
   const processes = present().flatMap(({ pid }) => openIfThere(pid))
-  for (const process of processes) owned.add(process)
+  for (const one of processes) owned.add(one)
   // A number may have gone to another process before we held this one. If it is there still, it was there when we looked again.
   const again = new Map(present().map(holder => [holder.pid, holder]))
-  return processes.flatMap(process => {
-    const holder = again.get(process.pid)
-    return holder !== undefined && kill(process) ? [holder] : []
+  return processes.flatMap(one => {
+    const holder = again.get(one.pid)
+    return holder !== undefined && kill(one) ? [holder] : []
   })
 }
 

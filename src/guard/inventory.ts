@@ -8,7 +8,6 @@ import { readFileSync } from 'node:fs'
 import path from 'node:path'
 import { attachProgram } from '../ebpf/attach-section.ts'
 import type { Link } from '../ebpf/link.ts'
-import { BpfMap } from '../ebpf/map.ts'
 import { loadObject } from '../ebpf/object.ts'
 import { nameFrom } from '../ebpf/object-name.ts'
 import { parseObject } from '../ebpf/object-spec.ts'
@@ -23,6 +22,7 @@ import {
 } from '../ebpf/type-names.ts'
 import { FormatError } from '../errors.ts'
 import { bytes, struct, u32, u64 } from '../uapi/codec.ts'
+import type { GuardMaps } from './maps.ts'
 
 const OBJECT = path.resolve(__dirname, '../../bpf/inventory.bpf.o')
 
@@ -34,7 +34,7 @@ export const inventory_record = struct(48, {
   type: u32(16), // of a program, map or link
   program: u32(20), // of a link: id; 0: it has none
   holder: u32(24), // tgid; 0: this is about the object itself
-  within: u32(28), // 1: the holder is in the delegation's user namespace, or in one below
+  within: u32(28), // 1: the holder is in the delegation's user namespace or confined cgroup, or in one below
   name: bytes(32, 16), // of the program (for links, too) or map; or of the holder
 })
 
@@ -79,7 +79,7 @@ export interface Holder {
   readonly pid: number
   /** Name of the process. */
   readonly task: string
-  /** Whether it is in the user namespace of one of these delegations, or below. Others were passed what they hold. */
+  /** Whether it is in the user namespace or confined cgroup of one of these delegations, or below. Others were passed what they hold. */
   readonly within: boolean
   /** Ids, in order. A program can be held by a socket or perf event, too. */
   readonly programs: readonly number[]
@@ -120,15 +120,13 @@ export class Inventory implements Disposable {
   }
 
   /**
-   * Loads the iterators. The guard must be open in this process, since nobody else is let at its maps. The caller disposes of
-   * it, and nothing stays loaded.
+   * Loads the iterators, with the guard's maps. Needs what the guard's own programs need. The caller disposes of it, and nothing
+   * stays loaded.
    */
-  static async open(guard: { readonly directory: string }): Promise<Inventory> {
+  static async open(guard: GuardMaps): Promise<Inventory> {
     using owned = new Owned()
     const spec = parseObject(readFileSync(OBJECT), { name: 'inventory' })
-    const maps = Object.fromEntries(
-      spec.maps.map(({ name }) => [name, { use: owned.add(BpfMap.open(`${guard.directory}/maps/${name}`)) }]),
-    )
+    const maps = Object.fromEntries(spec.maps.map(({ name }) => [name, { use: guard.map(name) }]))
     const object = owned.add(await loadObject(spec, { token: null, maps }))
     const links = spec.programs.map(({ name }) => [name, owned.add(attachProgram(object, name))] as const)
     const kept = new Owned()

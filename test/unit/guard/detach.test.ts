@@ -159,6 +159,12 @@ describe('detach() with kill', () => {
     )
   })
 
+  test('never kills us, nor process 1, wherever they are', async () => {
+    const lab = machine([link(1)], [holder(1, [1]), holder(process.pid, [1])])
+    await detach(lab, DELEGATIONS, { kill: true })
+    assert.deepEqual(lab.killed, [])
+  })
+
   test('kills who came after the first look', async () => {
     const lab = machine([link(1)], [holder(50, [1])])
     const kill = lab.kill.bind(lab)

@@ -1,0 +1,107 @@
+/** bpftoken revoke: take a delegation back, and undo what was loaded under it. */
+import { EXIT } from '../../errors.ts'
+import { type DetachResult, detach, type Staying } from '../../guard/detach.ts'
+import { Guard } from '../../guard/guard.ts'
+import { type Holder, Inventory } from '../../guard/inventory.ts'
+import { columns, note, print, printJson } from '../output.ts'
+import { requireRoot } from '../privilege.ts'
+
+export interface RevokeOptions {
+  detach?: boolean
+  kill?: boolean
+  json?: boolean
+}
+
+/** Exit 1: something stays that was to be undone. */
+export async function revoke(id: number, options: RevokeOptions): Promise<number> {
+  requireRoot('bpftoken revoke')
+  const { kill = false, json = false } = options
+  using guard = Guard.open()
+  const ids = guard.revoke(BigInt(id))
+  // Said at once: whatever becomes of the rest, this much is done.
+  if (!json) print(describeRevoked(ids))
+  if (options.detach !== true && !kill) {
+    if (json) printJson({ revoked: ids.map(Number) })
+    else print('what was loaded with them goes on; bpftoken revoke --detach undoes that')
+    return EXIT.ok
+  }
+  using inventory = await Inventory.open(guard)
+  const unseen = guard.delegations().filter(({ id, terms }) => ids.includes(id) && !terms.revocable)
+  for (const { id } of unseen)
+    note(
+      `delegation ${id} may have attached programs without links (revocable: false): they are not looked for`,
+    )
+  const result = await detach(inventory, new Set(ids), { kill })
+  if (json) printJson({ revoked: ids.map(Number), ...toJSON(result) })
+  else print(describe(result, { id, kill }))
+  return result.stays.length > 0 || (kill && countLeft(result) > 0) ? EXIT.failed : EXIT.ok
+}
+
+function describeRevoked([id, ...derived]: readonly bigint[]): string {
+  const also = derived.length === 0 ? '' : `, with what is derived from it (${derived.join(', ')})`
+  return `delegation ${id} is revoked${also}: no token of it is of use any more`
+}
+
+function countLeft({ left }: DetachResult): number {
+  return left.programs.length + left.maps.length + left.links.length
+}
+
+function describe(result: DetachResult, asked: { id: number; kill: boolean }): string {
+  const { detached, stays, killed, left, holders } = result
+  const rows = [
+    ...detached.map(({ kind, id, type, name }) => ['detached', `${kind} ${id}`, type, `"${name}"`]),
+    ...stays.map(one => [
+      'attached',
+      `${one.kind} ${one.id}`,
+      one.type,
+      `"${one.name}": ${whyStays(one)}, ${heldBy(holders.filter(({ links }) => links.includes(one.id)))}`,
+    ]),
+    ...killed.map(({ pid, task }) => ['killed', `process ${pid}`, task, '']),
+  ]
+  const lines = rows.length === 0 ? ['nothing was attached by a link'] : [columns(rows)]
+  if (countLeft(result) === 0) return [...lines, 'nothing of it is left in the kernel'].join('\n')
+  const { programs, maps, links } = left
+  const counts = `${programs.length} programs, ${maps.length} maps, ${links.length} links`
+  lines.push(`still in the kernel: ${counts}, ${heldBy(holders)}`)
+  const within = holders.filter(holder => holder.within)
+  if (within.length > 0 && !asked.kill)
+    lines.push(
+      `who holds programs can attach them again; bpftoken revoke ${asked.id} --kill ends ${names(within)}`,
+    )
+  return lines.join('\n')
+}
+
+function whyStays({ errnoName }: Staying): string {
+  return errnoName === 'EOPNOTSUPP' ? 'the kernel cannot detach its type' : `not detached, ${errnoName}`
+}
+
+function heldBy(holders: readonly Holder[]): string {
+  return holders.length === 0
+    ? 'held by no process: pinned, in a map, or attached without a link'
+    : `held by ${names(holders)}`
+}
+
+function names(holders: readonly Holder[]): string {
+  return holders
+    .map(({ pid, task, within }) => `${task} (${pid}${within ? '' : ', outside of the delegation'})`)
+    .join(', ')
+}
+
+/** Ids of delegations are small numbers. */
+function toJSON({ detached, stays, killed, left, holders }: DetachResult) {
+  const plain = <T extends { delegation: bigint }>({ delegation, ...rest }: T) => ({
+    ...rest,
+    delegation: Number(delegation),
+  })
+  return {
+    detached: detached.map(plain),
+    stays: stays.map(plain),
+    killed,
+    left: {
+      programs: left.programs.map(plain),
+      maps: left.maps.map(plain),
+      links: left.links.map(plain),
+    },
+    holders,
+  }
+}

@@ -1,0 +1,429 @@
+/**
+ * What a revoked delegation has attached is undone, where the kernel can, and its holders are ended, and nobody else.
+ *
+ *   node --import tsx scripts/vm.ts --kernel 6.12 --tests test/vm/guard-detach.test.ts
+ */
+import assert from 'node:assert/strict'
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdirSync, readFileSync, rmdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { createInterface, type Interface } from 'node:readline'
+import { after, before, describe, test } from 'node:test'
+import { delegate } from '../../src/delegation/delegate.ts'
+import { Sandbox } from '../../src/delegation/sandbox.ts'
+import { openTarget } from '../../src/delegation/target.ts'
+import { attachRawTracepoint } from '../../src/ebpf/attach.ts'
+import { exit, mov64, R0 } from '../../src/ebpf/insn.ts'
+import { linkIds, programIds } from '../../src/ebpf/object-id.ts'
+import { Program } from '../../src/ebpf/prog.ts'
+import { confine, unconfine } from '../../src/guard/confine.ts'
+import { type DetachResult, detach } from '../../src/guard/detach.ts'
+import { Guard } from '../../src/guard/guard.ts'
+import { installGuard, removeGuard } from '../../src/guard/install.ts'
+import { Inventory } from '../../src/guard/inventory.ts'
+import type { Policy } from '../../src/policy/policy.ts'
+import { openFds, traceFds } from '../../src/sys/fd.ts'
+import { cli } from '../helpers/cli.ts'
+import { compiled } from '../helpers/compiled.ts'
+import { EVERYTHING, policyWith, vocabulary } from '../kernel/delegation/lab.ts'
+import type { Attached, Counts, WorkloadKind } from './attached-workload.ts'
+
+const lsm = readFileSync('/sys/kernel/security/lsm', 'utf8')
+const kernelHasTokens = readFileSync('/proc/kallsyms', 'utf8').includes(' bpf_token_create')
+const skip =
+  lsm.split(',').includes('bpf') && kernelHasTokens ? false : 'this kernel has no BPF LSM, or no tokens'
+
+const CGROUP = '/sys/fs/cgroup/attached'
+const DETACHABLE: WorkloadKind[] = ['xdp', 'tcx', 'netfilter', 'cgroup', 'struct_ops']
+const FOR_GOOD: WorkloadKind[] = ['raw_tp', 'fentry']
+const CAPABILITIES: Policy['rights']['capabilities'] = ['bpf', 'net_admin', 'perfmon', 'sys_admin']
+
+let guard: Guard
+
+type Started = Pick<Sandbox, 'pid' | 'child' | 'exited' | typeof Symbol.dispose>
+
+/** A process, in namespaces of its own or in a confined cgroup, that has attached programs under a delegation. */
+class Workload implements Disposable {
+  readonly id: bigint
+  readonly attached: Attached
+  readonly #sandbox: Started
+  readonly #lines: Interface
+  readonly #others: ChildProcess[] = []
+
+  private constructor(id: bigint, attached: Attached, sandbox: Started, lines: Interface) {
+    this.id = id
+    this.attached = attached
+    this.#sandbox = sandbox
+    this.#lines = lines
+  }
+
+  static async start(...kinds: WorkloadKind[]): Promise<Workload> {
+    const sandbox = await Sandbox.start({
+      command: [process.execPath, join(__dirname, 'attached-workload.ts'), CGROUP, ...kinds],
+      uid: 65534,
+      gid: 65534,
+      network: 'own',
+      capabilities: CAPABILITIES,
+      stdio: ['pipe', 'pipe', 'inherit'],
+    })
+    try {
+      const id = await lend(sandbox, { revocable: !kinds.includes('registered') })
+      const lines = createInterface({ input: sandbox.child.stdout! })
+      const first = once(lines, 'line')
+      await sandbox.release()
+      return new Workload(id, await answer(first, sandbox), sandbox, lines)
+    } catch (error) {
+      sandbox[Symbol.dispose]()
+      throw error
+    }
+  }
+
+  /** A service of the host's: root, with no token, in a cgroup of its own, which is confined. */
+  static async confined(...kinds: WorkloadKind[]): Promise<Workload> {
+    const id = confine(guard, CGROUP, lent())
+    const words = [process.execPath, join(__dirname, 'attached-workload.ts'), CGROUP, ...kinds]
+    const child = spawn('sh', ['-c', `echo $$ >${CGROUP}/cgroup.procs && exec "$0" "$@"`, ...words], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    })
+    const started: Started = {
+      pid: child.pid!,
+      child,
+      exited: new Promise(resolve => child.once('exit', (code, signal) => resolve({ code, signal }))),
+      [Symbol.dispose]: () => child.kill('SIGKILL'),
+    }
+    const lines = createInterface({ input: child.stdout! })
+    return new Workload(id, await answer(once(lines, 'line'), started), started, lines)
+  }
+
+  get pid(): number {
+    return this.#sandbox.pid
+  }
+
+  get exited(): Sandbox['exited'] {
+    return this.#sandbox.exited
+  }
+
+  /** What its programs have counted, after one more datagram. */
+  async counts(): Promise<Counts> {
+    const line = once(this.#lines, 'line')
+    this.#sandbox.child.stdin!.write('\n')
+    return await answer(line, this.#sandbox)
+  }
+
+  /** A process in the same namespaces that holds nothing. */
+  async bystander(): Promise<ChildProcess> {
+    const words = ['-t', String(this.pid), '-U', '-m', '-n', '--preserve-credentials', 'sh', '-c']
+    const child = spawn('nsenter', [...words, 'echo in; exec sleep 1000'], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    this.#others.push(child)
+    await once(child.stdout!, 'data')
+    return child
+  }
+
+  [Symbol.dispose](): void {
+    for (const child of this.#others) child.kill('SIGKILL')
+    this.#sandbox[Symbol.dispose]()
+  }
+}
+
+async function gone(sandbox: Started): Promise<never> {
+  const { code, signal } = await sandbox.exited
+  throw new Error(`the workload has ended: ${code ?? signal}`)
+}
+
+async function answer<T>(line: Promise<unknown[]>, from: Started): Promise<T> {
+  return JSON.parse((await Promise.race([line, gone(from)]))[0] as string) as T
+}
+
+function lent(more: Partial<Policy> = {}): Policy {
+  const plain = policyWith(EVERYTHING)
+  return { ...plain, ...more, rights: { ...plain.rights, capabilities: CAPABILITIES } }
+}
+
+async function lend(sandbox: Sandbox, more: Partial<Policy> = {}): Promise<bigint> {
+  const policy = lent(more)
+  using target = openTarget(sandbox.pid)
+  using lender = guard.lend(policy)
+  await delegate(policy, target, vocabulary, { guard: lender })
+  return lender.delegation()!
+}
+
+async function detachAll(id: bigint, options: { kill?: boolean } = {}): Promise<DetachResult> {
+  using inventory = await Inventory.open(guard)
+  return await detach(inventory, new Set([id]), options)
+}
+
+const values = (record: Partial<Record<WorkloadKind, number>>): number[] => Object.values(record)
+const sorted = (numbers: Iterable<number>): number[] => [...numbers].sort((a, b) => a - b)
+const idsOf = (all: readonly { id: number }[]): number[] => sorted(all.map(({ id }) => id))
+
+function stays(result: DetachResult): [number, string][] {
+  return result.stays
+    .map(({ id, errnoName }): [number, string] => [id, errnoName])
+    .sort((a, b) => a[0] - b[0])
+}
+
+/** Freed by the kernel's workers, some time after the last descriptor is closed. */
+async function eventually(what: () => boolean, message: string): Promise<void> {
+  for (let attempt = 0; attempt < 200; attempt++) {
+    if (what()) return
+    await new Promise(resolve => setTimeout(resolve, 25))
+  }
+  assert.fail(message)
+}
+
+before(async () => {
+  if (skip !== false) return
+  mkdirSync(CGROUP)
+  await installGuard()
+  guard = Guard.open()
+})
+after(async () => {
+  if (skip !== false) return
+  guard[Symbol.dispose]()
+  await removeGuard()
+  rmdirSync(CGROUP)
+})
+
+describe('a revoked delegation', { skip }, () => {
+  test('is detached where the kernel can, and its holder killed; others and theirs stay', async t => {
+    using workload = await Workload.start(...DETACHABLE, ...FOR_GOOD, 'socket')
+    using other = await Workload.start('xdp')
+    using ours = await Program.load({
+      type: 'raw_tracepoint',
+      insns: [mov64(R0, 0), exit()],
+      license: 'GPL',
+      token: null,
+    })
+    using _ourLink = attachRawTracepoint(ours, 'sys_enter')
+    const bystander = await workload.bystander()
+    const { links, programs, map } = workload.attached
+    const detachable = sorted(DETACHABLE.map(kind => links[kind]!))
+    const forGood = sorted(FOR_GOOD.map(kind => links[kind]!))
+    const before = { links: [...linkIds()], programs: [...programIds()] }
+
+    await t.test('the inventory has what it made, and who holds it', async () => {
+      using inventory = await Inventory.open(guard)
+      const found = inventory.objects(new Set([workload.id]))
+      assert.deepEqual(idsOf(found.links), sorted(values(links)))
+      assert.deepEqual(
+        values(programs).filter(id => !found.programs.some(one => one.id === id)),
+        [],
+      )
+      assert.deepEqual(
+        found.links
+          .filter(({ programId }) => programId !== undefined)
+          .map(({ name, id, programId }) => [id, programId, name]),
+        [...DETACHABLE, ...FOR_GOOD]
+          .filter(kind => kind !== 'struct_ops')
+          .map(kind => [links[kind], programs[kind], kind]),
+      )
+      assert.ok(found.maps.some(one => one.id === map && one.name === 'counts' && one.type === 'array'))
+      const [holder, ...more] = inventory.holders(new Set([workload.id]))
+      assert.deepEqual(more, [])
+      assert.deepEqual([holder!.pid, holder!.within], [workload.pid, true])
+      assert.deepEqual(holder!.links, sorted(values(links)))
+      assert.ok(holder!.programs.includes(programs.socket!), 'held by a socket alone')
+      assert.ok(holder!.maps.includes(map))
+      assert.deepEqual(idsOf(inventory.programs(new Set([other.id]))), values(other.attached.programs))
+      assert.deepEqual(inventory.objects(new Set()), { programs: [], maps: [], links: [] })
+    })
+    assert.deepEqual([...linkIds()], before.links, 'nothing of the inventory is left')
+
+    const first = await workload.counts()
+    const second = await workload.counts()
+    for (const kind of ['xdp', 'tcx', 'netfilter', 'raw_tp', 'fentry'] as const)
+      assert.ok(second[kind]! > first[kind]!, `${kind} does not count`)
+
+    guard.revoke(workload.id)
+    const after = await workload.counts()
+    assert.ok(after.xdp! > second.xdp!, 'to revoke alone detaches nothing')
+
+    await t.test('--detach', async () => {
+      traceFds()
+      const opened = openFds().length
+      const result = await detachAll(workload.id)
+      assert.equal(openFds().length, opened)
+      assert.deepEqual(idsOf(result.detached), detachable)
+      assert.deepEqual(
+        stays(result),
+        forGood.map(id => [id, 'EOPNOTSUPP']),
+      )
+      assert.deepEqual(result.killed, [])
+      assert.deepEqual(
+        result.holders.map(({ pid }) => pid),
+        [workload.pid],
+      )
+      const third = await workload.counts()
+      const fourth = await workload.counts()
+      for (const kind of ['xdp', 'tcx', 'netfilter', 'cgroup'] as const)
+        assert.equal(fourth[kind], third[kind], `${kind} counts`)
+      for (const kind of FOR_GOOD) assert.ok(fourth[kind]! > third[kind]!, `${kind} does not count`)
+      assert.doesNotMatch(
+        readFileSync('/proc/sys/net/ipv4/tcp_available_congestion_control', 'utf8'),
+        /bpftoken_cc/,
+      )
+    })
+
+    await t.test('again: nothing new, and the same stays', async () => {
+      const result = await detachAll(workload.id)
+      assert.deepEqual(
+        stays(result),
+        forGood.map(id => [id, 'EOPNOTSUPP']),
+      )
+    })
+
+    await t.test('what somebody outside was passed keeps it alive, and he is left alone', async () => {
+      {
+        using _passed = Program.fromId(programs.xdp!)
+        const result = await detachAll(workload.id, { kill: true })
+        assert.deepEqual(
+          result.killed.map(({ pid, task }) => [pid, task]),
+          [[workload.pid, 'node']],
+        )
+        assert.equal((await workload.exited).signal, 'SIGKILL')
+        assert.deepEqual(stays(result), [])
+        assert.deepEqual(idsOf(result.left.programs), [programs.xdp])
+        assert.deepEqual(
+          result.holders.map(({ pid, within }) => [pid, within]),
+          [[process.pid, false]],
+        )
+      }
+      const result = await detachAll(workload.id, { kill: true })
+      assert.deepEqual(result.left, { programs: [], maps: [], links: [] })
+      assert.deepEqual([result.killed, result.holders], [[], []])
+    })
+
+    assert.deepEqual([bystander.exitCode, bystander.signalCode], [null, null], 'the bystander was killed')
+    assert.deepEqual(
+      [...linkIds()],
+      before.links.filter(id => !values(links).includes(id)),
+    )
+    const { tokens, programs: inUse, maps } = guard.delegation(workload.id).live
+    assert.deepEqual([tokens, inUse, maps], [0, 0, 0], 'what the guard counts')
+    // The bpffs is still mounted where the bystander is.
+    bystander.kill('SIGKILL')
+    await eventually(
+      () => !guard.delegations().some(({ id }) => id === workload.id),
+      'the delegation lives on',
+    )
+    const one = await other.counts()
+    const two = await other.counts()
+    assert.ok(two.xdp! > one.xdp!, 'another delegation was detached')
+    guard.revoke(other.id)
+  })
+
+  test('whose link is pinned outlives its holders, and that is said', async () => {
+    using workload = await Workload.start('pinned')
+    const bystander = await workload.bystander()
+    guard.revoke(workload.id)
+    const result = await detachAll(workload.id, { kill: true })
+    const link = workload.attached.links.pinned!
+    assert.deepEqual(stays(result), [[link, 'EOPNOTSUPP']])
+    assert.deepEqual([result.killed.length, result.holders], [1, []])
+    assert.equal(bystander.exitCode ?? bystander.signalCode, null, 'the bystander was killed')
+    // With its last process the namespace goes, and the bpffs in it.
+    bystander.kill('SIGKILL')
+    await eventually(() => ![...linkIds()].includes(link), 'the link stays')
+  })
+
+  test('is found in a thread with files of its own', async () => {
+    using sandbox = await Sandbox.start({
+      command: [compiled(join(__dirname, 'own-files.c'))],
+      uid: 65534,
+      gid: 65534,
+      network: 'own',
+      capabilities: CAPABILITIES,
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    const id = await lend(sandbox)
+    const said = once(sandbox.child.stdout!, 'data')
+    await sandbox.release()
+    assert.equal(String((await said)[0]), 'ready\n')
+    guard.revoke(id)
+    const result = await detachAll(id, { kill: true })
+    assert.deepEqual(
+      result.killed.map(({ pid, maps, token }) => [pid, maps.length, token]),
+      [[sandbox.pid, 1, true]],
+    )
+    assert.deepEqual(result.left, { programs: [], maps: [], links: [] })
+  })
+
+  test('has its struct_ops maps unregistered, which need no link where the policy lets it outlive the workload', async () => {
+    const available = () => readFileSync('/proc/sys/net/ipv4/tcp_available_congestion_control', 'utf8')
+    using workload = await Workload.start('registered')
+    assert.match(available(), /bpftoken_cc2/)
+    guard.revoke(workload.id)
+    const result = await detachAll(workload.id)
+    assert.deepEqual(
+      result.detached.map(({ kind, type, name }) => [kind, type, name]),
+      [['map', 'struct_ops', 'unlinked']],
+    )
+    assert.deepEqual(result.stays, [])
+    assert.doesNotMatch(available(), /bpftoken_cc2/)
+  })
+
+  test('of a confined cgroup is undone in the same way: who is in the cgroup is killed', async () => {
+    using workload = await Workload.confined('cgroup', 'raw_tp')
+    try {
+      guard.revoke(workload.id)
+      const { links } = workload.attached
+      const detached = await detachAll(workload.id)
+      assert.deepEqual(idsOf(detached.detached), [links.cgroup])
+      assert.deepEqual(stays(detached), [[links.raw_tp, 'EOPNOTSUPP']])
+      const result = await detachAll(workload.id, { kill: true })
+      assert.deepEqual(
+        result.killed.map(({ pid, within }) => [pid, within]),
+        [[workload.pid, true]],
+      )
+      assert.deepEqual(result.left, { programs: [], maps: [], links: [] })
+    } finally {
+      unconfine(guard, workload.id)
+    }
+  })
+
+  test('is undone by the command, which says what stays, and why', async () => {
+    using workload = await Workload.start('xdp', 'raw_tp')
+    const { links, programs } = workload.attached
+    const revoke = (...words: string[]) => cli(['revoke', String(workload.id), ...words])
+
+    const revoked = await revoke()
+    assert.equal(revoked.status, 0, revoked.stderr)
+    assert.match(revoked.stdout, new RegExp(`^delegation ${workload.id} is revoked`))
+
+    const detached = await revoke('--detach')
+    assert.equal(detached.status, 1, detached.stderr)
+    assert.match(detached.stdout, new RegExp(`^detached +link ${links.xdp} +xdp +"xdp"$`, 'm'))
+    const holder = `node \\(${workload.pid}\\)`
+    assert.match(
+      detached.stdout,
+      new RegExp(`^attached +link ${links.raw_tp} +raw_tracepoint +"raw_tp": .*, held by ${holder}$`, 'm'),
+    )
+    assert.match(detached.stdout, new RegExp(`--kill ends ${holder}$`, 'm'))
+    const [one, two] = [await workload.counts(), await workload.counts()]
+    assert.equal(two.xdp, one.xdp)
+    assert.ok(two.raw_tp! > one.raw_tp!)
+
+    const quiet = await Workload.start('xdp')
+    try {
+      const { status, stdout } = await cli(['revoke', String(quiet.id), '--detach'])
+      assert.equal(status, 0, stdout)
+      assert.match(stdout, /who holds programs can attach them again/)
+    } finally {
+      quiet[Symbol.dispose]()
+    }
+
+    const killed = await revoke('--kill', '--json')
+    assert.equal(killed.status, 0, killed.stderr)
+    const said = JSON.parse(killed.stdout)
+    assert.deepEqual(said.revoked, [Number(workload.id)])
+    assert.deepEqual(said.left, { programs: [], maps: [], links: [] })
+    assert.deepEqual(
+      said.killed.map(({ pid }: { pid: number }) => pid),
+      [workload.pid],
+    )
+    assert.ok(![...programIds()].some(id => values(programs).includes(id)))
+  })
+})
