@@ -182,8 +182,14 @@ async function endToEnd({ lend }: Examination): Promise<Finding> {
 const SCRATCH = {
   name: 'doctor',
   limits: {},
+  programs: { digests: 'any' },
+  targets: { functions: 'any' },
   sharing: { bindMount: false, passToken: false },
+  revocable: true,
+  network: 'own',
+  derive: { allowed: false, maxDepth: 1 },
   mode: 'enforce',
+  events: 'refused',
   rights: {
     masks: { cmds: 1n, maps: 1n << BigInt(bpf_map_type.BPF_MAP_TYPE_ARRAY), progs: 0n, attachs: 0n },
     capabilities: ['bpf'],

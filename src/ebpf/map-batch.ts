@@ -3,7 +3,7 @@
  * Linux 5.6, by map type; ENOTSUPP where a type has none. No capability is needed beyond the map's descriptor.
  */
 import { SyscallError } from '../errors.ts'
-import { mapBatch } from '../sys/bpf.ts'
+import { mapBatch, mapLookupAll } from '../sys/bpf.ts'
 import type { Fd } from '../sys/fd.ts'
 
 export type Element = [key: Uint8Array, value: Uint8Array]
@@ -41,16 +41,28 @@ export async function* readBatches(
       continue
     }
     started = true
-    const elements = Array.from(
-      { length: step.count },
-      (_, i): Element => [
-        keys.subarray(i * map.keyBytes, (i + 1) * map.keyBytes),
-        values.subarray(i * map.valueBytes, (i + 1) * map.valueBytes),
-      ],
-    )
+    const elements = split(map, step.count, keys, values)
     if (elements.length > 0) yield elements
     if (step.done) return
   }
+}
+
+function split(map: BatchTarget, count: number, keys: Uint8Array, values: Uint8Array): Element[] {
+  return Array.from(
+    { length: count },
+    (_, i): Element => [
+      keys.subarray(i * map.keyBytes, (i + 1) * map.keyBytes),
+      values.subarray(i * map.valueBytes, (i + 1) * map.valueBytes),
+    ],
+  )
+}
+
+/** All elements in one command, which copies the whole map while we wait. */
+export function readAtOnce(map: BatchTarget & { readonly maxEntries: number }): Element[] {
+  const keys = new Uint8Array(map.maxEntries * map.keyBytes)
+  const values = new Uint8Array(map.maxEntries * map.valueBytes)
+  const out_batch = new Uint8Array(Math.max(4, map.keyBytes))
+  return split(map, mapLookupAll(map.fd, map.maxEntries, { out_batch, keys, values }), keys, values)
 }
 
 function join(parts: readonly Uint8Array[], bytes: number, what: string): Uint8Array {

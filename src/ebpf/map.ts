@@ -22,7 +22,7 @@ import {
 import type { Fd } from '../sys/fd.ts'
 import { type Mapping, mapShared, PAGE_BYTES } from '../sys/memory.ts'
 import { bpf_elem_flags, bpf_map_flags, bpf_map_info } from '../uapi/bpf.ts'
-import { deleteBatch, type Element, readBatches, writeBatch } from './map-batch.ts'
+import { deleteBatch, type Element, readAtOnce, readBatches, writeBatch } from './map-batch.ts'
 import { expectKind } from './object-kind.ts'
 import { nameFrom, objectName } from './object-name.ts'
 import { joinPerCpu, possibleCpus, slotBytes, splitPerCpu } from './per-cpu.ts'
@@ -298,6 +298,11 @@ export class BpfMap implements Disposable {
       const value = this.lookup(key)
       if (value !== undefined) yield [key, value]
     }
+  }
+
+  /** All elements in one command, for maps of some megabytes at most. Since Linux 5.6; not every type. */
+  readAll(): Element[] {
+    return readAtOnce({ ...this.#batchTarget(), maxEntries: this.maxEntries })
   }
 
   /** All elements in few commands, `chunk` at a time; with `remove` they are taken out. Since Linux 5.6; not every type. */

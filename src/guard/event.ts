@@ -1,6 +1,6 @@
 /** The guard's events: what was asked of it, by whom, and how it answered. Pure. */
 import { nameFrom } from '../ebpf/object-name.ts'
-import { MAP_TYPES, PROG_TYPES } from '../ebpf/type-names.ts'
+import { ATTACH_TYPES, MAP_TYPES, PROG_TYPES } from '../ebpf/type-names.ts'
 import { FormatError } from '../errors.ts'
 import { bpf_cmd } from '../uapi/bpf.ts'
 import { CAPABILITIES } from '../uapi/constants.ts'
@@ -22,7 +22,7 @@ export interface GuardEvent {
   readonly cgroup: bigint
   /** Of bpf(2), such as `map_create`. */
   readonly cmd: string | undefined
-  /** Type of the map or program, or the capability. */
+  /** Type of the map or program, the capability, or the attach type. */
   readonly type: string | undefined
   /** Of the map or program, or the beginning of an option or ability; `''`: none. */
   readonly name: string
@@ -75,6 +75,11 @@ function typeOf(point: string, type: number): string | undefined {
       return MAP_TYPES.word(type)
     case 'prog_load':
       return PROG_TYPES.word(type)
+    case 'attach':
+      return ATTACH_TYPES.word(type)
+    case 'protect':
+      // 0: a pin, not a map.
+      return type === 0 ? undefined : MAP_TYPES.word(type)
     case 'token_capable':
       return CAPABILITY_WORDS.get(type) ?? String(type)
     default:

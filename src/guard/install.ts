@@ -9,7 +9,16 @@
  * The programs take care that two versions at once count and record nothing twice.
  */
 import { createHash } from 'node:crypto'
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmdirSync, statfsSync, unlinkSync } from 'node:fs'
+import {
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmdirSync,
+  statfsSync,
+  statSync,
+  unlinkSync,
+} from 'node:fs'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { attachProgram } from '../ebpf/attach-section.ts'
@@ -26,7 +35,10 @@ import { objGet } from '../sys/bpf.ts'
 import { fsconfigString, fsopen } from '../sys/mount.ts'
 import { GUARD_DIRECTORY } from './directory.ts'
 import { Guard, type GuardMode } from './guard.ts'
+import { becomeKeeper } from './keeper.ts'
 import { GUARD_ABI, guard_config, PROBE_ERRNO_NAME, PROBE_KEY } from './layout.ts'
+import { kernelBtfId } from './lists.ts'
+import { GuardMaps } from './maps.ts'
 
 const OBJECT = path.resolve(__dirname, '../../bpf/guard.bpf.o')
 const BPF_FS_MAGIC = 0xcafe4a11
@@ -84,6 +96,7 @@ export async function installGuard(options: InstallOptions = {}): Promise<Instal
   const whole = before !== undefined && missingLinks(directory, object.spec).length === 0
   if (whole && before.config().build === object.build) {
     if (mode !== undefined) before.configure({ mode })
+    protect(before)
     return 'adopted'
   }
   await loadAndPin(object, directory, mode ?? before?.config().mode ?? 'enforce')
@@ -144,7 +157,8 @@ async function loadAndPin({ spec, build }: GuardObject, directory: string, mode:
   }
   const object = owned.add(await loadObject(spec, { token: null, maps: choices }))
   const config = object.map('config')
-  const { abi, audit } = guard_config.decode(config.lookup(0)!)
+  const now = guard_config.decode(config.lookup(0)!) as RawConfig
+  const { abi = 0 } = now
   if (abi !== 0 && abi !== GUARD_ABI)
     throw new ConflictError(
       `The maps in ${directory} have layout ${abi}, and this program layout ${GUARD_ABI}`,
@@ -156,9 +170,17 @@ async function loadAndPin({ spec, build }: GuardObject, directory: string, mode:
   // Before the programs run: they take what is not there for enforce.
   config.update(
     0,
-    guard_config.encode({ abi: GUARD_ABI, mode: mode === 'enforce' ? 1 : 0, audit: audit!, build }),
+    guard_config.encode({
+      ...now,
+      abi: GUARD_ABI,
+      mode: mode === 'enforce' ? 1 : 0,
+      build,
+      kernel_btf: kernelBtfId(),
+    }),
   )
   for (const name of names) if (choices[name] === undefined) object.map(name).pin(`${directory}/maps/${name}`)
+  using maps = new GuardMaps(directory)
+  protect(maps)
 
   const fresh = `${directory}/links-new`
   // Of an installation that was cut off: its programs enforce, so they stay until others do.
@@ -170,8 +192,41 @@ async function loadAndPin({ spec, build }: GuardObject, directory: string, mode:
   mkdirSync(fresh, { mode: 0o700 })
   for (const { name } of spec.programs) owned.add(attachProgram(object, name)).pin(`${fresh}/${name}`)
   // From here on the new programs enforce; the old ones may go.
+  becomeKeeper()
   removeTree(`${directory}/links`)
   renameSync(fresh, `${directory}/links`)
+}
+
+type RawConfig = Parameters<typeof guard_config.encode>[0]
+
+/** Tells the programs which maps and pins are the guard's own. */
+function protect(maps: GuardMaps): void {
+  const ids = namesIn(`${maps.directory}/maps`).map(name => maps.map(name).info().id)
+  const own = maps.map('own_maps')
+  const key = (id: number): Uint8Array => new Uint8Array(Uint32Array.of(id).buffer)
+  for (const id of ids) own.update(key(id), key(1))
+  const known = new Set(ids)
+  for (const old of own.keys())
+    if (!known.has(new DataView(old.buffer, old.byteOffset).getUint32(0, true))) own.delete(old)
+  const { ino, dev } = statSync(maps.directory, { bigint: true })
+  const now = guard_config.decode(maps.map('config').lookup(0)!) as RawConfig
+  maps.map('config').update(
+    0,
+    guard_config.encode({
+      ...now,
+      first_map: Math.min(...ids),
+      last_map: Math.max(...ids),
+      pin_inode: ino,
+      pin_device: kernelDevice(dev),
+    }),
+  )
+}
+
+/** From the C library's form, where each number is in two parts (makedev(3)), to the kernel's: major << 20 | minor. */
+function kernelDevice(dev: bigint): number {
+  const major = ((dev >> 8n) & 0xfffn) | ((dev >> 32n) & ~0xfffn)
+  const minor = (dev & 0xffn) | ((dev >> 12n) & ~0xffn & 0xffff_ffffn)
+  return Number(((major << 20n) | minor) & 0xffff_ffffn)
 }
 
 function programsIn(directory: string): number[] {
@@ -222,6 +277,7 @@ function removeTree(directory: string): void {
 export async function removeGuard(directory: string = GUARD_DIRECTORY): Promise<void> {
   if (namesIn(directory).length === 0)
     throw new NotFoundError(`The guard is not installed in ${directory}`, { context: { directory } })
+  becomeKeeper()
   const programs = new Set([...programsIn(`${directory}/links`), ...programsIn(`${directory}/links-new`)])
   for (const part of ['links', 'links-new', 'maps']) removeTree(`${directory}/${part}`)
   rmdirSync(directory)

@@ -166,6 +166,15 @@ export async function mapBatch(
   return { count: bpf_attr_map_batch.decode(bytes).count!, done }
 }
 
+/** A BPF_MAP_LOOKUP_BATCH that has room for the whole map: how many elements there were. */
+export function mapLookupAll(fd: Fd, count: number, pointers: Pointers<typeof bpf_attr_map_batch>): number {
+  const bytes = bpf_attr_map_batch.encode({ map_fd: fd.number, count })
+  const refs = refsOf(bpf_attr_map_batch, bytes, pointers)
+  const result = native().bpf(bpf_cmd.BPF_MAP_LOOKUP_BATCH, bytes, ...refs)
+  if (result !== -ENOENT) check('bpf', 'BPF_MAP_LOOKUP_BATCH', result)
+  return bpf_attr_map_batch.decode(bytes).count!
+}
+
 /** From now on programs may read the map and bpf(2) may not write it. EBUSY: mapped writable. EPERM: already frozen. */
 export function mapFreeze(fd: Fd): void {
   run('BPF_MAP_FREEZE', bpf_attr_map_elem, { map_fd: fd.number })

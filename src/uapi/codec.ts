@@ -94,3 +94,18 @@ export function struct<const F extends Fields>(size: number, fields: F): Struct<
     },
   }
 }
+
+/** A struct within a struct. */
+export function nested<F extends Fields>(
+  off: number,
+  of: Struct<F>,
+): Field<Partial<Values<F>>> & { of: Struct<F> } {
+  const whole = bytes(off, of.size)
+  return {
+    off,
+    size: of.size,
+    of,
+    get: (v, b) => of.decode(whole.get(v, b)),
+    set: (v, b, x) => whole.set(v, b, of.encode(x)),
+  }
+}

@@ -1,0 +1,108 @@
+/** Cgroups (version 2) as the guard knows them: by id, which is the inode number, and depth. */
+import { readdirSync, type StatsFs, statfsSync, statSync } from 'node:fs'
+import path from 'node:path'
+import { NotFoundError, NotSupportedError, UsageError } from '../errors.ts'
+import { CGROUP_LEVELS } from './layout.ts'
+
+export const CGROUP_ROOT = '/sys/fs/cgroup'
+const CGROUP2_MAGIC = 0x63677270
+/** Of the root of all cgroups. */
+export const ROOT_CGROUP_ID = 1n
+
+export interface Cgroup {
+  readonly id: bigint
+  /** 0: the root. */
+  readonly level: number
+}
+
+/** NotFoundError: there is no such directory. UsageError: not one of cgroup2, or too deep for the guard. */
+export function findCgroup(directory: string): Cgroup {
+  if (!path.isAbsolute(directory)) throw new UsageError(`The cgroup ${directory} is not an absolute path`)
+  if (isOther(directory))
+    throw new UsageError(`${directory} is no cgroup`, {
+      context: { cgroup: directory },
+      hint: `Name a directory below ${CGROUP_ROOT}, in cgroup version 2`,
+    })
+  const id = inodeOf(directory)
+  let level = 0
+  for (let at = directory; inodeOf(at) !== ROOT_CGROUP_ID; at = path.dirname(at)) {
+    // The root of a cgroup namespace: what is above cannot be seen.
+    if (isOther(path.dirname(at)))
+      throw new NotSupportedError(`${at} is not the root of the machine's cgroups`, {
+        context: { cgroup: directory },
+        hint: 'Run this outside of any container',
+      })
+    level++
+  }
+  if (level >= CGROUP_LEVELS)
+    throw new UsageError(`${directory} is ${level} levels deep, and the guard knows ${CGROUP_LEVELS - 1}`, {
+      context: { cgroup: directory, level },
+    })
+  return { id, level }
+}
+
+/** The directories of these cgroups; those that are gone are left out. */
+export function cgroupPaths(ids: ReadonlySet<bigint>, root: string = CGROUP_ROOT): Map<bigint, string> {
+  const found = new Map<bigint, string>()
+  const walk = (directory: string): void => {
+    const id = inodeOrNull(directory)
+    if (id === undefined) return
+    if (ids.has(id)) found.set(id, directory)
+    for (const child of subdirectories(directory)) if (found.size < ids.size) walk(child)
+  }
+  if (ids.size > 0) walk(root)
+  return found
+}
+
+/** The first cgroup of this name; undefined: there is none. */
+export function cgroupNamed(name: string, root: string = CGROUP_ROOT): string | undefined {
+  for (const child of subdirectories(root)) {
+    const found = path.basename(child) === name ? child : cgroupNamed(name, child)
+    if (found !== undefined) return found
+  }
+  return undefined
+}
+
+function isOther(directory: string): boolean {
+  return typeOf(directory).type >>> 0 !== CGROUP2_MAGIC
+}
+
+function typeOf(directory: string): StatsFs {
+  try {
+    return statfsSync(directory)
+  } catch (error) {
+    throw notThere(directory, error)
+  }
+}
+
+function inodeOf(directory: string): bigint {
+  try {
+    return statSync(directory, { bigint: true }).ino
+  } catch (error) {
+    throw notThere(directory, error)
+  }
+}
+
+function notThere(directory: string, error: unknown): unknown {
+  if ((error as NodeJS.ErrnoException).code !== 'ENOENT') return error
+  return new NotFoundError(`There is no cgroup ${directory}`, {
+    context: { cgroup: directory },
+    cause: error,
+  })
+}
+
+/** Cgroups go while we look. */
+function inodeOrNull(directory: string): bigint | undefined {
+  return statSync(directory, { bigint: true, throwIfNoEntry: false })?.ino
+}
+
+function subdirectories(directory: string): string[] {
+  try {
+    return readdirSync(directory, { withFileTypes: true })
+      .filter(entry => entry.isDirectory())
+      .map(({ name }) => path.join(directory, name))
+  } catch (error) {
+    if (['ENOENT', 'ENODEV'].includes((error as NodeJS.ErrnoException).code ?? '')) return []
+    throw error
+  }
+}

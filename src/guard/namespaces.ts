@@ -1,0 +1,39 @@
+/** What tasks of user namespaces may attach. Programs make these records and count in them; we remove those that count nothing. */
+import { rawDelegations, waitForPrograms } from './delegations.ts'
+import { GUARD_FLAGS, guard_namespace } from './layout.ts'
+import type { GuardMaps } from './maps.ts'
+
+type RawNamespace = Parameters<typeof guard_namespace.encode>[0]
+
+/** Makes room once the map is half full: one record stays behind for each user namespace that was ever lent to. */
+export function sweepNamespaces(maps: GuardMaps): void {
+  const namespaces = maps.map('namespaces')
+  const all = namespaces.readAll()
+  if (all.length < namespaces.maxEntries / 2) return
+  const removed = all.filter(([, value]) => isIdle(guard_namespace.decode(value))).map(([key]) => key)
+  for (const key of removed) namespaces.delete(key)
+  // A delegation that was being made meanwhile may have been counted in a record that we removed.
+  waitForPrograms()
+  const delegations = rawDelegations(maps)
+  for (const key of removed) {
+    const inode = Number(new DataView(key.buffer, key.byteOffset).getBigUint64(0, true))
+    const there = delegations.filter(({ user_namespace }) => user_namespace === inode)
+    if (there.length > 0) namespaces.update(key, guard_namespace.encode(recount(there)))
+  }
+}
+
+function isIdle({ enforced, watched }: RawNamespace): boolean {
+  return [enforced, watched].every(rules => rules?.own_network === 0 && rules.revocable === 0)
+}
+
+function recount(delegations: ReturnType<typeof rawDelegations>): RawNamespace {
+  const count = (mode: 0 | 1, flag: number): number =>
+    delegations.filter(
+      ({ terms }) => (terms?.mode === 0 ? 0 : 1) === mode && ((terms?.flags ?? 0) & flag) === 0,
+    ).length
+  const rules = (mode: 0 | 1) => ({
+    own_network: count(mode, GUARD_FLAGS.hostNetwork),
+    revocable: count(mode, GUARD_FLAGS.irrevocable),
+  })
+  return { delegation: delegations.at(-1)!.id!, enforced: rules(1), watched: rules(0) }
+}
