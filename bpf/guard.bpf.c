@@ -23,6 +23,7 @@ enum { BPF_FS_MAGIC = 0xcafe4a11, NSFS_MAGIC = 0x6e736673, BPF_F_LINK = 1 << 13 
 extern const void fscontext_fops __ksym;
 extern const void bpf_token_fops __ksym;
 extern const void bpf_prog_fops __ksym;
+extern const void bpf_map_fops __ksym;
 extern const void init_user_ns __ksym;
 extern const void init_net __ksym;
 

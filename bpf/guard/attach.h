@@ -2,12 +2,31 @@
 #ifndef GUARD_ATTACH_H
 #define GUARD_ATTACH_H
 
-/* For BPF_PROG_ATTACH and BPF_LINK_CREATE alike (include/uapi/linux/bpf.h, union bpf_attr). */
+/* The beginning of union bpf_attr (include/uapi/linux/bpf.h). */
 struct attach_attr {
 	__u32 first;
 	__u32 target; /* of a link: descriptor, or number of a device */
-	__u32 type;
+	__u32 type; /* of BPF_PROG_ATTACH and BPF_LINK_CREATE */
 };
+
+/* The descriptor of what is attached or run; -1: the command does neither. */
+static __always_inline __u32 subject_fd(__u32 cmd, const struct attach_attr *attr)
+{
+	switch (cmd) {
+	case BPF_LINK_CREATE:
+	case BPF_PROG_TEST_RUN:
+		return attr->first;
+	case BPF_PROG_ATTACH:
+	case BPF_LINK_UPDATE:
+		return attr->target;
+	case BPF_RAW_TRACEPOINT_OPEN:
+		return attr->type;
+	default:
+		return -1;
+	}
+}
+
+#define NO_TYPE (~0U)
 
 #define BIT(n) (1ULL << (n))
 /* Attached to a device, or to the network namespace itself. */
@@ -53,20 +72,57 @@ static __always_inline int is_in_host_network(void)
 	return nsproxy && READ(nsproxy, net_ns) == &init_net;
 }
 
-/* Whether a descriptor is of the host's network namespace. Between our look and the kernel's another thread may change what it is. */
-static __noinline int is_host_network(__u32 fd)
+/* What a descriptor is now; between our look and the kernel's another thread may change that. 0: nothing. */
+static __noinline struct file *file_of(__u32 fd)
 {
-	const struct net *host = (const void *)&init_net;
 	struct files_struct *files = READ(bpf_get_current_task_btf(), files);
 	struct fdtable *table = READ(files, fdt);
 	struct file **all = READ(table, fd), *file = 0;
-	struct inode *inode;
 
-	if (fd >= READ(table, max_fds))
-		return 0;
-	bpf_probe_read_kernel(&file, sizeof(file), all + fd);
-	inode = READ(file, f_inode);
+	if (fd < READ(table, max_fds))
+		bpf_probe_read_kernel(&file, sizeof(file), all + fd);
+	return file;
+}
+
+static __always_inline int is_host_network(__u32 fd)
+{
+	const struct net *host = (const void *)&init_net;
+	struct inode *inode = READ(file_of(fd), f_inode);
+
 	return READ(READ(inode, i_sb), s_magic) == NSFS_MAGIC && READ(inode, i_ino) == READ(host, ns.inum);
+}
+
+/* The delegation that a program or map is of, by its descriptor; 0: of none. */
+static __noinline __u64 delegation_of_fd(__u32 fd)
+{
+	struct file *file = file_of(fd);
+	const void *kind = READ(file, f_op);
+	__u64 at = (__u64)READ(file, private_data);
+
+	if (kind == &bpf_prog_fops) {
+		struct guard_program *program = bpf_map_lookup_elem(&programs, &at);
+
+		return program ? program->delegation : 0;
+	}
+	if (kind == &bpf_map_fops) {
+		struct guard_map *map = bpf_map_lookup_elem(&maps, &at);
+
+		return map ? map->delegation : 0;
+	}
+	return 0;
+}
+
+/* What was loaded under a delegation that has ended goes on where it is attached, and is attached no more. */
+static __noinline int guard_ended(__u32 cmd, __u32 fd)
+{
+	struct judged what = { .point = GUARD_ATTACH, .cmd = cmd };
+	struct guard_delegation *of = delegation_by(delegation_of_fd(fd));
+
+	if (!of)
+		return 0;
+	under(&what, of);
+	what.reason = liveness(of);
+	return what.reason ? judge(&what, -EACCES) : 0;
 }
 
 /* The first rule that an attachment breaks. A program that is only run (test_run) reaches the network too: it can send there. */
@@ -129,14 +185,20 @@ static __noinline int guard_confined(__u32 cmd, __u32 type, __u32 target, __u64 
 SEC("lsm/bpf")
 int guard_bpf(__u64 *ctx)
 {
-	__u32 cmd = ctx[0];
+	__u32 cmd = ctx[0], fd;
 	struct attach_attr attr = {};
 	__u64 id;
 	int verdict;
 
-	if (cmd == BPF_PROG_ATTACH || cmd == BPF_LINK_CREATE || cmd == BPF_PROG_TEST_RUN) {
-		if (cmd != BPF_PROG_TEST_RUN)
-			bpf_probe_read_kernel(&attr, sizeof(attr), (const void *)ctx[1]);
+	if (cmd == BPF_PROG_ATTACH || cmd == BPF_LINK_CREATE || cmd == BPF_LINK_UPDATE || cmd == BPF_RAW_TRACEPOINT_OPEN ||
+	    cmd == BPF_PROG_TEST_RUN) {
+		bpf_probe_read_kernel(&attr, sizeof(attr), (const void *)ctx[1]);
+		fd = subject_fd(cmd, &attr);
+		if (cmd != BPF_PROG_ATTACH && cmd != BPF_LINK_CREATE)
+			attr.type = NO_TYPE;
+		verdict = guard_ended(cmd, fd);
+		if (verdict)
+			return verdict;
 		verdict = guard_attachment(cmd, attr.type, attr.target);
 		if (verdict)
 			return verdict;
