@@ -31,6 +31,15 @@ const pid = (): Option =>
 const policy = (): Option => new Option('--policy <file>', 'what is lent (YAML)').makeOptionMandatory()
 const dryRun = (): Option => new Option('--dry-run', 'print what would be done, and do nothing')
 
+/** The three names that a delegator can have for the guard. */
+function delegatorOptions(command: Command): Command {
+  return command
+    .option('--exe <file>', 'all processes that run this executable')
+    .option('--cgroup <dir>', 'all processes in this cgroup and below, also when it is made anew')
+    .option('--unit <name>', 'the same, for the cgroup of a systemd unit')
+    .addOption(json())
+}
+
 let status: number = EXIT.ok
 
 /** Runs a command's function and keeps its exit status. */
@@ -90,6 +99,7 @@ function buildProgram(): Command {
         'configure the bpffs context that the process opened; it mounts it itself',
       ).argParser(wholeNumber),
     )
+    .option('--cgroup <dir>', 'tokens can be made in this cgroup and below only (needs the guard)')
     .addOption(dryRun())
     .addOption(json())
     .action(act(async options => (await import('./commands/delegate.ts')).delegate(options)))
@@ -101,6 +111,42 @@ function buildProgram(): Command {
     .addOption(path())
     .addOption(json())
     .action(act(async options => (await import('./commands/delegate.ts')).undelegate(options)))
+
+  program
+    .command('derive')
+    .description('lend a part of what is lent already; it falls with its origin (needs the guard)')
+    .argument('<id>', 'number of the delegation to derive from', wholeNumber)
+    .addOption(pid())
+    .addOption(policy())
+    .addOption(path())
+    .option('--strict', 'fail if the policy asks for more than there is, instead of lending less')
+    .addOption(json())
+    .addHelpText(
+      'after',
+      '\nIts limits are taken out of those of its origin, which must say spec.derive.allowed: true and has that much less\n' +
+        'until the derived one ends. A limit that its policy does not name is all that is left.',
+    )
+    .action(act(async (id, options) => (await import('./commands/derive.ts')).derive(id, options)))
+
+  program
+    .command('confine')
+    .description("hold a cgroup in the host's user namespace to a policy, without tokens (needs the guard)")
+    .requiredOption('--cgroup <dir>', 'the cgroup; those below it are confined with it')
+    .addOption(policy())
+    .addOption(json())
+    .addHelpText(
+      'after',
+      '\nFor services that run as root: of bpf(2) they can do what the policy lends, within its limits. Capabilities are not\n' +
+        'judged, and a service that may write to cgroupfs can leave its cgroup. See docs/guard.md.',
+    )
+    .action(act(async options => (await import('./commands/confine.ts')).confine(options)))
+  program
+    .command('unconfine')
+    .description('end a confinement')
+    .argument('[id]', 'its number', wholeNumber)
+    .option('--cgroup <dir>', 'the cgroup that is confined, instead of the number')
+    .addOption(json())
+    .action(act(async (id, options) => (await import('./commands/confine.ts')).unconfine(id, options)))
 
   program
     .command('ls')
@@ -156,6 +202,23 @@ function buildProgram(): Command {
     .description('whether it enforces, proven by doing, and what lives')
     .addOption(json())
     .action(act(async options => (await import('./commands/guard.ts')).status(options)))
+  delegatorOptions(
+    guard.command('allow').description('let another program enable delegation, within a policy'),
+  )
+    .option('--policy <file>', 'the most that it may lend: rights, limits, all terms (default: everything)')
+    .option('--implicit', 'it need not say `delegate` and `abilities`: its first delegate_* option marks')
+    .addHelpText(
+      'after',
+      '\nPrograms that know nothing of bpftoken need --implicit, and then lend on the terms of --policy:\n' +
+        '  systemd 258 and newer (BPFDelegate*=)  --implicit --exe /usr/lib/systemd/systemd-executor\n' +
+        '  Incus (security.bpffs.*)               --implicit --exe with the file of incusd\n' +
+        '  LXD (security.delegate_bpf)            --implicit --exe with the file of lxd (snap: /snap/lxd/current/bin/lxd)\n' +
+        'A program that is updated is another file: allow it again. Of a running one, /proc/PID/exe is the file.',
+    )
+    .action(act(async options => (await import('./commands/delegators.ts')).allow(options)))
+  delegatorOptions(
+    guard.command('disallow').description('take it off the list; what it has lent goes on'),
+  ).action(act(async options => (await import('./commands/delegators.ts')).disallow(options)))
   guard
     .command('remove')
     .description('take it out of the kernel, with all that it knows')

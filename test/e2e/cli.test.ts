@@ -19,16 +19,66 @@ test('every command has --help, and unknown words are usage errors', async () =>
     'run',
     'delegate',
     'undelegate',
+    'derive',
+    'confine',
+    'unconfine',
     'ls',
     'policy check',
     'policy show',
+    'policy install',
+    'guard install',
+    'guard status',
+    'guard allow',
+    'guard disallow',
+    'guard remove',
+    'revoke',
+    'show',
+    'events',
     'token show',
   ]) {
     const help = await cli([...words.split(' ').filter(Boolean), '--help'])
     assert.equal(help.status, 0, words)
     assert.match(help.stdout, /Usage: bpftoken/)
   }
-  for (const words of ['bogus', 'doctor --bogus', 'run', 'delegate --pid x --policy y', 'policy check'])
+  for (const words of [
+    'bogus',
+    'doctor --bogus',
+    'run',
+    'delegate --pid x --policy y',
+    'policy check',
+    'derive 1 --pid 1',
+    'derive x --pid 1 --policy y',
+    'confine --policy x',
+  ])
+    assert.equal((await cli(words.split(' '))).status, 2, words)
+})
+
+test('what only the guard does says how to get one', machine, async t => {
+  if (/^installed/m.test((await cli(['guard', 'status'])).stdout)) return t.skip('a guard is installed here')
+  for (const words of [
+    'guard allow --exe /bin/true',
+    'guard disallow --unit x.service',
+    `confine --cgroup /sys/fs/cgroup --policy ${POLICY}`,
+    'unconfine 1',
+    `derive 1 --pid 1 --policy ${POLICY}`,
+    'revoke 1',
+    'show 1',
+    'events',
+    `policy install ${POLICY}`,
+  ]) {
+    const { status, stderr } = await cli(words.split(' '))
+    assert.equal(status, 1, words)
+    assert.match(stderr, /bpftoken guard install/, words)
+  }
+  const cgroup = await cli(['delegate', '--pid', '1', '--policy', POLICY, '--cgroup', '/sys/fs/cgroup'])
+  assert.equal(cgroup.status, 4)
+  assert.match(cgroup.stderr, /bpftoken guard install/)
+  for (const words of [
+    'guard allow',
+    'guard disallow --exe /bin/true --unit x',
+    'unconfine',
+    'unconfine 1 --cgroup /x',
+  ])
     assert.equal((await cli(words.split(' '))).status, 2, words)
 })
 

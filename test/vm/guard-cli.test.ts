@@ -1,9 +1,11 @@
 /** The guard by its commands, from a kernel without one to revoked delegations. Runs in a VM, after `make build`. */
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { chmodSync, copyFileSync, mkdirSync, readFileSync, rmdirSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { CLI, cli, execute, startCli } from '../helpers/cli.ts'
+import { ROOT } from '../helpers/machine.ts'
 import { Scratch } from '../helpers/scratch.ts'
 
 const lsm = readFileSync('/sys/kernel/security/lsm', 'utf8')
@@ -24,6 +26,50 @@ ${spec}`
 let scratch: Scratch
 let limited: string
 let plain: string
+
+/** Runs a program in a cgroup of its own, which goes with the scope. */
+class Cgroup implements Disposable {
+  readonly path: string
+
+  constructor(name: string) {
+    this.path = `/sys/fs/cgroup/${name}`
+    mkdirSync(this.path)
+  }
+
+  run(command: readonly string[]): ReturnType<typeof execute> {
+    const enter = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
+    return execute('sh', ['-c', enter, this.path, ...command])
+  }
+
+  [Symbol.dispose](): void {
+    rmdirSync(this.path)
+  }
+}
+
+/** A command line that creates a map as root of the host, without a token. */
+const mapCommand = (type: string): string[] => {
+  const map = `{ type: '${type}', keyBytes: 4, valueBytes: 4, maxEntries: 1, token: null }`
+  return [process.execPath, '-e', `require('${ROOT}/src/ebpf/map.ts').BpfMap.create(${map})`]
+}
+
+/** What `command` delegates, as a program that knows nothing of us: the errno of the option, and of the superblock. */
+async function delegatesBy(node: string, mask: string, within?: Cgroup): Promise<string[]> {
+  const script = `
+    const n = require('node-gyp-build')('${ROOT}')
+    const name = result => (result < 0 ? require('node:util').getSystemErrorName(result) : 'ok')
+    const fd = n.fsopen('bpf', 0)
+    console.log(name(n.fsconfig(fd, 1, 'delegate_cmds', '${mask}', 0)), name(n.fsconfig(fd, 6, null, null, 0)))`
+  const command = [node, '-e', script]
+  const { status, stdout, stderr } = await (within?.run(command) ?? execute(node, ['-e', script]))
+  assert.equal(status, 0, stderr)
+  return stdout.trim().split(' ')
+}
+
+/** Makes a token where `target` has a delegation, and tells what is wrong. */
+function tokenShow(target: ChildProcess): string[] {
+  const enter = ['nsenter', '-t', String(target.pid), '-U', '-m', '--preserve-credentials']
+  return [...enter, process.execPath, CLI, 'token', 'show']
+}
 
 before(() => {
   scratch = new Scratch()
@@ -100,18 +146,8 @@ describe('the commands of the guard', { skip }, () => {
       const { id } = await json('delegate', '--pid', String(target.pid), '--policy', limited)
       assert.equal(typeof id, 'number')
       assert.match(await ok('show', String(id)), /live for 59m/)
-      const inside = (): ReturnType<typeof execute> =>
-        execute('nsenter', [
-          '-t',
-          String(target.pid),
-          '-U',
-          '-m',
-          '--preserve-credentials',
-          process.execPath,
-          CLI,
-          'token',
-          'show',
-        ])
+      const [command, ...args] = tokenShow(target) as [string, ...string[]]
+      const inside = (): ReturnType<typeof execute> => execute(command, args)
       const allowed = await inside()
       assert.equal(allowed.status, 0, allowed.stderr)
       await ok('events')
@@ -157,6 +193,161 @@ describe('the commands of the guard', { skip }, () => {
       assert.equal(await ended, 0)
     } finally {
       follower.kill('SIGKILL')
+    }
+  })
+
+  test('allow: an executable that knows nothing of us delegates within its ceiling, its twin does not', async () => {
+    const node = join(scratch.path, 'delegator')
+    copyFileSync(process.execPath, node)
+    chmodSync(node, 0o755)
+    assert.deepEqual(
+      await delegatesBy(node, '0x1'),
+      ['EACCES', 'ok'],
+      'before it is allowed: an ordinary bpffs',
+    )
+    await ok('guard', 'allow', '--implicit', '--exe', node, '--policy', plain)
+    assert.match(
+      await ok('guard', 'status'),
+      /delegator executable .*\/delegator, implicit: cmds=map_create maps=array$/m,
+    )
+    assert.deepEqual(await delegatesBy(node, '0x1'), ['ok', 'ok'])
+    assert.deepEqual(await delegatesBy(node, '0x3'), ['ok', 'EACCES'], 'beyond the ceiling')
+    assert.deepEqual(await delegatesBy(process.execPath, '0x1'), ['EACCES', 'ok'], 'another file')
+    await ok('guard', 'disallow', '--exe', node)
+    assert.deepEqual(await delegatesBy(node, '0x1'), ['EACCES', 'ok'])
+    assert.equal((await cli(['guard', 'disallow', '--exe', node])).status, 1)
+    rmSync(node)
+  })
+
+  test('allow: a cgroup, and the unit that is one', async () => {
+    using slice = new Cgroup('system.slice')
+    for (const kind of ['cgroup', 'unit']) {
+      const name = 'allowed.service'
+      const who = [`--${kind}`, kind === 'unit' ? name : `${slice.path}/${name}`]
+      const inside = async (): Promise<string[]> => {
+        using group = new Cgroup(`system.slice/${name}`)
+        return await delegatesBy(process.execPath, '0x1', group)
+      }
+      await ok('guard', 'allow', '--implicit', ...who, '--policy', plain)
+      assert.deepEqual(await inside(), ['ok', 'ok'], `${kind}, made after it was allowed`)
+      assert.deepEqual(await inside(), ['ok', 'ok'], `${kind}, made anew`)
+      assert.deepEqual(await delegatesBy(process.execPath, '0x1'), ['EACCES', 'ok'], 'outside')
+      await ok('guard', 'disallow', ...who)
+      assert.deepEqual(await inside(), ['EACCES', 'ok'])
+    }
+  })
+
+  test('confine: of bpf(2), a service that runs as root can do what its policy lends', async () => {
+    using group = new Cgroup('service')
+    const outcome = async (type: string): Promise<string> => {
+      const { status, stderr } = await group.run(mapCommand(type))
+      return status === 0 ? 'ok' : (/failed with (\w+)/.exec(stderr)?.[1] ?? stderr)
+    }
+    assert.equal(await outcome('hash'), 'ok', 'before')
+    const { id } = await json('confine', '--cgroup', group.path, '--policy', plain)
+    assert.equal(await outcome('array'), 'ok')
+    assert.equal(await outcome('hash'), 'EPERM')
+    const [command, ...args] = mapCommand('hash') as [string, ...string[]]
+    assert.equal((await execute(command, args)).status, 0, 'outside of the cgroup')
+    assert.match(await ok('show', String(id)), /live/)
+    assert.match(await ok('guard', 'status'), /service/)
+    assert.match(await ok('events'), new RegExp(`refused .*rights.* delegation ${id},`))
+    const watched = scratch.write('watched.yaml', POLICY('watched', '  mode: permissive\n'))
+    const { id: other } = await json('confine', '--cgroup', group.path, '--policy', watched)
+    assert.equal(await outcome('hash'), 'ok', 'permissive')
+    assert.match(await ok('events'), new RegExp(`would-refuse .*rights.* delegation ${other},`))
+    await json('confine', '--cgroup', group.path, '--policy', plain)
+    await ok('unconfine', '--cgroup', group.path)
+    assert.equal(await outcome('hash'), 'ok', 'after')
+    assert.equal((await cli(['unconfine', '--cgroup', group.path])).status, 1)
+    assert.equal((await cli(['unconfine'])).status, 2)
+  })
+
+  test('delegate --cgroup: tokens are made in that cgroup only', async () => {
+    using group = new Cgroup('workload')
+    const target = await sleeper()
+    try {
+      const { id } = await json(
+        'delegate',
+        '--pid',
+        String(target.pid),
+        '--policy',
+        plain,
+        '--cgroup',
+        group.path,
+      )
+      const [command, ...args] = tokenShow(target) as [string, ...string[]]
+      assert.match((await execute(command, args)).stderr, /EACCES/)
+      const within = await group.run([command, ...args])
+      assert.equal(within.status, 0, within.stderr)
+      assert.match(await ok('show', String(id)), /tokens in +\/sys\/fs\/cgroup\/workload/)
+      const listed = JSON.parse(await ok('ls', '--json')) as { delegations: number[] }[]
+      assert.deepEqual(
+        listed.map(({ delegations }) => delegations),
+        [[id]],
+      )
+    } finally {
+      target.kill('SIGKILL')
+    }
+  })
+
+  test('derive: a narrower one, which takes from its origin and falls with it', async () => {
+    const [origin, heir] = [await sleeper(), await sleeper()]
+    const token = (target: ChildProcess): ReturnType<typeof execute> => {
+      const [command, ...args] = tokenShow(target) as [string, ...string[]]
+      return execute(command, args)
+    }
+    try {
+      const wide = scratch.write(
+        'wide.yaml',
+        POLICY('wide', '  limits: { maps: 4 }\n  derive: { allowed: true, maxDepth: 1 }\n'),
+      )
+      const more = scratch.write('more.yaml', POLICY('more', '  limits: { maps: 8 }\n'))
+      const { id: shut } = await json(
+        'delegate',
+        '--pid',
+        String(origin.pid),
+        '--policy',
+        plain,
+        '--path',
+        '/mnt',
+      )
+      const derive = (from: unknown, ...args: string[]): ReturnType<typeof cli> =>
+        cli(['derive', String(from), '--pid', String(heir.pid), '--policy', ...args])
+      assert.match((await derive(shut, plain)).stderr, /does not allow it/)
+
+      const { id } = await json('delegate', '--pid', String(origin.pid), '--policy', wide)
+      const strict = await derive(id, more, '--strict')
+      assert.equal(strict.status, 3)
+      assert.match(strict.stderr, /spec\.limits\.maps: 8 \(the parent's limit is 4\)/)
+      const made = await derive(id, more, '--json')
+      assert.equal(made.status, 0, made.stderr)
+      const { id: child, removed } = JSON.parse(made.stdout)
+      assert.deepEqual(
+        removed.map(({ path }: { path: string }) => path),
+        ['spec.limits.maps'],
+      )
+      assert.match(await ok('show', String(child)), new RegExp(`from\\s+delegation ${id}`))
+      assert.equal((await token(heir)).status, 0)
+      const again = await cli([
+        'derive',
+        String(id),
+        '--pid',
+        String(heir.pid),
+        '--policy',
+        more,
+        '--path',
+        '/mnt',
+      ])
+      assert.match(again.stderr, /the parent's limit is 0/, 'nothing is left')
+      await ok('revoke', String(id))
+      assert.match((await token(origin)).stderr, /EACCES/)
+      assert.match((await token(heir)).stderr, /EACCES/)
+      assert.match(await ok('show', String(child)), /revoked/)
+      assert.equal((await derive(id, plain)).status, 1, 'from what is revoked')
+    } finally {
+      origin.kill('SIGKILL')
+      heir.kill('SIGKILL')
     }
   })
 

@@ -9,8 +9,11 @@ import {
   undelegate as takeBack,
 } from '../../delegation/delegate.ts'
 import { describeAction } from '../../delegation/plan.ts'
-import { openTarget, sharesOurNetwork } from '../../delegation/target.ts'
-import { UsageError } from '../../errors.ts'
+import { openTarget, sharesOurNetwork, type Target } from '../../delegation/target.ts'
+import { EXIT, NotSupportedError, UsageError } from '../../errors.ts'
+import type { Lender } from '../../guard/guard.ts'
+import type { Policy } from '../../policy/policy.ts'
+import type { Vocabulary } from '../../policy/vocabulary.ts'
 import { installedGuard } from '../installed-guard.ts'
 import { Interrupted } from '../interrupted.ts'
 import { note, print, printJson } from '../output.ts'
@@ -22,6 +25,7 @@ export interface DelegateOptions {
   policy: string
   path: string
   contextFd?: number
+  cgroup?: string
   dryRun?: boolean
   json?: boolean
 }
@@ -33,44 +37,80 @@ export async function delegate(options: DelegateOptions): Promise<number> {
   const installed = await installedGuard()
   using guard = installed?.guard
   const unenforced = requireGuard(policy, installed?.holds)
-  if (!options.path.startsWith('/')) throw new UsageError(`--path ${options.path} is not absolute`)
-  using target = openTarget(options.pid)
-  if (sharesOurNetwork(target)) requireNetworkAllowed(policy, vocabulary)
-
-  const { facts } = target
+  if (options.cgroup !== undefined && guard === undefined)
+    throw new NotSupportedError('--cgroup needs the guard: the kernel lets tokens be made in any cgroup', {
+      context: { cgroup: options.cgroup },
+      hint: 'Install it as root: bpftoken guard install',
+    })
+  using target = openRecipient(options, policy, vocabulary)
   if (options.dryRun === true) {
     const known = guard && { ability: policy.name }
     const actions =
       options.contextFd === undefined
         ? planFor(policy, target, options.path, known)
         : planForContext(policy, target, options.contextFd, known)
-    if (options.json === true) printJson({ target: facts, actions })
+    if (options.json === true) printJson({ target: target.facts, actions })
     else print(actions.map(describeAction).join('\n'))
-    return 0
+    return EXIT.ok
   }
+  for (const path of unenforced) note(`without the guard nothing enforces ${path}`)
+  using lender = guard?.lend(policy, options.cgroup === undefined ? {} : { cgroup: options.cgroup })
+  return await deliver({ ...options, policy, target, vocabulary, lender })
+}
+
+/** The process that is lent to. UsageError, DeniedError: not there, or not this policy. The caller disposes of it. */
+export function openRecipient(
+  { pid, path }: { pid: number; path: string },
+  policy: Policy,
+  vocabulary: Vocabulary,
+): Target {
+  if (!path.startsWith('/')) throw new UsageError(`--path ${path} is not absolute`)
+  const target = openTarget(pid)
+  try {
+    if (sharesOurNetwork(target)) requireNetworkAllowed(policy, vocabulary)
+    return target
+  } catch (error) {
+    target[Symbol.dispose]()
+    throw error
+  }
+}
+
+export interface Loan {
+  readonly policy: Policy
+  readonly target: Target
+  readonly vocabulary: Vocabulary
+  readonly lender: Lender | undefined
+  readonly path: string
+  readonly contextFd?: number
+  readonly json?: boolean
+  /** What else `--json` prints. */
+  readonly also?: object
+}
+
+/** Makes the loan and tells of it; SIGINT and SIGTERM undo what was begun. */
+export async function deliver(loan: Loan): Promise<number> {
+  const { policy, target, vocabulary, lender, path, contextFd, json, also } = loan
+  const { facts } = target
   const abort = new AbortController()
   const stop = (signal: NodeJS.Signals): void => abort.abort(new Interrupted(signal))
   process.once('SIGINT', stop).once('SIGTERM', stop)
-  for (const path of unenforced) note(`without the guard nothing enforces ${path}`)
-  using lender = guard?.lend(policy)
   const how = { signal: abort.signal, guard: lender }
-  if (options.contextFd !== undefined) {
-    await delegateContext(policy, target, options.contextFd, vocabulary, how)
-    if (options.json === true)
-      printJson({ target: facts, contextFd: options.contextFd, ...idOf(lender?.delegation()) })
+  if (contextFd !== undefined) {
+    await delegateContext(policy, target, contextFd, vocabulary, how)
+    if (json === true) printJson({ target: facts, contextFd, ...idOf(lender?.delegation()), ...also })
     else
       print(
-        `process ${facts.pid} may now mount its context (descriptor ${options.contextFd})${andId(lender?.delegation())}`,
+        `process ${facts.pid} may now mount its context (descriptor ${contextFd})${andId(lender?.delegation())}`,
       )
-    return 0
+    return EXIT.ok
   }
-  const made = await delegateTo(policy, target, vocabulary, { ...how, path: options.path })
-  if (options.json === true) printJson({ target: facts, delegation: made, ...idOf(lender?.delegation()) })
+  const made = await delegateTo(policy, target, vocabulary, { ...how, path })
+  if (json === true) printJson({ target: facts, delegation: made, ...idOf(lender?.delegation()), ...also })
   else
     print(
       `delegated to process ${facts.pid} at ${made.path}: ${made.options.join(' ')}${andId(lender?.delegation())}`,
     )
-  return 0
+  return EXIT.ok
 }
 
 /** The guard's number for it, for `revoke`; nothing where there is no guard. */
@@ -97,5 +137,5 @@ export async function undelegate(options: UndelegateOptions): Promise<number> {
     print(`unmounted ${gone.path} of process ${options.pid}: no new token can be made from it`)
     print('tokens made before, and what was loaded with them, go on until their holders exit')
   }
-  return 0
+  return EXIT.ok
 }

@@ -1,11 +1,15 @@
 /** bpftoken guard install, status and remove. */
 import { EXIT } from '../../errors.ts'
+import { delegators } from '../../guard/delegators.ts'
 import { GUARD_DIRECTORY } from '../../guard/directory.ts'
 import { Guard, type GuardMode } from '../../guard/guard.ts'
 import { guardStatus, installGuard, removeGuard } from '../../guard/install.ts'
+import { mountOption } from '../../policy/mask-text.ts'
 import { formatSize } from '../../policy/quantity.ts'
-import { delegationToJSON, stateOf } from '../guard-text.ts'
+import { ANY_MASK, MASK_DOMAINS, type Masks, type Vocabulary } from '../../policy/vocabulary.ts'
+import { delegationToJSON, describeWho, recipientOf, stateOf } from '../guard-text.ts'
 import { columns, print, printJson } from '../output.ts'
+import { loadVocabulary } from '../policy-file.ts'
 import { requireRoot } from '../privilege.ts'
 
 export interface InstallOptions {
@@ -49,6 +53,7 @@ export async function status(options: { json?: boolean }): Promise<number> {
             audit: guard.config().audit,
             totals: numbers(guard.totals()),
             policies: guard.policies(),
+            delegators: delegators(guard),
             delegations: guard.delegations().map(delegationToJSON),
           }),
     })
@@ -66,16 +71,20 @@ export async function status(options: { json?: boolean }): Promise<number> {
       ? 'enforces: the reserved mount option is refused'
       : 'does not enforce: the reserved mount option is taken',
   )
-  if (guard !== undefined) describeGuard(guard)
+  if (guard !== undefined) describeGuard(guard, await loadVocabulary())
   return works ? EXIT.ok : EXIT.failed
 }
 
-function describeGuard(guard: Guard): void {
+function describeGuard(guard: Guard, vocabulary: Vocabulary): void {
   const { mode, audit } = guard.config()
   const { refused, wouldRefuse, lostEvents } = guard.totals()
   print(`mode ${mode}, events of ${audit ? 'everything' : 'refusals'}`)
   print(`refused ${refused}, would have refused ${wouldRefuse}, events lost ${lostEvents}`)
   print(`policies: ${guard.policies().join(', ') || 'none'}`)
+  for (const { who, implicit, ceiling } of delegators(guard))
+    print(
+      `delegator ${describeWho(who)}${implicit ? ', implicit' : ''}: ${rightsText(ceiling.rights.masks, vocabulary)}`,
+    )
   const delegations = guard.delegations()
   if (delegations.length === 0) {
     print('no delegation lives')
@@ -83,32 +92,26 @@ function describeGuard(guard: Guard): void {
   }
   const rows = delegations.map(one => [
     String(one.id),
+    one.policy || '-',
     stateOf(one),
-    `user:[${one.userNamespace}]`,
+    recipientOf(one),
     String(one.live.tokens),
     String(one.live.programs),
     String(one.live.maps),
     formatSize(one.live.mapBytes),
   ])
-  print(columns([['ID', 'STATE', 'USER NAMESPACE', 'TOKENS', 'PROGRAMS', 'MAPS', 'MAP BYTES'], ...rows]))
+  print(columns([['ID', 'POLICY', 'STATE', 'FOR', 'TOKENS', 'PROGRAMS', 'MAPS', 'MAP BYTES'], ...rows]))
+}
+
+/** The most that a delegator may lend, in the words of mount options. */
+function rightsText(masks: Masks, vocabulary: Vocabulary): string {
+  if (MASK_DOMAINS.every(domain => masks[domain] === ANY_MASK)) return 'everything'
+  const lent = MASK_DOMAINS.filter(domain => masks[domain] !== 0n)
+  return (
+    lent.map(domain => `${domain}=${mountOption(vocabulary, domain, masks[domain])}`).join(' ') || 'nothing'
+  )
 }
 
 function numbers(totals: object): Record<string, number> {
   return Object.fromEntries(Object.entries(totals).map(([name, value]) => [name, Number(value)]))
-}
-
-export function revoke(id: number, options: { json?: boolean }): number {
-  requireRoot('bpftoken revoke')
-  using guard = Guard.open()
-  guard.revoke(BigInt(id))
-  const { live } = guard.delegation(BigInt(id))
-  if (options.json === true) printJson({ revoked: id, live: { ...live, mapBytes: Number(live.mapBytes) } })
-  else {
-    print(`delegation ${id} is revoked: its ${live.tokens} tokens are of no use any more`)
-    if (live.programs > 0)
-      print(
-        `${live.programs} programs and ${live.maps} maps that were made with them go on until their holders exit`,
-      )
-  }
-  return EXIT.ok
 }

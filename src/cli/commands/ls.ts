@@ -2,12 +2,22 @@
 import { listInstances } from '../../delegation/bpffs-instance.ts'
 import { describeMask } from '../../policy/mask-text.ts'
 import { MASK_DOMAINS } from '../../policy/vocabulary.ts'
+import { installedGuard } from '../installed-guard.ts'
 import { columns, note, print, printJson } from '../output.ts'
 import { loadVocabulary } from '../policy-file.ts'
 
 export async function ls(options: { json?: boolean }): Promise<number> {
   const vocabulary = await loadVocabulary()
-  const instances = listInstances(vocabulary)
+  const installed = await installedGuard()
+  using guard = installed?.guard
+  const known = guard?.delegations() ?? []
+  const instances = listInstances(vocabulary).map(instance => ({
+    ...instance,
+    // All of the namespace: the guard knows superblocks, not where they are mounted.
+    delegations: known
+      .filter(one => `user:[${one.userNamespace}]` === instance.userNamespace)
+      .map(({ id }) => Number(id)),
+  }))
   if (process.geteuid?.() !== 0) note('not root: only the mounts of your own processes can be seen')
   if (options.json === true) {
     printJson(
@@ -30,8 +40,9 @@ export async function ls(options: { json?: boolean }): Promise<number> {
     String(i.ownerUid),
     i.path,
     `${i.pids[0]} ${i.command}${i.pids.length > 1 ? ` +${i.pids.length - 1}` : ''}`,
+    i.delegations.join(',') || '-',
     i.options.map(option => option.replace('delegate_', '')).join(' '),
   ])
-  print(columns([['MOUNT NAMESPACE', 'USER NAMESPACE', 'OWNER', 'PATH', 'PROCESS', 'RIGHTS'], ...rows]))
+  print(columns([['MOUNT NAMESPACE', 'USER NAMESPACE', 'OWNER', 'PATH', 'PROCESS', 'ID', 'RIGHTS'], ...rows]))
   return 0
 }

@@ -2,9 +2,10 @@
 import { EXIT } from '../../errors.ts'
 import { Guard, type GuardDelegation } from '../../guard/guard.ts'
 import { describeMask } from '../../policy/mask-text.ts'
-import { formatSize } from '../../policy/quantity.ts'
+import type { Limits } from '../../policy/policy.ts'
+import { formatDuration, formatSize } from '../../policy/quantity.ts'
 import { MASK_DOMAINS, type Vocabulary } from '../../policy/vocabulary.ts'
-import { delegationToJSON, stateOf, wallTime } from '../guard-text.ts'
+import { cgroupText, delegationToJSON, recipientOf, stateOf, wallTime } from '../guard-text.ts'
 import { columns, print, printJson } from '../output.ts'
 import { loadVocabulary } from '../policy-file.ts'
 import { requireRoot } from '../privilege.ts'
@@ -19,19 +20,55 @@ export async function show(id: number, options: { json?: boolean }): Promise<num
 }
 
 function describeDelegation(one: GuardDelegation, vocabulary: Vocabulary): string {
-  const { live } = one
+  const { id, kind, policy, parent, cgroup, terms, live } = one
+  const { limits, derive } = terms
   return columns([
-    ['delegation', String(one.id)],
+    ['delegation', String(id)],
+    ['policy', policy || 'none'],
     ['state', stateOf(one)],
     ['made', `${wallTime(one.createdNs)} by process ${one.delegatorPid}`],
-    ['for', `user:[${one.userNamespace}]`],
+    ['for', recipientOf(one)],
+    ...(parent === undefined ? [] : [['from', `delegation ${parent}`]]),
+    ...(kind === 'cgroup' || cgroup === undefined ? [] : [['tokens in', cgroupText(cgroup)]]),
     ...MASK_DOMAINS.map(domain => [
       domain,
-      describeMask(vocabulary, domain, one.masks[domain]).join(' ') || 'none',
+      describeMask(vocabulary, domain, terms.rights.masks[domain]).join(' ') || 'none',
     ]),
+    ...(kind === 'cgroup' ? [] : [['capabilities', terms.rights.capabilities.join(' ') || 'none']]),
+    ['limits', limitsText(limits).join(', ') || 'none'],
+    ['rules', rulesOf(terms).join(', ')],
+    ...(derive.allowed ? [['derive', `${derive.maxDepth} times in a row`]] : []),
     [
       'live',
       `${live.tokens} tokens, ${live.programs} programs, ${live.maps} maps of ${formatSize(live.mapBytes)}`,
     ],
+    ...(live.children > 0 ? [['', `with what was lent on to ${live.children} derived delegations`]] : []),
   ])
+}
+
+function limitsText({ mapBytes, lifetimeSec, ...counts }: Limits): string[] {
+  return [
+    ...Object.entries(counts).map(([field, count]) => `${count} ${field}`),
+    ...(mapBytes === undefined ? [] : [`${formatSize(mapBytes)} of maps`]),
+    ...(lifetimeSec === undefined ? [] : [`lifetime ${formatDuration(lifetimeSec)}`]),
+  ]
+}
+
+function rulesOf({
+  network,
+  sharing,
+  revocable,
+  programs,
+  targets,
+  events,
+}: GuardDelegation['terms']): string[] {
+  return [
+    `network ${network}`,
+    ...(sharing.passToken ? ['tokens may be passed'] : []),
+    ...(sharing.bindMount ? ['bind mounts allowed'] : []),
+    ...(revocable ? [] : ['attachments may outlive it']),
+    ...(programs.digests === 'any' ? [] : [`${programs.digests.length} programs by digest`]),
+    ...(targets.functions === 'any' ? [] : [`attach targets ${targets.functions.join(' ')}`]),
+    `events ${events}`,
+  ]
 }

@@ -1,0 +1,69 @@
+/** bpftoken guard allow and disallow: which other programs may enable delegation, and how much of it. */
+import { requireGuard } from '../../delegation/delegate.ts'
+import { EXIT, NotFoundError, UsageError } from '../../errors.ts'
+import {
+  allow as allowDelegator,
+  type Delegator,
+  disallow as disallowDelegator,
+} from '../../guard/delegators.ts'
+import { Guard } from '../../guard/guard.ts'
+import { guardHolds } from '../../guard/terms.ts'
+import { describeWho } from '../guard-text.ts'
+import { note, print, printJson } from '../output.ts'
+import { loadPolicy, loadVocabulary } from '../policy-file.ts'
+import { requireRoot } from '../privilege.ts'
+
+export interface DelegatorOptions {
+  exe?: string
+  cgroup?: string
+  unit?: string
+  json?: boolean
+}
+
+export interface AllowOptions extends DelegatorOptions {
+  policy?: string
+  implicit?: boolean
+}
+
+export async function allow(options: AllowOptions): Promise<number> {
+  requireRoot('bpftoken guard allow')
+  const who = named(options)
+  using guard = Guard.open()
+  const policy =
+    options.policy === undefined ? undefined : await loadPolicy(options.policy, await loadVocabulary())
+  if (policy === undefined) note('without --policy it may delegate everything')
+  else for (const path of requireGuard(policy, guardHolds)) note(`the guard does not enforce ${path} yet`)
+  const implicit = options.implicit === true
+  allowDelegator(guard, who, { ...(policy && { policy }), implicit })
+  if (options.json === true) printJson({ allowed: who, policy: policy?.name, implicit })
+  else
+    print(
+      `${describeWho(who)} may delegate ${policy === undefined ? 'everything' : `within policy "${policy.name}"`}`,
+    )
+  return EXIT.ok
+}
+
+export function disallow(options: DelegatorOptions): number {
+  requireRoot('bpftoken guard disallow')
+  const who = named(options)
+  using guard = Guard.open()
+  if (!disallowDelegator(guard, who))
+    throw new NotFoundError(`${describeWho(who)} is not on the list of delegators`, {
+      context: { ...who },
+      hint: 'See bpftoken guard status for those that are',
+    })
+  if (options.json === true) printJson({ disallowed: who })
+  else print(`${describeWho(who)} may delegate no more; what it has delegated goes on`)
+  return EXIT.ok
+}
+
+function named({ exe, cgroup, unit }: DelegatorOptions): Delegator {
+  const given: Delegator[] = []
+  if (exe !== undefined) given.push({ executable: exe })
+  if (cgroup !== undefined) given.push({ cgroup })
+  if (unit !== undefined) given.push({ unit })
+  const [who, ...more] = given
+  if (who === undefined || more.length > 0)
+    throw new UsageError('Name the delegator by one of --exe, --cgroup and --unit')
+  return who
+}
