@@ -1,7 +1,7 @@
 /**
  * Runs inside a sandbox, under the token of /sys/fs/bpf: attaches a counting program for each kind that its arguments name
  * (the first is a cgroup's directory) and says so on stdout, in JSON. To each line on stdin it lets a datagram pass over its
- * loopback device and answers with the counts.
+ * loopback device and answers with the counts; to `again` it attaches each program once more, and answers how that went.
  */
 import { execFileSync } from 'node:child_process'
 import { createSocket } from 'node:dgram'
@@ -26,6 +26,7 @@ import { BpfMap } from '../../src/ebpf/map.ts'
 import { loadObject } from '../../src/ebpf/object.ts'
 import { parseObject } from '../../src/ebpf/object-spec.ts'
 import { Program, type ProgramSpec } from '../../src/ebpf/prog.ts'
+import { SyscallError } from '../../src/errors.ts'
 import { socket } from '../../src/sys/socket.ts'
 import { ROOT } from '../helpers/machine.ts'
 
@@ -56,6 +57,7 @@ const SOCK_DGRAM = 2
 const [cgroup = '', ...kinds] = process.argv.slice(2) as [string, ...WorkloadKind[]]
 /** Whatever is attached stays, until this process ends. */
 const kept: Disposable[] = []
+const loaded: { kind: WorkloadKind; program: Program }[] = []
 
 interface Kind {
   readonly verdict: number
@@ -151,6 +153,7 @@ async function attachAll(counts: BpfMap): Promise<Attached> {
       const insns = counting(counts, kind, verdict)
       const program = await Program.load({ license: 'GPL', name: kind, ...spec(), insns })
       kept.push(program)
+      loaded.push({ kind, program })
       attached.programs[kind] = program.info().id
       link = attach(program)
     }
@@ -159,6 +162,17 @@ async function attachAll(counts: BpfMap): Promise<Attached> {
     attached.links[kind] = link.info().id
   }
   return attached
+}
+
+/** `ok`, and detached at once, or the errno's name. */
+function attachAgain({ kind, program }: (typeof loaded)[number]): string {
+  try {
+    KINDS[kind]!.attach(program)?.close()
+    return 'ok'
+  } catch (error) {
+    if (error instanceof SyscallError) return error.errnoName
+    throw error
+  }
 }
 
 /** One datagram over loopback. */
@@ -187,7 +201,11 @@ async function main(): Promise<void> {
     process.stdout.write(`${JSON.stringify(value)}\n`)
   }
   say(await attachAll(counts))
-  for await (const _ of createInterface({ input: process.stdin })) {
+  for await (const line of createInterface({ input: process.stdin })) {
+    if (line === 'again') {
+      say(Object.fromEntries(loaded.map(one => [one.kind, attachAgain(one)])))
+      continue
+    }
     await datagram()
     // For fentry: vfs_open.
     readFileSync('/proc/self/stat')

@@ -111,6 +111,13 @@ class Workload implements Disposable {
     return await answer(line, this.#sandbox)
   }
 
+  /** How it goes to attach each of its programs once more. */
+  async attachesAgain(): Promise<Partial<Record<WorkloadKind, string>>> {
+    const line = once(this.#lines, 'line')
+    this.#sandbox.child.stdin!.write('again\n')
+    return await answer(line, this.#sandbox)
+  }
+
   /** A process in the same namespaces that holds nothing. */
   async bystander(): Promise<ChildProcess> {
     const words = ['-t', String(this.pid), '-U', '-m', '-n', '--preserve-credentials', 'sh', '-c']
@@ -312,6 +319,28 @@ describe('a revoked delegation', { skip }, () => {
     const one = await other.counts()
     const two = await other.counts()
     assert.ok(two.xdp! > one.xdp!, 'another delegation was detached')
+    guard.revoke(other.id)
+  })
+
+  test('attaches what it has loaded no more', async () => {
+    const before = { raw_tp: 'ok', netfilter: 'ok' }
+    using workload = await Workload.start('raw_tp', 'netfilter')
+    using other = await Workload.start('raw_tp', 'netfilter')
+    await detachAll(workload.id)
+    // A program is attached to one place at most once.
+    assert.deepEqual(await workload.attachesAgain(), before)
+    guard.revoke(workload.id)
+    guard.pastEvents()
+    await detachAll(workload.id)
+    assert.deepEqual(await workload.attachesAgain(), { raw_tp: 'EACCES', netfilter: 'EACCES' })
+    assert.deepEqual(
+      guard.pastEvents().map(({ point, cmd, reason, delegation }) => [point, cmd, reason, delegation]),
+      [
+        ['attach', 'raw_tracepoint_open', 'revoked', workload.id],
+        ['attach', 'link_create', 'revoked', workload.id],
+      ],
+    )
+    assert.deepEqual(await other.attachesAgain(), { raw_tp: 'ok', netfilter: 'EBUSY' })
     guard.revoke(other.id)
   })
 
