@@ -1,5 +1,6 @@
 /** A real process in namespaces of its own, with every capability there, and what is lent to it under the guard. */
 import assert from 'node:assert/strict'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { delegate, undelegate } from '../../src/delegation/delegate.ts'
 import { openTarget, type Target } from '../../src/delegation/target.ts'
 import type { Guard, LendOptions } from '../../src/guard/guard.ts'
@@ -108,6 +109,11 @@ export class Borrower implements Disposable {
       await body({ id, token: () => outcome(token()), mustToken: () => made('BPF_TOKEN_CREATE', token()) })
     } finally {
       await undelegate(this.target, vocabulary, { path })
+    }
+    // The kernel frees it some time after that. Until then its rules hold for what is attached there.
+    for (let left = 200; guard.delegations().some(one => one.id === id); left--) {
+      assert.ok(left > 0, `delegation ${id} has not ended`)
+      await sleep(25)
     }
   }
 
