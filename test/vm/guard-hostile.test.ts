@@ -819,6 +819,16 @@ policyAttempt('attach to a cgroup what outlives it', async refused => {
   await lending({ revocable: false }, loan => assert.equal(attached(loan), 'ok'))
 })
 
+policyAttempt('attach a program after revocation', refused =>
+  lending({ network: 'host' }, ({ id, mustToken }) => {
+    using token = mustToken()
+    using program = mallory.must(progCommand('xdp', 'xdp', token.number))
+    assert.equal(mallory.run(linkCommand(program, XDP_LINK)), 'ok')
+    guard.revoke(id)
+    refused(mallory.run(linkCommand(program, XDP_LINK)), id)
+  }),
+)
+
 test('not claimed: a link to any cgroup whose directory it can open', { skip }, () =>
   lending({}, ({ mustToken }) => {
     using token = mustToken()
