@@ -5,9 +5,16 @@
  *   node --import tsx scripts/vm.ts --kernel 6.12 --tests test/vm/guard.test.ts
  */
 import assert from 'node:assert/strict'
-import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process'
-import { mkdirSync, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
-import { text } from 'node:stream/consumers'
+import { execFileSync, spawnSync } from 'node:child_process'
+import {
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmdirSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { after, before, beforeEach, describe, test } from 'node:test'
 import { delegate, delegateContext, undelegate } from '../../src/delegation/delegate.ts'
 import { Sandbox } from '../../src/delegation/sandbox.ts'
@@ -16,11 +23,13 @@ import { BpfMap } from '../../src/ebpf/map.ts'
 import { linkIds, programIds } from '../../src/ebpf/object-id.ts'
 import { Program } from '../../src/ebpf/prog.ts'
 import { NotFoundError, SyscallError } from '../../src/errors.ts'
+import { allow, disallow } from '../../src/guard/delegators.ts'
 import { GUARD_DIRECTORY } from '../../src/guard/directory.ts'
 import type { GuardEvent } from '../../src/guard/event.ts'
 import { Guard } from '../../src/guard/guard.ts'
 import { guardStatus, installGuard, probeGuard, removeGuard } from '../../src/guard/install.ts'
 import { guard_config, guard_delegator, guard_process } from '../../src/guard/layout.ts'
+import { encodeName } from '../../src/guard/terms.ts'
 import type { Limits, Policy } from '../../src/policy/policy.ts'
 import type { Masks } from '../../src/policy/vocabulary.ts'
 import { Fd } from '../../src/sys/fd.ts'
@@ -62,6 +71,9 @@ interface Terms {
   readonly capabilities?: Policy['rights']['capabilities']
   readonly mode?: Policy['mode']
   readonly passToken?: boolean
+  readonly events?: Policy['events']
+  /** Where tokens are made. */
+  readonly cgroup?: string
 }
 
 function policy(terms: Terms = {}): Policy {
@@ -74,6 +86,7 @@ function policy(terms: Terms = {}): Policy {
     },
     limits: terms.limits ?? {},
     mode: terms.mode ?? 'enforce',
+    events: terms.events ?? 'refused',
     sharing: { bindMount: false, passToken: terms.passToken ?? false },
   }
 }
@@ -97,7 +110,7 @@ async function lending(terms: Terms, body: (loan: Loan) => void | Promise<void>)
   const lent = policy(terms)
   let id: bigint | undefined
   {
-    using lender = guard.lend(lent)
+    using lender = guard.lend(lent, terms.cgroup === undefined ? {} : { cgroup: terms.cgroup })
     await delegate(lent, lab.target, vocabulary, { guard: lender })
     id = lender.delegation()
   }
@@ -363,26 +376,79 @@ describe('enabling delegation', { skip }, () => {
   })
 
   test('an executable on the list delegates without a word of ours, up to its ceiling', () => {
-    const { ino, dev } = statSync('/proc/self/exe', { bigint: true })
-    const file = {
-      inode: ino,
-      major: Number((dev >> 8n) & 0xfffn),
-      minor: Number((dev & 0xffn) | ((dev >> 12n) & 0xfff00n)),
-    }
+    const who = { executable: process.execPath }
     const create = (cmds: string): string => {
       using context = fsopen('bpf')
       const set = errnoOf(() => fsconfigString(context, 'delegate_cmds', cmds))
       return set === 'ok' ? errnoOf(() => fsconfigCreate(context)) : set
     }
     assert.equal(create('1'), 'EACCES')
-    guard.allowExecutable(file, {
-      implicit: true,
-      ceiling: { cmds: 1n, maps: 0n, progs: 0n, attachs: 0n },
-    })
+    allow(guard, who, { implicit: true, policy: policy({ masks: { cmds: 1n } }) })
     assert.equal(create('1'), 'ok')
     assert.equal(create('3'), 'EACCES')
-    assert.equal(guard.disallowExecutable(file), true)
+    assert.equal(eventOf('beyond-abilities').point, 'superblock')
+    assert.equal(disallow(guard, who), true)
     assert.equal(create('1'), 'EACCES')
+  })
+
+  test('a cgroup on the list delegates, and those below it, with all the terms of its ceiling', async () => {
+    const parent = '/sys/fs/cgroup/delegators'
+    mkdirSync(`${parent}/below`, { recursive: true })
+    const who = { cgroup: parent }
+    allow(guard, who, { implicit: true, policy: policy({ limits: { maps: 1 } }) })
+    try {
+      await assert.rejects(delegate(policy(), lab.target, vocabulary), /EACCES/)
+      assert.equal(eventOf('no-delegator').verdict, 'refused')
+      writeFileSync(`${parent}/below/cgroup.procs`, String(process.pid))
+      await delegate(policy(), lab.target, vocabulary)
+      using root = await openIn(lab.target, '/sys/fs/bpf')
+      using token = descriptor('BPF_TOKEN_CREATE', tokenWithin(lab.target, root.number))
+      using _one = keptMap(token)
+      assert.equal(map(token), 'EDQUOT', 'the limit of the ceiling')
+      await undelegate(lab.target, vocabulary)
+    } finally {
+      writeFileSync('/sys/fs/cgroup/cgroup.procs', String(process.pid))
+      disallow(guard, who)
+      rmdirSync(`${parent}/below`)
+      rmdirSync(parent)
+    }
+  })
+
+  test('abilities are held to the ceiling of who names them', () => {
+    const who = { executable: process.execPath }
+    guard.installPolicy('much', policy())
+    allow(guard, who, { policy: policy({ masks: { cmds: 1n, maps: 2n } }) })
+    const create = (cmds: string): string => {
+      using context = fsopen('bpf')
+      fsconfigFlag(context, 'delegate')
+      fsconfigString(context, 'abilities', 'much')
+      fsconfigString(context, 'delegate_cmds', cmds)
+      return errnoOf(() => fsconfigCreate(context))
+    }
+    assert.equal(create('33'), 'EACCES')
+    assert.equal(create('1'), 'ok')
+    disallow(guard, who)
+    guard.removePolicy('much')
+  })
+
+  test('of two lists of programs none would hold: such abilities do not go together', () => {
+    const listed = (digest: string): Policy => ({ ...policy(), programs: { digests: [`tag:${digest}`] } })
+    guard.installPolicy('one', listed('0000000000000001'))
+    guard.installPolicy('two', listed('0000000000000002'))
+    guard.installPolicy('free', policy())
+    using _ = guard.lend(policy())
+    using context = fsopen('bpf')
+    fsconfigFlag(context, 'delegate')
+    fsconfigString(context, 'abilities', 'one')
+    fsconfigString(context, 'abilities', 'free')
+    assert.equal(
+      errnoOf(() => fsconfigString(context, 'abilities', 'two')),
+      'EACCES',
+    )
+    assert.equal(eventOf('lists').point, 'mark')
+    fsconfigString(context, 'abilities', '')
+    fsconfigString(context, 'abilities', 'two')
+    for (const name of ['one', 'two', 'free']) guard.removePolicy(name)
   })
 
   test('in permissive mode what nobody marked is let through, and recorded', async () => {
@@ -513,17 +579,18 @@ describe('use of a delegation', { skip }, () => {
       assert.equal(eventOf('expired').verdict, 'refused')
     }))
 
-  test('in its cgroup only', () =>
-    lending({}, ({ id, token, mustToken }) => {
-      mkdirSync('/sys/fs/cgroup/guard-test', { recursive: true })
-      const elsewhere = statSync('/sys/fs/cgroup/guard-test', { bigint: true }).ino
-      const here = statSync('/sys/fs/cgroup', { bigint: true }).ino
-      guard.confine(id, { id: elsewhere, level: 1 })
+  test('in its cgroup only', async () => {
+    const elsewhere = '/sys/fs/cgroup/guard-test'
+    mkdirSync(elsewhere, { recursive: true })
+    await lending({ cgroup: elsewhere }, ({ token }) => {
       assert.equal(outcome(token()), 'EACCES')
-      assert.equal(eventOf('cgroup').cgroup, here)
-      guard.confine(id, { id: here, level: 0 })
+      assert.equal(eventOf('cgroup').cgroup, statSync('/sys/fs/cgroup', { bigint: true }).ino)
+    })
+    await lending({ cgroup: '/sys/fs/cgroup' }, ({ mustToken }) => {
       using _ = mustToken()
-    }))
+    })
+    rmdirSync(elsewhere)
+  })
 
   test('a token is never opened again through /proc; other files are', () =>
     lending({}, ({ mustToken }) => {
@@ -619,6 +686,38 @@ describe('events', { skip }, () => {
       assert.ok(events.every(({ cgroup, pid }) => cgroup > 0n && pid > 0))
     }))
 
+  test('are those that the policy asks for', async () => {
+    const after = async (events: Policy['events']): Promise<string[]> => {
+      await lending({ events, limits: { maps: 1 } }, ({ mustToken }) => {
+        using token = mustToken()
+        guard.pastEvents()
+        using _one = keptMap(token)
+        assert.equal(map(token), 'EDQUOT')
+      })
+      return guard.pastEvents().map(({ verdict }) => verdict)
+    }
+    const { refused } = guard.totals()
+    assert.deepEqual(await after('none'), [])
+    assert.equal(guard.totals().refused, refused + 1n, 'counted all the same')
+    assert.deepEqual(await after('refused'), ['refused'])
+    assert.deepEqual(await after('all'), ['allowed', 'refused'])
+  })
+
+  test('tell once of each capability that a token lacks, however often the verifier asks', () =>
+    lending({ capabilities: ['bpf'] }, ({ mustToken }) => {
+      const asked = (): string[] =>
+        guard.pastEvents().flatMap(({ reason, type }) => (reason === 'capability' ? [type!] : []))
+      const load = (token: Fd): string => lab.run(progCommand('xdp', 'xdp', token.number))
+      using token = mustToken()
+      assert.equal(load(token), 'EPERM')
+      assert.deepEqual(asked(), ['net_admin'])
+      assert.equal(load(token), 'EPERM', 'refused all the same')
+      assert.deepEqual(asked(), [])
+      using another = mustToken()
+      assert.equal(load(another), 'EPERM')
+      assert.deepEqual(asked(), ['net_admin'])
+    }))
+
   test('those for which there is no room are counted', async () => {
     const lost = guard.totals().lostEvents
     await lending({ limits: { maps: 0 } }, ({ mustToken }) => {
@@ -632,94 +731,13 @@ describe('events', { skip }, () => {
   })
 })
 
-interface Hammered {
-  readonly made: number
-  /** By the monotonic clock, in nanoseconds: when the last call that succeeded began. */
-  readonly last: bigint
-  readonly errno: string
-}
-
-/** A process that makes maps under the token, which it inherits, until it is refused. */
-class Hammer {
-  readonly #child: ChildProcess
-  readonly result: Promise<Hammered>
-  ended = false
-
-  constructor(token: Fd) {
-    const script = `const native = require('node-gyp-build')(process.argv[1])
-      const attr = Uint8Array.from(Buffer.from(process.argv[2], 'hex'))
-      let made = 0, last = 0n
-      for (;;) {
-        const began = process.hrtime.bigint()
-        const result = native.bpf(0, attr)
-        if (result < 0) {
-          console.log(JSON.stringify({ made, last: String(last), result }))
-          break
-        }
-        native.close(result)
-        made++
-        last = began
-      }`
-    const attr = Buffer.from(mapAttr('hash', 3)).toString('hex')
-    // As root of the workload: the host's root would go on without the token, by its own capabilities.
-    const inside = ['-t', String(lab.sandbox.pid), '-U', process.execPath]
-    this.#child = spawn('nsenter', [...inside, '-e', script, ROOT, attr], {
-      cwd: ROOT,
-      stdio: ['ignore', 'pipe', 'inherit', token.number],
-    })
-    this.result = this.#read()
-  }
-
-  async #read(): Promise<Hammered> {
-    const line = await text(this.#child.stdout!)
-    this.ended = true
-    const { made, last, result } = JSON.parse(line) as { made: number; last: string; result: number }
-    return { made, last: BigInt(last), errno: outcome(result) }
-  }
-
-  kill(): void {
-    this.#child.kill('SIGKILL')
-  }
-}
-
-describe('races', { skip }, () => {
-  test('four tasks use a token while the guard is replaced: none is refused. After revoke returns: no use succeeds', () =>
-    lending({}, async ({ id, mustToken }) => {
-      using token = mustToken()
-      const hammers = Array.from({ length: 4 }, () => new Hammer(token))
-      try {
-        await new Promise(resolve => setTimeout(resolve, 3000))
-        {
-          using config = BpfMap.open(`${GUARD_DIRECTORY}/maps/config`)
-          config.update(
-            0,
-            guard_config.encode({ ...guard_config.decode(config.lookup(0)!), build: 1 } as never),
-          )
-        }
-        assert.equal(await installGuard(), 'replaced')
-        await new Promise(resolve => setTimeout(resolve, 1000))
-        assert.ok(hammers.every(({ ended }) => !ended))
-        guard.revoke(id)
-        const revoked = process.hrtime.bigint()
-        for (const { made, last, errno } of await Promise.all(hammers.map(({ result }) => result))) {
-          assert.ok(made > 0)
-          // EACCES: revoked between the token's check and the map's.
-          assert.ok(['EPERM', 'EACCES'].includes(errno), errno)
-          assert.ok(last < revoked)
-        }
-      } finally {
-        for (const hammer of hammers) hammer.kill()
-      }
-      await eventually(() => guard.delegation(id).live.maps === 0, 'maps are left over in the count')
-      assert.equal(guard.delegation(id).live.mapBytes, 0n)
-    }))
-
-  test('a delegator that was killed is forgotten, with its ability', () => {
+describe('delegators', { skip }, () => {
+  test('one that was killed is forgotten, with its ability', () => {
     const dead = spawnSync('true').pid
     {
       using processes = BpfMap.open(`${GUARD_DIRECTORY}/maps/processes`)
       const key = guard_process.encode({ tgid: dead, start_ticks: 1n })
-      processes.update(key, guard_delegator.encode({}))
+      processes.update(key, guard_delegator.encode({ name: encodeName(`gone@${dead}`) }))
       guard.installPolicy(`gone@${dead}`, policy())
       guard.installPolicy('stays', policy())
       using lender = guard.lend(policy())
