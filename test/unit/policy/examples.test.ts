@@ -19,6 +19,7 @@ const EXPECTED: Readonly<Record<string, { level: string; needsGuard: boolean }>>
   'packet-counter.yaml': { level: 'low', needsGuard: false },
   'socket-filter.yaml': { level: 'low', needsGuard: false },
   'tracing.yaml': { level: 'critical', needsGuard: true },
+  'two-maps.yaml': { level: 'low', needsGuard: true },
 }
 
 describe('examples/policies', () => {
