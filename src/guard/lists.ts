@@ -83,7 +83,11 @@ export function sweepLists(maps: GuardMaps): void {
     name(terms)
     name(ceiling)
   }
-  for (const [, value] of maps.map('delegations').readAll()) name(guard_delegation.decode(value).terms)
+  for (const [, value] of maps.map('delegations').readAll()) {
+    const { id, terms } = guard_delegation.decode(value)
+    // An element that is free keeps what was in it.
+    if (id !== 0n) name(terms)
+  }
   for (const key of digests) if (!named.has(guard_digest.decode(key).list!)) maps.map('digests').delete(key)
   for (const key of functions)
     if (!named.has(guard_function.decode(key).list!)) maps.map('functions').delete(key)
