@@ -20,6 +20,12 @@
 /* Deepest cgroup that can be confined, or be named as a delegator. */
 #define GUARD_CGROUP_LEVELS 16
 
+/*
+ * Types of programs that reach network devices: sched_cls, sched_act, xdp, lwt_*, flow_dissector, sk_lookup, netfilter, and whatever
+ * is newer than these.
+ */
+#define GUARD_NETWORK_PROGS 0xffffffff40481c58ULL
+
 /* The mount option that is refused always, and with what: whoever gets another answer has no guard. EKEYREJECTED. */
 #define GUARD_PROBE_KEY "bpftoken_guard"
 #define GUARD_PROBE_ERRNO 129
@@ -259,7 +265,7 @@ struct guard_map {
 
 /* How many delegations have a rule. */
 struct guard_rules {
-	__u32 own_network; /* not the host's */
+	__u32 own_network; /* not the host's, of those that lend any of GUARD_NETWORK_PROGS */
 	__u32 revocable; /* no attachment that outlives the workload */
 };
 

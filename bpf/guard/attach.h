@@ -161,6 +161,7 @@ static __noinline int guard_confined(__u32 cmd, __u32 type, __u32 target, __u64 
 {
 	struct judged what = { .point = GUARD_COMMAND, .cmd = cmd, .quiet = 1 };
 	struct guard_delegation *of = delegation_by(id);
+	struct guard_rules rules;
 
 	if (!of) {
 		under_host(&what, GUARD_UNREGISTERED);
@@ -177,8 +178,8 @@ static __noinline int guard_confined(__u32 cmd, __u32 type, __u32 target, __u64 
 		return 0;
 	what.point = GUARD_ATTACH;
 	what.type = type;
-	what.reason = judge_attachment(cmd, type, target, !(of->terms.flags & GUARD_HOST_NETWORK),
-				       !(of->terms.flags & GUARD_IRREVOCABLE));
+	rules = rules_of(&of->terms);
+	what.reason = judge_attachment(cmd, type, target, rules.own_network, rules.revocable);
 	return what.reason ? judge(&what, -EACCES) : 0;
 }
 

@@ -329,6 +329,7 @@ static __noinline int enlist(const struct super_block *sb, const struct guard_pe
 	struct guard_delegation *made = delegation_by(id);
 	struct guard_usage *usage = usage_by(id);
 	struct guard_namespace *rules;
+	struct guard_rules counted;
 	struct guard_delegator *by;
 
 	if (!made || !usage)
@@ -357,7 +358,8 @@ static __noinline int enlist(const struct super_block *sb, const struct guard_pe
 	rules = bpf_map_lookup_elem(&namespaces, &namespace);
 	if (rules) {
 		rules->delegation = id;
-		count_rules(rules, made->terms.mode, made->terms.flags, 1);
+		counted = rules_of(&made->terms);
+		count_rules(made->terms.mode == GUARD_PERMISSIVE ? &rules->watched : &rules->enforced, &counted, 1);
 		if (!bpf_map_update_elem(&superblocks, &at, &id, BPF_ANY)) {
 			root = bpf_inode_storage_get(&roots, sb->s_root->d_inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 			if (root) {

@@ -192,14 +192,21 @@ static __always_inline int take_part(struct guard_usage *usage, const struct gua
 
 /* ---- what tasks of a user namespace may attach ---- */
 
-static __always_inline void count_rules(struct guard_namespace *of, __u32 mode, __u32 flags, int change)
+/* What counts of a delegation's terms, in the order of struct guard_rules. */
+static __always_inline struct guard_rules rules_of(const struct guard_terms *terms)
 {
-	struct guard_rules *rules = mode == GUARD_PERMISSIVE ? &of->watched : &of->enforced;
+	struct guard_rules rules = {
+		.own_network = !(terms->flags & GUARD_HOST_NETWORK) && (terms->masks.progs & GUARD_NETWORK_PROGS),
+		.revocable = !(terms->flags & GUARD_IRREVOCABLE),
+	};
 
-	if (!(flags & GUARD_HOST_NETWORK))
-		__sync_fetch_and_add(&rules->own_network, change);
-	if (!(flags & GUARD_IRREVOCABLE))
-		__sync_fetch_and_add(&rules->revocable, change);
+	return rules;
+}
+
+static __always_inline void count_rules(struct guard_rules *all, const struct guard_rules *one, int change)
+{
+	__sync_fetch_and_add(&all->own_network, change * one->own_network);
+	__sync_fetch_and_add(&all->revocable, change * one->revocable);
 }
 
 /* ---- the end of a record ---- */
@@ -216,7 +223,8 @@ static __noinline int forget(__u64 id)
 		struct guard_namespace *rules;
 		struct lent_on part = {};
 		__u64 up, namespace;
-		__u32 mode, flags;
+		struct guard_rules counted;
+		__u32 mode;
 
 		if (!of || !usage || id < GUARD_CONFINEMENTS)
 			return 0;
@@ -225,7 +233,7 @@ static __noinline int forget(__u64 id)
 		up = of->parent;
 		namespace = of->user_namespace;
 		mode = of->terms.mode;
-		flags = of->terms.flags;
+		counted = rules_of(&of->terms);
 		parent = delegation_by(up);
 		if (parent)
 			part = lent_on(&parent->terms, &of->terms);
@@ -234,7 +242,7 @@ static __noinline int forget(__u64 id)
 			return 0;
 		rules = bpf_map_lookup_elem(&namespaces, &namespace);
 		if (rules)
-			count_rules(rules, mode, flags, -1);
+			count_rules(mode == GUARD_PERMISSIVE ? &rules->watched : &rules->enforced, &counted, -1);
 		usage = parent ? usage_by(up) : 0;
 		if (!usage)
 			return 0;

@@ -23,6 +23,9 @@ export const PROBE_ERRNO_NAME = 'EKEYREJECTED'
 /** The mount option by which a process says that it means to change the guard. */
 export const KEEPER_KEY = 'bpftoken_keeper'
 
+/** Types of programs that reach network devices, and whatever is newer. */
+export const NETWORK_PROGS = 0xffffffff40481c58n
+
 /** enum guard_flag */
 export const GUARD_FLAGS = { passToken: 1, bindMount: 2, hostNetwork: 4, irrevocable: 8 } as const
 

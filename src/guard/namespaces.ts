@@ -1,6 +1,6 @@
 /** What tasks of user namespaces may attach. Programs make these records and count in them; we remove those that count nothing. */
 import { rawDelegations, waitForPrograms } from './delegations.ts'
-import { GUARD_FLAGS, guard_namespace } from './layout.ts'
+import { GUARD_FLAGS, guard_namespace, NETWORK_PROGS } from './layout.ts'
 import type { GuardMaps } from './maps.ts'
 
 type RawNamespace = Parameters<typeof guard_namespace.encode>[0]
@@ -26,14 +26,17 @@ function isIdle({ enforced, watched }: RawNamespace): boolean {
   return [enforced, watched].every(rules => rules?.own_network === 0 && rules.revocable === 0)
 }
 
+/** As rules_of() in bpf/guard/state.h. */
 function recount(delegations: ReturnType<typeof rawDelegations>): RawNamespace {
-  const count = (mode: 0 | 1, flag: number): number =>
-    delegations.filter(
-      ({ terms }) => (terms?.mode === 0 ? 0 : 1) === mode && ((terms?.flags ?? 0) & flag) === 0,
-    ).length
-  const rules = (mode: 0 | 1) => ({
-    own_network: count(mode, GUARD_FLAGS.hostNetwork),
-    revocable: count(mode, GUARD_FLAGS.irrevocable),
-  })
+  const rules = (mode: number) => {
+    const counted = delegations.filter(({ terms }) => Math.min(terms!.mode!, 1) === mode)
+    const without = (flag: number) => counted.filter(({ terms }) => (terms!.flags! & flag) === 0)
+    return {
+      own_network: without(GUARD_FLAGS.hostNetwork).filter(
+        ({ terms }) => (terms!.masks!.progs! & NETWORK_PROGS) !== 0n,
+      ).length,
+      revocable: without(GUARD_FLAGS.irrevocable).length,
+    }
+  }
   return { delegation: delegations.at(-1)!.id!, enforced: rules(1), watched: rules(0) }
 }

@@ -38,6 +38,7 @@ import { native } from '../../src/sys/native.ts'
 import { open, openHow } from '../../src/sys/open.ts'
 import { recvFds, sendFds, socketPair } from '../../src/sys/socket.ts'
 import { fsopenWithin } from '../../src/sys/within.ts'
+import { bpf_attr_prog_test_run, bpf_cmd } from '../../src/uapi/bpf.ts'
 import { AT_FDCWD, O_CLOEXEC, O_RDONLY } from '../../src/uapi/constants.ts'
 import { ROOT } from '../helpers/machine.ts'
 import { asHostRoot, mapAttr, progCommand } from '../kernel/delegation/attributes.ts'
@@ -639,6 +640,26 @@ describe('use of a delegation', { skip }, () => {
     await lending({ passToken: true }, ({ mustToken }) => {
       using token = mustToken()
       assert.equal(passed(token), 'passed')
+    })
+  })
+
+  test("the host's network is of no concern to who has no program that reaches it", async () => {
+    const run = (token: Fd): string => {
+      const { cmd, attr, refs } = progCommand('raw_tracepoint', 'cgroup_inet_ingress', token.number)
+      using program = descriptor('BPF_PROG_LOAD', callWithin(lab.target, 'bpf', cmd, attr, ...refs))
+      const test = bpf_attr_prog_test_run.encode({ prog_fd: program.number })
+      return lab.run({ cmd: bpf_cmd.BPF_PROG_TEST_RUN, attr: test, refs: [] })
+    }
+    const raw = 1n << 17n
+    await lending({ masks: { cmds: 32n, progs: raw, attachs: 1n } }, ({ mustToken }) => {
+      using token = mustToken()
+      assert.equal(run(token), 'ok')
+    })
+    await eventually(() => guard.delegations().length === 0, 'the delegation lives on')
+    await lending({ masks: { cmds: 32n, progs: raw | (1n << 6n), attachs: 1n } }, ({ mustToken }) => {
+      using token = mustToken()
+      assert.equal(run(token), 'EACCES')
+      assert.equal(eventOf('network').point, 'attach')
     })
   })
 

@@ -28,6 +28,7 @@ import {
   guard_usage,
   KEEPER_KEY,
   NAME_BYTES,
+  NETWORK_PROGS,
   POINTS,
   PROBE_KEY,
   REASONS,
@@ -121,6 +122,7 @@ test('numbers of the header', () => {
   assert.equal(Number(define('GUARD_SLOTS')), SLOTS)
   assert.equal(Number(define('GUARD_CONFINEMENTS')), CONFINEMENTS)
   assert.equal(Number(define('GUARD_CGROUP_LEVELS')), CGROUP_LEVELS)
+  assert.equal(define('GUARD_NETWORK_PROGS'), `0x${NETWORK_PROGS.toString(16)}ULL`)
   assert.equal(define('GUARD_KEEPER_KEY'), `"${KEEPER_KEY}"`)
   assert.equal(define('GUARD_PROBE_KEY'), `"${PROBE_KEY}"`)
   assert.equal(define('GUARD_PROBE_ERRNO'), '129')
