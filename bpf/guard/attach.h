@@ -43,6 +43,11 @@ static __always_inline __u32 subject_fd(__u32 cmd, const struct attach_attr *att
 	 BIT(BPF_BTF_GET_FD_BY_ID) | BIT(BPF_TASK_FD_QUERY) | BIT(BPF_BTF_GET_NEXT_ID) | BIT(BPF_LINK_GET_FD_BY_ID) |   \
 	 BIT(BPF_LINK_GET_NEXT_ID) | BIT(BPF_ENABLE_STATS) | BIT(BPF_TOKEN_CREATE))
 
+/* What attaches or runs something. */
+#define ATTACH_COMMANDS                                                                                                \
+	(BIT(BPF_PROG_ATTACH) | BIT(BPF_PROG_TEST_RUN) | BIT(BPF_RAW_TRACEPOINT_OPEN) | BIT(BPF_LINK_CREATE) |           \
+	 BIT(BPF_LINK_UPDATE))
+
 /* What rules hold for the current task's user namespace, or one above it; 0: nothing is lent there. */
 static __noinline struct guard_namespace *rules_of_namespace(void)
 {
@@ -191,8 +196,9 @@ int guard_bpf(__u64 *ctx)
 	__u64 id;
 	int verdict;
 
-	if (cmd == BPF_PROG_ATTACH || cmd == BPF_LINK_CREATE || cmd == BPF_LINK_UPDATE || cmd == BPF_RAW_TRACEPOINT_OPEN ||
-	    cmd == BPF_PROG_TEST_RUN) {
+	if (cmd > 63 || !((PRIVILEGED_COMMANDS | ATTACH_COMMANDS) >> cmd & 1))
+		return 0;
+	if (ATTACH_COMMANDS >> cmd & 1) {
 		bpf_probe_read_kernel(&attr, sizeof(attr), (const void *)ctx[1]);
 		fd = subject_fd(cmd, &attr);
 		if (cmd != BPF_PROG_ATTACH && cmd != BPF_LINK_CREATE)

@@ -436,13 +436,9 @@ int guard_sb_kern_mount(__u64 *ctx)
 SEC("lsm/sb_free_security")
 int guard_sb_free(__u64 *ctx)
 {
-	__u64 at = ctx[0], id, *found = bpf_map_lookup_elem(&superblocks, &at);
-	struct guard_usage *usage;
+	__u64 id;
+	struct guard_usage *usage = take_out(&superblocks, ctx[0], &id);
 
-	if (!found)
-		return 0;
-	id = *found;
-	usage = bpf_map_delete_elem(&superblocks, &at) ? 0 : usage_by(id);
 	if (usage) {
 		__sync_fetch_and_add(&usage->superblocks, -1);
 		forget(id);

@@ -212,6 +212,20 @@ static __always_inline void count_rules(struct guard_rules *all, const struct gu
 /* ---- the end of a record ---- */
 
 /*
+ * The record of a kernel object is taken out of its table: the usage of its delegation, whose id it begins with. 0: there was none, or
+ * somebody else has taken it.
+ */
+static __always_inline struct guard_usage *take_out(void *table, __u64 at, __u64 *id)
+{
+	__u64 *found = bpf_map_lookup_elem(table, &at);
+
+	if (!found)
+		return 0;
+	*id = *found;
+	return bpf_map_delete_elem(table, &at) ? 0 : usage_by(*id);
+}
+
+/*
  * The record of a delegation goes when its superblock and its last token have gone: programs keep tokens, tokens the rest.
  * With it goes what it had of its parent, whose own record may have waited for that only.
  */

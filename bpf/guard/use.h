@@ -155,14 +155,9 @@ int guard_token_create(__u64 *ctx)
 SEC("lsm/bpf_token_free")
 int guard_token_free(__u64 *ctx)
 {
-	__u64 token = ctx[0], id;
-	struct guard_token *found = bpf_map_lookup_elem(&tokens, &token);
-	struct guard_usage *usage;
+	__u64 id;
+	struct guard_usage *usage = take_out(&tokens, ctx[0], &id);
 
-	if (!found)
-		return 0;
-	id = found->delegation;
-	usage = bpf_map_delete_elem(&tokens, &token) ? 0 : usage_by(id);
 	if (usage) {
 		__sync_fetch_and_add(&usage->tokens, -1);
 		forget(id);
@@ -441,14 +436,9 @@ int guard_prog(__u64 *ctx)
 SEC("lsm/bpf_prog_free")
 int guard_prog_free(__u64 *ctx)
 {
-	__u64 at = ctx[0], id;
-	struct guard_program *found = bpf_map_lookup_elem(&programs, &at);
-	struct guard_usage *usage;
+	__u64 id;
+	struct guard_usage *usage = take_out(&programs, ctx[0], &id);
 
-	if (!found)
-		return 0;
-	id = found->delegation;
-	usage = bpf_map_delete_elem(&programs, &at) ? 0 : usage_by(id);
 	if (usage) {
 		__sync_fetch_and_add(&usage->programs, -1);
 		forget(id);

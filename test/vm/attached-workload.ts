@@ -26,9 +26,9 @@ import { BpfMap } from '../../src/ebpf/map.ts'
 import { loadObject } from '../../src/ebpf/object.ts'
 import { parseObject } from '../../src/ebpf/object-spec.ts'
 import { Program, type ProgramSpec } from '../../src/ebpf/prog.ts'
-import { SyscallError } from '../../src/errors.ts'
 import { socket } from '../../src/sys/socket.ts'
 import { ROOT } from '../helpers/machine.ts'
+import { errnoOf } from './guarded.ts'
 
 export type WorkloadKind =
   | 'xdp'
@@ -166,13 +166,7 @@ async function attachAll(counts: BpfMap): Promise<Attached> {
 
 /** `ok`, and detached at once, or the errno's name. */
 function attachAgain({ kind, program }: (typeof loaded)[number]): string {
-  try {
-    KINDS[kind]!.attach(program)?.close()
-    return 'ok'
-  } catch (error) {
-    if (error instanceof SyscallError) return error.errnoName
-    throw error
-  }
+  return errnoOf(() => KINDS[kind]!.attach(program)?.close())
 }
 
 /** One datagram over loopback. */

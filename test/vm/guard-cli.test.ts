@@ -1,17 +1,13 @@
 /** The guard by its commands, from a kernel without one to revoked delegations. Runs in a VM, after `make build`. */
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
-import { chmodSync, copyFileSync, mkdirSync, readFileSync, rmdirSync, rmSync } from 'node:fs'
+import { chmodSync, copyFileSync, mkdirSync, rmdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { CLI, cli, execute, startCli } from '../helpers/cli.ts'
 import { ROOT } from '../helpers/machine.ts'
 import { Scratch } from '../helpers/scratch.ts'
-
-const lsm = readFileSync('/sys/kernel/security/lsm', 'utf8')
-const kernelHasTokens = readFileSync('/proc/kallsyms', 'utf8').includes(' bpf_token_create')
-const skip =
-  lsm.split(',').includes('bpf') && kernelHasTokens ? false : 'this kernel has no BPF LSM, or no tokens'
+import { skip } from './guarded.ts'
 
 const POLICY = (name: string, spec = ''): string => `apiVersion: bpftoken.dev/v1
 kind: DelegationPolicy

@@ -28,11 +28,7 @@ import { cli } from '../helpers/cli.ts'
 import { compiled } from '../helpers/compiled.ts'
 import { EVERYTHING, policyWith, vocabulary } from '../kernel/delegation/lab.ts'
 import type { Attached, Counts, WorkloadKind } from './attached-workload.ts'
-
-const lsm = readFileSync('/sys/kernel/security/lsm', 'utf8')
-const kernelHasTokens = readFileSync('/proc/kallsyms', 'utf8').includes(' bpf_token_create')
-const skip =
-  lsm.split(',').includes('bpf') && kernelHasTokens ? false : 'this kernel has no BPF LSM, or no tokens'
+import { eventually, skip } from './guarded.ts'
 
 const CGROUP = '/sys/fs/cgroup/attached'
 const DETACHABLE: WorkloadKind[] = ['xdp', 'tcx', 'netfilter', 'cgroup', 'struct_ops']
@@ -170,15 +166,6 @@ function stays(result: DetachResult): [number, string][] {
   return result.stays
     .map(({ id, errnoName }): [number, string] => [id, errnoName])
     .sort((a, b) => a[0] - b[0])
-}
-
-/** Freed by the kernel's workers, some time after the last descriptor is closed. */
-async function eventually(what: () => boolean, message: string): Promise<void> {
-  for (let attempt = 0; attempt < 200; attempt++) {
-    if (what()) return
-    await new Promise(resolve => setTimeout(resolve, 25))
-  }
-  assert.fail(message)
 }
 
 before(async () => {

@@ -7,7 +7,7 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, rmdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { after, before, test } from 'node:test'
@@ -65,11 +65,7 @@ import { removeProgram } from '../kernel/delegation/workload.ts'
 import { readAttempts } from './attempts.ts'
 import { Borrower, type Changes, type Loan, made, PATH, policyOf } from './borrower.ts'
 import { inContainer } from './container.ts'
-
-const lsm = readFileSync('/sys/kernel/security/lsm', 'utf8')
-const kernelHasTokens = readFileSync('/proc/kallsyms', 'utf8').includes(' bpf_token_create')
-const skip =
-  lsm.split(',').includes('bpf') && kernelHasTokens ? false : 'this kernel has no BPF LSM, or no tokens'
+import { skip } from './guarded.ts'
 
 const CGROUP_ROOT = '/sys/fs/cgroup'
 const CGROUP = `${CGROUP_ROOT}/lent`

@@ -5,7 +5,7 @@
  */
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
-import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, rmdirSync, writeFileSync } from 'node:fs'
 import { after, before, test } from 'node:test'
 import { BpfMap } from '../../src/ebpf/map.ts'
 import { Program } from '../../src/ebpf/prog.ts'
@@ -19,11 +19,7 @@ import { native } from '../../src/sys/native.ts'
 import { progCommand } from '../kernel/delegation/attributes.ts'
 import { removeProgram } from '../kernel/delegation/workload.ts'
 import { Borrower, type Changes, made, policyOf } from './borrower.ts'
-
-const lsm = readFileSync('/sys/kernel/security/lsm', 'utf8')
-const kernelHasTokens = readFileSync('/proc/kallsyms', 'utf8').includes(' bpf_token_create')
-const skip =
-  lsm.split(',').includes('bpf') && kernelHasTokens ? false : 'this kernel has no BPF LSM, or no tokens'
+import { skip } from './guarded.ts'
 
 let guard: Guard
 let borrower: Borrower

@@ -5,14 +5,12 @@
  */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { after, before, describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { undelegate } from '../../src/delegation/delegate.ts'
 import { bpffsMounts } from '../../src/ebpf/bpffs.ts'
 import { BpfMap } from '../../src/ebpf/map.ts'
-import { SyscallError } from '../../src/errors.ts'
 import { GUARD_DIRECTORY } from '../../src/guard/directory.ts'
 import { Guard, type Lender } from '../../src/guard/guard.ts'
 import { guardStatus, installGuard, removeGuard } from '../../src/guard/install.ts'
@@ -26,12 +24,8 @@ import { outcome, vocabulary } from '../kernel/delegation/lab.ts'
 import { removeProgram } from '../kernel/delegation/workload.ts'
 import { Borrower, type Changes, policyOf } from './borrower.ts'
 import { deriving, killedBefore, steps } from './delegator.ts'
+import { errnoOf, eventually, skip } from './guarded.ts'
 import { Hammer, type Hammered } from './hammer.ts'
-
-const lsm = readFileSync('/sys/kernel/security/lsm', 'utf8')
-const kernelHasTokens = readFileSync('/proc/kallsyms', 'utf8').includes(' bpf_token_create')
-const skip =
-  lsm.split(',').includes('bpf') && kernelHasTokens ? false : 'this kernel has no BPF LSM, or no tokens'
 
 let guard: Guard
 let borrower: Borrower
@@ -51,28 +45,9 @@ after(async () => {
   await removeGuard()
 })
 
-/** Freed by the kernel's workers, some time after the last descriptor is closed. */
-async function eventually(what: () => boolean, message: string): Promise<void> {
-  for (let attempt = 0; attempt < 200; attempt++) {
-    if (what()) return
-    await sleep(25)
-  }
-  assert.fail(message)
-}
-
 function keysOf(name: string): Uint8Array[] {
   using map = BpfMap.open(`${GUARD_DIRECTORY}/maps/${name}`)
   return [...map.keys()]
-}
-
-function errnoOf(action: () => unknown): string {
-  try {
-    action()
-    return 'ok'
-  } catch (error) {
-    if (error instanceof SyscallError) return error.errnoName
-    throw error
-  }
 }
 
 // ---- a superblock that is not created ----

@@ -6,15 +6,7 @@
  */
 import assert from 'node:assert/strict'
 import { execFileSync, spawnSync } from 'node:child_process'
-import {
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  rmdirSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs'
+import { mkdirSync, readdirSync, readlinkSync, rmdirSync, statSync, writeFileSync } from 'node:fs'
 import { after, before, beforeEach, describe, test } from 'node:test'
 import { delegate, delegateContext, undelegate } from '../../src/delegation/delegate.ts'
 import { Sandbox } from '../../src/delegation/sandbox.ts'
@@ -22,7 +14,7 @@ import { openTarget } from '../../src/delegation/target.ts'
 import { BpfMap } from '../../src/ebpf/map.ts'
 import { linkIds, programIds } from '../../src/ebpf/object-id.ts'
 import { Program } from '../../src/ebpf/prog.ts'
-import { NotFoundError, SyscallError } from '../../src/errors.ts'
+import { NotFoundError } from '../../src/errors.ts'
 import { allow, disallow } from '../../src/guard/delegators.ts'
 import { GUARD_DIRECTORY } from '../../src/guard/directory.ts'
 import type { GuardEvent } from '../../src/guard/event.ts'
@@ -52,14 +44,7 @@ import {
   tokenWithin,
   vocabulary,
 } from '../kernel/delegation/lab.ts'
-
-const lsm = readFileSync('/sys/kernel/security/lsm', 'utf8')
-const kernelHasTokens = readFileSync('/proc/kallsyms', 'utf8').includes(' bpf_token_create')
-const skip = !lsm.split(',').includes('bpf')
-  ? `this kernel runs without the BPF LSM: ${lsm}`
-  : !kernelHasTokens
-    ? 'this kernel has no BPF tokens'
-    : false
+import { errnoOf, eventually, skip } from './guarded.ts'
 
 let lab: Lab
 let guard: Guard
@@ -147,25 +132,6 @@ const xdp = (token: Fd): string => lab.run(progCommand('xdp', 'xdp', token.numbe
 function keptProgram(token: Fd): Fd {
   const { cmd, attr, refs } = progCommand('xdp', 'xdp', token.number)
   return descriptor('BPF_PROG_LOAD', callWithin(lab.target, 'bpf', cmd, attr, ...refs))
-}
-
-/** Freed by the kernel's workers, some time after the last descriptor is closed. */
-async function eventually(what: () => boolean, message: string): Promise<void> {
-  for (let attempt = 0; attempt < 200; attempt++) {
-    if (what()) return
-    await new Promise(resolve => setTimeout(resolve, 25))
-  }
-  assert.fail(message)
-}
-
-function errnoOf(action: () => unknown): string {
-  try {
-    action()
-    return 'ok'
-  } catch (error) {
-    if (error instanceof SyscallError) return error.errnoName
-    throw error
-  }
 }
 
 /** The last event with this reason, which must be there. */
