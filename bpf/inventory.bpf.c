@@ -112,40 +112,34 @@ extern const void bpf_link_fops_poll __ksym __attribute__((weak)); /* since Linu
 extern const void perf_fops __ksym;
 extern const void socket_file_ops __ksym;
 
-/* 0: it is of no delegation, as for each of these. What is on record is alive: no other object has its address. */
-static __always_inline __u64 find_program(struct bpf_prog *program, struct inventory_record *record)
+/*
+ * Every record of the guard begins with its delegation. 0: the object is of none, as for each of these. What is on record is alive: no
+ * other object has its address.
+ */
+static __always_inline __u64 find(void *table, const void *object, __u32 kind, struct inventory_record *record)
 {
-	__u64 at = (__u64)program;
-	struct guard_program *found = bpf_map_lookup_elem(&programs, &at);
+	__u64 at = (__u64)object, *found = bpf_map_lookup_elem(table, &at);
 
 	if (!found)
 		return 0;
-	record->kind = INVENTORY_PROGRAM;
+	record->kind = kind;
+	return record->delegation = *found;
+}
+
+static __always_inline __u64 find_program(struct bpf_prog *program, struct inventory_record *record)
+{
+	if (!find(&programs, program, INVENTORY_PROGRAM, record))
+		return 0;
 	record->id = READ((struct bpf_prog_aux___id *)READ(program, aux), id);
-	return record->delegation = found->delegation;
+	return record->delegation;
 }
 
 static __always_inline __u64 find_map(struct bpf_map *map, struct inventory_record *record)
 {
-	__u64 at = (__u64)map;
-	struct guard_map *found = bpf_map_lookup_elem(&maps, &at);
-
-	if (!found)
+	if (!find(&maps, map, INVENTORY_MAP, record))
 		return 0;
-	record->kind = INVENTORY_MAP;
 	record->id = READ(map, id);
-	return record->delegation = found->delegation;
-}
-
-static __always_inline __u64 find_token(struct bpf_token *token, struct inventory_record *record)
-{
-	__u64 at = (__u64)token;
-	struct guard_token *found = bpf_map_lookup_elem(&tokens, &at);
-
-	if (!found)
-		return 0;
-	record->kind = INVENTORY_TOKEN;
-	return record->delegation = found->delegation;
+	return record->delegation;
 }
 
 /* A link is its program's; one of struct_ops has none, and is its map's until it is detached. */
@@ -269,7 +263,7 @@ static __always_inline __u64 find_held(struct file *file, struct inventory_recor
 		return find_program(READ((struct perf_event *)data, prog), record);
 	if (fops == &socket_file_ops)
 		return find_program(READ(READ(READ((struct socket *)data, sk), sk_filter), prog), record);
-	return find_program(data, record) || find_map(data, record) || find_token(data, record);
+	return find_program(data, record) || find_map(data, record) || find(&tokens, data, INVENTORY_TOKEN, record);
 }
 
 SEC("iter/task_file")

@@ -165,16 +165,12 @@ static __noinline int guard_attachment(__u32 cmd, __u32 type, __u32 target)
 static __noinline int guard_confined(__u32 cmd, __u32 type, __u32 target, __u64 id)
 {
 	struct judged what = { .point = GUARD_COMMAND, .cmd = cmd, .quiet = 1 };
-	struct guard_delegation *of = delegation_by(id);
+	struct guard_delegation *of = judged_by(id, &what);
 	struct guard_rules rules;
 
-	if (!of) {
-		under_host(&what, GUARD_UNREGISTERED);
+	if (!of)
 		return judge(&what, -EPERM);
-	}
-	under(&what, of);
 	if (cmd < 64 && PRIVILEGED_COMMANDS >> cmd & 1) {
-		what.reason = liveness(of);
 		if (!what.reason && !(of->terms.masks.cmds >> cmd & 1))
 			what.reason = GUARD_RIGHTS;
 		return what.reason ? judge(&what, -EPERM) : 0;

@@ -68,6 +68,11 @@ static __always_inline int is_within(const struct guard_masks *some, const struc
 		 (some->attachs & ~all->attachs));
 }
 
+static __always_inline int is_empty(const struct guard_masks *masks)
+{
+	return !(masks->cmds | masks->maps | masks->progs | masks->attachs);
+}
+
 /* Nothing yet, and nothing beyond what the delegator may lend. */
 static __always_inline void begin_terms(struct guard_terms *terms, const struct guard_terms *ceiling)
 {
@@ -359,7 +364,7 @@ static __noinline int enlist(const struct super_block *sb, const struct guard_pe
 	if (rules) {
 		rules->delegation = id;
 		counted = rules_of(&made->terms);
-		count_rules(made->terms.mode == GUARD_PERMISSIVE ? &rules->watched : &rules->enforced, &counted, 1);
+		count_rules(rules, made->terms.mode, &counted, 1);
 		if (!bpf_map_update_elem(&superblocks, &at, &id, BPF_ANY)) {
 			root = bpf_inode_storage_get(&roots, sb->s_root->d_inode, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 			if (root) {
@@ -400,7 +405,7 @@ int guard_sb_kern_mount(__u64 *ctx)
 	masks.maps = READ(opts, delegate_maps);
 	masks.progs = READ(opts, delegate_progs);
 	masks.attachs = READ(opts, delegate_attachs);
-	if (!(masks.cmds | masks.maps | masks.progs | masks.attachs) || bpf_map_lookup_elem(&superblocks, &at))
+	if (is_empty(&masks) || bpf_map_lookup_elem(&superblocks, &at))
 		return 0;
 	from = bpf_map_lookup_elem(&pending, &data);
 	/* The superblock is created by the process that marked the context, or not at all. */
@@ -413,7 +418,7 @@ int guard_sb_kern_mount(__u64 *ctx)
 	if (!is_within(&masks, &from->terms.masks) || !is_within(&masks, &from->ceiling.masks)) {
 		what.reason = GUARD_BEYOND_ABILITIES;
 		/* Without any ability named there is no policy to be permissive. */
-		if (!(from->terms.masks.cmds | from->terms.masks.maps | from->terms.masks.progs | from->terms.masks.attachs))
+		if (is_empty(&from->terms.masks))
 			under_host(&what, GUARD_BEYOND_ABILITIES);
 		verdict = judge(&what, -EACCES);
 		what.mode = from->terms.mode;

@@ -127,10 +127,19 @@ static __always_inline __u8 liveness(const struct guard_delegation *of)
 
 /* ---- counting ---- */
 
-/* Takes one from a limit; 0: there is no room. Counted before it is judged, so that no two tasks take the last one. */
-static __always_inline int take(__u32 *count, __u32 limit)
+/* Takes so many; 1: that is more than there was room for. Counted before it is judged, so that no two tasks take the last one. */
+static __always_inline int over32(__u32 *count, __u32 more, __u32 limit)
 {
-	return __sync_fetch_and_add(count, 1) < limit;
+	__u32 before = __sync_fetch_and_add(count, more);
+
+	return limit != NO_LIMIT && (before > limit || more > limit - before);
+}
+
+static __always_inline int over64(__u64 *count, __u64 more, __u64 limit)
+{
+	__u64 before = __sync_fetch_and_add(count, more);
+
+	return limit != NEVER && (before > limit || more > limit - before);
 }
 
 /* What a derived delegation may use is taken from its parent's as a whole, so that no use needs to look further up. */
@@ -162,20 +171,6 @@ static __always_inline void give_back(struct guard_usage *usage, const struct le
 	__sync_fetch_and_add(&usage->children, -1);
 }
 
-static __always_inline int over32(__u32 *count, __u32 more, __u32 limit)
-{
-	__u32 before = __sync_fetch_and_add(count, more);
-
-	return limit != NO_LIMIT && (before > limit || more > limit - before);
-}
-
-static __always_inline int over64(__u64 *count, __u64 more, __u64 limit)
-{
-	__u64 before = __sync_fetch_and_add(count, more);
-
-	return limit != NEVER && (before > limit || more > limit - before);
-}
-
 /* 0: the parent has not that much left, and nothing is taken. */
 static __always_inline int take_part(struct guard_usage *usage, const struct guard_terms *limits, const struct lent_on *part)
 {
@@ -203,8 +198,10 @@ static __always_inline struct guard_rules rules_of(const struct guard_terms *ter
 	return rules;
 }
 
-static __always_inline void count_rules(struct guard_rules *all, const struct guard_rules *one, int change)
+static __always_inline void count_rules(struct guard_namespace *of, __u32 mode, const struct guard_rules *one, int change)
 {
+	struct guard_rules *all = mode == GUARD_PERMISSIVE ? &of->watched : &of->enforced;
+
 	__sync_fetch_and_add(&all->own_network, change * one->own_network);
 	__sync_fetch_and_add(&all->revocable, change * one->revocable);
 }
@@ -256,7 +253,7 @@ static __noinline int forget(__u64 id)
 			return 0;
 		rules = bpf_map_lookup_elem(&namespaces, &namespace);
 		if (rules)
-			count_rules(mode == GUARD_PERMISSIVE ? &rules->watched : &rules->enforced, &counted, -1);
+			count_rules(rules, mode, &counted, -1);
 		usage = parent ? usage_by(up) : 0;
 		if (!usage)
 			return 0;

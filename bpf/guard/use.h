@@ -7,17 +7,8 @@
 /* The delegation of a token, and a first verdict in `what`; 0: there is none. */
 static __always_inline struct guard_delegation *delegation_of(__u64 token, struct judged *what, struct guard_token **entry)
 {
-	struct guard_token *found = bpf_map_lookup_elem(&tokens, &token);
-	struct guard_delegation *of = found ? delegation_by(found->delegation) : 0;
-
-	*entry = found;
-	if (!of) {
-		under_host(what, GUARD_UNREGISTERED);
-		return 0;
-	}
-	under(what, of);
-	what->reason = liveness(of);
-	return of;
+	*entry = bpf_map_lookup_elem(&tokens, &token);
+	return judged_by(*entry ? (*entry)->delegation : 0, what);
 }
 
 /* What the current task's cgroup, or the nearest above it, is confined to; 0: it is free. */
@@ -56,25 +47,13 @@ static __always_inline int some_are_confined(void)
 /* The delegation under which the call is judged, with or without a token; 0 without a reason: it is none of our business. */
 static __always_inline struct guard_delegation *subject_of(__u64 token, struct judged *what)
 {
-	struct guard_delegation *of;
 	struct guard_token *entry;
 	__u64 id;
 
 	if (IS_SET(token))
 		return delegation_of(token, what, &entry);
-	if (!some_are_confined())
-		return 0;
-	id = confinement();
-	if (!id)
-		return 0;
-	of = delegation_by(id);
-	if (!of) {
-		under_host(what, GUARD_UNREGISTERED);
-		return 0;
-	}
-	under(what, of);
-	what->reason = liveness(of);
-	return of;
+	id = some_are_confined() ? confinement() : 0;
+	return id ? judged_by(id, what) : 0;
 }
 
 /* ---- tokens ---- */
@@ -104,7 +83,7 @@ int guard_token_create(__u64 *ctx)
 	const struct path *path = (void *)ctx[2];
 	struct judged what = { .point = GUARD_TOKEN_CREATE, .cmd = BPF_TOKEN_CREATE };
 	__u64 token = ctx[0], *root;
-	struct guard_delegation *of = 0;
+	struct guard_delegation *of;
 	struct guard_token entry = {};
 	struct guard_usage *usage;
 	int verdict;
@@ -112,37 +91,27 @@ int guard_token_create(__u64 *ctx)
 	if (bpf_map_lookup_elem(&tokens, &token))
 		return 0;
 	root = bpf_inode_storage_get(&roots, path->dentry->d_inode, 0, 0);
-	if (root) {
+	if (root)
 		entry.delegation = *root;
-		of = delegation_by(entry.delegation);
-	}
-	usage = usage_by(entry.delegation);
-	if (!of || !usage) {
-		under_host(&what, GUARD_UNREGISTERED);
+	of = judged_by(entry.delegation, &what);
+	if (!of)
 		return judge(&what, -EACCES);
-	}
-	under(&what, of);
-	what.reason = liveness(of);
+	usage = usage_by(entry.delegation);
+	if (!usage)
+		return -EACCES;
 	if (!what.reason && of->cgroup && bpf_get_current_ancestor_cgroup_id(of->cgroup_level) != of->cgroup)
 		what.reason = GUARD_CGROUP;
 	if (!what.reason && !(of->terms.flags & GUARD_BIND_MOUNT) && !is_in_place(usage, path))
 		what.reason = GUARD_ELSEWHERE;
-	if (what.reason) {
-		verdict = judge(&what, -EACCES);
-		if (verdict)
-			return verdict;
-		what.quiet = 1;
-		what.reason = GUARD_NONE;
-	}
-	if (!take(&usage->tokens, of->terms.tokens)) {
+	verdict = pass(&what, -EACCES);
+	if (verdict)
+		return verdict;
+	if (over32(&usage->tokens, 1, of->terms.tokens))
 		what.reason = GUARD_TOKENS;
-		verdict = judge(&what, -EDQUOT);
-		if (verdict) {
-			__sync_fetch_and_add(&usage->tokens, -1);
-			return verdict;
-		}
-		what.quiet = 1;
-		what.reason = GUARD_NONE;
+	verdict = pass(&what, -EDQUOT);
+	if (verdict) {
+		__sync_fetch_and_add(&usage->tokens, -1);
+		return verdict;
 	}
 	if (bpf_map_update_elem(&tokens, &token, &entry, BPF_NOEXIST)) {
 		__sync_fetch_and_add(&usage->tokens, -1);
@@ -242,14 +211,10 @@ int guard_map_create(__u64 *ctx)
 		return judge(&what, -EACCES);
 	if (!what.reason)
 		what.reason = judge_map(map, &of->terms, !IS_SET(token));
-	if (what.reason) {
-		/* As the kernel does for a token without the bit. */
-		verdict = what.reason == GUARD_RIGHTS ? judge(&what, -EPERM) : judge(&what, -EACCES);
-		if (verdict)
-			return verdict;
-		what.quiet = 1;
-		what.reason = GUARD_NONE;
-	}
+	/* As the kernel does for a token without the bit. */
+	verdict = what.reason == GUARD_RIGHTS ? pass(&what, -EPERM) : pass(&what, -EACCES);
+	if (verdict)
+		return verdict;
 	entry.delegation = what.delegation;
 	entry.bytes = bytes_of(map);
 	usage = usage_by(entry.delegation);
@@ -264,7 +229,7 @@ int guard_map_create(__u64 *ctx)
 		what.mode = GUARD_ENFORCE;
 		return judge(&what, -EDQUOT);
 	}
-	if (!take(&usage->maps, of->terms.maps))
+	if (over32(&usage->maps, 1, of->terms.maps))
 		what.reason = GUARD_MAPS;
 	if (over64(&usage->map_bytes, entry.bytes, of->terms.map_bytes) && !what.reason)
 		what.reason = GUARD_MAP_BYTES;
@@ -352,14 +317,10 @@ int guard_prog_load(__u64 *ctx)
 		return judge(&what, -EACCES);
 	if (!what.reason)
 		what.reason = judge_program(prog, &of->terms, !IS_SET(token));
-	if (what.reason) {
-		/* As the kernel does for a token without the bit. */
-		verdict = what.reason == GUARD_RIGHTS ? judge(&what, -EPERM) : judge(&what, -EACCES);
-		if (verdict)
-			return verdict;
-		what.quiet = 1;
-		what.reason = GUARD_NONE;
-	}
+	/* As the kernel does for a token without the bit. */
+	verdict = what.reason == GUARD_RIGHTS ? pass(&what, -EPERM) : pass(&what, -EACCES);
+	if (verdict)
+		return verdict;
 	entry.delegation = what.delegation;
 	entry.admitted = of->terms.digests == 0;
 	usage = usage_by(entry.delegation);
@@ -375,7 +336,7 @@ int guard_prog_load(__u64 *ctx)
 	}
 	if (prog->len > of->terms.instructions)
 		what.reason = GUARD_INSTRUCTIONS;
-	if (!take(&usage->programs, of->terms.programs) && !what.reason)
+	if (over32(&usage->programs, 1, of->terms.programs) && !what.reason)
 		what.reason = GUARD_PROGRAMS;
 	verdict = judge(&what, -EDQUOT);
 	if (verdict) {

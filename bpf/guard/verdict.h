@@ -82,6 +82,22 @@ static __always_inline int judge(const struct judged *what, int errno)
 	return settle(what) ? errno : 0;
 }
 
+/*
+ * The same where the call may go on, because of a permissive policy: then it goes on as if nothing had been wrong, and no event says
+ * that it was allowed.
+ */
+static __always_inline int pass(struct judged *what, int errno)
+{
+	int verdict;
+
+	if (what->reason == GUARD_NONE)
+		return 0;
+	verdict = judge(what, errno);
+	what->quiet = 1;
+	what->reason = GUARD_NONE;
+	return verdict;
+}
+
 /* What holds of all that a delegation is judged by. */
 static __always_inline void under(struct judged *what, const struct guard_delegation *of)
 {
@@ -95,6 +111,20 @@ static __always_inline void under_host(struct judged *what, __u8 reason)
 {
 	what->mode = guard_mode_of_host();
 	what->reason = reason;
+}
+
+/* The delegation by which the call is judged, and a first verdict in `what`; 0: there is none of this id. */
+static __always_inline struct guard_delegation *judged_by(__u64 id, struct judged *what)
+{
+	struct guard_delegation *of = delegation_by(id);
+
+	if (!of) {
+		under_host(what, GUARD_UNREGISTERED);
+		return 0;
+	}
+	under(what, of);
+	what->reason = liveness(of);
+	return of;
 }
 
 #endif
