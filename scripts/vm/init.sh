@@ -8,14 +8,21 @@ mount --bind / /mnt
 cd /mnt
 mount --move . /
 exec chroot . /bin/sh -c '
+# A file system for what does not stay. Not above the repository: it would hide it.
+volatile() {
+	case "$(readlink /repository)" in
+	"$1"/*) ;;
+	*) mount -t tmpfs -o "nosuid,nodev,mode=$2" tmpfs "$1" ;;
+	esac
+}
 mount -t proc -o nosuid,nodev,noexec proc /proc
 mount -t sysfs -o nosuid,nodev,noexec sysfs /sys
 mount -t devtmpfs -o nosuid,mode=755 devtmpfs /dev
 mkdir -p /dev/pts /dev/shm
 mount -t devpts -o nosuid,noexec,gid=5,mode=620,ptmxmode=666 devpts /dev/pts
-mount -t tmpfs -o nosuid,nodev,mode=1777 tmpfs /dev/shm
-mount -t tmpfs -o nosuid,nodev,mode=755 tmpfs /run
-mount -t tmpfs -o nosuid,nodev,mode=1777 tmpfs /tmp
+volatile /dev/shm 1777
+volatile /run 755
+volatile /tmp 1777
 mount -t securityfs securityfs /sys/kernel/security
 mount -t tracefs tracefs /sys/kernel/tracing
 mount -t debugfs debugfs /sys/kernel/debug

@@ -267,7 +267,12 @@ export function jobLayer(job: Job): Buffer[] {
   archive.file('/job/mark', job.mark)
   archive.file(
     '/job/run',
-    `export HOME=/root LANG=C.UTF-8 NODE_OPTIONS=--require=${join(ROOT, 'node_modules/tsx/require.cjs')} BPFTOKEN_TEST_VM=${quoted(job.kernel)}\ncd ${quoted(ROOT)}\n${job.script}\n`,
+    [
+      `export HOME=/root LANG=C.UTF-8 BPFTOKEN_TEST_VM=${quoted(job.kernel)}`,
+      `export NODE_OPTIONS=${quoted(`--require "${join(ROOT, 'node_modules/tsx/require.cjs')}"`)}`,
+      `cd ${quoted(ROOT)}`,
+      `${job.script}\n`,
+    ].join('\n'),
   )
   return archive.finish()
 }
