@@ -161,7 +161,7 @@ function compareName(pattern: string, fact: Fact<string>, kind: GlobKind): Compa
   )
 }
 
-/** A number is compared with the number, a text with the names only: `"1000"` is not 1000. */
+/** A number is compared with the number, a text with the names. */
 function isCalled({ id, names }: Identity, wanted: string | number): boolean {
   return typeof wanted === 'number' ? id === wanted : names.includes(wanted)
 }

@@ -15,9 +15,9 @@ import type picomatch from 'picomatch'
  */
 export type GlobKind = 'path' | 'text'
 
-/** Three nested loops over a name of this length take a tenth of a second at worst. */
+/** The time grows with the length to the power of the wildcards: here, some tenths of a second at worst. */
 const MAX_WILDCARDS = 3
-const MAX_NAME_LENGTH: Readonly<Record<GlobKind, number>> = { path: 1024, text: 512 }
+const MAX_NAME_LENGTH: Readonly<Record<GlobKind, number>> = { path: 1024, text: 256 }
 
 /** Characters with which a name is not compared: it would not be what it looks like. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is looked for
@@ -43,6 +43,7 @@ export function globFault(pattern: string, kind: GlobKind): string | undefined {
 /** Why a name cannot be compared with any pattern; undefined for one that can. */
 export function nameFault(name: string, kind: GlobKind): string | undefined {
   if (CONTROL.test(name)) return 'it has control characters'
+  if (kind === 'path' && !name.startsWith('/')) return 'it is not an absolute path'
   const longest = MAX_NAME_LENGTH[kind]
   return name.length > longest ? `it is longer than ${longest} characters` : undefined
 }
@@ -51,18 +52,17 @@ export function nameFault(name: string, kind: GlobKind): string | undefined {
 export function globMatches(pattern: string, name: string, kind: GlobKind): boolean {
   if (globFault(pattern, kind) !== undefined || nameFault(name, kind) !== undefined) return false
   if (!pattern.includes('*')) return pattern === name
-  const prepare = kind === 'path' ? withoutRoot : withoutSlashes
-  return regexOf(prepare(pattern)).test(prepare(name))
+  return regexOf(forPicomatch(pattern, kind)).test(forPicomatch(name, kind))
 }
 
-/** picomatch takes `**` at the very beginning for any number of components only without the slash. */
-function withoutRoot(path: string): string {
-  return path.slice(1)
-}
-
-/** For picomatch a `*` ends at a slash; no name has U+0001, which stands for it here. */
-function withoutSlashes(text: string): string {
-  return text.replaceAll('/', '\u0001')
+/**
+ * Pattern or name, as picomatch has to see it. It takes `**` for any number of components only without the
+ * slash before it, ends `*` at a slash, and makes one backslash of several. No name has U+0001 or U+0002,
+ * which stand for the two.
+ */
+function forPicomatch(text: string, kind: GlobKind): string {
+  const literal = text.replaceAll('\\', '\u0002')
+  return kind === 'path' ? literal.slice(1) : literal.replaceAll('/', '\u0001')
 }
 
 function regexOf(pattern: string): RegExp {

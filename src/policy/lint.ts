@@ -360,16 +360,6 @@ function* doubtfulSubjects(view: RightsView): Iterable<LintFinding> {
         'Name the cgroup, unit or label instead.',
       )
     }
-    for (const field of ['user', 'group'] as const) {
-      const name = entry[field]
-      if (typeof name !== 'string' || !/^\d+$/.test(name)) continue
-      yield warning(
-        'number-as-name',
-        `${path}.${field}`,
-        `"${name}" in quotes is a name, not an id: it is not ${name}`,
-        'Write the number without quotes.',
-      )
-    }
     const { user, unit, cgroup } = entry
     if (unit !== undefined && !/(\*|\.(service|scope|socket|mount|swap))$/.test(unit)) {
       yield warning(

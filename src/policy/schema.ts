@@ -72,12 +72,12 @@ const pathGlob = (noun: string, description: string) =>
     .describe(description)
 
 /** A name or an id. What follows goes to getent(1) and stands in colon-separated files. */
-const account = (noun: string, id: string) =>
-  z
-    .union([z.string().regex(/^[^\s:/,-][^\p{Cc}:/,]{0,254}$/u), z.int().min(0).max(MAX_ID)], {
-      error: `expected a ${noun} name, or a ${id} from 0 to ${MAX_ID}`,
-    })
-    .optional()
+const account = (noun: string, id: string) => {
+  const wrong = { error: `expected a ${noun} name, or a ${id} from 0 to ${MAX_ID}` }
+  // A number in quotes, or one that is no integer, is not taken for a name.
+  const name = z.string().regex(/^(?![\d.]+$)[^\s:/,-][^\p{Cc}:/,]{0,254}$/u, wrong)
+  return z.union([name, z.int().min(0, wrong).max(MAX_ID, wrong)], wrong).optional()
+}
 
 const subject = z
   .strictObject({

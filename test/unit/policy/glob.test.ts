@@ -22,6 +22,7 @@ const TWINS: [kind: GlobKind, pattern: string, matches: string, differs: string]
   ['text', 'docker-*', 'docker-default//null-/bin/x', 'xdocker-default'],
   // What is special elsewhere stands for itself.
   ['text', 'a\\x2db@*.service', 'a\\x2db@1.service', 'a-b@1.service'],
+  ['text', 'a\\\\b*', 'a\\\\b', 'a\\b'],
   ['text', '{a,b}*', '{a,b}', 'a'],
   ['text', '[ab]*', '[ab]', 'a'],
   ['text', 'a?*', 'a?', 'ab'],
@@ -58,14 +59,14 @@ describe('globMatches()', () => {
         fc.tuple(
           fc.constant(pattern),
           fc.oneof(
-            fc.array(word).map(fill => pattern.replace(/\*+/g, () => fill.pop() ?? '')),
+            fc.tuple(word, word, word).map(([...fill]) => pattern.replace(/\*+/g, () => fill.pop()!)),
             word.map(text => root + text),
           ),
         ),
       )
       .filter(([, name]) => name !== '' && isName(name, kind))
 
-    test(`globMatches() agrees with a matcher that tries everything, for kind ${kind}`, () => {
+    test(`globMatches() agrees with a simple matcher of our own, for kind ${kind}`, () => {
       let matched = 0
       let differed = 0
       fc.assert(
@@ -75,7 +76,7 @@ describe('globMatches()', () => {
           else differed++
           assert.equal(globMatches(pattern, name, kind), expected, `${pattern} and ${name}`)
         }),
-        { numRuns: 5000 },
+        { numRuns: 2000, endOnFailure: true },
       )
       // Both outcomes were seen often, so that agreement means something.
       assert.ok(matched > 500 && differed > 500, `${matched} matched, ${differed} differed`)
@@ -83,17 +84,16 @@ describe('globMatches()', () => {
   }
 
   test('globMatches() ends soon on hostile names, at the bounds of name and pattern', () => {
-    // Limits for hangs: without bounds each of these takes minutes, with them a tenth of a second.
+    // Without bounds each of these takes minutes or hours, and the run is ended by its limit for hangs.
     const long = 'a'.repeat(1024)
     for (const [kind, pattern, name] of [
-      ['text', '*a*a*b', long.slice(0, 512)],
+      ['text', '*a*a*b', long.slice(0, 256)],
       ['path', '/**/a/**/a/**/b', '/a'.repeat(512)],
       ['path', '/*a*a*b', `/${long.slice(0, 1023)}`],
       ['path', '/**/*a*b', '/aa'.repeat(341)],
     ] as const) {
-      const start = process.hrtime.bigint()
+      assert.equal(nameFault(name, kind), undefined)
       assert.equal(globMatches(pattern, name, kind), false)
-      assert.ok(process.hrtime.bigint() - start < 60_000_000_000n)
     }
   })
 })
@@ -104,7 +104,7 @@ test('nameFault() and globMatches() refuse names that are too long or have contr
     ['a\u001b[31m', 'a[31m'],
     ['a\u0001b', 'a/b'],
     ['a\u2028', 'a'],
-    ['a'.repeat(513), 'a'.repeat(512)],
+    ['a'.repeat(257), 'a'.repeat(256)],
   ] as const) {
     assert.notEqual(nameFault(name, 'text'), undefined)
     assert.ok(!globMatches('a*', name, 'text'))
@@ -142,7 +142,7 @@ function isName(name: string, kind: GlobKind): boolean {
   return name === '/' || components.every(component => !['', '.', '..'].includes(component))
 }
 
-/** Component by component and character by character, with every way to split. */
+/** Component by component and character by character, without regular expressions. */
 function reference(pattern: string, name: string, kind: GlobKind): boolean {
   if (kind === 'text') return matchAll([...pattern], [...name], isStar, isEqual)
   const parts = (path: string) => (path === '/' ? [] : path.slice(1).split('/'))
@@ -156,13 +156,16 @@ const isEqual = (a: string, b: string): boolean => a === b
 function matchAll(
   pattern: readonly string[],
   items: readonly string[],
-  isMany: (item: string) => boolean,
-  isOne: (pattern: string, item: string) => boolean,
+  isMany: (part: string) => boolean,
+  isOne: (part: string, item: string) => boolean,
 ): boolean {
-  const [first, ...rest] = pattern
-  if (first === undefined) return items.length === 0
-  if (isMany(first))
-    return items.some((_, i) => matchAll(rest, items.slice(i), isMany, isOne)) || matchAll(rest, [], isMany, isOne)
-  const [item, ...others] = items
-  return item !== undefined && isOne(first, item) && matchAll(rest, others, isMany, isOne)
+  // Of each j: whether the parts so far match the first j items.
+  let reached = [true, ...items.map(() => false)]
+  for (const part of pattern) {
+    const before = reached
+    reached = isMany(part)
+      ? before.map((_, j) => before.slice(0, j + 1).includes(true))
+      : [false, ...items.map((item, j) => before[j]! && isOne(part, item))]
+  }
+  return reached[items.length]!
 }
