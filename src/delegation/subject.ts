@@ -136,7 +136,7 @@ function executableOf(process: ProcessHandle, policy: Policy): Fact<string> {
   using running = openExecutable(process)
   using ours = openOrNull(path)
   if (ours === undefined || fileIdentity(ours) !== fileIdentity(running))
-    return { unknown: `what it runs as ${JSON.stringify(path)} is not the file that the host has there` }
+    return { unknown: 'what it runs is not the file that the host has there' }
   return executablePath(process) === path ? { is: path } : { unknown: 'it executes another file meanwhile' }
 }
 

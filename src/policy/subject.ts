@@ -4,7 +4,7 @@
  */
 import type { Policy } from './policy.ts'
 
-/** Something known, or why it is not: what is not known matches no policy. */
+/** Something known, or why it is not, in words of ours only: what is not known matches no policy. */
 export type Fact<T> = { readonly is: T } | { readonly unknown: string }
 
 /** A user or a group. */
