@@ -5,7 +5,7 @@ import { once } from 'node:events'
 import { copyFileSync, existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 import { after, describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { cli, finish, startCli } from '../helpers/cli.ts'
+import { CLI, cli, execute, finish, startCli } from '../helpers/cli.ts'
 import { needsTokens } from '../helpers/machine.ts'
 import { Scratch } from '../helpers/scratch.ts'
 
@@ -222,6 +222,14 @@ describe('delegate', () => {
   )
 
   async function inCgroups(unit: string, below: string, slice: string): Promise<void> {
+    // What `run` starts will be where `run` is.
+    const enter = ['-c', 'echo $$ > "$0/cgroup.procs" && exec "$@"', unit, process.execPath, CLI, 'run']
+    const runInUnit = (subjects: string) =>
+      execute('sh', [...enter, '--policy', policyFor(subjects), '--', 'true'])
+    assert.equal((await runInUnit(`[{ unit: edge-1.service, cgroup: ${slice}/** }]`)).status, 0)
+    const elsewhere = await runInUnit('[{ unit: edge-2.service }]')
+    assert.equal(elsewhere.status, 3)
+    assert.match(elsewhere.stderr, /unit is "edge-1\.service", not "edge-2\.service"/)
     {
       await using workload = await startWorkload(['sleep', '600'], unit)
       await assertLends(workload.pid, `[{ cgroup: "${slice}/edge-*.service", unit: edge-1.service }]`)
