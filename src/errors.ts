@@ -167,9 +167,19 @@ export class PolicyError extends BpftokenError {
   }
 }
 
-/** Policy says no. */
+/** Policy says no. `trace`, where there is one, is the decision's: what was compared, as data. */
 export class DeniedError extends BpftokenError {
   readonly code = 'BPFTOKEN_DENIED'
+  readonly trace: readonly object[] | undefined
+
+  constructor(message: string, details: ErrorDetails & { trace?: readonly object[] } = {}) {
+    super(message, details)
+    this.trace = details.trace
+  }
+
+  override toJSON(): ReturnType<BpftokenError['toJSON']> & { trace?: readonly object[] } {
+    return { ...super.toJSON(), ...(this.trace === undefined ? {} : { trace: this.trace }) }
+  }
 }
 
 /** This kernel or this machine cannot do it. */

@@ -29,6 +29,8 @@ const path = (): Option =>
 const pid = (): Option =>
   new Option('--pid <pid>', 'a process in the user namespace').argParser(wholeNumber).makeOptionMandatory()
 const policy = (): Option => new Option('--policy <file>', 'what is lent (YAML)').makeOptionMandatory()
+const anySubject = (): Option =>
+  new Option('--any-subject', 'also where the policy names others as subjects; that is said aloud')
 const dryRun = (): Option => new Option('--dry-run', 'print what would be done, and do nothing')
 
 /** The three names that a delegator can have for the guard. */
@@ -81,6 +83,7 @@ function buildProgram(): Command {
     .addOption(
       new Option('--cap <name>', 'a further capability inside the namespace (repeatable)').argParser(collect),
     )
+    .addOption(anySubject())
     .addOption(dryRun())
     .addOption(json())
     .argument('<command...>', 'the program and its arguments, after --')
@@ -100,6 +103,7 @@ function buildProgram(): Command {
       ).argParser(wholeNumber),
     )
     .option('--cgroup <dir>', 'tokens can be made in this cgroup and below only (needs the guard)')
+    .addOption(anySubject())
     .addOption(dryRun())
     .addOption(json())
     .action(act(async options => (await import('./commands/delegate.ts')).delegate(options)))
@@ -120,6 +124,7 @@ function buildProgram(): Command {
     .addOption(policy())
     .addOption(path())
     .option('--strict', 'fail if the policy asks for more than there is, instead of lending less')
+    .addOption(anySubject())
     .addOption(json())
     .addHelpText(
       'after',
@@ -133,6 +138,7 @@ function buildProgram(): Command {
     .description("hold a cgroup in the host's user namespace to a policy, without tokens (needs the guard)")
     .requiredOption('--cgroup <dir>', 'the cgroup; those below it are confined with it')
     .addOption(policy())
+    .addOption(anySubject())
     .addOption(json())
     .addHelpText(
       'after',
@@ -169,11 +175,27 @@ function buildProgram(): Command {
     .option('--masks', 'the four masks, as numbers and as mount options')
     .addOption(json())
     .action(act(async (file, options) => (await import('./commands/policy.ts')).show(file, options)))
+  policies
+    .command('test')
+    .description('who would get a delegation under a policy, and why; nothing is done')
+    .argument('<file>')
+    .requiredOption(
+      '--as <facts>',
+      'a subject: user=, group= (repeatable), cgroup=, unit=, executable=, label=; with commas between',
+    )
+    .addOption(json())
+    .addHelpText(
+      'after',
+      '\nWhat is not named is not known, and matches nothing. Exit: 0 allowed, 3 refused.\n' +
+        '  bpftoken policy test policy.yaml --as user=alice,unit=agent.service',
+    )
+    .action(act(async (file, options) => (await import('./commands/policy-test.ts')).test(file, options)))
 
   policies
     .command('install')
     .description('make policies known to the guard: their names become abilities')
     .argument('<path...>', 'policy files, or directories of them')
+    .addOption(anySubject())
     .addOption(json())
     .action(
       act(async (paths, options) =>
@@ -206,6 +228,7 @@ function buildProgram(): Command {
     guard.command('allow').description('let another program enable delegation, within a policy'),
   )
     .option('--policy <file>', 'the most that it may lend: rights, limits, all terms (default: everything)')
+    .addOption(anySubject())
     .option('--implicit', 'it need not say `delegate` and `abilities`: its first delegate_* option marks')
     .addHelpText(
       'after',

@@ -23,6 +23,8 @@ interface Guarded {
 
 export interface DelegateOptions extends ExecuteOptions, Guarded {
   readonly path?: string
+  /** Called after the last step; when it throws, the delegation is undone as after any other failure. */
+  readonly confirm?: (() => void) | undefined
 }
 
 /** What of a policy is lent; the rest says to whom, and what only the guard holds to. */
@@ -64,7 +66,10 @@ export async function delegate(
   vocabulary: Vocabulary,
   options: DelegateOptions = {},
 ): Promise<DelegatedMount> {
-  const accept = (made: DelegatedMount): void => assertMasks(made, policy.rights.masks, vocabulary)
+  const accept = (made: DelegatedMount): void => {
+    assertMasks(made, policy.rights.masks, vocabulary)
+    options.confirm?.()
+  }
   try {
     const plan = planFor(policy, target, options.path, options.guard)
     return (await execute(plan, target, vocabulary, { ...options, accept }))!

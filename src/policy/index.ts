@@ -5,6 +5,17 @@
  * zod and yaml; within the package import the single modules, and parse.ts lazily.
  */
 export { attenuate, isWithin, meet, type Removal } from './attenuate.ts'
+export {
+  type Allowed,
+  decide,
+  type EntryTrace,
+  type FieldTrace,
+  type PolicyTrace,
+  type Refused,
+  type Request,
+  type Verdict,
+} from './decide.ts'
+export { type GlobKind, globFault, globMatches } from './glob.ts'
 export { type GuardNeed, guardNeeds } from './guard-needs.ts'
 export { type LintFinding, lintPolicy } from './lint.ts'
 export {
@@ -50,6 +61,8 @@ export {
   type PolicyDocumentInput,
   policyJSONSchema,
 } from './schema.ts'
+export { type Fact, type Identity, namesIn, type SubjectFacts, unitOfCgroup } from './subject.ts'
+export { verdictLines } from './verdict-text.ts'
 export {
   ANY_MASK,
   bitsOf,

@@ -96,6 +96,7 @@ const MAPS = 'spec.rights.maps'
 const PROGS = 'spec.rights.progs'
 const ATTACHS = 'spec.rights.attachs'
 const CAPS = 'spec.rights.capabilities'
+const SUBJECTS = 'spec.subjects'
 
 function* nothingLent(view: RightsView): Iterable<LintFinding> {
   if (MASK_DOMAINS.every(domain => view.isEmpty(domain))) {
@@ -328,14 +329,75 @@ function* unrecordedUse(view: RightsView): Iterable<LintFinding> {
 }
 
 function* noSubjects(view: RightsView): Iterable<LintFinding> {
-  if (view.policy.subjects.length > 0) return
-  yield note(
-    'no-subjects',
-    'spec.subjects',
-    'nobody is named: only root can lend under this policy, by naming the file',
-    'Add the users, cgroups or units that may ask for it.',
-  )
+  const { subjects } = view.policy
+  if (subjects === undefined) {
+    yield note(
+      'no-subjects',
+      SUBJECTS,
+      'nobody is named: only root can lend under this policy, by naming the file, and then to anybody',
+      'Add the users, cgroups or units that may get it.',
+    )
+  } else if (subjects.length === 0) {
+    yield warning(
+      'nobody',
+      SUBJECTS,
+      'the list of subjects is empty: nobody gets this delegation',
+      'Name who may get it, or leave subjects out to let root decide.',
+    )
+  }
 }
+
+/** Entries that match nobody, and entries that match more than they seem to. */
+function* doubtfulSubjects(view: RightsView): Iterable<LintFinding> {
+  for (const [i, entry] of (view.policy.subjects ?? []).entries()) {
+    const path = `${SUBJECTS}[${i}]`
+    for (const field of ['container', 'kubernetes'] as const) {
+      if (entry[field] === undefined) continue
+      yield warning(
+        'unsupported-subject',
+        `${path}.${field}`,
+        `${field} cannot be known here yet: this entry matches nobody`,
+        'Name the cgroup, unit or label instead.',
+      )
+    }
+    const { user, unit, cgroup } = entry
+    if (unit !== undefined && !/(\*|\.(service|scope|socket|mount|swap))$/.test(unit)) {
+      yield warning(
+        'not-a-unit',
+        `${path}.unit`,
+        `no process is in a unit called ${unit}: their names end in .service, .scope, .socket, .mount or .swap`,
+        `Write ${unit}.service, if that is what is meant.`,
+      )
+    }
+    if (user === 'nobody' || user === OVERFLOW_ID) {
+      yield note(
+        'shared-user',
+        `${path}.user`,
+        'nobody is the user of everything that has none, of unmapped ids too: whoever runs as it gets this delegation',
+        'Give the workload a user of its own.',
+      )
+    }
+    if (cgroup?.startsWith('/**/') && Object.keys(entry).length === 1) {
+      yield note(
+        'nameable-cgroup',
+        `${path}.cgroup`,
+        'who may make cgroups of its own, as users and containers may below theirs, can make one that matches',
+        'Begin the path with the slice that only root fills, such as /system.slice.',
+      )
+    }
+    if (entry.executable !== undefined && Object.keys(entry).length === 1) {
+      yield note(
+        'executable-alone',
+        `${path}.executable`,
+        'whoever may run this program controls it by its environment and by ptrace, and gets this delegation',
+        'Name its user, unit or label in the same entry.',
+      )
+    }
+  }
+}
+
+/** What the kernel shows for an id that is not mapped (fs.overflowuid), and the id of nobody. */
+const OVERFLOW_ID = 65534
 
 function* unenforcedFields(view: RightsView): Iterable<LintFinding> {
   if (view.policy.guard === 'required') return
@@ -364,5 +426,6 @@ const RULES: readonly Rule[] = [
   irrevocable,
   unrecordedUse,
   noSubjects,
+  doubtfulSubjects,
   unenforcedFields,
 ]

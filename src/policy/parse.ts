@@ -170,7 +170,7 @@ function policyOf(document: PolicyDocument, masks: Masks): Policy {
   return {
     name: metadata.name,
     ...(metadata.description === undefined ? {} : { description: metadata.description }),
-    subjects: spec.subjects,
+    ...(spec.subjects === undefined ? {} : { subjects: spec.subjects }),
     rights: { masks, capabilities: CAPABILITIES.filter(name => spec.rights.capabilities.includes(name)) },
     limits: withoutUndefined({ ...limits, lifetimeSec: lifetime }),
     programs: { digests: allowList(spec.programs.digests) },

@@ -68,17 +68,18 @@ export interface Terms {
   readonly events: Events
 }
 
-/** Who may get the delegation: every field that is present must match. */
-export type Subject = DocumentSpec['subjects'][number]
+/** Who may get the delegation: every field that is present must match. See decide.ts. */
+export type Subject = NonNullable<DocumentSpec['subjects']>[number]
 
 export interface Policy extends Terms {
   readonly name: string
   readonly description?: string
-  readonly subjects: readonly Subject[]
+  /** Any of these, and nobody else. Absent: nobody is named, and who names the policy decides. */
+  readonly subjects?: readonly Subject[]
 }
 
 /** Changes when the JSON form does, so that a cache written by another version is not read. */
-const JSON_FORMAT = 'bpftoken.dev/policy-json/v2'
+const JSON_FORMAT = 'bpftoken.dev/policy-json/v3'
 
 /** What `policyToJSON` makes: masks and byte counts as hex strings, all else as it is. */
 export interface PolicyJSON extends Omit<Policy, 'rights' | 'limits'> {

@@ -5,8 +5,10 @@
  * parse.ts's business. Imports zod, so load it only where a document is parsed or documented.
  */
 import { z } from 'zod'
+import { type GlobKind, globFault } from './glob.ts'
 import { CAPABILITIES, EVENTS } from './policy.ts'
 import { DURATION_PATTERN, parseDuration, parseSize, SIZE_PATTERN } from './quantity.ts'
+import { MAX_ID } from './subject.ts'
 
 export const API_VERSION = 'bpftoken.dev/v1'
 export const KIND = 'DelegationPolicy'
@@ -55,27 +57,72 @@ const words = (noun: string, option: string) =>
 
 const globText = pattern(/^[^\s]{1,255}$/, 'a name or pattern of up to 255 characters without blanks')
 
+/** A pattern that glob.ts takes; JSON Schema knows its outer form only. */
+const glob = (text: z.ZodString, kind: GlobKind) =>
+  text.superRefine((value, context) => {
+    const fault = globFault(value, kind)
+    if (fault !== undefined) context.addIssue({ code: 'custom', message: fault })
+  })
+
+const textGlob = (description: string) => glob(globText, 'text').optional().describe(description)
+
+const pathGlob = (noun: string, description: string) =>
+  glob(pattern(/^\/[^\s]{0,1023}$/, `an absolute ${noun} without blanks`), 'path')
+    .optional()
+    .describe(description)
+
+/** A name or an id. What follows goes to getent(1) and stands in colon-separated files. */
+const account = (noun: string, id: string) => {
+  const wrong = { error: `expected a ${noun} name, or a ${id} from 0 to ${MAX_ID}` }
+  // A number in quotes, or one that is no integer, is not taken for a name.
+  const name = z.string().regex(/^(?![\d.]+$)[^\s:/,-][^\p{Cc}:/,]{0,254}$/u, wrong)
+  return z.union([name, z.int().min(0, wrong).max(MAX_ID, wrong)], wrong).optional()
+}
+
 const subject = z
   .strictObject({
-    user: z
-      .union([z.string().min(1).max(255), z.int().min(0)], { error: 'expected a user name or uid' })
+    user: account('user', 'uid').describe(
+      'User name, or uid as a number. The real, effective, saved and file system uid must all be this one.',
+    ),
+    group: account('group', 'gid').describe(
+      'Group name, or gid as a number: the primary group or a supplementary one.',
+    ),
+    cgroup: pathGlob(
+      'cgroup path',
+      'Path in the cgroup v2 hierarchy, from its root. `*` stands for any characters within one component, `**` for any number of components.',
+    ),
+    unit: textGlob(
+      "Unit of the system's systemd; `*` stands for any characters. Units of a user's own systemd do not count: they bear any name that the user likes.",
+    ),
+    executable: pathGlob(
+      'path',
+      'Path of the executable file, without symbolic links, as the host sees it; `*` and `**` as in `cgroup`. A file that only bears this path in a container does not count. It says which program runs, not who controls it.',
+    ),
+    label: textGlob(
+      'Security label that SELinux, AppArmor or Smack gave the process; `*` stands for any characters. An AppArmor profile counts in enforce mode, and is named without the mode.',
+    ),
+    container: z
+      .strictObject({
+        name: textGlob('Name of the container.'),
+        image: textGlob('Image that it runs.'),
+        labels: z
+          .record(z.string().regex(/^[A-Za-z0-9][\w./-]{0,127}$/), glob(globText, 'text'))
+          .optional()
+          .describe('Labels of the container; each must match.'),
+      })
+      .refine(container => Object.keys(container).length > 0, {
+        error: 'name at least one of name, image and labels',
+        when: ({ issues }) => issues.length === 0,
+      })
       .optional()
-      .describe('User name, or uid as a number.'),
-    group: z
-      .union([z.string().min(1).max(255), z.int().min(0)], { error: 'expected a group name or gid' })
-      .optional()
-      .describe('Group name, or gid as a number.'),
-    cgroup: pattern(/^\/[^\s]{0,1023}$/, 'an absolute cgroup path; * matches within one component')
-      .optional()
-      .describe('Path in the cgroup v2 hierarchy; `*` matches within one component.'),
-    unit: globText.optional().describe('systemd unit; `*` matches any characters.'),
+      .describe('A container, by what its runtime says. Not supported yet: an entry with it matches nobody.'),
     kubernetes: z
       .strictObject({
         namespace: globText.describe('Namespace of the pod.'),
         serviceAccount: globText.optional().describe('Service account of the pod; absent means any.'),
       })
       .optional()
-      .describe('A pod of a Kubernetes cluster.'),
+      .describe('A pod of a Kubernetes cluster. Not supported yet: an entry with it matches nobody.'),
   })
   .refine(entry => Object.keys(entry).length > 0, {
     error: 'a subject without fields would match everyone; name at least one',
@@ -127,8 +174,11 @@ const btfFunction = pattern(
 const spec = z.strictObject({
   subjects: z
     .array(subject)
-    .default([])
-    .describe('Who may get this delegation: any of these; within one entry every field must match.'),
+    .max(256)
+    .optional()
+    .describe(
+      'Who may get this delegation: any of these; within one entry every field must match. Nobody else gets it; an empty list is nobody. Absent: no restriction is stated, and root decides by naming the file.',
+    ),
   rights,
   limits,
   programs: z

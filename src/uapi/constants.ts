@@ -117,6 +117,7 @@ export const OPEN_TREE_CLONE = 0x1
 export const OPEN_TREE_CLOEXEC = O_CLOEXEC
 
 // linux/stat.h: statx(2)
+export const STATX_INO = 0x100
 export const STATX_BASIC_STATS = 0x7ff
 export const STATX_MNT_ID = 0x1000
 /** Unlike STATX_MNT_ID, never used again after the mount is gone. Since Linux 6.8. */

@@ -25,6 +25,7 @@ test('every command has --help, and unknown words are usage errors', async () =>
     'ls',
     'policy check',
     'policy show',
+    'policy test',
     'policy install',
     'guard install',
     'guard status',

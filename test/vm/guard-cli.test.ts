@@ -136,6 +136,26 @@ describe('the commands of the guard', { skip }, () => {
     assert.deepEqual((await json('guard', 'status'))['policies'], ['limited', 'plain'])
   })
 
+  test('a policy with subjects is refused where nobody compares them, unless --any-subject is said', async () => {
+    using elsewhere = new Scratch()
+    using group = new Cgroup('for-some')
+    const named = elsewhere.write('named.yaml', POLICY('named', '  subjects: [{ user: alice }]\n'))
+    const commands = [
+      ['policy', 'install', named],
+      ['guard', 'allow', '--exe', '/bin/true', '--policy', named],
+      ['confine', '--cgroup', group.path, '--policy', named],
+    ]
+    for (const command of commands) {
+      const { status, stderr } = await cli(command)
+      assert.equal(status, 4, command.join(' '))
+      assert.match(stderr, /Policy "named" names subjects, and .*\n.*--any-subject/)
+    }
+    assert.deepEqual((await json('guard', 'status'))['policies'], ['limited', 'plain'])
+    for (const command of commands) await ok(...command, '--any-subject')
+    await ok('unconfine', '--cgroup', group.path)
+    await ok('guard', 'disallow', '--exe', '/bin/true')
+  })
+
   test('delegate, show, revoke, and the event of what came after', async () => {
     const target = await sleeper()
     try {
@@ -298,7 +318,10 @@ describe('the commands of the guard', { skip }, () => {
         'wide.yaml',
         POLICY('wide', '  limits: { maps: 4 }\n  derive: { allowed: true, maxDepth: 1 }\n'),
       )
-      const more = scratch.write('more.yaml', POLICY('more', '  limits: { maps: 8 }\n'))
+      const moreFor = (user: string): string =>
+        POLICY('more', `  limits: { maps: 8 }\n  subjects: [{ user: ${user} }]\n`)
+      const more = scratch.write('more.yaml', moreFor('root'))
+      const others = scratch.write('others.yaml', moreFor('nobody'))
       const { id: shut } = await json(
         'delegate',
         '--pid',
@@ -316,6 +339,9 @@ describe('the commands of the guard', { skip }, () => {
       const strict = await derive(id, more, '--strict')
       assert.equal(strict.status, 3)
       assert.match(strict.stderr, /spec\.limits\.maps: 8 \(the parent's limit is 4\)/)
+      const stranger = await derive(id, others)
+      assert.equal(stranger.status, 3)
+      assert.match(stranger.stderr, /user is "0", not "nobody"/)
       const made = await derive(id, more, '--json')
       assert.equal(made.status, 0, made.stderr)
       const { id: child, removed } = JSON.parse(made.stdout)

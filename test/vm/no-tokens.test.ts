@@ -43,6 +43,13 @@ test('ls works, and finds nothing', { skip }, async () => {
   assert.deepEqual((JSON.parse(stdout) as { instances?: unknown[] }).instances ?? [], [])
 })
 
+test('policy test judges all the same', { skip }, async () => {
+  const ask = (policy: string, as: string) => cli(['policy', 'test', policy, '--as', as], { cwd: ROOT })
+  const tracing = 'examples/policies/tracing.yaml'
+  assert.equal((await ask(tracing, 'unit=latency-probe.service')).status, 0)
+  assert.equal((await ask(tracing, 'unit=other.service')).status, 3)
+})
+
 test('the demo shows what doctor says, stops there, and ends with 4', { skip }, () => {
   const { status, stdout } = spawnSync(process.execPath, ['examples/demo/main.ts'], {
     cwd: ROOT,

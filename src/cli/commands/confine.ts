@@ -4,14 +4,22 @@ import { EXIT, UsageError } from '../../errors.ts'
 import { confine as confineCgroup, unconfine as freeCgroup, idOfCgroup } from '../../guard/confine.ts'
 import { Guard } from '../../guard/guard.ts'
 import { guardHolds } from '../../guard/terms.ts'
+import { type AdmissionOptions, requireNoSubjects } from '../admission.ts'
 import { note, print, printJson } from '../output.ts'
 import { loadPolicy, loadVocabulary } from '../policy-file.ts'
 import { requireRoot } from '../privilege.ts'
 
-export async function confine(options: { cgroup: string; policy: string; json?: boolean }): Promise<number> {
+export interface ConfineOptions extends AdmissionOptions {
+  cgroup: string
+  policy: string
+  json?: boolean
+}
+
+export async function confine(options: ConfineOptions): Promise<number> {
   requireRoot('bpftoken confine')
   using guard = Guard.open()
   const policy = await loadPolicy(options.policy, await loadVocabulary())
+  requireNoSubjects(policy, 'who comes into a cgroup later is not compared with them', options)
   for (const path of requireGuard(policy, guardHolds)) note(`the guard does not enforce ${path} yet`)
   const id = confineCgroup(guard, options.cgroup, policy)
   if (options.json === true) printJson({ id: Number(id), cgroup: options.cgroup, policy: policy.name })

@@ -14,13 +14,14 @@ import { EXIT, NotSupportedError, UsageError } from '../../errors.ts'
 import type { Lender } from '../../guard/guard.ts'
 import type { Policy } from '../../policy/policy.ts'
 import type { Vocabulary } from '../../policy/vocabulary.ts'
+import { type AdmissionOptions, admitTarget } from '../admission.ts'
 import { installedGuard } from '../installed-guard.ts'
 import { Interrupted } from '../interrupted.ts'
 import { note, print, printJson } from '../output.ts'
 import { loadPolicy, loadVocabulary } from '../policy-file.ts'
 import { requireRoot } from '../privilege.ts'
 
-export interface DelegateOptions {
+export interface DelegateOptions extends AdmissionOptions {
   pid: number
   policy: string
   path: string
@@ -43,19 +44,20 @@ export async function delegate(options: DelegateOptions): Promise<number> {
       hint: 'Install it as root: bpftoken guard install',
     })
   using target = openRecipient(options, policy, vocabulary)
+  const { record, confirm } = admitTarget(policy, target, options)
   if (options.dryRun === true) {
     const known = guard && { ability: policy.name }
     const actions =
       options.contextFd === undefined
         ? planFor(policy, target, options.path, known)
         : planForContext(policy, target, options.contextFd, known)
-    if (options.json === true) printJson({ target: target.facts, actions })
+    if (options.json === true) printJson({ target: target.facts, actions, ...record })
     else print(actions.map(describeAction).join('\n'))
     return EXIT.ok
   }
   for (const path of unenforced) note(`without the guard nothing enforces ${path}`)
   using lender = guard?.lend(policy, options.cgroup === undefined ? {} : { cgroup: options.cgroup })
-  return await deliver({ ...options, policy, target, vocabulary, lender })
+  return await deliver({ ...options, policy, target, vocabulary, lender, confirm, also: record })
 }
 
 /** The process that is lent to. UsageError, DeniedError: not there, or not this policy. The caller disposes of it. */
@@ -83,18 +85,20 @@ export interface Loan {
   readonly path: string
   readonly contextFd?: number
   readonly json?: boolean
+  /** Throws when the target is no more who was admitted. */
+  readonly confirm: () => void
   /** What else `--json` prints. */
   readonly also?: object
 }
 
 /** Makes the loan and tells of it; SIGINT and SIGTERM undo what was begun. */
 export async function deliver(loan: Loan): Promise<number> {
-  const { policy, target, vocabulary, lender, path, contextFd, json, also } = loan
+  const { policy, target, vocabulary, lender, path, contextFd, confirm, json, also } = loan
   const { facts } = target
   const abort = new AbortController()
   const stop = (signal: NodeJS.Signals): void => abort.abort(new Interrupted(signal))
   process.once('SIGINT', stop).once('SIGTERM', stop)
-  const how = { signal: abort.signal, guard: lender }
+  const how = { signal: abort.signal, guard: lender, confirm }
   if (contextFd !== undefined) {
     await delegateContext(policy, target, contextFd, vocabulary, how)
     if (json === true) printJson({ target: facts, contextFd, ...idOf(lender?.delegation()), ...also })

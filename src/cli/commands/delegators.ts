@@ -8,6 +8,7 @@ import {
 } from '../../guard/delegators.ts'
 import { Guard } from '../../guard/guard.ts'
 import { guardHolds } from '../../guard/terms.ts'
+import { type AdmissionOptions, requireNoSubjects } from '../admission.ts'
 import { describeWho } from '../guard-text.ts'
 import { note, print, printJson } from '../output.ts'
 import { loadPolicy, loadVocabulary } from '../policy-file.ts'
@@ -20,7 +21,7 @@ export interface DelegatorOptions {
   json?: boolean
 }
 
-export interface AllowOptions extends DelegatorOptions {
+export interface AllowOptions extends DelegatorOptions, AdmissionOptions {
   policy?: string
   implicit?: boolean
 }
@@ -32,7 +33,10 @@ export async function allow(options: AllowOptions): Promise<number> {
   const policy =
     options.policy === undefined ? undefined : await loadPolicy(options.policy, await loadVocabulary())
   if (policy === undefined) note('without --policy it may delegate everything')
-  else for (const path of requireGuard(policy, guardHolds)) note(`the guard does not enforce ${path} yet`)
+  else {
+    requireNoSubjects(policy, 'to whom a delegator lends is not compared with them', options)
+    for (const path of requireGuard(policy, guardHolds)) note(`the guard does not enforce ${path} yet`)
+  }
   const implicit = options.implicit === true
   allowDelegator(guard, who, { ...(policy && { policy }), implicit })
   if (options.json === true) printJson({ allowed: who, policy: policy?.name, implicit })

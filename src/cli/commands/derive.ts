@@ -6,6 +6,7 @@ import { guardHolds } from '../../guard/terms.ts'
 import { attenuate, type Removal } from '../../policy/attenuate.ts'
 import type { Limits, Policy, Terms } from '../../policy/policy.ts'
 import { MASK_DOMAINS, type Vocabulary } from '../../policy/vocabulary.ts'
+import { type AdmissionOptions, admitTarget } from '../admission.ts'
 import { note } from '../output.ts'
 import { loadPolicy, loadVocabulary } from '../policy-file.ts'
 import { requireRoot } from '../privilege.ts'
@@ -13,7 +14,7 @@ import { deliver, openRecipient } from './delegate.ts'
 
 const NS_PER_SEC = 1_000_000_000n
 
-export interface DeriveOptions {
+export interface DeriveOptions extends AdmissionOptions {
   pid: number
   policy: string
   path: string
@@ -39,9 +40,11 @@ export async function derive(id: number, options: DeriveOptions): Promise<number
     )
   for (const path of requireGuard(policy, guardHolds)) note(`the guard does not enforce ${path} yet`)
   using target = openRecipient(options, policy, vocabulary)
+  const { record, confirm } = admitTarget(policy, target, options)
   for (const removal of removed) note(`not in delegation ${id}: ${describeRemoval(removal)}`)
   using lender = guard.lend(policy, { parent: parent.id })
-  return await deliver({ ...options, policy, target, vocabulary, lender, also: { parent: id, removed } })
+  const also = { parent: id, removed, ...record }
+  return await deliver({ ...options, policy, target, vocabulary, lender, confirm, also })
 }
 
 /** Says before anything is done what the guard would refuse with an errno alone. */

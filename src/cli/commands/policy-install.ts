@@ -5,11 +5,16 @@ import { requireGuard } from '../../delegation/delegate.ts'
 import { EXIT, UsageError } from '../../errors.ts'
 import { Guard } from '../../guard/guard.ts'
 import { guardHolds } from '../../guard/terms.ts'
+import { type AdmissionOptions, requireNoSubjects } from '../admission.ts'
 import { note, print, printJson } from '../output.ts'
 import { loadPolicy, loadVocabulary } from '../policy-file.ts'
 import { requireRoot } from '../privilege.ts'
 
-export async function policyInstall(paths: string[], options: { json?: boolean }): Promise<number> {
+export interface InstallOptions extends AdmissionOptions {
+  json?: boolean
+}
+
+export async function policyInstall(paths: string[], options: InstallOptions): Promise<number> {
   requireRoot('bpftoken policy install')
   using guard = Guard.open()
   const vocabulary = await loadVocabulary()
@@ -19,6 +24,8 @@ export async function policyInstall(paths: string[], options: { json?: boolean }
   const names = policies.map(({ name }) => name)
   const twice = names.find((name, i) => names.indexOf(name) !== i)
   if (twice !== undefined) throw new UsageError(`Two of these policies are called "${twice}"`)
+  for (const policy of policies)
+    requireNoSubjects(policy, 'the guard does not compare them: any delegator may name it', options)
   for (const policy of policies)
     for (const path of requireGuard(policy, guardHolds))
       note(`policy "${policy.name}": the guard does not enforce ${path} yet`)

@@ -3,8 +3,11 @@ import { constants } from 'node:os'
 import { delegate, planFor, requireGuard, requireNetworkAllowed } from '../../delegation/delegate.ts'
 import { DEFAULT_PATH, describeAction } from '../../delegation/plan.ts'
 import { Sandbox } from '../../delegation/sandbox.ts'
+import { subjectToRun } from '../../delegation/subject.ts'
 import { openTarget } from '../../delegation/target.ts'
 import { SyscallError, UsageError } from '../../errors.ts'
+import { accounts } from '../accounts.ts'
+import { type AdmissionOptions, admit, recordOf } from '../admission.ts'
 import { installedGuard } from '../installed-guard.ts'
 import { Interrupted } from '../interrupted.ts'
 import { note, print, printJson } from '../output.ts'
@@ -12,7 +15,7 @@ import { loadPolicy, loadVocabulary } from '../policy-file.ts'
 import { requireRoot } from '../privilege.ts'
 import { resolveUser } from '../user.ts'
 
-export interface RunOptions {
+export interface RunOptions extends AdmissionOptions {
   policy: string
   user?: string
   hostNet?: boolean
@@ -44,6 +47,8 @@ export async function run(command: string[], options: RunOptions): Promise<numbe
   const network = options.hostNet === true ? 'host' : 'own'
   if (network === 'host') requireNetworkAllowed(policy, vocabulary)
   const user = resolveUser(options.user, process.env)
+  const subject = subjectToRun({ ...user, program: command[0]! }, policy, accounts)
+  const record = recordOf(admit(policy, subject, options))
   const capabilities = [...new Set([...policy.rights.capabilities, ...(options.cap ?? [])])]
   if (!options.path.startsWith('/')) throw new UsageError(`--path ${options.path} is not absolute`)
 
@@ -61,7 +66,7 @@ export async function run(command: string[], options: RunOptions): Promise<numbe
   using target = openTarget(sandbox.pid)
   if (options.dryRun === true) {
     const actions = planFor(policy, target, options.path, guard && { ability: policy.name })
-    if (options.json === true) printJson({ user, network, capabilities, command, actions })
+    if (options.json === true) printJson({ user, network, capabilities, command, actions, ...record })
     else {
       print(
         `as ${user.name} (${user.uid}:${user.gid}), ${network} network, capabilities inside: ${capabilities.join(', ')}`,

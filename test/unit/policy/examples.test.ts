@@ -61,11 +61,11 @@ test('gen-policy-docs.ts --check finds docs/policy.md and docs/policy.schema.jso
   assert.equal(run.status, 0, run.stderr.toString())
 })
 
-test('modules other than parse, schema and document load neither zod nor yaml', () => {
+test('modules other than parse, schema and document load neither zod nor yaml, and no picomatch', () => {
   const script = `
-    for (const name of ['policy', 'risk', 'lint', 'attenuate', 'guard-needs', 'mask-text', 'vocabulary'])
+    for (const name of ['policy', 'risk', 'lint', 'attenuate', 'guard-needs', 'mask-text', 'vocabulary', 'decide', 'verdict-text'])
       require('./src/policy/' + name + '.ts')
-    const heavy = Object.keys(require.cache).filter(path => /node_modules.(zod|yaml)./.test(path))
+    const heavy = Object.keys(require.cache).filter(path => /node_modules.(zod|yaml|picomatch)./.test(path))
     process.exit(heavy.length)`
   const run = spawnSync(process.execPath, ['--require', 'tsx/cjs', '-e', script], { cwd: ROOT })
   assert.equal(run.status, 0, run.stderr.toString())

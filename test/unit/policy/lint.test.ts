@@ -63,6 +63,35 @@ const TERM_TWINS: [rule: string, rights: string, faulty: string, sound: string][
   ['irrevocable', LIBBPF_XDP, 'revocable: false', 'revocable: true'],
   ['permissive-without-events', LIBBPF_XDP, 'mode: permissive\n  events: none', 'mode: permissive'],
   ['permissive-without-events', LIBBPF_XDP, 'mode: permissive\n  events: none', 'events: none'],
+  ['nobody', LIBBPF_XDP, 'subjects: []', 'subjects: [{ user: alice }]'],
+  [
+    'unsupported-subject',
+    LIBBPF_XDP,
+    'subjects: [{ container: { image: x } }]',
+    'subjects: [{ unit: x.scope }]',
+  ],
+  [
+    'unsupported-subject',
+    LIBBPF_XDP,
+    'subjects: [{ kubernetes: { namespace: x } }]',
+    'subjects: [{ label: x }]',
+  ],
+  ['not-a-unit', LIBBPF_XDP, 'subjects: [{ unit: agent }]', 'subjects: [{ unit: agent* }]'],
+  ['not-a-unit', LIBBPF_XDP, 'subjects: [{ unit: agent.slice }]', 'subjects: [{ unit: agent.scope }]'],
+  ['shared-user', LIBBPF_XDP, 'subjects: [{ user: nobody }]', 'subjects: [{ user: somebody }]'],
+  ['shared-user', LIBBPF_XDP, 'subjects: [{ user: 65534 }]', 'subjects: [{ user: 65533 }]'],
+  [
+    'nameable-cgroup',
+    LIBBPF_XDP,
+    'subjects: [{ cgroup: /**/a }]',
+    'subjects: [{ cgroup: /system.slice/** }]',
+  ],
+  [
+    'executable-alone',
+    LIBBPF_XDP,
+    'subjects: [{ executable: /a }]',
+    'subjects: [{ executable: /a, user: u }]',
+  ],
 ]
 
 describe('lintPolicy()', () => {

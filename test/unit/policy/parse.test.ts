@@ -25,7 +25,6 @@ describe('parsePolicy()', () => {
 `)
     assert.deepEqual(policy, {
       name: 'sample',
-      subjects: [],
       rights: { masks: { cmds: 0x21n, maps: 4n, progs: 64n, attachs: 1n << 37n }, capabilities: ['bpf'] },
       limits: { tokens: 4, mapBytes: 67_108_864n, lifetimeSec: 5400 },
       programs: { digests: 'any' },
@@ -210,5 +209,51 @@ describe('parsePolicy() of hostile text', () => {
       }),
       { numRuns: 2_000 },
     )
+  })
+})
+
+/** Subjects that are refused, each with a twin that is accepted. */
+const SUBJECT_TWINS: [wrong: string, right: string, message: RegExp][] = [
+  ['user: 4294967295', 'user: 4294967294', /uid from 0 to 4294967294/],
+  ['user: 4294967296', 'user: 0', /uid from 0/],
+  ['group: -1', 'group: 0', /gid from 0/],
+  ['user: 1.5', 'user: 1', /uid from 0/],
+  ['user: "1000"', 'user: 1000', /uid from 0/],
+  ['user: 99999999999999999999', 'user: u9', /uid from 0/],
+  ['user: ""', 'user: a', /user name/],
+  ['user: "a:b"', 'user: a.b', /user name/],
+  ['user: "-x"', 'user: x-', /user name/],
+  ['group: "a\\nb"', 'group: domain users', /group name/],
+  ['cgroup: a/b', 'cgroup: /a/b', /absolute cgroup path/],
+  ['cgroup: /a//b', 'cgroup: /a/b', /empty components/],
+  ['cgroup: /a**', 'cgroup: /a/**', /whole components/],
+  ['cgroup: /*/*/*/*', 'cgroup: /*/*/*', /at most 3 wildcards/],
+  ['unit: "a**"', 'unit: a*', /components of a path only/],
+  ['unit: "a b"', 'unit: a-b', /without blanks/],
+  ['executable: agent', 'executable: /agent', /absolute path/],
+  ['executable: /a/../b', 'executable: /a/..b', /no `.` and no `..`/],
+  ['label: "\\u0001"', 'label: "a:b"', /control characters/],
+  ['container: {}', 'container: { name: a }', /at least one/],
+  ['container: { labels: { "a b": a } }', 'container: { labels: { app: a } }', /./],
+  ['container: { img: a }', 'container: { image: a }', /unknown field/],
+  ['approval: required', 'user: a', /unknown field/],
+]
+
+describe('parsePolicy() of subjects', () => {
+  for (const [wrong, right, message] of SUBJECT_TWINS) {
+    test(`parsePolicy() refuses a subject with ${wrong} and accepts ${right}`, () => {
+      const text = (entry: string) => documentOf(`  rights: {}\n  subjects: [{ ${entry} }]\n`)
+      const issues = issuesOf(text(wrong))
+      assert.match(issues[0]!.message, message)
+      assert.ok(issues[0]!.path.startsWith('spec.subjects[0]'))
+      assert.equal(parsePolicy(text(right), options).subjects!.length, 1)
+    })
+  }
+
+  test('parsePolicy() takes at most 256 subjects', () => {
+    const text = (count: number) =>
+      documentOf(`  rights: {}\n  subjects: [${Array(count).fill('{ user: a }').join(', ')}]\n`)
+    assert.ok(issuesOf(text(257)).length > 0)
+    assert.equal(parsePolicy(text(256), options).subjects!.length, 256)
   })
 })

@@ -13,7 +13,11 @@ test('policyFromJSON() gives back what policyToJSON() took, through JSON text', 
   revocable: false
   events: all
 `)
-  for (const policy of [full, policyWithRights('cmds: [map_create]')]) {
+  const nobody = policyWithRights('cmds: [map_create]', '  subjects: []\n')
+  const unstated = policyWithRights('cmds: [map_create]')
+  assert.deepEqual(nobody.subjects, [])
+  assert.ok(!('subjects' in unstated))
+  for (const policy of [full, nobody, unstated]) {
     assert.deepEqual(policyFromJSON(JSON.parse(JSON.stringify(policyToJSON(policy)))), policy)
   }
 })
@@ -25,7 +29,7 @@ test('policyFromJSON() refuses other versions and numbers that are none', () => 
     null,
     7,
     {},
-    { ...json, format: 'bpftoken.dev/policy-json/v1' },
+    { ...json, format: 'bpftoken.dev/policy-json/v2' },
     { ...json, rights: { ...json.rights, masks } },
   ]) {
     assert.throws(() => policyFromJSON(value), FormatError)

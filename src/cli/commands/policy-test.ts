@@ -1,0 +1,107 @@
+/** bpftoken policy test: who would get a delegation, and why. Reads the policy and the accounts, and does nothing. */
+import { runningVocabulary } from '../../delegation/vocabulary.ts'
+import { EXIT, UsageError } from '../../errors.ts'
+import { decide } from '../../policy/decide.ts'
+import { nearest } from '../../policy/nearest.ts'
+import { parsePolicy } from '../../policy/parse.ts'
+import type { Policy } from '../../policy/policy.ts'
+import {
+  type Fact,
+  type Identity,
+  MAX_ID,
+  namesIn,
+  type SubjectFacts,
+  unitOfCgroup,
+} from '../../policy/subject.ts'
+import { verdictLines } from '../../policy/verdict-text.ts'
+import { accounts } from '../accounts.ts'
+import { print, printJson } from '../output.ts'
+import { readPolicyText } from '../policy-file.ts'
+
+export function test(file: string, options: { as: string; json?: boolean }): number {
+  const given = parseFacts(options.as)
+  const policy = parsePolicy(readPolicyText(file), { source: file, vocabulary: runningVocabulary() })
+  const verdict = decide(factsOf(given, policy), { by: 'operator' }, [policy], new Date())
+  if (options.json === true) printJson(verdict)
+  else print(verdictLines(verdict).join('\n'))
+  return verdict.allowed ? EXIT.ok : EXIT.denied
+}
+
+const KEYS = ['user', 'group', 'cgroup', 'unit', 'executable', 'label'] as const
+type Key = (typeof KEYS)[number]
+
+/** `user=alice,unit=x.service`: a comma ends a value where a key follows, since labels have commas. */
+function parseFacts(text: string): Map<Key, string[]> {
+  const given = new Map<Key, string[]>()
+  for (const part of text.split(/,(?=[A-Za-z]+=)/)) {
+    const [, key, value] = /^([^=]*)=(.+)$/s.exec(part) ?? []
+    if (key === undefined || value === undefined)
+      throw new UsageError(`"${part}" is not of the form KEY=VALUE`, { hint: HINT })
+    if (!isKey(key)) {
+      const meant = nearest(key, KEYS)
+      throw new UsageError(
+        `There is no fact "${key}"${meant === undefined ? '' : `; did you mean "${meant}"?`}`,
+        {
+          hint: ['container', 'kubernetes'].includes(key) ? `${key} cannot be known here yet` : HINT,
+        },
+      )
+    }
+    if ((key === 'cgroup' || key === 'executable') && !value.startsWith('/'))
+      throw new UsageError(`${key} "${value}" is not an absolute path`)
+    const before = given.get(key) ?? []
+    if (before.length > 0 && key !== 'group') throw new UsageError(`A subject has only one ${key}`)
+    given.set(key, [...before, value])
+  }
+  return given
+}
+
+const HINT = `Give facts such as user=alice,unit=agent.service; there are ${KEYS.join(', ')}`
+
+function isKey(key: string): key is Key {
+  return (KEYS as readonly string[]).includes(key)
+}
+
+function factsOf(given: ReadonlyMap<Key, string[]>, policy: Policy): SubjectFacts {
+  const names = namesIn(policy)
+  const text = (key: Key): Fact<string> => {
+    const value = given.get(key)?.[0]
+    return value === undefined ? { unknown: 'it is not given' } : { is: value }
+  }
+  const user = given.get('user')?.[0]
+  const cgroup = text('cgroup')
+  return {
+    user:
+      user === undefined
+        ? { unknown: 'it is not given' }
+        : { is: identity(user, names.users, accounts.uidOf) },
+    groups:
+      given.get('group') === undefined
+        ? { unknown: 'it is not given' }
+        : { is: given.get('group')!.map(group => identity(group, names.groups, accounts.gidOf)) },
+    cgroup,
+    unit: given.has('unit') ? text('unit') : unitFrom(cgroup),
+    executable: text('executable'),
+    label: text('label'),
+  }
+}
+
+/** A cgroup tells its unit, as it does for a process. */
+function unitFrom(cgroup: Fact<string>): Fact<string> {
+  const unit = 'is' in cgroup ? unitOfCgroup(cgroup.is) : undefined
+  return unit === undefined ? { unknown: 'it is not given' } : { is: unit }
+}
+
+/** A number is an id; a name need not exist on this machine: the policy may be for another one. */
+function identity(
+  given: string,
+  names: ReadonlySet<string>,
+  idOf: (name: string) => number | undefined,
+): Identity {
+  if (!/^\d+$/.test(given)) {
+    const id = idOf(given)
+    return { names: [given], ...(id === undefined ? {} : { id }) }
+  }
+  const id = Number(given)
+  if (id > MAX_ID) throw new UsageError(`${given} is no id: they go from 0 to ${MAX_ID}`)
+  return { id, names: [...names].filter(name => idOf(name) === id) }
+}

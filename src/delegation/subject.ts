@@ -1,0 +1,190 @@
+/**
+ * Who is to get a delegation: what the kernel says of a process that runs, or of the program that `run`
+ * will start. Nothing that the process says of itself is believed, and what cannot be said for certain
+ * is unknown, which matches no policy.
+ */
+import { readFileSync, readlinkSync, realpathSync } from 'node:fs'
+import { NotFoundError, SyscallError } from '../errors.ts'
+import { globMatches } from '../policy/glob.ts'
+import type { Policy } from '../policy/policy.ts'
+import { type Fact, type Identity, namesIn, type SubjectFacts, unitOfCgroup } from '../policy/subject.ts'
+import { fileIdentity, open } from '../sys/open.ts'
+import { executablePath, openExecutable, type ProcessHandle, readProc } from '../sys/process.ts'
+import { O_CLOEXEC, O_PATH, RESOLVE_NO_SYMLINKS } from '../uapi/constants.ts'
+
+/** The users and groups of this machine; undefined where there is none of that name. */
+export interface Accounts {
+  uidOf(name: string): number | undefined
+  gidOf(name: string): number | undefined
+}
+
+/** The program that is to be started, and as whom. It gets no supplementary groups. */
+export interface ProgramToRun {
+  readonly uid: number
+  readonly gid: number
+  /** The program as it is named on the command line. */
+  readonly program: string
+}
+
+/** Inode numbers of the initial namespaces (include/uapi/linux/nsfs.h, the same in every kernel). */
+const INITIAL_USER_NAMESPACE = 'user:[4026531837]'
+const INITIAL_CGROUP_NAMESPACE = 'cgroup:[4026531835]'
+
+/** What the kernel says of a process, of what the policy asks for. NotFoundError: it has exited. */
+export function subjectOf(process: ProcessHandle, policy: Policy, accounts: Accounts): SubjectFacts {
+  const status = readProc(process, 'status')
+  const cgroup = attempt(() => cgroupFrom(readProc(process, 'cgroup')))
+  return {
+    ...accountsOf(idsFrom(status, 'Uid'), groupsFrom(status), policy, accounts),
+    cgroup,
+    unit: unitFrom(cgroup),
+    executable: attempt(() => executableOf(process, policy)),
+    label: attempt(() => labelOf(process)),
+  }
+}
+
+/** What is known of a program before it runs. It will run in our own cgroup. */
+export function subjectToRun(
+  { uid, gid, program }: ProgramToRun,
+  policy: Policy,
+  accounts: Accounts,
+): SubjectFacts {
+  const cgroup = attempt(() => cgroupFrom(readFileSync('/proc/self/cgroup', 'utf8')))
+  return {
+    ...accountsOf({ is: uid }, { is: [gid] }, policy, accounts),
+    cgroup,
+    unit: unitFrom(cgroup),
+    executable: attempt(() => programFrom(program)),
+    label: { unknown: 'it is not known before the program runs' },
+  }
+}
+
+function accountsOf(
+  uid: Fact<number>,
+  gids: Fact<readonly number[]>,
+  policy: Policy,
+  { uidOf, gidOf }: Accounts,
+): Pick<SubjectFacts, 'user' | 'groups'> {
+  const { users, groups } = namesIn(policy)
+  return {
+    user: 'unknown' in uid ? uid : { is: identity(uid.is, users, uidOf) },
+    groups: 'unknown' in gids ? gids : { is: gids.is.map(gid => identity(gid, groups, gidOf)) },
+  }
+}
+
+/** From name to id, never back: of two users called alike the system means the first. */
+function identity(
+  id: number,
+  names: ReadonlySet<string>,
+  idOf: (name: string) => number | undefined,
+): Identity {
+  return { id, names: [...names].filter(name => idOf(name) === id) }
+}
+
+/** The one id that all four of a line of /proc/PID/status are: real, effective, saved, file system. */
+function idsFrom(status: string, line: 'Uid' | 'Gid'): Fact<number> {
+  if (readlinkSync('/proc/self/ns/user') !== INITIAL_USER_NAMESPACE)
+    return { unknown: 'ids are not those of the initial user namespace here' }
+  const ids = statusLine(status, line)
+  const [real] = ids
+  if (real === undefined || ids.length !== 4) return { unknown: `the kernel gives no ${line}` }
+  return ids.every(id => id === real)
+    ? { is: real }
+    : { unknown: `real, effective, saved and file system id differ: ${ids.join(' ')}` }
+}
+
+function groupsFrom(status: string): Fact<readonly number[]> {
+  const primary = idsFrom(status, 'Gid')
+  if ('unknown' in primary) return primary
+  return { is: [...new Set([primary.is, ...statusLine(status, 'Groups')])] }
+}
+
+function statusLine(status: string, name: string): number[] {
+  const [, numbers] = new RegExp(`^${name}:([\\s\\d]*?)$`, 'm').exec(status) ?? []
+  return (numbers?.match(/\d+/g) ?? []).map(Number)
+}
+
+/** From /proc/PID/cgroup; the kernel lets no name of a cgroup have a line break. */
+function cgroupFrom(text: string): Fact<string> {
+  if (readlinkSync('/proc/self/ns/cgroup') !== INITIAL_CGROUP_NAMESPACE)
+    return { unknown: 'cgroups are not seen from their root here' }
+  const path = text
+    .split('\n')
+    .find(line => line.startsWith('0::'))
+    ?.slice('0::'.length)
+  if (path === undefined) return { unknown: 'there is no cgroup v2 here' }
+  return path.endsWith(' (deleted)') ? { unknown: 'its cgroup has been removed' } : { is: path }
+}
+
+function unitFrom(cgroup: Fact<string>): Fact<string> {
+  if ('unknown' in cgroup) return cgroup
+  const unit = unitOfCgroup(cgroup.is)
+  return unit === undefined ? { unknown: 'its cgroup belongs to no unit of systemd' } : { is: unit }
+}
+
+/**
+ * The path counts only if it leads us to that very file: in another mount namespace the same path may
+ * lead to any other. Paths that the policy does not ask for are not looked up, since the target chose
+ * them and they may lead into a file system that never answers.
+ */
+function executableOf(process: ProcessHandle, policy: Policy): Fact<string> {
+  const path = executablePath(process)
+  const isAskedFor = policy.subjects?.some(
+    ({ executable }) => executable !== undefined && globMatches(executable, path, 'path'),
+  )
+  if (isAskedFor !== true) return { is: path }
+  using running = openExecutable(process)
+  using ours = openOrNull(path)
+  if (ours === undefined || fileIdentity(ours) !== fileIdentity(running))
+    return { unknown: 'what it runs is not the file that the host has there' }
+  return executablePath(process) === path ? { is: path } : { unknown: 'it executes another file meanwhile' }
+}
+
+function openOrNull(path: string) {
+  try {
+    return open(path, O_PATH | O_CLOEXEC, RESOLVE_NO_SYMLINKS)
+  } catch (error) {
+    if (error instanceof SyscallError) return undefined
+    throw error
+  }
+}
+
+/** What a PATH or a symbolic link leads to may change until the program is executed. */
+function programFrom(program: string): Fact<string> {
+  return program.startsWith('/') && realpathSync(program) === program
+    ? { is: program }
+    : { unknown: 'it is known only of a program that is named by its absolute path, without symbolic links' }
+}
+
+function labelOf(process: ProcessHandle): Fact<string> {
+  try {
+    readFileSync('/proc/self/attr/current')
+  } catch {
+    return { unknown: 'this kernel gives processes no security label' }
+  }
+  return labelFrom(readProc(process, 'attr/current'))
+}
+
+/** AppArmor adds the mode of the profile, which confines nothing unless it is enforced. */
+export function labelFrom(text: string): Fact<string> {
+  const label = text.replace(/[\0\n]+$/, '')
+  const [, profile, mode] = /^(.*) \((\w+)\)$/s.exec(label) ?? []
+  if (label === '') return { unknown: 'the kernel gives no security label' }
+  if (mode === undefined) return { is: label }
+  return ['enforce', 'kill'].includes(mode)
+    ? { is: profile! }
+    : { unknown: `its profile is in ${mode} mode, which confines nothing` }
+}
+
+/** Fail closed: what the kernel does not tell is unknown. That the process has exited goes on. */
+function attempt(look: () => Fact<string>): Fact<string> {
+  try {
+    return look()
+  } catch (error) {
+    if (error instanceof NotFoundError) throw error
+    const { code, errnoName } = error as { code?: string; errnoName?: string }
+    const name = errnoName ?? code
+    if (name === undefined) throw error
+    return { unknown: `the kernel does not tell (${name})` }
+  }
+}

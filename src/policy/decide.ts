@@ -1,0 +1,172 @@
+/**
+ * Who gets a delegation: a verdict with its trace. Pure: the same facts, the same verdict.
+ *
+ * A policy without `subjects` restricts nobody: whoever of the operators names it decides. With
+ * `subjects`, any one entry must match, and within it every field; nobody else gets it, and with an empty
+ * list nobody at all. What is not known never matches. A refusal is a value; the trace says of each policy,
+ * entry and field why.
+ */
+import { type GlobKind, globMatches, nameFault } from './glob.ts'
+import type { Policy, Subject } from './policy.ts'
+import type { Fact, Identity, SubjectFacts } from './subject.ts'
+
+export interface Request {
+  /** Who named the policy: somebody who may lend anything, or the subject, which asks for itself. */
+  readonly by: 'operator' | 'subject'
+  /** The operator lends also to a subject that the policy does not name. Of no effect `by` a subject. */
+  readonly anySubject?: boolean
+}
+
+type SubjectField = keyof Subject
+
+export interface FieldTrace {
+  readonly field: SubjectField
+  /** What the entry says, as text. */
+  readonly wanted: string
+  /** `unknown`: nobody can say it of this subject; `unsupported`: of no subject, on any machine. */
+  readonly outcome: 'matches' | 'differs' | 'unknown' | 'unsupported'
+  /** What the subject is, or why that is not known. */
+  readonly found: string
+}
+
+export interface EntryTrace {
+  /** The entry, e.g. `spec.subjects[0]`. */
+  readonly path: string
+  readonly matches: boolean
+  readonly fields: readonly FieldTrace[]
+}
+
+export interface PolicyTrace {
+  readonly policy: string
+  /** `unstated`: the policy has no `subjects`; `nobody`: the list is empty; else what came of the entries. */
+  readonly subjects: 'unstated' | 'nobody' | 'matched' | 'unmatched' | 'unsupported'
+  readonly entries: readonly EntryTrace[]
+}
+
+interface Judged {
+  /** The time of the decision. */
+  readonly at: string
+  readonly trace: readonly PolicyTrace[]
+}
+
+export interface Allowed extends Judged {
+  readonly allowed: true
+  /** The policy that allows it: the first that does. */
+  readonly policy: string
+  /** An entry matched; or no subjects are stated, and the operator decides; or the operator overrides them. */
+  readonly because: 'subject' | 'operator' | 'any-subject'
+  /** The entry that matched, e.g. `spec.subjects[0]`. */
+  readonly entry?: string
+}
+
+export interface Refused extends Judged {
+  readonly allowed: false
+  /** `unsupported`: every entry of every policy names what cannot be known here. */
+  readonly because: 'nobody-matches' | 'unsupported'
+}
+
+export type Verdict = Allowed | Refused
+
+/** Whether `subject` gets a delegation under one of `policies`, and why. */
+export function decide(
+  subject: SubjectFacts,
+  request: Request,
+  policies: readonly Policy[],
+  now: Date,
+): Verdict {
+  const trace = policies.map(policy => tracePolicy(policy, subject))
+  const judged = { at: now.toISOString(), trace }
+  const isOperator = request.by === 'operator'
+  for (const { policy, subjects, entries } of trace) {
+    if (subjects === 'matched') {
+      const entry = entries.find(({ matches }) => matches)!.path
+      return { allowed: true, policy, because: 'subject', entry, ...judged }
+    }
+    if (subjects === 'unstated' && isOperator)
+      return { allowed: true, policy, because: 'operator', ...judged }
+  }
+  const [first] = trace
+  if (isOperator && request.anySubject === true && first !== undefined)
+    return { allowed: true, policy: first.policy, because: 'any-subject', ...judged }
+  const unsupported = trace.length > 0 && trace.every(({ subjects }) => subjects === 'unsupported')
+  return { allowed: false, because: unsupported ? 'unsupported' : 'nobody-matches', ...judged }
+}
+
+function tracePolicy(policy: Policy, subject: SubjectFacts): PolicyTrace {
+  const { name, subjects } = policy
+  if (subjects === undefined) return { policy: name, subjects: 'unstated', entries: [] }
+  const entries = subjects.map((entry, i) => traceEntry(entry, `spec.subjects[${i}]`, subject))
+  return { policy: name, subjects: summary(entries), entries }
+}
+
+function summary(entries: readonly EntryTrace[]): PolicyTrace['subjects'] {
+  if (entries.length === 0) return 'nobody'
+  if (entries.some(({ matches }) => matches)) return 'matched'
+  const needsMore = ({ fields }: EntryTrace): boolean =>
+    fields.some(({ outcome }) => outcome === 'unsupported')
+  return entries.every(needsMore) ? 'unsupported' : 'unmatched'
+}
+
+function traceEntry(entry: Subject, path: string, subject: SubjectFacts): EntryTrace {
+  const fields = (Object.keys(entry) as SubjectField[])
+    .filter(field => entry[field] !== undefined)
+    .map(field => traceField(entry, field, subject))
+  // Fail closed: an entry that says nothing matches nobody.
+  const matches = fields.length > 0 && fields.every(({ outcome }) => outcome === 'matches')
+  return { path, matches, fields }
+}
+
+function traceField(entry: Subject, field: SubjectField, subject: SubjectFacts): FieldTrace {
+  const wanted = entry[field]
+  const text = typeof wanted === 'object' ? JSON.stringify(wanted) : String(wanted)
+  // The compiler does not see that the field and its value go together.
+  return { field, wanted: text, ...COMPARE[field](wanted as never, subject) }
+}
+
+type Comparison = Pick<FieldTrace, 'outcome' | 'found'>
+type Compare<F extends SubjectField> = (wanted: NonNullable<Subject[F]>, subject: SubjectFacts) => Comparison
+
+/** One for each field of the schema, so that a field cannot be added and not compared. */
+const COMPARE: { readonly [F in SubjectField]-?: Compare<F> } = {
+  user: (wanted, { user }) => compare(user, is => isCalled(is, wanted), identityText),
+  group: (wanted, { groups }) =>
+    compare(
+      groups,
+      all => all.some(group => isCalled(group, wanted)),
+      all => all.map(identityText).join(', ') || 'in no group',
+    ),
+  cgroup: (wanted, { cgroup }) => compareName(wanted, cgroup, 'path'),
+  unit: (wanted, { unit }) => compareName(wanted, unit, 'text'),
+  executable: (wanted, { executable }) => compareName(wanted, executable, 'path'),
+  label: (wanted, { label }) => compareName(wanted, label, 'text'),
+  container: () => UNSUPPORTED,
+  kubernetes: () => UNSUPPORTED,
+}
+
+/** Containers and pods are known to their runtime alone, which nobody here asks yet. */
+const UNSUPPORTED: Comparison = { outcome: 'unsupported', found: 'cannot be known here' }
+
+function compare<T>(fact: Fact<T>, matches: (is: T) => boolean, text: (is: T) => string): Comparison {
+  if ('unknown' in fact) return { outcome: 'unknown', found: fact.unknown }
+  return { outcome: matches(fact.is) ? 'matches' : 'differs', found: text(fact.is) }
+}
+
+function compareName(pattern: string, fact: Fact<string>, kind: GlobKind): Comparison {
+  const fault = 'is' in fact ? nameFault(fact.is, kind) : undefined
+  if (fault !== undefined) return { outcome: 'unknown', found: fault }
+  return compare(
+    fact,
+    name => globMatches(pattern, name, kind),
+    name => name,
+  )
+}
+
+/** A number is compared with the number, a text with the names. */
+function isCalled({ id, names }: Identity, wanted: string | number): boolean {
+  return typeof wanted === 'number' ? id === wanted : names.includes(wanted)
+}
+
+function identityText({ id, names }: Identity): string {
+  if (id === undefined) return names.join(', ')
+  return names.length === 0 ? String(id) : `${id} (${names.join(', ')})`
+}

@@ -1,0 +1,85 @@
+/**
+ * Patterns of names, by picomatch, cut down to what a policy needs: `*` and `**`.
+ *
+ * A policy decides who gets rights, so a pattern must mean what it seems to mean. All other characters
+ * stand for themselves: braces, brackets, `?`, `!`, quotes and the backslash, which the names of systemd
+ * units contain (`a\x2db.service`). Case counts. Names come from whoever is judged, and a regular
+ * expression with many wildcards takes very long on a hostile name, so both are bounded.
+ */
+import type picomatch from 'picomatch'
+
+/**
+ * `path`: `*` stands for any characters within one component, also for none, and `**`, which must be a
+ * whole component, for any number of components, also for none: `/a/**` matches `/a` and `/a/b/c`.
+ * `text`: `*` stands for any characters, `/` included, and there is no `**`.
+ */
+export type GlobKind = 'path' | 'text'
+
+/** The time grows with the length to the power of the wildcards: here, some tenths of a second at worst. */
+const MAX_WILDCARDS = 3
+const MAX_NAME_LENGTH: Readonly<Record<GlobKind, number>> = { path: 1024, text: 256 }
+
+/** Characters with which a name is not compared: it would not be what it looks like. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is looked for
+const CONTROL = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/
+
+/** What is wrong with a pattern; undefined for a good one. */
+export function globFault(pattern: string, kind: GlobKind): string | undefined {
+  if (CONTROL.test(pattern)) return 'a pattern has no control characters'
+  if (pattern.length > MAX_NAME_LENGTH[kind])
+    return `a pattern has at most ${MAX_NAME_LENGTH[kind]} characters`
+  if ((pattern.match(/\*+/g)?.length ?? 0) > MAX_WILDCARDS)
+    return `a pattern has at most ${MAX_WILDCARDS} wildcards`
+  if (kind === 'text') return pattern.includes('**') ? '`**` stands for components of a path only' : undefined
+  if (!pattern.startsWith('/')) return 'a path begins with /'
+  const components = pattern === '/' ? [] : pattern.slice(1).split('/')
+  if (components.some(component => ['', '.', '..'].includes(component)))
+    return 'a path has no empty components, no `.` and no `..`'
+  if (components.some(component => component.includes('**') && component !== '**'))
+    return '`**` stands for whole components'
+  return undefined
+}
+
+/** Why a name cannot be compared with any pattern; undefined for one that can. */
+export function nameFault(name: string, kind: GlobKind): string | undefined {
+  if (CONTROL.test(name)) return 'it has control characters'
+  if (kind === 'path' && !name.startsWith('/')) return 'it is not an absolute path'
+  const longest = MAX_NAME_LENGTH[kind]
+  return name.length > longest ? `it is longer than ${longest} characters` : undefined
+}
+
+/** Whether the pattern matches all of the name. Fail closed: a faulty pattern or name matches nothing. */
+export function globMatches(pattern: string, name: string, kind: GlobKind): boolean {
+  if (globFault(pattern, kind) !== undefined || nameFault(name, kind) !== undefined) return false
+  if (!pattern.includes('*')) return pattern === name
+  return regexOf(forPicomatch(pattern, kind)).test(forPicomatch(name, kind))
+}
+
+/**
+ * Pattern or name, as picomatch has to see it. It takes `**` for any number of components only without the
+ * slash before it, ends `*` at a slash, and makes one backslash of several. No name has U+0001 or U+0002,
+ * which stand for the two.
+ */
+function forPicomatch(text: string, kind: GlobKind): string {
+  const literal = text.replaceAll('\\', '\u0002')
+  return kind === 'path' ? literal.slice(1) : literal.replaceAll('/', '\u0001')
+}
+
+function regexOf(pattern: string): RegExp {
+  // Loaded when the first wildcard is met: it takes 4 ms, which each `run` would feel.
+  const { makeRe } = require('picomatch') as typeof picomatch
+  // Only the expression is taken, not picomatch's matcher, which also accepts a name that is literally
+  // equal to the pattern: here the pattern has backslashes that no name may bring along.
+  return makeRe(pattern.replace(/[^\w/*-]/g, '\\$&'), OPTIONS)
+}
+
+const OPTIONS = {
+  dot: true,
+  nobrace: true,
+  nobracket: true,
+  noextglob: true,
+  nonegate: true,
+  fastpaths: false,
+  windows: false,
+  flags: 's',
+} as const satisfies picomatch.PicomatchOptions

@@ -1,0 +1,104 @@
+/** What the kernel says of who is to get a delegation, and that it is asked again after the last step. */
+import assert from 'node:assert/strict'
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import { after, before, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { delegate, undelegate } from '../../../src/delegation/delegate.ts'
+import { type Accounts, subjectOf } from '../../../src/delegation/subject.ts'
+import { DeniedError, NotFoundError } from '../../../src/errors.ts'
+import type { Policy, Subject } from '../../../src/policy/policy.ts'
+import { openProcess, readProc } from '../../../src/sys/process.ts'
+import { EVERYTHING, Lab, policyWith, vocabulary } from './lab.ts'
+import { leavesNothing } from './residue.ts'
+
+let lab: Lab
+before(async () => {
+  lab = await Lab.open()
+})
+after(async () => {
+  lab[Symbol.dispose]()
+  await lab.sandbox.exited
+})
+leavesNothing()
+
+const NOBODY_KNOWN: Accounts = { uidOf: () => undefined, gidOf: () => undefined }
+
+function policyFor(...subjects: Subject[]): Policy {
+  return { ...policyWith({}), subjects }
+}
+
+/** A process with these ids, as setpriv(1) sets them. */
+async function startWith(...options: string[]): Promise<ChildProcess> {
+  const child = spawn('setpriv', [...options, 'sleep', '600'], { stdio: 'ignore' })
+  await once(child, 'spawn')
+  while (!readFileSync(`/proc/${child.pid}/cmdline`, 'utf8').startsWith('sleep')) {
+    assert.equal(child.exitCode, null, 'setpriv has failed')
+    await sleep(10)
+  }
+  return child
+}
+
+async function factsWith(policy: Policy, accounts: Accounts, ...options: string[]) {
+  const child = await startWith(...options)
+  try {
+    using held = openProcess(child.pid!)
+    return subjectOf(held, policy, accounts)
+  } finally {
+    child.kill('SIGKILL')
+    await once(child, 'exit')
+  }
+}
+
+test('subjectOf() gives the one uid that a process has, and none where its uids differ', async () => {
+  const policy = policyFor({ user: 'alice' }, { group: 'staff' })
+  const accounts: Accounts = {
+    uidOf: name => (name === 'alice' ? 4711 : undefined),
+    gidOf: name => (name === 'staff' ? 4714 : undefined),
+  }
+  const one = await factsWith(policy, accounts, '--reuid', '4711', '--regid', '4712', '--groups', '4713,4714')
+  assert.deepEqual(one.user, { is: { id: 4711, names: ['alice'] } })
+  assert.deepEqual(one.groups, {
+    is: [
+      { id: 4712, names: [] },
+      { id: 4713, names: [] },
+      { id: 4714, names: ['staff'] },
+    ],
+  })
+  const two = await factsWith(policy, accounts, '--ruid', '4711', '--euid', '4712', '--clear-groups')
+  assert.match((two.user as { unknown: string }).unknown, /differ: 4711 4712/)
+  const groups = await factsWith(policy, accounts, '--rgid', '4712', '--egid', '4711', '--clear-groups')
+  assert.match((groups.groups as { unknown: string }).unknown, /differ: 4712 4711/)
+})
+
+test('subjectOf() does not look up the path of an executable that the policy does not ask for', async () => {
+  using held = openProcess(process.pid)
+  const path = process.execPath
+  const executable = (...subjects: Subject[]) =>
+    subjectOf(held, policyFor(...subjects), NOBODY_KNOWN).executable
+  assert.deepEqual(executable({ executable: '/no/such/file' }), { is: path })
+  assert.deepEqual(executable({ executable: path }), { is: path })
+})
+
+test('subjectOf() tells of a process that has exited, and not of what took its number', async () => {
+  const child = spawn('true')
+  using held = openProcess(child.pid!)
+  await once(child, 'exit')
+  assert.throws(() => subjectOf(held, policyFor({ user: 0 }), NOBODY_KNOWN), NotFoundError)
+})
+
+test('delegate() undoes a delegation that is not confirmed after the last step', async () => {
+  const isThere = (): boolean => readProc(lab.target.process, 'mountinfo').includes('delegate_cmds')
+  let seen = false
+  const confirm = (): void => {
+    seen = isThere()
+    throw new DeniedError('no more who it was')
+  }
+  await assert.rejects(delegate(policyWith(EVERYTHING), lab.target, vocabulary, { confirm }), DeniedError)
+  assert.ok(seen, 'it was asked when the mount was there')
+  assert.ok(!isThere(), 'and undone')
+  await delegate(policyWith(EVERYTHING), lab.target, vocabulary, { confirm: () => {} })
+  assert.ok(isThere())
+  await undelegate(lab.target, vocabulary)
+})

@@ -1,0 +1,51 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { admit, recordOf, requireNoSubjects } from '../../../src/cli/admission.ts'
+import { DeniedError, NotSupportedError } from '../../../src/errors.ts'
+import type { SubjectFacts } from '../../../src/policy/subject.ts'
+import { policyWithRights } from '../policy/sample-kernel.ts'
+
+const UNKNOWN = { unknown: 'it is not known' }
+const ALICE: SubjectFacts = {
+  user: { is: { id: 1000, names: ['alice'] } },
+  groups: UNKNOWN,
+  cgroup: UNKNOWN,
+  unit: UNKNOWN,
+  executable: UNKNOWN,
+  label: UNKNOWN,
+}
+
+const policyFor = (subjects?: string) =>
+  policyWithRights('cmds: [map_create]', subjects === undefined ? '' : `  subjects: ${subjects}\n`)
+
+test('admit() gives the verdict, or throws it with its trace as text and as data', () => {
+  assert.equal(admit(policyFor('[{ user: alice }]'), ALICE, {}).because, 'subject')
+  assert.throws(
+    () => admit(policyFor('[{ user: bob }]'), ALICE, {}),
+    (error: DeniedError) => {
+      assert.ok(error instanceof DeniedError)
+      assert.equal(error.exitStatus, 3)
+      assert.match(
+        error.message,
+        /^Refused: no subject matches\n.*\n {2}spec\.subjects\[0\] does not match: user is /,
+      )
+      assert.equal((error.toJSON().trace![0] as { policy: string }).policy, 'sample')
+      return true
+    },
+  )
+  assert.throws(() => admit(policyFor('[{ container: { name: a } }]'), ALICE, {}), NotSupportedError)
+})
+
+test('recordOf() records what only --any-subject let through', () => {
+  const record = (subjects: string) => recordOf(admit(policyFor(subjects), ALICE, { anySubject: true }))
+  assert.deepEqual(record('[{ user: bob }]'), { anySubject: true })
+  assert.deepEqual(record('[{ user: alice }]'), {})
+})
+
+test('requireNoSubjects() refuses a policy with subjects where nobody compares them, an empty list too', () => {
+  for (const subjects of ['[{ user: alice }]', '[]']) {
+    assert.throws(() => requireNoSubjects(policyFor(subjects), 'nobody asks', {}), NotSupportedError)
+    requireNoSubjects(policyFor(subjects), 'nobody asks', { anySubject: true })
+  }
+  requireNoSubjects(policyFor(), 'nobody asks', {})
+})

@@ -1,0 +1,299 @@
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import fc from 'fast-check'
+import { decide, type Request, type Verdict } from '../../../src/policy/decide.ts'
+import type { Policy, Subject } from '../../../src/policy/policy.ts'
+import { namesIn, type SubjectFacts, unitOfCgroup } from '../../../src/policy/subject.ts'
+import { verdictLines } from '../../../src/policy/verdict-text.ts'
+import { policyWithRights } from './sample-kernel.ts'
+
+const NOW = new Date('2026-01-02T03:04:05Z')
+const OPERATOR: Request = { by: 'operator' }
+
+const FACTS: SubjectFacts = {
+  user: { is: { id: 1000, names: ['alice', 'alix'] } },
+  groups: {
+    is: [
+      { id: 1000, names: [] },
+      { id: 44, names: ['video'] },
+    ],
+  },
+  cgroup: { is: '/system.slice/edge-1.service' },
+  unit: { is: 'edge-1.service' },
+  executable: { is: '/usr/bin/agent' },
+  label: { is: 'system_u:system_r:agent_t:s0' },
+}
+
+const UNKNOWN: SubjectFacts = {
+  user: { unknown: 'no user' },
+  groups: { unknown: 'no groups' },
+  cgroup: { unknown: 'no cgroup' },
+  unit: { unknown: 'no unit' },
+  executable: { unknown: 'no executable' },
+  label: { unknown: 'no label' },
+}
+
+/** A policy with these subjects, in YAML; without, it states none. */
+function policyFor(subjects?: string): Policy {
+  return policyWithRights('cmds: [map_create]', subjects === undefined ? '' : `  subjects: ${subjects}\n`)
+}
+
+function allows(subjects: string | undefined, facts: SubjectFacts = FACTS, request = OPERATOR): boolean {
+  return decide(facts, request, [policyFor(subjects)], NOW).allowed
+}
+
+/** Each field with a value that matches FACTS, and its twin that does not. */
+const TWINS: [field: keyof Subject, matches: string, differs: string][] = [
+  ['user', 'alice', 'bob'],
+  ['user', 'alix', 'alic'],
+  ['user', '1000', '1001'],
+  ['user', 'alice', 'Alice'],
+  ['group', 'video', 'audio'],
+  ['group', '44', '45'],
+  ['cgroup', '/system.slice/edge-*.service', '/system.slice/edge-*.scope'],
+  ['cgroup', '/system.slice/**', '/system.slice'],
+  ['cgroup', '/**/edge-1.service', '/edge-1.service'],
+  ['unit', 'edge-*.service', 'edge.service'],
+  ['unit', '"*"', 'EDGE-1.service'],
+  ['executable', '/usr/bin/agent', '/usr/bin/agent2'],
+  ['executable', '/usr/*/agent', '/*/agent'],
+  ['label', '"*:agent_t:*"', '"*:agent_t"'],
+]
+
+describe('decide()', () => {
+  for (const [field, matches, differs] of TWINS) {
+    test(`decide() allows ${field}: ${matches} and refuses ${field}: ${differs}`, () => {
+      assert.ok(allows(`[{ ${field}: ${matches} }]`))
+      assert.ok(!allows(`[{ ${field}: ${differs} }]`))
+      // What is not known matches not even a pattern for everything.
+      assert.ok(!allows(`[{ ${field}: ${matches} }]`, UNKNOWN))
+    })
+  }
+
+  test('decide() wants every field of an entry, and any entry', () => {
+    assert.ok(allows('[{ user: alice, unit: edge-1.service }]'))
+    assert.ok(!allows('[{ user: alice, unit: edge-2.service }]'))
+    assert.ok(!allows('[{ user: bob, unit: edge-1.service }]'))
+    assert.ok(allows('[{ user: bob }, { user: alice }]'))
+    assert.ok(!allows('[{ user: bob }, { user: carol }]'))
+  })
+
+  test('decide() leaves a policy without subjects to the operator, and with an empty list to nobody', () => {
+    assert.ok(allows(undefined, UNKNOWN))
+    assert.ok(!allows(undefined, FACTS, { by: 'subject' }))
+    assert.ok(!allows('[]'))
+    assert.ok(allows('[{ user: alice }]', FACTS, { by: 'subject' }))
+  })
+
+  test('decide() lends to any subject when the operator says so, and says that it was so', () => {
+    const overridden = decide(UNKNOWN, { by: 'operator', anySubject: true }, [policyFor('[]')], NOW)
+    assert.ok(overridden.allowed)
+    assert.equal(overridden.because, 'any-subject')
+    const named = decide(FACTS, { by: 'operator', anySubject: true }, [policyFor('[{ user: alice }]')], NOW)
+    assert.ok(named.allowed)
+    assert.equal(named.because, 'subject')
+    assert.ok(!allows('[]', UNKNOWN, { by: 'subject', anySubject: true }))
+  })
+
+  test('decide() tells what can be known of nobody from what is not so', () => {
+    const because = (subjects: string) => decide(FACTS, OPERATOR, [policyFor(subjects)], NOW).because
+    assert.equal(because('[{ kubernetes: { namespace: x } }]'), 'unsupported')
+    assert.equal(because('[{ container: { image: x }, user: alice }]'), 'unsupported')
+    assert.equal(because('[{ kubernetes: { namespace: x } }, { user: bob }]'), 'nobody-matches')
+    assert.equal(because('[{ kubernetes: { namespace: x } }, { user: alice }]'), 'subject')
+    assert.equal(because('[]'), 'nobody-matches')
+  })
+
+  test('decide() takes the first policy that allows, and none without a policy', () => {
+    const named = (name: string, subjects: string): Policy => ({ ...policyFor(subjects), name })
+    const verdict = decide(
+      FACTS,
+      OPERATOR,
+      [named('a', '[{ user: bob }]'), named('b', '[{ group: 44 }]'), named('c', '[{ user: alice }]')],
+      NOW,
+    )
+    assert.ok(verdict.allowed)
+    assert.equal(verdict.policy, 'b')
+    assert.equal(verdict.trace.length, 3)
+    assert.ok(!decide(FACTS, { by: 'operator', anySubject: true }, [], NOW).allowed)
+  })
+
+  test('decide() gives the time and a trace of each field, as data', () => {
+    const policy = policyFor('[{ user: bob, unit: "edge-*" }, { label: x, kubernetes: { namespace: y } }]')
+    const verdict = decide({ ...FACTS, label: UNKNOWN.label }, OPERATOR, [policy], NOW)
+    const expected: Verdict = {
+      allowed: false,
+      because: 'nobody-matches',
+      at: '2026-01-02T03:04:05.000Z',
+      trace: [
+        {
+          policy: 'sample',
+          subjects: 'unmatched',
+          entries: [
+            {
+              path: 'spec.subjects[0]',
+              matches: false,
+              fields: [
+                { field: 'user', wanted: 'bob', outcome: 'differs', found: '1000 (alice, alix)' },
+                { field: 'unit', wanted: 'edge-*', outcome: 'matches', found: 'edge-1.service' },
+              ],
+            },
+            {
+              path: 'spec.subjects[1]',
+              matches: false,
+              fields: [
+                { field: 'label', wanted: 'x', outcome: 'unknown', found: 'no label' },
+                {
+                  field: 'kubernetes',
+                  wanted: '{"namespace":"y"}',
+                  outcome: 'unsupported',
+                  found: 'cannot be known here',
+                },
+              ],
+            },
+          ],
+        },
+      ],
+    }
+    assert.deepEqual(verdict, expected)
+    assert.deepEqual(JSON.parse(JSON.stringify(verdict)), expected)
+  })
+})
+
+/** Entries of which about half match FACTS; and subjects of which much is unknown. */
+const entry: fc.Arbitrary<Subject> = fc
+  .record(
+    {
+      user: fc.constantFrom<string | number>('alice', 1000, 'bob'),
+      group: fc.constantFrom<string | number>('video', 44, 45),
+      cgroup: fc.constantFrom('/**', '/system.slice/*', '/user.slice/*'),
+      unit: fc.constantFrom('edge-*', 'x*'),
+      executable: fc.constantFrom('/usr/bin/agent', '/bin/sh'),
+      label: fc.constantFrom('*', 'x'),
+      kubernetes: fc.constant({ namespace: 'edge' }),
+    },
+    { requiredKeys: [] },
+  )
+  .filter(fields => Object.keys(fields).length > 0)
+const entries = fc.array(entry, { maxLength: 5 })
+const facts = fc.record(
+  Object.fromEntries(
+    Object.keys(FACTS).map(key => [
+      key,
+      fc.constantFrom(FACTS[key as keyof SubjectFacts], UNKNOWN[key as keyof SubjectFacts]),
+    ]),
+  ),
+) as unknown as fc.Arbitrary<SubjectFacts>
+
+function allowed(subject: SubjectFacts, subjects: readonly Subject[]): boolean {
+  return decide(subject, OPERATOR, [{ ...policyFor(), subjects }], NOW).allowed
+}
+
+describe('decide() for any policy', () => {
+  test('a field more never lets more in', () => {
+    fc.assert(
+      fc.property(facts, entry, entry, (subject, one, more) => {
+        // Of a field that both have, the entry keeps its own.
+        if (allowed(subject, [{ ...more, ...one }])) assert.ok(allowed(subject, [one]))
+      }),
+    )
+  })
+
+  test('an entry more never keeps more out, and lets in only whom it matches by itself', () => {
+    fc.assert(
+      fc.property(facts, entries, entry, (subject, some, more) => {
+        const expected = allowed(subject, some) || allowed(subject, [more])
+        assert.equal(allowed(subject, [...some, more]), expected)
+      }),
+    )
+  })
+
+  test('the order of entries, fields and policies does not matter', () => {
+    fc.assert(
+      fc.property(facts, fc.array(entries, { minLength: 1, maxLength: 3 }), (subject, lists) => {
+        const turned = lists
+          .map(list => list.map(e => Object.fromEntries(Object.entries(e).reverse()) as Subject).reverse())
+          .reverse()
+        const verdictOf = (all: readonly (readonly Subject[])[]) =>
+          decide(
+            subject,
+            OPERATOR,
+            all.map(subjects => ({ ...policyFor(), subjects })),
+            NOW,
+          )
+        assert.equal(verdictOf(turned).allowed, verdictOf(lists).allowed)
+        assert.equal(
+          verdictOf(turned).allowed || verdictOf(turned).because,
+          verdictOf(lists).allowed || verdictOf(lists).because,
+        )
+      }),
+    )
+  })
+
+  test('what is not known never lets anybody in', () => {
+    fc.assert(fc.property(entries, subjects => assert.ok(!allowed(UNKNOWN, subjects))))
+  })
+
+  test('the verdict depends on nothing but what is given', () => {
+    fc.assert(
+      fc.property(facts, entries, (subject, subjects) => {
+        const policies = [{ ...policyFor(), subjects }]
+        assert.deepEqual(decide(subject, OPERATOR, policies, NOW), decide(subject, OPERATOR, policies, NOW))
+      }),
+    )
+  })
+})
+
+test('verdictLines() says why, and lets no text of the subject out of its quotes', () => {
+  const lines = (subjects: string | undefined, subject = FACTS) =>
+    verdictLines(decide(subject, OPERATOR, [policyFor(subjects)], NOW))
+  assert.deepEqual(
+    lines('[{ user: bob, unit: "edge-*" }, { user: alice }, { kubernetes: { namespace: x } }]'),
+    [
+      'Allowed by policy "sample": spec.subjects[1] matches',
+      'policy "sample":',
+      '  spec.subjects[0] does not match: user is "1000 (alice, alix)", not "bob"',
+      '  spec.subjects[1] matches: user "alice" matches "1000 (alice, alix)"',
+      '  spec.subjects[2] does not match: kubernetes: cannot be known here',
+    ],
+  )
+  assert.deepEqual(lines(undefined), [
+    'Allowed by policy "sample": it states no subjects, so who names it decides',
+    'policy "sample": no subjects are stated',
+  ])
+  assert.deepEqual(lines('[]'), [
+    'Refused: no subject matches',
+    'policy "sample": the list of subjects is empty: nobody',
+  ])
+  const hostile = '/x"\n  spec.subjects[0] matches: \u001b[2J\u202e\u009b'
+  const shown = lines('[{ cgroup: /a }]', { ...FACTS, cgroup: { is: hostile } }).join('|')
+  assert.match(shown, /^[\x20-\x7e]*$/)
+  const long = lines('[{ cgroup: /a }]', { ...FACTS, cgroup: { is: `/${'\u00e9'.repeat(900)}` } })
+  assert.ok(long.every(line => line.length < 1200 && /^[\x20-\x7e]*$/.test(line)))
+})
+
+test('unitOfCgroup() finds the unit of the system, whatever is below it', () => {
+  for (const [path, unit] of [
+    ['/system.slice/a.service', 'a.service'],
+    ['/system.slice/a.service/b.service', 'a.service'],
+    ['/system.slice/system-getty.slice/getty@tty1.service', 'getty@tty1.service'],
+    ['/user.slice/user-1000.slice/user@1000.service/app.slice/a.service', 'user@1000.service'],
+    ['/user.slice/user-1000.slice/session-2.scope', 'session-2.scope'],
+    ['/machine.slice/libpod-1.scope/container/a.service', 'libpod-1.scope'],
+    ['/init.scope', 'init.scope'],
+    ['/system.slice/_cpu.service', 'cpu.service'],
+    ['/system.slice/dev\\x2dhugepages.mount', 'dev\\x2dhugepages.mount'],
+    ['/', undefined],
+    ['/system.slice', undefined],
+    ['/docker/a.service', undefined],
+    ['/system.slice/payload/a.service', undefined],
+    ['/.service', undefined],
+  ] as const)
+    assert.equal(unitOfCgroup(path), unit, path)
+})
+
+test('namesIn() finds names, not numbers', () => {
+  const policy = policyFor('[{ user: alice, group: 44 }, { user: 1000, group: video }, { user: x12 }]')
+  assert.deepEqual(namesIn(policy), { users: new Set(['alice', 'x12']), groups: new Set(['video']) })
+  assert.deepEqual(namesIn(policyFor()), { users: new Set(), groups: new Set() })
+})
