@@ -58,7 +58,8 @@ test('--attach lasts until interrupted, and --pin outlives the command', machine
   const policy = await planned(scratch)
   const load = `"${process.execPath}" ${PUBLIC}/dist/cli/main.js obj load ${PUBLIC}/${OBJECT} --attach xdp:lo/skb`
   const script = `
-    ${load} --program count >/dev/null 2>&1 & sleep 1.5; ip -o link show lo; kill -INT $!; wait $!; echo "status $?"
+    ${load} --program count >/dev/null 2>&1 &
+    until ip -o link show lo | grep xdp || ! kill -0 $!; do sleep 0.05; done; kill -INT $!; wait $!; echo "status $?"
     ip -o link show lo
     ${load} --program count tail --pin /sys/fs/bpf/both; ls -d /sys/fs/bpf/both
     ${load} --program count --pin /sys/fs/bpf/kept >/dev/null; ls /sys/fs/bpf/kept | tr '\\n' ' '; echo

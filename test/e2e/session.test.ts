@@ -7,6 +7,7 @@ import type { Readable } from 'node:stream'
 import { after, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { CLI, cli, execute, finish, PUBLIC, publicCli, startCli } from '../helpers/cli.ts'
+import { HANG_MS } from '../helpers/eventually.ts'
 import { needsTokens, ROOT } from '../helpers/machine.ts'
 import { residue, snapshot } from '../helpers/residue.ts'
 import { Scratch } from '../helpers/scratch.ts'
@@ -23,7 +24,7 @@ after(async () => assert.deepEqual(await residue(before), []))
 async function until(stream: Readable, pattern: RegExp): Promise<string> {
   let seen = ''
   for (;;) {
-    seen += String((await once(stream, 'data', { signal: AbortSignal.timeout(10_000) }))[0])
+    seen += String((await once(stream, 'data', { signal: AbortSignal.timeout(HANG_MS) }))[0])
     if (pattern.test(seen)) return seen
   }
 }

@@ -6,6 +6,7 @@ import { delegate, undelegate } from '../../../src/delegation/delegate.ts'
 import { execute } from '../../../src/delegation/execute.ts'
 import { planDelegation } from '../../../src/delegation/plan.ts'
 import { openTarget } from '../../../src/delegation/target.ts'
+import { HANG_MS } from '../../helpers/eventually.ts'
 import { inVm } from '../../helpers/machine.ts'
 import { Lab, policyWith, vocabulary } from './lab.ts'
 import { leavesNothing, ourInstances } from './residue.ts'
@@ -33,7 +34,7 @@ test('openTarget() refuses a process whose mount namespace is not its own', asyn
     stdio: 'ignore',
   })
   try {
-    const deadline = Date.now() + 5000
+    const deadline = Date.now() + HANG_MS
     for (;;) {
       try {
         openTarget(child.pid!)[Symbol.dispose]()
