@@ -5,7 +5,6 @@ import { once } from 'node:events'
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { after, test } from 'node:test'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { CLI, cli, execute, finish, PUBLIC, publicCli, startCli } from '../helpers/cli.ts'
 import { HANG_MS } from '../helpers/eventually.ts'
 import { needsTokens, ROOT } from '../helpers/machine.ts'
@@ -163,23 +162,6 @@ test(
     }
   },
 )
-
-test('run leaves nothing when a signal comes at any moment', machine, async () => {
-  const here = snapshot()
-  await Promise.all(
-    ['SIGINT', 'SIGTERM'].map(async signal => {
-      for (let turn = 0; turn < 30; turn++) {
-        const child = startCli(run('--', 'sleep', '30'), { stdio: 'ignore' })
-        const delay = Math.floor(Math.random() * 200)
-        await sleep(delay)
-        child.kill(signal as NodeJS.Signals)
-        const { status } = await finish(child)
-        assert.equal(status, signal === 'SIGINT' ? 130 : 143, `${signal} after ${delay} ms`)
-      }
-    }),
-  )
-  assert.deepEqual(await residue(here), [])
-})
 
 test('200 runs leave nothing', machine, async () => {
   const here = snapshot()
