@@ -17,6 +17,9 @@ export const RUN_VARIABLE = 'BPFTOKEN_TEST_RUN'
 /** How long the kernel may take to free what nobody holds any more: it waits for RCU grace periods. */
 const SETTLE_MS = 30_000
 
+/** Names of our own programs, as the kernel cuts them. */
+const OURS: ReadonlySet<string> = new Set(['bpftoken-launch', 'bpftoken-execut'])
+
 export type Snapshot = ReadonlySet<string>
 
 export function snapshot(): Snapshot {
@@ -59,7 +62,7 @@ function processLines(): string[] {
   for (const pid of entries('/proc').filter(name => /^\d+$/.test(name))) {
     const dir = `/proc/${pid}`
     const command = attempt(() => readFileSync(`${dir}/comm`, 'utf8').trim())
-    if (command?.startsWith('bpftoken-') || (Number(pid) !== process.pid && isOfRun(dir)))
+    if (OURS.has(command ?? '') || (Number(pid) !== process.pid && isOfRun(dir)))
       lines.add(`process ${pid} ${command}`)
     const net = attempt(() => readlinkSync(`${dir}/ns/net`))
     if (net !== undefined) lines.add(`network namespace ${net}`)
