@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
 .DELETE_ON_ERROR:
-.PHONY: help setup build check fix test unit kernel e2e vm test-vm demo bench docs debs corpus oracle fuzz objects clean
+.PHONY: help setup build check lint fix test unit kernel e2e vm test-vm test-kill demo bench docs debs corpus oracle fuzz objects clean
 
 # Stamps: what npm, node-gyp and tsc write last.
 MODULES := node_modules/.package-lock.json
@@ -22,11 +22,13 @@ build: $(ADDON) $(DIST) ## addon, launcher and JavaScript
 
 setup: $(MODULES) ## compiler and npm packages
 
-check: $(ADDON) ## fast gate: format, lint, types, layering, unit tests, generated documents
+check: lint ## fast gate: format, lint, types, layering, unit tests, generated documents
+	$(TSX) scripts/test.ts unit
+
+lint: $(ADDON) ## the gate without the unit tests
 	npx biome ci --error-on-warnings
 	npx tsc -p tsconfig.json
 	$(TSX) scripts/gen-policy-docs.ts --check
-	$(TSX) scripts/test.ts unit
 
 fix: $(MODULES) ## format, fix what lint can fix, regenerate documents
 	npx biome check --write
@@ -46,6 +48,9 @@ e2e: build debs ## tests of the commands and of unmodified programs only
 
 test-vm: build ## tests in virtual machines only: kernels 6.12 and 7 with tokens, 6.1 without
 	$(TSX) scripts/test.ts vm
+
+test-kill: build ## commands killed at 200 random moments each (in `make test`: 40)
+	BPFTOKEN_TEST_KILLS=200 $(TSX) scripts/test.ts test/e2e/kill.test.ts
 
 vm: ## QEMU and Debian's kernels, into .cache
 	scripts/fetch-vm.sh

@@ -22,18 +22,18 @@ const ROOT = join(__dirname, '..')
 
 interface Tier {
   readonly concurrency: number
-  /** For one file. */
+  /** For one file. It ends what hangs: a machine that is slow and busy stays far below. */
   readonly timeoutMs: number
   /** Whether its tests touch the machine: then one file at a time, and nothing may remain. */
   readonly touchesMachine: boolean
 }
 
 const TIERS: Readonly<Record<string, Tier>> = {
-  unit: { concurrency: availableParallelism(), timeoutMs: 60_000, touchesMachine: false },
-  kernel: { concurrency: 1, timeoutMs: 300_000, touchesMachine: true },
-  e2e: { concurrency: 1, timeoutMs: 300_000, touchesMachine: true },
+  unit: { concurrency: availableParallelism(), timeoutMs: 300_000, touchesMachine: false },
+  kernel: { concurrency: 1, timeoutMs: 1_200_000, touchesMachine: true },
+  e2e: { concurrency: 1, timeoutMs: 1_200_000, touchesMachine: true },
   /** In a VM already. */
-  vm: { concurrency: 1, timeoutMs: 600_000, touchesMachine: true },
+  vm: { concurrency: 1, timeoutMs: 2_400_000, touchesMachine: true },
 }
 
 const total = new Report()
@@ -48,14 +48,24 @@ function testFiles(path: string): string[] {
 
 async function runTier(tier: Tier, files: string[]): Promise<void> {
   const before = tier.touchesMachine ? snapshot() : undefined
+  const times = new Map<string, number>()
+  const took = (test: {
+    nesting: number
+    file?: string | undefined
+    details: { duration_ms: number }
+  }): void => {
+    if (test.nesting === 0) times.set(where(test), (times.get(where(test)) ?? 0) + test.details.duration_ms)
+  }
   const stream = run({ files, concurrency: tier.concurrency, timeout: tier.timeoutMs })
   stream.on('test:pass', test => {
+    took(test)
     if (test.details.type === 'suite') return
     const reason = test.skip ?? test.todo
     if (reason === undefined) total.passed++
     else total.skips.push(`${where(test)}: ${test.name}: ${reason === true ? 'no reason given' : reason}`)
   })
   stream.on('test:fail', test => {
+    took(test)
     // A suite fails because of a test in it, which was counted; unless its own hook failed.
     const cause = (test.details.error as { failureType?: string }).failureType
     if (cause === 'subtestsFailed') return
@@ -66,8 +76,15 @@ async function runTier(tier: Tier, files: string[]): Promise<void> {
   const report = stream.compose(new spec())
   report.pipe(process.stdout, { end: false })
   await once(report, 'end')
+  console.log(`\nslowest: ${slowest(times)}`)
   if (before !== undefined)
     for (const left of await residue(before)) total.failures.push(`left behind: ${left}`)
+}
+
+/** The five files whose tests took longest. */
+function slowest(timesMs: ReadonlyMap<string, number>): string {
+  const files = [...timesMs].sort(([, a], [, b]) => b - a).slice(0, 5)
+  return files.map(([file, ms]) => `${file} ${(ms / 1000).toFixed(1)} s`).join(', ')
 }
 
 /** The file only: lines are those of the compiled text. */

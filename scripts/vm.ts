@@ -27,7 +27,7 @@ const FAILED = 125
 const { values: options, positionals } = parseArgs({
   options: {
     kernel: { type: 'string', default: '6.12' },
-    timeout: { type: 'string', default: '300' },
+    timeout: { type: 'string', default: '1200' },
     with: { type: 'string', multiple: true, default: [] },
     out: { type: 'string' },
     tests: { type: 'boolean', default: false },

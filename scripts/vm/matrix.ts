@@ -14,6 +14,7 @@ interface Machine {
   readonly kernel: string
   readonly title: string
   readonly files: readonly string[]
+  /** It ends what hangs: a machine that is slow and busy stays far below. */
   readonly timeoutSec: number
   /** What the VM takes along, beside the repository. */
   readonly extra?: string
@@ -34,10 +35,10 @@ function machines(): Machine[] {
     .filter(file => file !== WITHOUT_TOKENS)
   return [
     ...['6.12', '7'].flatMap(kernel => [
-      { kernel, title: `Linux ${kernel}, guard`, files: guardFiles, timeoutSec: 1800, extra: SYSTEMD },
-      { kernel, title: `Linux ${kernel}`, files: KERNEL_FILES, timeoutSec: 900 },
+      { kernel, title: `Linux ${kernel}, guard`, files: guardFiles, timeoutSec: 7200, extra: SYSTEMD },
+      { kernel, title: `Linux ${kernel}`, files: KERNEL_FILES, timeoutSec: 3600 },
     ]),
-    { kernel: '6.1', title: 'Linux 6.1', files: [WITHOUT_TOKENS], timeoutSec: 300 },
+    { kernel: '6.1', title: 'Linux 6.1', files: [WITHOUT_TOKENS], timeoutSec: 1200 },
   ]
 }
 

@@ -57,8 +57,11 @@ test('--attach lasts until interrupted, and --pin outlives the command', machine
   using scratch = new Scratch()
   const policy = await planned(scratch)
   const load = `"${process.execPath}" ${PUBLIC}/dist/cli/main.js obj load ${PUBLIC}/${OBJECT} --attach xdp:lo/skb`
+  // It answers SIGHUP, as SIGINT, once it is attached and waits.
   const script = `
-    ${load} --program count >/dev/null 2>&1 & sleep 1.5; ip -o link show lo; kill -INT $!; wait $!; echo "status $?"
+    ${load} --program count >/dev/null 2>&1 &
+    until ! kill -0 $! || [ $((0x$(awk '/SigCgt/ { print $2 }' /proc/$!/status) & 1)) = 1 ]; do sleep 0.05; done
+    ip -o link show lo; kill -INT $!; wait $!; echo "status $?"
     ip -o link show lo
     ${load} --program count tail --pin /sys/fs/bpf/both; ls -d /sys/fs/bpf/both
     ${load} --program count --pin /sys/fs/bpf/kept >/dev/null; ls /sys/fs/bpf/kept | tr '\\n' ' '; echo

@@ -1,12 +1,12 @@
 /** `bpftoken run` stands aside: terminal, pipes, signals and exit status are the program's own. */
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { after, test } from 'node:test'
-import { setTimeout as sleep } from 'node:timers/promises'
-import { CLI, cli, execute, finish, PUBLIC, publicCli, startCli } from '../helpers/cli.ts'
+import { asNobody, CLI, cli, execute, finish, PUBLIC, publicCli, startCli } from '../helpers/cli.ts'
+import { HANG_MS } from '../helpers/eventually.ts'
 import { needsTokens, ROOT } from '../helpers/machine.ts'
 import { residue, snapshot } from '../helpers/residue.ts'
 import { Scratch } from '../helpers/scratch.ts'
@@ -23,7 +23,7 @@ after(async () => assert.deepEqual(await residue(before), []))
 async function until(stream: Readable, pattern: RegExp): Promise<string> {
   let seen = ''
   for (;;) {
-    seen += String((await once(stream, 'data', { signal: AbortSignal.timeout(10_000) }))[0])
+    seen += String((await once(stream, 'data', { signal: AbortSignal.timeout(HANG_MS) }))[0])
     if (pattern.test(seen)) return seen
   }
 }
@@ -163,22 +163,61 @@ test(
   },
 )
 
-test('run leaves nothing when a signal comes at any moment', machine, async () => {
-  const here = snapshot()
-  await Promise.all(
-    ['SIGINT', 'SIGTERM'].map(async signal => {
-      for (let turn = 0; turn < 30; turn++) {
-        const child = startCli(run('--', 'sleep', '30'), { stdio: 'ignore' })
-        const delay = Math.floor(Math.random() * 200)
-        await sleep(delay)
-        child.kill(signal as NodeJS.Signals)
-        const { status } = await finish(child)
-        assert.equal(status, signal === 'SIGINT' ? 130 : 143, `${signal} after ${delay} ms`)
+/** A process of the user nobody, in namespaces that this user has made; with the host's network unless `own` names one. */
+async function ownNamespaces(...own: string[]): Promise<ChildProcess> {
+  const words = ['unshare', '--user', '--map-root-user', '--mount', ...own, 'sh', '-c', 'echo ready; read x']
+  const child = spawn(...asNobody(words), { stdio: ['pipe', 'pipe', 'inherit'] })
+  await until(child.stdout!, /ready/)
+  return child
+}
+
+test(
+  'no other process of its user enters the namespace of run; one that the user has made, it does',
+  machine,
+  async () => {
+    const enters = async (pid: number): Promise<boolean> =>
+      (await execute(...asNobody(['nsenter', '-t', String(pid), '-U', '--preserve-credentials', 'true'])))
+        .status === 0
+    const child = startCli(run('--user', 'nobody', '--', 'sh', '-c', 'echo $$; read x'), { stdio: 'pipe' })
+    const pid = Number((await until(child.stdout!, /\d+\n/)).trim())
+    const own = await ownNamespaces()
+    try {
+      assert.equal(await enters(pid), false)
+      assert.equal(await enters(own.pid!), true)
+    } finally {
+      for (const one of [child, own]) one.stdin!.end('\n')
+      await Promise.all([child, own].map(one => finish(one)))
+    }
+  },
+)
+
+test(
+  "delegate refuses rights that reach the host's network, which the target shares, unless policy says so",
+  machine,
+  async () => {
+    using scratch = new Scratch()
+    const text = (await execute('cat', [POLICY])).stdout
+    const open = scratch.write('host.yaml', text.replace('network: own', 'network: host'))
+    const shares = await ownNamespaces()
+    const has = await ownNamespaces('--net')
+    const lend = (child: ChildProcess, policy: string) =>
+      cli(['delegate', '--pid', String(child.pid), '--policy', policy])
+    try {
+      const refused = await lend(shares, POLICY)
+      assert.equal(refused.status, 3, refused.stderr)
+      for (const [child, policy] of [
+        [shares, open],
+        [has, POLICY],
+      ] as const) {
+        const { status, stderr } = await lend(child, policy)
+        assert.equal(status, 0, stderr)
       }
-    }),
-  )
-  assert.deepEqual(await residue(here), [])
-})
+    } finally {
+      for (const one of [shares, has]) one.stdin!.end('\n')
+      await Promise.all([shares, has].map(one => finish(one)))
+    }
+  },
+)
 
 test('200 runs leave nothing', machine, async () => {
   const here = snapshot()

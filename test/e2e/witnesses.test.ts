@@ -11,6 +11,7 @@ import { text } from 'node:stream/consumers'
 import { after, describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { asNobody, cli, finish, inPublic, PUBLIC, publicCli, type Result } from '../helpers/cli.ts'
+import { HANG_MS } from '../helpers/eventually.ts'
 import { CACHE, needsProgram, ROOT } from '../helpers/machine.ts'
 import { residue, snapshot } from '../helpers/residue.ts'
 import { Scratch } from '../helpers/scratch.ts'
@@ -147,7 +148,7 @@ describe('in a bubblewrap sandbox', () => {
   /** bubblewrap names its child before it has built its mounts: ours would be lost below them. */
   async function untilHeld(pid: number): Promise<void> {
     const read = process.arch === 'x64' ? '0' : '63'
-    for (const deadline = Date.now() + 5000; Date.now() < deadline; await sleep(1)) {
+    for (const deadline = Date.now() + HANG_MS; Date.now() < deadline; await sleep(1)) {
       const [call, fd] = readFileSync(`/proc/${pid}/syscall`, 'utf8').split(' ')
       if (call === read && fd === '0x4') return
     }

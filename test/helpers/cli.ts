@@ -4,12 +4,10 @@ import { existsSync } from 'node:fs'
 import { constants } from 'node:os'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
+import { HANG_MS } from './eventually.ts'
 import { ROOT } from './machine.ts'
 
 export const CLI = join(ROOT, 'dist/cli/main.js')
-
-/** How long any one command may take before it is killed. */
-const TIMEOUT_MS = 60_000
 
 export interface Result {
   /** As a shell gives it: 128 + number when a signal ended the command. */
@@ -63,7 +61,7 @@ export function execute(command: string, args: readonly string[], options: RunOp
 }
 
 export async function finish(child: ChildProcess, input = ''): Promise<Result> {
-  const timer = setTimeout(() => child.kill('SIGKILL'), TIMEOUT_MS)
+  const timer = setTimeout(() => child.kill('SIGKILL'), HANG_MS)
   // A command that ends without reading its input breaks the pipe: that is its right.
   child.stdin?.on('error', () => {}).end(input)
   try {

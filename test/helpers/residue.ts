@@ -15,7 +15,10 @@ import { bpf_link_info, bpf_map_info, bpf_prog_info } from '../../src/uapi/bpf.t
 export const RUN_VARIABLE = 'BPFTOKEN_TEST_RUN'
 
 /** How long the kernel may take to free what nobody holds any more: it waits for RCU grace periods. */
-const SETTLE_MS = 5000
+const SETTLE_MS = 30_000
+
+/** Names of our own programs, as the kernel cuts them. */
+const OURS: ReadonlySet<string> = new Set(['bpftoken-launch', 'bpftoken-execut'])
 
 export type Snapshot = ReadonlySet<string>
 
@@ -59,7 +62,7 @@ function processLines(): string[] {
   for (const pid of entries('/proc').filter(name => /^\d+$/.test(name))) {
     const dir = `/proc/${pid}`
     const command = attempt(() => readFileSync(`${dir}/comm`, 'utf8').trim())
-    if (command === 'bpftoken-launch' || (Number(pid) !== process.pid && isOfRun(dir)))
+    if (OURS.has(command ?? '') || (Number(pid) !== process.pid && isOfRun(dir)))
       lines.add(`process ${pid} ${command}`)
     const net = attempt(() => readlinkSync(`${dir}/ns/net`))
     if (net !== undefined) lines.add(`network namespace ${net}`)

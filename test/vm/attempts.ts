@@ -1,7 +1,27 @@
-/** What a hostile workload tries, by the list in SECURITY.md: the list says who refuses it and how, and tests hold it to that. */
+/**
+ * What a hostile workload tries, by a list in SECURITY.md. The list says who refuses each attempt and how; a file of tests makes
+ * the attempts, one row each, and is held to the list:
+ *
+ *   hostile('What a hostile workload cannot do')
+ *   attempt('name of the row', refused => lending({}, loan => refused(loan.token(), loan.id)))
+ *
+ * Rows do not depend on each other. After a row that fails, guard and workload are made anew for the next.
+ */
+import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { after, before, type TestContext, test } from 'node:test'
+import { Guard } from '../../src/guard/guard.ts'
+import { installGuard, removeGuard } from '../../src/guard/install.ts'
+import type { Policy } from '../../src/policy/policy.ts'
+import { conclusive } from '../helpers/conclusive.ts'
+import { eventually } from '../helpers/eventually.ts'
 import { ROOT } from '../helpers/machine.ts'
+import { removeProgram } from '../kernel/delegation/workload.ts'
+import { Borrower, type Changes, type Loan, policyOf } from './borrower.ts'
+import { skip } from './guarded.ts'
+
+// ---- the list ----
 
 export interface Attempt {
   readonly name: string
@@ -13,14 +33,142 @@ export interface Attempt {
 
 const ROW = /^\| (?<name>[^|]+) \| (?:kernel|guard: (?<point>\w+), (?<reason>[\w-]+)) \| (?<answer>[^|]+) \|$/
 
-/** The rows of the table below this heading of SECURITY.md. */
-export function readAttempts(heading = 'What a hostile workload cannot do'): Attempt[] {
+/** The rows of the table below this heading, of level 2 or 3, of SECURITY.md. */
+export function readAttempts(heading: string): Attempt[] {
   const text = readFileSync(join(ROOT, 'SECURITY.md'), 'utf8')
-  const section = text.split(/^## /m).find(part => part.startsWith(`${heading}\n`)) ?? ''
+  const section = text.split(/^###? /m).find(part => part.startsWith(`${heading}\n`)) ?? ''
   const [, , ...rows] = section.split('\n').filter(line => line.startsWith('|'))
   return rows.map(row => {
     const { name, point, reason, answer } = ROW.exec(row)?.groups ?? {}
     if (name === undefined || answer === undefined) throw new Error(`SECURITY.md has an odd row: ${row}`)
     return { name, guard: point === undefined ? undefined : { point, reason: reason! }, answer }
   })
+}
+
+let listed: ReadonlyMap<string, Attempt>
+const tried: string[] = []
+
+// ---- whom and what rows have ----
+
+/** Of the row that runs. */
+export let guard: Guard
+/** The workload. */
+export let mallory: Borrower
+
+async function begin(): Promise<void> {
+  await installGuard()
+  guard = Guard.open()
+  mallory = await Borrower.start()
+}
+
+async function end(): Promise<void> {
+  mallory[Symbol.dispose]()
+  await mallory.workload.exited
+  guard[Symbol.dispose]()
+  await removeGuard()
+}
+
+/** To be called once by each file, before its rows. */
+export function hostile(heading: string): void {
+  listed = new Map(readAttempts(heading).map(one => [one.name, one]))
+  before(async () => {
+    if (skip === false) await begin()
+  })
+  after(async () => {
+    if (skip === false) await end()
+    removeProgram()
+  })
+  test(`the list of SECURITY.md is what is tried here: ${heading}`, () => {
+    assert.ok(listed.size > 0)
+    assert.deepEqual([...listed.keys()].sort(), [...tried].sort())
+  })
+}
+
+/** Of what is lent now. */
+let mode: Policy['mode'] = 'enforce'
+
+/** Lends to mallory, runs `body`, takes the loan back. */
+export function lending(changes: Changes, body: (loan: Loan) => void | Promise<void>): Promise<void> {
+  return mallory.lending(guard, { mode, ...changes }, body)
+}
+
+/** What `lending` lends, in the mode of the row. */
+export function lent(changes: Changes = {}): Policy {
+  return policyOf({ mode, ...changes })
+}
+
+/** Another workload, which may change its namespaces: it is gone afterwards, with what was lent. */
+export async function guest(
+  changes: Changes,
+  body: (guest: Borrower, id: bigint) => Promise<void>,
+  how: Parameters<typeof Borrower.start>[0] = {},
+): Promise<void> {
+  const borrower = await Borrower.start(how)
+  try {
+    await body(borrower, await borrower.borrow(guard, lent(changes)))
+  } finally {
+    borrower[Symbol.dispose]()
+    await borrower.workload.exited
+  }
+}
+
+// ---- rows ----
+
+/** What came of it, and whose delegation the guard's event must name; undefined: nobody's. */
+export type Refused = (answer: string, delegation?: bigint) => void
+export type Body = (refused: Refused) => Promise<void>
+
+/** For hangs only. */
+const ROW_LIMIT = { timeout: 600_000 }
+
+/**
+ * One attempt of the list. `body` makes it, and says what came of it; and shows that who may, can. One that is a race may throw
+ * `Inconclusive`.
+ */
+export function attempt(name: string, body: Body): void {
+  tried.push(name)
+  test(name, { skip, ...ROW_LIMIT }, t => row(t, name, body, 'enforce'))
+}
+
+/** The same, and once more under a permissive policy: then it succeeds, and the event says what would have been. */
+export function policyAttempt(name: string, body: Body): void {
+  attempt(name, body)
+  test(`${name}: let through by a permissive policy`, { skip, ...ROW_LIMIT }, t =>
+    row(t, name, body, 'permissive'),
+  )
+}
+
+async function row(t: TestContext, name: string, body: Body, its: Policy['mode']): Promise<void> {
+  let clean = false
+  // Also when the row has failed, or hangs.
+  t.after(async () => {
+    if (clean) return
+    await end()
+    await begin()
+  })
+  mode = its
+  await conclusive(t, () => make(name, body))
+  await eventually(() => guard.delegations().length === 0, 'a delegation is left')
+  assert.deepEqual(guard.policies(), [], 'an ability is left')
+  clean = true
+}
+
+async function make(name: string, body: Body): Promise<void> {
+  const expected = listed.get(name)
+  assert.ok(expected !== undefined, 'SECURITY.md does not have it')
+  let count = 0
+  guard.pastEvents()
+  await body((answer, delegation) => {
+    count++
+    assert.equal(answer, mode === 'enforce' ? expected.answer : 'ok')
+    if (expected.guard === undefined) return
+    const { point, reason } = expected.guard
+    const told = guard.pastEvents().filter(({ verdict }) => verdict !== 'allowed')
+    const event = told.find(one => one.point === point && one.reason === reason)
+    const seen = told.map(one => `${one.point}: ${one.reason}`).join(', ')
+    assert.ok(event !== undefined, `no event says ${point}: ${reason}, but ${seen || 'there is none'}`)
+    assert.equal(event.verdict, mode === 'enforce' ? 'refused' : 'would-refuse')
+    assert.equal(event.delegation, delegation)
+  })
+  assert.ok(count > 0, 'nothing was tried')
 }

@@ -1,6 +1,5 @@
 /** A real process in namespaces of its own, with every capability there, and what is lent to it under the guard. */
 import assert from 'node:assert/strict'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { delegate, undelegate } from '../../src/delegation/delegate.ts'
 import { openTarget, type Target } from '../../src/delegation/target.ts'
 import type { Guard, LendOptions } from '../../src/guard/guard.ts'
@@ -8,6 +7,7 @@ import type { Policy } from '../../src/policy/policy.ts'
 import type { Masks } from '../../src/policy/vocabulary.ts'
 import { Fd } from '../../src/sys/fd.ts'
 import { CAPABILITIES, O_DIRECTORY } from '../../src/uapi/constants.ts'
+import { eventually } from '../helpers/eventually.ts'
 import { type Command, mapAttr } from '../kernel/delegation/attributes.ts'
 import {
   callWithin,
@@ -111,10 +111,7 @@ export class Borrower implements Disposable {
       await undelegate(this.target, vocabulary, { path })
     }
     // The kernel frees it some time after that. Until then its rules hold for what is attached there.
-    for (let left = 200; guard.delegations().some(one => one.id === id); left--) {
-      assert.ok(left > 0, `delegation ${id} has not ended`)
-      await sleep(25)
-    }
+    await eventually(() => !guard.delegations().some(one => one.id === id), `delegation ${id} has not ended`)
   }
 
   /** BPF_TOKEN_CREATE by the process itself, from what is mounted at `path` there: its descriptor, or -errno. */

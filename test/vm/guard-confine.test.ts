@@ -7,7 +7,6 @@
 import assert from 'node:assert/strict'
 import { mkdirSync, rmdirSync, writeFileSync } from 'node:fs'
 import { after, before, beforeEach, describe, test } from 'node:test'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { BpfMap } from '../../src/ebpf/map.ts'
 import { confine, unconfine } from '../../src/guard/confine.ts'
 import { Guard } from '../../src/guard/guard.ts'
@@ -19,7 +18,7 @@ import { XDP_FLAGS_SKB_MODE } from '../../src/uapi/constants.ts'
 import { asHostRoot, mapAttr, progCommand } from '../kernel/delegation/attributes.ts'
 import { outcome } from '../kernel/delegation/lab.ts'
 import { type Changes, made, policyOf } from './borrower.ts'
-import { eventually, skip } from './guarded.ts'
+import { eventually, skip, untilExpired } from './guarded.ts'
 
 const ROOT = '/sys/fs/cgroup'
 const SERVICE = `${ROOT}/service`
@@ -211,12 +210,12 @@ describe('a confined cgroup', { skip }, () => {
         ['ok', 'ok'],
       )
     })
-    await confined({ limits: { lifetimeSec: 1 } }, async () => {
+    await confined({ limits: { lifetimeSec: 3 } }, async id => {
       assert.equal(
         inside(SERVICE, () => map()),
         'ok',
       )
-      await sleep(1100)
+      await untilExpired(guard, id)
       assert.equal(
         inside(SERVICE, () => map()),
         'EPERM',

@@ -192,6 +192,11 @@ async function hammering(
   }
 }
 
+/** Waits until all tokens were used again. */
+async function again(hammers: readonly Hammer[]): Promise<void> {
+  await Promise.all(hammers.map(hammer => hammer.again()))
+}
+
 /** With what those were refused that have ended. */
 async function refusals(hammers: readonly Hammer[]): Promise<string[]> {
   const results = await Promise.all(hammers.filter(({ ended }) => ended).map(({ result }) => result))
@@ -245,7 +250,7 @@ describe('while tasks use tokens', { skip }, () => {
             disguise()
             assert.equal(guardStatus().current, false)
             assert.equal(await installGuard(), 'replaced')
-            await sleep(300)
+            await again(hammers)
             assert.deepEqual(await refusals(hammers), [])
           }
           assert.equal(guard.delegation(id).live.tokens, 100)
@@ -266,7 +271,7 @@ describe('while tasks use tokens', { skip }, () => {
     borrower.lending(guard, {}, ({ id, mustToken }) =>
       withTokens(TASKS, mustToken, tokens =>
         hammering(borrower, tokens, async hammers => {
-          await sleep(500)
+          await again(hammers)
           await revoking(id, hammers)
         }),
       ),
@@ -284,7 +289,7 @@ describe('while tasks use tokens', { skip }, () => {
         ({ id: grandchild, mustToken }) =>
           withTokens(TASKS, mustToken, tokens =>
             hammering(second, tokens, async hammers => {
-              await sleep(500)
+              await again(hammers)
               await revoking(id, hammers)
               assert.ok([id, child, grandchild].every(one => guard.delegation(one).revoked))
             }),

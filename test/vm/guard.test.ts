@@ -44,7 +44,7 @@ import {
   tokenWithin,
   vocabulary,
 } from '../kernel/delegation/lab.ts'
-import { errnoOf, eventually, skip } from './guarded.ts'
+import { errnoOf, eventually, skip, untilExpired } from './guarded.ts'
 
 let lab: Lab
 let guard: Guard
@@ -537,10 +537,10 @@ describe('use of a delegation', { skip }, () => {
     }))
 
   test('until it expires', () =>
-    lending({ limits: { lifetimeSec: 2 } }, async ({ token, mustToken }) => {
+    lending({ limits: { lifetimeSec: 5 } }, async ({ id, token, mustToken }) => {
       using held = mustToken()
       assert.equal(map(held), 'ok')
-      await new Promise(resolve => setTimeout(resolve, 2100))
+      await untilExpired(guard, id)
       assert.equal(map(held), 'EPERM')
       assert.equal(outcome(token()), 'EACCES')
       assert.equal(eventOf('expired').verdict, 'refused')

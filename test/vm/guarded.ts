@@ -1,8 +1,10 @@
 /** What the guard's tests share: the kernels that they run on, and how to wait for what a kernel does in its own time. */
-import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { SyscallError } from '../../src/errors.ts'
+import { bootTimeNs, type Guard } from '../../src/guard/guard.ts'
+
+export { eventually } from '../helpers/eventually.ts'
 
 const hasLsm = readFileSync('/sys/kernel/security/lsm', 'utf8').split(',').includes('bpf')
 const hasTokens = readFileSync('/proc/kallsyms', 'utf8').includes(' bpf_token_create')
@@ -10,13 +12,14 @@ const hasTokens = readFileSync('/proc/kallsyms', 'utf8').includes(' bpf_token_cr
 /** False: the guard runs here. */
 export const skip = hasLsm && hasTokens ? false : 'this kernel has no BPF LSM, or no tokens'
 
-/** Freed by the kernel's workers, some time after the last descriptor is closed. */
-export async function eventually(what: () => boolean, message: string): Promise<void> {
-  for (let attempt = 0; attempt < 200; attempt++) {
-    if (what()) return
-    await sleep(25)
-  }
-  assert.fail(message)
+export function hasExpired(guard: Guard, id: bigint): boolean {
+  const { expiresNs } = guard.delegation(id)
+  return expiresNs !== undefined && bootTimeNs() >= expiresNs
+}
+
+/** Waits until it has, by the guard's clock. */
+export async function untilExpired(guard: Guard, id: bigint): Promise<void> {
+  while (!hasExpired(guard, id)) await sleep(20)
 }
 
 /** `ok`, or the errno's name. */

@@ -2,11 +2,12 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
+import { createInterface, type Interface } from 'node:readline'
 import type { Fd } from '../../src/sys/fd.ts'
 import { bpf_attr_map_create } from '../../src/uapi/bpf.ts'
 import { errnoName } from '../../src/uapi/errno.ts'
 import { compiled } from '../helpers/compiled.ts'
+import { eventually } from '../helpers/eventually.ts'
 import { mapAttr } from '../kernel/delegation/attributes.ts'
 
 export interface Hammered {
@@ -19,14 +20,35 @@ export interface Hammered {
 export class Hammer implements Disposable {
   readonly result: Promise<Hammered>
   ended = false
+  /** Rounds that it has told of. */
+  #rounds = 0
   readonly #child: ChildProcess
 
-  private constructor(child: ChildProcess, result: Promise<Hammered>) {
+  private constructor(child: ChildProcess, lines: Interface) {
     this.#child = child
-    this.result = result
-    void result.then(() => {
-      this.ended = true
+    this.result = new Promise((resolve, reject) => {
+      lines.on('line', line => {
+        if (line === 'go') {
+          this.#rounds++
+          return
+        }
+        const { made, last, errno } = JSON.parse(line) as { made: number; last: string; errno: number }
+        resolve({ made, lastNs: BigInt(last), errno: errnoName(-errno) })
+      })
+      child.once('close', () => reject(new Error('a hammer ended without a word')))
     })
+    this.result.then(
+      () => {
+        this.ended = true
+      },
+      () => {},
+    )
+  }
+
+  /** Waits until it has used each of its tokens again, in a round that began after this call; or was refused. */
+  async again(): Promise<void> {
+    const rounds = this.#rounds
+    await eventually(() => this.ended || this.#rounds >= rounds + 2, 'a hammer makes no progress')
   }
 
   /** It inherits the tokens, and has used each of them once when this returns. `pid`: somebody in their user namespace. */
@@ -40,15 +62,8 @@ export class Hammer implements Disposable {
     })
     const lines = createInterface({ input: child.stdout! })
     const [first] = (await once(lines, 'line')) as [string]
-    const last = once(lines, 'line') as Promise<[string]>
     if (first !== 'go') throw new Error(`a hammer was refused at once: ${first}`)
-    return new Hammer(
-      child,
-      last.then(([line]) => {
-        const { made, last: at, errno } = JSON.parse(line) as { made: number; last: string; errno: number }
-        return { made, lastNs: BigInt(at), errno: errnoName(-errno) }
-      }),
-    )
+    return new Hammer(child, lines)
   }
 
   [Symbol.dispose](): void {

@@ -1,18 +1,22 @@
 /*
  * Makes maps under the token with descriptor 5, while another thread puts there the token with descriptor 3, then that with 4,
- * then 3 again: swap HEX COUNT, where HEX is the attribute of BPF_MAP_CREATE. Keeps the maps; says how many there are, and
- * how many calls ended with which errno.
+ * then 3 again: swap HEX, where HEX is the attribute of BPF_MAP_CREATE. Keeps the maps. Goes on until calls were refused with
+ * EDQUOT and with EPERM, each MANY times, or for SECONDS; then says how many maps there are, and how many calls ended with
+ * which errno, and waits for the end of its input.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
-static volatile int done;
+enum { MANY = 500, SECONDS = 120 };
+
+static atomic_bool done;
 
 static void *swap(void *unused)
 {
@@ -25,16 +29,17 @@ int main(int argc, char **argv)
 {
 	unsigned char attr[256] = { 0 };
 	int errors[256] = { 0 }, made = 0;
+	time_t end = time(NULL) + SECONDS;
 	pthread_t thread;
 
-	if (argc != 3 || strlen(argv[1]) > 2 * sizeof(attr))
+	if (argc != 2 || strlen(argv[1]) > 2 * sizeof(attr))
 		return 2;
 	for (size_t i = 0; i < strlen(argv[1]) / 2; i++)
 		sscanf(argv[1] + 2 * i, "%2hhx", &attr[i]);
 	dup2(3, 5);
 	if (pthread_create(&thread, NULL, swap, NULL) != 0)
 		return 1;
-	for (int i = atoi(argv[2]); i > 0; i--) {
+	while ((errors[EDQUOT] < MANY || errors[EPERM] < MANY) && time(NULL) < end) {
 		if (syscall(SYS_bpf, 0, attr, strlen(argv[1]) / 2) >= 0)
 			made++;
 		else

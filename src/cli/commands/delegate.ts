@@ -16,7 +16,7 @@ import type { Policy } from '../../policy/policy.ts'
 import type { Vocabulary } from '../../policy/vocabulary.ts'
 import { type AdmissionOptions, admitTarget } from '../admission.ts'
 import { installedGuard } from '../installed-guard.ts'
-import { Interrupted } from '../interrupted.ts'
+import { interruption } from '../interrupted.ts'
 import { note, print, printJson } from '../output.ts'
 import { loadPolicy, loadVocabulary } from '../policy-file.ts'
 import { requireRoot } from '../privilege.ts'
@@ -95,10 +95,7 @@ export interface Loan {
 export async function deliver(loan: Loan): Promise<number> {
   const { policy, target, vocabulary, lender, path, contextFd, confirm, json, also } = loan
   const { facts } = target
-  const abort = new AbortController()
-  const stop = (signal: NodeJS.Signals): void => abort.abort(new Interrupted(signal))
-  process.once('SIGINT', stop).once('SIGTERM', stop)
-  const how = { signal: abort.signal, guard: lender, confirm }
+  const how = { signal: interruption(), guard: lender, confirm }
   if (contextFd !== undefined) {
     await delegateContext(policy, target, contextFd, vocabulary, how)
     if (json === true) printJson({ target: facts, contextFd, ...idOf(lender?.delegation()), ...also })

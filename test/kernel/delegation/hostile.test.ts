@@ -6,9 +6,11 @@ import { delegate, undelegate } from '../../../src/delegation/delegate.ts'
 import { execute } from '../../../src/delegation/execute.ts'
 import { planDelegation } from '../../../src/delegation/plan.ts'
 import { openTarget } from '../../../src/delegation/target.ts'
+import { HANG_MS } from '../../helpers/eventually.ts'
 import { inVm } from '../../helpers/machine.ts'
 import { Lab, policyWith, vocabulary } from './lab.ts'
 import { leavesNothing, ourInstances } from './residue.ts'
+import { ALL_CAPS, Workload } from './workload.ts'
 
 let lab: Lab
 before(async () => {
@@ -33,7 +35,7 @@ test('openTarget() refuses a process whose mount namespace is not its own', asyn
     stdio: 'ignore',
   })
   try {
-    const deadline = Date.now() + 5000
+    const deadline = Date.now() + HANG_MS
     for (;;) {
       try {
         openTarget(child.pid!)[Symbol.dispose]()
@@ -100,6 +102,31 @@ test('delegate() refuses paths that are missing, files, or symbolic links', asyn
   await assert.rejects(at('/bin'), (error: Error) => /ENOTDIR|ELOOP/.test(error.message))
   await at('/sys/fs/../fs/bpf')
   await undelegate(lab.target, vocabulary)
+})
+
+test("delegate() follows symbolic links of a path within the target's root, and never out of it", async () => {
+  const workload = await Workload.sandboxed({ capabilities: [...ALL_CAPS, 'sys_chroot'] })
+  try {
+    await workload.must('mount', 'tmpfs', '/mnt', 'tmpfs', 0, '')
+    for (const directory of ['/mnt/inside', '/mnt/inside/place'])
+      await workload.must('mkdirat', -100, directory, 0o755)
+    await workload.must('symlinkat', '../../../sys', -100, '/mnt/inside/up')
+    await workload.must('symlinkat', '/sys', -100, '/mnt/inside/absolute')
+    await workload.must('symlinkat', '/inside', -100, '/mnt/link')
+    await workload.must('chroot', '/mnt')
+    using target = openTarget(workload.pid)
+    // There is a /sys/fs/bpf outside, and none inside.
+    for (const link of ['up', 'absolute'])
+      await assert.rejects(delegate(policy, target, vocabulary, { path: `/inside/${link}/fs/bpf` }), {
+        errnoName: 'ENOENT',
+      })
+    const path = '/link/place'
+    await delegate(policy, target, vocabulary, { path })
+    await undelegate(target, vocabulary, { path: '/inside/place' })
+  } finally {
+    workload[Symbol.dispose]()
+    await workload.exited
+  }
 })
 
 test('many delegations in a row leave no descriptor, mount or process', async t => {

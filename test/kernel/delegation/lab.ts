@@ -19,6 +19,7 @@ import {
   RESOLVE_IN_ROOT,
 } from '../../../src/uapi/constants.ts'
 import { errnoName } from '../../../src/uapi/errno.ts'
+import { HANG_MS } from '../../helpers/eventually.ts'
 import { BPF_TOKEN_CREATE, type Command, tokenAttr } from './attributes.ts'
 
 export const vocabulary = runningVocabulary()
@@ -69,7 +70,7 @@ export function openIn(
   path: string,
   flags: number = O_RDONLY | O_DIRECTORY | O_CLOEXEC,
 ): Promise<Fd> {
-  return openWithin(target.process.pidfd, target.root, path, flags, RESOLVE_IN_ROOT, 5000)
+  return openWithin(target.process.pidfd, target.root, path, flags, RESOLVE_IN_ROOT, HANG_MS)
 }
 
 /** BPF_TOKEN_CREATE as root of the target: result or -errno. */

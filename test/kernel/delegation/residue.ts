@@ -81,7 +81,7 @@ export function leavesNothing(): void {
       instances: ourInstances(),
     })
     // Node closes pipes and reaps children on later turns of its loop.
-    for (let turn = 0; turn < 100 && Object.values(left()).some(list => list.length > 0); turn++)
+    for (let turn = 0; turn < 1500 && Object.values(left()).some(list => list.length > 0); turn++)
       await sleep(20)
     assert.deepEqual(left(), { descriptors: [], processes: [], instances: [] })
   }
