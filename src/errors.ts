@@ -21,6 +21,8 @@ export const ERROR_CODES = {
   BPFTOKEN_NOT_FOUND: { title: 'No such object', http: 404, exit: EXIT.failed },
   BPFTOKEN_CONFLICT: { title: 'In conflict with what is there', http: 409, exit: EXIT.failed },
   BPFTOKEN_TIMEOUT: { title: 'Not finished in time', http: 504, exit: EXIT.failed },
+  BPFTOKEN_FAILED: { title: 'Several things failed, or it was interrupted', http: 500, exit: EXIT.failed },
+  BPFTOKEN_INTERNAL: { title: 'A defect of bpftoken', http: 500, exit: EXIT.failed },
 } as const satisfies Record<string, { title: string; http: number; exit: number }>
 
 export type ErrorCode = keyof typeof ERROR_CODES
@@ -50,6 +52,11 @@ export abstract class BpftokenError extends Error {
 
   get exitStatus(): number {
     return ERROR_CODES[this.code].exit
+  }
+
+  /** The message, as the lines that it was made of. */
+  get lines(): readonly string[] {
+    return [this.message]
   }
 
   /** The shape that `--json` prints. */
@@ -151,6 +158,7 @@ export interface PolicyIssue {
 export class PolicyError extends BpftokenError {
   readonly code = 'BPFTOKEN_POLICY_INVALID'
   readonly issues: readonly PolicyIssue[]
+  readonly #lines: readonly string[]
 
   constructor(source: string, issues: readonly PolicyIssue[], details: ErrorDetails = {}) {
     const lines = issues.map(issue => {
@@ -160,6 +168,12 @@ export class PolicyError extends BpftokenError {
     })
     super(lines.join('\n'), { ...details, context: { source, issues: issues.length, ...details.context } })
     this.issues = issues
+    this.#lines = lines
+  }
+
+  /** One for each issue. */
+  override get lines(): readonly string[] {
+    return this.#lines
   }
 
   override toJSON(): ReturnType<BpftokenError['toJSON']> & { issues: readonly PolicyIssue[] } {
@@ -190,4 +204,9 @@ export class ConflictError extends BpftokenError {
 /** A step did not finish within its time. */
 export class TimeoutError extends BpftokenError {
   readonly code = 'BPFTOKEN_TIMEOUT'
+}
+
+/** What nobody foresaw. */
+export class InternalError extends BpftokenError {
+  readonly code = 'BPFTOKEN_INTERNAL'
 }

@@ -4,7 +4,7 @@ import { basename } from 'node:path'
 import type { NamedSpec } from '../delegation/rights-plan.ts'
 import { embeddedObjects } from '../ebpf/embedded-objects.ts'
 import { parseObject } from '../ebpf/object-spec.ts'
-import { printable } from '../ebpf/printable.ts'
+import { printableName } from '../ebpf/printable.ts'
 import { FormatError, NotFoundError } from '../errors.ts'
 
 const OBJECT_HINT = 'Give the path of an object file that a compiler made for BPF'
@@ -36,7 +36,7 @@ export function readObjects(files: readonly string[]): FoundObjects {
     const bytes = readObjectFile(file, `${OBJECT_HINT}, or of a program that has some inside`)
     const found = embeddedObjects(bytes)
     if (found.length === 0 && isExecutable(bytes))
-      throw new FormatError('BPF object', `there is none in ${printable(file)}`, {
+      throw new FormatError('BPF object', `there is none in ${printableName(file)}`, {
         context: { file },
         hint: 'If its BPF code is compressed, or made when it runs, name the object file that it was made from',
       })
@@ -49,8 +49,8 @@ export function readObjects(files: readonly string[]): FoundObjects {
       } catch (error) {
         if (!(error instanceof FormatError)) throw error
         if (off === 0)
-          throw new FormatError(printable(name), error.message, { context: { ...error.context, file } })
-        unreadable.push(`${printable(name)}: ${error.message}`)
+          throw new FormatError(printableName(name), error.message, { context: { ...error.context, file } })
+        unreadable.push(`${printableName(name)}: ${error.message}`)
       }
     }
   }

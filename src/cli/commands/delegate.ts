@@ -50,7 +50,7 @@ export async function delegate(options: DelegateOptions): Promise<number> {
         ? planFor(policy, target, options.path, known)
         : planForContext(policy, target, options.contextFd, known)
     if (options.json === true) printJson({ target: target.facts, actions })
-    else print(actions.map(describeAction).join('\n'))
+    else print(...actions.map(describeAction))
     return EXIT.ok
   }
   for (const path of unenforced) note(`without the guard nothing enforces ${path}`)
@@ -100,7 +100,8 @@ export async function deliver(loan: Loan): Promise<number> {
     if (json === true) printJson({ target: facts, contextFd, ...idOf(lender?.delegation()), ...also })
     else
       print(
-        `process ${facts.pid} may now mount its context (descriptor ${contextFd})${andId(lender?.delegation())}`,
+        `process ${facts.pid} may now mount its context (descriptor ${contextFd})`,
+        ...andId(lender?.delegation()),
       )
     return EXIT.ok
   }
@@ -108,7 +109,8 @@ export async function deliver(loan: Loan): Promise<number> {
   if (json === true) printJson({ target: facts, delegation: made, ...idOf(lender?.delegation()), ...also })
   else
     print(
-      `delegated to process ${facts.pid} at ${made.path}: ${made.options.join(' ')}${andId(lender?.delegation())}`,
+      `delegated to process ${facts.pid} at ${made.path}: ${made.options.join(' ')}`,
+      ...andId(lender?.delegation()),
     )
   return EXIT.ok
 }
@@ -118,8 +120,8 @@ function idOf(id: bigint | undefined): { id?: number } {
   return id === undefined ? {} : { id: Number(id) }
 }
 
-function andId(id: bigint | undefined): string {
-  return id === undefined ? '' : `\ndelegation ${id}: bpftoken revoke ${id} takes it back`
+function andId(id: bigint | undefined): string[] {
+  return id === undefined ? [] : [`delegation ${id}: bpftoken revoke ${id} takes it back`]
 }
 
 export interface UndelegateOptions {

@@ -43,6 +43,8 @@ export async function ls(options: { json?: boolean }): Promise<number> {
     i.delegations.join(',') || '-',
     i.options.map(option => option.replace('delegate_', '')).join(' '),
   ])
-  print(columns([['MOUNT NAMESPACE', 'USER NAMESPACE', 'OWNER', 'PATH', 'PROCESS', 'ID', 'RIGHTS'], ...rows]))
+  print(
+    ...columns([['MOUNT NAMESPACE', 'USER NAMESPACE', 'OWNER', 'PATH', 'PROCESS', 'ID', 'RIGHTS'], ...rows]),
+  )
   return 0
 }
