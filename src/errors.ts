@@ -16,7 +16,7 @@ export const ERROR_CODES = {
   BPFTOKEN_FORMAT: { title: 'Bytes or text do not have the format they claim', http: 400, exit: EXIT.failed },
   BPFTOKEN_USAGE: { title: 'The command line is wrong', http: 400, exit: EXIT.usage },
   BPFTOKEN_POLICY_INVALID: { title: 'The policy is not valid', http: 400, exit: EXIT.usage },
-  BPFTOKEN_DENIED: { title: 'Refused by policy', http: 403, exit: EXIT.denied },
+  BPFTOKEN_DENIED: { title: 'Refused by policy, or for want of privilege', http: 403, exit: EXIT.denied },
   BPFTOKEN_NOT_SUPPORTED: { title: 'Not supported on this machine', http: 501, exit: EXIT.notSupported },
   BPFTOKEN_NOT_FOUND: { title: 'No such object', http: 404, exit: EXIT.failed },
   BPFTOKEN_CONFLICT: { title: 'In conflict with what is there', http: 409, exit: EXIT.failed },
@@ -181,7 +181,7 @@ export class PolicyError extends BpftokenError {
   }
 }
 
-/** Policy says no. */
+/** Policy says no, or the caller is not who may. */
 export class DeniedError extends BpftokenError {
   readonly code = 'BPFTOKEN_DENIED'
 }

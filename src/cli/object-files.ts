@@ -1,25 +1,20 @@
 /** BPF objects from files: object files, and those inside executables and libraries. */
-import { readFileSync } from 'node:fs'
 import { basename } from 'node:path'
 import type { NamedSpec } from '../delegation/rights-plan.ts'
 import { embeddedObjects } from '../ebpf/embedded-objects.ts'
 import { parseObject } from '../ebpf/object-spec.ts'
 import { printableName } from '../ebpf/printable.ts'
-import { FormatError, NotFoundError } from '../errors.ts'
+import { FormatError } from '../errors.ts'
+import { readInput } from './input-file.ts'
 
 const OBJECT_HINT = 'Give the path of an object file that a compiler made for BPF'
 
-/** NotFoundError says what was wrong with the path. */
+/** Programs with objects inside are large; what is larger than this is no program. */
+const MAX_OBJECT_BYTES = 512 * 1024 * 1024
+
+/** Errors are those of `readInput`. */
 export function readObjectFile(file: string, hint = OBJECT_HINT): Buffer {
-  try {
-    return readFileSync(file)
-  } catch (cause) {
-    const code = (cause as NodeJS.ErrnoException).code
-    throw new NotFoundError(`Cannot read object ${JSON.stringify(file)}: ${code}`, {
-      context: { file, errno: code },
-      hint,
-    })
-  }
+  return readInput(file, { what: 'object', maxBytes: MAX_OBJECT_BYTES, hint })
 }
 
 export interface FoundObjects {
