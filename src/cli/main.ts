@@ -107,6 +107,10 @@ function buildProgram(): Command {
       ).argParser(wholeNumber),
     )
     .option('--cgroup <dir>', 'tokens can be made in this cgroup and below only (needs the guard)')
+    .option(
+      '--strict',
+      'refuse (exit 4) where the process may not be able to use the loan, instead of warning',
+    )
     .addOption(dryRun())
     .addOption(json())
     .action(act(async options => (await import('./commands/delegate.ts')).delegate(options)))
@@ -126,7 +130,10 @@ function buildProgram(): Command {
     .addOption(pid())
     .addOption(policy())
     .addOption(path())
-    .option('--strict', 'fail if the policy asks for more than there is, instead of lending less')
+    .option(
+      '--strict',
+      'fail if the policy asks for more than there is (exit 3), or the process may not be able to use it (exit 4)',
+    )
     .addOption(json())
     .addHelpText(
       'after',

@@ -9,6 +9,7 @@ import {
   undelegate as takeBack,
 } from '../../delegation/delegate.ts'
 import { describeAction } from '../../delegation/plan.ts'
+import { type Concern, preflightTarget } from '../../delegation/preflight.ts'
 import { openTarget, sharesOurNetwork, type Target } from '../../delegation/target.ts'
 import { EXIT, NotSupportedError, UsageError } from '../../errors.ts'
 import type { Lender } from '../../guard/guard.ts'
@@ -26,6 +27,7 @@ export interface DelegateOptions {
   path: string
   contextFd?: number
   cgroup?: string
+  strict?: boolean
   dryRun?: boolean
   json?: boolean
 }
@@ -43,19 +45,20 @@ export async function delegate(options: DelegateOptions): Promise<number> {
       hint: 'Install it as root: bpftoken guard install',
     })
   using target = openRecipient(options, policy, vocabulary)
+  const preflight = lookAhead(target, policy, vocabulary, options)
   if (options.dryRun === true) {
     const known = guard && { ability: policy.name }
     const actions =
       options.contextFd === undefined
         ? planFor(policy, target, options.path, known)
         : planForContext(policy, target, options.contextFd, known)
-    if (options.json === true) printJson({ target: target.facts, actions })
+    if (options.json === true) printJson({ target: target.facts, actions, preflight })
     else print(...actions.map(describeAction))
     return EXIT.ok
   }
   for (const path of unenforced) note(`without the guard nothing enforces ${path}`)
   using lender = guard?.lend(policy, options.cgroup === undefined ? {} : { cgroup: options.cgroup })
-  return await deliver({ ...options, policy, target, vocabulary, lender })
+  return await deliver({ ...options, policy, target, vocabulary, lender, also: { preflight } })
 }
 
 /** The process that is lent to. UsageError, DeniedError: not there, or not this policy. The caller disposes of it. */
@@ -73,6 +76,29 @@ export function openRecipient(
     target[Symbol.dispose]()
     throw error
   }
+}
+
+/** What may keep the target from using the loan, told on stderr. NotSupportedError: there is something, and that is not wanted. */
+export function lookAhead(
+  target: Target,
+  policy: Policy,
+  vocabulary: Vocabulary,
+  { strict = false }: { strict?: boolean },
+): Concern[] {
+  const concerns = preflightTarget(target, policy.rights, vocabulary)
+  if (strict && concerns.length > 0)
+    throw new NotSupportedError(
+      `Process ${target.facts.pid} could not use the loan: ${concerns.map(({ what }) => what).join('; ')}`,
+      {
+        context: { pid: target.facts.pid, concerns: concerns.map(({ code }) => code).join(',') },
+        hint: concerns.map(({ remedy }) => remedy).join('. '),
+      },
+    )
+  for (const { what, certain, remedy } of concerns) {
+    note(`${certain ? 'warning' : 'this may not work'}: ${what}`)
+    note(`  next: ${remedy}`)
+  }
+  return concerns
 }
 
 export interface Loan {

@@ -9,7 +9,7 @@ import { MASK_DOMAINS, type Vocabulary } from '../../policy/vocabulary.ts'
 import { note } from '../output.ts'
 import { loadPolicy, loadVocabulary } from '../policy-file.ts'
 import { requireRoot } from '../privilege.ts'
-import { deliver, openRecipient } from './delegate.ts'
+import { deliver, lookAhead, openRecipient } from './delegate.ts'
 
 const NS_PER_SEC = 1_000_000_000n
 
@@ -39,9 +39,17 @@ export async function derive(id: number, options: DeriveOptions): Promise<number
     )
   for (const path of requireGuard(policy, guardHolds)) note(`the guard does not enforce ${path} yet`)
   using target = openRecipient(options, policy, vocabulary)
+  const preflight = lookAhead(target, policy, vocabulary, options)
   for (const removal of removed) note(`not in delegation ${id}: ${describeRemoval(removal)}`)
   using lender = guard.lend(policy, { parent: parent.id })
-  return await deliver({ ...options, policy, target, vocabulary, lender, also: { parent: id, removed } })
+  return await deliver({
+    ...options,
+    policy,
+    target,
+    vocabulary,
+    lender,
+    also: { parent: id, removed, preflight },
+  })
 }
 
 /** Says before anything is done what the guard would refuse with an errno alone. */
