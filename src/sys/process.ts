@@ -6,7 +6,7 @@
  */
 import { readFileSync, readlinkSync, statfsSync } from 'node:fs'
 import { NotFoundError, NotSupportedError } from '../errors.ts'
-import { O_CLOEXEC, O_PATH, O_RDONLY } from '../uapi/constants.ts'
+import { O_CLOEXEC, O_PATH, O_RDONLY, PROC_SUPER_MAGIC } from '../uapi/constants.ts'
 import { check } from './failure.ts'
 import { Fd } from './fd.ts'
 import { native } from './native.ts'
@@ -52,9 +52,6 @@ export function takeFd(process: ProcessHandle, fd: number): Fd {
   const result = native().pidfd_getfd(process.pidfd.number, fd, 0)
   return new Fd(check('pidfd_getfd', 'pidfd_getfd', result, `descriptor ${fd} of process ${process.pid}`))
 }
-
-/** include/uapi/linux/magic.h */
-const PROC_SUPER_MAGIC = 0x9fa0
 
 let procIsOurs = false
 

@@ -38,7 +38,7 @@ export async function ls(options: { json?: boolean }): Promise<number> {
     i.mountNamespace,
     i.userNamespace,
     String(i.ownerUid),
-    i.path,
+    i.covered ? `${i.path} (covered)` : i.path,
     `${i.pids[0]} ${i.command}${i.pids.length > 1 ? ` +${i.pids.length - 1}` : ''}`,
     i.delegations.join(',') || '-',
     i.options.map(option => option.replace('delegate_', '')).join(' '),
