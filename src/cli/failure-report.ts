@@ -10,23 +10,44 @@ const DEBUG_VARIABLE = 'BPFTOKEN_DEBUG'
 /** A chain of causes that is longer than this is a circle. */
 const MAX_DEPTH = 8
 
-export function reportError(error: unknown, json: boolean): number {
+export interface FailureReport {
+  readonly lines: readonly string[]
+  /** What `--json` prints. */
+  readonly document: { readonly error: object }
+  readonly exitStatus: number
+}
+
+/** Pure. */
+export function describeFailure(error: unknown): FailureReport {
   const all = [...withCauses(error, 0)]
   const [first] = all as [Failure, ...Failure[]]
-  const hints = new Set(hintsOf(all))
-  if (json) {
-    const [body, ...causes] = all.map(({ known }) => known.toJSON())
-    const [hint] = hints
-    complainJson({ error: { ...body, ...(hint && { hint }), ...(causes.length > 0 && { causes }) } })
-  } else {
-    for (const { known, depth } of all)
-      for (const line of known.lines)
-        note(depth === 0 ? line : `${'  '.repeat(Math.min(depth, 2))}because: ${line}`)
-    for (const hint of hints) note(`  next: ${hint}`)
+  const hints = [...new Set(hintsOf(all))]
+  const [body, ...causes] = all.map(({ known }) => known.toJSON())
+  return {
+    lines: [
+      ...all.flatMap(({ known, depth }) =>
+        known.lines.map(line => (depth === 0 ? line : `${'  '.repeat(Math.min(depth, 2))}because: ${line}`)),
+      ),
+      ...hints.map(hint => `  next: ${hint}`),
+    ],
+    document: {
+      error: {
+        ...body,
+        ...(hints.length > 0 && { hint: hints.join('; ') }),
+        ...(causes.length > 0 && { causes }),
+      },
+    },
+    exitStatus: first.known.exitStatus,
   }
+}
+
+export function reportError(error: unknown, json: boolean): number {
+  const { lines, document, exitStatus } = describeFailure(error)
+  if (json) complainJson(document)
+  else for (const line of lines) note(line)
   if (process.env[DEBUG_VARIABLE])
-    for (const { raw } of all) complain(...String((raw as Error)?.stack ?? raw).split('\n'))
-  return first.known.exitStatus
+    for (const { raw } of withCauses(error, 0)) complain(...String((raw as Error)?.stack ?? raw).split('\n'))
+  return exitStatus
 }
 
 interface Failure {

@@ -64,7 +64,7 @@ function writeOut(text: string): void {
     if (code === undefined || errno === undefined) throw error
     throw new SyscallError(
       { call: 'write', object: 'standard output', errno: Math.abs(errno), errnoName: code },
-      { hint: 'What was to be done is done; the answer was lost' },
+      { hint: 'What was done before this stays done; only the answer is lost' },
     )
   }
 }
