@@ -77,8 +77,9 @@ test('all that is printed arrives, also by a slow reader and a pipe that does no
   const fifo = `${scratch.path}/fifo`
   await execute('mkfifo', [fifo])
   const reader = openSync(fifo, constants.O_RDONLY | constants.O_NONBLOCK)
-  const stdin = openSync(fifo, 'r')
   const writer = openSync(fifo, constants.O_WRONLY | constants.O_NONBLOCK)
+  // Its own opening, which blocks; there is a writer by now.
+  const stdin = openSync(fifo, 'r')
   const read = execute('sh', ['-c', 'sleep 0.3; exec cat'], { stdio: [stdin, 'pipe', 'inherit'] })
   const written = cli(LONG, { stdio: ['ignore', writer, 'inherit'] })
   // The reader sees the end once nobody else holds the pipe open for writing.
