@@ -66,7 +66,7 @@ function buildProgram(): Command {
     })
     .addHelpText(
       'after',
-      "\nExit: 0 ok, 1 failed, 2 usage, 3 denied, 4 not supported here. `run` passes on its program's.",
+      "\nExit: 0 ok, 1 failed, 2 usage, 3 denied (also: not root), 4 not supported here. `run` passes on its program's.",
     )
 
   program
