@@ -251,6 +251,32 @@ test('/proc of another PID namespace is refused; the right one serves', machine,
   assert.equal(own.stdout.match(/^status 0$/gm)?.length, 3, own.stdout + own.stderr)
 })
 
+test(
+  '/proc of another PID namespace is refused where it gives us the same number by chance',
+  machine,
+  async () => {
+    // What is forked next is made to have the same number in the inner and in the outer namespace.
+    const alike = 'o=$(exec readlink /proc/self); echo $o > /proc/sys/kernel/ns_last_pid;'
+    const look = `process.stdout.write((process.pid === Number(require('fs').readlinkSync('/proc/self'))) + ' ')`
+    const inner = `${alike} ${process.execPath} -e "${look}"; ${alike} ${command(['ls'])}; echo "status $?"`
+    const outer = [
+      '--pid',
+      '--mount',
+      '--fork',
+      '--mount-proc',
+      'unshare',
+      '--pid',
+      '--fork',
+      'bash',
+      '-c',
+      inner,
+    ]
+    const { stdout, stderr } = await execute('unshare', outer)
+    assert.equal(stdout, 'true status 4\n')
+    assert.match(stderr, /\/proc is of another PID namespace/)
+  },
+)
+
 test('the boot cache leaves nothing half-written on a full disk, and is used where there is room', {
   skip: isRoot ? false : 'needs root',
 }, async () => {
