@@ -98,6 +98,11 @@ export function columns(rows: readonly (readonly string[])[], indent = ''): stri
   })
 }
 
+/** What a process calls itself, within a sentence: one word as it is, anything else in quotes, so that it ends where it ends. */
+export function word(text: string): string {
+  return /^[\w./:@+-]+$/.test(text) ? text : JSON.stringify(text)
+}
+
 /** Two spaces part columns: within a cell all but the first of them are escaped, and so are those at its ends. */
 function printableCell(text: string): string {
   return printable(text).replace(/(?<=^| ) | $/g, '\\u{20}')

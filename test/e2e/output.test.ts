@@ -153,9 +153,10 @@ test(
   machine,
   async () => {
     for (const [name, shown] of [
-      ['q\x1b[31m\nmnt:[9]', 'q\\u{1b}[31m\\u{a}mnt:[9]'],
-      ['x  -  cmds=any', 'x \\u{20}- \\u{20}cmds=any'],
-      ['plain name', 'plain name'],
+      ['q\x1b[31m\nmnt:[9]', '"q\\u001b[31m\\nmnt:[9]"'],
+      ['x  -  cmds=any', '"x \\u{20}- \\u{20}cmds=any"'],
+      ['two words', '"two words"'],
+      ['plain-name', 'plain-name'],
     ] as const) {
       const shell = await Shell.start()
       try {

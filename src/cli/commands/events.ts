@@ -3,7 +3,7 @@ import { EXIT } from '../../errors.ts'
 import type { GuardEvent } from '../../guard/event.ts'
 import { Guard } from '../../guard/guard.ts'
 import { wallTime } from '../guard-text.ts'
-import { note, print, printJson } from '../output.ts'
+import { note, print, printJson, word } from '../output.ts'
 import { requireRoot } from '../privilege.ts'
 
 export async function events(options: { follow?: boolean; json?: boolean }): Promise<number> {
@@ -42,5 +42,5 @@ function describeEvent(event: GuardEvent): string {
     .join(' ')
   const why = reason === 'none' ? '' : ` (${reason})`
   const of = delegation === undefined ? '' : ` delegation ${delegation},`
-  return `${wallTime(timeNs)} ${verdict} ${what}${why}:${of} ${task} ${pid} uid ${uid}`
+  return `${wallTime(timeNs)} ${verdict} ${what}${why}:${of} ${word(task)} ${pid} uid ${uid}`
 }

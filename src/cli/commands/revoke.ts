@@ -3,7 +3,7 @@ import { EXIT } from '../../errors.ts'
 import { type DetachResult, detach, type Staying } from '../../guard/detach.ts'
 import { Guard } from '../../guard/guard.ts'
 import { type Holder, Inventory } from '../../guard/inventory.ts'
-import { columns, note, print, printJson } from '../output.ts'
+import { columns, note, print, printJson, word } from '../output.ts'
 import { requireRoot } from '../privilege.ts'
 
 export interface RevokeOptions {
@@ -56,7 +56,7 @@ function describe(result: DetachResult, asked: { id: number; kill: boolean }): s
       one.type,
       `"${one.name}": ${whyStays(one)}, ${heldBy(holders.filter(({ links }) => links.includes(one.id)))}`,
     ]),
-    ...killed.map(({ pid, task }) => ['killed', `process ${pid}`, task, '']),
+    ...killed.map(({ pid, task }) => ['killed', `process ${pid}`, word(task), '']),
   ]
   const lines = rows.length === 0 ? ['nothing was attached by a link'] : columns(rows)
   if (countLeft(result) === 0) return [...lines, 'nothing of it is left in the kernel']
@@ -83,7 +83,7 @@ function heldBy(holders: readonly Holder[]): string {
 
 function names(holders: readonly Holder[]): string {
   return holders
-    .map(({ pid, task, within }) => `${task} (${pid}${within ? '' : ', outside of the delegation'})`)
+    .map(({ pid, task, within }) => `${word(task)} (${pid}${within ? '' : ', outside of the delegation'})`)
     .join(', ')
 }
 
