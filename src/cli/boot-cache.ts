@@ -1,10 +1,12 @@
 /**
- * Values that hold until the next boot: what the kernel's type information says, and parsed policies.
+ * Values that hold until the next boot: what the kernel's type information says, and parsed
+ * policies.
  *
- * Getting either takes longer than all the rest of `run`. They are kept in a directory that only root
- * can enter and that is gone with the next boot, together with the text they were made from: a value
- * counts only for exactly that text, on exactly this kernel, made by exactly this program. The directory holds a bounded number of
- * bytes: who adds an entry removes the oldest beyond that, and what an interrupted writer left.
+ * Getting either takes longer than all the rest of `run`. They are kept in a directory that only
+ * root can enter and that is gone with the next boot, together with the text they were made from: a
+ * value counts only for exactly that text, on exactly this kernel, made by exactly this program.
+ * The directory holds a bounded number of bytes: who adds an entry removes the oldest beyond that,
+ * and what an interrupted writer left.
  */
 import {
   closeSync,
@@ -64,7 +66,10 @@ export async function cached<T>(
   return value
 }
 
-/** The running kernel (its release, and the build id in its ELF notes) and this very build of the program. */
+/**
+ * The running kernel (its release, and the build id in its ELF notes) and this very build of the
+ * program.
+ */
 function originNow(): string | undefined {
   try {
     const { mtimeMs, ino } = statSync(__filename)
@@ -98,7 +103,10 @@ function shortHash(text: string): string {
   return (hash >>> 0).toString(16).padStart(8, '0')
 }
 
-/** All of it or nothing, whoever else writes it now. Throws when there is no room, and leaves nothing then. */
+/**
+ * All of it or nothing, whoever else writes it now. Throws when there is no room, and leaves
+ * nothing then.
+ */
 function store(file: string, text: string): void {
   const bytes = Buffer.from(text)
   if (bytes.length > CACHE_BOUNDS.entryBytes) return
@@ -117,7 +125,10 @@ function store(file: string, text: string): void {
   }
 }
 
-/** Removes the oldest entries beyond the bounds, and what writers left unfinished; a file that is gone already is no failure. */
+/**
+ * Removes the oldest entries beyond the bounds, and what writers left unfinished; a file that is
+ * gone already is no failure.
+ */
 export function prune(directory: string, bounds: { files: number; bytes: number } = CACHE_BOUNDS): void {
   const now = Date.now()
   const entries = readdirSync(directory).flatMap(name => {

@@ -65,7 +65,10 @@ function* withCauses(raw: unknown, depth: number): Generator<Failure> {
   if (depth < MAX_DEPTH) for (const cause of causes) yield* withCauses(cause, depth + 1)
 }
 
-/** Those of an AggregateError; the failure and the failed clean-up of a SuppressedError; a plain cause. */
+/**
+ * Those of an AggregateError; the failure and the failed clean-up of a SuppressedError; a plain
+ * cause.
+ */
 function causesOf(error: unknown): unknown[] {
   if (!(error instanceof Error)) return []
   const { errors, error: failed, suppressed } = error as Partial<AggregateError & SuppressedError>
@@ -100,7 +103,10 @@ class PlainError extends BpftokenError {
   readonly code = 'BPFTOKEN_FAILED'
 }
 
-/** That files ran out explains any failure; else the outermost advice counts, or that of each that it joins. */
+/**
+ * That files ran out explains any failure; else the outermost advice counts, or that of each that
+ * it joins.
+ */
 function hintsOf([first, ...causes]: readonly Failure[]): string[] {
   const all = [first!, ...causes]
   for (const { known } of all) {

@@ -1,6 +1,6 @@
 /**
- * Files that the command line names, read within bounds: they may be devices without an end, pipes that nobody
- * writes to, or larger than memory.
+ * Files that the command line names, read within bounds: they may be devices without an end,
+ * pipes that nobody writes to, or larger than memory.
  */
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
 import { FormatError, NotFoundError, TimeoutError } from '../errors.ts'
@@ -23,8 +23,8 @@ const FIRST_CHUNK_BYTES = 64 * 1024
 const STDIN = 0
 
 /**
- * The bytes of the file; `-` is standard input, which may take its time. NotFoundError: it cannot be read; FormatError:
- * it is too large; TimeoutError: a pipe that nobody writes to.
+ * The bytes of the file; `-` is standard input, which may take its time. NotFoundError: it cannot
+ * be read; FormatError: it is too large; TimeoutError: a pipe that nobody writes to.
  */
 export function readInput(file: string, bounds: InputBounds): Buffer {
   try {

@@ -1,9 +1,10 @@
 /**
  * What the commands print: lines and aligned columns for people, one JSON document for programs.
  *
- * Whatever is printed passes here and is made printable here: names of processes, paths, names in object files and
- * messages about them are chosen by others. A line break comes from `print` alone, between two of its lines; one
- * within a line is shown as `\u{a}`. So a forgotten line break is seen, and a forgotten escape cannot be.
+ * Whatever is printed passes here and is made printable here: names of processes, paths, names in
+ * object files and messages about them are chosen by others. A line break comes from `print` alone,
+ * between two of its lines; one within a line is shown as `\u{a}`. So a forgotten line break is
+ * seen, and a forgotten escape cannot be.
  */
 import { writeSync } from 'node:fs'
 import { printable, printableJson } from '../ebpf/printable.ts'
@@ -14,8 +15,9 @@ const STDOUT = 1
 const STDERR = 2
 
 /**
- * Lines on standard output. Writes before it returns, so that a failure has a place to be told: SyscallError for a full
- * disk and the like, Interrupted (SIGPIPE) when nobody reads any more. What was done before stays done.
+ * Lines on standard output. Writes before it returns, so that a failure has a place to be told:
+ * SyscallError for a full disk and the like, Interrupted (SIGPIPE) when nobody reads any more. What
+ * was done before stays done.
  */
 export function print(...lines: readonly string[]): void {
   writeOut(lines.map(line => `${printable(line)}\n`).join(''))
@@ -37,7 +39,10 @@ export function note(text: string): void {
   complain(`bpftoken: ${text}`)
 }
 
-/** Lines on stderr as they are. Where that is closed or full, nobody can be told: the exit status says it. */
+/**
+ * Lines on stderr as they are. Where that is closed or full, nobody can be told: the exit status
+ * says it.
+ */
 export function complain(...lines: readonly string[]): void {
   try {
     write(STDERR, lines.map(line => `${printable(line)}\n`).join(''))
@@ -98,12 +103,18 @@ export function columns(rows: readonly (readonly string[])[], indent = ''): stri
   })
 }
 
-/** What a process calls itself, within a sentence: one word as it is, anything else in quotes, so that it ends where it ends. */
+/**
+ * What a process calls itself, within a sentence: one word as it is, anything else in quotes, so
+ * that it ends where it ends.
+ */
 export function word(text: string): string {
   return /^[\w./:@+-]+$/.test(text) ? text : JSON.stringify(text)
 }
 
-/** Two spaces part columns: within a cell all but the first of them are escaped, and so are those at its ends. */
+/**
+ * Two spaces part columns: within a cell all but the first of them are escaped, and so are those at
+ * its ends.
+ */
 function printableCell(text: string): string {
   return printable(text).replace(/(?<=^| ) | $/g, '\\u{20}')
 }

@@ -43,7 +43,10 @@ export interface DelegatedInstance extends DelegatedMount {
   /** Processes in that mount namespace; `command` is that of the first. */
   readonly pids: readonly number[]
   readonly command: string
-  /** No path leads to it, for another mount lies above it or its processes left it by chroot(2). Who holds it open can use it. */
+  /**
+   * No path leads to it, for another mount lies above it or its processes left it by chroot(2). Who
+   * holds it open can use it.
+   */
   readonly covered: boolean
 }
 
@@ -95,7 +98,10 @@ function* inOrderOfSight(pids: readonly number[]): Generator<number> {
 
 type FoundMount = DelegatedMount & Pick<DelegatedInstance, 'covered'>
 
-/** By the kernel's table of mounts, where it has one to ask, and by mountinfo, which has the paths as the process sees them. */
+/**
+ * By the kernel's table of mounts, where it has one to ask, and by mountinfo, which has the paths
+ * as the process sees them.
+ */
 function delegatedMountsOf(pid: number, vocabulary: Vocabulary): FoundMount[] {
   const known = bpffsOf(pid)
   if (known?.length === 0) return []

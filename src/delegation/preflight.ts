@@ -1,9 +1,10 @@
 /**
- * Whether the process that is lent to can use the loan: told before anything is made. A delegation can be in
- * perfect order, and every call under it still be refused, since the process lacks a capability in its user
- * namespace or a seccomp filter stops bpf(2).
+ * Whether the process that is lent to can use the loan: told before anything is made. A
+ * delegation can be in perfect order, and every call under it still be refused, since the process
+ * lacks a capability in its user namespace or a seccomp filter stops bpf(2).
  *
- * What is said holds for the process and for what it starts. Who enters its namespaces from outside (`docker exec`) brings its own.
+ * What is said holds for the process and for what it starts. Who enters its namespaces from outside
+ * (`docker exec`) brings its own.
  */
 import { PROGRAM_CLASSES } from '../policy/kernel-classes.ts'
 import type { Capability, Rights } from '../policy/policy.ts'
@@ -12,7 +13,10 @@ import { readProc } from '../sys/process.ts'
 import { CAPABILITIES } from '../uapi/constants.ts'
 import type { Target } from './target.ts'
 
-/** What /proc/PID/status says of it. Ids are those of our own user namespace; bit n of a set is capability n. */
+/**
+ * What /proc/PID/status says of it. Ids are those of our own user namespace; bit n of a set is
+ * capability n.
+ */
 export interface TaskStatus {
   /** Real, effective and saved. */
   readonly uids: readonly number[]
@@ -20,7 +24,10 @@ export interface TaskStatus {
   readonly ambient: bigint
   readonly bounding: bigint
   readonly noNewPrivs: boolean
-  /** 0: none; 1: strict, which leaves four system calls; 2: a filter, whose contents the kernel does not tell. */
+  /**
+   * 0: none; 1: strict, which leaves four system calls; 2: a filter, whose contents the kernel does
+   * not tell.
+   */
   readonly seccomp: number
 }
 
@@ -62,7 +69,9 @@ export function preflightTarget(target: Target, rights: Rights, vocabulary: Voca
   return preflight(status, target.facts.rootUid, rights, vocabulary)
 }
 
-/** Pure. `rootUid`: our number for the root of its user namespace, undefined where it is not mapped. */
+/**
+ * Pure. `rootUid`: our number for the root of its user namespace, undefined where it is not mapped.
+ */
 export function preflight(
   status: TaskStatus,
   rootUid: number | undefined,
@@ -107,7 +116,10 @@ function few(words: readonly string[]): string {
     : words.join(', ')
 }
 
-/** How a process comes to hold a capability in its own user namespace; see capabilities(7), execve(2). */
+/**
+ * How a process comes to hold a capability in its own user namespace; see capabilities(7),
+ * execve(2).
+ */
 type Prospect = 'held' | 'by-exec' | 'until-exec' | 'perhaps' | 'never'
 
 function prospectOf(capability: Capability, status: TaskStatus, rootUid: number | undefined): Prospect {

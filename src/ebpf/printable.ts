@@ -1,12 +1,13 @@
 /**
- * Text that others chose (names in files, paths, what programs call themselves) as text that neither ends a line
- * nor moves a terminal's cursor nor shows nothing at all. Pure. The one place that knows which characters those are.
+ * Text that others chose (names in files, paths, what programs call themselves) as text that
+ * neither ends a line nor moves a terminal's cursor nor shows nothing at all. Pure. The one place
+ * that knows which characters those are.
  */
 
 /**
- * Everything of category C (controls, format characters such as those of direction, lone surrogates, private use, unassigned),
- * line and paragraph separators, blanks other than the space, what is drawn as nothing, and U+FFFD, which stands
- * for bytes that are no UTF-8.
+ * Everything of category C (controls, format characters such as those of direction, lone
+ * surrogates, private use, unassigned), line and paragraph separators, blanks other than the space,
+ * what is drawn as nothing, and U+FFFD, which stands for bytes that are no UTF-8.
  */
 const UNPRINTABLE =
   '[\\p{C}\\p{Zl}\\p{Zp}\\p{Default_Ignorable_Code_Point}\\u00a0\\u1680\\u2000-\\u200a\\u202f\\u205f\\u2800\\u3000\\ufffd]'
@@ -15,7 +16,10 @@ const UNPRINTABLE_IN_TEXT = new RegExp(UNPRINTABLE, 'gu')
 /** JSON may be broken into lines and escapes controls below the space by itself. */
 const UNPRINTABLE_IN_JSON = new RegExp(`(?!\\n)${UNPRINTABLE}`, 'gu')
 
-/** The text with all that is not printable as `\u{...}`: one line, whatever it was. What it gives, it leaves alone. */
+/**
+ * The text with all that is not printable as `\u{...}`: one line, whatever it was. What it gives,
+ * it leaves alone.
+ */
 export function printable(text: string): string {
   return text.replace(UNPRINTABLE_IN_TEXT, escaped)
 }

@@ -1,6 +1,7 @@
 /**
- * Whether an executable is more than one program. Whoever may delegate is known to the guard by the file that it runs: of a file that
- * is many programs, or that runs what others wrote, every use may then delegate.
+ * Whether an executable is more than one program. Whoever may delegate is known to the guard by
+ * the file that it runs: of a file that is many programs, or that runs what others wrote, every use
+ * may then delegate.
  */
 import { closeSync, openSync, readdirSync, readSync, realpathSync, statSync } from 'node:fs'
 import path from 'node:path'
@@ -19,7 +20,10 @@ const INTERPRETER =
 
 const SHOWN = 6
 
-/** What is to be known before the file is trusted with anything; nothing for most. Errors of the file system throw. */
+/**
+ * What is to be known before the file is trusted with anything; nothing for most. Errors of the
+ * file system throw.
+ */
 export function breadthOf(executable: string): Breadth[] {
   const file = realpathSync(executable)
   const { dev, ino, nlink } = statSync(file)

@@ -17,14 +17,18 @@ export const DURATION_PATTERN = /^(?=.)(\d{1,9}d)?(\d{1,9}h)?(\d{1,9}m)?(\d{1,9}
 export const SIZE_PATTERN = /^\d{1,18}(B|KiB|MiB|GiB|TiB)?$/
 
 /**
- * A hundred years. Times are counted in 64 bits of nanoseconds since boot, and the end of what is lent now must be
- * one of them: what is longer would wrap around to a time that has passed, or to no limit at all.
+ * A hundred years. Times are counted in 64 bits of nanoseconds since boot, and the end of what is
+ * lent now must be one of them: what is longer would wrap around to a time that has passed, or to
+ * no limit at all.
  */
 export const MAX_DURATION_SEC = 36_500 * 86_400
 /** What is counted up to a limit must not wrap around on its way. */
 export const MAX_SIZE_BYTES = (1n << 63n) - 1n
 
-/** Seconds in a duration such as `8h` or `1h30m`; undefined if it is none or longer than `MAX_DURATION_SEC`. Zero is a duration. */
+/**
+ * Seconds in a duration such as `8h` or `1h30m`; undefined if it is none or longer than
+ * `MAX_DURATION_SEC`. Zero is a duration.
+ */
 export function parseDuration(text: string): number | undefined {
   if (!DURATION_PATTERN.test(text)) return undefined
   let seconds = 0
@@ -34,7 +38,10 @@ export function parseDuration(text: string): number | undefined {
   return seconds <= MAX_DURATION_SEC ? seconds : undefined
 }
 
-/** Bytes in a size such as `64MiB` or `4096`; undefined if it is none or larger than `MAX_SIZE_BYTES`. */
+/**
+ * Bytes in a size such as `64MiB` or `4096`; undefined if it is none or larger than
+ * `MAX_SIZE_BYTES`.
+ */
 export function parseSize(text: string): bigint | undefined {
   if (!SIZE_PATTERN.test(text)) return undefined
   const unit = text.replace(/^\d+/, '')

@@ -1,9 +1,15 @@
-/** Which mounts no path leads to, since others lie above them. Pure: from the table of one mount namespace. */
+/**
+ * Which mounts no path leads to, since others lie above them. Pure: from the table of one mount
+ * namespace.
+ */
 import type { MountInfo } from './mountinfo.ts'
 
 type Place = Pick<MountInfo, 'mountId' | 'parentId' | 'path'>
 
-/** Tells of a mount in `mounts`, which are all that a process has, whether none of its paths leads to it. */
+/**
+ * Tells of a mount in `mounts`, which are all that a process has, whether none of its paths leads
+ * to it.
+ */
 export function coverage(mounts: readonly Place[]): (mount: Place) => boolean {
   const byId = new Map(mounts.map(mount => [mount.mountId, mount]))
   const children = new Map<number, Place[]>()

@@ -2,8 +2,8 @@
  * The mounts of any mount namespace by listmount(2) and statmount(2), reachable or not.
  *
  * mountinfo shows what lies below the root of one process; a mount outside of it, or one that every
- * process has left by chroot(2), is only seen here. Other namespaces can be asked since Linux 6.11, with CAP_SYS_ADMIN
- * in the user namespace that owns them.
+ * process has left by chroot(2), is only seen here. Other namespaces can be asked since Linux 6.11,
+ * with CAP_SYS_ADMIN in the user namespace that owns them.
  */
 import {
   LSMT_ROOT,
@@ -30,8 +30,8 @@ export type KernelMount = Pick<MountInfo, 'mountId' | 'parentId' | 'device' | 'r
 }
 
 /**
- * The mounts of file systems with this magic number in the namespace; undefined: this kernel does not tell, or not us.
- * Costs about as much as reading mountinfo: one system call per mount.
+ * The mounts of file systems with this magic number in the namespace; undefined: this kernel does
+ * not tell, or not us. Costs about as much as reading mountinfo: one system call per mount.
  */
 export function mountsOfType(mountNamespace: Fd, magic: bigint): KernelMount[] | undefined {
   const id = new Uint8Array(8)
@@ -46,7 +46,10 @@ export function mountsOfType(mountNamespace: Fd, magic: bigint): KernelMount[] |
   return ids.filter(wanted).flatMap(mount => describe(mount, namespaceId) ?? [])
 }
 
-/** struct mnt_id_req, 32 bytes: size @0, mnt_id @8, param @16, mnt_ns_id @24 (include/uapi/linux/mount.h). */
+/**
+ * struct mnt_id_req, 32 bytes: size @0, mnt_id @8, param @16, mnt_ns_id @24
+ * (include/uapi/linux/mount.h).
+ */
 function request(mount: bigint, param: bigint, namespaceId: bigint): Uint8Array {
   const bytes = new DataView(new ArrayBuffer(32))
   bytes.setUint32(0, bytes.byteLength, true)

@@ -56,8 +56,9 @@ export function takeFd(process: ProcessHandle, fd: number): Fd {
 let procIsOurs = false
 
 /**
- * Throws NotSupportedError unless /proc numbers processes as our system calls do. The /proc of another PID
- * namespace shows strangers under the numbers of our processes. Asked once: it is our own mount namespace.
+ * Throws NotSupportedError unless /proc numbers processes as our system calls do. The /proc of
+ * another PID namespace shows strangers under the numbers of our processes. Asked once: it is our
+ * own mount namespace.
  */
 export function requireOwnProc(): void {
   if (procIsOurs) return
@@ -74,8 +75,8 @@ export function requireOwnProc(): void {
 function foreignProc(): string | undefined {
   try {
     if (statfsSync('/proc').type !== PROC_SUPER_MAGIC) return 'no procfs'
-    // A number can be the same in two namespaces by chance. NSpid lists ours from the namespace of /proc inwards:
-    // only where that is our own is there but one.
+    // A number can be the same in two namespaces by chance. NSpid lists ours from the namespace of
+    // /proc inwards: only where that is our own is there but one.
     const numbers = /^NSpid:(.*)$/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1] ?? ` ${process.pid}`
     const same = readlinkSync('/proc/self') === String(process.pid) && numbers.trim() === String(process.pid)
     return same ? undefined : 'of another PID namespace'

@@ -1,4 +1,7 @@
-/** What comes out of the commands where the reader is gone, the disk full, files few, or names hostile. */
+/**
+ * What comes out of the commands where the reader is gone, the disk full, files few, or names
+ * hostile.
+ */
 import assert from 'node:assert/strict'
 import { closeSync, constants, openSync } from 'node:fs'
 import { join } from 'node:path'

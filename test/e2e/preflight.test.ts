@@ -1,4 +1,7 @@
-/** `delegate` looks at the process before it lends: what it says of real ones, and what --strict makes of it. */
+/**
+ * `delegate` looks at the process before it lends: what it says of real ones, and what --strict
+ * makes of it.
+ */
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { test } from 'node:test'

@@ -19,7 +19,9 @@ export class Shell {
     this.#lines = createInterface(child.stdout!)
   }
 
-  /** `inside`: a program, with arguments, that executes the shell as its last deed, such as setpriv. */
+  /**
+   * `inside`: a program, with arguments, that executes the shell as its last deed, such as setpriv.
+   */
   static async start({ inside = [] }: { inside?: readonly string[] } = {}): Promise<Shell> {
     const [command, ...args] = [...UNSHARE, ...inside, 'sh']
     const shell = new Shell(spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'] }))

@@ -78,7 +78,10 @@ export function openRecipient(
   }
 }
 
-/** What may keep the target from using the loan, told on stderr. NotSupportedError: there is something, and that is not wanted. */
+/**
+ * What may keep the target from using the loan, told on stderr. NotSupportedError: there is
+ * something, and that is not wanted.
+ */
 export function lookAhead(
   target: Target,
   policy: Policy,

@@ -1,4 +1,7 @@
-/** What `ls` finds: every delegation, also one that no path leads to any more; by the kernel's table and by mountinfo. */
+/**
+ * What `ls` finds: every delegation, also one that no path leads to any more; by the kernel's table
+ * and by mountinfo.
+ */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { afterEach, beforeEach, test } from 'node:test'

@@ -1,4 +1,7 @@
-/** What is printed: nothing that others wrote moves a cursor, ends a line, hides, or looks like another cell. */
+/**
+ * What is printed: nothing that others wrote moves a cursor, ends a line, hides, or looks like
+ * another cell.
+ */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
