@@ -16,11 +16,13 @@ export const ERROR_CODES = {
   BPFTOKEN_FORMAT: { title: 'Bytes or text do not have the format they claim', http: 400, exit: EXIT.failed },
   BPFTOKEN_USAGE: { title: 'The command line is wrong', http: 400, exit: EXIT.usage },
   BPFTOKEN_POLICY_INVALID: { title: 'The policy is not valid', http: 400, exit: EXIT.usage },
-  BPFTOKEN_DENIED: { title: 'Refused by policy', http: 403, exit: EXIT.denied },
+  BPFTOKEN_DENIED: { title: 'Refused by policy, or for want of privilege', http: 403, exit: EXIT.denied },
   BPFTOKEN_NOT_SUPPORTED: { title: 'Not supported on this machine', http: 501, exit: EXIT.notSupported },
   BPFTOKEN_NOT_FOUND: { title: 'No such object', http: 404, exit: EXIT.failed },
   BPFTOKEN_CONFLICT: { title: 'In conflict with what is there', http: 409, exit: EXIT.failed },
   BPFTOKEN_TIMEOUT: { title: 'Not finished in time', http: 504, exit: EXIT.failed },
+  BPFTOKEN_FAILED: { title: 'Several things failed, or it was interrupted', http: 500, exit: EXIT.failed },
+  BPFTOKEN_INTERNAL: { title: 'A defect of bpftoken', http: 500, exit: EXIT.failed },
 } as const satisfies Record<string, { title: string; http: number; exit: number }>
 
 export type ErrorCode = keyof typeof ERROR_CODES
@@ -40,9 +42,13 @@ export abstract class BpftokenError extends Error {
   abstract readonly code: ErrorCode
   readonly context: ErrorContext
   readonly hint: string | undefined
+  /** The message, as the lines that it was made of. */
+  readonly lines: readonly string[]
 
-  constructor(message: string, details: ErrorDetails = {}) {
-    super(message, details.cause === undefined ? undefined : { cause: details.cause })
+  constructor(message: string | readonly string[], details: ErrorDetails = {}) {
+    const lines = typeof message === 'string' ? [message] : message
+    super(lines.join('\n'), details.cause === undefined ? undefined : { cause: details.cause })
+    this.lines = lines
     this.name = new.target.name
     this.context = details.context ?? {}
     this.hint = details.hint
@@ -158,7 +164,7 @@ export class PolicyError extends BpftokenError {
       const path = issue.path === '' ? '' : ` ${issue.path}:`
       return `${source}:${issue.line}:${issue.col}:${path} ${issue.message}${meant}`
     })
-    super(lines.join('\n'), { ...details, context: { source, issues: issues.length, ...details.context } })
+    super(lines, { ...details, context: { source, issues: issues.length, ...details.context } })
     this.issues = issues
   }
 
@@ -167,12 +173,18 @@ export class PolicyError extends BpftokenError {
   }
 }
 
-/** Policy says no. `trace`, where there is one, is the decision's: what was compared, as data. */
+/**
+ * Policy says no, or the caller is not who may. `trace`, where there is one, is the decision's: what
+ * was compared, as data.
+ */
 export class DeniedError extends BpftokenError {
   readonly code = 'BPFTOKEN_DENIED'
   readonly trace: readonly object[] | undefined
 
-  constructor(message: string, details: ErrorDetails & { trace?: readonly object[] } = {}) {
+  constructor(
+    message: string | readonly string[],
+    details: ErrorDetails & { trace?: readonly object[] } = {},
+  ) {
     super(message, details)
     this.trace = details.trace
   }
@@ -200,4 +212,9 @@ export class ConflictError extends BpftokenError {
 /** A step did not finish within its time. */
 export class TimeoutError extends BpftokenError {
   readonly code = 'BPFTOKEN_TIMEOUT'
+}
+
+/** What nobody foresaw. */
+export class InternalError extends BpftokenError {
+  readonly code = 'BPFTOKEN_INTERNAL'
 }

@@ -23,7 +23,7 @@ export function admit(policy: Policy, subject: SubjectFacts, { anySubject }: Adm
       note(`policy "${policy.name}" does not name this subject: --any-subject lends to it all the same`)
     return verdict
   }
-  const message = verdictLines(verdict).join('\n')
+  const message = verdictLines(verdict)
   const context = { policy: policy.name, refusal: verdict.because }
   if (verdict.because === 'unsupported')
     throw new NotSupportedError(message, {

@@ -1,24 +1,45 @@
 /**
- * Values that hold until the next boot: what the kernel's type information says, and parsed policies.
+ * Values that hold until the next boot: what the kernel's type information says, and parsed
+ * policies.
  *
- * Getting either takes longer than all the rest of `run`. They are kept in a directory that only root
- * can enter and that is gone with the next boot, together with the text they were made from: a value
- * counts only for exactly that text on exactly this kernel.
+ * Getting either takes longer than all the rest of `run`. They are kept in a directory that only
+ * root can enter and that is gone with the next boot, together with the text they were made from: a
+ * value counts only for exactly that text, on exactly this kernel, made by exactly this program.
+ * The directory holds a bounded number of bytes: who adds an entry removes the oldest beyond that,
+ * and what an interrupted writer left.
  */
-import { mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from 'node:fs'
 import { release } from 'node:os'
+import { join } from 'node:path'
 
 const DIRECTORY = '/run/bpftoken'
 
+/** What the directory may hold. */
+export const CACHE_BOUNDS = { files: 64, bytes: 4 * 1024 * 1024, entryBytes: 1024 * 1024 } as const
+
+/** Names begin with a dot until the entry is whole. A writer takes milliseconds. */
+const ABANDONED_MS = 60_000
+
 interface Entry {
-  kernel: string
+  origin: string
   text: string
   value: unknown
 }
 
 /**
  * The value kept for `text`, as JSON, or what `make` gives, which is then kept. Whatever is wrong with
- * the cache (not root, read-only, another version's file), `make` is called: it costs time only.
+ * the cache (not root, read-only, full, broken), `make` is called: it costs time only.
  */
 export async function cached<T>(
   kind: 'policy' | 'vocabulary',
@@ -26,40 +47,53 @@ export async function cached<T>(
   convert: { fromJSON(value: unknown): T; toJSON(value: T): unknown },
   make: () => T | Promise<T>,
 ): Promise<T> {
-  const kernel = kernelIdentity()
-  const file = kernel === undefined ? undefined : entryFile(kind, text)
-  if (file === undefined) return make()
+  const origin = process.geteuid?.() === 0 && isPrivate(DIRECTORY) ? originNow() : undefined
+  if (origin === undefined) return make()
+  const file = join(DIRECTORY, `${kind}-${shortHash(text)}.json`)
   try {
-    const entry = JSON.parse(readFileSync(file, 'utf8')) as Entry
-    if (entry.kernel === kernel && entry.text === text) return convert.fromJSON(entry.value)
+    const entry = JSON.parse(readEntry(file)) as Entry
+    if (entry.origin === origin && entry.text === text) return convert.fromJSON(entry.value)
   } catch {
     // Not there, or not ours to understand.
   }
   const value = await make()
-  store(file, { kernel: kernel!, text, value: convert.toJSON(value) })
+  try {
+    store(file, JSON.stringify({ origin, text, value: convert.toJSON(value) } satisfies Entry))
+    prune(DIRECTORY)
+  } catch {
+    // A full or read-only /run costs time, not correctness.
+  }
   return value
 }
 
-/** Build id of the running kernel, from its ELF notes, with its release. */
-function kernelIdentity(): string | undefined {
+/**
+ * The running kernel (its release, and the build id in its ELF notes) and this very build of the
+ * program.
+ */
+function originNow(): string | undefined {
   try {
-    return `${release()} ${readFileSync('/sys/kernel/notes').toString('hex')}`
+    const { mtimeMs, ino } = statSync(__filename)
+    return `${release()} ${readFileSync('/sys/kernel/notes').toString('hex')} ${ino} ${mtimeMs}`
   } catch {
     return undefined
   }
 }
 
-function entryFile(kind: string, text: string): string | undefined {
-  if (process.geteuid?.() !== 0) return undefined
+/** Fail closed: what others could have written, or lies where a link leads, is not read. */
+function isPrivate(directory: string): boolean {
   try {
-    mkdirSync(DIRECTORY, { recursive: true, mode: 0o700 })
-    const { uid, mode } = statSync(DIRECTORY)
-    // Fail closed: what others could have written is not read.
-    if (uid !== 0 || (mode & 0o077) !== 0) return undefined
+    mkdirSync(directory, { recursive: true, mode: 0o700 })
+    const stat = lstatSync(directory)
+    return stat.isDirectory() && stat.uid === 0 && (stat.mode & 0o077) === 0
   } catch {
-    return undefined
+    return false
   }
-  return `${DIRECTORY}/${kind}-${shortHash(text)}.json`
+}
+
+function readEntry(file: string): string {
+  const stat = lstatSync(file)
+  if (!stat.isFile() || stat.size > CACHE_BOUNDS.entryBytes) throw new RangeError('no entry of ours')
+  return readFileSync(file, 'utf8')
 }
 
 /** FNV-1a. Only spreads names over files: the text itself is compared. */
@@ -69,12 +103,51 @@ function shortHash(text: string): string {
   return (hash >>> 0).toString(16).padStart(8, '0')
 }
 
-function store(file: string, entry: Entry): void {
-  const temporary = `${file}.${process.pid}`
+/**
+ * All of it or nothing, whoever else writes it now. Throws when there is no room, and leaves
+ * nothing then.
+ */
+function store(file: string, text: string): void {
+  const bytes = Buffer.from(text)
+  if (bytes.length > CACHE_BOUNDS.entryBytes) return
+  const temporary = join(DIRECTORY, `.${process.pid}-${Math.random().toString(36).slice(2)}`)
+  const fd = openSync(temporary, 'wx', 0o600)
   try {
-    writeFileSync(temporary, JSON.stringify(entry), { mode: 0o600 })
+    try {
+      if (writeSync(fd, bytes) !== bytes.length) throw new RangeError('no room')
+    } finally {
+      closeSync(fd)
+    }
     renameSync(temporary, file)
-  } catch {
-    // A full /run costs time, not correctness.
+  } catch (error) {
+    rmSync(temporary, { force: true })
+    throw error
+  }
+}
+
+/**
+ * Removes the oldest entries beyond the bounds, and what writers left unfinished; a file that is
+ * gone already is no failure.
+ */
+export function prune(directory: string, bounds: { files: number; bytes: number } = CACHE_BOUNDS): void {
+  const now = Date.now()
+  const entries = readdirSync(directory).flatMap(name => {
+    const path = join(directory, name)
+    const stat = lstatSync(path, { throwIfNoEntry: false })
+    return stat?.isFile() !== true ? [] : [{ path, name, mtimeMs: stat.mtimeMs, bytes: stat.size }]
+  })
+  let files = 0
+  let bytes = 0
+  for (const entry of entries.sort((a, b) => b.mtimeMs - a.mtimeMs)) {
+    const unfinished = entry.name.startsWith('.')
+    files += 1
+    bytes += entry.bytes
+    const goes = unfinished
+      ? Math.abs(now - entry.mtimeMs) > ABANDONED_MS
+      : files > bounds.files || bytes > bounds.bytes
+    if (!goes) continue
+    files -= 1
+    bytes -= entry.bytes
+    rmSync(entry.path, { force: true })
   }
 }

@@ -6,8 +6,9 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { DEFAULT_PATH } from '../delegation/plan.ts'
 import { EXIT } from '../errors.ts'
+import { reportError } from './failure-report.ts'
 import { Interrupted } from './interrupted.ts'
-import { reportError } from './output.ts'
+import { complain, print } from './output.ts'
 
 function wholeNumber(text: string): number {
   if (!/^\d{1,10}$/.test(text)) throw new InvalidArgumentError('It must be a whole number.')
@@ -59,9 +60,15 @@ function buildProgram(): Command {
     .version((require('../../package.json') as { version: string }).version)
     .enablePositionalOptions()
     .exitOverride()
+    .configureOutput({
+      writeOut: text => print(...linesOf(text)),
+      writeErr: text => complain(...linesOf(text)),
+      // Quotes the command line; the only line break of its own is before a suggestion.
+      outputError: text => complain(text.trimEnd().replace(/\n(?=\(Did you mean )/, ' ')),
+    })
     .addHelpText(
       'after',
-      "\nExit: 0 ok, 1 failed, 2 usage, 3 denied, 4 not supported here. `run` passes on its program's.",
+      "\nExit: 0 ok, 1 failed, 2 usage, 3 denied (also: not root), 4 not supported here. `run` passes on its program's.",
     )
 
   program
@@ -104,6 +111,10 @@ function buildProgram(): Command {
     )
     .option('--cgroup <dir>', 'tokens can be made in this cgroup and below only (needs the guard)')
     .addOption(anySubject())
+    .option(
+      '--strict',
+      'refuse (exit 4) where the process may not be able to use the loan, instead of warning',
+    )
     .addOption(dryRun())
     .addOption(json())
     .action(act(async options => (await import('./commands/delegate.ts')).delegate(options)))
@@ -123,7 +134,10 @@ function buildProgram(): Command {
     .addOption(pid())
     .addOption(policy())
     .addOption(path())
-    .option('--strict', 'fail if the policy asks for more than there is, instead of lending less')
+    .option(
+      '--strict',
+      'fail if the policy asks for more than there is (exit 3), or the process may not be able to use it (exit 4)',
+    )
     .addOption(anySubject())
     .addOption(json())
     .addHelpText(
@@ -334,6 +348,11 @@ function buildProgram(): Command {
   return program
 }
 
+/** Commander's own text, made of ours and of the command line. */
+function linesOf(text: string): string[] {
+  return text.replace(/\n$/, '').split('\n')
+}
+
 /** Commander has told the user already; what is left is the status. */
 function usageStatus(error: CommanderError): number {
   return error.exitCode === 0 ? EXIT.ok : EXIT.usage
@@ -352,6 +371,11 @@ async function main(argv: string[]): Promise<number> {
     )
   }
 }
+
+// An error that no command could catch, such as one in a callback: nothing goes on after it.
+process.on('uncaughtException', error => {
+  process.exit(reportError(error, false))
+})
 
 void main(process.argv).then(code => {
   process.exitCode = code

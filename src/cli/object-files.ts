@@ -1,25 +1,20 @@
 /** BPF objects from files: object files, and those inside executables and libraries. */
-import { readFileSync } from 'node:fs'
 import { basename } from 'node:path'
 import type { NamedSpec } from '../delegation/rights-plan.ts'
 import { embeddedObjects } from '../ebpf/embedded-objects.ts'
 import { parseObject } from '../ebpf/object-spec.ts'
-import { printable } from '../ebpf/printable.ts'
-import { FormatError, NotFoundError } from '../errors.ts'
+import { printableName } from '../ebpf/printable.ts'
+import { FormatError } from '../errors.ts'
+import { readInput } from './input-file.ts'
 
 const OBJECT_HINT = 'Give the path of an object file that a compiler made for BPF'
 
-/** NotFoundError says what was wrong with the path. */
+/** Programs with objects inside are large; what is larger than this is no program. */
+const MAX_OBJECT_BYTES = 512 * 1024 * 1024
+
+/** Errors are those of `readInput`. */
 export function readObjectFile(file: string, hint = OBJECT_HINT): Buffer {
-  try {
-    return readFileSync(file)
-  } catch (cause) {
-    const code = (cause as NodeJS.ErrnoException).code
-    throw new NotFoundError(`Cannot read object ${JSON.stringify(file)}: ${code}`, {
-      context: { file, errno: code },
-      hint,
-    })
-  }
+  return readInput(file, { what: 'object', maxBytes: MAX_OBJECT_BYTES, hint })
 }
 
 export interface FoundObjects {
@@ -36,7 +31,7 @@ export function readObjects(files: readonly string[]): FoundObjects {
     const bytes = readObjectFile(file, `${OBJECT_HINT}, or of a program that has some inside`)
     const found = embeddedObjects(bytes)
     if (found.length === 0 && isExecutable(bytes))
-      throw new FormatError('BPF object', `there is none in ${printable(file)}`, {
+      throw new FormatError('BPF object', `there is none in ${printableName(file)}`, {
         context: { file },
         hint: 'If its BPF code is compressed, or made when it runs, name the object file that it was made from',
       })
@@ -49,8 +44,8 @@ export function readObjects(files: readonly string[]): FoundObjects {
       } catch (error) {
         if (!(error instanceof FormatError)) throw error
         if (off === 0)
-          throw new FormatError(printable(name), error.message, { context: { ...error.context, file } })
-        unreadable.push(`${printable(name)}: ${error.message}`)
+          throw new FormatError(printableName(name), error.message, { context: { ...error.context, file } })
+        unreadable.push(`${printableName(name)}: ${error.message}`)
       }
     }
   }

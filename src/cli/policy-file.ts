@@ -1,22 +1,17 @@
 /** A policy from a file, and the vocabulary of this kernel that it is read in; see boot-cache.ts. */
-import { readFileSync } from 'node:fs'
 import { readKernelEnums, VMLINUX_BTF } from '../delegation/vocabulary.ts'
-import { NotFoundError } from '../errors.ts'
 import { type Policy, policyFromJSON, policyToJSON } from '../policy/policy.ts'
 import { type KernelEnums, type Vocabulary, vocabularyFrom } from '../policy/vocabulary.ts'
 import { cached } from './boot-cache.ts'
+import { readInput } from './input-file.ts'
 
-/** The text of a policy file (`-`: standard input); NotFoundError says what was wrong with the path. */
+/** What the parser takes at most; see src/policy/document.ts. */
+const MAX_POLICY_BYTES = 256 * 1024
+
+/** The text of a policy file (`-`: standard input). Errors are those of `readInput`. */
 export function readPolicyText(file: string): string {
-  try {
-    return readFileSync(file === '-' ? 0 : file, 'utf8')
-  } catch (cause) {
-    const code = (cause as NodeJS.ErrnoException).code
-    throw new NotFoundError(`Cannot read policy "${file}": ${code}`, {
-      context: { file, errno: code },
-      hint: 'Give the path of a policy file; see docs/policy.md for its form',
-    })
-  }
+  const hint = 'Give the path of a policy file; see docs/policy.md for its form'
+  return readInput(file, { what: 'policy', maxBytes: MAX_POLICY_BYTES, hint }).toString('utf8')
 }
 
 export async function loadVocabulary(): Promise<Vocabulary> {

@@ -1,9 +1,9 @@
 /** Commands that delegate need root; say so before anything else fails. */
-import { NotSupportedError } from '../errors.ts'
+import { DeniedError } from '../errors.ts'
 
 export function requireRoot(what: string): void {
   if (process.geteuid?.() === 0) return
-  throw new NotSupportedError(
+  throw new DeniedError(
     `${what} needs root: enabling delegation takes CAP_SYS_ADMIN in the initial user namespace`,
     {
       context: { euid: process.geteuid?.() },

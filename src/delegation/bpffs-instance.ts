@@ -1,11 +1,15 @@
-/** Delegated bpffs instances, whoever made them, found in mountinfo. */
+/** Delegated bpffs instances, whoever made them, found in the mount namespaces of all processes. */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
-import { type BpffsMount, bpffsMounts } from '../ebpf/bpffs.ts'
+import { type BpffsMount, bpffsMount, bpffsMounts } from '../ebpf/bpffs.ts'
 import { parseMountValue } from '../policy/mask-text.ts'
 import { ANY_MASK, MASK_DOMAINS, type MaskDomain, type Masks, type Vocabulary } from '../policy/vocabulary.ts'
+import { coverage } from '../sys/covered.ts'
+import { type KernelMount, mountsOfType } from '../sys/mount-table.ts'
+import { parseMountInfo } from '../sys/mountinfo.ts'
 import { ownerUid, owningUserNamespace } from '../sys/namespace.ts'
 import { open } from '../sys/open.ts'
-import { O_CLOEXEC, O_RDONLY } from '../uapi/constants.ts'
+import { requireOwnProc } from '../sys/process.ts'
+import { BPF_FS_MAGIC, O_CLOEXEC, O_RDONLY } from '../uapi/constants.ts'
 
 export interface DelegatedMount {
   readonly mountId: number
@@ -39,37 +43,88 @@ export interface DelegatedInstance extends DelegatedMount {
   /** Processes in that mount namespace; `command` is that of the first. */
   readonly pids: readonly number[]
   readonly command: string
+  /**
+   * No path leads to it, for another mount lies above it or its processes left it by chroot(2). Who
+   * holds it open can use it.
+   */
+  readonly covered: boolean
 }
+
+/** The path of a mount that lies outside of the root of all that we could ask. */
+export const NO_PATH = '?'
 
 /**
  * Every delegated bpffs that some process of this machine has mounted. Mount namespaces without a
  * process (held by a descriptor only) cannot be seen, nor can processes of other PID namespaces above ours.
  */
 export function listInstances(vocabulary: Vocabulary): DelegatedInstance[] {
+  requireOwnProc()
   const namespaces = new Map<string, number[]>()
   for (const name of readdirSync('/proc')) {
     if (!/^\d+$/.test(name)) continue
     const namespace = tryRead(() => readlinkSync(`/proc/${name}/ns/mnt`))
     if (namespace === undefined) continue // exited, or not ours to see
-    namespaces.set(namespace, [...(namespaces.get(namespace) ?? []), Number(name)])
+    const pids = namespaces.get(namespace)
+    if (pids === undefined) namespaces.set(namespace, [Number(name)])
+    else pids.push(Number(name))
   }
   return [...namespaces].flatMap(([mountNamespace, pids]) => inNamespace(mountNamespace, pids, vocabulary))
 }
 
-/** Any of the processes will do; the first may just have exited. */
+/** Any of the processes will do, best one that sees everything; the first may just have exited. */
 function inNamespace(mountNamespace: string, pids: number[], vocabulary: Vocabulary): DelegatedInstance[] {
-  for (const pid of pids) {
-    const text = tryRead(() => readFileSync(`/proc/${pid}/mountinfo`, 'utf8'))
-    if (text === undefined) continue
-    const mounts = bpffsMounts(text).flatMap(mount => delegatedMount(mount, vocabulary) ?? [])
-    if (mounts.length === 0) return []
+  for (const pid of inOrderOfSight(pids)) {
+    const found = tryRead(() => delegatedMountsOf(pid, vocabulary))
+    if (found === undefined) continue
+    if (found.length === 0) return []
     const owner = tryRead(() => ownerOf(pid))
     // The number may have been reused since: then this was another namespace's table.
     if (owner === undefined || tryRead(() => readlinkSync(`/proc/${pid}/ns/mnt`)) !== mountNamespace) continue
     const command = tryRead(() => readFileSync(`/proc/${pid}/comm`, 'utf8').trim()) ?? '?'
-    return mounts.map(mount => ({ ...mount, mountNamespace, ...owner, pids, command }))
+    return found.map(mount => ({ ...mount, mountNamespace, ...owner, pids, command }))
   }
   return []
+}
+
+/** Those with another root than `/` see a part. */
+function* inOrderOfSight(pids: readonly number[]): Generator<number> {
+  const narrow: number[] = []
+  for (const pid of pids) {
+    if (tryRead(() => readlinkSync(`/proc/${pid}/root`)) === '/') yield pid
+    else narrow.push(pid)
+  }
+  yield* narrow
+}
+
+type FoundMount = DelegatedMount & Pick<DelegatedInstance, 'covered'>
+
+/**
+ * By the kernel's table of mounts, where it has one to ask, and by mountinfo, which has the paths
+ * as the process sees them.
+ */
+function delegatedMountsOf(pid: number, vocabulary: Vocabulary): FoundMount[] {
+  const known = bpffsOf(pid)
+  if (known?.length === 0) return []
+  const text = readFileSync(`/proc/${pid}/mountinfo`, 'utf8')
+  const seen = bpffsMounts(text).flatMap(mount => delegatedMount(mount, vocabulary) ?? [])
+  const ids = new Set(bpffsMounts(text).map(({ mountId }) => mountId))
+  const unseen = (known ?? [])
+    .filter(({ mountId }) => !ids.has(mountId))
+    .flatMap(mount => delegatedMount(bpffsMount({ ...mount, path: mount.path ?? NO_PATH }), vocabulary) ?? [])
+  if (seen.length + unseen.length === 0) return []
+  const mounts = parseMountInfo(text)
+  const isCovered = coverage(mounts)
+  const placeOf = new Map(mounts.map(mount => [mount.mountId, mount]))
+  return [
+    ...seen.map(mount => ({ ...mount, covered: isCovered(placeOf.get(mount.mountId)!) })),
+    ...unseen.map(mount => ({ ...mount, covered: true })),
+  ]
+}
+
+/** Undefined: this kernel does not tell (before Linux 6.11), or not us. */
+function bpffsOf(pid: number): KernelMount[] | undefined {
+  using namespace = open(`/proc/${pid}/ns/mnt`, O_RDONLY | O_CLOEXEC)
+  return mountsOfType(namespace, BigInt(BPF_FS_MAGIC))
 }
 
 function ownerOf(pid: number): { userNamespace: string; ownerUid: number } {

@@ -4,7 +4,7 @@
  * Words are those of the kernel that our headers come from; a bit that is newer is written as a number. Needs neither
  * zod nor yaml nor the running kernel's BTF, so that asking for a plan stays quick.
  */
-import { printable } from '../ebpf/printable.ts'
+import { printableName } from '../ebpf/printable.ts'
 import { hexMask, mountOption, wordsOf } from '../policy/mask-text.ts'
 import type { Terms } from '../policy/policy.ts'
 import { assessRisk, type RiskAssessment } from '../policy/risk.ts'
@@ -47,11 +47,12 @@ export function riskOf(plan: RightsPlan): RiskAssessment {
   return assessRisk(terms, headerVocabulary())
 }
 
-export function planText(plan: RightsPlan, format: PlanFormat): string {
+/** The lines of it. Names from objects are within one line each. */
+export function planLines(plan: RightsPlan, format: PlanFormat): string[] {
   return TEXTS[format](plan)
 }
 
-const TEXTS: Readonly<Record<PlanFormat, (plan: RightsPlan) => string>> = {
+const TEXTS: Readonly<Record<PlanFormat, (plan: RightsPlan) => string[]>> = {
   yaml: policyText,
   options: optionsText,
   systemd: systemdText,
@@ -83,7 +84,7 @@ function filesOf(objects: readonly string[]): string[] {
     const file = fileOf(object)
     counts.set(file, (counts.get(file) ?? 0) + 1)
   }
-  return [...counts].map(([file, count]) => printable(file) + (count === 1 ? '' : ` (${count} objects)`))
+  return [...counts].map(([file, count]) => printableName(file) + (count === 1 ? '' : ` (${count} objects)`))
 }
 
 function fileOf(object: string): string {
@@ -104,7 +105,7 @@ function capabilityNames({ capabilities }: RightsPlan): string {
 }
 
 /** A policy that reads back as exactly the plan's masks and capabilities. */
-function policyText(plan: RightsPlan): string {
+function policyText(plan: RightsPlan): string[] {
   const loaders = `      # asked by ${LOADER_NAMES[plan.loader]}'s own probes:`
   const list = (
     name: string,
@@ -142,8 +143,7 @@ function policyText(plan: RightsPlan): string {
       ...risk.items.map(({ level, domain, word, reason }) => `  ${level}: ${domain} ${word}: ${reason}`),
       ...remarks(plan),
     ]),
-    '',
-  ].join('\n')
+  ]
 }
 
 /** The word, or the bit as a number where our headers have none. */
@@ -171,7 +171,7 @@ function lentDomains(plan: RightsPlan): MaskDomain[] {
 }
 
 /** For mount(8): in words, and as the numbers that mean the same in every kernel. */
-function optionsText(plan: RightsPlan): string {
+function optionsText(plan: RightsPlan): string[] {
   const options = (value: (domain: MaskDomain) => string) =>
     lentDomains(plan)
       .map(domain => `delegate_${domain}=${value(domain)}`)
@@ -182,8 +182,7 @@ function optionsText(plan: RightsPlan): string {
     ...comments(['the same in numbers:']),
     options(domain => hexMask(plan.masks[domain])),
     ...comments([`capabilities inside: ${capabilityNames(plan)}`, ...remarks(plan)]),
-    '',
-  ].join('\n')
+  ]
 }
 
 const SYSTEMD_KEYS = {
@@ -194,7 +193,7 @@ const SYSTEMD_KEYS = {
 } as const satisfies Record<MaskDomain, string>
 
 /** A drop-in for a unit; systemd 258 and later. */
-function systemdText(plan: RightsPlan): string {
+function systemdText(plan: RightsPlan): string[] {
   const unnamed: string[] = []
   const settings = lentDomains(plan).map(domain => {
     const { words: named, leftover } = wordsOf(headerVocabulary(), domain, plan.masks[domain])
@@ -212,8 +211,7 @@ function systemdText(plan: RightsPlan): string {
     'PrivateBPF=yes',
     ...settings,
     ...comments([`capabilities inside: ${capabilityNames(plan)}`, ...unnamed, ...remarks(plan)]),
-    '',
-  ].join('\n')
+  ]
 }
 
 /** `BPF_MAP_TYPE_RINGBUF` is `BPFMapTypeRingbuf` (systemd, src/core/generate-bpf-delegate-configs.py). */
@@ -240,7 +238,7 @@ const INCUS_KEYS: Keys = {
 }
 
 /** The `config:` of an instance or profile, as `lxc config edit` and `incus config edit` take it. */
-function containerText(plan: RightsPlan, keys: Keys, separator: string, first: readonly string[]): string {
+function containerText(plan: RightsPlan, keys: Keys, separator: string, first: readonly string[]): string[] {
   return [
     ...comments([heading(plan)]),
     'config:',
@@ -253,6 +251,5 @@ function containerText(plan: RightsPlan, keys: Keys, separator: string, first: r
       `capabilities inside, which a container's root has: ${capabilityNames(plan)}`,
       ...remarks(plan),
     ]),
-    '',
-  ].join('\n')
+  ]
 }

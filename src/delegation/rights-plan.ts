@@ -13,7 +13,7 @@ import {
   usesGlobalData,
 } from '../ebpf/object-needs.ts'
 import type { ObjectSpec } from '../ebpf/object-spec.ts'
-import { printable, quoted } from '../ebpf/printable.ts'
+import { printableName, quoted } from '../ebpf/printable.ts'
 import { neededRights, type Right } from '../ebpf/rights.ts'
 import { CAPABILITIES, type Capability } from '../policy/policy.ts'
 import { MASK_DOMAINS, type MaskDomain, type Masks } from '../policy/vocabulary.ts'
@@ -115,7 +115,7 @@ export function planRights(specs: readonly NamedSpec[], options: PlanOptions): R
 function labelsOf(names: readonly string[]): ReadonlyMap<string, string> {
   const short = (name: string) => name.slice(name.lastIndexOf('/') + 1)
   const shared = new Set(names).size !== new Set(names.map(short)).size
-  return new Map(names.map(name => [name, printable(shared ? name : short(name))]))
+  return new Map(names.map(name => [name, printableName(shared ? name : short(name))]))
 }
 
 interface Draft extends Right {

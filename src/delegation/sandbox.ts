@@ -14,6 +14,7 @@ import {
   UsageError,
 } from '../errors.ts'
 import { launcherPath } from '../sys/native.ts'
+import { requireOwnProc } from '../sys/process.ts'
 import { CAPABILITIES } from '../uapi/constants.ts'
 import { errnoName } from '../uapi/errno.ts'
 
@@ -56,6 +57,7 @@ export class Sandbox implements Disposable {
 
   /** Makes the namespaces and maps root. The program does not run yet. The caller disposes of it. */
   static async start(spec: SandboxSpec): Promise<Sandbox> {
+    requireOwnProc()
     // Fail closed: host root inside would make every other limit void.
     if (spec.uid === 0 || spec.gid === 0)
       throw new ConflictError('A sandboxed program never runs as host root', {

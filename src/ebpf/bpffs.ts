@@ -30,8 +30,10 @@ export interface BpffsMount {
   delegation: DelegationText
 }
 
-/** What one line of mountinfo says of a bpffs. */
-export function bpffsMount(mount: MountInfo): BpffsMount {
+/** What one line of mountinfo, or statmount(2), says of a bpffs. */
+export function bpffsMount(
+  mount: Pick<MountInfo, 'mountId' | 'device' | 'root' | 'path' | 'superOptions'>,
+): BpffsMount {
   const options = new Map(
     mount.superOptions.map(option => {
       const at = option.indexOf('=')

@@ -1,14 +1,52 @@
-/** Names that a file gives, which may be anything, as text that neither ends a line nor moves a terminal's cursor. Pure. */
+/**
+ * Text that others chose (names in files, paths, what programs call themselves) as text that
+ * neither ends a line nor moves a terminal's cursor nor shows nothing at all. Pure. The one place
+ * that knows which characters those are.
+ */
 
-const MAX_CHARS = 128
+/**
+ * Everything of category C (controls, format characters such as those of direction, lone
+ * surrogates, private use, unassigned), line and paragraph separators, blanks other than the space,
+ * what is drawn as nothing, and U+FFFD, which stands for bytes that are no UTF-8.
+ */
+const UNPRINTABLE =
+  '[\\p{C}\\p{Zl}\\p{Zp}\\p{Default_Ignorable_Code_Point}\\u00a0\\u1680\\u2000-\\u200a\\u202f\\u205f\\u2800\\u3000\\ufffd]'
 
-/** The name, with what is not printable ASCII as `\u{...}`; cut where it is very long. */
-export function printable(name: string): string {
-  const cut = name.length > MAX_CHARS ? `${name.slice(0, MAX_CHARS - 3)}...` : name
-  return cut.replace(/[^\x20-\x7e]/gu, char => `\\u{${char.codePointAt(0)!.toString(16)}}`)
+const UNPRINTABLE_IN_TEXT = new RegExp(UNPRINTABLE, 'gu')
+/** JSON may be broken into lines and escapes controls below the space by itself. */
+const UNPRINTABLE_IN_JSON = new RegExp(`(?!\\n)${UNPRINTABLE}`, 'gu')
+
+/**
+ * The text with all that is not printable as `\u{...}`: one line, whatever it was. What it gives,
+ * it leaves alone.
+ */
+export function printable(text: string): string {
+  return text.replace(UNPRINTABLE_IN_TEXT, escaped)
+}
+
+function escaped(char: string): string {
+  return `\\u{${char.codePointAt(0)!.toString(16)}}`
+}
+
+/** A JSON document with the same characters as `\uXXXX`: the same document, for a terminal too. */
+export function printableJson(document: string): string {
+  return document.replace(UNPRINTABLE_IN_JSON, char =>
+    Array.from(
+      { length: char.length },
+      (_, i) => `\\u${char.charCodeAt(i).toString(16).padStart(4, '0')}`,
+    ).join(''),
+  )
+}
+
+const MAX_NAME_CHARS = 128
+
+/** A name that a file gives, within a document of ours: in ASCII, and cut where it is very long. */
+export function printableName(name: string): string {
+  const cut = name.length > MAX_NAME_CHARS ? `${name.slice(0, MAX_NAME_CHARS - 3)}...` : name
+  return cut.replace(/[^\x20-\x7e]/gu, escaped)
 }
 
 /** The same in quotes. */
 export function quoted(name: string): string {
-  return `"${printable(name)}"`
+  return `"${printableName(name)}"`
 }

@@ -16,22 +16,37 @@ export const DURATION_PATTERN = /^(?=.)(\d{1,9}d)?(\d{1,9}h)?(\d{1,9}m)?(\d{1,9}
 /** `64MiB`: one whole number with a binary unit, or plain bytes. */
 export const SIZE_PATTERN = /^\d{1,18}(B|KiB|MiB|GiB|TiB)?$/
 
-/** Seconds in a duration such as `8h` or `1h30m`; undefined if it is none. Zero is a duration. */
+/**
+ * A hundred years. Times are counted in 64 bits of nanoseconds since boot, and the end of what is
+ * lent now must be one of them: what is longer would wrap around to a time that has passed, or to
+ * no limit at all.
+ */
+export const MAX_DURATION_SEC = 36_500 * 86_400
+/** What is counted up to a limit must not wrap around on its way. */
+export const MAX_SIZE_BYTES = (1n << 63n) - 1n
+
+/**
+ * Seconds in a duration such as `8h` or `1h30m`; undefined if it is none or longer than
+ * `MAX_DURATION_SEC`. Zero is a duration.
+ */
 export function parseDuration(text: string): number | undefined {
   if (!DURATION_PATTERN.test(text)) return undefined
   let seconds = 0
   for (const [, count, unit] of text.matchAll(/(\d+)([dhms])/g)) {
     seconds += Number(count) * DURATION_UNITS_SEC[unit!]!
   }
-  return seconds
+  return seconds <= MAX_DURATION_SEC ? seconds : undefined
 }
 
-/** Bytes in a size such as `64MiB` or `4096`; undefined if it is none or exceeds 64 bits. */
+/**
+ * Bytes in a size such as `64MiB` or `4096`; undefined if it is none or larger than
+ * `MAX_SIZE_BYTES`.
+ */
 export function parseSize(text: string): bigint | undefined {
   if (!SIZE_PATTERN.test(text)) return undefined
   const unit = text.replace(/^\d+/, '')
   const bytes = BigInt(text.slice(0, text.length - unit.length)) * SIZE_UNITS[unit]!
-  return bytes < 1n << 64n ? bytes : undefined
+  return bytes <= MAX_SIZE_BYTES ? bytes : undefined
 }
 
 /** `5400` as `1h30m`. */

@@ -7,7 +7,14 @@
 import { z } from 'zod'
 import { type GlobKind, globFault } from './glob.ts'
 import { CAPABILITIES, EVENTS } from './policy.ts'
-import { DURATION_PATTERN, parseDuration, parseSize, SIZE_PATTERN } from './quantity.ts'
+import {
+  DURATION_PATTERN,
+  formatDuration,
+  MAX_DURATION_SEC,
+  parseDuration,
+  parseSize,
+  SIZE_PATTERN,
+} from './quantity.ts'
 import { MAX_ID } from './subject.ts'
 
 export const API_VERSION = 'bpftoken.dev/v1'
@@ -32,7 +39,8 @@ const duration = z
   .transform((text, context) => {
     const seconds = parseDuration(text) ?? 0
     if (seconds > 0) return seconds
-    context.addIssue({ code: 'custom', message: 'expected a duration of at least one second' })
+    const bounds = `from 1s to ${formatDuration(MAX_DURATION_SEC)}`
+    context.addIssue({ code: 'custom', message: `expected a duration ${bounds}` })
     return z.NEVER
   })
 
@@ -43,7 +51,7 @@ const size = z
   .transform((value, context) => {
     const bytes = parseSize(String(value)) ?? 0n
     if (bytes > 0n) return bytes
-    context.addIssue({ code: 'custom', message: 'expected a size from 1 byte to 64 bits' })
+    context.addIssue({ code: 'custom', message: 'expected a size from 1 byte to 63 bits' })
     return z.NEVER
   })
 

@@ -4,9 +4,9 @@
  * A number can be reused between two reads. Each fact read by number here is therefore followed by
  * `stillAlive`: a process that is alive now was alive, under this number, during the read.
  */
-import { readFileSync, readlinkSync } from 'node:fs'
-import { NotFoundError } from '../errors.ts'
-import { O_CLOEXEC, O_PATH, O_RDONLY } from '../uapi/constants.ts'
+import { readFileSync, readlinkSync, statfsSync } from 'node:fs'
+import { NotFoundError, NotSupportedError } from '../errors.ts'
+import { O_CLOEXEC, O_PATH, O_RDONLY, PROC_SUPER_MAGIC } from '../uapi/constants.ts'
 import { check } from './failure.ts'
 import { Fd } from './fd.ts'
 import { native } from './native.ts'
@@ -53,11 +53,48 @@ export function takeFd(process: ProcessHandle, fd: number): Fd {
   return new Fd(check('pidfd_getfd', 'pidfd_getfd', result, `descriptor ${fd} of process ${process.pid}`))
 }
 
+let procIsOurs = false
+
+/**
+ * Throws NotSupportedError unless /proc numbers processes as our system calls do. The /proc of
+ * another PID namespace shows strangers under the numbers of our processes. Asked once: it is our
+ * own mount namespace.
+ */
+export function requireOwnProc(): void {
+  if (procIsOurs) return
+  const wrong = foreignProc()
+  if (wrong !== undefined)
+    throw new NotSupportedError(`/proc is ${wrong}`, {
+      context: { pid: process.pid },
+      hint: 'Mount the one of this PID namespace: mount -t proc proc /proc, in a mount namespace of its own (unshare --mount)',
+    })
+  procIsOurs = true
+}
+
+/** What is wrong with /proc; undefined: nothing. */
+function foreignProc(): string | undefined {
+  try {
+    if (statfsSync('/proc').type !== PROC_SUPER_MAGIC) return 'no procfs'
+    // A number can be the same in two namespaces by chance. NSpid lists ours from the namespace of
+    // /proc inwards: only where that is our own is there but one.
+    const numbers = /^NSpid:(.*)$/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1] ?? ` ${process.pid}`
+    const same = readlinkSync('/proc/self') === String(process.pid) && numbers.trim() === String(process.pid)
+    return same ? undefined : 'of another PID namespace'
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    // /proc of a namespace that we are not in has no `self` for us.
+    if (code === 'ENOENT') return 'of another PID namespace'
+    if (code === 'EACCES' || code === 'EPERM') return 'closed to us'
+    throw error
+  }
+}
+
 /**
  * What `look` finds under /proc/PID, surely of this very process; `drop` gives it back should that not be sure. NotFoundError
  * once it has exited, also while nobody has waited for it yet: it can then be signalled, but has no namespaces.
  */
 function ofProcess<T>(process: ProcessHandle, look: () => T, drop?: (found: T) => void): T {
+  requireOwnProc()
   let found: T
   try {
     found = look()

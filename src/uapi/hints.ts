@@ -48,7 +48,13 @@ const HINTS: readonly (readonly [op: string, errno: string, hint: string])[] = [
   ['umount2', 'EBUSY', 'It is in use'],
 ]
 
+/** What an errno means for whatever operation. */
+const GENERAL: Readonly<Record<string, string>> = {
+  EMFILE: 'Too many open files: raise the limit of this process, ulimit -n',
+  ENFILE: 'Too many open files on this machine: raise sysctl fs.file-max',
+}
+
 /** The hint for this operation and errno name, if there is one. */
 export function hintFor(op: string, errnoName: string): string | undefined {
-  return HINTS.find(([o, e]) => o === op && e === errnoName)?.[2]
+  return GENERAL[errnoName] ?? HINTS.find(([o, e]) => o === op && e === errnoName)?.[2]
 }

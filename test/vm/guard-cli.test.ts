@@ -235,6 +235,35 @@ describe('the commands of the guard', { skip }, () => {
     rmSync(node)
   })
 
+  test('allow: warns of an executable that is many programs, not of one that is one', async () => {
+    for (const [name, kinds] of [
+      ['busybox', ['multi-call']],
+      ['python3', ['interpreter']],
+      ['delegator', []],
+    ] as const) {
+      const file = join(scratch.path, name)
+      copyFileSync(process.execPath, file)
+      const { status, stdout, stderr } = await cli([
+        'guard',
+        'allow',
+        '--json',
+        '--exe',
+        file,
+        '--policy',
+        plain,
+      ])
+      assert.equal(status, 0, stderr)
+      const { warnings } = JSON.parse(stdout) as { warnings: { kind: string; what: string }[] }
+      assert.deepEqual(
+        warnings.map(({ kind }) => kind),
+        kinds,
+      )
+      assert.equal(stderr, warnings.map(({ what }) => `bpftoken: warning: ${what}\n`).join(''))
+      await ok('guard', 'disallow', '--exe', file)
+      rmSync(file)
+    }
+  })
+
   test('allow: a cgroup, and the unit that is one', async () => {
     using slice = new Cgroup('system.slice')
     for (const kind of ['cgroup', 'unit']) {

@@ -25,8 +25,8 @@ export async function confine(options: ConfineOptions): Promise<number> {
   if (options.json === true) printJson({ id: Number(id), cgroup: options.cgroup, policy: policy.name })
   else
     print(
-      `bpf(2) in ${options.cgroup} and below is confined to policy "${policy.name}"\n` +
-        `delegation ${id}: bpftoken unconfine ${id} ends it, bpftoken revoke ${id} leaves it nothing`,
+      `bpf(2) in ${options.cgroup} and below is confined to policy "${policy.name}"`,
+      `delegation ${id}: bpftoken unconfine ${id} ends it, bpftoken revoke ${id} leaves it nothing`,
     )
   return EXIT.ok
 }

@@ -9,6 +9,7 @@ import {
   undelegate as takeBack,
 } from '../../delegation/delegate.ts'
 import { describeAction } from '../../delegation/plan.ts'
+import { type Concern, preflightTarget } from '../../delegation/preflight.ts'
 import { openTarget, sharesOurNetwork, type Target } from '../../delegation/target.ts'
 import { EXIT, NotSupportedError, UsageError } from '../../errors.ts'
 import type { Lender } from '../../guard/guard.ts'
@@ -27,6 +28,7 @@ export interface DelegateOptions extends AdmissionOptions {
   path: string
   contextFd?: number
   cgroup?: string
+  strict?: boolean
   dryRun?: boolean
   json?: boolean
 }
@@ -45,19 +47,21 @@ export async function delegate(options: DelegateOptions): Promise<number> {
     })
   using target = openRecipient(options, policy, vocabulary)
   const { record, confirm } = admitTarget(policy, target, options)
+  const preflight = lookAhead(target, policy, vocabulary, options)
   if (options.dryRun === true) {
     const known = guard && { ability: policy.name }
     const actions =
       options.contextFd === undefined
         ? planFor(policy, target, options.path, known)
         : planForContext(policy, target, options.contextFd, known)
-    if (options.json === true) printJson({ target: target.facts, actions, ...record })
-    else print(actions.map(describeAction).join('\n'))
+    if (options.json === true) printJson({ target: target.facts, actions, preflight, ...record })
+    else print(...actions.map(describeAction))
     return EXIT.ok
   }
   for (const path of unenforced) note(`without the guard nothing enforces ${path}`)
   using lender = guard?.lend(policy, options.cgroup === undefined ? {} : { cgroup: options.cgroup })
-  return await deliver({ ...options, policy, target, vocabulary, lender, confirm, also: record })
+  const also = { preflight, ...record }
+  return await deliver({ ...options, policy, target, vocabulary, lender, confirm, also })
 }
 
 /** The process that is lent to. UsageError, DeniedError: not there, or not this policy. The caller disposes of it. */
@@ -75,6 +79,32 @@ export function openRecipient(
     target[Symbol.dispose]()
     throw error
   }
+}
+
+/**
+ * What may keep the target from using the loan, told on stderr. NotSupportedError: there is
+ * something, and that is not wanted.
+ */
+export function lookAhead(
+  target: Target,
+  policy: Policy,
+  vocabulary: Vocabulary,
+  { strict = false }: { strict?: boolean },
+): Concern[] {
+  const concerns = preflightTarget(target, policy.rights, vocabulary)
+  if (strict && concerns.length > 0)
+    throw new NotSupportedError(
+      `Process ${target.facts.pid} could not use the loan: ${concerns.map(({ what }) => what).join('; ')}`,
+      {
+        context: { pid: target.facts.pid, concerns: concerns.map(({ code }) => code).join(',') },
+        hint: concerns.map(({ remedy }) => remedy).join('. '),
+      },
+    )
+  for (const { what, certain, remedy } of concerns) {
+    note(`${certain ? 'warning' : 'this may not work'}: ${what}`)
+    note(`  next: ${remedy}`)
+  }
+  return concerns
 }
 
 export interface Loan {
@@ -101,7 +131,8 @@ export async function deliver(loan: Loan): Promise<number> {
     if (json === true) printJson({ target: facts, contextFd, ...idOf(lender?.delegation()), ...also })
     else
       print(
-        `process ${facts.pid} may now mount its context (descriptor ${contextFd})${andId(lender?.delegation())}`,
+        `process ${facts.pid} may now mount its context (descriptor ${contextFd})`,
+        ...andId(lender?.delegation()),
       )
     return EXIT.ok
   }
@@ -109,7 +140,8 @@ export async function deliver(loan: Loan): Promise<number> {
   if (json === true) printJson({ target: facts, delegation: made, ...idOf(lender?.delegation()), ...also })
   else
     print(
-      `delegated to process ${facts.pid} at ${made.path}: ${made.options.join(' ')}${andId(lender?.delegation())}`,
+      `delegated to process ${facts.pid} at ${made.path}: ${made.options.join(' ')}`,
+      ...andId(lender?.delegation()),
     )
   return EXIT.ok
 }
@@ -119,8 +151,8 @@ function idOf(id: bigint | undefined): { id?: number } {
   return id === undefined ? {} : { id: Number(id) }
 }
 
-function andId(id: bigint | undefined): string {
-  return id === undefined ? '' : `\ndelegation ${id}: bpftoken revoke ${id} takes it back`
+function andId(id: bigint | undefined): string[] {
+  return id === undefined ? [] : [`delegation ${id}: bpftoken revoke ${id} takes it back`]
 }
 
 export interface UndelegateOptions {

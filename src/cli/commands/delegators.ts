@@ -7,6 +7,7 @@ import {
   disallow as disallowDelegator,
 } from '../../guard/delegators.ts'
 import { Guard } from '../../guard/guard.ts'
+import { type Breadth, breadthOf } from '../../guard/program-names.ts'
 import { guardHolds } from '../../guard/terms.ts'
 import { type AdmissionOptions, requireNoSubjects } from '../admission.ts'
 import { describeWho } from '../guard-text.ts'
@@ -37,14 +38,26 @@ export async function allow(options: AllowOptions): Promise<number> {
     requireNoSubjects(policy, 'to whom a delegator lends is not compared with them', options)
     for (const path of requireGuard(policy, guardHolds)) note(`the guard does not enforce ${path} yet`)
   }
+  const breadth = options.exe === undefined ? [] : breadthOrNone(options.exe)
+  for (const { what } of breadth) note(`warning: ${what}`)
   const implicit = options.implicit === true
   allowDelegator(guard, who, { ...(policy && { policy }), implicit })
-  if (options.json === true) printJson({ allowed: who, policy: policy?.name, implicit })
+  if (options.json === true) printJson({ allowed: who, policy: policy?.name, implicit, warnings: breadth })
   else
     print(
       `${describeWho(who)} may delegate ${policy === undefined ? 'everything' : `within policy "${policy.name}"`}`,
     )
   return EXIT.ok
+}
+
+/** A file that cannot be looked at is refused by `allow`, which says why. */
+function breadthOrNone(executable: string): Breadth[] {
+  try {
+    return breadthOf(executable)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === undefined) throw error
+    return []
+  }
 }
 
 export function disallow(options: DelegatorOptions): number {

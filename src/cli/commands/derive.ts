@@ -10,7 +10,7 @@ import { type AdmissionOptions, admitTarget } from '../admission.ts'
 import { note } from '../output.ts'
 import { loadPolicy, loadVocabulary } from '../policy-file.ts'
 import { requireRoot } from '../privilege.ts'
-import { deliver, openRecipient } from './delegate.ts'
+import { deliver, lookAhead, openRecipient } from './delegate.ts'
 
 const NS_PER_SEC = 1_000_000_000n
 
@@ -41,9 +41,10 @@ export async function derive(id: number, options: DeriveOptions): Promise<number
   for (const path of requireGuard(policy, guardHolds)) note(`the guard does not enforce ${path} yet`)
   using target = openRecipient(options, policy, vocabulary)
   const { record, confirm } = admitTarget(policy, target, options)
+  const preflight = lookAhead(target, policy, vocabulary, options)
   for (const removal of removed) note(`not in delegation ${id}: ${describeRemoval(removal)}`)
   using lender = guard.lend(policy, { parent: parent.id })
-  const also = { parent: id, removed, ...record }
+  const also = { parent: id, removed, preflight, ...record }
   return await deliver({ ...options, policy, target, vocabulary, lender, confirm, also })
 }
 

@@ -3,14 +3,14 @@ import { EXIT } from '../../errors.ts'
 import type { GuardEvent } from '../../guard/event.ts'
 import { Guard } from '../../guard/guard.ts'
 import { wallTime } from '../guard-text.ts'
-import { note, print } from '../output.ts'
+import { note, print, printJson, word } from '../output.ts'
 import { requireRoot } from '../privilege.ts'
 
 export async function events(options: { follow?: boolean; json?: boolean }): Promise<number> {
   requireRoot('bpftoken events')
   using guard = Guard.open()
   const tell = (event: GuardEvent): void =>
-    print(options.json === true ? lineOfJson(event) : describeEvent(event))
+    options.json === true ? printJson(eventToJSON(event), 'compact') : print(describeEvent(event))
   for (const event of guard.pastEvents()) tell(event)
   if (options.follow === true) {
     const stop = new AbortController()
@@ -26,14 +26,13 @@ export async function events(options: { follow?: boolean; json?: boolean }): Pro
   return EXIT.ok
 }
 
-/** JSON Lines. */
-function lineOfJson({ timeNs, delegation, cgroup, ...rest }: GuardEvent): string {
-  return JSON.stringify({
+function eventToJSON({ timeNs, delegation, cgroup, ...rest }: GuardEvent) {
+  return {
     time: wallTime(timeNs),
     ...(delegation === undefined ? {} : { delegation: Number(delegation) }),
     ...rest,
     cgroup: Number(cgroup),
-  })
+  }
 }
 
 function describeEvent(event: GuardEvent): string {
@@ -43,5 +42,5 @@ function describeEvent(event: GuardEvent): string {
     .join(' ')
   const why = reason === 'none' ? '' : ` (${reason})`
   const of = delegation === undefined ? '' : ` delegation ${delegation},`
-  return `${wallTime(timeNs)} ${verdict} ${what}${why}:${of} ${task} ${pid} uid ${uid}`
+  return `${wallTime(timeNs)} ${verdict} ${what}${why}:${of} ${word(task)} ${pid} uid ${uid}`
 }

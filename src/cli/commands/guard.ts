@@ -100,7 +100,7 @@ function describeGuard(guard: Guard, vocabulary: Vocabulary): void {
     String(one.live.maps),
     formatSize(one.live.mapBytes),
   ])
-  print(columns([['ID', 'POLICY', 'STATE', 'FOR', 'TOKENS', 'PROGRAMS', 'MAPS', 'MAP BYTES'], ...rows]))
+  print(...columns([['ID', 'POLICY', 'STATE', 'FOR', 'TOKENS', 'PROGRAMS', 'MAPS', 'MAP BYTES'], ...rows]))
 }
 
 /** The most that a delegator may lend, in the words of mount options. */

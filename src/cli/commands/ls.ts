@@ -3,7 +3,7 @@ import { listInstances } from '../../delegation/bpffs-instance.ts'
 import { describeMask } from '../../policy/mask-text.ts'
 import { MASK_DOMAINS } from '../../policy/vocabulary.ts'
 import { installedGuard } from '../installed-guard.ts'
-import { columns, note, print, printJson } from '../output.ts'
+import { columns, note, print, printJson, word } from '../output.ts'
 import { loadVocabulary } from '../policy-file.ts'
 
 export async function ls(options: { json?: boolean }): Promise<number> {
@@ -38,11 +38,13 @@ export async function ls(options: { json?: boolean }): Promise<number> {
     i.mountNamespace,
     i.userNamespace,
     String(i.ownerUid),
-    i.path,
-    `${i.pids[0]} ${i.command}${i.pids.length > 1 ? ` +${i.pids.length - 1}` : ''}`,
+    i.covered ? `${i.path} (covered)` : i.path,
+    `${i.pids[0]} ${word(i.command)}${i.pids.length > 1 ? ` +${i.pids.length - 1}` : ''}`,
     i.delegations.join(',') || '-',
     i.options.map(option => option.replace('delegate_', '')).join(' '),
   ])
-  print(columns([['MOUNT NAMESPACE', 'USER NAMESPACE', 'OWNER', 'PATH', 'PROCESS', 'ID', 'RIGHTS'], ...rows]))
+  print(
+    ...columns([['MOUNT NAMESPACE', 'USER NAMESPACE', 'OWNER', 'PATH', 'PROCESS', 'ID', 'RIGHTS'], ...rows]),
+  )
   return 0
 }

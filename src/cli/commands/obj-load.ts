@@ -110,7 +110,7 @@ function report(
   }
   print(tokenPath === undefined ? 'loaded with own capabilities' : `loaded with the token of ${tokenPath}`)
   print(
-    columns([
+    ...columns([
       ...programs.map(one => [
         'program',
         one.name,

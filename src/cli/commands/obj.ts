@@ -2,7 +2,7 @@
 import { CoreResolver } from '../../ebpf/core-relo.ts'
 import { kernelBtf, moduleBtfs } from '../../ebpf/kernel-btf.ts'
 import type { ObjectMap, ObjectSpec } from '../../ebpf/object-spec.ts'
-import { printable } from '../../ebpf/printable.ts'
+import { printableName } from '../../ebpf/printable.ts'
 import { ATTACH_TYPES } from '../../ebpf/type-names.ts'
 import { BpftokenError, EXIT } from '../../errors.ts'
 import { readObjects } from '../object-files.ts'
@@ -12,7 +12,7 @@ export function show(file: string, options: { json?: boolean }): number {
   const { specs, unreadable } = readObjects([file])
   const objects = specs.map(({ name, spec }) => facts(name, spec))
   if (options.json === true) printJson(objects)
-  else print(objects.map(describe).join('\n\n'))
+  else print(...objects.flatMap((object, i) => [...(i === 0 ? [] : ['']), ...describe(object)]))
   for (const problem of unreadable) note(problem)
   return unreadable.length === 0 ? EXIT.ok : EXIT.failed
 }
@@ -80,40 +80,40 @@ function againstKernel(spec: ObjectSpec): CoreAnswer | null {
         if (poisoned) unsatisfied.set(`${name} ${what}`, { function: name, what })
     } catch (error) {
       if (!(error instanceof BpftokenError)) throw error
-      errors.push(printable(error.message))
+      errors.push(error.message)
     }
   }
   return { unsatisfied: [...unsatisfied.values()], errors: [...new Set(errors)] }
 }
 
-function describe(object: Facts): string {
+function describe(object: Facts): string[] {
   const { btf, license, byteOrder, coreRelocations } = object
   const types = btf === null ? 'no BTF' : `BTF of ${btf.types} types in ${btf.sizeBytes} bytes`
   return [
-    `${printable(object.name)}: ${byteOrder}-endian, license ${license === '' ? 'not given' : JSON.stringify(printable(license))}`,
+    `${printableName(object.name)}: ${byteOrder}-endian, license ${license === '' ? 'not given' : JSON.stringify(printableName(license))}`,
     `  ${types}, ${coreRelocations} CO-RE relocations`,
     ...table('not in this kernel (no harm where the program asks first)', [
-      ...(object.core?.unsatisfied ?? []).map(one => [printable(one.function), printable(one.what)]),
+      ...(object.core?.unsatisfied ?? []).map(one => [printableName(one.function), printableName(one.what)]),
       ...(object.core?.errors ?? []).map(error => [error]),
     ]),
     ...table('programs', object.programs.map(programRow)),
     ...table('maps', object.maps.map(mapRow)),
     ...table(
       'externs',
-      object.externs.map(({ name, kind, weak }) => [printable(name), kind, weak ? 'weak' : '']),
+      object.externs.map(({ name, kind, weak }) => [printableName(name), kind, weak ? 'weak' : '']),
     ),
-  ].join('\n')
+  ]
 }
 
 function table(title: string, rows: string[][]): string[] {
-  return rows.length === 0 ? [] : [`  ${title}:`, columns(rows).replace(/^/gm, '    ').replace(/ +$/gm, '')]
+  return rows.length === 0 ? [] : [`  ${title}:`, ...columns(rows, '    ')]
 }
 
 function programRow(program: Facts['programs'][number]): string[] {
   const { type, attachType, instructions, autoload, section } = program
   return [
-    printable(program.name),
-    printable(section),
+    printableName(program.name),
+    printableName(section),
     type ?? 'type unknown',
     attachType ?? '-',
     `${instructions} instructions`,
@@ -123,7 +123,7 @@ function programRow(program: Facts['programs'][number]): string[] {
 
 function mapRow(map: Facts['maps'][number]): string[] {
   return [
-    printable(map.name),
+    printableName(map.name),
     `${map.type}${map.inner === null ? '' : ` of ${map.inner}`}`,
     `${map.keyBytes} -> ${map.valueBytes} bytes`,
     `${map.maxEntries} entries`,

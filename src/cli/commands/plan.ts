@@ -6,7 +6,7 @@ import {
   type RightsComparison,
   type RightsPlan,
 } from '../../delegation/rights-plan.ts'
-import { type PlanFormat, planText, riskOf } from '../../delegation/rights-plan-text.ts'
+import { type PlanFormat, planLines, riskOf } from '../../delegation/rights-plan-text.ts'
 import { VMLINUX_BTF } from '../../delegation/vocabulary.ts'
 import { Btf, type BtfComposite } from '../../ebpf/btf.ts'
 import type { Loader } from '../../ebpf/loader-probes.ts'
@@ -35,7 +35,7 @@ export async function plan(files: string[], options: PlanCommandOptions): Promis
   const made = { ...planned, problems: [...unreadable, ...planned.problems] }
   if (options.check !== undefined) return check(made, options.check, options)
   if (options.json === true) printJson({ ...made, risk: riskOf(made) })
-  else process.stdout.write(planText(made, options.format))
+  else print(...planLines(made, options.format))
   return outcome(made)
 }
 
@@ -81,7 +81,7 @@ async function check(made: RightsPlan, file: string, options: PlanCommandOptions
   const sufficient = lacking.length === 0
   if (options.json === true)
     printJson({ policy: file, sufficient, lacking, needless, notes: made.notes, problems: made.problems })
-  else print(comparisonText(file, lacking, needless))
+  else print(...comparisonText(file, lacking, needless))
   const refused = !sufficient || (options.strict === true && needless.length > 0)
   return Math.max(outcome(made), refused ? EXIT.failed : EXIT.ok)
 }
@@ -90,8 +90,8 @@ function comparisonText(
   file: string,
   lacking: RightsComparison['lacking'],
   needless: readonly { domain: string; word: string }[],
-): string {
-  if (lacking.length === 0 && needless.length === 0) return `${file}: grants exactly what is needed`
+): string[] {
+  if (lacking.length === 0 && needless.length === 0) return [`${file}: grants exactly what is needed`]
   const rows = [
     ...lacking.map(({ domain, word, by, certain }) => [
       `${file}: ${certain ? 'lacks' : 'lacks, for some loads,'}`,

@@ -23,7 +23,7 @@ export function test(file: string, options: { as: string; json?: boolean }): num
   const policy = parsePolicy(readPolicyText(file), { source: file, vocabulary: runningVocabulary() })
   const verdict = decide(factsOf(given, policy), { by: 'operator' }, [policy], new Date())
   if (options.json === true) printJson(verdict)
-  else print(verdictLines(verdict).join('\n'))
+  else print(...verdictLines(verdict))
   return verdict.allowed ? EXIT.ok : EXIT.denied
 }
 

@@ -22,7 +22,7 @@ export function check(files: string[], options: CheckOptions): number {
     throw new UsageError(`--max-risk is one of ${RISK_LEVELS.join(', ')}, not "${max}"`)
   const reports = files.map(file => checkFile(file, max))
   if (options.json === true) printJson(reports)
-  else for (const report of reports) print(describe(report))
+  else for (const report of reports) print(...describe(report))
   return Math.max(...reports.map(report => report.exit))
 }
 
@@ -47,20 +47,28 @@ function checkFile(file: string, max: RiskLevel | undefined) {
     }
   } catch (error) {
     if (!(error instanceof PolicyError)) throw error
-    return { file, valid: false as const, message: error.message, issues: error.issues, exit: EXIT.usage }
+    return {
+      file,
+      valid: false as const,
+      message: error.message,
+      lines: error.lines,
+      issues: error.issues,
+      exit: EXIT.usage,
+    }
   }
 }
 
-function describe(report: Report): string {
-  if (!report.valid) return report.message
-  const lines = report.findings.map(
-    f => `${report.file}:${f.line}:${f.col}: ${f.severity}: ${f.message}\n    ${f.fix}`,
-  )
-  lines.push(`${report.file}: risk ${report.risk.level}${report.tooRisky ? ', more than allowed' : ''}`)
-  lines.push(
-    columns(report.risk.items.map(item => [`    ${item.level}`, `${item.domain} ${item.word}`, item.reason])),
-  )
-  return lines.join('\n')
+function describe(report: Report): readonly string[] {
+  if (!report.valid) return report.lines
+  const { file, findings, risk, tooRisky } = report
+  return [
+    ...findings.flatMap(f => [`${file}:${f.line}:${f.col}: ${f.severity}: ${f.message}`, `    ${f.fix}`]),
+    `${file}: risk ${risk.level}${tooRisky ? ', more than allowed' : ''}`,
+    ...columns(
+      risk.items.map(item => [item.level, `${item.domain} ${item.word}`, item.reason]),
+      '    ',
+    ),
+  ]
 }
 
 export function show(file: string, options: { masks?: boolean; json?: boolean }): number {
@@ -74,14 +82,14 @@ export function show(file: string, options: { masks?: boolean; json?: boolean })
   if (options.json === true) {
     printJson(options.masks === true ? masks : policyToJSON(policy))
   } else if (options.masks === true) {
-    print(columns(masks.map(({ option, hex, words }) => [option, hex, `${option}=${words}`])))
+    print(...columns(masks.map(({ option, hex, words }) => [option, hex, `${option}=${words}`])))
   } else {
     const words = MASK_DOMAINS.map(domain => [
       domain,
       describeMask(vocabulary, domain, policy.rights.masks[domain]).join(' ') || '-',
     ])
     print(
-      columns([
+      ...columns([
         ['policy', policy.name],
         ...words,
         ['capabilities', policy.rights.capabilities.join(' ')],

@@ -3,7 +3,7 @@ import { EXIT } from '../../errors.ts'
 import { type DetachResult, detach, type Staying } from '../../guard/detach.ts'
 import { Guard } from '../../guard/guard.ts'
 import { type Holder, Inventory } from '../../guard/inventory.ts'
-import { columns, note, print, printJson } from '../output.ts'
+import { columns, note, print, printJson, word } from '../output.ts'
 import { requireRoot } from '../privilege.ts'
 
 export interface RevokeOptions {
@@ -33,7 +33,7 @@ export async function revoke(id: number, options: RevokeOptions): Promise<number
     )
   const result = await detach(inventory, new Set(ids), { kill })
   if (json) printJson({ revoked: ids.map(Number), ...toJSON(result) })
-  else print(describe(result, { id, kill }))
+  else print(...describe(result, { id, kill }))
   return result.stays.length > 0 || (kill && countLeft(result) > 0) ? EXIT.failed : EXIT.ok
 }
 
@@ -46,7 +46,7 @@ function countLeft({ left }: DetachResult): number {
   return left.programs.length + left.maps.length + left.links.length
 }
 
-function describe(result: DetachResult, asked: { id: number; kill: boolean }): string {
+function describe(result: DetachResult, asked: { id: number; kill: boolean }): string[] {
   const { detached, stays, killed, left, holders } = result
   const rows = [
     ...detached.map(({ kind, id, type, name }) => ['detached', `${kind} ${id}`, type, `"${name}"`]),
@@ -56,10 +56,10 @@ function describe(result: DetachResult, asked: { id: number; kill: boolean }): s
       one.type,
       `"${one.name}": ${whyStays(one)}, ${heldBy(holders.filter(({ links }) => links.includes(one.id)))}`,
     ]),
-    ...killed.map(({ pid, task }) => ['killed', `process ${pid}`, task, '']),
+    ...killed.map(({ pid, task }) => ['killed', `process ${pid}`, word(task), '']),
   ]
-  const lines = rows.length === 0 ? ['nothing was attached by a link'] : [columns(rows)]
-  if (countLeft(result) === 0) return [...lines, 'nothing of it is left in the kernel'].join('\n')
+  const lines = rows.length === 0 ? ['nothing was attached by a link'] : columns(rows)
+  if (countLeft(result) === 0) return [...lines, 'nothing of it is left in the kernel']
   const { programs, maps, links } = left
   const counts = `${programs.length} programs, ${maps.length} maps, ${links.length} links`
   lines.push(`still in the kernel: ${counts}, ${heldBy(holders)}`)
@@ -68,7 +68,7 @@ function describe(result: DetachResult, asked: { id: number; kill: boolean }): s
     lines.push(
       `who holds programs can attach them again; bpftoken revoke ${asked.id} --kill ends ${names(within)}`,
     )
-  return lines.join('\n')
+  return lines
 }
 
 function whyStays({ errnoName }: Staying): string {
@@ -83,7 +83,7 @@ function heldBy(holders: readonly Holder[]): string {
 
 function names(holders: readonly Holder[]): string {
   return holders
-    .map(({ pid, task, within }) => `${task} (${pid}${within ? '' : ', outside of the delegation'})`)
+    .map(({ pid, task, within }) => `${word(task)} (${pid}${within ? '' : ', outside of the delegation'})`)
     .join(', ')
 }
 

@@ -15,11 +15,11 @@ export async function show(id: number, options: { json?: boolean }): Promise<num
   using guard = Guard.open()
   const found = guard.delegation(BigInt(id))
   if (options.json === true) printJson(delegationToJSON(found))
-  else print(describeDelegation(found, await loadVocabulary()))
+  else print(...describeDelegation(found, await loadVocabulary()))
   return EXIT.ok
 }
 
-function describeDelegation(one: GuardDelegation, vocabulary: Vocabulary): string {
+function describeDelegation(one: GuardDelegation, vocabulary: Vocabulary): string[] {
   const { id, kind, policy, parent, cgroup, terms, live } = one
   const { limits, derive } = terms
   return columns([

@@ -43,7 +43,7 @@ export function show(options: { path?: string; json?: boolean }): number {
     return EXIT.ok
   }
   print(
-    columns([
+    ...columns([
       ['token of', token.path ?? '?'],
       ...MASK_DOMAINS.map(domain => [
         domain,

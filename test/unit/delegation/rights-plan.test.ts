@@ -3,7 +3,12 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
 import { compareRights, planRights, type RightsPlan } from '../../../src/delegation/rights-plan.ts'
-import { headerVocabulary, PLAN_FORMATS, planText } from '../../../src/delegation/rights-plan-text.ts'
+import {
+  headerVocabulary,
+  PLAN_FORMATS,
+  type PlanFormat,
+  planLines,
+} from '../../../src/delegation/rights-plan-text.ts'
 import { LOADERS, type Loader } from '../../../src/ebpf/loader-probes.ts'
 import { parseObject } from '../../../src/ebpf/object-spec.ts'
 import { FormatError } from '../../../src/errors.ts'
@@ -14,6 +19,7 @@ import { xdpObject } from '../../helpers/xdp-object.ts'
 
 const XDP = { name: 'pass.o', spec: parseObject(xdpObject(), { name: 'pass' }) }
 const words = (plan: RightsPlan) => plan.rights.map(({ domain, word }) => `${domain} ${word}`)
+const planText = (plan: RightsPlan, format: PlanFormat) => planLines(plan, format).join('\n')
 const reread = (plan: RightsPlan) =>
   parsePolicy(planText(plan, 'yaml'), { source: 'plan', vocabulary: headerVocabulary() })
 
@@ -58,7 +64,7 @@ test('planRights() of several objects is their union, with the names of the obje
   assert.deepEqual(plan.rights[0]?.by, ['pass.o: program "let_pass"', 'second.o: program "let_pass"'])
 })
 
-test('planText() writes what each tool takes', () => {
+test('planLines() writes what each tool takes', () => {
   const plan = planRights([XDP], { loader: 'libbpf' })
   assert.match(
     planText(plan, 'options'),
@@ -79,7 +85,7 @@ test('planText() writes what each tool takes', () => {
   assert.match(planText(plan, 'incus'), /^ {2}security\.bpffs\.delegate_progs: "socket_filter,xdp"$/m)
 })
 
-test('planText() keeps names from the file within their comment', () => {
+test('planLines() keeps names from the file within their comment', () => {
   const [program] = XDP.spec.programs
   const spec = { ...XDP.spec, programs: [{ ...program!, name: 'x\n    cmds: [any]\r\u2028\u001b[2J' }] }
   const plan = planRights([{ name: 'a\nkind: Evil.o', spec }], { loader: 'libbpf' })
