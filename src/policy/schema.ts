@@ -5,6 +5,7 @@
  * parse.ts's business. Imports zod, so load it only where a document is parsed or documented.
  */
 import { z } from 'zod'
+import { USER_IDS } from '../uapi/number-range.ts'
 import { CAPABILITIES, EVENTS } from './policy.ts'
 import { DURATION_PATTERN, parseDuration, parseSize, SIZE_PATTERN } from './quantity.ts'
 
@@ -55,14 +56,18 @@ const words = (noun: string, option: string) =>
 
 const globText = pattern(/^[^\s]{1,255}$/, 'a name or pattern of up to 255 characters without blanks')
 
+/** Digits alone are a number: whoever means a name does not mean these. */
+const userName = z.string().regex(/^(?![0-9]+$).{1,255}$/s)
+const userId = z.int().min(USER_IDS.min).max(USER_IDS.max)
+
 const subject = z
   .strictObject({
     user: z
-      .union([z.string().min(1).max(255), z.int().min(0)], { error: 'expected a user name or uid' })
+      .union([userName, userId], { error: `expected a user name, or a uid of up to ${USER_IDS.max}` })
       .optional()
       .describe('User name, or uid as a number.'),
     group: z
-      .union([z.string().min(1).max(255), z.int().min(0)], { error: 'expected a group name or gid' })
+      .union([userName, userId], { error: `expected a group name, or a gid of up to ${USER_IDS.max}` })
       .optional()
       .describe('Group name, or gid as a number.'),
     cgroup: pattern(/^\/[^\s]{0,1023}$/, 'an absolute cgroup path; * matches within one component')

@@ -121,8 +121,11 @@ export function parseIdMap(text: string): IdRange[] {
     })
 }
 
-/** Our number for id 0 of that namespace, or undefined when its root is not mapped. */
+/**
+ * Our number for id 0 of that namespace, or for the only id where it has just one; undefined otherwise:
+ * nobody there is in charge.
+ */
 export function rootOf(map: IdRange[]): number | undefined {
-  const range = map.find(r => r.inside === 0)
-  return range?.outside
+  const only = map.length === 1 && map[0]!.count === 1 ? map[0] : undefined
+  return (map.find(r => r.inside === 0) ?? only)?.outside
 }

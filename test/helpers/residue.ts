@@ -52,6 +52,9 @@ function described(line: string): string | undefined {
   return object === undefined || object.startsWith('sd_') ? undefined : `${line} ${object}`
 }
 
+/** What `bpftoken run` starts beside its program. */
+const OURS = new Set(['bpftoken-launch', 'bpftoken-rest'])
+
 /** Mounts that delegate and network namespaces, each known by a process in it; and processes of our own. */
 function processLines(): string[] {
   const lines = new Set<string>()
@@ -59,7 +62,7 @@ function processLines(): string[] {
   for (const pid of entries('/proc').filter(name => /^\d+$/.test(name))) {
     const dir = `/proc/${pid}`
     const command = attempt(() => readFileSync(`${dir}/comm`, 'utf8').trim())
-    if (command === 'bpftoken-launch' || (Number(pid) !== process.pid && isOfRun(dir)))
+    if (OURS.has(command ?? '') || (Number(pid) !== process.pid && isOfRun(dir)))
       lines.add(`process ${pid} ${command}`)
     const net = attempt(() => readlinkSync(`${dir}/ns/net`))
     if (net !== undefined) lines.add(`network namespace ${net}`)
