@@ -3,8 +3,8 @@
  *
  *   bpftoken-rest CGROUP
  *
- * Started by bpftoken, which holds the other end of our standard input and never writes there. When that
- * end closes, because the program has ended or because bpftoken has, whatever it died of, every process
+ * Started by bpftoken. Says 'r' on standard output once it is ready. bpftoken holds the other end of its
+ * standard input and never writes there: when that end closes, because the program has ended or because bpftoken has, whatever it died of, every process
  * in the cgroup is killed. Exits with 0 once they are gone and the cgroup with them. A cgroup has no way
  * out for who may not write to others: neither a second fork nor a session of its own is one.
  */
@@ -46,7 +46,7 @@ int main(int argc, char **argv)
 		return 1;
 	int kill = open("cgroup.kill", O_WRONLY | O_CLOEXEC);
 	struct pollfd events = { .fd = open("cgroup.events", O_RDONLY | O_CLOEXEC), .events = POLLPRI };
-	if (kill < 0 || events.fd < 0)
+	if (kill < 0 || events.fd < 0 || write(STDOUT_FILENO, "r", 1) != 1)
 		return 1;
 	while (read(STDIN_FILENO, &byte, 1) > 0)
 		;

@@ -31,10 +31,12 @@ export function entryIn(passwd: string, key: string): string | undefined {
 
 function askGetent(key: string): string | undefined {
   try {
-    return execFileSync('getent', ['passwd', '--', key], {
+    const answer = execFileSync('getent', ['passwd', '--', key], {
       encoding: 'utf8',
       stdio: ['ignore', 'pipe', 'ignore'],
-    }).split('\n')[0]
+    })
+    // It takes +1 and 01 for the number 1.
+    return entryIn(answer, key)
   } catch {
     return undefined // getent exits with 2: no such user.
   }
@@ -100,8 +102,8 @@ function userOfName(name: string, find: FindEntry): HostUser {
   return parseEntry(line)
 }
 
-/** No blanks or control characters, nothing that ends a field or a line, and nothing that looks like an option. */
-const USER_NAME = /^(?!-)[^\s\p{C}:]{1,255}$/u
+/** No blanks or control characters, nothing that ends a field, nothing that looks like an option or is of NIS. */
+const USER_NAME = /^(?![-+])[^\s\p{C}:]{1,255}$/u
 
 function defaultUser(env: NodeJS.ProcessEnv, find: FindEntry): HostUser {
   const { SUDO_UID: uidText, SUDO_GID: gidText } = env

@@ -19,10 +19,8 @@ export class Rest implements Disposable {
   private constructor(cgroup: string, child: ChildProcess) {
     this.cgroup = cgroup
     this.#child = child
-    this.#gone = new Promise(resolve => {
-      child.once('exit', resolve).once('error', () => resolve(null))
-    })
-    // Its end is ours to close; that it may have closed its own before is said by its status.
+    this.#gone = new Promise(resolve => child.once('exit', resolve))
+    // That the helper has closed its end already is said by its status.
     child.stdin!.on('error', () => {})
   }
 
@@ -30,8 +28,8 @@ export class Rest implements Disposable {
    * Makes the cgroup below our own, so that our limits hold for it. NotSupportedError: there is no cgroup2 that we
    * may write to, or it is older than Linux 5.14. The caller disposes of it.
    */
-  static prepare(): Rest {
-    const cgroup = path.join(ownCgroup(), `bpftoken-${process.pid}-${randomBytes(4).toString('hex')}`)
+  static async prepare(): Promise<Rest> {
+    const cgroup = path.join(ownCgroup(), `bpftoken-run-${process.pid}-${randomBytes(4).toString('hex')}`)
     try {
       mkdirSync(cgroup)
     } catch (cause) {
@@ -39,11 +37,7 @@ export class Rest implements Disposable {
     }
     try {
       if (!existsSync(path.join(cgroup, 'cgroup.kill'))) throw unsupported('this kernel has no cgroup.kill')
-      // A session of its own: what ends us from a terminal must not end it before its work is done.
-      return new Rest(
-        cgroup,
-        spawn(restPath(), [cgroup], { stdio: ['pipe', 'ignore', 'inherit'], env: {}, detached: true }),
-      )
+      return new Rest(cgroup, await startHelper(cgroup))
     } catch (error) {
       rmdirSync(cgroup)
       throw error
@@ -76,6 +70,18 @@ export class Rest implements Disposable {
   [Symbol.dispose](): void {
     this.#child.stdin!.end()
   }
+}
+
+/** Resolves when it is ready: before that, nothing may be started that it has to end. */
+async function startHelper(cgroup: string): Promise<ChildProcess> {
+  // A session of its own: what ends us from a terminal must not end it before its work is done.
+  const child = spawn(restPath(), [cgroup], { stdio: ['pipe', 'pipe', 'inherit'], env: {}, detached: true })
+  await new Promise<void>((resolve, reject) => {
+    child.once('error', cause => reject(new ConflictError('Cannot start bpftoken-rest', { cause })))
+    child.once('exit', status => reject(new ConflictError(`bpftoken-rest ended with status ${status}`)))
+    child.stdout?.once('data', () => resolve())
+  })
+  return child
 }
 
 function unsupported(why: string, cause?: unknown): NotSupportedError {

@@ -80,7 +80,7 @@ export class Sandbox implements Disposable {
   /** Makes the namespaces and maps the ids. The program does not run yet. The caller disposes of it. */
   static async start(spec: SandboxSpec): Promise<Sandbox> {
     refuseIds(spec)
-    const rest = spec.killRest === true ? Rest.prepare() : undefined
+    const rest = spec.killRest === true ? await Rest.prepare() : undefined
     let sandbox: Sandbox | undefined
     try {
       const child = spawn(launcherPath(), launcherArguments(spec, rest), {
@@ -90,9 +90,10 @@ export class Sandbox implements Disposable {
       })
       await new Promise<void>((resolve, reject) => {
         child.once('spawn', resolve)
-        child.once('error', cause =>
-          reject(new NotFoundError('Cannot start bpftoken-launch', { cause, hint: 'Run make build' })),
-        )
+        child.once('error', (cause: NodeJS.ErrnoException) => {
+          const hint = cause.code === 'ENOENT' ? 'Run make build' : undefined
+          reject(new NotFoundError('Cannot start bpftoken-launch', { cause, hint }))
+        })
       })
       sandbox = new Sandbox(child, spec, rest)
       await sandbox.#expectReady()
