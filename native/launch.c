@@ -3,8 +3,8 @@
  *
  *   bpftoken-launch CONTROL_FD NET CAPS CGROUP PROGRAM [ARGUMENT...]
  *
- * NET is "own" or "host", CAPS a hex mask, CGROUP the directory of a cgroup to enter or "-". Started as
- * root by bpftoken, which holds the other end of CONTROL_FD (a Unix stream socket):
+ * NET is "own" or "host", CAPS a hex mask, CGROUP the directory of a cgroup to enter or "-".
+ * Started as root by bpftoken, which holds the other end of CONTROL_FD (a Unix stream socket):
  *
  *   launch -> bpftoken  'n' or 't'   the namespaces exist; with 't' we stay in the session of our terminal
  *   bpftoken -> launch  'g' + environment   ids are mapped and the delegation is in place: go
@@ -12,13 +12,14 @@
  *   launch -> bpftoken  'd'          the user may not enter the working directory: it is / now
  *   launch -> bpftoken  'e' + text   "operation errno"; then exits. End of file instead: PROGRAM runs.
  *
- * The user namespace is made while still root, so that its owner is root: a process that merely has the
- * same user id as PROGRAM has no power over it. Whom PROGRAM is inside, the id maps say: they name one
- * user and one group. It gets CAPS: as user 0 by the rules for root, as any other as ambient set.
+ * The user namespace is made while still root, so that its owner is root: a process that merely has
+ * the same user id as PROGRAM has no power over it. Whom PROGRAM is inside, the id maps say: they
+ * name one user and one group. It gets CAPS: as user 0 by the rules for root, as any other as
+ * ambient set.
  *
- * PROGRAM inherits nothing that is not named here: descriptors 0 to 2, the environment that was sent,
- * resource limits, CPU affinity, a nice value that is not below 0. docs/run.md tells all of it. The
- * environment is sent, and is not our own: we are root, and the loader would obey it.
+ * PROGRAM inherits nothing that is not named here: descriptors 0 to 2, the environment that was
+ * sent, resource limits, CPU affinity, a nice value that is not below 0. docs/run.md tells all of
+ * it. The environment is sent, and is not our own: we are root, and the loader would obey it.
  */
 #include "launch.h"
 
@@ -165,8 +166,9 @@ static uint32_t next_id(const char *map, char **at)
 }
 
 /*
- * The one id that we may be inside. The second lock on this door, behind bpftoken's own checks: numbers
- * that the kernel cut to 32 bits, or a mistake of ours, must not make host root of the program.
+ * The one id that we may be inside. The second lock on this door, behind bpftoken's own checks:
+ * numbers that the kernel cut to 32 bits, or a mistake of ours, must not make host root of the
+ * program.
  */
 static uint32_t mapped_id(const char *map, int fd)
 {
@@ -213,7 +215,10 @@ static void keep_only(uint64_t caps, bool ambient)
 		{ (uint32_t)(caps >> 32), (uint32_t)(caps >> 32), (uint32_t)(inheritable >> 32) },
 	};
 
-	/* Bounding set first, it needs CAP_SETPCAP. EINVAL ends it: past the kernel's last capability. */
+	/*
+	 * Bounding set first, it needs CAP_SETPCAP. EINVAL ends it: past the kernel's last
+	 * capability.
+	 */
 	for (int cap = 0; cap < 64; cap++)
 		if (!(caps >> cap & 1) && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0) {
 			if (errno == EINVAL && cap > CAP_BPF)
@@ -274,7 +279,9 @@ static char **hear_environment(void)
 	return environment;
 }
 
-/* As raw calls: the C library keeps two signals for itself, and our caller may have ignored those. */
+/*
+ * As raw calls: the C library keeps two signals for itself, and our caller may have ignored those.
+ */
 static void default_signals(void)
 {
 	static const char standard[64]; /* a kernel's struct sigaction: SIG_DFL, no flags */
@@ -303,7 +310,9 @@ int main(int argc, char **argv)
 	char *directory = getcwd(NULL, 0);
 
 	close_all_but_control();
-	/* Without this a SIGKILLed bpftoken would leave us waiting for an answer that never comes. */
+	/*
+	 * Without this a SIGKILLed bpftoken would leave us waiting for an answer that never comes.
+	 */
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
 		die("PR_SET_PDEATHSIG");
 	drop_precedence();

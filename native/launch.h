@@ -11,5 +11,7 @@ _Noreturn void refuse(const char *operation, int error);
 bool has_terminal(void);
 void keep_from_typing(void);
 
-/* program.c: becomes the program, or gives an errno: ENOENT where there is none, as env(1) has it. */
+/*
+ * program.c: becomes the program, or gives an errno: ENOENT where there is none, as env(1) has it.
+ */
 int execute(char **argv, char **environment);

@@ -1,4 +1,6 @@
-/* Finding the program and becoming it: as execvp(3) does, with the exit statuses of env(1) in mind. */
+/*
+ * Finding the program and becoming it: as execvp(3) does, with the exit statuses of env(1) in mind.
+ */
 #include "launch.h"
 
 #include <errno.h>
@@ -12,7 +14,9 @@
 /* Where a program is looked for when its environment has no PATH. */
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-/* A file that is executable but no program is a script for the shell: POSIX wants that of env(1). */
+/*
+ * A file that is executable but no program is a script for the shell: POSIX wants that of env(1).
+ */
 static int as_script(const char *file, char **argv, char **environment)
 {
 	size_t count = 0;

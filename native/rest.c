@@ -3,10 +3,11 @@
  *
  *   bpftoken-rest CGROUP
  *
- * Started by bpftoken. Says 'r' on standard output once it is ready. bpftoken holds the other end of its
- * standard input and never writes there: when that end closes, because the program has ended or because bpftoken has, whatever it died of, every process
- * in the cgroup is killed. Exits with 0 once they are gone and the cgroup with them. A cgroup has no way
- * out for who may not write to others: neither a second fork nor a session of its own is one.
+ * Started by bpftoken. Says 'r' on standard output once it is ready. bpftoken holds the other end
+ * of its standard input and never writes there: when that end closes, because the program has ended
+ * or because bpftoken has, whatever it died of, every process in the cgroup is killed. Exits with 0
+ * once they are gone and the cgroup with them. A cgroup has no way out for who may not write to
+ * others: neither a second fork nor a session of its own is one.
  */
 #include <errno.h>
 #include <fcntl.h>

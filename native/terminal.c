@@ -41,9 +41,10 @@ bool has_terminal(void)
 
 /*
  * Whoever may push characters into a terminal types into the shell that waits there, which may be
- * root's. TIOCSTI and TIOCLINUX are refused, by every way to ioctl(2): the native one, that of 32-bit
- * programs, and x32 as a whole, with the answer of a kernel that lacks it. The kernel looks at the low
- * half of the request only, and so does this. io_uring needs no rule: terminals have no command there.
+ * root's. TIOCSTI and TIOCLINUX are refused, by every way to ioctl(2): the native one, that of
+ * 32-bit programs, and x32 as a whole, with the answer of a kernel that lacks it. The kernel looks
+ * at the low half of the request only, and so does this. io_uring needs no rule: terminals have no
+ * command there.
  */
 void keep_from_typing(void)
 {

@@ -3,7 +3,10 @@ import { DEFAULT_PATH } from '../delegation/plan.ts'
 import { UsageError } from '../errors.ts'
 import type { HostUser } from './user.ts'
 
-/** What the program gets of its caller's environment. All else may be secret, or a setting of root's. */
+/**
+ * What the program gets of its caller's environment. All else may be secret, or a setting of
+ * root's.
+ */
 const KEPT = /^(PATH|TERM|LANG|LC_[A-Z]+|TZ)$/
 
 const TOKEN_PATH = 'LIBBPF_BPF_TOKEN_PATH'
@@ -27,7 +30,8 @@ export function workloadEnvironment(
   for (const [name, value] of Object.entries(caller))
     if (value !== undefined && (keep || KEPT.test(name))) environment[name] = value
   Object.assign(environment, { HOME: user.home, USER: user.name, LOGNAME: user.name, SHELL: user.shell })
-  // Where every token-aware loader looks by itself needs no naming, unless our caller named another place.
+  // Where every token-aware loader looks by itself needs no naming, unless our caller named another
+  // place.
   if (tokenPath !== DEFAULT_PATH || caller[TOKEN_PATH] !== undefined) environment[TOKEN_PATH] = tokenPath
   for (const word of named) {
     const [, name, value] = /^([^=]+)(?:=(.*))?$/s.exec(word) ?? []

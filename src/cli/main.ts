@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /**
- * The command `bpftoken`: the tree of commands, and where each is. A command's module is loaded when it
- * is chosen, since start-up is felt on every `run`.
+ * The command `bpftoken`: the tree of commands, and where each is. A command's module is loaded
+ * when it is chosen, since start-up is felt on every `run`.
  */
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { DEFAULT_PATH } from '../delegation/plan.ts'
@@ -16,7 +16,10 @@ import {
 import { Interrupted } from './interrupted.ts'
 import { reportError } from './output.ts'
 
-/** Parses a number of that range. Fail closed: the kernel would cut a larger one to the width of its types. */
+/**
+ * Parses a number of that range. Fail closed: the kernel would cut a larger one to the width of its
+ * types.
+ */
 function numberWithin(range: NumberRange): (text: string) => number {
   return text => {
     const value = parseWithin(range, text)

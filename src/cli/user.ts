@@ -42,7 +42,10 @@ function askGetent(key: string): string | undefined {
   }
 }
 
-/** UsageError: the entry gives no ids that the kernel has. Fail closed: it would cut them to some that it has. */
+/**
+ * UsageError: the entry gives no ids that the kernel has. Fail closed: it would cut them to some
+ * that it has.
+ */
 function parseEntry(line: string): HostUser {
   const [name = '', , uidText = '', gidText = '', , home = '', shell = ''] = line.split(':')
   const uid = parseWithin(USER_IDS, uidText)
@@ -102,7 +105,10 @@ function userOfName(name: string, find: FindEntry): HostUser {
   return parseEntry(line)
 }
 
-/** No blanks or control characters, nothing that ends a field, nothing that looks like an option or is of NIS. */
+/**
+ * No blanks or control characters, nothing that ends a field, nothing that looks like an option or
+ * is of NIS.
+ */
 const USER_NAME = /^(?![-+])[^\s\p{C}:]{1,255}$/u
 
 function defaultUser(env: NodeJS.ProcessEnv, find: FindEntry): HostUser {

@@ -1,6 +1,7 @@
 /**
- * What a program leaves behind, and the end of it: a cgroup of its own, and a helper that kills all that is
- * in the cgroup once we let go of it, whether we mean to or die. The helper is native/rest.c.
+ * What a program leaves behind, and the end of it: a cgroup of its own, and a helper that kills all
+ * that is in the cgroup once we let go of it, whether we mean to or die. The helper is
+ * native/rest.c.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
@@ -25,8 +26,8 @@ export class Rest implements Disposable {
   }
 
   /**
-   * Makes the cgroup below our own, so that our limits hold for it. NotSupportedError: there is no cgroup2 that we
-   * may write to, or it is older than Linux 5.14. The caller disposes of it.
+   * Makes the cgroup below our own, so that our limits hold for it. NotSupportedError: there is no
+   * cgroup2 that we may write to, or it is older than Linux 5.14. The caller disposes of it.
    */
   static async prepare(): Promise<Rest> {
     const cgroup = path.join(ownCgroup(), `bpftoken-run-${process.pid}-${randomBytes(4).toString('hex')}`)
@@ -99,7 +100,10 @@ function ownCgroup(): string {
   return directory
 }
 
-/** Where the cgroup2 of /proc/PID/cgroup is in this mount; undefined where the mount does not show it. */
+/**
+ * Where the cgroup2 of /proc/PID/cgroup is in this mount; undefined where the mount does not show
+ * it.
+ */
 export function directoryOf(mount: Pick<MountInfo, 'root' | 'path'>, procCgroup: string): string | undefined {
   const own = /^0::(\/.*)$/m.exec(procCgroup)?.[1]
   if (own === undefined || own.endsWith(' (deleted)')) return undefined

@@ -1,6 +1,7 @@
 /**
- * A program in its own user, mount, cgroup and (unless it shares the host's) network namespace, held before
- * its first instruction until the delegation is in place. The namespaces are made by native/launch.c.
+ * A program in its own user, mount, cgroup and (unless it shares the host's) network namespace,
+ * held before its first instruction until the delegation is in place. The namespaces are made by
+ * native/launch.c.
  */
 import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
@@ -25,7 +26,10 @@ export interface SandboxSpec {
   /** Unprivileged host ids that the program runs as, from 1 to 4294967294. */
   readonly uid: number
   readonly gid: number
-  /** Whom the program sees itself as: user 0 and group 0, or (`same`) `uid` and `gid`. Default: `root`. */
+  /**
+   * Whom the program sees itself as: user 0 and group 0, or (`same`) `uid` and `gid`. Default:
+   * `root`.
+   */
   readonly identity?: 'root' | 'same'
   readonly network: 'own' | 'host'
   /** Capabilities inside the namespace, e.g. `bpf`; all others are dropped for good. */
@@ -36,7 +40,10 @@ export interface SandboxSpec {
   readonly cwd?: string
   /** For descriptors 0 to 2; the program gets no others. */
   readonly stdio?: StdioOptions
-  /** Kill what the program leaves behind once it has ended, or we have. Needs a writable cgroup2. Since Linux 5.14. */
+  /**
+   * Kill what the program leaves behind once it has ended, or we have. Needs a writable cgroup2.
+   * Since Linux 5.14.
+   */
   readonly killRest?: boolean
   readonly timeoutMs?: number
 }
@@ -77,7 +84,9 @@ export class Sandbox implements Disposable {
     this.exited = new Promise(resolve => child.once('exit', (code, signal) => resolve({ code, signal })))
   }
 
-  /** Makes the namespaces and maps the ids. The program does not run yet. The caller disposes of it. */
+  /**
+   * Makes the namespaces and maps the ids. The program does not run yet. The caller disposes of it.
+   */
   static async start(spec: SandboxSpec): Promise<Sandbox> {
     refuseIds(spec)
     const rest = spec.killRest === true ? await Rest.prepare() : undefined
@@ -114,7 +123,10 @@ export class Sandbox implements Disposable {
     return this.#sharesTerminal
   }
 
-  /** Lets the program run; resolves once it does. SyscallError `execve`: it cannot be executed; ENOENT: there is none. */
+  /**
+   * Lets the program run; resolves once it does. SyscallError `execve`: it cannot be executed;
+   * ENOENT: there is none.
+   */
   async release(): Promise<Released> {
     const answer = this.#readAll()
     this.#control.write(this.#environment)
@@ -126,8 +138,8 @@ export class Sandbox implements Disposable {
   }
 
   /**
-   * With `killRest`: once the program has ended, kills what it left behind and resolves when that is gone.
-   * TimeoutError: something does not die; it is killed as soon as the kernel lets it die.
+   * With `killRest`: once the program has ended, kills what it left behind and resolves when that
+   * is gone. TimeoutError: something does not die; it is killed as soon as the kernel lets it die.
    */
   async ended(): Promise<Exit> {
     const exit = await this.exited
@@ -173,11 +185,15 @@ export class Sandbox implements Disposable {
     })
   }
 
-  /** Passes a signal on to the program; one that is typed also to what the program has started, as a terminal does. */
+  /**
+   * Passes a signal on to the program; one that is typed also to what the program has started, as a
+   * terminal does.
+   */
   signal(signal: NodeJS.Signals): void {
     const isTyped = signal === 'SIGINT' || signal === 'SIGQUIT'
     if (this.#sharesTerminal || !isTyped || !this.#isRunning()) this.child.kill(signal)
-    // Our own unreaped child, which leads a session of its own: the number of its group is still its own.
+    // Our own unreaped child, which leads a session of its own: the number of its group is still
+    // its own.
     else process.kill(-this.pid, signal)
   }
 
@@ -185,7 +201,10 @@ export class Sandbox implements Disposable {
     return this.child.exitCode === null && this.child.signalCode === null
   }
 
-  /** Kills the program if it still runs; its namespaces and what is mounted in them go with its last process. */
+  /**
+   * Kills the program if it still runs; its namespaces and what is mounted in them go with its last
+   * process.
+   */
   [Symbol.dispose](): void {
     this.#control.destroy()
     if (this.#isRunning()) this.child.kill('SIGKILL')

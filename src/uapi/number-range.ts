@@ -1,5 +1,6 @@
 /**
- * Numbers that come from outside, as text or from a caller of the library: bounded before they are used.
+ * Numbers that come from outside, as text or from a caller of the library: bounded before they are
+ * used.
  *
  * The kernel cuts what it is given to the width of its own types: user 4294967296 is user 0. Pure.
  */
@@ -22,7 +23,10 @@ export function isWithin(range: NumberRange, value: unknown): value is number {
   return Number.isInteger(value) && (value as number) >= range.min && (value as number) <= range.max
 }
 
-/** The number that `text` is, in plain decimal digits; undefined for all else: signs, blanks, `0x1`, `1e3`, `007`. */
+/**
+ * The number that `text` is, in plain decimal digits; undefined for all else: signs, blanks, `0x1`,
+ * `1e3`, `007`.
+ */
 export function parseWithin(range: NumberRange, text: string): number | undefined {
   const value = /^(0|[1-9][0-9]{0,9})$/.test(text) ? Number(text) : undefined
   return isWithin(range, value) ? value : undefined

@@ -28,7 +28,10 @@ export interface RunOptions {
   json?: boolean
 }
 
-/** Signals that are passed on. From a terminal that it shares SIGINT and SIGQUIT reach the program without us. */
+/**
+ * Signals that are passed on. From a terminal that it shares SIGINT and SIGQUIT reach the program
+ * without us.
+ */
 const FORWARDED = [
   'SIGINT',
   'SIGQUIT',
@@ -59,7 +62,8 @@ export async function run(command: string[], options: RunOptions): Promise<numbe
     keep: options.keepEnv,
   })
 
-  // From here on a signal must not leave a half-made loan: it ends the sandbox, and all goes with it.
+  // From here on a signal must not leave a half-made loan: it ends the sandbox, and all goes with
+  // it.
   using signals = holdSignals()
   using sandbox = await Sandbox.start({
     command: command as [string, ...string[]],
