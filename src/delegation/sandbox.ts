@@ -16,6 +16,7 @@ import {
   UsageError,
 } from '../errors.ts'
 import { launcherPath } from '../sys/native.ts'
+import { endingSignal, openProcess, type ProcessHandle } from '../sys/process.ts'
 import { CAPABILITIES } from '../uapi/constants.ts'
 import { errnoName } from '../uapi/errno.ts'
 import { isWithin, USER_IDS } from '../uapi/number-range.ts'
@@ -49,6 +50,7 @@ export interface SandboxSpec {
 }
 
 export interface Exit {
+  /** 128 + n for a real-time signal n, which has no name here (before Linux 6.15: 0). */
   readonly code: number | null
   readonly signal: NodeJS.Signals | null
 }
@@ -68,20 +70,29 @@ export class Sandbox implements Disposable {
   readonly pid: number
   readonly exited: Promise<Exit>
   readonly child: ChildProcess
+  readonly #process: ProcessHandle
   readonly #control: Duplex
   readonly #environment: Buffer
   readonly #timeoutMs: number
   readonly #rest: Rest | undefined
   #sharesTerminal = false
 
-  private constructor(child: ChildProcess, spec: SandboxSpec, rest: Rest | undefined) {
+  private constructor(
+    child: ChildProcess,
+    process: ProcessHandle,
+    spec: SandboxSpec,
+    rest: Rest | undefined,
+  ) {
     this.child = child
     this.pid = child.pid!
     this.#control = child.stdio[3] as Duplex
     this.#environment = environmentBytes(spec.env ?? {})
     this.#timeoutMs = spec.timeoutMs ?? TIMEOUT_MS
     this.#rest = rest
-    this.exited = new Promise(resolve => child.once('exit', (code, signal) => resolve({ code, signal })))
+    this.#process = process
+    this.exited = new Promise(resolve =>
+      child.once('exit', (code, signal) => resolve(this.#exitOf(code, signal))),
+    )
   }
 
   /**
@@ -97,6 +108,8 @@ export class Sandbox implements Disposable {
         env: NO_ENVIRONMENT,
         ...(spec.cwd === undefined ? {} : { cwd: spec.cwd }),
       })
+      // At once: Node has not yet waited for it, so the number is its own.
+      const process = child.pid === undefined ? undefined : openProcess(child.pid)
       await new Promise<void>((resolve, reject) => {
         child.once('spawn', resolve)
         child.once('error', (cause: NodeJS.ErrnoException) => {
@@ -104,7 +117,7 @@ export class Sandbox implements Disposable {
           reject(new NotFoundError('Cannot start bpftoken-launch', { cause, hint }))
         })
       })
-      sandbox = new Sandbox(child, spec, rest)
+      sandbox = new Sandbox(child, process!, spec, rest)
       await sandbox.#expectReady()
       const inside = (id: number): number => (spec.identity === 'same' ? id : 0)
       // Our own unreaped child: its number cannot have gone to another process.
@@ -197,6 +210,12 @@ export class Sandbox implements Disposable {
     else process.kill(-this.pid, signal)
   }
 
+  /** Of a signal that Node does not know it says 0, as of success. */
+  #exitOf(code: number | null, signal: NodeJS.Signals | null): Exit {
+    const unnamed = code === 0 && !this.#process.pidfd.closed ? endingSignal(this.#process) : undefined
+    return unnamed ? { code: 128 + unnamed, signal: null } : { code, signal }
+  }
+
   #isRunning(): boolean {
     return this.child.exitCode === null && this.child.signalCode === null
   }
@@ -209,6 +228,7 @@ export class Sandbox implements Disposable {
     this.#control.destroy()
     if (this.#isRunning()) this.child.kill('SIGKILL')
     this.#rest?.[Symbol.dispose]()
+    this.#process[Symbol.dispose]()
   }
 }
 

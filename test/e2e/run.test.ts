@@ -11,7 +11,7 @@ import { hasBit } from '../../src/policy/vocabulary.ts'
 import { CAPABILITIES } from '../../src/uapi/constants.ts'
 import { CLI, cli, execute, finish, publicCli, type Result, startCli } from '../helpers/cli.ts'
 import { compiled } from '../helpers/compiled.ts'
-import { needsTokens, ROOT } from '../helpers/machine.ts'
+import { kernelSince, needsTokens, ROOT } from '../helpers/machine.ts'
 import { Scratch } from '../helpers/scratch.ts'
 
 const machine = needsTokens()
@@ -269,6 +269,14 @@ test(
     assert.ok(!stderr.includes('\x1b') && !/^forged/m.test(stderr), JSON.stringify(stderr))
   },
 )
+
+test('run tells of every signal that ended its program', machine, async t => {
+  const endedBy = async (signal: number): Promise<number> =>
+    (await cli([...RUN.slice(2), '--', 'sh', '-c', `kill -${signal} $$`])).status
+  for (const signal of [1, 9, 11, 13]) assert.equal(await endedBy(signal), 128 + signal)
+  if (!kernelSince(6, 15)) return t.diagnostic('real-time signals are told of since Linux 6.15')
+  for (const signal of [35, 64]) assert.equal(await endedBy(signal), 128 + signal)
+})
 
 /** Whether the process has not been seen to be gone. */
 const lives = (pid: string): boolean => existsSync(`/proc/${pid}`) && !/^State:\sZ/m.test(statusOf(pid))
