@@ -28,6 +28,7 @@
 #include <grp.h>
 #include <limits.h>
 #include <linux/capability.h>
+#include <linux/ioprio.h>
 #include <linux/keyctl.h>
 #include <net/if.h>
 #include <poll.h>
@@ -111,9 +112,13 @@ static void drop_precedence(void)
 	if (policy < 0 || (policy != SCHED_OTHER && policy != SCHED_BATCH && policy != SCHED_IDLE &&
 			   sched_setscheduler(0, SCHED_OTHER, &none) < 0))
 		die("sched_setscheduler");
-	errno = 0;
+	/* -1 is a failure too: then there is nothing to lose by setting it. */
 	if (getpriority(PRIO_PROCESS, 0) < 0 && setpriority(PRIO_PROCESS, 0, 0) < 0)
 		die("setpriority");
+	int io = syscall(SYS_ioprio_get, IOPRIO_WHO_PROCESS, 0);
+	if (io >= 0 && IOPRIO_PRIO_CLASS(io) == IOPRIO_CLASS_RT &&
+	    syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_PRIO_VALUE(IOPRIO_CLASS_NONE, 0)) < 0)
+		die("ioprio_set");
 }
 
 static void enter_cgroup(const char *directory)

@@ -113,8 +113,9 @@ export class Sandbox implements Disposable {
       await new Promise<void>((resolve, reject) => {
         child.once('spawn', resolve)
         child.once('error', (cause: NodeJS.ErrnoException) => {
-          const hint = cause.code === 'ENOENT' ? 'Run make build' : undefined
-          reject(new NotFoundError('Cannot start bpftoken-launch', { cause, hint }))
+          reject(
+            new NotFoundError('Cannot start bpftoken-launch', { cause, hint: START_HINTS[cause.code ?? ''] }),
+          )
         })
       })
       sandbox = new Sandbox(child, process!, spec, rest)
@@ -287,6 +288,11 @@ function launchFailure(text: string): BpftokenError {
     { call: operation, errno: Number(errno), errnoName: errnoName(Number(errno)) },
     { hint: LAUNCH_HINTS[operation] },
   )
+}
+
+const START_HINTS: Readonly<Record<string, string>> = {
+  ENOENT: 'Run make build',
+  EMFILE: 'Allow more open files (ulimit -n)',
 }
 
 const LAUNCH_HINTS: Readonly<Record<string, string>> = {
