@@ -56,8 +56,8 @@ const words = (noun: string, option: string) =>
 
 const globText = pattern(/^[^\s]{1,255}$/, 'a name or pattern of up to 255 characters without blanks')
 
-/** Digits alone are a number: whoever means a name does not mean these. */
-const userName = z.string().regex(/^(?![0-9]+$).{1,255}$/s)
+/** What looks like a number is none that the kernel has, or stands in quotes: no name is meant by it. */
+const userName = z.string().regex(/^(?![-+.]|[0-9.]+$|0[xo]).{1,255}$/s)
 const userId = z.int().min(USER_IDS.min).max(USER_IDS.max)
 
 const subject = z

@@ -226,6 +226,8 @@ test('parsePolicy() takes ids of subjects that the kernel has, and no others', (
     '1.5',
     '.inf',
     '0x100000000',
+    '0xffffffffffffffffff',
+    '-.inf',
     '"4294967296"',
     '"1000"',
     '""',
