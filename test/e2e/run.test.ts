@@ -291,6 +291,15 @@ function statusOf(pid: string): string {
   }
 }
 
+/** What it was executed as. */
+function nameOf(pid: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0')[0]!
+  } catch {
+    return '' // As above.
+  }
+}
+
 /** Waits for what must come; the limit is for hangs. */
 async function until(what: string, holds: () => boolean): Promise<void> {
   for (let tries = 0; !holds(); tries++) {
@@ -350,6 +359,27 @@ describe('run --kill-rest leaves no process behind', machine, () => {
     child.kill('SIGKILL')
     await finish(child)
     await until('all gone', () => !pids.some(lives))
+    await until('no cgroup', () => cgroups().every(name => before.has(name)))
+  })
+
+  test('when bpftoken is killed at any moment', async () => {
+    using stage = new Scratch()
+    const before = new Set(cgroups())
+    // A program of a name of its own, by which those that stay are found.
+    const stays = stage.write('stays', readFileSync('/bin/sleep'), 0o755)
+    const alive = (): boolean =>
+      readdirSync('/proc').some(pid => /^\d+$/.test(pid) && lives(pid) && nameOf(pid) === stays)
+    let started = 0
+    // At last also while its program runs: on a slow machine that is later.
+    for (let delay = 0; delay < 800 || started === 0; delay += 40) {
+      const script = `${stays} 1000 & (setsid ${stays} 1000 &); exec ${stays} 1000`
+      const child = startCli([...RUN.slice(2), '--kill-rest', '--', 'sh', '-c', script], { stdio: 'ignore' })
+      await sleep(delay)
+      if (alive()) started++
+      child.kill('SIGKILL')
+      await finish(child)
+      await until(`all gone after ${delay} ms`, () => !alive())
+    }
     await until('no cgroup', () => cgroups().every(name => before.has(name)))
   })
 
