@@ -11,7 +11,12 @@
     {
       "target_name": "bpftoken-launch",
       "type": "executable",
-      "sources": ["native/launch.c"]
+      "sources": ["native/launch.c", "native/program.c", "native/terminal.c"]
+    },
+    {
+      "target_name": "bpftoken-rest",
+      "type": "executable",
+      "sources": ["native/rest.c"]
     }
   ]
 }

@@ -1,24 +1,35 @@
 /*
  * bpftoken-launch: becomes the program of `bpftoken run`, inside its own namespaces.
  *
- *   bpftoken-launch CONTROL_FD NET CAPS PROGRAM [ARGUMENT...]
+ *   bpftoken-launch CONTROL_FD NET CAPS CGROUP PROGRAM [ARGUMENT...]
  *
- * NET is "own" or "host", CAPS a hex mask. Started as root by bpftoken, which holds the other end of
- * CONTROL_FD (a Unix stream socket) and speaks one byte each way:
+ * NET is "own" or "host", CAPS a hex mask, CGROUP the directory of a cgroup to enter or "-".
+ * Started as root by bpftoken, which holds the other end of CONTROL_FD (a Unix stream socket):
  *
- *   launch -> bpftoken  'n'          the namespaces exist
- *   bpftoken -> launch  'g'          identity is mapped and the delegation is in place: go
+ *   launch -> bpftoken  'n' or 't'   the namespaces exist; with 't' we stay in the session of our terminal
+ *   bpftoken -> launch  'g' + environment   ids are mapped and the delegation is in place: go
+ *                                    environment: its bytes as a uint32_t, then NAME=VALUE, each with a zero
+ *   launch -> bpftoken  'd'          the user may not enter the working directory: it is / now
  *   launch -> bpftoken  'e' + text   "operation errno"; then exits. End of file instead: PROGRAM runs.
  *
  * The user namespace is made while still root, so that its owner is root: a process that merely has
- * the same user id as PROGRAM has no power over it. PROGRAM itself is uid 0 inside, which maps to the
- * unprivileged user outside, with CAPS as permitted, effective and bounding set.
+ * the same user id as PROGRAM has no power over it. Whom PROGRAM is inside, the id maps say: they
+ * name one user and one group. It gets CAPS: as user 0 by the rules for root, as any other as
+ * ambient set.
+ *
+ * PROGRAM inherits nothing that is not named here: descriptors 0 to 2, the environment that was
+ * sent, resource limits, CPU affinity, a nice value that is not below 0. docs/run.md tells all of
+ * it. The environment is sent, and is not our own: we are root, and the loader would obey it.
  */
+#include "launch.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <limits.h>
 #include <linux/capability.h>
-#include <linux/securebits.h>
+#include <linux/ioprio.h>
+#include <linux/keyctl.h>
 #include <net/if.h>
 #include <poll.h>
 #include <sched.h>
@@ -30,20 +41,98 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#define ENVIRONMENT_MAX (8u << 20)
+#define LAST_SIGNAL 64
+
 static int control;
 
-static void die(const char *operation)
+static void tell(const char *message, size_t length)
+{
+	/* Nobody is there to hear it: then nobody is there to want the program. */
+	if (send(control, message, length, MSG_NOSIGNAL) != (ssize_t)length)
+		_exit(125);
+}
+
+void die(const char *operation)
 {
 	char text[128];
 	int length = snprintf(text, sizeof(text), "e%s %d", operation, errno);
-	if (write(control, text, length) < 0)
-		_exit(125);
+
+	tell(text, length);
 	_exit(125);
 }
+
+void refuse(const char *operation, int error)
+{
+	errno = error;
+	die(operation);
+}
+
+static void hear(void *buffer, size_t length)
+{
+	/* End of file means: do not start. */
+	for (size_t got = 0; got < length;) {
+		ssize_t n = read(control, (char *)buffer + got, length - got);
+		if (n <= 0)
+			_exit(125);
+		got += n;
+	}
+}
+
+/* ---- What root leaves behind ---- */
+
+static void close_all_but_control(void)
+{
+	if ((control > 3 && syscall(SYS_close_range, 3, control - 1, 0) < 0) ||
+	    syscall(SYS_close_range, control + 1, ~0u, 0) < 0)
+		die("close_range");
+	if (fcntl(control, F_SETFD, FD_CLOEXEC) < 0)
+		die("fcntl");
+}
+
+/* To be spared by the OOM killer, and to run before others, are privileges of our caller. */
+static void drop_precedence(void)
+{
+	char score[16] = "";
+	int fd = open("/proc/self/oom_score_adj", O_RDWR | O_CLOEXEC);
+	struct sched_param none = { 0 };
+	int policy = sched_getscheduler(0);
+
+	if (fd < 0 || read(fd, score, sizeof(score) - 1) <= 0)
+		die("oom_score_adj");
+	if (score[0] == '-' && pwrite(fd, "0", 1, 0) != 1)
+		die("oom_score_adj");
+	close(fd);
+	if (policy < 0 || (policy != SCHED_OTHER && policy != SCHED_BATCH && policy != SCHED_IDLE &&
+			   sched_setscheduler(0, SCHED_OTHER, &none) < 0))
+		die("sched_setscheduler");
+	/* -1 is a failure too: then there is nothing to lose by setting it. */
+	if (getpriority(PRIO_PROCESS, 0) < 0 && setpriority(PRIO_PROCESS, 0, 0) < 0)
+		die("setpriority");
+	int io = syscall(SYS_ioprio_get, IOPRIO_WHO_PROCESS, 0);
+	if (io >= 0 && IOPRIO_PRIO_CLASS(io) == IOPRIO_CLASS_RT &&
+	    syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_PRIO_VALUE(IOPRIO_CLASS_NONE, 0)) < 0)
+		die("ioprio_set");
+}
+
+static void enter_cgroup(const char *directory)
+{
+	char path[PATH_MAX];
+	int length = snprintf(path, sizeof(path), "%s/cgroup.procs", directory);
+	int fd = length < (int)sizeof(path) ? open(path, O_WRONLY | O_CLOEXEC) : -1;
+
+	if (fd < 0 || write(fd, "0", 1) != 1)
+		die("cgroup.procs");
+	close(fd);
+}
+
+/* ---- Namespaces and identity ---- */
 
 static void loopback_up(void)
 {
@@ -58,15 +147,83 @@ static void loopback_up(void)
 	close(fd);
 }
 
-static void keep_only(uint64_t caps)
+/* Opened before the delegation can be mounted over /proc. */
+static int open_map(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		die(path);
+	return fd;
+}
+
+/* A decimal number that ends with blanks or a newline; refuses what an id cannot be. */
+static uint32_t next_id(const char *map, char **at)
+{
+	char *end;
+
+	*at += strspn(*at, " ");
+	errno = 0;
+	unsigned long long value = strtoull(*at, &end, 10);
+	if (errno || end == *at || **at < '0' || **at > '9' || value >= UINT32_MAX || !strchr(" \n", *end))
+		refuse(map, EINVAL);
+	*at = end;
+	return value;
+}
+
+/*
+ * The one id that we may be inside. The second lock on this door, behind bpftoken's own checks:
+ * numbers that the kernel cut to 32 bits, or a mistake of ours, must not make host root of the
+ * program.
+ */
+static uint32_t mapped_id(const char *map, int fd)
+{
+	char text[128];
+	ssize_t length = read(fd, text, sizeof(text) - 1);
+	char *at = text;
+
+	if (length <= 0)
+		refuse(map, EINVAL);
+	text[length] = 0;
+	close(fd);
+	uint32_t inside = next_id(map, &at), outside = next_id(map, &at), count = next_id(map, &at);
+	if (strcmp(at, "\n") != 0 || count != 1)
+		refuse(map, EINVAL);
+	if (outside == 0)
+		refuse(map, EPERM);
+	return inside;
+}
+
+static void become_user(uid_t uid, gid_t gid)
+{
+	uid_t uids[3];
+	gid_t gids[3];
+
+	if (setresgid(gid, gid, gid) < 0)
+		die("setresgid");
+	if (setresuid(uid, uid, uid) < 0)
+		die("setresuid");
+	if (getresuid(&uids[0], &uids[1], &uids[2]) < 0 || getresgid(&gids[0], &gids[1], &gids[2]) < 0)
+		die("getresuid");
+	for (int i = 0; i < 3; i++)
+		if (uids[i] != uid || gids[i] != gid)
+			refuse("getresuid", EPERM);
+	if (getgroups(0, NULL) != 0)
+		refuse("getgroups", EPERM);
+}
+
+static void keep_only(uint64_t caps, bool ambient)
 {
 	struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
+	uint64_t inheritable = ambient ? caps : 0;
 	struct __user_cap_data_struct data[2] = {
-		{ (uint32_t)caps, (uint32_t)caps, 0 },
-		{ (uint32_t)(caps >> 32), (uint32_t)(caps >> 32), 0 },
+		{ (uint32_t)caps, (uint32_t)caps, (uint32_t)inheritable },
+		{ (uint32_t)(caps >> 32), (uint32_t)(caps >> 32), (uint32_t)(inheritable >> 32) },
 	};
 
-	/* Bounding set first, it needs CAP_SETPCAP. EINVAL ends it: past the kernel's last capability. */
+	/*
+	 * Bounding set first, it needs CAP_SETPCAP. EINVAL ends it: past the kernel's last
+	 * capability.
+	 */
 	for (int cap = 0; cap < 64; cap++)
 		if (!(caps >> cap & 1) && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0) {
 			if (errno == EINVAL && cap > CAP_BPF)
@@ -75,46 +232,125 @@ static void keep_only(uint64_t caps)
 		}
 	if (syscall(SYS_capset, &header, data) < 0)
 		die("capset");
+	for (int cap = 0; ambient && cap < 64; cap++)
+		if ((caps >> cap & 1) && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0) < 0)
+			die("PR_CAP_AMBIENT_RAISE");
+}
+
+/* ---- What the program starts with ---- */
+
+/* Keys of our caller's session would be the program's to read. A kernel without keys has none. */
+static void own_keyring(void)
+{
+	if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0 && errno != ENOSYS)
+		die("keyctl");
+}
+
+/*
+ * The directory by its path, as the user: root's own reaches into directories that the user could
+ * not come to.
+ */
+static void reenter(const char *directory)
+{
+	if (directory && directory[0] == '/' && chdir(directory) == 0)
+		return;
+	if (chdir("/") < 0)
+		die("chdir");
+	tell("d", 1);
+}
+
+/* Its environment, as bpftoken sent it. Kept: the program will have it. */
+static char **hear_environment(void)
+{
+	uint32_t length;
+	size_t count = 0;
+
+	hear(&length, sizeof(length));
+	if (length > ENVIRONMENT_MAX)
+		refuse("environment", E2BIG);
+	char *text = malloc(length + 1);
+	if (!text)
+		die("environment");
+	hear(text, length);
+	if (length > 0 && text[length - 1] != 0)
+		refuse("environment", EINVAL);
+	for (uint32_t i = 0; i < length; i++)
+		count += text[i] == 0;
+	char **environment = calloc(count + 1, sizeof(*environment));
+	if (!environment)
+		die("environment");
+	for (size_t i = 0; i < count; i++, text += strlen(text) + 1)
+		environment[i] = text;
+	return environment;
+}
+
+/*
+ * As raw calls: the C library keeps two signals for itself, and our caller may have ignored those.
+ */
+static void default_signals(void)
+{
+	static const char standard[64]; /* a kernel's struct sigaction: SIG_DFL, no flags */
+	sigset_t none;
+
+	for (int number = 1; number <= LAST_SIGNAL; number++)
+		if (number != SIGKILL && number != SIGSTOP &&
+		    syscall(SYS_rt_sigaction, number, standard, NULL, LAST_SIGNAL / 8) < 0)
+			die("rt_sigaction");
+	sigemptyset(&none);
+	if (syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, LAST_SIGNAL / 8) < 0)
+		die("rt_sigprocmask");
 }
 
 int main(int argc, char **argv)
 {
-	char answer;
+	char *end, answer;
 
-	if (argc < 5) {
+	control = argc < 6 ? -1 : (int)strtol(argv[1], &end, 10);
+	if (control < 3 || *end) {
 		fputs("bpftoken-launch is started by bpftoken run, not by hand\n", stderr);
 		return 2;
 	}
-	control = atoi(argv[1]);
 	int network = strcmp(argv[2], "own") == 0 ? CLONE_NEWNET : 0;
 	uint64_t caps = strtoull(argv[3], NULL, 16);
+	char *directory = getcwd(NULL, 0);
 
-	if (fcntl(control, F_SETFD, FD_CLOEXEC) < 0)
-		die("fcntl");
-	/* Without this a SIGKILLed bpftoken would leave us waiting for an answer that never comes. */
+	close_all_but_control();
+	/*
+	 * Without this a SIGKILLed bpftoken would leave us waiting for an answer that never comes.
+	 */
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
 		die("PR_SET_PDEATHSIG");
+	drop_precedence();
+	if (strcmp(argv[4], "-") != 0)
+		enter_cgroup(argv[4]);
+	bool terminal = has_terminal();
+	if (!terminal && setsid() < 0)
+		die("setsid");
 	if (setgroups(0, NULL) < 0)
 		die("setgroups");
-	if (unshare(CLONE_NEWUSER | CLONE_NEWNS | network) < 0)
+	if (unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWCGROUP | network) < 0)
 		die("unshare");
 	if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
 		die("mount");
-	if (write(control, "n", 1) != 1)
+	int uid_map = open_map("/proc/self/uid_map"), gid_map = open_map("/proc/self/gid_map");
+	tell(terminal ? "t" : "n", 1);
+	hear(&answer, 1);
+	if (answer != 'g')
 		_exit(125);
-	/* Anything but 'g', end of file included, means: do not start. */
-	if (read(control, &answer, 1) != 1 || answer != 'g')
-		_exit(125);
+	char **environment = hear_environment();
 
 	if (network)
 		loopback_up();
-	if (setresgid(0, 0, 0) < 0)
-		die("setresgid");
-	if (setresuid(0, 0, 0) < 0)
-		die("setresuid");
-	keep_only(caps);
+	uid_t uid = mapped_id("uid_map", uid_map);
+	become_user(uid, mapped_id("gid_map", gid_map));
+	keep_only(caps, uid != 0);
+	own_keyring();
+	reenter(directory);
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		die("PR_SET_NO_NEW_PRIVS");
+	keep_from_typing();
+	umask(022);
+	default_signals();
 	/* Changing ids cleared it. */
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
 		die("PR_SET_PDEATHSIG");
@@ -122,6 +358,5 @@ int main(int argc, char **argv)
 	struct pollfd gone = { .fd = control, .events = POLLRDHUP };
 	if (poll(&gone, 1, 0) != 0)
 		_exit(125);
-	execvp(argv[4], argv + 4);
-	die("execve");
+	refuse("execve", execute(argv + 5, environment));
 }

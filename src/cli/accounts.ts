@@ -1,41 +1,54 @@
-/** The numbers of users and groups by name: the local files first, then every source that getent(1) knows. */
+/** Users and groups of this machine: the local files first, then every source that getent(1) knows. */
 import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import type { Accounts } from '../delegation/subject.ts'
-import { MAX_ID } from '../policy/subject.ts'
+import { parseWithin, USER_IDS } from '../uapi/number-range.ts'
 
 /** A directory service that does not answer is as good as none. */
 const GETENT_TIMEOUT_MS = 10_000
 
+type Database = 'passwd' | 'group'
+
+/** The numbers of users and groups by name. */
 export const accounts: Accounts = {
   uidOf: name => idOf('passwd', name),
   gidOf: name => idOf('group', name),
 }
 
-/** The third field of the first line for this name; both files have the id there. */
-function idOf(database: 'passwd' | 'group', name: string): number | undefined {
-  const isIts = (line: string): boolean => line.startsWith(`${name}:`)
-  const line = linesOf(`/etc/${database}`).find(isIts) ?? asked(database, name).find(isIts)
-  const id = line?.split(':')[2]
-  return id !== undefined && /^\d{1,10}$/.test(id) && Number(id) <= MAX_ID ? Number(id) : undefined
+/** The line of passwd(5) or group(5) for a name, or for a number in decimal digits. */
+export function findEntry(database: Database, key: string): string | undefined {
+  // getent takes +1 and 01 for the number 1, so its answer is searched like the file.
+  return entryIn(fileOf(database), key) ?? entryIn(askGetent(database, key), key)
 }
 
-function linesOf(file: string): string[] {
+/** The line whose name or number is `key`; both files have the number in the third field. */
+export function entryIn(text: string, key: string): string | undefined {
+  const field = /^[0-9]+$/.test(key) ? 2 : 0
+  return text.split('\n').find(line => line.split(':')[field] === key)
+}
+
+/** Fail closed: nobody has a name of digits, or an id that the kernel would cut. */
+function idOf(database: Database, name: string): number | undefined {
+  if (/^[0-9]+$/.test(name)) return undefined
+  return parseWithin(USER_IDS, findEntry(database, name)?.split(':')[2] ?? '')
+}
+
+function fileOf(database: Database): string {
   try {
-    return readFileSync(file, 'utf8').split('\n')
+    return readFileSync(`/etc/${database}`, 'utf8')
   } catch {
-    return [] // Not there, as in a small container: nobody is known by it.
+    return '' // Not there, as in a small container: nobody is known by it.
   }
 }
 
-function asked(database: string, name: string): string[] {
+function askGetent(database: Database, key: string): string {
   try {
-    return execFileSync('getent', [database, '--', name], {
+    return execFileSync('getent', [database, '--', key], {
       encoding: 'utf8',
       timeout: GETENT_TIMEOUT_MS,
       stdio: ['ignore', 'pipe', 'ignore'],
-    }).split('\n')
+    })
   } catch {
-    return [] // It exits with 2: nobody of that name. Fail closed also where it cannot be asked.
+    return '' // It exits with 2: nobody of that name. Fail closed also where it cannot be asked.
   }
 }

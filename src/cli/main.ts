@@ -1,22 +1,41 @@
 #!/usr/bin/env node
 /**
- * The command `bpftoken`: the tree of commands, and where each is. A command's module is loaded when it
- * is chosen, since start-up is felt on every `run`.
+ * The command `bpftoken`: the tree of commands, and where each is. A command's module is loaded
+ * when it is chosen, since start-up is felt on every `run`.
  */
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { DEFAULT_PATH } from '../delegation/plan.ts'
 import { EXIT } from '../errors.ts'
+import {
+  DELEGATION_IDS,
+  DESCRIPTORS,
+  type NumberRange,
+  PROCESS_IDS,
+  parseWithin,
+} from '../uapi/number-range.ts'
 import { reportError } from './failure-report.ts'
 import { Interrupted } from './interrupted.ts'
 import { complain, print } from './output.ts'
 
-function wholeNumber(text: string): number {
-  if (!/^\d{1,10}$/.test(text)) throw new InvalidArgumentError('It must be a whole number.')
-  return Number(text)
+/**
+ * Parses a number of that range. Fail closed: the kernel would cut a larger one to the width of its
+ * types.
+ */
+function numberWithin(range: NumberRange): (text: string) => number {
+  return text => {
+    const value = parseWithin(range, text)
+    if (value !== undefined) return value
+    throw new InvalidArgumentError(`It must be a whole number from ${range.min} to ${range.max}.`)
+  }
 }
 
-function collect(value: string, before: string[] | undefined): string[] {
-  return [...(before ?? []), ...value.split(',').filter(Boolean).map(normalCapability)]
+/** For an option that may be given several times. */
+function collect(value: string, before: string[] = []): string[] {
+  return [...before, value]
+}
+
+function collectCapabilities(value: string, before: string[] = []): string[] {
+  return [...before, ...value.split(',').filter(Boolean).map(normalCapability)]
 }
 
 /** CAP_NET_ADMIN, net_admin and NET_ADMIN are the same. */
@@ -28,7 +47,9 @@ const json = (): Option => new Option('--json', 'print one JSON document (errors
 const path = (): Option =>
   new Option('--path <dir>', 'where the bpffs is mounted inside').default(DEFAULT_PATH)
 const pid = (): Option =>
-  new Option('--pid <pid>', 'a process in the user namespace').argParser(wholeNumber).makeOptionMandatory()
+  new Option('--pid <pid>', 'a process in the user namespace')
+    .argParser(numberWithin(PROCESS_IDS))
+    .makeOptionMandatory()
 const policy = (): Option => new Option('--policy <file>', 'what is lent (YAML)').makeOptionMandatory()
 const anySubject = (): Option =>
   new Option('--any-subject', 'also where the policy names others as subjects; that is said aloud')
@@ -88,13 +109,29 @@ function buildProgram(): Command {
     .option('--host-net', "share the host's network instead of an own one")
     .addOption(path())
     .addOption(
-      new Option('--cap <name>', 'a further capability inside the namespace (repeatable)').argParser(collect),
+      new Option('--cap <name>', 'a further capability inside the namespace (repeatable)').argParser(
+        collectCapabilities,
+      ),
     )
     .addOption(anySubject())
+    .option('--identity', 'it sees its own user id, with ambient capabilities, instead of root')
+    .addOption(
+      new Option('--env <name[=value]>', 'a further variable of its environment (repeatable)').argParser(
+        collect,
+      ),
+    )
+    .option('--keep-env', 'all of your environment, instead of a short list')
+    .option('--kill-rest', 'once it has ended, or bpftoken has, kill what it left behind')
     .addOption(dryRun())
     .addOption(json())
     .argument('<command...>', 'the program and its arguments, after --')
     .passThroughOptions()
+    .addHelpText(
+      'after',
+      '\nIt gets of you: descriptors 0 to 2, limits, and of the environment PATH, TERM, LANG, LC_*, TZ. See docs/run.md.\n' +
+        'Exit: its own status; 128 + n when signal n ended it; 127 there is no such program, 126 it cannot be executed;\n' +
+        '1 to 4 before it started: see bpftoken --help.',
+    )
     .action(act(async (command, options) => (await import('./commands/run.ts')).run(command, options)))
 
   program
@@ -107,7 +144,7 @@ function buildProgram(): Command {
       new Option(
         '--context-fd <fd>',
         'configure the bpffs context that the process opened; it mounts it itself',
-      ).argParser(wholeNumber),
+      ).argParser(numberWithin(DESCRIPTORS)),
     )
     .option('--cgroup <dir>', 'tokens can be made in this cgroup and below only (needs the guard)')
     .addOption(anySubject())
@@ -130,7 +167,7 @@ function buildProgram(): Command {
   program
     .command('derive')
     .description('lend a part of what is lent already; it falls with its origin (needs the guard)')
-    .argument('<id>', 'number of the delegation to derive from', wholeNumber)
+    .argument('<id>', 'number of the delegation to derive from', numberWithin(DELEGATION_IDS))
     .addOption(pid())
     .addOption(policy())
     .addOption(path())
@@ -163,7 +200,7 @@ function buildProgram(): Command {
   program
     .command('unconfine')
     .description('end a confinement')
-    .argument('[id]', 'its number', wholeNumber)
+    .argument('[id]', 'its number', numberWithin(DELEGATION_IDS))
     .option('--cgroup <dir>', 'the cgroup that is confined, instead of the number')
     .addOption(json())
     .action(act(async (id, options) => (await import('./commands/confine.ts')).unconfine(id, options)))
@@ -265,7 +302,7 @@ function buildProgram(): Command {
   program
     .command('revoke')
     .description('take a delegation back: none of its tokens is of use any more')
-    .argument('<id>', 'its number: see bpftoken guard status', wholeNumber)
+    .argument('<id>', 'its number: see bpftoken guard status', numberWithin(DELEGATION_IDS))
     .option('--detach', 'also detach what is attached under it, where the kernel can')
     .option('--kill', 'the same, and kill the processes in its user namespace that hold any of it')
     .addOption(json())
@@ -275,7 +312,7 @@ function buildProgram(): Command {
   program
     .command('show')
     .description('what the guard knows of one delegation')
-    .argument('<id>', 'its number', wholeNumber)
+    .argument('<id>', 'its number', numberWithin(DELEGATION_IDS))
     .addOption(json())
     .action(act(async (id, options) => (await import('./commands/show.ts')).show(id, options)))
 
@@ -295,11 +332,7 @@ function buildProgram(): Command {
         .choices(['libbpf', 'cilium-ebpf', 'aya', 'bpftoken'])
         .default('libbpf'),
     )
-    .addOption(
-      new Option('--program <name>', 'only this program (repeatable)').argParser(
-        (name: string, before: string[] | undefined) => [...(before ?? []), name],
-      ),
-    )
+    .addOption(new Option('--program <name>', 'only this program (repeatable)').argParser(collect))
     .addOption(
       new Option('--format <form>', 'what is printed: a policy, mount options, or settings of another tool')
         .choices(['yaml', 'options', 'systemd', 'lxd', 'incus'])

@@ -1,39 +1,49 @@
 /** Which unprivileged host user a program runs as. */
-import { execFileSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
 import { UsageError } from '../errors.ts'
+import { parseWithin, USER_IDS } from '../uapi/number-range.ts'
+import { findEntry } from './accounts.ts'
 
 export interface HostUser {
   readonly name: string
   readonly uid: number
   readonly gid: number
   readonly home: string
+  readonly shell: string
 }
 
-function parsePasswd(line: string): HostUser | undefined {
-  const [name, , uid, gid, , home] = line.split(':')
-  if (name === undefined || home === undefined) return undefined
-  return { name, uid: Number(uid), gid: Number(gid), home }
+/** What a user has whom no entry describes. */
+const NOTHING_KNOWN = { home: '/', shell: '/bin/sh' }
+
+/** Finds the line of passwd(5) for a name, or a number in decimal digits. */
+export type FindEntry = (key: string) => string | undefined
+
+/**
+ * UsageError: the entry gives no ids that the kernel has. Fail closed: it would cut them to some
+ * that it has.
+ */
+function parseEntry(line: string): HostUser {
+  const [name = '', , uidText = '', gidText = '', , home = '', shell = ''] = line.split(':')
+  const uid = parseWithin(USER_IDS, uidText)
+  const gid = parseWithin(USER_IDS, gidText)
+  if (name === '' || uid === undefined || gid === undefined)
+    throw new UsageError(`The entry of user "${name}" has no valid ids (${uidText}:${gidText})`, {
+      hint: `Correct it, or give ids as --user uid:gid; ${ID_HINT}`,
+    })
+  return { name, uid, gid, home: home || NOTHING_KNOWN.home, shell: shell || NOTHING_KNOWN.shell }
 }
 
-/** The entry for a name or number: the local file first, then every source that getent(1) knows. */
-function lookUp(key: string): HostUser | undefined {
-  const matches = (user: HostUser | undefined): boolean => user?.name === key || String(user?.uid) === key
-  const local = readFileSync('/etc/passwd', 'utf8').split('\n').map(parsePasswd).find(matches)
-  if (local !== undefined) return local
-  try {
-    return parsePasswd(execFileSync('getent', ['passwd', key], { encoding: 'utf8' }))
-  } catch {
-    return undefined // getent exits with 2: no such user.
-  }
-}
+const ID_HINT = `an id is a whole number from ${USER_IDS.min} to ${USER_IDS.max}`
 
 /**
  * The user named by `--user` (name, uid or uid:gid), else the one who called sudo, else nobody.
- * UsageError for host root: a loan to root would be none.
+ * UsageError for what is no user, and for host root: a loan to root would be none.
  */
-export function resolveUser(wanted: string | undefined, env: NodeJS.ProcessEnv): HostUser {
-  const user = wanted === undefined ? defaultUser(env) : namedUser(wanted)
+export function resolveUser(
+  wanted: string | undefined,
+  env: NodeJS.ProcessEnv,
+  find: FindEntry = key => findEntry('passwd', key),
+): HostUser {
+  const user = wanted === undefined ? defaultUser(env, find) : namedUser(wanted, find)
   if (user.uid === 0 || user.gid === 0)
     throw new UsageError(`The program never runs as host root (${user.name}, ${user.uid}:${user.gid})`, {
       hint: 'Name an ordinary user with --user',
@@ -41,18 +51,58 @@ export function resolveUser(wanted: string | undefined, env: NodeJS.ProcessEnv):
   return user
 }
 
-function namedUser(wanted: string): HostUser {
-  const pair = /^(\d+):(\d+)$/.exec(wanted)
-  if (pair !== null) return { name: wanted, uid: Number(pair[1]), gid: Number(pair[2]), home: '/' }
-  const user = lookUp(wanted)
-  if (user !== undefined) return user
-  if (/^\d+$/.test(wanted)) return { name: wanted, uid: Number(wanted), gid: Number(wanted), home: '/' }
-  throw new UsageError(`There is no user "${wanted}"`, { hint: 'Give a user name, a uid, or uid:gid' })
+/** Digits are a number, also where somebody has such a name. */
+function namedUser(wanted: string, find: FindEntry): HostUser {
+  const [uidText = '', gidText, ...more] = wanted.split(':')
+  if (!/^[0-9]/.test(wanted) && gidText === undefined) return userOfName(wanted, find)
+  const uid = parseWithin(USER_IDS, uidText)
+  const gid = gidText === undefined ? undefined : parseWithin(USER_IDS, gidText)
+  if (uid === undefined || (gidText !== undefined && gid === undefined) || more.length > 0)
+    throw new UsageError(`"${wanted}" is no user`, {
+      hint: `Give a user name, a uid, or uid:gid; ${ID_HINT}`,
+    })
+  return userOfIds(uid, gid, find)
 }
 
-function defaultUser(env: NodeJS.ProcessEnv): HostUser {
-  const { SUDO_UID: uid, SUDO_GID: gid } = env
-  if (uid !== undefined && gid !== undefined && /^[1-9]\d*$/.test(uid) && /^[1-9]\d*$/.test(gid))
-    return { home: '/', name: uid, ...lookUp(uid), uid: Number(uid), gid: Number(gid) }
-  return lookUp('nobody') ?? { name: 'nobody', uid: 65534, gid: 65534, home: '/' }
+/** With the group of the user's entry, else of the same number, where none is given. */
+function userOfIds(uid: number, gid: number | undefined, find: FindEntry): HostUser {
+  const line = find(String(uid))
+  const known = line === undefined ? { ...NOTHING_KNOWN, name: String(uid), gid: uid } : parseEntry(line)
+  return { ...known, uid, gid: gid ?? known.gid }
+}
+
+function userOfName(name: string, find: FindEntry): HostUser {
+  const line = USER_NAME.test(name) ? find(name) : undefined
+  if (line === undefined)
+    throw new UsageError(`There is no user "${name}"`, {
+      hint: 'Give a user name, a uid, or uid:gid',
+    })
+  return parseEntry(line)
+}
+
+/**
+ * No blanks or control characters, nothing that ends a field, nothing that looks like an option or
+ * is of NIS.
+ */
+const USER_NAME = /^(?![-+])[^\s\p{C}:]{1,255}$/u
+
+function defaultUser(env: NodeJS.ProcessEnv, find: FindEntry): HostUser {
+  const { SUDO_UID: uidText, SUDO_GID: gidText } = env
+  // Root who called sudo is nobody in particular.
+  if ((uidText === undefined && gidText === undefined) || uidText === '0') return nobody(find)
+  const uid = parseWithin(USER_IDS, uidText ?? '')
+  const gid = parseWithin(USER_IDS, gidText ?? '')
+  if (uid === undefined || gid === undefined)
+    throw new UsageError(
+      `SUDO_UID and SUDO_GID give no user (${uidText ?? 'absent'}:${gidText ?? 'absent'})`,
+      {
+        hint: `Name one with --user; ${ID_HINT}`,
+      },
+    )
+  return userOfIds(uid, gid, find)
+}
+
+function nobody(find: FindEntry): HostUser {
+  const line = find('nobody')
+  return line === undefined ? { ...NOTHING_KNOWN, name: 'nobody', uid: 65534, gid: 65534 } : parseEntry(line)
 }

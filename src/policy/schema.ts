@@ -5,6 +5,7 @@
  * parse.ts's business. Imports zod, so load it only where a document is parsed or documented.
  */
 import { z } from 'zod'
+import { USER_IDS } from '../uapi/number-range.ts'
 import { type GlobKind, globFault } from './glob.ts'
 import { CAPABILITIES, EVENTS } from './policy.ts'
 import {
@@ -15,7 +16,6 @@ import {
   parseSize,
   SIZE_PATTERN,
 } from './quantity.ts'
-import { MAX_ID } from './subject.ts'
 
 export const API_VERSION = 'bpftoken.dev/v1'
 export const KIND = 'DelegationPolicy'
@@ -81,10 +81,10 @@ const pathGlob = (noun: string, description: string) =>
 
 /** A name or an id. What follows goes to getent(1) and stands in colon-separated files. */
 const account = (noun: string, id: string) => {
-  const wrong = { error: `expected a ${noun} name, or a ${id} from 0 to ${MAX_ID}` }
+  const wrong = { error: `expected a ${noun} name, or a ${id} from 0 to ${USER_IDS.max}` }
   // A number in quotes, or one that is no integer, is not taken for a name.
-  const name = z.string().regex(/^(?![\d.]+$)[^\s:/,-][^\p{Cc}:/,]{0,254}$/u, wrong)
-  return z.union([name, z.int().min(0, wrong).max(MAX_ID, wrong)], wrong).optional()
+  const name = z.string().regex(/^(?![+.]|[\d.]+$|0[xo])[^\s:/,-][^\p{Cc}:/,]{0,254}$/u, wrong)
+  return z.union([name, z.int().min(USER_IDS.min, wrong).max(USER_IDS.max, wrong)], wrong).optional()
 }
 
 const subject = z

@@ -29,9 +29,6 @@ export interface SubjectFacts {
   readonly label: Fact<string>
 }
 
-/** (uid_t)-1 and (gid_t)-1 are no ids: system calls take them for "leave as it is". */
-export const MAX_ID = 0xffff_fffe
-
 const SLICE = /^[\w:.\\@-]+\.slice$/
 const UNIT = /^[\w:.\\@-]+\.(?:service|scope|socket|mount|swap)$/
 

@@ -93,7 +93,12 @@ export function use(fake: Native | undefined): void {
   loaded = fake
 }
 
-/** The program that becomes the workload of `bpftoken run`; built beside the addon. */
+/** The program that becomes the workload of a sandbox; built beside the addon. */
 export function launcherPath(): string {
   return path.join(PACKAGE, 'build/Release/bpftoken-launch')
+}
+
+/** The program that ends what a workload leaves behind; built beside the addon. */
+export function restPath(): string {
+  return path.join(PACKAGE, 'build/Release/bpftoken-rest')
 }

@@ -56,27 +56,19 @@ test('run passes a signal on, and the program decides what it means', machine, a
 test('run ends as its program does', machine, async () => {
   using scratch = new Scratch()
   const notExecutable = scratch.write('data', 'x')
-  // A directory on the path that the program's user may not search would turn "not found" into "denied".
-  const env = { ...process.env, PATH: '/usr/sbin:/usr/bin:/sbin:/bin' }
   for (const [args, status] of [
     [shell('exit 255'), 255],
     [shell('kill -KILL $$'), 137],
     [run('--', 'no-such-program'), 127],
     [run('--', notExecutable), 126],
   ] as const)
-    assert.equal((await cli(args, { env })).status, status, args.join(' '))
+    assert.equal((await cli(args)).status, status, args.join(' '))
 })
 
 test('run lets a megabyte through its pipes unchanged', machine, async () => {
   const input = 'bpf token\n'.repeat(100_000)
   const { stdout } = await cli(run('--', 'cat'), { stdio: 'pipe', input })
   assert.equal(stdout, input)
-})
-
-test('run gives the program no descriptor of ours', machine, async () => {
-  // What the test itself was started with is inherited by both.
-  const direct = await execute('ls', ['/proc/self/fd'])
-  assert.equal((await cli(run('--', 'ls', '/proc/self/fd'))).stdout, direct.stdout)
 })
 
 test('run --dry-run shows every step and runs nothing', machine, async () => {

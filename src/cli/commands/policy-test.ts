@@ -5,15 +5,9 @@ import { decide } from '../../policy/decide.ts'
 import { nearest } from '../../policy/nearest.ts'
 import { parsePolicy } from '../../policy/parse.ts'
 import type { Policy } from '../../policy/policy.ts'
-import {
-  type Fact,
-  type Identity,
-  MAX_ID,
-  namesIn,
-  type SubjectFacts,
-  unitOfCgroup,
-} from '../../policy/subject.ts'
+import { type Fact, type Identity, namesIn, type SubjectFacts, unitOfCgroup } from '../../policy/subject.ts'
 import { verdictLines } from '../../policy/verdict-text.ts'
+import { parseWithin, USER_IDS } from '../../uapi/number-range.ts'
 import { accounts } from '../accounts.ts'
 import { print, printJson } from '../output.ts'
 import { readPolicyText } from '../policy-file.ts'
@@ -101,7 +95,8 @@ function identity(
     const id = idOf(given)
     return { names: [given], ...(id === undefined ? {} : { id }) }
   }
-  const id = Number(given)
-  if (id > MAX_ID) throw new UsageError(`${given} is no id: they go from 0 to ${MAX_ID}`)
+  const id = parseWithin(USER_IDS, given)
+  if (id === undefined)
+    throw new UsageError(`${given} is no id: they go from ${USER_IDS.min} to ${USER_IDS.max}`)
   return { id, names: [...names].filter(name => idOf(name) === id) }
 }

@@ -1,13 +1,15 @@
 /** bpftoken run: a program in its own namespaces, with a delegation in place before it starts. */
 import { constants } from 'node:os'
 import { delegate, planFor, requireGuard, requireNetworkAllowed } from '../../delegation/delegate.ts'
-import { DEFAULT_PATH, describeAction } from '../../delegation/plan.ts'
+import { describeAction } from '../../delegation/plan.ts'
 import { Sandbox } from '../../delegation/sandbox.ts'
 import { subjectToRun } from '../../delegation/subject.ts'
 import { openTarget } from '../../delegation/target.ts'
+import { quoted } from '../../ebpf/printable.ts'
 import { SyscallError, UsageError } from '../../errors.ts'
 import { accounts } from '../accounts.ts'
 import { type AdmissionOptions, admit, recordOf } from '../admission.ts'
+import { workloadEnvironment } from '../environment.ts'
 import { installedGuard } from '../installed-guard.ts'
 import { Interrupted } from '../interrupted.ts'
 import { note, print, printJson } from '../output.ts'
@@ -21,11 +23,18 @@ export interface RunOptions extends AdmissionOptions {
   hostNet?: boolean
   path: string
   cap?: string[]
+  identity?: boolean
+  env?: string[]
+  keepEnv?: boolean
+  killRest?: boolean
   dryRun?: boolean
   json?: boolean
 }
 
-/** Signals that are passed on. From a terminal SIGINT and SIGQUIT reach the program without us. */
+/**
+ * Signals that are passed on. From a terminal that it shares SIGINT and SIGQUIT reach the program
+ * without us.
+ */
 const FORWARDED = [
   'SIGINT',
   'SIGQUIT',
@@ -51,8 +60,15 @@ export async function run(command: string[], options: RunOptions): Promise<numbe
   const record = recordOf(admit(policy, subject, options))
   const capabilities = [...new Set([...policy.rights.capabilities, ...(options.cap ?? [])])]
   if (!options.path.startsWith('/')) throw new UsageError(`--path ${options.path} is not absolute`)
+  const env = workloadEnvironment(process.env, {
+    user,
+    tokenPath: options.path,
+    named: options.env,
+    keep: options.keepEnv,
+  })
 
-  // From here on a signal must not leave a half-made loan: it ends the sandbox, and all goes with it.
+  // From here on a signal must not leave a half-made loan: it ends the sandbox, and all goes with
+  // it.
   using signals = holdSignals()
   using sandbox = await Sandbox.start({
     command: command as [string, ...string[]],
@@ -60,7 +76,9 @@ export async function run(command: string[], options: RunOptions): Promise<numbe
     gid: user.gid,
     network,
     capabilities,
-    env: environment(user, options.path),
+    identity: options.identity === true ? 'same' : 'root',
+    killRest: options.killRest === true,
+    env,
   })
   signals.toSandbox(sandbox)
   using target = openTarget(sandbox.pid)
@@ -89,30 +107,18 @@ export async function run(command: string[], options: RunOptions): Promise<numbe
   signals.abort.signal.throwIfAborted()
   signals.released = true
   try {
-    await sandbox.release()
+    const { inRoot } = await sandbox.release()
+    if (inRoot) note(`${user.name} may not enter the working directory: the program starts in /`)
   } catch (error) {
     // As env(1) and shells do: 127 not found, 126 found but not executable.
     if (error instanceof SyscallError && error.call === 'execve') {
-      note(`cannot run "${command[0]}": ${error.errnoName}`)
+      note(`cannot run ${quoted(command[0]!)}: ${error.errnoName}`)
       return error.errnoName === 'ENOENT' ? 127 : 126
     }
     throw error
   }
-  const { code, signal } = await sandbox.exited
+  const { code, signal } = await sandbox.ended()
   return code ?? 128 + constants.signals[signal!]
-}
-
-function environment(user: { name: string; home: string }, path: string): NodeJS.ProcessEnv {
-  return {
-    ...process.env,
-    USER: user.name,
-    LOGNAME: user.name,
-    HOME: user.home,
-    // Where every token-aware loader looks by itself needs no naming, unless our caller named another place.
-    ...(path === DEFAULT_PATH && process.env['LIBBPF_BPF_TOKEN_PATH'] === undefined
-      ? {}
-      : { LIBBPF_BPF_TOKEN_PATH: path }),
-  }
 }
 
 interface HeldSignals extends Disposable {
@@ -128,7 +134,7 @@ function holdSignals(): HeldSignals {
     const handler = (): void => {
       if (!held.released && signal !== 'SIGCONT' && signal !== 'SIGWINCH')
         held.abort.abort(new Interrupted(signal))
-      else if (!fromTerminal(signal)) target?.signal(signal)
+      else if (target?.sharesTerminal !== true || !isTyped(signal)) target?.signal(signal)
     }
     process.on(signal, handler)
     return () => process.off(signal, handler)
@@ -147,8 +153,6 @@ function holdSignals(): HeldSignals {
 }
 
 /** The terminal sends these to the whole foreground group, of which the program is one. */
-function fromTerminal(signal: NodeJS.Signals): boolean {
-  return (
-    (signal === 'SIGINT' || signal === 'SIGQUIT' || signal === 'SIGWINCH') && process.stdin.isTTY === true
-  )
+function isTyped(signal: NodeJS.Signals): boolean {
+  return signal === 'SIGINT' || signal === 'SIGQUIT' || signal === 'SIGWINCH'
 }

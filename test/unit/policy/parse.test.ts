@@ -257,3 +257,29 @@ describe('parsePolicy() of subjects', () => {
     assert.equal(parsePolicy(text(256), options).subjects!.length, 256)
   })
 })
+
+test('parsePolicy() takes ids of subjects that the kernel has, and no others', () => {
+  const subjects = (word: string): string =>
+    documentOf(`  rights: { progs: [xdp] }\n  subjects: [{ user: ${word}, group: ${word} }]\n`)
+  for (const good of ['0', '4294967294', 'alice', '"1000x"'])
+    assert.equal(parsePolicy(subjects(good), options).subjects!.length, 1, good)
+  // Digits in quotes would be a number for one reader and a name for another.
+  for (const bad of [
+    '4294967295',
+    '4294967296',
+    '-1',
+    '1.5',
+    '.inf',
+    '0x100000000',
+    '0xffffffffffffffffff',
+    '-.inf',
+    '"4294967296"',
+    '"1000"',
+    '""',
+  ])
+    assert.deepEqual(
+      issuesOf(subjects(bad)).map(issue => issue.path),
+      ['spec.subjects[0].user', 'spec.subjects[0].group'],
+      bad,
+    )
+})

@@ -1,0 +1,48 @@
+/** The environment of the program that `run` starts: a short list, and what is named. */
+import { DEFAULT_PATH } from '../delegation/plan.ts'
+import { UsageError } from '../errors.ts'
+import type { HostUser } from './user.ts'
+
+/**
+ * What the program gets of its caller's environment. All else may be secret, or a setting of
+ * root's.
+ */
+const KEPT = /^(PATH|TERM|LANG|LC_[A-Z]+|TZ)$/
+
+const TOKEN_PATH = 'LIBBPF_BPF_TOKEN_PATH'
+
+export interface EnvironmentWish {
+  readonly user: Pick<HostUser, 'name' | 'home' | 'shell'>
+  /** Where the delegation is mounted. */
+  readonly tokenPath: string
+  /** `NAME=VALUE`, or `NAME` for what the caller has; the last of a name counts. */
+  readonly named?: readonly string[] | undefined
+  /** Everything that the caller has. */
+  readonly keep?: boolean | undefined
+}
+
+/** Pure. UsageError: a name that is none, or that the caller does not have. */
+export function workloadEnvironment(
+  caller: NodeJS.ProcessEnv,
+  { user, tokenPath, named = [], keep = false }: EnvironmentWish,
+): Record<string, string> {
+  const environment: Record<string, string> = {}
+  for (const [name, value] of Object.entries(caller))
+    if (value !== undefined && (keep || KEPT.test(name))) environment[name] = value
+  Object.assign(environment, { HOME: user.home, USER: user.name, LOGNAME: user.name, SHELL: user.shell })
+  // Where every token-aware loader looks by itself needs no naming, unless our caller named another
+  // place.
+  if (tokenPath !== DEFAULT_PATH || caller[TOKEN_PATH] !== undefined) environment[TOKEN_PATH] = tokenPath
+  for (const word of named) {
+    const [, name, value] = /^([^=]+)(?:=(.*))?$/s.exec(word) ?? []
+    if (name === undefined)
+      throw new UsageError(`--env ${word} names no variable`, { hint: 'Give NAME or NAME=VALUE' })
+    const given = value ?? caller[name]
+    if (given === undefined)
+      throw new UsageError(`--env ${name}: there is no such variable to pass on`, {
+        hint: `Give --env ${name}=VALUE, or leave it out`,
+      })
+    environment[name] = given
+  }
+  return environment
+}

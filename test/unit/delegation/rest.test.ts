@@ -1,0 +1,14 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { directoryOf } from '../../../src/delegation/rest.ts'
+
+test('directoryOf() finds our cgroup in what is mounted, and nothing beside it', () => {
+  const all = { root: '/', path: '/sys/fs/cgroup' }
+  assert.equal(directoryOf(all, '0::/\n'), '/sys/fs/cgroup')
+  assert.equal(directoryOf(all, '1:cpu:/x\n0::/a.slice/b.service\n'), '/sys/fs/cgroup/a.slice/b.service')
+  const part = { root: '/docker/1', path: '/sys/fs/cgroup' }
+  assert.equal(directoryOf(part, '0::/docker/1/in\n'), '/sys/fs/cgroup/in')
+  assert.equal(directoryOf(part, '0::/docker/2\n'), undefined)
+  for (const text of ['', '1:cpu:/x\n', '0::/../outside\n', '0::/a (deleted)\n'])
+    assert.equal(directoryOf(all, text), undefined, text)
+})
