@@ -26,11 +26,13 @@ check: $(ADDON) ## fast gate: format, lint, types, layering, unit tests, generat
 	npx biome ci --error-on-warnings
 	npx tsc -p tsconfig.json
 	$(TSX) scripts/gen-policy-docs.ts --check
+	$(TSX) scripts/gen-guard-layout.ts --check
 	$(TSX) scripts/test.ts unit
 
 fix: $(MODULES) ## format, fix what lint can fix, regenerate documents
 	npx biome check --write
 	$(TSX) scripts/gen-policy-docs.ts
+	$(TSX) scripts/gen-guard-layout.ts
 
 test: build debs corpus oracle ## all tests: unit, kernel, e2e (these two as root) and vm
 	$(TSX) scripts/test.ts
@@ -69,8 +71,9 @@ oracle: $(MODULES) ## libbpf and types of other kernels to compare with, into .c
 fuzz: $(MODULES) corpus ## hostile objects for ten minutes
 	$(TSX) scripts/fuzz.ts --seconds 600
 
-objects: ## compile the BPF C of the repository again
+objects: $(MODULES) ## compile the BPF C of the repository again, and make what is made from it
 	scripts/build-bpf.sh
+	$(TSX) scripts/gen-guard-layout.ts
 
 clean: ## remove what was built; .cache stays
 	rm -rf build dist node_modules bench/bin

@@ -3,7 +3,7 @@
  * open files, for src/guard/inventory.ts. Loaded for as long as that reads, with the guard's own maps, which they only read.
  */
 #include "kernel.h"
-#include "guard.h"
+#include "guard/abi.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 

@@ -21,7 +21,7 @@ import { GUARD_DIRECTORY } from '../../src/guard/directory.ts'
 import { Guard } from '../../src/guard/guard.ts'
 import { installGuard, removeGuard } from '../../src/guard/install.ts'
 import { becomeKeeper } from '../../src/guard/keeper.ts'
-import { KEEPER_KEY } from '../../src/guard/layout.ts'
+import { GUARD_KEEPER_KEY } from '../../src/guard/layout.ts'
 import type { Policy } from '../../src/policy/policy.ts'
 import { progDetach } from '../../src/sys/bpf.ts'
 import type { Fd } from '../../src/sys/fd.ts'
@@ -852,7 +852,7 @@ attempt('open a map of the guard by its id', async refused => {
 
 attempt('say that it means to change the guard', async refused => {
   using context = contextOf(mallory)
-  refused(configure(context, FSCONFIG_SET_FLAG, KEEPER_KEY))
+  refused(configure(context, FSCONFIG_SET_FLAG, GUARD_KEEPER_KEY))
   becomeKeeper()
 })
 
@@ -892,7 +892,7 @@ attempt(`detach a link of the guard${AS_CONTAINER}`, async refused => {
 })
 
 attempt(`say that it means to change the guard${AS_CONTAINER}`, async refused => {
-  refused(inContainer('keep', KEEPER_KEY))
+  refused(inContainer('keep', GUARD_KEEPER_KEY))
   becomeKeeper()
 })
 
