@@ -8,6 +8,10 @@ typedef unsigned int __u32;
 typedef unsigned long long __u64;
 
 #define SEC(name) __attribute__((section(name), used))
+/* A program of the LSM hook `name`. guard-cost.bpf.c makes plain functions of them. */
+#ifndef HOOK
+#define HOOK(name) SEC("lsm/" name)
+#endif
 #define __uint(name, value) int(*name)[value]
 #define __type(name, value) typeof(value) *name
 #define __noinline __attribute__((noinline))

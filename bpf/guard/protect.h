@@ -35,7 +35,7 @@ static __noinline int make_keeper(void)
  * A map becomes a descriptor. For reading too: a program that is loaded with it could write. ENOENT, because lists of maps go on after
  * that, and end at any other error.
  */
-SEC("lsm/bpf_map")
+HOOK("bpf_map")
 int guard_map(__u64 *ctx)
 {
 	struct bpf_map *map = (void *)ctx[0];
@@ -85,19 +85,19 @@ static __always_inline int judge_pin(const struct inode *directory, struct dentr
 	return judge(&what, -EPERM);
 }
 
-SEC("lsm/inode_unlink")
+HOOK("inode_unlink")
 int guard_unlink(__u64 *ctx)
 {
 	return judge_pin((void *)ctx[0], (void *)ctx[1]);
 }
 
-SEC("lsm/inode_rmdir")
+HOOK("inode_rmdir")
 int guard_rmdir(__u64 *ctx)
 {
 	return judge_pin((void *)ctx[0], (void *)ctx[1]);
 }
 
-SEC("lsm/inode_rename")
+HOOK("inode_rename")
 int guard_rename(__u64 *ctx)
 {
 	int verdict = judge_pin((void *)ctx[0], (void *)ctx[1]);
