@@ -20,12 +20,12 @@ char _license[] SEC("license") = "Dual BSD/GPL";
 enum { EPERM = 1, ENOENT = 2, EACCES = 13, EEXIST = 17, EDQUOT = 122 };
 enum { BPF_FS_MAGIC = 0xcafe4a11, NSFS_MAGIC = 0x6e736673, BPF_F_LINK = 1 << 13 };
 
-extern const void fscontext_fops __ksym;
-extern const void bpf_token_fops __ksym;
-extern const void bpf_prog_fops __ksym;
-extern const void bpf_map_fops __ksym;
-extern const void init_user_ns __ksym;
-extern const void init_net __ksym;
+KERNEL_SYMBOL(fscontext_fops);
+KERNEL_SYMBOL(bpf_token_fops);
+KERNEL_SYMBOL(bpf_prog_fops);
+KERNEL_SYMBOL(bpf_map_fops);
+KERNEL_SYMBOL(init_user_ns);
+KERNEL_SYMBOL(init_net);
 
 #include "guard/state.h"
 #include "guard/verdict.h"

@@ -12,6 +12,10 @@ typedef unsigned long long __u64;
 #ifndef HOOK
 #define HOOK(name) SEC("lsm/" name)
 #endif
+/* Something of the kernel's of which only the address matters. There, too, it is something else. */
+#ifndef KERNEL_SYMBOL
+#define KERNEL_SYMBOL(name) extern const void name __ksym
+#endif
 #define __uint(name, value) int(*name)[value]
 #define __type(name, value) typeof(value) *name
 #define __noinline __attribute__((noinline))
