@@ -24,7 +24,6 @@
 
 static __u64 (*bpf_ktime_get_ns)(void) = (void *)5;
 static long (*repeat)(__u32 rounds, void *callback, void *context, __u64 flags) = (void *)181; /* bpf_loop */
-extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym;
 /* LSM programs do not sleep, and read as if between these. */
 extern void bpf_rcu_read_lock(void) __ksym;
 extern void bpf_rcu_read_unlock(void) __ksym;
