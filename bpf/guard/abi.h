@@ -10,7 +10,7 @@
 
 /* Enumerators and not macros, because only those are in the object's types. */
 enum guard_number {
-	GUARD_ABI = 2,
+	GUARD_ABI = 3,
 	/* Longest name of an ability, delegator or cgroup, with its end. */
 	GUARD_NAME_BYTES = 64,
 	GUARD_TASK_BYTES = 16,

@@ -11,6 +11,18 @@
 		__type(value, value_);                                                                                \
 	} name_ SEC(".maps")
 
+/*
+ * By the address of a kernel object. Elements are allocated beforehand (72 bytes each), because one is
+ * taken and given back with each object: on a processor that takes a third of the time.
+ */
+#define OBJECTS(name_, value_)                                                                                        \
+	struct {                                                                                                      \
+		__uint(type, BPF_MAP_TYPE_HASH);                                                                      \
+		__uint(max_entries, 65536);                                                                           \
+		__type(key, __u64);                                                                                   \
+		__type(value, value_);                                                                                \
+	} name_ SEC(".maps")
+
 /* Looked up without a call: the kernel puts the arithmetic in its place. */
 #define ARRAY(name_, value_, entries_)                                                                                \
 	struct {                                                                                                      \
@@ -52,9 +64,9 @@ ARRAY(usages, struct guard_usage, GUARD_SLOTS);
 
 /* By the kernel's objects: addresses, each removed when its object is freed. */
 TABLE(superblocks, __u64, __u64, 16384);
-TABLE(tokens, __u64, struct guard_token, 65536);
-TABLE(programs, __u64, struct guard_program, 65536);
-TABLE(maps, __u64, struct guard_map, 65536);
+OBJECTS(tokens, struct guard_token);
+OBJECTS(programs, struct guard_program);
+OBJECTS(maps, struct guard_map);
 
 /* By inode number. Entries without rules are swept by src/guard. */
 TABLE(namespaces, __u64, struct guard_namespace, 16384);

@@ -5,7 +5,7 @@
  */
 import { bytes, nested, struct, u8, u16, u32, u64 } from '../uapi/codec.ts'
 
-export const GUARD_ABI = 2
+export const GUARD_ABI = 3
 export const GUARD_NAME_BYTES = 64
 export const GUARD_TASK_BYTES = 16
 export const GUARD_DIGEST_BYTES = 32
