@@ -71,6 +71,7 @@ static long (*bpf_probe_read_kernel)(void *to, __u32 bytes, const void *from) = 
 static long (*bpf_probe_read_kernel_str)(void *to, __u32 bytes, const void *from) = (void *)115;
 static __u64 (*bpf_get_current_ancestor_cgroup_id)(int level) = (void *)123;
 static __u64 (*bpf_ktime_get_boot_ns)(void) = (void *)125;
+static __u64 (*bpf_jiffies64)(void) = (void *)118;
 static long (*bpf_ringbuf_output)(void *ringbuf, void *data, __u64 size, __u64 flags) = (void *)130;
 static void *(*bpf_inode_storage_get)(void *map, struct inode *inode, void *value, __u64 flags) = (void *)145;
 static void *(*bpf_task_storage_get)(void *map, struct task_struct *task, void *value, __u64 flags) = (void *)156;
