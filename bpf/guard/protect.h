@@ -42,13 +42,11 @@ int guard_map(__u64 *ctx)
 	struct judged what = { .point = GUARD_PROTECT, .cmd = NO_CMD, .mode = GUARD_ENFORCE };
 	struct guard_config *found = configuration();
 	__u32 id = map->id;
-	char name[16];
 
 	if (!found || id < found->first_map || id > found->last_map || !bpf_map_lookup_elem(&own_maps, &id) || is_keeper())
 		return 0;
 	what.reason = GUARD_NO_KEEPER;
-	bpf_probe_read_kernel(name, sizeof(name), map->name);
-	what.name = name;
+	what.name = map->name;
 	what.type = map->map_type;
 	return judge(&what, -ENOENT);
 }

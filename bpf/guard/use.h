@@ -198,14 +198,12 @@ int guard_map_create(__u64 *ctx)
 	struct guard_delegation *of = subject_of(token, &what);
 	struct guard_usage *usage;
 	struct guard_map entry;
-	char name[16];
 	long known;
 	int verdict;
 
 	if (!of && !what.reason)
 		return 0;
-	bpf_probe_read_kernel(name, sizeof(name), map->name);
-	what.name = name;
+	what.name = map->name;
 	what.type = map->map_type;
 	if (!of)
 		return judge(&what, -EACCES);
@@ -304,14 +302,12 @@ int guard_prog_load(__u64 *ctx)
 	struct guard_delegation *of = subject_of(token, &what);
 	struct guard_program entry = {};
 	struct guard_usage *usage;
-	char name[16];
 	long known;
 	int verdict;
 
 	if (!of && !what.reason)
 		return 0;
-	bpf_probe_read_kernel(name, sizeof(name), prog->aux->name);
-	what.name = name;
+	what.name = prog->aux->name;
 	what.type = prog->type;
 	if (!of)
 		return judge(&what, -EACCES);
@@ -370,7 +366,6 @@ int guard_prog(__u64 *ctx)
 	struct guard_delegation *of;
 	struct guard_program *entry;
 	__u64 at = ctx[0];
-	char name[16];
 	int verdict;
 
 	if (!prog->aux->token && !some_are_confined())
@@ -385,8 +380,7 @@ int guard_prog(__u64 *ctx)
 	what.quiet = 1;
 	if (!is_listed_program(prog, of->terms.digests))
 		what.reason = GUARD_DIGEST;
-	bpf_probe_read_kernel(name, sizeof(name), prog->aux->name);
-	what.name = name;
+	what.name = prog->aux->name;
 	what.type = prog->type;
 	verdict = judge(&what, -EACCES);
 	if (!verdict)
