@@ -3,13 +3,14 @@
  * where it is: see judgement.ts. It stays on one processor.
  *
  * For each line on stdin, one line of numbers on stdout:
- *   token PATH         opens the bpffs there and makes a token: its descriptor
+ *   token PATH         opens the bpffs there and makes a token, and a map: descriptor of the token
  *   maps TYPE ENTRIES N  makes N maps: nanoseconds, and their descriptors
  *   programs N         loads N programs: the same
- *   lookup N, empty N  N lookups in the last map; N calls of a command that is none: nanoseconds
+ *   lookup N, empty N  N lookups in that map; N calls of a command that is none: nanoseconds
  *   close FD...        closes these
  *   run FD WORD...     runs the program of that descriptor with these words of 64 bits: the words afterwards
- *   alone FD N WORD... runs it N times with the second word counted up, after a real call each: the sums of the last two words
+ *   runs FD N M WORD...  runs it N times with the first word counted up, with M 1 after a real call each that makes a map, and
+ *                      one that closes it: the sums of the last two words
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -61,7 +62,7 @@ _Static_assert(sizeof(struct map_attr) == 80, "map_token_fd is at 76");
 _Static_assert(sizeof(struct prog_attr) == 152, "prog_token_fd is at 144");
 _Static_assert(sizeof(struct run_attr) == 80, "run_attr");
 
-static uint32_t token, last_map;
+static uint32_t token, own_map;
 
 static uint64_t now_ns(void)
 {
@@ -116,8 +117,6 @@ static void make_many(long count, uint32_t type, uint32_t entries)
 	printf("%llu", (unsigned long long)(now_ns() - began));
 	for (long i = 0; i < count; i++)
 		printf(" %d", fds[i]);
-	if (entries && count)
-		last_map = fds[count - 1];
 	free(fds);
 }
 
@@ -128,6 +127,7 @@ static void make_token(const char *path)
 
 	token = ok(bpf(TOKEN_CREATE, &attr, sizeof(attr)), "BPF_TOKEN_CREATE");
 	close(root);
+	own_map = make_map(MAP_TYPE_ARRAY, 1);
 	printf("%u", token);
 }
 
@@ -137,7 +137,7 @@ static void call_many(long count, int cmd)
 	uint64_t began = now_ns();
 
 	for (long i = 0; i < count; i++) {
-		struct element_attr attr = { .map_fd = last_map, .key = (uintptr_t)&key, .value = (uintptr_t)&value };
+		struct element_attr attr = { .map_fd = own_map, .key = (uintptr_t)&key, .value = (uintptr_t)&value };
 		long result = bpf(cmd, &attr, sizeof(attr));
 
 		if (cmd == NO_COMMAND ? result != -1 || errno != EINVAL : result != 0) {
@@ -168,13 +168,14 @@ static void run(uint32_t prog, uint64_t *words, int count)
 	}
 }
 
-static void run_alone(uint32_t prog, long times, uint64_t *words, int count)
+static void run_often(uint32_t prog, long times, int after_calls, uint64_t *words, int count)
 {
 	uint64_t allowed = 0, ns = 0;
 
 	for (long i = 0; i < times; i++) {
-		close(make_map(MAP_TYPE_ARRAY, 1));
-		words[1] = i;
+		if (after_calls)
+			close(make_map(MAP_TYPE_ARRAY, 1));
+		words[0] = i;
 		run(prog, words, count);
 		allowed += words[count - 2];
 		ns += words[count - 1];
@@ -209,8 +210,8 @@ static void answer(char *line)
 		run(words[0], words + 1, count - 1);
 		for (int i = 1; i < count; i++)
 			printf("%llu ", (unsigned long long)words[i]);
-	} else if (!strcmp(what, "alone"))
-		run_alone(words[0], words[1], words + 2, count - 2);
+	} else if (!strcmp(what, "runs"))
+		run_often(words[0], words[1], words[2], words + 3, count - 3);
 	else
 		exit(2);
 }

@@ -52,13 +52,12 @@ const ATTR_WORDS = 32
 const PATH = '/sys/fs/bpf'
 
 /** struct request and struct found of bpf/guard-cost.bpf.c. */
-const request = struct(48, {
-  calls: u64(0),
-  first_object: u64(8),
-  token: u64(16),
-  number: u64(24),
-  allowed: u64(32),
-  ns: u64(40),
+const request = struct(40, {
+  object: u64(0),
+  token: u64(8),
+  number: u64(16),
+  allowed: u64(24),
+  ns: u64(32),
 })
 const found = struct(48, {
   fd: u64(0),
@@ -71,20 +70,21 @@ const found = struct(48, {
 
 type Found = Record<keyof (typeof found)['fields'], bigint>
 
-/** What a hook is asked. A command or a capability is `number`. */
+/** What a hook is asked, again and again. A command or a capability is `number`. */
 export interface Question {
+  /** For each call the next one of the objects. */
   readonly calls: number
-  /** For each call the next one of the objects, from this on. */
-  readonly firstObject?: number
   readonly number?: number
   /** Address; undefined: the workload's. */
   readonly token?: bigint
+  /** Before each, the workload makes a map and closes it, so that the processor's caches hold what they would. */
+  readonly afterRealCalls?: boolean
 }
 
 export interface Answer {
   /** How many of the calls were allowed. */
   readonly allowed: number
-  /** Nanoseconds of one call, with what it takes to ask: see `nothing`. */
+  /** Nanoseconds of one call, with what it takes to ask and to read the clock: see `nothing`. */
   readonly ns: number
 }
 
@@ -138,12 +138,12 @@ export class Judgement implements Disposable {
   }
 
   async #prepare(): Promise<void> {
-    await this.ask('empty 1') // It is inside.
+    await this.#ask('empty 1') // It is inside.
     {
       using target = openTarget(this.#child.pid!)
       await delegate(policyWith(EVERYTHING), target, vocabulary)
     }
-    this.tokenFd = Number(await this.ask(`token ${PATH}`))
+    this.tokenFd = Number(await this.#ask(`token ${PATH}`))
     const token = await this.find(this.tokenFd)
     this.#token = token.object
     using context = fsopen('bpf')
@@ -152,7 +152,7 @@ export class Judgement implements Disposable {
         this.#findHere(fd.number),
       ),
     )
-    this.#setVariables({
+    this.#setAddresses({
       address_of_bpf_token_fops: token.operations,
       address_of_bpf_map_fops: map!.operations,
       address_of_bpf_prog_fops: prog!.operations,
@@ -191,7 +191,7 @@ export class Judgement implements Disposable {
   }
 
   /** One line to the workload, and its answer. */
-  ask(question: string): Promise<string> {
+  #ask(question: string): Promise<string> {
     return new Promise((resolve, reject) => {
       const ended = (): void => reject(new Error(`The workload ended at "${question}"`))
       this.#lines.once('close', ended)
@@ -212,7 +212,7 @@ export class Judgement implements Disposable {
   /** Of a descriptor of the workload's: what it is in the kernel. */
   async find(fd: number): Promise<Found> {
     const asked = found.encode({ fd: BigInt(fd) })
-    const answer = await this.ask(`run ${this.#fdOf('find_object')} ${wordsOf(asked)}`)
+    const answer = await this.#ask(`run ${this.#fdOf('find_object')} ${wordsOf(asked)}`)
     return found.decode(bytesOf(answer.trim().split(' ').map(BigInt))) as Found
   }
 
@@ -223,34 +223,18 @@ export class Judgement implements Disposable {
     return found.decode(context) as Found
   }
 
-  #encode({ calls, firstObject = 0, number = 0, token = this.#token }: Question): string {
-    return wordsOf(
-      request.encode({
-        calls: BigInt(calls),
-        first_object: BigInt(firstObject),
-        number: BigInt(number),
-        token,
-      }),
-    )
-  }
-
-  /** Asks a hook again and again, in one run of its program. */
+  /** Asks a hook: `nothing`, or the name of one without `bpf_`. */
   async judge(hook: string, question: Question): Promise<Answer> {
-    const answer = await this.ask(`run ${this.#fdOf(`measure_${hook}`)} ${this.#encode(question)}`)
-    const { allowed, ns } = request.decode(bytesOf(answer.trim().split(' ').map(BigInt)))
-    return { allowed: Number(allowed), ns: Number(ns) / question.calls }
-  }
-
-  /** Asks a hook once, after a call that makes a map and one that closes it; and that again and again. */
-  async judgeAlone(hook: string, question: Question): Promise<Answer> {
-    const once = this.#encode({ ...question, calls: 1 })
-    const answer = await this.ask(`alone ${this.#fdOf(`measure_${hook}`)} ${question.calls} ${once}`)
+    const { calls, number = 0, token = this.#token, afterRealCalls = false } = question
+    const asked = wordsOf(request.encode({ number: BigInt(number), token }))
+    const program = this.#fdOf(`measure_${hook}`)
+    const answer = await this.#ask(`runs ${program} ${calls} ${Number(afterRealCalls)} ${asked}`)
     const [allowed, ns] = answer.split(' ').map(Number) as [number, number]
-    return { allowed, ns: ns / question.calls }
+    return { allowed, ns: ns / calls }
   }
 
   async #make(what: string, count: number): Promise<Made> {
-    const [ns, ...fds] = (await this.ask(`${what} ${count}`)).split(' ').map(Number) as [number, ...number[]]
+    const [ns, ...fds] = (await this.#ask(`${what} ${count}`)).split(' ').map(Number) as [number, ...number[]]
     return { ns: ns / count, fds }
   }
 
@@ -263,19 +247,34 @@ export class Judgement implements Disposable {
     return this.#make('programs', count)
   }
 
-  async close(fds: readonly number[]): Promise<void> {
-    for (let at = 0; at < fds.length; at += 16) await this.ask(`close ${fds.slice(at, at + 16).join(' ')}`)
+  /** Nanoseconds of one lookup in a map, or of one command that bpf(2) does not have. */
+  async callMany(what: 'lookup' | 'empty', count: number): Promise<number> {
+    return Number(await this.#ask(`${what} ${count}`)) / count
   }
 
-  /** From now on hooks are asked about these, in this order. */
+  async close(fds: readonly number[]): Promise<void> {
+    for (let at = 0; at < fds.length; at += 16) await this.#ask(`close ${fds.slice(at, at + 16).join(' ')}`)
+  }
+
+  /** From now on hooks are asked about these, in this order and again from the start, a thousand or so at most. */
   setObjects(addresses: readonly bigint[]): void {
     const objects = this.#object.map('objects')
-    for (const [i, address] of addresses.entries()) objects.update(i, bytesOf([address]))
+    const each = addresses.map(address => bytesOf([address]))
+    for (let i = 0; i < objects.maxEntries; i++) objects.update(i, each[i % each.length]!)
   }
 
   /** From now on hooks are told that bpf(2) was given this: the beginning of union bpf_attr, in words of 32 bits. */
   setAttr(words: readonly number[]): void {
     this.#setVariables({ attr: [...words, ...new Array(ATTR_WORDS - words.length).fill(0)] })
+  }
+
+  /** Of all symbols of the kernel's that the programs name. */
+  #setAddresses(addresses: Record<string, bigint>): void {
+    const unknown = [...this.#variables.all.keys()].filter(
+      name => name.startsWith('address_of_') && addresses[name] === undefined,
+    )
+    if (unknown.length > 0) throw new Error(`Nobody finds out the ${unknown.join(', ')}`)
+    this.#setVariables(addresses)
   }
 
   #setVariables(values: Record<string, TypedValue>): void {
