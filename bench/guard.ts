@@ -1,7 +1,8 @@
 /**
- * What the guard's judgements cost on this processor, beside the calls of bpf(2) that they judge. The programs of
- * bpf/guard-cost.bpf.c are the guard's own C, called with a real token, maps and programs: see test/kernel/guard/judgement.ts.
- * Each answer is checked: a judgement that does not allow what it should is no way to measure.
+ * What the guard's judgements cost on this processor, beside the calls of bpf(2) that they judge.
+ * The programs of bpf/guard-cost.bpf.c are the guard's own C, called with a real token, maps and
+ * programs: see test/kernel/guard/judgement.ts. Each answer is checked: a judgement that does not
+ * allow what it should is no way to measure.
  */
 import { bpf_attach_type, bpf_cmd } from '../src/uapi/bpf.ts'
 import { CAPABILITIES } from '../src/uapi/constants.ts'
@@ -43,10 +44,10 @@ const HOOKS: readonly Hook[] = [
   { name: 'file_receive', hook: 'file_receive', of: 'files' },
 ]
 
-/** Which hooks one call passes, and how often. Counted in a VM with the guard, on 6.12 and 7.3. */
+/** Which hooks one call passes, and how often: counted by the kernel in a VM with the guard. */
 const CALLS_OF = {
   map: { 'bpf: map create': 1, bpf_token_cmd: 1, bpf_token_capable: 1, bpf_map_create: 1, bpf_map: 1 },
-  program: { 'bpf: program load': 1, bpf_token_cmd: 1, bpf_token_capable: 7, bpf_prog_load: 1, bpf_prog: 1 },
+  program: { 'bpf: program load': 1, bpf_token_cmd: 1, bpf_token_capable: 8, bpf_prog_load: 1, bpf_prog: 1 },
 }
 
 export interface HookCost {

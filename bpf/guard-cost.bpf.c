@@ -1,16 +1,19 @@
 /*
- * What the guard's judgements cost on a processor that runs BPF, but no LSM programs: its hooks as plain functions, within
- * programs of type `syscall` that hand them the kernel's own objects. For bench/guard.ts and its test; installed nowhere.
+ * What the guard's judgements cost on a processor that runs BPF, but no LSM programs: its hooks as
+ * plain functions, within programs of type `syscall` that hand them the kernel's own objects. For
+ * bench/guard.ts and its test; installed nowhere.
  *
- * The same C in another place, so three things differ. A hook's argument is cast here (bpf_rdonly_cast), which costs nothing
- * by itself, but a read through such a pointer is checked for faults, which costs an instruction or two. The trampoline that
- * calls an LSM program is not run. Tables have as many records as the caller makes.
+ * The same C in another place, so three things differ. A hook's argument is cast here
+ * (bpf_rdonly_cast), which costs nothing by itself, but a read through such a pointer is checked
+ * for faults, which costs an instruction or two. The trampoline that calls an LSM program is not
+ * run. Tables have as many records as the caller makes.
  */
 #define HOOK(name) static __always_inline __attribute__((unused))
 
 /*
- * Kernels without CONFIG_KALLSYMS_ALL do not tell these addresses, so the caller finds them out (find_object) and writes them into
- * variables. A program reads memory where an LSM program has a constant.
+ * Kernels without CONFIG_KALLSYMS_ALL do not tell these addresses, so the caller finds them out
+ * (find_object) and writes them into variables. A program reads memory where an LSM program has a
+ * constant.
  */
 #define KERNEL_SYMBOL(name) __u64 address_of_##name
 #define fscontext_fops (*(const void *)address_of_fscontext_fops)
@@ -46,7 +49,10 @@ ARRAY(objects, __u64, MOST_OBJECTS);
 /* What bpf(2) was given: the kernel's copy of union bpf_attr. */
 __u32 attr[32];
 
-/* Fields that hooks read: what the kernel has just made or found is in the processor's caches when it asks. */
+/*
+ * Fields that hooks read: what the kernel has just made or found is in the processor's caches when
+ * it asks.
+ */
 static __noinline __u64 touch_map(__u64 address)
 {
 	struct bpf_map *map = (void *)address;
@@ -72,9 +78,10 @@ static __noinline __u64 touch_file(__u64 address)
 __u64 touched;
 
 /*
- * A program that asks `hook` once, with the arguments that the statements put into `ctx`; `object` is an address. What these and
- * the clock cost is in the time, too: measure_nothing() takes the same way and asks nothing. No loop: it would take a nested
- * function, of which the kernel allows eight, and the hooks may need them all.
+ * A program that asks `hook` once, with the arguments that the statements put into `ctx`; `object`
+ * is an address. What these and the clock cost is in the time, too: measure_nothing() takes the
+ * same way and asks nothing. No loop: it would take a nested function, of which the kernel allows
+ * eight, and the hooks may need them all.
  */
 #define MEASURE(name, hook, touch, arguments)                                                                         \
 	SEC("syscall") int name(struct request *request)                                                              \

@@ -77,12 +77,15 @@ static void *(*bpf_inode_storage_get)(void *map, struct inode *inode, void *valu
 static void *(*bpf_task_storage_get)(void *map, struct task_struct *task, void *value, __u64 flags) = (void *)156;
 static struct task_struct *(*bpf_get_current_task_btf)(void) = (void *)158;
 
-/* The same address, as the kernel's structure of that type: a read through it gives 0 where there is nothing. No call is made. */
+/*
+ * The same address, as the kernel's structure of that type: a read through it gives 0 where there is
+ * nothing. It is no call when it runs.
+ */
 extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym;
 
 /*
- * A field of a structure that the verifier does not follow, wherever the running kernel has it. The comma takes `const` away,
- * which has no name in the kernel's types.
+ * A field of a structure that the verifier does not follow, wherever the running kernel has it. The
+ * comma takes `const` away, which has no name in the kernel's types.
  */
 #define READ(ptr, field)                                                                                              \
 	(((typeof(ptr))bpf_rdonly_cast(ptr, __builtin_btf_type_id(*(typeof(((void)0, *(ptr))) *)0, 1)))->field)

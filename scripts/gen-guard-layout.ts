@@ -24,7 +24,10 @@ const NUMBERS = 'guard_number'
 const FLAGS = { of: 'guard_flag', as: 'GUARD_FLAGS' }
 /** An enum whose words are a policy's: its numbers are 0 and up. */
 const CHOICE = { of: 'guard_events', as: 'EVENTS_WORDS', prefix: 'GUARD_EVENTS_' }
-/** Enums whose enumerators are words of our output: how these begin, and what stands between the parts of a word. */
+/**
+ * Enums whose enumerators are words of our output: how these begin, and what stands between the
+ * parts of a word.
+ */
 const WORDS = [
   { of: 'guard_point', as: 'POINTS', prefix: PREFIX, between: '_' },
   { of: 'guard_verdict', as: 'VERDICTS', prefix: PREFIX, between: '-' },
@@ -38,7 +41,10 @@ function enumerators(types: Btf, name: string): { name: string; value: number }[
   return [...(types.type(id) as BtfEnum).values]
 }
 
-/** The lines of one struct, those of structs within it first. `done` has the names of the structs that are written. */
+/**
+ * The lines of one struct, those of structs within it first. `done` has the names of the structs
+ * that are written.
+ */
 function structLines(types: Btf, id: number, done: Set<string>): string[] {
   const name = types.name(id)
   if (done.has(name)) return []

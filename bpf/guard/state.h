@@ -12,8 +12,8 @@
 	} name_ SEC(".maps")
 
 /*
- * By the address of a kernel object. Elements are allocated beforehand (72 bytes each), because one is
- * taken and given back with each object: on a processor that takes a third of the time.
+ * By the address of a kernel object. Elements are allocated beforehand, 72 bytes each, because one
+ * is taken and given back with each object: so that takes a third of the time.
  */
 #define OBJECTS(name_, value_)                                                                                        \
 	struct {                                                                                                      \
@@ -126,8 +126,8 @@ static __always_inline struct guard_usage *usage_by(__u64 id)
 }
 
 /*
- * The clock is read once in a tick, since that costs as much as a lookup and each call is judged several times. So a delegation
- * may live on for a tick, 10 milliseconds at most.
+ * The clock is read once in a tick, since that costs as much as a lookup and each call is judged
+ * several times. So a delegation may live on for a tick, 10 milliseconds at most.
  */
 static __always_inline int is_expired(const struct guard_delegation *of, __u32 slot)
 {

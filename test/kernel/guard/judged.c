@@ -1,6 +1,6 @@
 /*
- * A workload that makes real calls of bpf(2) under a real token, times them, and runs programs of bpf/guard-cost.bpf.c
- * where it is: see judgement.ts. It stays on one processor.
+ * A workload that makes real calls of bpf(2) under a real token, times them, and runs programs of
+ * bpf/guard-cost.bpf.c where it is: see judgement.ts. It stays on one processor.
  *
  * For each line on stdin, one line of numbers on stdout:
  *   token PATH         opens the bpffs there and makes a token, and a map: descriptor of the token
@@ -8,9 +8,10 @@
  *   programs N         loads N programs: the same
  *   lookup N, empty N  N lookups in that map; N calls of a command that is none: nanoseconds
  *   close FD...        closes these
- *   run FD WORD...     runs the program of that descriptor with these words of 64 bits: the words afterwards
- *   runs FD N M WORD...  runs it N times with the first word counted up, with M 1 after a real call each that makes a map, and
- *                      one that closes it: the sums of the last two words
+ *   run FD WORD...     runs the program of that descriptor with these words of 64 bits: the words
+ *                      afterwards
+ *   runs FD N M WORD...  runs it N times with the first word counted up, with M 1 each time after
+ *                      calls that make a map and close it: the sums of the last two words
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -1,6 +1,7 @@
 /**
- * The guard's judgements, run on this kernel's processor by programs that are no LSM programs: what is live is allowed and
- * counted, what has ended is refused. So that what bench/guard.ts times is the way to a verdict, and not past it.
+ * The guard's judgements, run on this kernel's processor by programs that are no LSM programs: what
+ * is live is allowed and counted, what has ended is refused. So that what bench/guard.ts times is
+ * the way to a verdict, and not past it.
  */
 import assert from 'node:assert/strict'
 import { after, before, beforeEach, describe, test } from 'node:test'

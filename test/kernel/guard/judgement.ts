@@ -1,6 +1,7 @@
 /**
- * The guard's judgements on this machine's processor: the programs of bpf/guard-cost.bpf.c with tables of their own, run by a
- * workload (judged.c) that holds a real token, maps and programs. For a test of what they answer, and for bench/guard.ts.
+ * The guard's judgements on this machine's processor: the programs of bpf/guard-cost.bpf.c with
+ * tables of their own, run by a workload (judged.c) that holds a real token, maps and programs. For
+ * a test of what they answer, and for bench/guard.ts.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -77,7 +78,10 @@ export interface Question {
   readonly number?: number
   /** Address; undefined: the workload's. */
   readonly token?: bigint
-  /** Before each, the workload makes a map and closes it, so that the processor's caches hold what they would. */
+  /**
+   * Before each, the workload makes a map and closes it, so that the processor's caches hold what
+   * they would.
+   */
   readonly afterRealCalls?: boolean
 }
 
@@ -113,7 +117,8 @@ export class Judgement implements Disposable {
     this.#names = [...object.programs.keys()]
     const { valueTypeId } = object.spec.maps.find(({ name }) => name === '.bss')!
     this.#variables = new GlobalVariables(object.spec.btf!.types, valueTypeId!)
-    // Root of the host as root inside, so that the token works; a network of its own, so that attaching is allowed.
+    // Root of the host as root inside, so that the token works; a network of its own, so that
+    // attaching is allowed.
     this.#child = spawn(
       'unshare',
       ['--user', '--map-root-user', '--mount', '--net', compiled(join(__dirname, 'judged.c'))],
@@ -122,7 +127,10 @@ export class Judgement implements Disposable {
     this.#lines = createInterface({ input: this.#child.stdout! })
   }
 
-  /** Needs root, a kernel with tokens, and gcc. NotSupportedError and VerifierError: this kernel cannot run the programs. */
+  /**
+   * Needs root, a kernel with tokens, and gcc. NotSupportedError and VerifierError: this kernel
+   * cannot run the programs.
+   */
   static async open(): Promise<Judgement> {
     const bytes = readFileSync(join(ROOT, 'bpf/guard-cost.bpf.o'))
     const judgement = new Judgement(
@@ -256,14 +264,20 @@ export class Judgement implements Disposable {
     for (let at = 0; at < fds.length; at += 16) await this.#ask(`close ${fds.slice(at, at + 16).join(' ')}`)
   }
 
-  /** From now on hooks are asked about these, in this order and again from the start, a thousand or so at most. */
+  /**
+   * From now on hooks are asked about these, in this order and again from the start, a thousand or
+   * so at most.
+   */
   setObjects(addresses: readonly bigint[]): void {
     const objects = this.#object.map('objects')
     const each = addresses.map(address => bytesOf([address]))
     for (let i = 0; i < objects.maxEntries; i++) objects.update(i, each[i % each.length]!)
   }
 
-  /** From now on hooks are told that bpf(2) was given this: the beginning of union bpf_attr, in words of 32 bits. */
+  /**
+   * From now on hooks are told that bpf(2) was given this: the beginning of union bpf_attr, in
+   * words of 32 bits.
+   */
   setAttr(words: readonly number[]): void {
     this.#setVariables({ attr: [...words, ...new Array(ATTR_WORDS - words.length).fill(0)] })
   }
