@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
 .DELETE_ON_ERROR:
-.PHONY: help setup build check lint fix test unit kernel e2e vm test-vm test-kill demo bench docs debs corpus oracle fuzz objects clean
+.PHONY: help setup build check fix test unit kernel e2e vm test-vm test-kill demo bench docs debs corpus oracle fuzz objects clean
 
 # Stamps: what npm, node-gyp and tsc write last.
 MODULES := node_modules/.package-lock.json
@@ -22,17 +22,17 @@ build: $(ADDON) $(DIST) ## addon, launcher and JavaScript
 
 setup: $(MODULES) ## compiler and npm packages
 
-check: lint ## fast gate: format, lint, types, layering, unit tests, generated documents
-	$(TSX) scripts/test.ts unit
-
-lint: $(ADDON) ## the gate without the unit tests
+check: $(ADDON) ## fast gate: format, lint, types, layering, unit tests, generated documents
 	npx biome ci --error-on-warnings
 	npx tsc -p tsconfig.json
 	$(TSX) scripts/gen-policy-docs.ts --check
+	$(TSX) scripts/gen-guard-layout.ts --check
+	$(TSX) scripts/test.ts unit
 
-fix: $(MODULES) ## format, fix what lint can fix, regenerate documents
+fix: $(MODULES) ## format, fix what can fix, regenerate documents
 	npx biome check --write
 	$(TSX) scripts/gen-policy-docs.ts
+	$(TSX) scripts/gen-guard-layout.ts
 
 test: build debs corpus oracle ## all tests: unit, kernel, e2e (these two as root) and vm
 	$(TSX) scripts/test.ts
@@ -74,8 +74,9 @@ oracle: $(MODULES) ## libbpf and types of other kernels to compare with, into .c
 fuzz: $(MODULES) corpus ## hostile objects for ten minutes
 	$(TSX) scripts/fuzz.ts --seconds 600
 
-objects: ## compile the BPF C of the repository again
+objects: $(MODULES) ## compile the BPF C of the repository again, and make what is made from it
 	scripts/build-bpf.sh
+	$(TSX) scripts/gen-guard-layout.ts
 
 clean: ## remove what was built; .cache stays
 	rm -rf build dist node_modules bench/bin

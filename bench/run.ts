@@ -1,7 +1,7 @@
 /**
  * `make bench`: how long our calls take, beside plain C in the same run.
  *
- *   tsx bench/run.ts [--json] [--rounds N] [delegation] [calls] [startup] [objects]
+ *   tsx bench/run.ts [--json] [--rounds N] [delegation] [calls] [startup] [objects] [guard]
  *
  * Needs root, gcc, a built dist/, a kernel with BPF tokens, and for objects the corpus. A goal that is missed is
  * printed, not failed: the numbers are as noisy as the machine.
@@ -10,11 +10,12 @@ import os from 'node:os'
 import { parseArgs } from 'node:util'
 import { measureCalls } from './calls.ts'
 import { type DelegationResult, measureDelegation } from './delegation.ts'
+import { type GuardResult, measureGuard } from './guard.ts'
 import { measureObjects, type ObjectsResult } from './objects.ts'
 import { measureStartup, type StartupResult } from './startup.ts'
 import type { Comparison, Summary } from './stats.ts'
 
-const SECTIONS = ['delegation', 'calls', 'startup', 'objects'] as const
+const SECTIONS = ['delegation', 'calls', 'startup', 'objects', 'guard'] as const
 const DEFAULT_ROUNDS = 30
 
 function numbers(summary: Summary, digits: number): string {
@@ -70,6 +71,27 @@ function printObjects({ comparisons, oursPerSecond, libbpfPerSecond }: ObjectsRe
   )
 }
 
+function printGuard({ hooks, calls, shares, shareGoal, nothingNs, nothingGoalNs }: GuardResult): void {
+  console.log("The guard's judgements, on this processor")
+  const head = `${'min'.padStart(8)}${'median'.padStart(8)}${'p90'.padStart(8)}`
+  console.log(`${''.padEnd(32)}    in a row${' '.repeat(12)}   each after real calls`)
+  console.log(`${'  hook, ns'.padEnd(32)}${head}   ${head}`)
+  for (const { name, inARow, afterCalls } of hooks)
+    console.log(`  ${name.padEnd(30)}${numbers(inARow, 0)}   ${numbers(afterCalls, 0)}`)
+  console.log(`${'  call without a guard, ns'.padEnd(32)}${head}`)
+  for (const [name, summary] of Object.entries(calls))
+    console.log(`  ${name.padEnd(30)}${numbers(summary, 0)}`)
+  console.log('  all hooks of a call, and their part of it')
+  for (const { call, callNs, hooksNs, hooksAfterCallsNs } of shares) {
+    const part = (ns: number): string =>
+      `${ns.toFixed(0).padStart(6)} ns ${((100 * ns) / callNs).toFixed(1)}%`
+    const goal = verdict(hooksAfterCallsNs / callNs <= shareGoal, `${100 * shareGoal}%`)
+    console.log(`  ${call.padEnd(30)}${part(hooksNs)}, after real calls ${part(hooksAfterCallsNs)}   ${goal}`)
+  }
+  const goal = verdict(nothingNs <= nothingGoalNs, `${nothingGoalNs} ns`)
+  console.log(`  a call that is none of its business: ${nothingNs.toFixed(1)} ns  ${goal}`)
+}
+
 async function main(): Promise<void> {
   const { values, positionals } = parseArgs({
     options: {
@@ -109,6 +131,7 @@ async function main(): Promise<void> {
     calls?: Comparison[]
     startup?: StartupResult
     objects?: ObjectsResult
+    guard?: GuardResult
   } = {}
   if (wanted('delegation')) {
     const measured = await measureDelegation(rounds)
@@ -132,6 +155,11 @@ async function main(): Promise<void> {
     const measured = await measureObjects(rounds)
     result.objects = measured
     say(() => printObjects(measured))
+  }
+  if (wanted('guard')) {
+    const measured = await measureGuard(rounds)
+    result.guard = measured
+    say(() => printGuard(measured))
   }
   if (values.json) console.log(JSON.stringify({ machine, ...result }, null, 2))
 }

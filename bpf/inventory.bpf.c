@@ -3,7 +3,7 @@
  * open files, for src/guard/inventory.ts. Loaded for as long as that reads, with the guard's own maps, which they only read.
  */
 #include "kernel.h"
-#include "guard.h"
+#include "guard/abi.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
@@ -40,9 +40,9 @@ _Static_assert(sizeof(struct inventory_record) == 48, "inventory_record");
 		__type(value, value_);                                                                                \
 	} name_ SEC(".maps")
 
-SHARED(programs, BPF_MAP_TYPE_HASH, __u64, struct guard_program, 65536, BPF_F_NO_PREALLOC);
-SHARED(maps, BPF_MAP_TYPE_HASH, __u64, struct guard_map, 65536, BPF_F_NO_PREALLOC);
-SHARED(tokens, BPF_MAP_TYPE_HASH, __u64, struct guard_token, 65536, BPF_F_NO_PREALLOC);
+SHARED(programs, BPF_MAP_TYPE_HASH, __u64, struct guard_program, 65536, 0);
+SHARED(maps, BPF_MAP_TYPE_HASH, __u64, struct guard_map, 65536, 0);
+SHARED(tokens, BPF_MAP_TYPE_HASH, __u64, struct guard_token, 65536, 0);
 SHARED(delegations, BPF_MAP_TYPE_ARRAY, __u32, struct guard_delegation, GUARD_SLOTS, 0);
 
 struct seq_file;

@@ -8,6 +8,14 @@ typedef unsigned int __u32;
 typedef unsigned long long __u64;
 
 #define SEC(name) __attribute__((section(name), used))
+/* A program of the LSM hook `name`. guard-cost.bpf.c makes plain functions of them. */
+#ifndef HOOK
+#define HOOK(name) SEC("lsm/" name)
+#endif
+/* Something of the kernel's of which only the address matters. There, too, it is something else. */
+#ifndef KERNEL_SYMBOL
+#define KERNEL_SYMBOL(name) extern const void name __ksym
+#endif
 #define __uint(name, value) int(*name)[value]
 #define __type(name, value) typeof(value) *name
 #define __noinline __attribute__((noinline))
@@ -63,18 +71,24 @@ static long (*bpf_probe_read_kernel)(void *to, __u32 bytes, const void *from) = 
 static long (*bpf_probe_read_kernel_str)(void *to, __u32 bytes, const void *from) = (void *)115;
 static __u64 (*bpf_get_current_ancestor_cgroup_id)(int level) = (void *)123;
 static __u64 (*bpf_ktime_get_boot_ns)(void) = (void *)125;
+static __u64 (*bpf_jiffies64)(void) = (void *)118;
 static long (*bpf_ringbuf_output)(void *ringbuf, void *data, __u64 size, __u64 flags) = (void *)130;
 static void *(*bpf_inode_storage_get)(void *map, struct inode *inode, void *value, __u64 flags) = (void *)145;
 static void *(*bpf_task_storage_get)(void *map, struct task_struct *task, void *value, __u64 flags) = (void *)156;
 static struct task_struct *(*bpf_get_current_task_btf)(void) = (void *)158;
 
-/* A field of a structure that the verifier does not follow, wherever the running kernel has it. */
+/*
+ * The same address, as the kernel's structure of that type: a read through it gives 0 where there is
+ * nothing. It is no call when it runs.
+ */
+extern void *bpf_rdonly_cast(const void *address, __u32 type) __ksym;
+
+/*
+ * A field of a structure that the verifier does not follow, wherever the running kernel has it. The
+ * comma takes `const` away, which has no name in the kernel's types.
+ */
 #define READ(ptr, field)                                                                                              \
-	({                                                                                                            \
-		typeof(((void)0, (ptr)->field)) read_ = 0;                                                                       \
-		bpf_probe_read_kernel(&read_, sizeof(read_), &(ptr)->field);                                          \
-		read_;                                                                                                \
-	})
+	(((typeof(ptr))bpf_rdonly_cast(ptr, __builtin_btf_type_id(*(typeof(((void)0, *(ptr))) *)0, 1)))->field)
 
 /* The structure that `ptr` is the field of. */
 #define CONTAINER(ptr, type, field)                                                                                   \

@@ -5,7 +5,7 @@
 private_apt() {
   local dir=$1 mirror suite
   shift
-  if ! command -v apt-get dpkg-deb >/dev/null; then
+  if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then
     echo 'this is no Debian: apt-get is missing' >&2
     return 1
   fi

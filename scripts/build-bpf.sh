@@ -7,7 +7,8 @@ cd "$(dirname "$0")/.."
 
 CLANG=clang-14
 STRIP=llvm-strip-14
-if ! command -v $CLANG $STRIP >/dev/null; then
+# Each by itself: `command -v` is content with one of several.
+if ! command -v $CLANG >/dev/null || ! command -v $STRIP >/dev/null; then
   if [[ $EUID -ne 0 ]] || ! command -v apt-get >/dev/null; then
     echo "build-bpf: please install clang-14 and llvm-14" >&2
     exit 3

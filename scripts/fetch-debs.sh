@@ -79,7 +79,7 @@ fetch() {
 }
 
 if ! complete host "${HOST_PACKAGES[@]}" || ! complete sid "${SID_PACKAGES[@]}"; then
-  command -v apt-get dpkg-deb >/dev/null || give_up 'this is no Debian: apt-get is missing'
+  { command -v apt-get && command -v dpkg-deb; } >/dev/null || give_up 'this is no Debian: apt-get is missing'
   private_apt
   complete host "${HOST_PACKAGES[@]}" || fetch host "${HOST_PACKAGES[@]}"
   complete sid "${SID_PACKAGES[@]}" || fetch sid "${SID_PACKAGES[@]}"

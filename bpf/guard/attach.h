@@ -184,7 +184,7 @@ static __noinline int guard_confined(__u32 cmd, __u32 type, __u32 target, __u64 
 	return what.reason ? judge(&what, -EACCES) : 0;
 }
 
-SEC("lsm/bpf")
+HOOK("bpf")
 int guard_bpf(__u64 *ctx)
 {
 	__u32 cmd = ctx[0], fd;

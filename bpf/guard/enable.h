@@ -206,7 +206,7 @@ static __noinline int name_ability(struct guard_pending *now, struct fs_paramete
 	return judge(&what, -EACCES);
 }
 
-SEC("lsm/fs_context_parse_param")
+HOOK("fs_context_parse_param")
 int guard_parse_param(__u64 *ctx)
 {
 	struct fs_context *fc = (void *)ctx[0];
@@ -259,7 +259,7 @@ int guard_parse_param(__u64 *ctx)
 }
 
 /* A context is closed: nothing that was said of it may be taken for another one's at the same address. */
-SEC("lsm/file_release")
+HOOK("file_release")
 int guard_file_release(__u64 *ctx)
 {
 	struct file *file = (void *)ctx[0];
@@ -386,7 +386,7 @@ static __noinline int enlist(const struct super_block *sb, const struct guard_pe
 	return GUARD_FULL;
 }
 
-SEC("lsm/sb_kern_mount")
+HOOK("sb_kern_mount")
 int guard_sb_kern_mount(__u64 *ctx)
 {
 	const struct super_block *sb = (void *)ctx[0];
@@ -438,7 +438,7 @@ int guard_sb_kern_mount(__u64 *ctx)
 	return verdict;
 }
 
-SEC("lsm/sb_free_security")
+HOOK("sb_free_security")
 int guard_sb_free(__u64 *ctx)
 {
 	__u64 id;

@@ -35,20 +35,18 @@ static __noinline int make_keeper(void)
  * A map becomes a descriptor. For reading too: a program that is loaded with it could write. ENOENT, because lists of maps go on after
  * that, and end at any other error.
  */
-SEC("lsm/bpf_map")
+HOOK("bpf_map")
 int guard_map(__u64 *ctx)
 {
 	struct bpf_map *map = (void *)ctx[0];
 	struct judged what = { .point = GUARD_PROTECT, .cmd = NO_CMD, .mode = GUARD_ENFORCE };
 	struct guard_config *found = configuration();
 	__u32 id = map->id;
-	char name[16];
 
 	if (!found || id < found->first_map || id > found->last_map || !bpf_map_lookup_elem(&own_maps, &id) || is_keeper())
 		return 0;
 	what.reason = GUARD_NO_KEEPER;
-	bpf_probe_read_kernel(name, sizeof(name), map->name);
-	what.name = name;
+	what.name = map->name;
 	what.type = map->map_type;
 	return judge(&what, -ENOENT);
 }
@@ -85,19 +83,19 @@ static __always_inline int judge_pin(const struct inode *directory, struct dentr
 	return judge(&what, -EPERM);
 }
 
-SEC("lsm/inode_unlink")
+HOOK("inode_unlink")
 int guard_unlink(__u64 *ctx)
 {
 	return judge_pin((void *)ctx[0], (void *)ctx[1]);
 }
 
-SEC("lsm/inode_rmdir")
+HOOK("inode_rmdir")
 int guard_rmdir(__u64 *ctx)
 {
 	return judge_pin((void *)ctx[0], (void *)ctx[1]);
 }
 
-SEC("lsm/inode_rename")
+HOOK("inode_rename")
 int guard_rename(__u64 *ctx)
 {
 	int verdict = judge_pin((void *)ctx[0], (void *)ctx[1]);

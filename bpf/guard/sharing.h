@@ -6,7 +6,7 @@
  * A token that is opened again through /proc has no private data, and kernels up to 7.3 at least crash on its use. Refused in
  * every mode. A token is made without being opened.
  */
-SEC("lsm/file_open")
+HOOK("file_open")
 int guard_file_open(__u64 *ctx)
 {
 	struct file *file = (void *)ctx[0];
@@ -24,7 +24,7 @@ int guard_file_open(__u64 *ctx)
  * root for one; whoever holds a program may attach it in his own network, where it takes no capability. Fork and exec do not
  * come by here.
  */
-SEC("lsm/file_receive")
+HOOK("file_receive")
 int guard_file_receive(__u64 *ctx)
 {
 	struct file *file = (void *)ctx[0];
@@ -59,7 +59,7 @@ int guard_file_receive(__u64 *ctx)
  * The mount that fsmount(2) made is put somewhere once. A copy of it (open_tree(2)) is another mount; mount(2) can still bind or move
  * it without coming by here, and then no token is made there: see is_in_place().
  */
-SEC("lsm/move_mount")
+HOOK("move_mount")
 int guard_move_mount(__u64 *ctx)
 {
 	const struct path *from = (void *)ctx[0];

@@ -77,7 +77,7 @@ static __always_inline int is_in_place(struct guard_usage *usage, const struct p
 	return !known || known == place;
 }
 
-SEC("lsm/bpf_token_create")
+HOOK("bpf_token_create")
 int guard_token_create(__u64 *ctx)
 {
 	const struct path *path = (void *)ctx[2];
@@ -121,7 +121,7 @@ int guard_token_create(__u64 *ctx)
 	return judge(&what, -EACCES);
 }
 
-SEC("lsm/bpf_token_free")
+HOOK("bpf_token_free")
 int guard_token_free(__u64 *ctx)
 {
 	__u64 id;
@@ -134,7 +134,7 @@ int guard_token_free(__u64 *ctx)
 	return 0;
 }
 
-SEC("lsm/bpf_token_cmd")
+HOOK("bpf_token_cmd")
 int guard_token_cmd(__u64 *ctx)
 {
 	struct judged what = { .point = GUARD_TOKEN_CMD, .cmd = ctx[1], .quiet = 1 };
@@ -144,7 +144,7 @@ int guard_token_cmd(__u64 *ctx)
 	return what.reason ? judge(&what, -EPERM) : 0;
 }
 
-SEC("lsm/bpf_token_capable")
+HOOK("bpf_token_capable")
 int guard_token_capable(__u64 *ctx)
 {
 	struct judged what = { .point = GUARD_TOKEN_CAPABLE, .cmd = NO_CMD, .quiet = 1 };
@@ -189,7 +189,7 @@ static __always_inline __u8 judge_map(const struct bpf_map *map, const struct gu
 	return GUARD_NONE;
 }
 
-SEC("lsm/bpf_map_create")
+HOOK("bpf_map_create")
 int guard_map_create(__u64 *ctx)
 {
 	struct bpf_map *map = (void *)ctx[0];
@@ -198,14 +198,12 @@ int guard_map_create(__u64 *ctx)
 	struct guard_delegation *of = subject_of(token, &what);
 	struct guard_usage *usage;
 	struct guard_map entry;
-	char name[16];
 	long known;
 	int verdict;
 
 	if (!of && !what.reason)
 		return 0;
-	bpf_probe_read_kernel(name, sizeof(name), map->name);
-	what.name = name;
+	what.name = map->name;
 	what.type = map->map_type;
 	if (!of)
 		return judge(&what, -EACCES);
@@ -242,7 +240,7 @@ int guard_map_create(__u64 *ctx)
 	return verdict;
 }
 
-SEC("lsm/bpf_map_free")
+HOOK("bpf_map_free")
 int guard_map_free(__u64 *ctx)
 {
 	__u64 at = ctx[0];
@@ -294,7 +292,7 @@ static __always_inline __u8 judge_program(const struct bpf_prog *prog, const str
 	return GUARD_NONE;
 }
 
-SEC("lsm/bpf_prog_load")
+HOOK("bpf_prog_load")
 int guard_prog_load(__u64 *ctx)
 {
 	struct bpf_prog *prog = (void *)ctx[0];
@@ -304,14 +302,12 @@ int guard_prog_load(__u64 *ctx)
 	struct guard_delegation *of = subject_of(token, &what);
 	struct guard_program entry = {};
 	struct guard_usage *usage;
-	char name[16];
 	long known;
 	int verdict;
 
 	if (!of && !what.reason)
 		return 0;
-	bpf_probe_read_kernel(name, sizeof(name), prog->aux->name);
-	what.name = name;
+	what.name = prog->aux->name;
 	what.type = prog->type;
 	if (!of)
 		return judge(&what, -EACCES);
@@ -362,7 +358,7 @@ static __noinline int is_listed_program(const struct bpf_prog *prog, __u64 list)
 }
 
 /* A program becomes a descriptor: verified, so that its digest is known. Afterwards each descriptor that is made of it comes by. */
-SEC("lsm/bpf_prog")
+HOOK("bpf_prog")
 int guard_prog(__u64 *ctx)
 {
 	struct bpf_prog *prog = (void *)ctx[0];
@@ -370,7 +366,6 @@ int guard_prog(__u64 *ctx)
 	struct guard_delegation *of;
 	struct guard_program *entry;
 	__u64 at = ctx[0];
-	char name[16];
 	int verdict;
 
 	if (!prog->aux->token && !some_are_confined())
@@ -385,8 +380,7 @@ int guard_prog(__u64 *ctx)
 	what.quiet = 1;
 	if (!is_listed_program(prog, of->terms.digests))
 		what.reason = GUARD_DIGEST;
-	bpf_probe_read_kernel(name, sizeof(name), prog->aux->name);
-	what.name = name;
+	what.name = prog->aux->name;
 	what.type = prog->type;
 	verdict = judge(&what, -EACCES);
 	if (!verdict)
@@ -394,7 +388,7 @@ int guard_prog(__u64 *ctx)
 	return verdict;
 }
 
-SEC("lsm/bpf_prog_free")
+HOOK("bpf_prog_free")
 int guard_prog_free(__u64 *ctx)
 {
 	__u64 id;

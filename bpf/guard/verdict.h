@@ -14,7 +14,7 @@ struct judged {
 	__u32 cmd;
 	__u32 type;
 	__u32 events; /* enum guard_events */
-	const void *name; /* 16 bytes on the stack; 0: none */
+	const void *name; /* 16 bytes, read for an event only; 0: none */
 };
 
 static __noinline int record(struct guard_event *event)
@@ -69,7 +69,7 @@ static __noinline int settle(const struct judged *what)
 			return event.verdict == GUARD_REFUSED;
 	}
 	if (what->name)
-		__builtin_memcpy(event.name, what->name, sizeof(event.name));
+		bpf_probe_read_kernel(event.name, sizeof(event.name), what->name);
 	record(&event);
 	return event.verdict == GUARD_REFUSED;
 }

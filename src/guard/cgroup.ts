@@ -2,7 +2,7 @@
 import { readdirSync, type StatsFs, statfsSync, statSync } from 'node:fs'
 import path from 'node:path'
 import { NotFoundError, NotSupportedError, UsageError } from '../errors.ts'
-import { CGROUP_LEVELS } from './layout.ts'
+import { GUARD_CGROUP_LEVELS } from './layout.ts'
 
 export const CGROUP_ROOT = '/sys/fs/cgroup'
 const CGROUP2_MAGIC = 0x63677270
@@ -34,10 +34,13 @@ export function findCgroup(directory: string): Cgroup {
       })
     level++
   }
-  if (level >= CGROUP_LEVELS)
-    throw new UsageError(`${directory} is ${level} levels deep, and the guard knows ${CGROUP_LEVELS - 1}`, {
-      context: { cgroup: directory, level },
-    })
+  if (level >= GUARD_CGROUP_LEVELS)
+    throw new UsageError(
+      `${directory} is ${level} levels deep, and the guard knows ${GUARD_CGROUP_LEVELS - 1}`,
+      {
+        context: { cgroup: directory, level },
+      },
+    )
   return { id, level }
 }
 

@@ -4,16 +4,15 @@ import { cgroupPaths, findCgroup } from './cgroup.ts'
 import { bootTimeNs } from './clock.ts'
 import { type RawDelegation, waitForPrograms } from './delegations.ts'
 import {
-  CONFINEMENTS,
+  GUARD_CONFINEMENTS,
   guard_config,
   guard_delegation,
   guard_revocation,
   guard_usage,
-  NO_LIMIT64,
 } from './layout.ts'
 import { sweepLists, writeTerms } from './lists.ts'
 import type { GuardMaps } from './maps.ts'
-import { encodeLabel, type GuardTerms } from './terms.ts'
+import { encodeLabel, type GuardTerms, NO_LIMIT64 } from './terms.ts'
 
 const KEY_BYTES = 8
 
@@ -132,10 +131,13 @@ function writeLevels(maps: GuardMaps): void {
 
 function freeId(maps: GuardMaps): bigint {
   const taken = new Set(entries(maps).map(({ id }) => id))
-  for (let id = 1n; id < CONFINEMENTS; id++) if (!taken.has(id) && !hasObjects(maps, id)) return id
-  throw new ConflictError(`${CONFINEMENTS - 1} cgroups are confined, or have objects of when they were`, {
-    hint: 'End one first: bpftoken unconfine',
-  })
+  for (let id = 1n; id < GUARD_CONFINEMENTS; id++) if (!taken.has(id) && !hasObjects(maps, id)) return id
+  throw new ConflictError(
+    `${GUARD_CONFINEMENTS - 1} cgroups are confined, or have objects of when they were`,
+    {
+      hint: 'End one first: bpftoken unconfine',
+    },
+  )
 }
 
 function hasObjects(maps: GuardMaps, id: bigint): boolean {

@@ -4,10 +4,10 @@ import { nameFrom } from '../ebpf/object-name.ts'
 import { NotFoundError } from '../errors.ts'
 import { cgroupPaths } from './cgroup.ts'
 import { bootTimeNs } from './clock.ts'
-import { CONFINEMENTS, guard_delegation, guard_revocation, guard_usage, NO_LIMIT64, SLOTS } from './layout.ts'
+import { GUARD_CONFINEMENTS, GUARD_SLOTS, guard_delegation, guard_revocation, guard_usage } from './layout.ts'
 import { readLists } from './lists.ts'
 import type { GuardMaps } from './maps.ts'
-import { decodeTerms, type GuardTerms } from './terms.ts'
+import { decodeTerms, type GuardTerms, NO_LIMIT64 } from './terms.ts'
 
 /** One live loan, or one confined cgroup, as the guard knows it. */
 export interface GuardDelegation {
@@ -35,7 +35,7 @@ export interface GuardDelegation {
 
 export type RawDelegation = ReturnType<typeof guard_delegation.decode>
 
-export const slotOf = (id: bigint): number => Number(id % BigInt(SLOTS))
+export const slotOf = (id: bigint): number => Number(id % BigInt(GUARD_SLOTS))
 
 /** Of the name that `lend` gives a policy for the time of lending: the process. */
 const LENDER = /@\d+$/
@@ -77,7 +77,7 @@ function describe(maps: GuardMaps, raw: RawDelegation, paths: ReadonlyMap<bigint
   const isRevoked = revocation.id === id
   return {
     id,
-    kind: id < CONFINEMENTS ? 'cgroup' : 'bpffs',
+    kind: id < GUARD_CONFINEMENTS ? 'cgroup' : 'bpffs',
     policy: nameFrom(raw.policy).replace(LENDER, ''),
     terms: decodeTerms(raw.terms!, readLists(maps, raw.terms!)),
     createdNs: raw.created_ns!,

@@ -5,7 +5,7 @@ import { nameFrom } from '../ebpf/object-name.ts'
 import { NotFoundError, NotSupportedError, UsageError } from '../errors.ts'
 import { parseMountInfo } from '../sys/mountinfo.ts'
 import { CGROUP_ROOT, cgroupNamed, findCgroup, ROOT_CGROUP_ID } from './cgroup.ts'
-import { CGROUP_LEVELS, guard_cgroup, guard_delegator, guard_file } from './layout.ts'
+import { GUARD_CGROUP_LEVELS, guard_cgroup, guard_delegator, guard_file } from './layout.ts'
 import { readLists, sweepLists, writeTerms } from './lists.ts'
 import type { GuardMaps } from './maps.ts'
 import {
@@ -143,10 +143,13 @@ function cgroupKey(directory: string): Uint8Array {
   const plain = path.resolve(directory)
   if (plain === CGROUP_ROOT && findCgroup(plain).id === ROOT_CGROUP_ID) return guard_cgroup.encode({})
   const above = findCgroup(path.dirname(plain))
-  if (above.level + 1 >= CGROUP_LEVELS)
-    throw new NotSupportedError(`${directory} is too deep: the guard knows ${CGROUP_LEVELS - 1} levels`, {
-      context: { cgroup: directory },
-    })
+  if (above.level + 1 >= GUARD_CGROUP_LEVELS)
+    throw new NotSupportedError(
+      `${directory} is too deep: the guard knows ${GUARD_CGROUP_LEVELS - 1} levels`,
+      {
+        context: { cgroup: directory },
+      },
+    )
   return guard_cgroup.encode({ parent: above.id, name: encodeName(path.basename(plain), 'cgroup') })
 }
 

@@ -36,7 +36,7 @@ import { fsconfigString, fsopen } from '../sys/mount.ts'
 import { GUARD_DIRECTORY } from './directory.ts'
 import { Guard, type GuardMode } from './guard.ts'
 import { becomeKeeper } from './keeper.ts'
-import { GUARD_ABI, guard_config, PROBE_ERRNO_NAME, PROBE_KEY } from './layout.ts'
+import { GUARD_ABI, GUARD_PROBE_ERRNO, GUARD_PROBE_KEY, guard_config } from './layout.ts'
 import { kernelBtfId } from './lists.ts'
 import { GuardMaps } from './maps.ts'
 
@@ -297,10 +297,10 @@ export async function removeGuard(directory: string = GUARD_DIRECTORY): Promise<
 export function probeGuard(): boolean {
   using context = fsopen('bpf')
   try {
-    fsconfigString(context, PROBE_KEY, '1')
+    fsconfigString(context, GUARD_PROBE_KEY, '1')
     return false
   } catch (error) {
-    if (error instanceof SyscallError && error.errnoName === PROBE_ERRNO_NAME) return true
+    if (error instanceof SyscallError && error.errno === GUARD_PROBE_ERRNO) return true
     throw error
   }
 }

@@ -1,7 +1,7 @@
 /** The mark of those who may change the guard: without it the guard's maps cannot be opened, nor its pins removed. */
 import { SyscallError } from '../errors.ts'
 import { fsconfigFlag, fsopen } from '../sys/mount.ts'
-import { KEEPER_KEY } from './layout.ts'
+import { GUARD_KEEPER_KEY } from './layout.ts'
 
 /**
  * Marks this process until it exits, by a mount option that only the guard knows: fsopen(2), fsconfig(2). Where there is no
@@ -10,7 +10,7 @@ import { KEEPER_KEY } from './layout.ts'
 export function becomeKeeper(): void {
   using context = fsopen('bpf')
   try {
-    fsconfigFlag(context, KEEPER_KEY)
+    fsconfigFlag(context, GUARD_KEEPER_KEY)
   } catch (error) {
     if (!(error instanceof SyscallError) || error.errnoName !== 'EPERM') throw error
     const { call, op, errno, errnoName } = error

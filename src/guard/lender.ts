@@ -2,7 +2,7 @@
 import { findCgroup } from './cgroup.ts'
 import { startTicks } from './clock.ts'
 import { rawDelegation } from './delegations.ts'
-import { guard_delegator, guard_process, guard_terms, NAME_BYTES } from './layout.ts'
+import { GUARD_NAME_BYTES, guard_delegator, guard_process, guard_terms } from './layout.ts'
 import { sweepLists, writeTerms } from './lists.ts'
 import type { GuardMaps } from './maps.ts'
 import { sweepNamespaces } from './namespaces.ts'
@@ -38,7 +38,7 @@ export function lend(
   const key = guard_process.encode({ tgid: process.pid, start_ticks: startTicks(process.pid)! })
   // The policy as we read it, not whatever is installed under its name.
   const suffix = `@${process.pid}`
-  const ability = `${cut(policy.name, NAME_BYTES - 2 - suffix.length)}${suffix}`
+  const ability = `${cut(policy.name, GUARD_NAME_BYTES - 2 - suffix.length)}${suffix}`
   const name = encodeName(ability)
   writeTerms(maps, policy, terms => policies.update(name, guard_terms.encode(terms)))
   processes.update(

@@ -3,7 +3,11 @@ import { FormatError } from '../errors.ts'
 import { type AllowList, type Capability, CAPABILITIES as LENDABLE, type Terms } from '../policy/policy.ts'
 import { ANY_MASK, type Masks } from '../policy/vocabulary.ts'
 import { CAPABILITIES } from '../uapi/constants.ts'
-import { EVENTS_WORDS, GUARD_FLAGS, type guard_terms, NAME_BYTES, NO_LIMIT32, NO_LIMIT64 } from './layout.ts'
+import { EVENTS_WORDS, GUARD_FLAGS, GUARD_NAME_BYTES, type guard_terms } from './layout.ts'
+
+/** A limit of all ones is none. */
+export const NO_LIMIT32 = 0xffff_ffff
+export const NO_LIMIT64 = (1n << 64n) - 1n
 
 const NS_PER_SEC = 1_000_000_000n
 
@@ -122,21 +126,21 @@ const CUT = '…'
 
 /** A name for people: where it is too long, its end. */
 export function encodeLabel(text: string): Uint8Array {
-  const field = new Uint8Array(NAME_BYTES)
+  const field = new Uint8Array(GUARD_NAME_BYTES)
   const encoder = new TextEncoder()
   let label = text
-  for (let from = 1; encoder.encode(label).length >= NAME_BYTES; from++) label = CUT + text.slice(from)
+  for (let from = 1; encoder.encode(label).length >= GUARD_NAME_BYTES; from++) label = CUT + text.slice(from)
   field.set(encoder.encode(label))
   return field
 }
 
 /** The key for map `policies`, or the name of a cgroup in its key. FormatError: longer than the guard takes. */
 export function encodeName(name: string, what: string = 'ability'): Uint8Array {
-  const key = new Uint8Array(NAME_BYTES)
+  const key = new Uint8Array(GUARD_NAME_BYTES)
   const text = new TextEncoder().encode(name)
   // Two bytes short of the field: a name that fills it may have been cut, and is taken for none.
-  if (text.length === 0 || text.length > NAME_BYTES - 2)
-    throw new FormatError(what, `"${name}" is not of 1 to ${NAME_BYTES - 2} bytes`)
+  if (text.length === 0 || text.length > GUARD_NAME_BYTES - 2)
+    throw new FormatError(what, `"${name}" is not of 1 to ${GUARD_NAME_BYTES - 2} bytes`)
   key.set(text)
   return key
 }

@@ -18,7 +18,7 @@ import { Token } from '../../src/ebpf/token.ts'
 import { allow, disallow } from '../../src/guard/delegators.ts'
 import { GUARD_DIRECTORY } from '../../src/guard/directory.ts'
 import { becomeKeeper } from '../../src/guard/keeper.ts'
-import { KEEPER_KEY } from '../../src/guard/layout.ts'
+import { GUARD_KEEPER_KEY } from '../../src/guard/layout.ts'
 import { progDetach } from '../../src/sys/bpf.ts'
 import type { Fd } from '../../src/sys/fd.ts'
 import { fsconfigCreate, fsconfigFlag, fsconfigString } from '../../src/sys/mount.ts'
@@ -804,7 +804,7 @@ attempt('open a map of the guard by its id', async refused => {
 
 attempt('say that it means to change the guard', async refused => {
   using context = contextOf(mallory)
-  refused(configure(context, FSCONFIG_SET_FLAG, KEEPER_KEY))
+  refused(configure(context, FSCONFIG_SET_FLAG, GUARD_KEEPER_KEY))
   becomeKeeper()
 })
 
@@ -844,7 +844,7 @@ attempt(`detach a link of the guard${AS_CONTAINER}`, async refused => {
 })
 
 attempt(`say that it means to change the guard${AS_CONTAINER}`, async refused => {
-  refused(inContainer('keep', KEEPER_KEY))
+  refused(inContainer('keep', GUARD_KEEPER_KEY))
   becomeKeeper()
 })
 

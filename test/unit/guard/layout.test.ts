@@ -1,46 +1,26 @@
-/** The guard's layouts are those of bpf/guard.h: held against the types in the compiled object. */
+/**
+ * src/guard/layout.ts is made from the types in the compiled object. Held against these by another way, and against the
+ * text of bpf/guard/abi.h: a generator that reads wrong would write, and check, the same wrong file.
+ */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { layoutText } from '../../../scripts/gen-guard-layout.ts'
 import type { Btf, BtfComposite } from '../../../src/ebpf/btf.ts'
 import { parseObject } from '../../../src/ebpf/object-spec.ts'
-import {
-  CGROUP_LEVELS,
-  CONFINEMENTS,
-  EVENTS_WORDS,
-  GUARD_ABI,
-  GUARD_FLAGS,
-  guard_cgroup,
-  guard_config,
-  guard_delegation,
-  guard_delegator,
-  guard_digest,
-  guard_event,
-  guard_file,
-  guard_function,
-  guard_namespace,
-  guard_pending,
-  guard_process,
-  guard_revocation,
-  guard_terms,
-  guard_totals,
-  guard_usage,
-  KEEPER_KEY,
-  NAME_BYTES,
-  NETWORK_PROGS,
-  POINTS,
-  PROBE_KEY,
-  REASONS,
-  SLOTS,
-  VERDICTS,
-} from '../../../src/guard/layout.ts'
+import * as layout from '../../../src/guard/layout.ts'
 import type { Field, Fields, Struct } from '../../../src/uapi/codec.ts'
 import { ROOT } from '../../helpers/machine.ts'
 
+const { EVENTS_WORDS, GUARD_FLAGS, POINTS, REASONS, VERDICTS } = layout
 const object = parseObject(readFileSync(join(ROOT, 'bpf/guard.bpf.o')), { name: 'guard' })
 const types = object.btf!.types
-const header = readFileSync(join(ROOT, 'bpf/guard.h'), 'utf8')
+const header = readFileSync(join(ROOT, 'bpf/guard/abi.h'), 'utf8')
+
+test('the file is what the generator makes of the object', () => {
+  assert.equal(readFileSync(join(ROOT, 'src/guard/layout.ts'), 'utf8'), layoutText())
+})
 
 /** Every single field, nested ones by their own name: `[off, bytes]`. */
 function fieldsOf(btf: Btf, id: number, base = 0): [number, number][] {
@@ -60,31 +40,31 @@ function fieldsOfOurs(of: Struct<Fields>, base = 0): [number, number][] {
   )
 }
 
-const STRUCTS: Record<string, Struct<Fields>> = {
-  guard_config,
-  guard_totals,
-  guard_terms,
-  guard_digest,
-  guard_function,
-  guard_process,
-  guard_file,
-  guard_cgroup,
-  guard_delegator,
-  guard_pending,
-  guard_delegation,
-  guard_revocation,
-  guard_usage,
-  guard_namespace,
-  guard_event,
-}
+const STRUCTS = new Map(
+  Object.entries(layout).flatMap(([name, value]): [string, Struct<Fields>][] =>
+    name.startsWith('guard_') ? [[name, value as unknown as Struct<Fields>]] : [],
+  ),
+)
 
-for (const [name, ours] of Object.entries(STRUCTS))
+test('every struct of the header is there', () => {
+  const declared = [...header.matchAll(/^struct (guard_\w+) \{/gm)].map(([, name]) => name)
+  assert.ok(declared.length > 0)
+  assert.deepEqual([...STRUCTS.keys()].sort(), declared.sort())
+})
+
+for (const [name, ours] of STRUCTS)
   test(`${name} has the size and the fields of the object`, () => {
     const id = types.find(name, 'struct')[0]
     assert.ok(id !== undefined, 'the object has no such type')
     assert.equal(ours.size, types.sizeof(id))
     assert.deepEqual(fieldsOfOurs(ours), fieldsOf(types, id))
   })
+
+test('sizes are those that the header asserts', () => {
+  const asserted = [...header.matchAll(/^_Static_assert\(sizeof\(struct (\w+)\) == (\d+), "\1"\);$/gm)]
+  assert.ok(asserted.length > 0)
+  for (const [, name, size] of asserted) assert.equal(STRUCTS.get(name!)?.size, Number(size), name)
+})
 
 /** Enumerators of one enum of the header, by value, as we write them. */
 function words(enumName: string, prefix: string): Record<number, string> {
@@ -115,15 +95,14 @@ test('flags and kinds of events have the numbers of the header', () => {
   )
 })
 
-test('numbers of the header', () => {
-  const define = (name: string): string => new RegExp(`#define ${name} (\\S+)`).exec(header)![1]!
-  assert.equal(Number(define('GUARD_ABI')), GUARD_ABI)
-  assert.equal(Number(define('GUARD_NAME_BYTES')), NAME_BYTES)
-  assert.equal(Number(define('GUARD_SLOTS')), SLOTS)
-  assert.equal(Number(define('GUARD_CONFINEMENTS')), CONFINEMENTS)
-  assert.equal(Number(define('GUARD_CGROUP_LEVELS')), CGROUP_LEVELS)
-  assert.equal(define('GUARD_NETWORK_PROGS'), `0x${NETWORK_PROGS.toString(16)}ULL`)
-  assert.equal(define('GUARD_KEEPER_KEY'), `"${KEEPER_KEY}"`)
-  assert.equal(define('GUARD_PROBE_KEY'), `"${PROBE_KEY}"`)
-  assert.equal(define('GUARD_PROBE_ERRNO'), '129')
+test('numbers and strings of the header', () => {
+  const [, body = ''] = /enum guard_number \{([^}]*)\}/.exec(header) ?? []
+  const numbers = [...body.matchAll(/^\t(GUARD_\w+) = (\w+),$/gm)].map(([, name, text]) => [
+    name,
+    Number(text),
+  ])
+  const strings = [...header.matchAll(/^#define (GUARD_\w+) "(.*)"$/gm)].map(([, name, text]) => [name, text])
+  assert.ok(numbers.length > 0 && strings.length > 0)
+  const ours = Object.entries(layout).filter(([, value]) => typeof value !== 'object')
+  assert.deepEqual(Object.fromEntries(ours), Object.fromEntries([...numbers, ...strings]))
 })

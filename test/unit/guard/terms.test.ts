@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { NAME_BYTES, NO_LIMIT32, NO_LIMIT64 } from '../../../src/guard/layout.ts'
+import { GUARD_NAME_BYTES } from '../../../src/guard/layout.ts'
 import {
   decodeTerms,
   encodeLabel,
@@ -8,6 +8,8 @@ import {
   encodeTerms,
   type GuardTerms,
   guardHolds,
+  NO_LIMIT32,
+  NO_LIMIT64,
 } from '../../../src/guard/terms.ts'
 import { guardNeeds } from '../../../src/policy/guard-needs.ts'
 
@@ -69,8 +71,8 @@ test('guardHolds() covers all that a policy may need the guard for, and nothing 
 
 describe('names', () => {
   test('encodeName() takes what leaves two bytes of the field', () => {
-    assert.equal(encodeName('x'.repeat(NAME_BYTES - 2)).length, NAME_BYTES)
-    assert.throws(() => encodeName('x'.repeat(NAME_BYTES - 1)), /1 to 62 bytes/)
+    assert.equal(encodeName('x'.repeat(GUARD_NAME_BYTES - 2)).length, GUARD_NAME_BYTES)
+    assert.throws(() => encodeName('x'.repeat(GUARD_NAME_BYTES - 1)), /1 to 62 bytes/)
     assert.throws(() => encodeName(''), /1 to 62 bytes/)
   })
 
@@ -79,6 +81,6 @@ describe('names', () => {
     assert.equal(text(encodeLabel('/usr/bin/lxc')), '/usr/bin/lxc')
     const long = text(encodeLabel(`/${'a'.repeat(80)}/é/b`))
     assert.ok(long.startsWith('…aaa') && long.endsWith('/é/b'))
-    assert.equal(Buffer.byteLength(long), NAME_BYTES - 1)
+    assert.equal(Buffer.byteLength(long), GUARD_NAME_BYTES - 1)
   })
 })

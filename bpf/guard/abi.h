@@ -1,34 +1,43 @@
 /*
- * What the guard's programs (guard.bpf.c) and src/guard share: keys and values of the maps, and the event record.
+ * What the guard's programs (guard.bpf.c) and src/guard share: keys and values of the maps, and the
+ * event record. All times are nanoseconds of CLOCK_BOOTTIME.
  *
- * src/guard reads these layouts from the object's BTF, so this file is their only source. Sizes are asserted here and in
- * test/unit/guard/layout.test.ts. All times are nanoseconds of CLOCK_BOOTTIME. A change of any layout changes GUARD_ABI.
+ * This is the only source: scripts/gen-guard-layout.ts makes src/guard/layout.ts from the types of
+ * the compiled object, and from the two strings below. A change of any layout changes GUARD_ABI.
  */
-#ifndef GUARD_H
-#define GUARD_H
+#ifndef GUARD_ABI_H
+#define GUARD_ABI_H
 
-#define GUARD_ABI 2
-/* Longest name of an ability, delegator or cgroup, with its end. */
-#define GUARD_NAME_BYTES 64
-#define GUARD_TASK_BYTES 16
-#define GUARD_DIGEST_BYTES 32
+/* Enumerators and not macros, because only those are in the object's types. */
+enum guard_number {
+	GUARD_ABI = 3,
+	/* Longest name of an ability, delegator or cgroup, with its end. */
+	GUARD_NAME_BYTES = 64,
+	GUARD_TASK_BYTES = 16,
+	GUARD_DIGEST_BYTES = 32,
 
-/* Live delegations at one time. The record of delegation `id` is element id % GUARD_SLOTS of three arrays. */
-#define GUARD_SLOTS 8192
-/* Elements below are for confined cgroups: written by src/guard, whose ids are these numbers, from 1. */
-#define GUARD_CONFINEMENTS 64
-/* Deepest cgroup that can be confined, or be named as a delegator. */
-#define GUARD_CGROUP_LEVELS 16
+	/* Live delegations at one time. The record of delegation `id` is element id % GUARD_SLOTS of three arrays. */
+	GUARD_SLOTS = 8192,
+	/* Elements below are for confined cgroups: written by src/guard, whose ids are these numbers, from 1. */
+	GUARD_CONFINEMENTS = 64,
+	/* Deepest cgroup that can be confined, or be named as a delegator. */
+	GUARD_CGROUP_LEVELS = 16,
 
-/*
- * Types of programs that reach network devices: sched_cls, sched_act, xdp, lwt_*, flow_dissector, sk_lookup, netfilter, and whatever
- * is newer than these.
- */
-#define GUARD_NETWORK_PROGS 0xffffffff40481c58ULL
+	/*
+	 * Bit n: programs of type n reach network devices. These are sched_cls, sched_act, xdp, lwt_*,
+	 * flow_dissector and sk_lookup.
+	 */
+	GUARD_NETWORK_PROGS_LOW = 0x40481c58,
 
-/* The mount option that is refused always, and with what: whoever gets another answer has no guard. EKEYREJECTED. */
+	/* With what the mount option GUARD_PROBE_KEY is refused: EKEYREJECTED. */
+	GUARD_PROBE_ERRNO = 129,
+};
+
+/* All types that reach network devices: those, netfilter (32), and whatever is newer. */
+#define GUARD_NETWORK_PROGS (~0ULL << 32 | GUARD_NETWORK_PROGS_LOW)
+
+/* The mount option that is refused always: whoever gets an answer other than GUARD_PROBE_ERRNO has no guard. */
 #define GUARD_PROBE_KEY "bpftoken_guard"
-#define GUARD_PROBE_ERRNO 129
 /* The mount option by which a task of the host's root says that it means to change the guard. It holds for its process. */
 #define GUARD_KEEPER_KEY "bpftoken_keeper"
 
