@@ -17,13 +17,15 @@
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
-enum { EPERM = 1, ENOENT = 2, EACCES = 13, EEXIST = 17, EDQUOT = 122 };
-enum { BPF_FS_MAGIC = 0xcafe4a11, NSFS_MAGIC = 0x6e736673, BPF_F_LINK = 1 << 13 };
+enum { EPERM = 1, ENOENT = 2, EACCES = 13, ENOSPC = 28, EDQUOT = 122 };
+enum { BPF_FS_MAGIC = 0xcafe4a11, NSFS_MAGIC = 0x6e736673, CGROUP2_MAGIC = 0x63677270, BPF_F_LINK = 1 << 13, BPF_F_ALLOW_MULTI = 2 };
 
 extern const void fscontext_fops __ksym;
 extern const void bpf_token_fops __ksym;
 extern const void bpf_prog_fops __ksym;
 extern const void bpf_map_fops __ksym;
+extern const void bpf_link_fops __ksym;
+extern const void bpf_link_fops_poll __ksym __attribute__((weak)); /* since Linux 6.9, for struct_ops */
 extern const void init_user_ns __ksym;
 extern const void init_net __ksym;
 

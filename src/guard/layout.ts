@@ -4,7 +4,7 @@
  */
 import { bytes, nested, struct, u8, u16, u32, u64 } from '../uapi/codec.ts'
 
-export const GUARD_ABI = 2
+export const GUARD_ABI = 3
 /** Of the name of an ability, delegator or cgroup, with the zero byte that ends it. */
 export const NAME_BYTES = 64
 /** The record of a delegation is element `id % SLOTS` of three arrays. */
@@ -13,7 +13,7 @@ export const SLOTS = 8192
 export const CONFINEMENTS = 64
 /** Deepest cgroup that can be confined, or be named as a delegator. */
 export const CGROUP_LEVELS = 16
-/** A limit of all ones is none. */
+/** A limit of all ones is not stated: the default holds, or none. */
 export const NO_LIMIT32 = 0xffff_ffff
 export const NO_LIMIT64 = (1n << 64n) - 1n
 
@@ -27,7 +27,13 @@ export const KEEPER_KEY = 'bpftoken_keeper'
 export const NETWORK_PROGS = 0xffffffff40481c58n
 
 /** enum guard_flag */
-export const GUARD_FLAGS = { passToken: 1, bindMount: 2, hostNetwork: 4, irrevocable: 8 } as const
+export const GUARD_FLAGS = {
+  passToken: 1,
+  bindMount: 2,
+  hostNetwork: 4,
+  irrevocable: 8,
+  anyCgroup: 16,
+} as const
 
 /** enum guard_events */
 export const EVENTS_WORDS = ['refused', 'all', 'none'] as const
@@ -147,16 +153,17 @@ export const guard_revocation = struct(16, {
   revoked_ns: u64(8),
 })
 
-export const guard_usage = struct(48, {
+export const guard_usage = struct(56, {
   map_bytes: u64(0),
   mount: u64(8),
   place: u64(16),
-  superblocks: u32(24),
-  tokens: u32(28),
-  programs: u32(32),
-  maps: u32(36),
-  children: u32(40),
-  reserved: u32(44),
+  home: u64(24), // cgroup of the task that made the first token; 0: not known yet
+  superblocks: u32(32),
+  tokens: u32(36),
+  programs: u32(40),
+  maps: u32(44),
+  children: u32(48),
+  reserved: u32(52),
 })
 
 export const guard_rules = struct(8, {
@@ -170,7 +177,7 @@ export const guard_namespace = struct(24, {
   watched: nested(16, guard_rules), // of permissive ones
 })
 
-export const guard_event = struct(80, {
+export const guard_event = struct(88, {
   time_ns: u64(0),
   delegation: u64(8), // 0: none
   cgroup: u64(16), // id
@@ -184,6 +191,7 @@ export const guard_event = struct(80, {
   type: u32(44), // of the map or program, number of the capability, or attach type
   task: bytes(48, 16),
   name: bytes(64, 16), // of the map or program, or the beginning of an option or ability
+  holder: u64(80), // of reason full: the delegation that has most; else 0
 })
 
 /** The words of bpf/guard.h, by number: enum guard_point, guard_verdict, guard_reason. */
@@ -202,6 +210,8 @@ export const POINTS = {
   12: 'attach',
   13: 'command',
   14: 'protect',
+  15: 'detach',
+  16: 'open',
 } as const
 
 export const VERDICTS = { 0: 'allowed', 1: 'would-refuse', 2: 'refused' } as const
@@ -235,4 +245,7 @@ export const REASONS = {
   25: 'beyond-parent',
   26: 'rights',
   27: 'no-keeper',
+  28: 'mismatch',
+  29: 'not-own',
+  30: 'unreadable',
 } as const

@@ -35,6 +35,7 @@ import {
   SLOTS,
   VERDICTS,
 } from '../../../src/guard/layout.ts'
+import { DEFAULT_LIMITS } from '../../../src/policy/policy.ts'
 import type { Field, Fields, Struct } from '../../../src/uapi/codec.ts'
 import { ROOT } from '../../helpers/machine.ts'
 
@@ -118,6 +119,14 @@ test('flags and kinds of events have the numbers of the header', () => {
 test('numbers of the header', () => {
   const define = (name: string): string => new RegExp(`#define ${name} (\\S+)`).exec(header)![1]!
   assert.equal(Number(define('GUARD_ABI')), GUARD_ABI)
+  assert.deepEqual(
+    {
+      tokens: Number(define('GUARD_DEFAULT_TOKENS')),
+      programs: Number(define('GUARD_DEFAULT_PROGRAMS')),
+      maps: Number(define('GUARD_DEFAULT_MAPS')),
+    },
+    DEFAULT_LIMITS,
+  )
   assert.equal(Number(define('GUARD_NAME_BYTES')), NAME_BYTES)
   assert.equal(Number(define('GUARD_SLOTS')), SLOTS)
   assert.equal(Number(define('GUARD_CONFINEMENTS')), CONFINEMENTS)
