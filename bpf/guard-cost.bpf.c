@@ -20,6 +20,8 @@
 #define bpf_token_fops (*(const void *)address_of_bpf_token_fops)
 #define bpf_prog_fops (*(const void *)address_of_bpf_prog_fops)
 #define bpf_map_fops (*(const void *)address_of_bpf_map_fops)
+#define bpf_link_fops (*(const void *)address_of_bpf_link_fops)
+#define bpf_link_fops_poll (*(const void *)address_of_bpf_link_fops_poll)
 #define init_user_ns (*(const void *)address_of_init_user_ns)
 #define init_net (*(const void *)address_of_init_net)
 

@@ -17,13 +17,15 @@
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
-enum { EPERM = 1, ENOENT = 2, EACCES = 13, EEXIST = 17, EDQUOT = 122 };
-enum { BPF_FS_MAGIC = 0xcafe4a11, NSFS_MAGIC = 0x6e736673, BPF_F_LINK = 1 << 13 };
+enum { EPERM = 1, ENOENT = 2, EACCES = 13, ENOSPC = 28, EDQUOT = 122 };
+enum { BPF_FS_MAGIC = 0xcafe4a11, NSFS_MAGIC = 0x6e736673, CGROUP2_MAGIC = 0x63677270, BPF_F_LINK = 1 << 13, BPF_F_ALLOW_MULTI = 2 };
 
 KERNEL_SYMBOL(fscontext_fops);
 KERNEL_SYMBOL(bpf_token_fops);
 KERNEL_SYMBOL(bpf_prog_fops);
 KERNEL_SYMBOL(bpf_map_fops);
+KERNEL_SYMBOL(bpf_link_fops);
+KERNEL_SYMBOL(bpf_link_fops_poll) __attribute__((weak)); /* since Linux 6.9, for struct_ops */
 KERNEL_SYMBOL(init_user_ns);
 KERNEL_SYMBOL(init_net);
 

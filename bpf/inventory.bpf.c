@@ -7,8 +7,6 @@
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
-enum bpf_link_type { BPF_LINK_TYPE_UNSPEC, BPF_LINK_TYPE_STRUCT_OPS = 9 };
-
 enum inventory_kind {
 	INVENTORY_PROGRAM = 1,
 	INVENTORY_MAP = 2,
@@ -52,20 +50,6 @@ struct bpf_iter_meta {
 	struct seq_file *seq;
 } __core;
 
-struct bpf_prog_aux___id {
-	__u32 id;
-} __core;
-
-struct bpf_link {
-	__u32 id;
-	enum bpf_link_type type;
-	struct bpf_prog *prog;
-} __core;
-
-struct bpf_struct_ops_link {
-	struct bpf_map *map;
-} __core;
-
 struct task_struct___name {
 	char comm[16];
 } __core;
@@ -107,6 +91,9 @@ struct bpf_iter__task_file {
 	struct file *file;
 } __core;
 
+extern const void bpf_prog_fops __ksym;
+extern const void bpf_map_fops __ksym;
+extern const void bpf_token_fops __ksym;
 extern const void bpf_link_fops __ksym;
 extern const void bpf_link_fops_poll __ksym __attribute__((weak)); /* since Linux 6.9, for struct_ops */
 extern const void perf_fops __ksym;
@@ -128,9 +115,12 @@ static __always_inline __u64 find(void *table, const void *object, __u32 kind, s
 
 static __always_inline __u64 find_program(struct bpf_prog *program, struct inventory_record *record)
 {
-	if (!find(&programs, program, INVENTORY_PROGRAM, record))
+	/* As the guard has it: struct bpf_prog may have moved since. */
+	struct bpf_prog_aux *aux = READ(program, aux);
+
+	if (!find(&programs, aux, INVENTORY_PROGRAM, record))
 		return 0;
-	record->id = READ((struct bpf_prog_aux___id *)READ(program, aux), id);
+	record->id = READ(aux, id);
 	return record->delegation;
 }
 
@@ -263,7 +253,11 @@ static __always_inline __u64 find_held(struct file *file, struct inventory_recor
 		return find_program(READ((struct perf_event *)data, prog), record);
 	if (fops == &socket_file_ops)
 		return find_program(READ(READ(READ((struct socket *)data, sk), sk_filter), prog), record);
-	return find_program(data, record) || find_map(data, record) || find(&tokens, data, INVENTORY_TOKEN, record);
+	if (fops == &bpf_prog_fops)
+		return find_program(data, record);
+	if (fops == &bpf_map_fops)
+		return find_map(data, record);
+	return fops == &bpf_token_fops ? find(&tokens, data, INVENTORY_TOKEN, record) : 0;
 }
 
 SEC("iter/task_file")

@@ -37,7 +37,9 @@ enum { BPF_F_NO_PREALLOC = 1, BPF_LOCAL_STORAGE_GET_F_CREATE = 1 };
 enum {
 	BPF_MAP_CREATE = 0,
 	BPF_PROG_LOAD = 5,
+	BPF_MAP_UPDATE_ELEM = 2,
 	BPF_PROG_ATTACH = 8,
+	BPF_PROG_DETACH = 9,
 	BPF_PROG_TEST_RUN = 10,
 	BPF_PROG_GET_NEXT_ID = 11,
 	BPF_MAP_GET_NEXT_ID = 12,
@@ -48,13 +50,19 @@ enum {
 	BPF_BTF_LOAD = 18,
 	BPF_BTF_GET_FD_BY_ID = 19,
 	BPF_TASK_FD_QUERY = 20,
+	BPF_MAP_FREEZE = 22,
 	BPF_BTF_GET_NEXT_ID = 23,
+	BPF_MAP_UPDATE_BATCH = 26,
 	BPF_LINK_CREATE = 28,
 	BPF_LINK_UPDATE = 29,
 	BPF_LINK_GET_FD_BY_ID = 30,
 	BPF_LINK_GET_NEXT_ID = 31,
 	BPF_ENABLE_STATS = 32,
+	BPF_ITER_CREATE = 33,
+	BPF_LINK_DETACH = 34,
+	BPF_PROG_BIND_MAP = 35,
 	BPF_TOKEN_CREATE = 36,
+	BPF_PROG_ASSOC_STRUCT_OPS = 38,
 };
 
 /* Numbers of helpers: include/uapi/linux/bpf.h, ___BPF_FUNC_MAPPER. */
@@ -67,6 +75,7 @@ static __u64 (*bpf_get_current_pid_tgid)(void) = (void *)14;
 static __u64 (*bpf_get_current_uid_gid)(void) = (void *)15;
 static long (*bpf_get_current_comm)(void *buf, __u32 bytes) = (void *)16;
 static __u64 (*bpf_get_current_cgroup_id)(void) = (void *)80;
+static long (*bpf_probe_read_user)(void *to, __u32 bytes, const void *from) = (void *)112;
 static long (*bpf_probe_read_kernel)(void *to, __u32 bytes, const void *from) = (void *)113;
 static long (*bpf_probe_read_kernel_str)(void *to, __u32 bytes, const void *from) = (void *)115;
 static __u64 (*bpf_get_current_ancestor_cgroup_id)(int level) = (void *)123;
@@ -75,6 +84,7 @@ static __u64 (*bpf_jiffies64)(void) = (void *)118;
 static long (*bpf_ringbuf_output)(void *ringbuf, void *data, __u64 size, __u64 flags) = (void *)130;
 static void *(*bpf_inode_storage_get)(void *map, struct inode *inode, void *value, __u64 flags) = (void *)145;
 static void *(*bpf_task_storage_get)(void *map, struct task_struct *task, void *value, __u64 flags) = (void *)156;
+static long (*bpf_loop)(__u32 count, void *callback, void *context, __u64 flags) = (void *)181;
 static struct task_struct *(*bpf_get_current_task_btf)(void) = (void *)158;
 
 /*
@@ -138,6 +148,7 @@ struct super_block {
 
 struct inode {
 	unsigned long i_ino;
+	void *i_private;
 	struct super_block *i_sb;
 } __core;
 
@@ -195,6 +206,7 @@ struct pid {
 } __core;
 
 struct kernfs_node {
+	void *priv; /* of a directory of cgroup2: struct cgroup */
 	const char *name;
 	__u64 id;
 } __core;
@@ -203,9 +215,30 @@ struct cgroup_subsys_state {
 	struct cgroup_subsys_state *parent;
 } __core;
 
+struct hlist_node {
+	struct hlist_node *next;
+} __core;
+
+struct hlist_head {
+	struct hlist_node *first;
+} __core;
+
+/* Programs that are attached to a cgroup: a list and its flags for each of the kernel's own attach types. */
+struct cgroup_bpf {
+	struct hlist_head progs[1];
+	__u8 flags[1];
+} __core;
+
+struct bpf_prog;
+struct bpf_prog_list {
+	struct hlist_node node;
+	struct bpf_prog *prog;
+} __core;
+
 struct cgroup {
 	struct cgroup_subsys_state self;
 	struct kernfs_node *kn;
+	struct cgroup_bpf bpf;
 } __core;
 
 struct css_set {
@@ -228,6 +261,15 @@ struct task_struct {
 enum fs_context_purpose { FS_CONTEXT_FOR_MOUNT };
 enum bpf_map_type {
 	BPF_MAP_TYPE_UNSPEC,
+	BPF_MAP_TYPE_PROG_ARRAY = 3,
+	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
+	BPF_MAP_TYPE_HASH_OF_MAPS = 13,
+	BPF_MAP_TYPE_DEVMAP = 14,
+	BPF_MAP_TYPE_SOCKMAP = 15,
+	BPF_MAP_TYPE_CPUMAP = 16,
+	BPF_MAP_TYPE_XSKMAP = 17,
+	BPF_MAP_TYPE_SOCKHASH = 18,
+	BPF_MAP_TYPE_DEVMAP_HASH = 25,
 	BPF_MAP_TYPE_STRUCT_OPS = 26,
 	BPF_MAP_TYPE_USER_RINGBUF = 31,
 	BPF_MAP_TYPE_ARENA = 33,
@@ -286,7 +328,20 @@ struct btf {
 	__u32 id;
 } __core;
 
+enum bpf_link_type { BPF_LINK_TYPE_UNSPEC, BPF_LINK_TYPE_STRUCT_OPS = 9 };
+
+struct bpf_link {
+	__u32 id;
+	enum bpf_link_type type;
+	struct bpf_prog *prog;
+} __core;
+
+struct bpf_struct_ops_link {
+	struct bpf_map *map;
+} __core;
+
 struct bpf_prog_aux {
+	__u32 id;
 	struct bpf_token *token;
 	struct btf *attach_btf;
 	__u32 attach_btf_id;

@@ -31,6 +31,14 @@ enum guard_number {
 
 	/* With what the mount option GUARD_PROBE_KEY is refused: EKEYREJECTED. */
 	GUARD_PROBE_ERRNO = 129,
+
+	/*
+	 * What a delegation may have alive at one time where its policy states no limit: so few that none
+	 * fills a table of the guard (65536 each) alone, so many that none misses more.
+	 */
+	GUARD_DEFAULT_TOKENS = 1024,
+	GUARD_DEFAULT_PROGRAMS = 4096,
+	GUARD_DEFAULT_MAPS = 4096,
 };
 
 /* All types that reach network devices: those, netfilter (32), and whatever is newer. */
@@ -51,6 +59,7 @@ enum guard_flag {
 	GUARD_BIND_MOUNT = 2, /* the bpffs may be elsewhere than where it was put first */
 	GUARD_HOST_NETWORK = 4, /* attach to the host's network devices */
 	GUARD_IRREVOCABLE = 8, /* attachments may be made that outlive the workload */
+	GUARD_ANY_CGROUP = 16, /* attach to other cgroups than the workload's own and those below */
 };
 
 /* Which verdicts become events. */
@@ -82,6 +91,8 @@ enum guard_point {
 	GUARD_ATTACH = 12,
 	GUARD_COMMAND = 13, /* any other command of bpf(2), by a confined cgroup */
 	GUARD_PROTECT = 14, /* the guard's own maps and pins */
+	GUARD_DETACH = 15, /* what is attached is taken away, or replaced */
+	GUARD_OPEN = 16, /* a program becomes a descriptor again: from a pin, or by its id */
 };
 
 enum guard_reason {
@@ -99,9 +110,9 @@ enum guard_reason {
 	GUARD_MAP_BYTES = 11,
 	GUARD_PROGRAMS = 12,
 	GUARD_INSTRUCTIONS = 13,
-	GUARD_CGROUP = 14, /* outside the delegation's cgroup */
+	GUARD_CGROUP = 14, /* outside the delegation's cgroup, or attached to one that is not its own */
 	GUARD_REOPENED = 15, /* a token through /proc: crashes kernels */
-	GUARD_FULL = 16, /* the guard cannot keep another record */
+	GUARD_FULL = 16, /* the guard cannot keep another record: `holder` has most of them */
 	GUARD_OLD_MOUNT = 17, /* mount(2), whose contexts the guard cannot follow */
 	GUARD_STRANGER = 18, /* a task of another user namespace */
 	GUARD_DIGEST = 19, /* the program is none of those listed */
@@ -113,6 +124,9 @@ enum guard_reason {
 	GUARD_BEYOND_PARENT = 25, /* more than the delegation that it is derived from has left */
 	GUARD_RIGHTS = 26, /* command or type not lent to a confined cgroup */
 	GUARD_NO_KEEPER = 27, /* a task that has not said that it means to change the guard */
+	GUARD_MISMATCH = 28, /* the record of an object is another one's, or missing */
+	GUARD_NOT_OWN = 29, /* what would be taken away is somebody else's */
+	GUARD_UNREADABLE = 30, /* what is put into a map cannot be read before the kernel reads it */
 };
 
 struct guard_masks {
@@ -147,7 +161,7 @@ struct guard_name {
 	char text[GUARD_NAME_BYTES];
 };
 
-/* What a policy lends. A limit of all ones is none. */
+/* What a policy lends. A limit of all ones is not stated: GUARD_DEFAULT_*, else none. */
 struct guard_terms {
 	struct guard_masks masks;
 	__u64 capabilities; /* bit n: capability number n */
@@ -248,6 +262,7 @@ struct guard_usage {
 	__u64 map_bytes;
 	__u64 mount; /* unique id of the mount that its tokens are made through; 0: not known yet */
 	__u64 place; /* where that mount was when the first token was made: its parent and mount point, mixed; 0: not known yet */
+	__u64 home; /* cgroup of the task that made the first token; 0: not known yet */
 	__u32 superblocks;
 	__u32 tokens;
 	__u32 programs;
@@ -261,12 +276,14 @@ struct guard_token {
 	__u64 told; /* capabilities for which an event said that they are not lent */
 };
 
+/* By the address of its bpf_prog_aux: the verifier moves struct bpf_prog. */
 struct guard_program {
 	__u64 delegation;
 	__u32 admitted; /* 1: its digest is known and allowed */
 	__u32 reserved;
 };
 
+/* By its address, which stays. */
 struct guard_map {
 	__u64 delegation;
 	__u64 bytes;
@@ -299,6 +316,7 @@ struct guard_event {
 	__u32 type; /* of the map or program, number of the capability, or attach type, as the point has it */
 	char task[GUARD_TASK_BYTES];
 	char name[GUARD_TASK_BYTES]; /* of the map or program, or the beginning of an option or ability */
+	__u64 holder; /* GUARD_FULL: the delegation that has most of what the table holds; else 0 */
 };
 
 _Static_assert(sizeof(struct guard_config) == 48, "guard_config");
@@ -313,11 +331,11 @@ _Static_assert(sizeof(struct guard_delegator) == 200, "guard_delegator");
 _Static_assert(sizeof(struct guard_pending) == 312, "guard_pending");
 _Static_assert(sizeof(struct guard_delegation) == 224, "guard_delegation");
 _Static_assert(sizeof(struct guard_revocation) == 16, "guard_revocation");
-_Static_assert(sizeof(struct guard_usage) == 48, "guard_usage");
+_Static_assert(sizeof(struct guard_usage) == 56, "guard_usage");
 _Static_assert(sizeof(struct guard_token) == 16, "guard_token");
 _Static_assert(sizeof(struct guard_program) == 16, "guard_program");
 _Static_assert(sizeof(struct guard_map) == 16, "guard_map");
 _Static_assert(sizeof(struct guard_namespace) == 24, "guard_namespace");
-_Static_assert(sizeof(struct guard_event) == 80, "guard_event");
+_Static_assert(sizeof(struct guard_event) == 88, "guard_event");
 
 #endif

@@ -1,32 +1,49 @@
-/* Commands of bpf(2) that the kernel judges by the descriptor alone: attachment; and what else a confined cgroup may call. */
+/*
+ * Commands of bpf(2) that the kernel judges by the descriptor alone: attachment, what comes to the
+ * same, and what undoes it; and what else a confined cgroup may call. The object's delegation
+ * decides, whoever calls.
+ */
 #ifndef GUARD_ATTACH_H
 #define GUARD_ATTACH_H
 
-/* The beginning of union bpf_attr (include/uapi/linux/bpf.h). */
-struct attach_attr {
-	__u32 first;
-	__u32 target; /* of a link: descriptor, or number of a device */
-	__u32 type; /* of BPF_PROG_ATTACH and BPF_LINK_CREATE */
+/* The beginning of union bpf_attr (include/uapi/linux/bpf.h), as these commands have it. */
+union attach_attr {
+	struct {
+		__u32 program; /* of a link, or the link */
+		__u32 target; /* of a link: descriptor, or number of a device */
+		__u32 type;
+	};
+	struct {
+		__u32 target;
+		__u32 program;
+		__u32 type;
+		__u32 flags;
+	} attach; /* PROG_ATTACH, PROG_DETACH */
+	struct {
+		__u32 link;
+		__u32 program;
+	} update; /* LINK_UPDATE, LINK_DETACH, ITER_CREATE */
+	struct {
+		__u64 name;
+		__u32 program;
+	} tracepoint;
+	struct {
+		__u32 map;
+		__u64 key;
+		__u64 value;
+	} element;
+	struct {
+		__u64 in;
+		__u64 out;
+		__u64 keys;
+		__u64 values;
+		__u32 count;
+		__u32 map;
+	} batch;
 };
 
-/* The descriptor of what is attached or run; -1: the command does neither. */
-static __always_inline __u32 subject_fd(__u32 cmd, const struct attach_attr *attr)
-{
-	switch (cmd) {
-	case BPF_LINK_CREATE:
-	case BPF_PROG_TEST_RUN:
-		return attr->first;
-	case BPF_PROG_ATTACH:
-	case BPF_LINK_UPDATE:
-		return attr->target;
-	case BPF_RAW_TRACEPOINT_OPEN:
-		return attr->type;
-	default:
-		return -1;
-	}
-}
-
 #define NO_TYPE (~0U)
+#define NO_FD (~0U)
 
 #define BIT(n) (1ULL << (n))
 /* Attached to a device, or to the network namespace itself. */
@@ -36,7 +53,10 @@ static __always_inline __u32 subject_fd(__u32 cmd, const struct attach_attr *att
 /* Attached to a map, and gone with it. */
 #define MAP_TYPES                                                                                                      \
 	(BIT(BPF_SK_SKB_STREAM_PARSER) | BIT(BPF_SK_SKB_STREAM_VERDICT) | BIT(BPF_SK_MSG_VERDICT) | BIT(BPF_SK_SKB_VERDICT))
-/* What the kernel asks a capability of the initial user namespace for, or a token's bit: nothing that a token holder has by itself. */
+/*
+ * What the kernel asks a capability of the initial user namespace for, or a token's bit: nothing
+ * that a token holder has by itself.
+ */
 #define PRIVILEGED_COMMANDS                                                                                            \
 	(BIT(BPF_MAP_CREATE) | BIT(BPF_PROG_LOAD) | BIT(BPF_PROG_GET_NEXT_ID) | BIT(BPF_MAP_GET_NEXT_ID) |              \
 	 BIT(BPF_PROG_GET_FD_BY_ID) | BIT(BPF_MAP_GET_FD_BY_ID) | BIT(BPF_PROG_QUERY) | BIT(BPF_BTF_LOAD) |             \
@@ -46,9 +66,122 @@ static __always_inline __u32 subject_fd(__u32 cmd, const struct attach_attr *att
 /* What attaches or runs something. */
 #define ATTACH_COMMANDS                                                                                                \
 	(BIT(BPF_PROG_ATTACH) | BIT(BPF_PROG_TEST_RUN) | BIT(BPF_RAW_TRACEPOINT_OPEN) | BIT(BPF_LINK_CREATE) |           \
-	 BIT(BPF_LINK_UPDATE))
+	 BIT(BPF_LINK_UPDATE) | BIT(BPF_ITER_CREATE) | BIT(BPF_PROG_BIND_MAP) | BIT(BPF_PROG_ASSOC_STRUCT_OPS))
+/* What takes away an attachment. BPF_PROG_ATTACH and BPF_LINK_UPDATE may, too. */
+#define DETACH_COMMANDS (BIT(BPF_PROG_DETACH) | BIT(BPF_LINK_DETACH))
+/* What puts something into a map, or closes it. */
+#define UPDATE_COMMANDS (BIT(BPF_MAP_UPDATE_ELEM) | BIT(BPF_MAP_UPDATE_BATCH) | BIT(BPF_MAP_FREEZE))
 
-/* What rules hold for the current task's user namespace, or one above it; 0: nothing is lent there. */
+/*
+ * Maps that carry devices, processors or sockets, to which packets go from wherever the program
+ * runs.
+ */
+#define DEVICE_MAPS                                                                                                    \
+	(BIT(BPF_MAP_TYPE_DEVMAP) | BIT(BPF_MAP_TYPE_DEVMAP_HASH) | BIT(BPF_MAP_TYPE_CPUMAP) | BIT(BPF_MAP_TYPE_XSKMAP) | \
+	 BIT(BPF_MAP_TYPE_SOCKMAP) | BIT(BPF_MAP_TYPE_SOCKHASH))
+/* Maps whose values are, or end with, the descriptor of a program or map. */
+#define OBJECT_MAPS                                                                                                    \
+	(BIT(BPF_MAP_TYPE_PROG_ARRAY) | BIT(BPF_MAP_TYPE_ARRAY_OF_MAPS) | BIT(BPF_MAP_TYPE_HASH_OF_MAPS) |              \
+	 BIT(BPF_MAP_TYPE_DEVMAP) | BIT(BPF_MAP_TYPE_DEVMAP_HASH) | BIT(BPF_MAP_TYPE_CPUMAP))
+/* A write to one of struct_ops attaches all of its programs. */
+#define CARRIER_MAPS (DEVICE_MAPS | OBJECT_MAPS | BIT(BPF_MAP_TYPE_STRUCT_OPS))
+
+/* ---- what a descriptor is ---- */
+
+/* Now: between our look and the kernel's another thread may change that. 0: nothing. */
+static __noinline struct file *file_of(__u32 fd)
+{
+	struct files_struct *files = READ(bpf_get_current_task_btf(), files);
+	struct fdtable *table = READ(files, fdt);
+	struct file **all = READ(table, fd), *file = 0;
+
+	if (fd < READ(table, max_fds))
+		bpf_probe_read_kernel(&file, sizeof(file), all + fd);
+	return file;
+}
+
+/* What the file is of, if it is a file of this kind; else 0. */
+static __always_inline void *object_of(struct file *file, const void *kind)
+{
+	return READ(file, f_op) == kind ? READ(file, private_data) : 0;
+}
+
+static __always_inline struct bpf_link *link_of(struct file *file)
+{
+	const void *kind = READ(file, f_op);
+
+	if (kind == &bpf_link_fops || (&bpf_link_fops_poll && kind == &bpf_link_fops_poll))
+		return READ(file, private_data);
+	return 0;
+}
+
+/*
+ * The cgroup whose directory the file is; 0: it is none. The kernel goes on only with a directory,
+ * as we do.
+ */
+static __always_inline struct cgroup *cgroup_of(struct file *file)
+{
+	struct inode *inode = READ(file, f_inode);
+
+	if (READ(READ(inode, i_sb), s_magic) != CGROUP2_MAGIC)
+		return 0;
+	return READ((struct kernfs_node *)READ(inode, i_private), priv);
+}
+
+/* ---- whose it is ---- */
+
+/*
+ * The delegation of a program, and a first verdict in `what`; 0 without a reason: it is nobody's.
+ */
+static __noinline struct guard_delegation *owner_of_program(struct bpf_prog *program, struct judged *what)
+{
+	struct bpf_prog_aux *aux = READ(program, aux);
+	struct guard_program *entry;
+
+	if (!aux)
+		return 0;
+	entry = program_of((__u64)aux, (__u64)READ(aux, token), what);
+	return entry ? delegation_by(entry->delegation) : 0;
+}
+
+static __always_inline struct guard_delegation *owner_of_map(struct bpf_map *map, struct judged *what)
+{
+	__u64 at = (__u64)map;
+	struct guard_map *entry = bpf_map_lookup_elem(&maps, &at);
+
+	return entry ? judged_by(entry->delegation, what) : 0;
+}
+
+/* A link is its program's; one of struct_ops has none, and is its map's. */
+static __always_inline struct guard_delegation *owner_of_link(struct bpf_link *link, struct judged *what)
+{
+	struct bpf_prog *program = READ(link, prog);
+
+	if (program)
+		return owner_of_program(program, what);
+	if (READ(link, type) != BPF_LINK_TYPE_STRUCT_OPS)
+		return 0;
+	return owner_of_map(READ((struct bpf_struct_ops_link *)link, map), what);
+}
+
+/* Of whatever the descriptor is. */
+static __noinline struct guard_delegation *owner_of(__u32 fd, struct judged *what)
+{
+	struct file *file = file_of(fd);
+	void *object = object_of(file, &bpf_prog_fops);
+
+	if (object)
+		return owner_of_program(object, what);
+	object = object_of(file, &bpf_map_fops);
+	if (object)
+		return owner_of_map(object, what);
+	object = link_of(file);
+	return object ? owner_of_link(object, what) : 0;
+}
+
+/* ---- the rules of the current task's user namespace ---- */
+
+/* What rules hold for it, or one above it; 0: nothing is lent there. */
 static __noinline struct guard_namespace *rules_of_namespace(void)
 {
 	const struct cred *cred = READ(bpf_get_current_task_btf(), cred);
@@ -70,23 +203,13 @@ static __noinline struct guard_namespace *rules_of_namespace(void)
 	return 0;
 }
 
+/* ---- rules ---- */
+
 static __always_inline int is_in_host_network(void)
 {
 	struct nsproxy *nsproxy = READ(bpf_get_current_task_btf(), nsproxy);
 
 	return nsproxy && READ(nsproxy, net_ns) == &init_net;
-}
-
-/* What a descriptor is now; between our look and the kernel's another thread may change that. 0: nothing. */
-static __noinline struct file *file_of(__u32 fd)
-{
-	struct files_struct *files = READ(bpf_get_current_task_btf(), files);
-	struct fdtable *table = READ(files, fdt);
-	struct file **all = READ(table, fd), *file = 0;
-
-	if (fd < READ(table, max_fds))
-		bpf_probe_read_kernel(&file, sizeof(file), all + fd);
-	return file;
 }
 
 static __always_inline int is_host_network(__u32 fd)
@@ -97,40 +220,10 @@ static __always_inline int is_host_network(__u32 fd)
 	return READ(READ(inode, i_sb), s_magic) == NSFS_MAGIC && READ(inode, i_ino) == READ(host, ns.inum);
 }
 
-/* The delegation that a program or map is of, by its descriptor; 0: of none. */
-static __noinline __u64 delegation_of_fd(__u32 fd)
-{
-	struct file *file = file_of(fd);
-	const void *kind = READ(file, f_op);
-	__u64 at = (__u64)READ(file, private_data);
-
-	if (kind == &bpf_prog_fops) {
-		struct guard_program *program = bpf_map_lookup_elem(&programs, &at);
-
-		return program ? program->delegation : 0;
-	}
-	if (kind == &bpf_map_fops) {
-		struct guard_map *map = bpf_map_lookup_elem(&maps, &at);
-
-		return map ? map->delegation : 0;
-	}
-	return 0;
-}
-
-/* What was loaded under a delegation that has ended goes on where it is attached, and is attached no more. */
-static __noinline int guard_ended(__u32 cmd, __u32 fd)
-{
-	struct judged what = { .point = GUARD_ATTACH, .cmd = cmd };
-	struct guard_delegation *of = delegation_by(delegation_of_fd(fd));
-
-	if (!of)
-		return 0;
-	under(&what, of);
-	what.reason = liveness(of);
-	return what.reason ? judge(&what, -EACCES) : 0;
-}
-
-/* The first rule that an attachment breaks. A program that is only run (test_run) reaches the network too: it can send there. */
+/*
+ * The first rule that an attachment breaks. A program that is only run (test_run) reaches the
+ * network too: it can send there.
+ */
 static __always_inline __u8 judge_attachment(__u32 cmd, __u32 type, __u32 target, __u32 own_network,
 					     __u32 revocable)
 {
@@ -145,7 +238,75 @@ static __always_inline __u8 judge_attachment(__u32 cmd, __u32 type, __u32 target
 	return GUARD_NONE;
 }
 
-static __noinline int guard_attachment(__u32 cmd, __u32 type, __u32 target)
+/*
+ * Whether a cgroup is the workload's own, or below it: where its tokens may be made, or else where
+ * the first one was made. The root of all is nobody's.
+ */
+static __noinline int is_own_cgroup(struct cgroup *at, const struct guard_delegation *of)
+{
+	struct guard_usage *usage = usage_by(of->id);
+	__u64 own = of->cgroup;
+
+	if (!own && usage)
+		own = usage->home;
+	for (int level = 0; at && level < 64; level++) {
+		struct cgroup_subsys_state *up = READ(at, self.parent);
+
+		if (!up)
+			return 0;
+		if (READ(READ(at, kn), id) == own)
+			return 1;
+		at = CONTAINER(up, struct cgroup, self);
+	}
+	return 0;
+}
+
+static __always_inline __u8 judge_cgroup(__u32 cmd, __u32 target, const struct guard_delegation *of)
+{
+	struct cgroup *cgroup;
+
+	if (of->terms.flags & GUARD_ANY_CGROUP || (cmd != BPF_LINK_CREATE && cmd != BPF_PROG_ATTACH))
+		return GUARD_NONE;
+	cgroup = cgroup_of(file_of(target));
+	return cgroup && !is_own_cgroup(cgroup, of) ? GUARD_CGROUP : GUARD_NONE;
+}
+
+/* All that is asked of an attachment under a delegation. */
+static __noinline __u8 judge_terms(__u32 cmd, __u32 type, __u32 target, const struct guard_delegation *of)
+{
+	struct guard_rules rules = rules_of(&of->terms);
+	__u8 reason = judge_attachment(cmd, type, target, rules.own_network, rules.revocable);
+
+	return reason ? reason : judge_cgroup(cmd, target, of);
+}
+
+/* ---- attaching ---- */
+
+static __always_inline int verdict_of(struct judged *what)
+{
+	return what->reason ? judge(what, -EACCES) : 0;
+}
+
+/*
+ * What is attached or run is judged by its own delegation: it has ended; it is not the caller's;
+ * its terms do not allow it. The host's root may attach what it likes, but not what has ended.
+ */
+static __noinline int guard_attachment(__u32 cmd, __u32 fd, __u32 type, __u32 target)
+{
+	struct judged what = { .point = GUARD_ATTACH, .cmd = cmd, .type = type };
+	struct guard_delegation *of = owner_of(fd, &what);
+
+	if (is_host_root())
+		return of ? verdict_of(&what) : 0;
+	if (of && !what.reason && is_stranger(of))
+		what.reason = GUARD_STRANGER;
+	if (of && !what.reason)
+		what.reason = judge_terms(cmd, type, target, of);
+	return verdict_of(&what);
+}
+
+/* The same by the caller's user namespace, for which the descriptor does not matter. */
+static __noinline int guard_namespace_rules(__u32 cmd, __u32 type, __u32 target)
 {
 	struct judged what = { .point = GUARD_ATTACH, .cmd = cmd, .type = type };
 	struct guard_namespace *rules = rules_of_namespace();
@@ -159,14 +320,204 @@ static __noinline int guard_attachment(__u32 cmd, __u32 type, __u32 target)
 		what.mode = GUARD_PERMISSIVE;
 		what.reason = judge_attachment(cmd, type, target, rules->watched.own_network, rules->watched.revocable);
 	}
-	return what.reason ? judge(&what, -EACCES) : 0;
+	return verdict_of(&what);
 }
+
+/* ---- taking away ---- */
+
+/*
+ * Of one who is not the host's root, and holds a descriptor of it. What is of no delegation that
+ * was lent to a user namespace is the host's: there the kernel's rule stays, by which the
+ * descriptor is enough.
+ */
+static __always_inline int may_take_away(const struct guard_delegation *of, const struct judged *what)
+{
+	if (of && of->user_namespace)
+		return !is_stranger(of);
+	return (of || !what->reason) && bpf_get_current_task_btf()->cred->user_ns == &init_user_ns;
+}
+
+/*
+ * Whether something is attached to this cgroup that is not the caller's, and that the kernel lets
+ * anybody take away or replace: all that was attached without BPF_F_ALLOW_MULTI. For the rest it
+ * wants the program's descriptor. Links are never attached so.
+ */
+static __noinline int has_others(struct cgroup *cgroup)
+{
+	__u32 types = __builtin_preserve_field_info(cgroup->bpf.flags, 1);
+	const __u8 *flags = (const void *)cgroup + __builtin_preserve_field_info(cgroup->bpf.flags, 0);
+	struct hlist_head *lists = (void *)cgroup + __builtin_preserve_field_info(cgroup->bpf.progs, 0);
+
+	for (__u32 i = 0; i < 64 && i < types; i++) {
+		struct judged whose = {};
+		struct guard_delegation *of;
+		struct hlist_node *node;
+		__u8 flag = 0;
+
+		bpf_probe_read_kernel(&node, sizeof(node), (void *)lists + i * sizeof(node));
+		bpf_probe_read_kernel(&flag, sizeof(flag), flags + i);
+		if (!node || flag & BPF_F_ALLOW_MULTI)
+			continue;
+		of = owner_of_program(READ(CONTAINER(node, struct bpf_prog_list, node), prog), &whose);
+		if (!of || !of->user_namespace || !is_inside(of->user_namespace))
+			return 1;
+	}
+	return 0;
+}
+
+static __noinline int refuse_taking(__u32 cmd, __u32 type, const struct guard_delegation *of)
+{
+	struct judged what = { .point = GUARD_DETACH, .cmd = cmd, .type = type };
+
+	if (of)
+		under(&what, of);
+	else
+		under_host(&what, GUARD_NONE);
+	what.reason = GUARD_NOT_OWN;
+	return judge(&what, -EACCES);
+}
+
+/*
+ * BPF_PROG_DETACH; and BPF_PROG_ATTACH to a cgroup, which replaces what was attached there alone.
+ */
+static __noinline int guard_taking_program(__u32 cmd, __u32 type, __u32 flags, __u32 target, __u32 fd)
+{
+	struct cgroup *cgroup = cgroup_of(file_of(target));
+	struct bpf_prog *program;
+	struct guard_delegation *of = 0;
+	struct judged whose = {};
+
+	if (cmd == BPF_PROG_ATTACH)
+		return cgroup && !(flags & BPF_F_ALLOW_MULTI) && has_others(cgroup) ? refuse_taking(cmd, type, 0) : 0;
+	program = object_of(file_of(fd), &bpf_prog_fops);
+	if (program)
+		of = owner_of_program(program, &whose);
+	if (program && !may_take_away(of, &whose))
+		return refuse_taking(cmd, type, of);
+	/* Without a program the kernel takes the first or last one of a device. */
+	if (cgroup ? has_others(cgroup) : !program)
+		return refuse_taking(cmd, type, of);
+	return 0;
+}
+
+/* BPF_LINK_DETACH, and BPF_LINK_UPDATE, whose new program must be of the same delegation. */
+static __noinline int guard_taking_link(__u32 cmd, __u32 fd, __u32 program)
+{
+	struct bpf_link *link = link_of(file_of(fd));
+	struct judged whose = {}, whose_next = {};
+	struct guard_delegation *of, *next;
+
+	if (!link)
+		return 0;
+	of = owner_of_link(link, &whose);
+	if (!may_take_away(of, &whose))
+		return refuse_taking(cmd, NO_TYPE, of);
+	if (cmd != BPF_LINK_UPDATE)
+		return 0;
+	next = owner_of(program, &whose_next);
+	if ((of ? of->id : 0) == (next ? next->id : 0))
+		return 0;
+	return refuse_taking(cmd, NO_TYPE, next ? next : of);
+}
+
+/* ---- what is put into a map ---- */
+
+/* Elements of one batch that are looked at; more are refused. */
+#define BATCH_MAX 64
+
+/* A descriptor in a value: the program or map that it puts to work is attached by that. */
+static __noinline int guard_value(__u32 cmd, __u64 value, __u32 type)
+{
+	__u32 fd = 0, at = 0;
+
+	/* In these the program follows the device or the size of a queue, and may be left out. */
+	if (type == BPF_MAP_TYPE_DEVMAP || type == BPF_MAP_TYPE_DEVMAP_HASH || type == BPF_MAP_TYPE_CPUMAP)
+		at = 4;
+	/* A program of the kernel's own loader has its values in kernel memory. */
+	if (bpf_probe_read_user(&fd, sizeof(fd), (const void *)value + at) &&
+	    bpf_probe_read_kernel(&fd, sizeof(fd), (const void *)value + at)) {
+		struct judged what = { .point = GUARD_ATTACH, .cmd = cmd, .type = NO_TYPE };
+
+		under_host(&what, GUARD_UNREADABLE);
+		return judge(&what, -EACCES);
+	}
+	if (at && !fd)
+		return 0;
+	return guard_attachment(cmd, fd, NO_TYPE, NO_FD);
+}
+
+static __noinline int guard_batch(__u32 cmd, __u64 values, __u32 count, __u32 type)
+{
+	struct judged what = { .point = GUARD_ATTACH, .cmd = cmd, .type = NO_TYPE };
+
+	for (__u32 i = 0; i < BATCH_MAX && i < count; i++) {
+		/* Of map-in-map, which alone have batches. */
+		int verdict = guard_value(cmd, values + 4 * i, type);
+
+		if (verdict)
+			return verdict;
+	}
+	if (count <= BATCH_MAX)
+		return 0;
+	under_host(&what, GUARD_UNREADABLE);
+	return judge(&what, -EACCES);
+}
+
+/* The map itself, and the network that devices and sockets are of: that of whoever puts them in. */
+static __noinline int guard_carrier(__u32 cmd, struct bpf_map *map, __u32 type)
+{
+	struct judged what = { .point = GUARD_ATTACH, .cmd = cmd, .type = NO_TYPE };
+	struct guard_delegation *of = owner_of_map(map, &what);
+	struct guard_namespace *rules;
+
+	if (what.reason || !(DEVICE_MAPS >> type & 1) || !is_in_host_network())
+		return verdict_of(&what);
+	if (of && rules_of(&of->terms).own_network)
+		what.reason = GUARD_NETWORK;
+	/* A permissive delegation does not speak for the others of the caller's user namespace. */
+	if (verdict_of(&what))
+		return -EACCES;
+	what.reason = GUARD_NONE;
+	rules = rules_of_namespace();
+	if (!rules)
+		return 0;
+	what.delegation = rules->delegation;
+	what.mode = rules->enforced.own_network ? GUARD_ENFORCE : GUARD_PERMISSIVE;
+	if (rules->enforced.own_network | rules->watched.own_network)
+		what.reason = GUARD_NETWORK;
+	return verdict_of(&what);
+}
+
+static __noinline int guard_update(__u32 cmd, const void *ctx_attr)
+{
+	union attach_attr attr = {};
+	struct bpf_map *map;
+	__u32 type;
+	int verdict;
+
+	bpf_probe_read_kernel(&attr, sizeof(attr), ctx_attr);
+	map = object_of(file_of(cmd == BPF_MAP_UPDATE_BATCH ? attr.batch.map : attr.element.map), &bpf_map_fops);
+	type = map ? READ(map, map_type) : 0;
+	if (type > 63 || !(CARRIER_MAPS >> type & 1))
+		return 0;
+	verdict = guard_carrier(cmd, map, type);
+	if (verdict || cmd == BPF_MAP_FREEZE || !(OBJECT_MAPS >> type & 1))
+		return verdict;
+	if (cmd == BPF_MAP_UPDATE_BATCH)
+		return guard_batch(cmd, attr.batch.values, attr.batch.count, type);
+	/* A devmap's or cpumap's value may be without a program altogether. */
+	if (READ(map, value_size) < 8 && type != BPF_MAP_TYPE_PROG_ARRAY && type != BPF_MAP_TYPE_ARRAY_OF_MAPS &&
+	    type != BPF_MAP_TYPE_HASH_OF_MAPS)
+		return 0;
+	return guard_value(cmd, attr.element.value, type);
+}
+
+/* ---- confined cgroups ---- */
 
 static __noinline int guard_confined(__u32 cmd, __u32 type, __u32 target, __u64 id)
 {
 	struct judged what = { .point = GUARD_COMMAND, .cmd = cmd, .quiet = 1 };
 	struct guard_delegation *of = judged_by(id, &what);
-	struct guard_rules rules;
 
 	if (!of)
 		return judge(&what, -EPERM);
@@ -179,37 +530,95 @@ static __noinline int guard_confined(__u32 cmd, __u32 type, __u32 target, __u64 
 		return 0;
 	what.point = GUARD_ATTACH;
 	what.type = type;
-	rules = rules_of(&of->terms);
-	what.reason = judge_attachment(cmd, type, target, rules.own_network, rules.revocable);
-	return what.reason ? judge(&what, -EACCES) : 0;
+	what.reason = judge_terms(cmd, type, target, of);
+	return verdict_of(&what);
+}
+
+/* ---- the hook ---- */
+
+/* What is attached or run, of what type and to what. NO_FD: there is none. */
+struct attachment {
+	__u32 fd;
+	__u32 type;
+	__u32 target;
+};
+
+static __always_inline struct attachment attachment_of(__u32 cmd, const union attach_attr *attr)
+{
+	struct attachment is = { .fd = attr->program, .type = NO_TYPE, .target = NO_FD };
+
+	switch (cmd) {
+	case BPF_LINK_CREATE:
+		is.type = attr->type;
+		is.target = attr->target;
+		break;
+	case BPF_PROG_ATTACH:
+		is.fd = attr->attach.program;
+		is.type = attr->attach.type;
+		is.target = attr->attach.target;
+		break;
+	case BPF_LINK_UPDATE:
+		is.fd = attr->update.program;
+		break;
+	case BPF_PROG_ASSOC_STRUCT_OPS:
+		/* The map comes first. */
+		is.fd = attr->update.program;
+		break;
+	case BPF_RAW_TRACEPOINT_OPEN:
+		is.fd = attr->tracepoint.program;
+		break;
+	}
+	return is;
+}
+
+static __noinline int guard_taking(__u32 cmd, const union attach_attr *attr)
+{
+	if (is_host_root())
+		return 0;
+	if (cmd == BPF_PROG_DETACH || cmd == BPF_PROG_ATTACH)
+		return guard_taking_program(cmd, attr->attach.type, attr->attach.flags, attr->attach.target,
+					    attr->attach.program);
+	if (cmd == BPF_LINK_DETACH || cmd == BPF_LINK_UPDATE)
+		return guard_taking_link(cmd, attr->update.link, attr->update.program);
+	return 0;
 }
 
 HOOK("bpf")
 int guard_bpf(__u64 *ctx)
 {
-	__u32 cmd = ctx[0], fd;
-	struct attach_attr attr = {};
+	__u32 cmd = ctx[0];
+	union attach_attr attr = {};
+	struct attachment is = { .type = NO_TYPE, .target = NO_FD };
 	__u64 id;
 	int verdict;
 
-	if (cmd > 63 || !((PRIVILEGED_COMMANDS | ATTACH_COMMANDS) >> cmd & 1))
+	if (cmd > 63 || !((PRIVILEGED_COMMANDS | ATTACH_COMMANDS | DETACH_COMMANDS | UPDATE_COMMANDS) >> cmd & 1))
 		return 0;
-	if (ATTACH_COMMANDS >> cmd & 1) {
+	/*
+	 * The host's root, where it is not confined, is not looked at here: what it could put into
+	 * a map it could attach.
+	 */
+	if (UPDATE_COMMANDS >> cmd & 1)
+		return is_host_root() && !(some_are_confined() && confinement()) ? 0 : guard_update(cmd, (const void *)ctx[1]);
+	if ((ATTACH_COMMANDS | DETACH_COMMANDS) >> cmd & 1) {
 		bpf_probe_read_kernel(&attr, sizeof(attr), (const void *)ctx[1]);
-		fd = subject_fd(cmd, &attr);
-		if (cmd != BPF_PROG_ATTACH && cmd != BPF_LINK_CREATE)
-			attr.type = NO_TYPE;
-		verdict = guard_ended(cmd, fd);
+		verdict = guard_taking(cmd, &attr);
 		if (verdict)
 			return verdict;
-		verdict = guard_attachment(cmd, attr.type, attr.target);
+	}
+	if (ATTACH_COMMANDS >> cmd & 1) {
+		is = attachment_of(cmd, &attr);
+		verdict = guard_attachment(cmd, is.fd, is.type, is.target);
+		if (verdict)
+			return verdict;
+		verdict = guard_namespace_rules(cmd, is.type, is.target);
 		if (verdict)
 			return verdict;
 	}
 	if (!some_are_confined())
 		return 0;
 	id = confinement();
-	return id ? guard_confined(cmd, attr.type, attr.target, id) : 0;
+	return id ? guard_confined(cmd, is.type, is.target, id) : 0;
 }
 
 #endif

@@ -315,6 +315,7 @@ static __noinline int derive(struct guard_delegation *made)
 	all = &from->terms;
 	if (!is_within(&some->masks, &all->masks) || some->capabilities & ~all->capabilities ||
 	    some->flags & ~all->flags || some->instructions > all->instructions || some->depth >= all->depth ||
+	    TOKENS_OF(some) > TOKENS_OF(all) || PROGRAMS_OF(some) > PROGRAMS_OF(all) || MAPS_OF(some) > MAPS_OF(all) ||
 	    (all->digests && !some->digests) || (all->functions && !some->functions) ||
 	    (all->mode != GUARD_PERMISSIVE && some->mode == GUARD_PERMISSIVE))
 		return 0;
@@ -350,7 +351,7 @@ static __noinline int enlist(const struct super_block *sb, const struct guard_pe
 	made->user_namespace = namespace;
 	made->delegator = from->tgid;
 	__builtin_memcpy(made->policy, from->policy, sizeof(made->policy));
-	usage->map_bytes = usage->mount = usage->place = 0;
+	usage->map_bytes = usage->mount = usage->place = usage->home = 0;
 	usage->tokens = usage->programs = usage->maps = usage->children = 0;
 	usage->superblocks = 1;
 	if (made->parent && !derive(made)) {
@@ -442,7 +443,7 @@ HOOK("sb_free_security")
 int guard_sb_free(__u64 *ctx)
 {
 	__u64 id;
-	struct guard_usage *usage = take_out(&superblocks, ctx[0], &id);
+	struct guard_usage *usage = take_out(&superblocks, ctx[0], &id, sizeof(id)) ? usage_by(id) : 0;
 
 	if (usage) {
 		__sync_fetch_and_add(&usage->superblocks, -1);

@@ -64,7 +64,10 @@ ARRAY(usages, struct guard_usage, GUARD_SLOTS);
 /* The tick at which the clock said last that it has not expired. */
 ARRAY(unexpired, __u64, GUARD_SLOTS);
 
-/* By the kernel's objects: addresses, each removed when its object is freed. */
+/*
+ * By the kernel's objects: addresses that stay for as long as the object lives, each removed when it is freed. A program is known by
+ * its bpf_prog_aux, since the verifier moves struct bpf_prog when it grows.
+ */
 TABLE(superblocks, __u64, __u64, 16384);
 OBJECTS(tokens, struct guard_token);
 OBJECTS(programs, struct guard_program);
@@ -93,14 +96,25 @@ static __always_inline struct guard_config *configuration(void)
 	return bpf_map_lookup_elem(&config, &first);
 }
 
-enum { CAP_SYS_ADMIN = 21 };
+enum { CAP_SYS_ADMIN = 21, CAP_BPF = 39 };
 
-/* CAP_SYS_ADMIN over the machine. Containers may have it too. */
-static __always_inline int is_host_admin(struct task_struct *task)
+/* Some of these capabilities over the machine. Containers may have them too. */
+static __always_inline int is_capable(struct task_struct *task, __u64 some)
 {
 	const struct cred *cred = task->cred;
 
-	return cred->user_ns == &init_user_ns && READ(cred, cap_effective.val) >> CAP_SYS_ADMIN & 1;
+	return cred->user_ns == &init_user_ns && cred->cap_effective.val & some;
+}
+
+static __always_inline int is_host_admin(struct task_struct *task)
+{
+	return is_capable(task, 1ULL << CAP_SYS_ADMIN);
+}
+
+/* The host's root, for bpf(2): who may load and attach on the machine without anybody's token. */
+static __always_inline int is_host_root(void)
+{
+	return is_capable(bpf_get_current_task_btf(), 1ULL << CAP_SYS_ADMIN | 1ULL << CAP_BPF);
 }
 
 static __always_inline __u32 guard_mode_of_host(void)
@@ -173,7 +187,15 @@ static __always_inline int over64(__u64 *count, __u64 more, __u64 limit)
 	return limit != NEVER && (before > limit || more > limit - before);
 }
 
-/* What a derived delegation may use is taken from its parent's as a whole, so that no use needs to look further up. */
+/* What holds of a limit that the policy may not state. */
+#define TOKENS_OF(terms) ((terms)->tokens == NO_LIMIT ? GUARD_DEFAULT_TOKENS : (terms)->tokens)
+#define PROGRAMS_OF(terms) ((terms)->programs == NO_LIMIT ? GUARD_DEFAULT_PROGRAMS : (terms)->programs)
+#define MAPS_OF(terms) ((terms)->maps == NO_LIMIT ? GUARD_DEFAULT_MAPS : (terms)->maps)
+
+/*
+ * What a derived delegation may use is taken from its parent's as a whole, so that no use needs to look further up: of a limit that
+ * the parent's policy states. A default one is not shared out; it holds for each by itself.
+ */
 struct lent_on {
 	__u64 map_bytes;
 	__u32 tokens;
@@ -185,9 +207,9 @@ static __always_inline struct lent_on lent_on(const struct guard_terms *parent, 
 {
 	struct lent_on part = {
 		.map_bytes = parent->map_bytes == NEVER ? 0 : child->map_bytes,
-		.tokens = parent->tokens == NO_LIMIT ? 0 : child->tokens,
-		.programs = parent->programs == NO_LIMIT ? 0 : child->programs,
-		.maps = parent->maps == NO_LIMIT ? 0 : child->maps,
+		.tokens = parent->tokens == NO_LIMIT ? 0 : TOKENS_OF(child),
+		.programs = parent->programs == NO_LIMIT ? 0 : PROGRAMS_OF(child),
+		.maps = parent->maps == NO_LIMIT ? 0 : MAPS_OF(child),
 	};
 
 	return part;
@@ -216,6 +238,41 @@ static __always_inline int take_part(struct guard_usage *usage, const struct gua
 	return !over;
 }
 
+/* ---- who fills a table ---- */
+
+struct holder {
+	__u64 delegation;
+	__u32 most;
+	__u32 count; /* offset of the count in struct guard_usage */
+};
+
+static long compare_holder(__u32 slot, struct holder *best)
+{
+	struct guard_usage *usage = bpf_map_lookup_elem(&usages, &slot);
+	struct guard_delegation *of = bpf_map_lookup_elem(&delegations, &slot);
+	__u32 count;
+
+	if (!usage || !of)
+		return 1;
+	count = best->count == __builtin_offsetof(struct guard_usage, tokens) ? usage->tokens :
+		best->count == __builtin_offsetof(struct guard_usage, maps) ? usage->maps :
+									      usage->programs;
+	if (of->id && count > best->most) {
+		best->most = count;
+		best->delegation = of->id;
+	}
+	return 0;
+}
+
+/* The delegation that has most of what is counted there: asked only when a table is full. */
+static __noinline __u64 holder_of_most(__u32 count)
+{
+	struct holder best = { .count = count };
+
+	bpf_loop(GUARD_SLOTS, compare_holder, &best, 0);
+	return best.delegation;
+}
+
 /* ---- what tasks of a user namespace may attach ---- */
 
 /* What counts of a delegation's terms, in the order of struct guard_rules. */
@@ -240,17 +297,17 @@ static __always_inline void count_rules(struct guard_namespace *of, __u32 mode, 
 /* ---- the end of a record ---- */
 
 /*
- * The record of a kernel object is taken out of its table: the usage of its delegation, whose id it begins with. 0: there was none, or
- * somebody else has taken it.
+ * The record of a kernel object is taken out of its table: 1, and then it is in `entry`, and the caller counts it down. 0: there was
+ * none, or somebody else has taken it: free hooks can fire twice.
  */
-static __always_inline struct guard_usage *take_out(void *table, __u64 at, __u64 *id)
+static __always_inline int take_out(void *table, __u64 at, void *entry, __u32 bytes)
 {
-	__u64 *found = bpf_map_lookup_elem(table, &at);
+	void *found = bpf_map_lookup_elem(table, &at);
 
 	if (!found)
 		return 0;
-	*id = *found;
-	return bpf_map_delete_elem(table, &at) ? 0 : usage_by(*id);
+	__builtin_memcpy(entry, found, bytes);
+	return bpf_map_delete_elem(table, &at) == 0;
 }
 
 /*

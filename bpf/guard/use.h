@@ -39,12 +39,16 @@ static __always_inline int some_are_confined(void)
 }
 
 /*
- * Verifiers take a hook's argument for a pointer that is never NULL, and remove a test of it against 0 as dead, with the branch
- * that every call without a token takes. No object lives in the first page.
+ * Verifiers take a hook's argument for a pointer that is never NULL, and remove a test of it
+ * against 0 as dead, with the branch that every call without a token takes. No object lives in the
+ * first page.
  */
 #define IS_SET(pointer) ((pointer) >= 4096)
 
-/* The delegation under which the call is judged, with or without a token; 0 without a reason: it is none of our business. */
+/*
+ * The delegation under which the call is judged, with or without a token; 0 without a reason: it is
+ * none of our business.
+ */
 static __always_inline struct guard_delegation *subject_of(__u64 token, struct judged *what)
 {
 	struct guard_token *entry;
@@ -56,9 +60,95 @@ static __always_inline struct guard_delegation *subject_of(__u64 token, struct j
 	return id ? judged_by(id, what) : 0;
 }
 
+/* Whether the current task is in a user namespace, by its inode number, or in one below it. */
+static __noinline int is_inside(__u32 number)
+{
+	struct user_namespace *at = bpf_get_current_task_btf()->cred->user_ns;
+
+	/* The kernel nests them no deeper. */
+	for (int level = 0; at && level < 33; level++) {
+		if (READ(at, ns.inum) == number)
+			return 1;
+		at = READ(at, parent);
+	}
+	return 0;
+}
+
+/*
+ * Whether the current task is one that the delegation was not made for, and may not be handed it. A
+ * descriptor says nothing of who holds it: tables of descriptors are shared across user namespaces,
+ * and directories with pins are passed.
+ */
+static __always_inline int is_stranger(const struct guard_delegation *of)
+{
+	return !(of->terms.flags & GUARD_PASS_TOKEN) && of->user_namespace && !is_inside(of->user_namespace);
+}
+
+/* ---- objects on record ---- */
+
+/* What of an object its delegation's limits count. */
+struct counted {
+	__u32 *count;
+	__u32 limit;
+	__u8 reason;
+	__u8 is_map;
+	__u32 offset; /* of the count in struct guard_usage */
+	__u64 bytes;
+	__u64 bytes_limit;
+};
+
+static __always_inline void count_down(struct guard_usage *usage, __u32 *count, __u64 bytes, int is_map)
+{
+	__sync_fetch_and_add(count, -1);
+	if (is_map)
+		__sync_fetch_and_add(&usage->map_bytes, -bytes);
+}
+
+/*
+ * Puts an object on record and counts it: the one way for tokens, maps and programs. `entry` begins
+ * with its delegation. Every hook may run twice for one call, so a record of the same delegation is
+ * this object's, and counted: it is written anew. One of another delegation was left behind by an
+ * object that is gone: it goes, and nothing is made on top of it.
+ */
+static __always_inline int enroll(void *table, __u64 at, const void *entry, struct judged *what, struct guard_usage *usage,
+				  const struct counted *as)
+{
+	__u64 *known = bpf_map_lookup_elem(table, &at);
+	int verdict;
+
+	if (known && *known == what->delegation) {
+		if (bpf_map_update_elem(table, &at, entry, BPF_EXIST))
+			return -EACCES;
+		return what->reason ? judge(what, -EDQUOT) : 0;
+	}
+	if (known) {
+		bpf_map_delete_elem(table, &at);
+		beyond_mode(what, GUARD_MISMATCH);
+		return judge(what, -EACCES);
+	}
+	if (bpf_map_update_elem(table, &at, entry, BPF_NOEXIST)) {
+		what->holder = holder_of_most(as->offset);
+		beyond_mode(what, GUARD_FULL);
+		return judge(what, -ENOSPC);
+	}
+	if (over32(as->count, 1, as->limit) && !what->reason)
+		what->reason = as->reason;
+	if (as->is_map && over64(&usage->map_bytes, as->bytes, as->bytes_limit) && !what->reason)
+		what->reason = GUARD_MAP_BYTES;
+	verdict = judge(what, -EDQUOT);
+	if (verdict) {
+		bpf_map_delete_elem(table, &at);
+		count_down(usage, as->count, as->bytes, as->is_map);
+	}
+	return verdict;
+}
+
 /* ---- tokens ---- */
 
-/* Whether a bpffs is where it was: the mount that tokens were made through first, at the place where it was then. */
+/*
+ * Whether a bpffs is where it was: the mount that tokens were made through first, at the place
+ * where it was then.
+ */
 static __always_inline int is_in_place(struct guard_usage *usage, const struct path *path)
 {
 	struct mount *mount = CONTAINER(path->mnt, struct mount, mnt);
@@ -82,14 +172,13 @@ int guard_token_create(__u64 *ctx)
 {
 	const struct path *path = (void *)ctx[2];
 	struct judged what = { .point = GUARD_TOKEN_CREATE, .cmd = BPF_TOKEN_CREATE };
-	__u64 token = ctx[0], *root;
+	__u64 *root;
 	struct guard_delegation *of;
 	struct guard_token entry = {};
 	struct guard_usage *usage;
+	struct counted as = { .reason = GUARD_TOKENS, .offset = __builtin_offsetof(struct guard_usage, tokens) };
 	int verdict;
 
-	if (bpf_map_lookup_elem(&tokens, &token))
-		return 0;
 	root = bpf_inode_storage_get(&roots, path->dentry->d_inode, 0, 0);
 	if (root)
 		entry.delegation = *root;
@@ -106,30 +195,21 @@ int guard_token_create(__u64 *ctx)
 	verdict = pass(&what, -EACCES);
 	if (verdict)
 		return verdict;
-	if (over32(&usage->tokens, 1, of->terms.tokens))
-		what.reason = GUARD_TOKENS;
-	verdict = pass(&what, -EDQUOT);
-	if (verdict) {
-		__sync_fetch_and_add(&usage->tokens, -1);
-		return verdict;
-	}
-	if (bpf_map_update_elem(&tokens, &token, &entry, BPF_NOEXIST)) {
-		__sync_fetch_and_add(&usage->tokens, -1);
-		what.mode = GUARD_ENFORCE;
-		what.reason = GUARD_FULL;
-	}
-	return judge(&what, -EACCES);
+	__sync_val_compare_and_swap(&usage->home, 0, bpf_get_current_cgroup_id());
+	as.count = &usage->tokens;
+	as.limit = TOKENS_OF(&of->terms);
+	return enroll(&tokens, ctx[0], &entry, &what, usage, &as);
 }
 
 HOOK("bpf_token_free")
 int guard_token_free(__u64 *ctx)
 {
-	__u64 id;
-	struct guard_usage *usage = take_out(&tokens, ctx[0], &id);
+	struct guard_token entry;
+	struct guard_usage *usage = take_out(&tokens, ctx[0], &entry, sizeof(entry)) ? usage_by(entry.delegation) : 0;
 
 	if (usage) {
 		__sync_fetch_and_add(&usage->tokens, -1);
-		forget(id);
+		forget(entry.delegation);
 	}
 	return 0;
 }
@@ -139,8 +219,10 @@ int guard_token_cmd(__u64 *ctx)
 {
 	struct judged what = { .point = GUARD_TOKEN_CMD, .cmd = ctx[1], .quiet = 1 };
 	struct guard_token *entry;
+	struct guard_delegation *of = delegation_of(ctx[0], &what, &entry);
 
-	delegation_of(ctx[0], &what, &entry);
+	if (of && !what.reason && is_stranger(of))
+		what.reason = GUARD_STRANGER;
 	return what.reason ? judge(&what, -EPERM) : 0;
 }
 
@@ -162,7 +244,16 @@ int guard_token_capable(__u64 *ctx)
 	return what.reason ? judge(&what, -EPERM) : 0;
 }
 
-/* ---- maps ---- */
+/* ---- maps and programs ---- */
+
+/*
+ * What of an object was wrong before it was counted. As the kernel does for a token without the
+ * bit: EPERM.
+ */
+static __always_inline int pass_object(struct judged *what)
+{
+	return what->reason == GUARD_RIGHTS ? pass(what, -EPERM) : pass(what, -EACCES);
+}
 
 /* For people to reckon with: without what the kernel adds, and for one processor. */
 static __always_inline __u64 bytes_of(const struct bpf_map *map)
@@ -182,7 +273,7 @@ static __always_inline __u8 judge_map(const struct bpf_map *map, const struct gu
 {
 	if (confined && !(terms->masks.maps >> (map->map_type & 63) & 1))
 		return GUARD_RIGHTS;
-	/* Registered by a write to the map, and by nothing unregistered but another. */
+	/* A write to such a map registers it, and only the end of the map unregisters it. */
 	if (map->map_type == BPF_MAP_TYPE_STRUCT_OPS && !(map->map_flags & BPF_F_LINK) &&
 	    !(terms->flags & GUARD_IRREVOCABLE))
 		return GUARD_OUTLIVES;
@@ -193,12 +284,12 @@ HOOK("bpf_map_create")
 int guard_map_create(__u64 *ctx)
 {
 	struct bpf_map *map = (void *)ctx[0];
-	__u64 token = ctx[2], at = ctx[0];
+	__u64 token = ctx[2];
 	struct judged what = { .point = GUARD_MAP_CREATE, .cmd = BPF_MAP_CREATE };
 	struct guard_delegation *of = subject_of(token, &what);
+	struct counted as = { .reason = GUARD_MAPS, .is_map = 1, .offset = __builtin_offsetof(struct guard_usage, maps) };
 	struct guard_usage *usage;
 	struct guard_map entry;
-	long known;
 	int verdict;
 
 	if (!of && !what.reason)
@@ -209,59 +300,37 @@ int guard_map_create(__u64 *ctx)
 		return judge(&what, -EACCES);
 	if (!what.reason)
 		what.reason = judge_map(map, &of->terms, !IS_SET(token));
-	/* As the kernel does for a token without the bit. */
-	verdict = what.reason == GUARD_RIGHTS ? pass(&what, -EPERM) : pass(&what, -EACCES);
+	verdict = pass_object(&what);
 	if (verdict)
 		return verdict;
-	entry.delegation = what.delegation;
-	entry.bytes = bytes_of(map);
-	usage = usage_by(entry.delegation);
+	usage = usage_by(what.delegation);
 	if (!usage)
 		return -EACCES;
-	known = bpf_map_update_elem(&maps, &at, &entry, BPF_NOEXIST);
-	/* Counted by another version of these programs. */
-	if (known == -EEXIST)
-		return 0;
-	if (known) {
-		what.reason = GUARD_FULL;
-		what.mode = GUARD_ENFORCE;
-		return judge(&what, -EDQUOT);
-	}
-	if (over32(&usage->maps, 1, of->terms.maps))
-		what.reason = GUARD_MAPS;
-	if (over64(&usage->map_bytes, entry.bytes, of->terms.map_bytes) && !what.reason)
-		what.reason = GUARD_MAP_BYTES;
-	verdict = judge(&what, -EDQUOT);
-	if (verdict) {
-		bpf_map_delete_elem(&maps, &at);
-		__sync_fetch_and_add(&usage->maps, -1);
-		__sync_fetch_and_add(&usage->map_bytes, -entry.bytes);
-	}
-	return verdict;
+	entry.delegation = what.delegation;
+	entry.bytes = as.bytes = bytes_of(map);
+	as.bytes_limit = of->terms.map_bytes;
+	as.count = &usage->maps;
+	as.limit = MAPS_OF(&of->terms);
+	return enroll(&maps, ctx[0], &entry, &what, usage, &as);
 }
 
 HOOK("bpf_map_free")
 int guard_map_free(__u64 *ctx)
 {
-	__u64 at = ctx[0];
-	struct guard_map *found = bpf_map_lookup_elem(&maps, &at), entry;
-	struct guard_usage *usage;
+	struct guard_map entry;
+	struct guard_usage *usage = take_out(&maps, ctx[0], &entry, sizeof(entry)) ? usage_by(entry.delegation) : 0;
 
-	if (!found)
-		return 0;
-	entry = *found;
-	usage = bpf_map_delete_elem(&maps, &at) ? 0 : usage_by(entry.delegation);
 	if (usage) {
-		__sync_fetch_and_add(&usage->map_bytes, -entry.bytes);
-		__sync_fetch_and_add(&usage->maps, -1);
+		count_down(usage, &usage->maps, entry.bytes, 1);
 		forget(entry.delegation);
 	}
 	return 0;
 }
 
-/* ---- programs ---- */
-
-/* Whether a program's attach target is on the list. Of another program's function (ext) no list knows. */
+/*
+ * Whether a program's attach target is on the list. Of another program's function (ext) no list
+ * knows.
+ */
 static __noinline int is_listed_target(const struct bpf_prog *prog, __u64 list)
 {
 	struct guard_function key = { .list = list };
@@ -281,7 +350,10 @@ static __always_inline int has_target(__u32 type)
 	       type == BPF_PROG_TYPE_STRUCT_OPS;
 }
 
-/* What is wrong with a program, apart from how many there are and its digest, which is not known before it is verified. */
+/*
+ * What is wrong with a program, apart from its size, how many there are, and its digest, which is
+ * known once it is verified.
+ */
 static __always_inline __u8 judge_program(const struct bpf_prog *prog, const struct guard_terms *terms, int confined)
 {
 	if (confined && (!(terms->masks.progs >> (prog->type & 63) & 1) ||
@@ -297,12 +369,12 @@ int guard_prog_load(__u64 *ctx)
 {
 	struct bpf_prog *prog = (void *)ctx[0];
 	/* The hook's own argument is NULL up to Linux 7.2, for loads with a token too. */
-	__u64 token = (__u64)prog->aux->token, at = ctx[0];
+	__u64 aux = (__u64)prog->aux, token = (__u64)prog->aux->token;
 	struct judged what = { .point = GUARD_PROG_LOAD, .cmd = BPF_PROG_LOAD };
 	struct guard_delegation *of = subject_of(token, &what);
+	struct counted as = { .reason = GUARD_PROGRAMS, .offset = __builtin_offsetof(struct guard_usage, programs) };
 	struct guard_program entry = {};
 	struct guard_usage *usage;
-	long known;
 	int verdict;
 
 	if (!of && !what.reason)
@@ -313,33 +385,19 @@ int guard_prog_load(__u64 *ctx)
 		return judge(&what, -EACCES);
 	if (!what.reason)
 		what.reason = judge_program(prog, &of->terms, !IS_SET(token));
-	/* As the kernel does for a token without the bit. */
-	verdict = what.reason == GUARD_RIGHTS ? pass(&what, -EPERM) : pass(&what, -EACCES);
+	verdict = pass_object(&what);
 	if (verdict)
 		return verdict;
-	entry.delegation = what.delegation;
-	entry.admitted = of->terms.digests == 0;
-	usage = usage_by(entry.delegation);
+	usage = usage_by(what.delegation);
 	if (!usage)
 		return -EACCES;
-	known = bpf_map_update_elem(&programs, &at, &entry, BPF_NOEXIST);
-	if (known == -EEXIST)
-		return 0;
-	if (known) {
-		what.reason = GUARD_FULL;
-		what.mode = GUARD_ENFORCE;
-		return judge(&what, -EDQUOT);
-	}
+	entry.delegation = what.delegation;
+	entry.admitted = of->terms.digests == 0;
 	if (prog->len > of->terms.instructions)
 		what.reason = GUARD_INSTRUCTIONS;
-	if (over32(&usage->programs, 1, of->terms.programs) && !what.reason)
-		what.reason = GUARD_PROGRAMS;
-	verdict = judge(&what, -EDQUOT);
-	if (verdict) {
-		bpf_map_delete_elem(&programs, &at);
-		__sync_fetch_and_add(&usage->programs, -1);
-	}
-	return verdict;
+	as.count = &usage->programs;
+	as.limit = PROGRAMS_OF(&of->terms);
+	return enroll(&programs, aux, &entry, &what, usage, &as);
 }
 
 static __noinline int is_listed_program(const struct bpf_prog *prog, __u64 list)
@@ -357,31 +415,75 @@ static __noinline int is_listed_program(const struct bpf_prog *prog, __u64 list)
 	return bpf_map_lookup_elem(&digests, &key) != 0;
 }
 
-/* A program becomes a descriptor: verified, so that its digest is known. Afterwards each descriptor that is made of it comes by. */
+/*
+ * The record of a program under a delegation, and a first verdict in `what`; 0: it has none. With a
+ * reason that is a refusal; without, it is none of our business. The token says whose the program
+ * is; the record must say the same.
+ */
+static __noinline struct guard_program *program_of(__u64 aux, __u64 token, struct judged *what)
+{
+	struct guard_program *entry = bpf_map_lookup_elem(&programs, &aux);
+	struct guard_token *lent;
+	__u64 owner;
+
+	if (!IS_SET(token)) {
+		/*
+		 * Of a cgroup that is or was confined; anything else was left behind by a program
+		 * that is gone.
+		 */
+		if (!entry || entry->delegation >= GUARD_CONFINEMENTS || !judged_by(entry->delegation, what))
+			return 0;
+		return entry;
+	}
+	lent = bpf_map_lookup_elem(&tokens, &token);
+	owner = lent ? lent->delegation : 0;
+	if (!judged_by(owner, what))
+		return 0;
+	if (!entry || entry->delegation != owner) {
+		beyond_mode(what, GUARD_MISMATCH);
+		return 0;
+	}
+	return entry;
+}
+
+/*
+ * A program becomes a descriptor: at first when it is verified, so that its digest is known; later
+ * when it is opened from a pin, or by its id. Then it is the opener's user namespace that counts,
+ * as for one that is passed; the host's root may.
+ */
 HOOK("bpf_prog")
 int guard_prog(__u64 *ctx)
 {
 	struct bpf_prog *prog = (void *)ctx[0];
-	struct judged what = { .point = GUARD_PROG_LOAD, .cmd = BPF_PROG_LOAD };
+	__u64 aux = (__u64)prog->aux, token = (__u64)prog->aux->token;
+	struct judged what = { .point = GUARD_OPEN, .cmd = NO_CMD, .quiet = 1 };
 	struct guard_delegation *of;
 	struct guard_program *entry;
-	__u64 at = ctx[0];
 	int verdict;
 
-	if (!prog->aux->token && !some_are_confined())
+	if (!IS_SET(token) && !some_are_confined())
 		return 0;
-	entry = bpf_map_lookup_elem(&programs, &at);
-	if (!entry || entry->admitted)
+	entry = program_of(aux, token, &what);
+	if (!entry && (!what.reason || is_host_root()))
 		return 0;
+	what.name = prog->aux->name;
+	what.type = prog->type;
+	if (!entry)
+		return judge(&what, -EACCES);
+	/* What was loaded before a delegation ended may be opened, and is attached no more. */
+	what.reason = GUARD_NONE;
 	of = delegation_by(entry->delegation);
 	if (!of)
 		return -EACCES;
-	under(&what, of);
-	what.quiet = 1;
+	if (is_stranger(of) && !is_host_root())
+		what.reason = GUARD_STRANGER;
+	verdict = pass(&what, -EACCES);
+	if (verdict || entry->admitted)
+		return verdict;
+	what.point = GUARD_PROG_LOAD;
+	what.cmd = BPF_PROG_LOAD;
 	if (!is_listed_program(prog, of->terms.digests))
 		what.reason = GUARD_DIGEST;
-	what.name = prog->aux->name;
-	what.type = prog->type;
 	verdict = judge(&what, -EACCES);
 	if (!verdict)
 		entry->admitted = 1;
@@ -391,12 +493,15 @@ int guard_prog(__u64 *ctx)
 HOOK("bpf_prog_free")
 int guard_prog_free(__u64 *ctx)
 {
-	__u64 id;
-	struct guard_usage *usage = take_out(&programs, ctx[0], &id);
+	struct bpf_prog *prog = (void *)ctx[0];
+	struct guard_program entry;
+	struct guard_usage *usage = 0;
 
+	if (take_out(&programs, (__u64)READ(prog, aux), &entry, sizeof(entry)))
+		usage = usage_by(entry.delegation);
 	if (usage) {
 		__sync_fetch_and_add(&usage->programs, -1);
-		forget(id);
+		forget(entry.delegation);
 	}
 	return 0;
 }

@@ -15,6 +15,7 @@ struct judged {
 	__u32 type;
 	__u32 events; /* enum guard_events */
 	const void *name; /* 16 bytes, read for an event only; 0: none */
+	__u64 holder; /* of GUARD_FULL */
 };
 
 static __noinline int record(struct guard_event *event)
@@ -60,6 +61,7 @@ static __noinline int settle(const struct judged *what)
 		.reason = what->reason,
 		.cmd = what->cmd,
 		.type = what->type,
+		.holder = what->holder,
 	};
 
 	if (what->reason != GUARD_NONE) {
@@ -110,6 +112,13 @@ static __always_inline void under(struct judged *what, const struct guard_delega
 static __always_inline void under_host(struct judged *what, __u8 reason)
 {
 	what->mode = guard_mode_of_host();
+	what->reason = reason;
+}
+
+/* What cannot be held to anything is refused, whatever the mode. */
+static __always_inline void beyond_mode(struct judged *what, __u8 reason)
+{
+	what->mode = GUARD_ENFORCE;
 	what->reason = reason;
 }
 

@@ -187,6 +187,7 @@ const SCRATCH = {
   sharing: { bindMount: false, passToken: false },
   revocable: true,
   network: 'own',
+  cgroups: 'own',
   derive: { allowed: false, maxDepth: 1 },
   mode: 'enforce',
   events: 'refused',

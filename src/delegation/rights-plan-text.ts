@@ -39,6 +39,7 @@ export function riskOf(plan: RightsPlan): RiskAssessment {
     sharing: { bindMount: false, passToken: false },
     revocable: true,
     network: 'own',
+    cgroups: 'own',
     guard: 'required',
     derive: { allowed: false, maxDepth: 1 },
     mode: 'enforce',

@@ -26,9 +26,12 @@ export interface GuardEvent {
   readonly type: string | undefined
   /** Of the map or program, or the beginning of an option or ability; `''`: none. */
   readonly name: string
+  /** Of reason `full`: the delegation that has most of what the guard's table holds. Undefined: none. */
+  readonly holder: bigint | undefined
 }
 
 const NO_CMD = 0xffff_ffff
+const NO_TYPE = 0xffff_ffff
 const CMD_WORDS = new Map(
   Object.entries(bpf_cmd).map(([name, number]) => [
     number as number,
@@ -66,6 +69,7 @@ export function decodeEvent(record: Uint8Array): GuardEvent {
     cmd: raw.cmd === NO_CMD ? undefined : (CMD_WORDS.get(raw.cmd!) ?? String(raw.cmd)),
     type: typeOf(point, raw.type!),
     name: nameFrom(raw.name),
+    holder: raw.holder === 0n ? undefined : raw.holder!,
   }
 }
 
@@ -74,9 +78,12 @@ function typeOf(point: string, type: number): string | undefined {
     case 'map_create':
       return MAP_TYPES.word(type)
     case 'prog_load':
+    case 'open':
       return PROG_TYPES.word(type)
     case 'attach':
-      return ATTACH_TYPES.word(type)
+    case 'detach':
+      // All ones: the command names none.
+      return type === NO_TYPE ? undefined : ATTACH_TYPES.word(type)
     case 'protect':
       // 0: a pin, not a map.
       return type === 0 ? undefined : MAP_TYPES.word(type)

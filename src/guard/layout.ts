@@ -14,6 +14,9 @@ export const GUARD_CONFINEMENTS = 64
 export const GUARD_CGROUP_LEVELS = 16
 export const GUARD_NETWORK_PROGS_LOW = 1078467672
 export const GUARD_PROBE_ERRNO = 129
+export const GUARD_DEFAULT_TOKENS = 1024
+export const GUARD_DEFAULT_PROGRAMS = 4096
+export const GUARD_DEFAULT_MAPS = 4096
 export const GUARD_PROBE_KEY = 'bpftoken_guard'
 export const GUARD_KEEPER_KEY = 'bpftoken_keeper'
 
@@ -23,6 +26,7 @@ export const GUARD_FLAGS = {
   bindMount: 2,
   hostNetwork: 4,
   irrevocable: 8,
+  anyCgroup: 16,
 } as const
 
 /** enum guard_events: a word's place is its number. */
@@ -100,7 +104,7 @@ export const guard_digest = struct(40, {
   bytes: bytes(8, 32),
 })
 
-export const guard_event = struct(80, {
+export const guard_event = struct(88, {
   time_ns: u64(0),
   delegation: u64(8),
   cgroup: u64(16),
@@ -114,6 +118,7 @@ export const guard_event = struct(80, {
   type: u32(44),
   task: bytes(48, 16),
   name: bytes(64, 16),
+  holder: u64(80),
 })
 
 export const guard_file = struct(16, {
@@ -190,16 +195,17 @@ export const guard_totals = struct(32, {
   would_refuse: u64(24),
 })
 
-export const guard_usage = struct(48, {
+export const guard_usage = struct(56, {
   map_bytes: u64(0),
   mount: u64(8),
   place: u64(16),
-  superblocks: u32(24),
-  tokens: u32(28),
-  programs: u32(32),
-  maps: u32(36),
-  children: u32(40),
-  reserved: u32(44),
+  home: u64(24),
+  superblocks: u32(32),
+  tokens: u32(36),
+  programs: u32(40),
+  maps: u32(44),
+  children: u32(48),
+  reserved: u32(52),
 })
 
 /** enum guard_point, in our words. */
@@ -218,6 +224,8 @@ export const POINTS = {
   12: 'attach',
   13: 'command',
   14: 'protect',
+  15: 'detach',
+  16: 'open',
 } as const
 
 /** enum guard_verdict, in our words. */
@@ -257,4 +265,7 @@ export const REASONS = {
   25: 'beyond-parent',
   26: 'rights',
   27: 'no-keeper',
+  28: 'mismatch',
+  29: 'not-own',
+  30: 'unreadable',
 } as const

@@ -83,6 +83,7 @@ export function encodeTerms(terms: GuardTerms, lists: ListNumbers): RawTerms {
       (sharing.passToken ? GUARD_FLAGS.passToken : 0) |
       (sharing.bindMount ? GUARD_FLAGS.bindMount : 0) |
       (terms.network === 'host' ? GUARD_FLAGS.hostNetwork : 0) |
+      (terms.cgroups === 'any' ? GUARD_FLAGS.anyCgroup : 0) |
       (terms.revocable ? 0 : GUARD_FLAGS.irrevocable),
     events: EVENTS_WORDS.indexOf(terms.events),
     depth: derive.allowed ? derive.maxDepth : 0,
@@ -116,6 +117,7 @@ export function decodeTerms(raw: RawTerms, listed: { digests: AllowList; functio
     sharing: { bindMount: has('bindMount'), passToken: has('passToken') },
     revocable: !has('irrevocable'),
     network: has('hostNetwork') ? 'host' : 'own',
+    cgroups: has('anyCgroup') ? 'any' : 'own',
     derive: { allowed: depth > 0, maxDepth: Math.max(1, depth) },
     mode: raw.mode === 0 ? 'permissive' : 'enforce',
     events: EVENTS_WORDS[raw.events ?? 0] ?? 'refused',

@@ -10,6 +10,7 @@ import { describeMask } from './mask-text.ts'
 import {
   type AllowList,
   CAPABILITIES,
+  DEFAULT_LIMITS,
   EVENTS,
   type Events,
   LIMIT_PATHS,
@@ -49,6 +50,7 @@ export function meet(a: Terms, b: Terms): Terms {
     },
     revocable: a.revocable || b.revocable,
     network: a.network === 'host' && b.network === 'host' ? 'host' : 'own',
+    cgroups: a.cgroups === 'any' && b.cgroups === 'any' ? 'any' : 'own',
     guard: a.guard === 'optional' && b.guard === 'optional' ? 'optional' : 'required',
     derive: {
       allowed: a.derive.allowed && b.derive.allowed,
@@ -89,10 +91,19 @@ function meetLimits(a: Limits, b: Limits): Limits {
   const met: Record<string, number | bigint> = {}
   for (const field of LIMIT_FIELDS) {
     const [x, y] = [a[field], b[field]]
-    const least = x === undefined ? y : y === undefined || x < y ? x : y
+    const [ofX, ofY] = [quantity(field, x), quantity(field, y)]
+    const least = ofX < ofY ? x : ofY < ofX ? y : (x ?? y)
+    // Where the lesser is a default it stays unstated.
     if (least !== undefined) met[field] = least
   }
   return met as Limits
+}
+
+const UNLIMITED = Number.POSITIVE_INFINITY
+
+/** What holds: the default where nothing is stated, or no limit. */
+function quantity(field: keyof Limits, stated: number | bigint | undefined): number | bigint {
+  return stated ?? (DEFAULT_LIMITS as Limits)[field] ?? UNLIMITED
 }
 
 const LIMIT_FIELDS = Object.keys(LIMIT_PATHS) as (keyof Limits)[]
@@ -134,11 +145,11 @@ function removedRights(child: Terms, terms: Terms, vocabulary: Vocabulary): Remo
 function removedLimits(child: Limits, met: Limits): Removal[] {
   const removed: Removal[] = []
   for (const field of LIMIT_FIELDS) {
-    const [asked, given] = [child[field], met[field]]
-    if (given === undefined || asked === given) continue
+    const [asked, given] = [quantity(field, child[field]), quantity(field, met[field])]
+    if (asked === given) continue
     removed.push({
       path: LIMIT_PATHS[field],
-      what: asked === undefined ? 'no limit' : limitText(field, asked),
+      what: asked === UNLIMITED ? 'no limit' : limitText(field, asked),
       why: `the parent's limit is ${limitText(field, given)}`,
     })
   }
@@ -157,6 +168,7 @@ function removedChoices(child: Terms, met: Terms): Removal[] {
     ['spec.sharing.passToken', child.sharing.passToken, met.sharing.passToken],
     ['spec.revocable', child.revocable, met.revocable],
     ['spec.network', child.network, met.network],
+    ['spec.cgroups', child.cgroups, met.cgroups],
     ['spec.guard', child.guard, met.guard],
     ['spec.derive.allowed', child.derive.allowed, met.derive.allowed],
     ['spec.derive.maxDepth', child.derive.maxDepth, met.derive.maxDepth],

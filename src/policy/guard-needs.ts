@@ -14,8 +14,8 @@ export interface GuardNeed {
  * said to the user.
  *
  * Not listed: masks (the kernel), capabilities (`run` keeps only these in the namespace), `network` and
- * subjects (the delegator). `sharing: false`, `revocable: true` and `events: refused` are defaults and not
- * uses, so a policy does not need the guard for them; where there is none, nothing is prevented or recorded.
+ * subjects (the delegator). `sharing: false`, `revocable: true`, `cgroups: own`, `events: refused` and the default limits are
+ * defaults and not uses, so a policy does not need the guard for them; where there is none, nothing is prevented or recorded.
  */
 export function guardNeeds(terms: Terms): GuardNeed[] {
   const needs: GuardNeed[] = []

@@ -178,6 +178,7 @@ function policyOf(document: PolicyDocument, masks: Masks): Policy {
     sharing: spec.sharing,
     revocable: spec.revocable,
     network: spec.network,
+    cgroups: spec.cgroups,
     guard: spec.guard,
     derive: spec.derive,
     mode: spec.mode,

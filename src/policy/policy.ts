@@ -25,7 +25,7 @@ export interface Rights {
   readonly capabilities: readonly Capability[]
 }
 
-/** Quantities. An absent field is no limit. */
+/** Quantities. An absent field was not stated: `DEFAULT_LIMITS` has what then holds, if anything does. */
 export interface Limits {
   readonly tokens?: number
   readonly programs?: number
@@ -36,6 +36,12 @@ export interface Limits {
   readonly instructions?: number
   readonly lifetimeSec?: number
 }
+
+/**
+ * What the guard holds to where a policy states no limit: so few that nobody fills its tables alone. A default is no term of
+ * the policy: it needs no guard, and where there is none nothing is limited.
+ */
+export const DEFAULT_LIMITS = { tokens: 1024, programs: 4096, maps: 4096 } as const satisfies Limits
 
 /** Where each limit stands in a document. */
 export const LIMIT_PATHS = {
@@ -61,6 +67,8 @@ export interface Terms {
   readonly revocable: boolean
   /** `own`: the workload must not share the host's network namespace. */
   readonly network: 'own' | 'host'
+  /** `own`: what is attached to a cgroup is attached to the workload's own, or to one below it. */
+  readonly cgroups: 'own' | 'any'
   /** What to do with guard-only terms where the guard cannot run: refuse, or go on without them. */
   readonly guard: 'required' | 'optional'
   readonly derive: { readonly allowed: boolean; readonly maxDepth: number }

@@ -7,7 +7,7 @@
 import { z } from 'zod'
 import { USER_IDS } from '../uapi/number-range.ts'
 import { type GlobKind, globFault } from './glob.ts'
-import { CAPABILITIES, EVENTS } from './policy.ts'
+import { CAPABILITIES, DEFAULT_LIMITS, EVENTS } from './policy.ts'
 import {
   DURATION_PATTERN,
   formatDuration,
@@ -156,9 +156,9 @@ const rights = z
 
 const limits = z
   .strictObject({
-    tokens: count('Tokens alive at one time.'),
-    programs: count('Programs alive at one time.'),
-    maps: count('Maps alive at one time.'),
+    tokens: count(`Tokens alive at one time. Not stated: ${DEFAULT_LIMITS.tokens}, with the guard.`),
+    programs: count(`Programs alive at one time. Not stated: ${DEFAULT_LIMITS.programs}, with the guard.`),
+    maps: count(`Maps alive at one time. Not stated: ${DEFAULT_LIMITS.maps}, with the guard.`),
     mapBytes: size
       .optional()
       .describe(
@@ -168,7 +168,9 @@ const limits = z
     lifetime: duration.optional().describe('After this the delegation ends: `8h`, `30m`, `1h30m`.'),
   })
   .prefault({})
-  .describe('Quantities; an absent one is not limited. Enforced by the guard.')
+  .describe(
+    'Quantities. Enforced by the guard. One that is not stated is not limited, but for the counts, which then have a default so that nobody fills the tables of the guard.',
+  )
 
 const digest = pattern(
   /^(sha256:[0-9a-f]{64}|tag:[0-9a-f]{16})$/,
@@ -229,6 +231,12 @@ const spec = z.strictObject({
     .default('own')
     .describe(
       "`own`: the workload must not share the host's network namespace; `host`: it may. Attaching to a device needs no capability, so this decides whose devices.",
+    ),
+  cgroups: z
+    .enum(['own', 'any'])
+    .default('own')
+    .describe(
+      "`own`: what is attached to a cgroup is attached to the workload's own or one below it: that in which its first token was made, or to which `delegate --cgroup` binds them. The root of all cgroups is nobody's own. `any`: to every cgroup whose directory it can open. The guard holds to `own`.",
     ),
   guard: z
     .enum(['required', 'optional'])

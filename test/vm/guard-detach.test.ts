@@ -142,7 +142,7 @@ async function answer<T>(line: Promise<unknown[]>, from: Started): Promise<T> {
 
 function lent(more: Partial<Policy> = {}): Policy {
   const plain = policyWith(EVERYTHING)
-  return { ...plain, ...more, rights: { ...plain.rights, capabilities: CAPABILITIES } }
+  return { ...plain, cgroups: 'any', ...more, rights: { ...plain.rights, capabilities: CAPABILITIES } }
 }
 
 async function lend(sandbox: Sandbox, more: Partial<Policy> = {}): Promise<bigint> {

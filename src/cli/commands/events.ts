@@ -26,21 +26,23 @@ export async function events(options: { follow?: boolean; json?: boolean }): Pro
   return EXIT.ok
 }
 
-function eventToJSON({ timeNs, delegation, cgroup, ...rest }: GuardEvent) {
+function eventToJSON({ timeNs, delegation, cgroup, holder, ...rest }: GuardEvent) {
   return {
     time: wallTime(timeNs),
     ...(delegation === undefined ? {} : { delegation: Number(delegation) }),
+    ...(holder === undefined ? {} : { holder: Number(holder) }),
     ...rest,
     cgroup: Number(cgroup),
   }
 }
 
 function describeEvent(event: GuardEvent): string {
-  const { timeNs, verdict, point, reason, delegation, task, pid, uid, type, name } = event
+  const { timeNs, verdict, point, reason, delegation, task, pid, uid, type, name, holder } = event
   const what = [point, type, name === '' ? undefined : `"${name}"`]
     .filter(part => part !== undefined)
     .join(' ')
-  const why = reason === 'none' ? '' : ` (${reason})`
+  const most = holder === undefined ? '' : `, most of it is of delegation ${holder}`
+  const why = reason === 'none' ? '' : ` (${reason}${most})`
   const of = delegation === undefined ? '' : ` delegation ${delegation},`
   return `${wallTime(timeNs)} ${verdict} ${what}${why}:${of} ${word(task)} ${pid} uid ${uid}`
 }

@@ -1,6 +1,7 @@
 /** bpftoken policy check and show: offline, against the running kernel's vocabulary. */
 import { runningVocabulary } from '../../delegation/vocabulary.ts'
 import { EXIT, PolicyError, UsageError } from '../../errors.ts'
+import { describeLimits } from '../../policy/limits-text.ts'
 import { lintPolicy } from '../../policy/lint.ts'
 import { describeMask, hexMask, mountOption } from '../../policy/mask-text.ts'
 import { parseLocatedPolicy, parsePolicy } from '../../policy/parse.ts'
@@ -93,7 +94,9 @@ export function show(file: string, options: { masks?: boolean; json?: boolean })
         ['policy', policy.name],
         ...words,
         ['capabilities', policy.rights.capabilities.join(' ')],
+        ['limits', describeLimits(policy.limits)],
         ['network', policy.network],
+        ['cgroups', policy.cgroups],
         ['guard', policy.guard],
         ['mode', policy.mode],
       ]),

@@ -1,9 +1,9 @@
 /** bpftoken show: what the guard knows of one delegation. */
 import { EXIT } from '../../errors.ts'
 import { Guard, type GuardDelegation } from '../../guard/guard.ts'
+import { describeLimits } from '../../policy/limits-text.ts'
 import { describeMask } from '../../policy/mask-text.ts'
-import type { Limits } from '../../policy/policy.ts'
-import { formatDuration, formatSize } from '../../policy/quantity.ts'
+import { formatSize } from '../../policy/quantity.ts'
 import { MASK_DOMAINS, type Vocabulary } from '../../policy/vocabulary.ts'
 import { cgroupText, delegationToJSON, recipientOf, stateOf, wallTime } from '../guard-text.ts'
 import { columns, print, printJson } from '../output.ts'
@@ -35,7 +35,7 @@ function describeDelegation(one: GuardDelegation, vocabulary: Vocabulary): strin
       describeMask(vocabulary, domain, terms.rights.masks[domain]).join(' ') || 'none',
     ]),
     ...(kind === 'cgroup' ? [] : [['capabilities', terms.rights.capabilities.join(' ') || 'none']]),
-    ['limits', limitsText(limits).join(', ') || 'none'],
+    ['limits', describeLimits(limits)],
     ['rules', rulesOf(terms).join(', ')],
     ...(derive.allowed ? [['derive', `${derive.maxDepth} times in a row`]] : []),
     [
@@ -46,16 +46,9 @@ function describeDelegation(one: GuardDelegation, vocabulary: Vocabulary): strin
   ])
 }
 
-function limitsText({ mapBytes, lifetimeSec, ...counts }: Limits): string[] {
-  return [
-    ...Object.entries(counts).map(([field, count]) => `${count} ${field}`),
-    ...(mapBytes === undefined ? [] : [`${formatSize(mapBytes)} of maps`]),
-    ...(lifetimeSec === undefined ? [] : [`lifetime ${formatDuration(lifetimeSec)}`]),
-  ]
-}
-
 function rulesOf({
   network,
+  cgroups,
   sharing,
   revocable,
   programs,
@@ -64,6 +57,7 @@ function rulesOf({
 }: GuardDelegation['terms']): string[] {
   return [
     `network ${network}`,
+    `cgroups ${cgroups}`,
     ...(sharing.passToken ? ['tokens may be passed'] : []),
     ...(sharing.bindMount ? ['bind mounts allowed'] : []),
     ...(revocable ? [] : ['attachments may outlive it']),

@@ -30,7 +30,7 @@ export function removeProgram(): void {
 /** Behind bytes: write the address of `text` into them. */
 export interface Pointer {
   readonly off: number
-  readonly text: string
+  readonly text: string | Uint8Array
 }
 
 type Argument = number | string | Uint8Array | Pointer
@@ -76,14 +76,32 @@ export class Workload implements Disposable {
     return new Workload(sandbox.pid, sandbox.exited, ours, () => sandbox[Symbol.dispose]())
   }
 
-  /** In our own namespaces, with the capabilities of that user: none but for user 0. */
-  static async onHost(uid: number): Promise<Workload> {
+  /**
+   * In our own namespaces, with the capabilities of that user: none but for user 0. `inherited` are its descriptors from 3 on, as if
+   * it shared our table of them: no hook is asked.
+   */
+  static onHost(uid: number, inherited: readonly Fd[] = []): Promise<Workload> {
+    return Workload.#spawned([program()], inherited, { uid, gid: uid })
+  }
+
+  /**
+   * The same as user 0 without any capability: who owns the user namespaces that root makes, and so has every capability in
+   * them.
+   */
+  static powerless(inherited: readonly Fd[] = []): Promise<Workload> {
+    return Workload.#spawned(['setpriv', '--bounding-set=-all', '--inh-caps=-all', program()], inherited)
+  }
+
+  static async #spawned(
+    [file, ...words]: [string, ...string[]],
+    inherited: readonly Fd[],
+    user: { uid?: number; gid?: number } = {},
+  ): Promise<Workload> {
     const [ours, theirs] = socketPair()
     using _ = theirs
-    const child: ChildProcess = spawn(program(), {
-      uid,
-      gid: uid,
-      stdio: [theirs.number, 'ignore', 'inherit'],
+    const child: ChildProcess = spawn(file, words, {
+      ...user,
+      stdio: [theirs.number, 'ignore', 'inherit', ...inherited.map(({ number }) => number)],
     })
     const exited = new Promise(resolve => child.once('exit', resolve))
     await new Promise((resolve, reject) => child.once('spawn', resolve).once('error', reject))

@@ -7,6 +7,7 @@
  *   maps TYPE ENTRIES N  makes N maps: nanoseconds, and their descriptors
  *   programs N         loads N programs: the same
  *   lookup N, empty N  N lookups in that map; N calls of a command that is none: nanoseconds
+ *   link FD            attaches the program to the workload's own device `lo`: descriptor of the link
  *   close FD...        closes these
  *   run FD WORD...     runs the program of that descriptor with these words of 64 bits: the words
  *                      afterwards
@@ -25,8 +26,9 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAP_CREATE = 0, MAP_LOOKUP_ELEM = 1, PROG_LOAD = 5, PROG_TEST_RUN = 10, TOKEN_CREATE = 36, NO_COMMAND = 63 };
+enum { MAP_CREATE = 0, MAP_LOOKUP_ELEM = 1, PROG_LOAD = 5, PROG_TEST_RUN = 10, LINK_CREATE = 28, TOKEN_CREATE = 36, NO_COMMAND = 63 };
 enum { MAP_TYPE_ARRAY = 2, PROG_TYPE_XDP = 6, F_TOKEN_FD = 1 << 16 };
+enum { ATTACH_TYPE_XDP = 37, XDP_SKB_MODE = 2, LOOPBACK = 1 };
 enum { MAX_WORDS = 16 };
 
 /* The parts of union bpf_attr that we use; the system's headers may not have the token. */
@@ -54,6 +56,9 @@ struct run_attr {
 struct element_attr {
 	uint32_t map_fd, pad;
 	uint64_t key, value, flags;
+};
+struct link_attr {
+	uint32_t prog_fd, device, attach_type, flags;
 };
 struct token_attr {
 	uint32_t flags, bpffs_fd;
@@ -149,6 +154,15 @@ static void call_many(long count, int cmd)
 	printf("%llu", (unsigned long long)(now_ns() - began));
 }
 
+static void attach(uint32_t prog)
+{
+	struct link_attr attr = {
+		.prog_fd = prog, .device = LOOPBACK, .attach_type = ATTACH_TYPE_XDP, .flags = XDP_SKB_MODE,
+	};
+
+	printf("%ld", ok(bpf(LINK_CREATE, &attr, sizeof(attr)), "BPF_LINK_CREATE"));
+}
+
 static int words_of(char *text, uint64_t *words)
 {
 	int count = 0;
@@ -204,6 +218,8 @@ static void answer(char *line)
 		call_many(words[0], MAP_LOOKUP_ELEM);
 	else if (!strcmp(what, "empty"))
 		call_many(words[0], NO_COMMAND);
+	else if (!strcmp(what, "link"))
+		attach(words[0]);
 	else if (!strcmp(what, "close"))
 		for (int i = 0; i < count; i++)
 			close(words[i]);

@@ -154,6 +154,10 @@ export class Judgement implements Disposable {
     this.tokenFd = Number(await this.#ask(`token ${PATH}`))
     const token = await this.find(this.tokenFd)
     this.#token = token.object
+    const [programFd] = (await this.makePrograms(1)).fds
+    const linkFd = Number(await this.#ask(`link ${programFd}`))
+    const link = await this.find(linkFd)
+    await this.close([linkFd, programFd!])
     using context = fsopen('bpf')
     const [map, prog, here] = await Promise.all(
       [this.#object.map('config').fd, this.#object.program('find_object').fd, context].map(fd =>
@@ -164,6 +168,9 @@ export class Judgement implements Disposable {
       address_of_bpf_token_fops: token.operations,
       address_of_bpf_map_fops: map!.operations,
       address_of_bpf_prog_fops: prog!.operations,
+      address_of_bpf_link_fops: link.operations,
+      // Of struct_ops alone, of which there is none here.
+      address_of_bpf_link_fops_poll: 0n,
       address_of_fscontext_fops: here!.operations,
       address_of_init_user_ns: here!.user_namespace,
       address_of_init_net: here!.network,

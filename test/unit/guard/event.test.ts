@@ -17,13 +17,17 @@ test('decodeEvent() names the type by what the point is about', () => {
   assert.equal(decoded('attach', 37).type, 'xdp')
   assert.equal(decoded('protect', 2).type, 'array')
   assert.equal(decoded('protect', 0).type, undefined, 'a pin')
+  assert.equal(decoded('open', 6).type, 'xdp')
+  assert.equal(decoded('detach', 0).type, 'cgroup_inet_ingress')
+  assert.equal(decoded('attach', 0xffff_ffff).type, undefined, 'the command names none')
   for (const point of ['command', 'move', 'receive', 'superblock'])
     assert.equal(decoded(point, 0).type, undefined)
 })
 
 test('decodeEvent() leaves out what there is none of', () => {
-  const { delegation, cmd, name } = decoded('move', 0)
-  assert.deepEqual([delegation, cmd, name], [undefined, undefined, ''])
+  const { delegation, cmd, name, holder } = decoded('move', 0)
+  assert.deepEqual([delegation, cmd, name, holder], [undefined, undefined, '', undefined])
+  assert.equal(decoded('prog_load', 6, { reason: reasonOf('full'), holder: 7n }).holder, 7n)
   const event = decoded('command', 0, { cmd: 13, delegation: 2n, verdict: 1, reason: reasonOf('rights') })
   assert.deepEqual(
     [event.delegation, event.cmd, event.verdict, event.reason],
@@ -34,5 +38,5 @@ test('decodeEvent() leaves out what there is none of', () => {
 test('decodeEvent() shows numbers for what is newer than we are, and takes no half record', () => {
   const event = decodeEvent(guard_event.encode({ point: 99, reason: 98 }))
   assert.deepEqual([event.point, event.reason], ['99', '98'])
-  assert.throws(() => decodeEvent(new Uint8Array(79)), /79 bytes, not 80/)
+  assert.throws(() => decodeEvent(new Uint8Array(87)), /87 bytes, not 88/)
 })

@@ -10,6 +10,7 @@ import { layoutText } from '../../../scripts/gen-guard-layout.ts'
 import type { Btf, BtfComposite } from '../../../src/ebpf/btf.ts'
 import { parseObject } from '../../../src/ebpf/object-spec.ts'
 import * as layout from '../../../src/guard/layout.ts'
+import { DEFAULT_LIMITS } from '../../../src/policy/policy.ts'
 import type { Field, Fields, Struct } from '../../../src/uapi/codec.ts'
 import { ROOT } from '../../helpers/machine.ts'
 
@@ -105,4 +106,9 @@ test('numbers and strings of the header', () => {
   assert.ok(numbers.length > 0 && strings.length > 0)
   const ours = Object.entries(layout).filter(([, value]) => typeof value !== 'object')
   assert.deepEqual(Object.fromEntries(ours), Object.fromEntries([...numbers, ...strings]))
+})
+
+test('what a policy does not state is as the policy says', () => {
+  const { GUARD_DEFAULT_TOKENS: tokens, GUARD_DEFAULT_PROGRAMS: programs, GUARD_DEFAULT_MAPS: maps } = layout
+  assert.deepEqual({ tokens, programs, maps }, DEFAULT_LIMITS)
 })

@@ -24,6 +24,7 @@ const STRICT: GuardTerms = {
   sharing: { bindMount: false, passToken: true },
   revocable: true,
   network: 'own',
+  cgroups: 'own',
   derive: { allowed: true, maxDepth: 3 },
   mode: 'enforce',
   events: 'all',
@@ -36,6 +37,7 @@ const OPEN: GuardTerms = {
   sharing: { bindMount: true, passToken: false },
   revocable: false,
   network: 'host',
+  cgroups: 'any',
   derive: { allowed: false, maxDepth: 1 },
   mode: 'permissive',
   events: 'none',
@@ -55,7 +57,7 @@ describe('encodeTerms()', () => {
     const raw = encodeTerms(OPEN, { digests: 0n, functions: 0n })
     assert.deepEqual([raw.tokens, raw.programs, raw.maps, raw.instructions], Array(4).fill(NO_LIMIT32))
     assert.deepEqual([raw.map_bytes, raw.lifetime_ns], [NO_LIMIT64, NO_LIMIT64])
-    assert.deepEqual([raw.capabilities, raw.depth, raw.mode, raw.flags], [0n, 0, 0, 2 | 4 | 8])
+    assert.deepEqual([raw.capabilities, raw.depth, raw.mode, raw.flags], [0n, 0, 0, 2 | 4 | 8 | 16])
   })
 })
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import fc from 'fast-check'
 import { attenuate, isWithin, meet } from '../../../src/policy/attenuate.ts'
-import { CAPABILITIES, EVENTS, type Limits, type Terms } from '../../../src/policy/policy.ts'
+import { CAPABILITIES, DEFAULT_LIMITS, EVENTS, type Limits, type Terms } from '../../../src/policy/policy.ts'
 import { ANY_MASK, MASK_DOMAINS } from '../../../src/policy/vocabulary.ts'
 import { policyOf, policyWithRights, TOP, VOCABULARY } from './sample-kernel.ts'
 
@@ -12,7 +12,9 @@ function record<T>(model: { [K in keyof T]: fc.Arbitrary<T[K]> }): fc.Arbitrary<
 }
 
 const mask = fc.oneof(fc.bigInt(0n, ANY_MASK), fc.constantFrom(0n, ANY_MASK))
-const count = fc.integer({ min: 1, max: 5 })
+/** Below, at and above each default. */
+const count = fc.oneof(fc.integer({ min: 1, max: 5 }), fc.constantFrom(1023, 1024, 1025, 4095, 4096, 4097))
+const DEFAULTS: Limits = DEFAULT_LIMITS
 const list = (items: string[]) => fc.oneof(fc.constant('any' as const), fc.subarray(items))
 const limits: fc.Arbitrary<Limits> = fc.record(
   {
@@ -35,9 +37,10 @@ const terms: fc.Arbitrary<Terms> = record({
   targets: record({ functions: list(['f', 'g', 'h']) }),
   sharing: record({ bindMount: fc.boolean(), passToken: fc.boolean() }),
   revocable: fc.boolean(),
+  cgroups: fc.constantFrom('own', 'any'),
   network: fc.constantFrom('own', 'host'),
   guard: fc.constantFrom('required', 'optional'),
-  derive: record({ allowed: fc.boolean(), maxDepth: count }),
+  derive: record({ allowed: fc.boolean(), maxDepth: fc.integer({ min: 1, max: 5 }) }),
   mode: fc.constantFrom('enforce', 'permissive'),
   events: fc.constantFrom(...EVENTS),
 })
@@ -49,7 +52,7 @@ function assertNotAbove(inner: Terms, outer: Terms): void {
   }
   for (const name of inner.rights.capabilities) assert.ok(outer.rights.capabilities.includes(name))
   for (const [field, most] of Object.entries(outer.limits)) {
-    const value = inner.limits[field as keyof Limits]
+    const value = inner.limits[field as keyof Limits] ?? DEFAULTS[field as keyof Limits]
     assert.ok(value !== undefined && value <= most)
   }
   for (const [narrow, wide] of [
@@ -134,6 +137,27 @@ describe('attenuate()', () => {
       ],
     )
     assert.equal(removed[4]!.why, "the parent's limit is 1h")
+  })
+
+  test('a count that nobody states is the default, for either side', () => {
+    const stated = (maps: number) =>
+      policyOf(`
+  rights: { cmds: [map_create] }
+  limits: { maps: ${maps} }
+`)
+    const unstated = policyOf(`
+  rights: { cmds: [map_create] }
+`)
+    const { maps } = DEFAULT_LIMITS
+    assert.equal(meet(unstated, stated(maps + 1)).limits.maps, undefined)
+    assert.equal(meet(unstated, stated(maps - 1)).limits.maps, maps - 1)
+    const [removal] = attenuate(unstated, stated(maps + 1), VOCABULARY).removed
+    assert.deepEqual(removal, {
+      path: 'spec.limits.maps',
+      what: String(maps + 1),
+      why: `the parent's limit is ${maps}`,
+    })
+    assert.equal(isWithin(unstated, stated(maps + 1), VOCABULARY), true)
   })
 
   test('attenuate() removes nothing when the child is within the parent', () => {

@@ -32,6 +32,7 @@ describe('parsePolicy()', () => {
       sharing: { bindMount: false, passToken: false },
       revocable: true,
       network: 'own',
+      cgroups: 'own',
       guard: 'required',
       derive: { allowed: false, maxDepth: 1 },
       mode: 'enforce',
