@@ -280,6 +280,26 @@ attempt('attach a program that has grown, after revocation', refused =>
   }),
 )
 
+test("a record that is another delegation's is a refusal, and is told of", { skip }, () =>
+  lending({ network: 'host' }, ({ id, mustToken }) => {
+    using token = mustToken()
+    using program = mallory.must(xdp(token))
+    const programs = guard.map('programs')
+    const delegationIn = (value: Uint8Array): bigint =>
+      new DataView(value.buffer, value.byteOffset).getBigUint64(0, true)
+    const [key, value] = [...programs.entries()].find(([, value]) => delegationIn(value) === id)!
+    const other = Uint8Array.from(value)
+    new DataView(other.buffer).setBigUint64(0, id - 1n, true)
+    programs.update(key, other)
+    guard.pastEvents()
+    assert.equal(mallory.run(link(program.number, XDP_LINK)), 'EACCES')
+    const event = guard.pastEvents().find(({ reason }) => reason === 'mismatch')
+    assert.deepEqual([event?.point, event?.verdict, event?.delegation], ['attach', 'refused', id])
+    programs.update(key, value)
+    assert.equal(mallory.run(link(program.number, XDP_LINK)), 'ok')
+  }),
+)
+
 // ---- descriptors that cross user namespaces ----
 
 attempt('use a token from another user namespace', async refused => {
