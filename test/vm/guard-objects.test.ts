@@ -65,13 +65,26 @@ before(async () => {
 })
 after(async () => {
   if (skip !== false) return
+  writeFileSync(`${CGROUP_ROOT}/cgroup.procs`, String(mallory.workload.pid))
   mallory[Symbol.dispose]()
   await mallory.workload.exited
   removeProgram()
   guard[Symbol.dispose]()
   await removeGuard()
-  for (const directory of [BESIDE, BELOW, HOME, CGROUP]) rmdirSync(directory)
+  // A cgroup is in use until its last task has been reaped.
+  for (const directory of [BESIDE, BELOW, HOME, CGROUP])
+    await eventually(() => removed(directory), `${directory} is still in use`)
 })
+
+function removed(directory: string): boolean {
+  try {
+    rmdirSync(directory)
+    return true
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EBUSY') return false
+    throw error
+  }
+}
 
 // ---- the list ----
 
