@@ -91,12 +91,11 @@ union attach_attr {
 /* Now: between our look and the kernel's another thread may change that. 0: nothing. */
 static __noinline struct file *file_of(__u32 fd)
 {
-	struct files_struct *files = READ(bpf_get_current_task_btf(), files);
-	struct fdtable *table = READ(files, fdt);
-	struct file **all = READ(table, fd), *file = 0;
+	struct fdtable *table = bpf_get_current_task_btf()->files->fdt;
+	struct file *file = 0;
 
-	if (fd < READ(table, max_fds))
-		bpf_probe_read_kernel(&file, sizeof(file), all + fd);
+	if (fd < table->max_fds)
+		bpf_probe_read_kernel(&file, sizeof(file), table->fd + fd);
 	return file;
 }
 

@@ -104,6 +104,18 @@ static __always_inline void count_down(struct guard_usage *usage, __u32 *count, 
 		__sync_fetch_and_add(&usage->map_bytes, -bytes);
 }
 
+/* All records of objects are of this size; of tokens and programs it holds no bytes. */
+static __always_inline void drop_stale(void *table, __u64 at, const struct counted *as)
+{
+	struct guard_map stale;
+	struct guard_usage *usage = take_out(table, at, &stale, sizeof(stale)) ? usage_by(stale.delegation) : 0;
+
+	if (!usage)
+		return;
+	count_down(usage, (void *)usage + as->offset, stale.bytes, as->is_map);
+	forget(stale.delegation);
+}
+
 /*
  * Puts an object on record and counts it: the one way for tokens, maps and programs. `entry` begins
  * with its delegation. Every hook may run twice for one call, so a record of the same delegation is
@@ -113,23 +125,24 @@ static __always_inline void count_down(struct guard_usage *usage, __u32 *count, 
 static __always_inline int enroll(void *table, __u64 at, const void *entry, struct judged *what, struct guard_usage *usage,
 				  const struct counted *as)
 {
-	__u64 *known = bpf_map_lookup_elem(table, &at);
+	__u64 *known;
 	int verdict;
 
-	if (known && *known == what->delegation) {
+	if (bpf_map_update_elem(table, &at, entry, BPF_NOEXIST)) {
+		known = bpf_map_lookup_elem(table, &at);
+		if (!known) {
+			what->holder = holder_of_most(as->offset);
+			beyond_mode(what, GUARD_FULL);
+			return judge(what, -ENOSPC);
+		}
+		if (*known != what->delegation) {
+			drop_stale(table, at, as);
+			beyond_mode(what, GUARD_MISMATCH);
+			return judge(what, -EACCES);
+		}
 		if (bpf_map_update_elem(table, &at, entry, BPF_EXIST))
 			return -EACCES;
 		return what->reason ? judge(what, -EDQUOT) : 0;
-	}
-	if (known) {
-		bpf_map_delete_elem(table, &at);
-		beyond_mode(what, GUARD_MISMATCH);
-		return judge(what, -EACCES);
-	}
-	if (bpf_map_update_elem(table, &at, entry, BPF_NOEXIST)) {
-		what->holder = holder_of_most(as->offset);
-		beyond_mode(what, GUARD_FULL);
-		return judge(what, -ENOSPC);
 	}
 	if (over32(as->count, 1, as->limit) && !what->reason)
 		what->reason = as->reason;
