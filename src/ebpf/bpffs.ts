@@ -31,7 +31,9 @@ export interface BpffsMount {
 }
 
 /** What one line of mountinfo says of a bpffs. */
-export function bpffsMount(mount: MountInfo): BpffsMount {
+export function bpffsMount(
+  mount: Pick<MountInfo, 'path' | 'mountId' | 'device' | 'root' | 'superOptions'>,
+): BpffsMount {
   const options = new Map(
     mount.superOptions.map(option => {
       const at = option.indexOf('=')

@@ -29,7 +29,6 @@ import { fsconfigCreate, fsconfigFlag, fsconfigString, fsmount, fsopen } from '.
 import { native } from '../../src/sys/native.ts'
 import { open, openHow } from '../../src/sys/open.ts'
 import { recvFds, sendFds, socketPair } from '../../src/sys/socket.ts'
-import { fsopenWithin } from '../../src/sys/within.ts'
 import { bpf_attr_prog_test_run, bpf_cmd } from '../../src/uapi/bpf.ts'
 import { AT_FDCWD, O_CLOEXEC, O_RDONLY } from '../../src/uapi/constants.ts'
 import { ROOT } from '../helpers/machine.ts'
@@ -44,6 +43,7 @@ import {
   tokenWithin,
   vocabulary,
 } from '../kernel/delegation/lab.ts'
+import { fsopenWithin } from '../kernel/delegation/within.ts'
 import { errnoOf, eventually, skip } from './guarded.ts'
 
 let lab: Lab

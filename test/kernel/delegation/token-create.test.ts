@@ -6,11 +6,11 @@ import { tokenCreate } from '../../../src/sys/bpf.ts'
 import type { Fd } from '../../../src/sys/fd.ts'
 import { fsconfigCreate, fsmount, fsopen } from '../../../src/sys/mount.ts'
 import { open } from '../../../src/sys/open.ts'
-import { bpfWithin } from '../../../src/sys/within.ts'
 import { O_CLOEXEC, O_DIRECTORY, O_PATH, O_RDONLY } from '../../../src/uapi/constants.ts'
 import { BPF_TOKEN_CREATE, mapAttr, tokenAttr } from './attributes.ts'
 import { capMask, EVERYTHING, Lab, openIn, outcome, tokenWithin } from './lab.ts'
 import { leavesNothing } from './residue.ts'
+import { bpfWithin } from './within.ts'
 
 let lab: Lab
 let other: Lab
