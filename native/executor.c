@@ -444,15 +444,17 @@ static int child_main(void)
 
 struct child {
 	int socket, pidfd;
+	bool *stack; /* what it was made on is in use, until it has said something */
 };
 
 #define SPARES 2
+#define STACKS 8
 #define STACK_BYTES 16384
 
-static struct child spare[SPARES];
+static struct child spare[SPARES]; /* the oldest first */
 static int spares, executable = -1;
-static char stacks[SPARES][STACK_BYTES] __attribute__((aligned(16)));
-static int stack_in_turn;
+static char stacks[STACKS][STACK_BYTES] __attribute__((aligned(16)));
+static bool stack_used[STACKS];
 
 /*
  * Between clone(2) and execveat(2) this shares our memory, since copying that is what takes long. It is in our
@@ -473,27 +475,48 @@ static int become_child(void *data)
 
 static int make_spare(void)
 {
-	int pair[2], pidfd = -1;
+	int pair[2], pidfd = -1, at = 0, flags = CLONE_VM | CLONE_PIDFD | SIGCHLD;
 
+	while (at < STACKS - 1 && stack_used[at])
+		at++;
+	/* On the last one we wait until it has executed. */
+	if (at == STACKS - 1)
+		flags |= CLONE_VFORK;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return -errno;
-	char *stack = stacks[stack_in_turn++ % SPARES] + STACK_BYTES;
-	int pid = clone(become_child, stack, CLONE_VM | CLONE_PIDFD | SIGCHLD, (void *)(intptr_t)pair[1], &pidfd);
+	int pid = clone(become_child, stacks[at] + STACK_BYTES, flags, (void *)(intptr_t)pair[1], &pidfd);
 	int failed = errno;
 	close(pair[1]);
 	if (pid < 0) {
 		close(pair[0]);
 		return -failed;
 	}
-	spare[spares++] = (struct child){ pair[0], pidfd };
+	stack_used[at] = true;
+	spare[spares++] = (struct child){ pair[0], pidfd, &stack_used[at] };
 	return 0;
 }
 
-/* A stack is used again two children later; whoever had it has executed by then, or the kernel is out of order. */
+static struct child take_spare(void)
+{
+	struct child oldest = spare[0];
+
+	spares--;
+	memmove(spare, spare + 1, spares * sizeof(spare[0]));
+	return oldest;
+}
+
 static void refill(void)
 {
 	while (spares < SPARES && make_spare() == 0)
 		;
+}
+
+/* It has executed, or is dead. */
+static void free_stack(struct child *child)
+{
+	if (child->stack)
+		*child->stack = false;
+	child->stack = NULL;
 }
 
 static void let_go(struct child *child)
@@ -515,7 +538,8 @@ static void end(struct child *child)
 	if (child->socket < 0)
 		return;
 	syscall(SYS_pidfd_send_signal, child->pidfd, SIGKILL, NULL, 0);
-	poll(&gone, 1, KILL_WAIT_MS);
+	if (poll(&gone, 1, KILL_WAIT_MS) == 1)
+		free_stack(child);
 	let_go(child);
 }
 
@@ -627,7 +651,7 @@ static unsigned run_batch(struct plan *plan, const struct executor_action *const
 	if (plan->child.socket < 0) {
 		if (spares == 0 && (failed = make_spare()) < 0)
 			goto fail;
-		plan->child = spare[--spares];
+		plan->child = take_spare();
 		plan->known = 0;
 		slots = 1u << SLOT_USER | 1u << SLOT_MOUNTS | 1u << SLOT_ROOT;
 	}
@@ -651,6 +675,7 @@ static unsigned run_batch(struct plan *plan, const struct executor_action *const
 	plan->known |= slots;
 	if ((failed = wait_for(plan->child.socket, deadline, cancellable)) < 0)
 		goto lost;
+	free_stack(&plan->child);
 	ssize_t got = receive_message(plan->child.socket, &answer, sizeof(answer), fds, &received, MSG_DONTWAIT);
 	size_t head = offsetof(struct batch_answer, result);
 	if (got <= (ssize_t)head || got > (ssize_t)(head + count * sizeof(int32_t)) || answer.slots & ~may_fill) {
@@ -1148,7 +1173,7 @@ static void serve(const char *data, size_t bytes, const int *fds, int count)
 
 	plan.tried = plan.journaled = plan.undos = 0;
 	plan.taken = false;
-	plan.child = (struct child){ -1, -1 };
+	plan.child = (struct child){ -1, -1, NULL };
 	for (int i = 0; i < SLOT_COUNT; i++)
 		plan.slot[i] = -1;
 	mounts_bytes = mounts_count = 0;

@@ -161,7 +161,10 @@ async function lookThere(
   try {
     return await mountsAt(target, path, options.timeoutMs)
   } catch (error) {
-    throw hidden(target, path, options, vocabulary) ?? error
+    const isMissing = ['ENOENT', 'ENOTDIR', 'ELOOP', 'EACCES'].includes(
+      (error as { errnoName?: string }).errnoName ?? '',
+    )
+    throw (isMissing ? hidden(target, path, options, vocabulary) : undefined) ?? error
   }
 }
 
