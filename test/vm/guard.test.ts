@@ -6,7 +6,7 @@
  */
 import assert from 'node:assert/strict'
 import { execFileSync, spawnSync } from 'node:child_process'
-import { mkdirSync, readdirSync, readlinkSync, rmdirSync, statSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, readlinkSync, rmdirSync, statSync, writeFileSync } from 'node:fs'
 import { after, before, beforeEach, describe, test } from 'node:test'
 import { delegate, delegateContext, undelegate } from '../../src/delegation/delegate.ts'
 import { Sandbox } from '../../src/delegation/sandbox.ts'
@@ -24,6 +24,7 @@ import { guard_config, guard_delegator, guard_process } from '../../src/guard/la
 import { encodeName } from '../../src/guard/terms.ts'
 import type { Limits, Policy } from '../../src/policy/policy.ts'
 import type { Masks } from '../../src/policy/vocabulary.ts'
+import { endExecutors } from '../../src/sys/executor.ts'
 import { Fd } from '../../src/sys/fd.ts'
 import { fsconfigCreate, fsconfigFlag, fsconfigString, fsmount, fsopen } from '../../src/sys/mount.ts'
 import { native } from '../../src/sys/native.ts'
@@ -367,6 +368,8 @@ describe('enabling delegation', { skip }, () => {
       await assert.rejects(delegate(policy(), lab.target, vocabulary), /EACCES/)
       assert.equal(eventOf('no-delegator').verdict, 'refused')
       writeFileSync(`${parent}/below/cgroup.procs`, String(process.pid))
+      // One that starts now is in it too.
+      await endExecutors()
       await delegate(policy(), lab.target, vocabulary)
       using root = await openIn(lab.target, '/sys/fs/bpf')
       using token = descriptor('BPF_TOKEN_CREATE', tokenWithin(lab.target, root.number))
@@ -375,6 +378,10 @@ describe('enabling delegation', { skip }, () => {
       await undelegate(lab.target, vocabulary)
     } finally {
       writeFileSync('/sys/fs/cgroup/cgroup.procs', String(process.pid))
+      await endExecutors()
+      // Its children end by themselves.
+      const procs = `${parent}/below/cgroup.procs`
+      await eventually(() => readFileSync(procs, 'utf8') === '', 'processes are left in the cgroup')
       disallow(guard, who)
       rmdirSync(`${parent}/below`)
       rmdirSync(parent)
