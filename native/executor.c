@@ -615,7 +615,8 @@ static int wait_for(int fd, int64_t deadline, bool cancellable)
 static int note_in_journal(struct plan *plan, uint32_t op, int fd, int pidfd)
 {
 	int slot[SLOT_COUNT] = { fd, pidfd };
-	int result = send_message(JOURNAL_IN, &op, sizeof(op), slot, pidfd < 0 ? 1 : 3);
+	struct executor_entry entry = { plan->head.serial, op };
+	int result = send_message(JOURNAL_IN, &entry, sizeof(entry), slot, pidfd < 0 ? 1 : 3);
 
 	if (result == 0)
 		plan->journaled++;
@@ -625,10 +626,10 @@ static int note_in_journal(struct plan *plan, uint32_t op, int fd, int pidfd)
 static void forget_journal(struct plan *plan)
 {
 	for (; plan->journaled; plan->journaled--) {
-		uint32_t op;
+		struct executor_entry entry;
 		int fds[SLOT_COUNT], count;
 
-		receive_message(JOURNAL_OUT, &op, sizeof(op), fds, &count, MSG_DONTWAIT);
+		receive_message(JOURNAL_OUT, &entry, sizeof(entry), fds, &count, MSG_DONTWAIT);
 		for (int i = 0; i < count; i++)
 			close(fds[i]);
 	}
@@ -853,8 +854,12 @@ static int set_number(int context, const char *key, uint32_t value)
  */
 static int prove_context(int context, uint32_t mapped, uint32_t unmapped)
 {
-	if (set_string(context, "delegate_cmds", "no_such_command") != -EINVAL ||
-	    set_string(context, "delegate_cmds", "0") != 0)
+	int result = set_string(context, "delegate_cmds", "no_such_command");
+
+	/* Somebody judges options before bpffs does. */
+	if (result == -EACCES)
+		return result;
+	if (result != -EINVAL || set_string(context, "delegate_cmds", "0") != 0)
 		return -EBADF;
 	if ((mapped != EXECUTOR_NONE && set_number(context, "uid", mapped) != 0) ||
 	    (unmapped != EXECUTOR_NONE && set_number(context, "uid", unmapped) == 0))
@@ -919,7 +924,7 @@ static int is_in(const struct plan *plan, int request, const char *name, int slo
 		int fd = ioctl(plan->slot[SLOT_PROCESS], request, 0);
 		if (fd < 0)
 			return -errno;
-		int result = is_same_file(fd, plan->slot[slot]) ? 0 : -EREMCHG;
+		int result = is_same_file(fd, plan->slot[slot]) ? 0 : -EXDEV;
 		close(fd);
 		return result;
 	}
@@ -927,7 +932,7 @@ static int is_in(const struct plan *plan, int request, const char *name, int slo
 	snprintf(path, sizeof(path), "/proc/%u/ns/%s", plan->head.pid, name);
 	if (stat(path, &is) < 0 || fstat(plan->slot[slot], &was) < 0)
 		return errno == ENOENT ? -ESRCH : -errno;
-	return is.st_ino == was.st_ino ? 0 : -EREMCHG;
+	return is.st_ino == was.st_ino ? 0 : -EXDEV;
 }
 
 static int refuse_moved(const struct plan *plan)
@@ -988,9 +993,12 @@ static int look_and_tell(const struct plan *plan, uint32_t slot, uint32_t depth)
 static int pause_here(const struct plan *plan)
 {
 	struct executor_answer answer = { .kind = EXECUTOR_PAUSED, .failed = -1 };
+	int result;
 
 	send_message(CLIENT, &answer, sizeof(answer), NULL, 0);
-	return wait_for(-1, plan->deadline, true);
+	if ((result = wait_for(CLIENT, plan->deadline, false)) < 0)
+		return result;
+	return hear(0) == EXECUTOR_KEEP ? 0 : -ECANCELED;
 }
 
 static int take_context(struct plan *plan, uint32_t number)
@@ -1089,7 +1097,10 @@ static int run_actions(struct plan *plan)
 	return -1;
 }
 
-/* In the namespaces that the plan began with. By the child that is inside already, else by another. */
+/*
+ * In the namespaces that the plan began with. By the child that is inside already; should that be stopped or dead, by
+ * another one.
+ */
 static int undo_one(struct plan *plan, int op)
 {
 	struct executor_action action = { op, sizeof(action), 0, 0 };
@@ -1098,9 +1109,12 @@ static int undo_one(struct plan *plan, int op)
 
 	if (op >= OP_CHILD_COUNT)
 		return own_action(plan, &action);
-	run_batch(plan, list, 1, &result, now_ms() + plan->head.deadline_ms, false);
-	/* EINVAL: it is not mounted there; it never was, or somebody has unmounted it. */
-	return op == OP_DETACH && result == -EINVAL ? 0 : result;
+	for (int others = plan->child.socket < 0 ? 1 : 2; others > 0; others--) {
+		run_batch(plan, list, 1, &result, now_ms() + plan->head.deadline_ms, false);
+		if (result != -ETIMEDOUT && result != -ECHILD)
+			break;
+	}
+	return result;
 }
 
 static unsigned undo_all(struct plan *plan, struct executor_undone *done)

@@ -25,7 +25,7 @@
 	X(HELLO)  /* executor: it is there; struct executor_hello */                                                  \
 	X(PLAN)	  /* bpftoken: do this; struct executor_plan, actions, and descriptors by SCM_RIGHTS */               \
 	X(CANCEL) /* bpftoken: stop, and undo */                                                                      \
-	X(KEEP)	  /* bpftoken: what was done stays; ends the plan, without an answer */                               \
+	X(KEEP)	  /* bpftoken: what was done stays; ends the plan, without an answer; ends a pause */                               \
 	X(UNDO)	  /* bpftoken: undo what was done; answered by RESULT */                                              \
 	X(PAUSED) /* executor: it has come to an action PAUSE; struct executor_answer without more */                 \
 	X(RESULT) /* executor: struct executor_answer and what belongs to it */
@@ -68,7 +68,7 @@
 	X(REFUSE_UNREACHED)  /* REACHED lies in MOUNT */                                                              \
 	X(REFUSE_MOVED)	     /* PROCESS lives, and is in USER and MOUNTS still */                                     \
 	X(LOOK)		     /* slot `number`: the mount that it lies in, and those which that covers, up to `more` */ \
-	X(PAUSE)	     /* says PAUSED and waits until it is cancelled: for tests */
+	X(PAUSE)	     /* says PAUSED and waits for KEEP, to go on, or CANCEL: for tests */
 
 #define EXECUTOR_KIND(name) EXECUTOR_##name,
 enum executor_kind { EXECUTOR_KINDS(EXECUTOR_KIND) EXECUTOR_KIND_COUNT };
@@ -93,6 +93,12 @@ struct executor_plan {
 	uint32_t uid, gid;    /* who the child becomes: root of the target */
 	uint32_t slots;	      /* bit n: slot n comes with this message, in order */
 	uint32_t give;	      /* bit n: slot n shall come with the answer */
+	uint32_t serial;      /* no two plans of an executor have the same */
+};
+
+/* In the journal: of the plan `serial` this is to be done with the descriptor that comes with it. */
+struct executor_entry {
+	uint32_t serial, op;
 };
 
 /* An action; the next one follows after `bytes`. */
@@ -125,7 +131,8 @@ struct executor_mount {
 };
 
 _Static_assert(sizeof(struct executor_hello) == 24, "executor_hello");
-_Static_assert(sizeof(struct executor_plan) == 32, "executor_plan");
+_Static_assert(sizeof(struct executor_plan) == 36, "executor_plan");
+_Static_assert(sizeof(struct executor_entry) == 8, "executor_entry");
 _Static_assert(sizeof(struct executor_action) == 12, "executor_action");
 _Static_assert(sizeof(struct executor_answer) == 28, "executor_answer");
 _Static_assert(sizeof(struct executor_undone) == 8, "executor_undone");

@@ -18,6 +18,7 @@ import {
   borrowExecutor,
   type Executor,
   ExecutorLost,
+  type Paused,
   type RawAction,
   type RawPlan,
   returnExecutor,
@@ -55,8 +56,8 @@ export interface ExecuteOptions {
   executor?: Executor | undefined
   /** Takes back in the guard what was lent, where it cannot be undone for sure. Gives the ids. */
   revoke?: (() => readonly bigint[]) | undefined
-  /** Called at the action `pause`. */
-  paused?: (() => void) | undefined
+  /** What is done at the action `pause`, before the plan goes on. */
+  paused?: Paused | undefined
 }
 
 /**
@@ -91,7 +92,7 @@ export async function execute(
       return made
     } catch (error) {
       if (answer.held) undone = (await executor.undo(plan.deadlineMs)).undone
-      throw judgeUndone(error as Error, undone, wasAttached(raw, answer), target, options)
+      throw judgeUndone(error as Error, undone, wasAttached(raw, answer, undone), target, options)
     }
   }
   try {
@@ -102,7 +103,7 @@ export async function execute(
   }
 }
 
-/** One plan that only looks, or that takes away: nothing of it is undone. */
+/** One plan that only looks, or that takes away: nothing of it is undone, and what can be done twice is tried twice. */
 export async function ask(
   target: Target,
   actions: readonly RawAction[],
@@ -114,13 +115,20 @@ export async function ask(
   } = {},
 ): Promise<Answer> {
   const plan = planOf(target, actions, how.timeoutMs)
-  const answer = await withExecutor(undefined, executor =>
-    executor.run({ ...plan, slots: { ...plan.slots, ...how.slots }, give: how.give ?? [] }),
-  )
+  const run = (executor: Executor): Promise<Answer> =>
+    executor.run({ ...plan, slots: { ...plan.slots, ...how.slots }, give: how.give ?? [] })
+  const once = (): Promise<Answer> => withExecutor(undefined, run)
+  const isRepeatable = actions.every(({ op }) => REPEATABLE.includes(op))
+  const answer = await once().catch(error => {
+    if (isRepeatable && error instanceof ExecutorLost) return once()
+    throw error
+  })
   if (answer.failed === undefined) return answer
   const { op } = actions[answer.failed]!
   throw systemFailure(op, answer.results[answer.failed]!, target, how.object, plan.deadlineMs)
 }
+
+const REPEATABLE: readonly RawAction['op'][] = ['OPEN_DIRECTORY', 'LOOK', 'MAKE_TOKEN', 'MAKE_MAP']
 
 async function withExecutor<T>(
   given: Executor | undefined,
@@ -231,6 +239,11 @@ function failed(
       )
   }
   if (op === 'REFUSE_UNREACHED' && name === 'ESTALE') return unreached(target)
+  if (op === 'REFUSE_MOVED' && name === 'EXDEV')
+    return new ConflictError(`Process ${pid} moved to other namespaces meanwhile`, {
+      context: { pid, was: `${target.facts.userNamespace} ${target.facts.mountNamespace}` },
+      hint: 'Delegate when the target is set up',
+    })
   if (op === 'PROVE_CONTEXT' && (name === 'EBADF' || name === 'EXDEV'))
     return new ConflictError(
       `The context that process ${pid} gave is not ${name === 'EBADF' ? 'a new bpffs context' : 'a context of its own user namespace'}`,
@@ -324,11 +337,6 @@ function systemFailure(
         context,
         hint: 'Processes of the target can do that, and so can a lack of memory: see the kernel log',
       })
-    case 'EREMCHG':
-      return new ConflictError(`Process ${pid} moved to other namespaces meanwhile`, {
-        context: { ...context, was: `${userNamespace} ${mountNamespace}` },
-        hint: 'Delegate when the target is set up',
-      })
     case 'ESRCH':
       return new NotFoundError(`Process ${pid} has exited`, { context })
     default:
@@ -348,9 +356,16 @@ function unreached(target: Target): BpftokenError {
 /** Of these nobody knows how far the child came. */
 const UNCLEAR = ['ETIMEDOUT', 'ECANCELED', 'ECHILD']
 
-function wasAttached(raw: readonly RawAction[], { results }: Answer): boolean {
+/** Whether the mount was attached for a moment. Undoing tells, where attaching does not: EINVAL, it is not mounted there. */
+function wasAttached(raw: readonly RawAction[], { results }: Answer, undone: readonly Undone[]): boolean {
   const result = results[raw.findIndex(({ op }) => op === 'ATTACH')]
-  return result === 0 || (result !== undefined && UNCLEAR.includes(errnoName(result)))
+  if (result === undefined || result === 0) return result === 0
+  const detached = undone.find(({ op }) => op === 'DETACH')
+  return UNCLEAR.includes(errnoName(result)) && !isNotMounted(detached)
+}
+
+function isNotMounted(undone: Undone | undefined): boolean {
+  return undone?.op === 'DETACH' && errnoName(undone.result) === 'EINVAL'
 }
 
 /**
@@ -365,7 +380,7 @@ function judgeUndone(
   options: ExecuteOptions,
 ): Error {
   const causes: Error[] = undone
-    .filter(({ result }) => result < 0)
+    .filter(one => one.result < 0 && !isNotMounted(one))
     .map(({ op, result }) => systemFailure(op, result, target, undefined, options.timeoutMs ?? TIMEOUT_MS))
   if (causes.length === 0 && !attached) return error
   return notUndone([error, ...causes], attached && causes.length === 0, target, options)

@@ -30,7 +30,7 @@ export type Action =
   | { readonly do: 'attachMount'; readonly path: string }
   /** The path, opened again in the target, leads to the new mount; what that is, is told. */
   | { readonly do: 'reachMount'; readonly path: string }
-  /** Waits until it is given up: for tests. */
+  /** Waits until it is told to go on: for tests. */
   | { readonly do: 'pause' }
 
 export type MountAttribute = 'nosuid' | 'nodev' | 'noexec'

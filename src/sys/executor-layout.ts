@@ -64,7 +64,7 @@ export const executor_hello = struct(24, {
   mount_bytes: u16(22),
 })
 
-export const executor_plan = struct(32, {
+export const executor_plan = struct(36, {
   kind: u32(0),
   actions: u32(4),
   pid: u32(8),
@@ -73,7 +73,10 @@ export const executor_plan = struct(32, {
   gid: u32(20),
   slots: u32(24),
   give: u32(28),
+  serial: u32(32),
 })
+
+export const executor_entry = struct(8, { serial: u32(0), op: u32(4) })
 
 export const executor_action = struct(12, { op: u16(0), bytes: u16(2), number: u32(4), more: u32(8) })
 

@@ -10,6 +10,7 @@ import {
   EXECUTOR_VERSION,
   executor_action,
   executor_answer,
+  executor_entry,
   executor_hello,
   executor_mount,
   executor_plan,
@@ -114,8 +115,11 @@ const NO_FDS: Fd[] = []
 interface Waiting {
   readonly resolve: (answer: Answer) => void
   readonly reject: (error: Error) => void
-  readonly paused: (() => void) | undefined
+  readonly paused: Paused | undefined
 }
+
+/** What is done at an action PAUSE, before the plan goes on. */
+export type Paused = (executor: Executor) => void | Promise<void>
 
 export class Executor implements Disposable {
   readonly pid: number
@@ -126,6 +130,7 @@ export class Executor implements Disposable {
   #waiting: Waiting | undefined
   #refused: BpftokenError | undefined
   #lost = false
+  #serial = 0
 
   /** Starts one, without waiting for it. NotFoundError: it was not built. The caller disposes of it. */
   static start(how: { readonly proc?: boolean } = {}): Executor {
@@ -172,8 +177,8 @@ export class Executor implements Disposable {
    * Runs the plan. When the answer says `held`, `keep` or `undo` comes next, and nothing else. Aborting undoes what was
    * done, and the answer then says ECANCELED. ExecutorLost: it died.
    */
-  async run(plan: RawPlan, signal?: AbortSignal, paused?: () => void): Promise<Answer> {
-    const { bytes, fds } = encodePlan(plan)
+  async run(plan: RawPlan, signal?: AbortSignal, paused?: Paused): Promise<Answer> {
+    const { bytes, fds } = encodePlan(plan, ++this.#serial)
     const answer = this.#ask(2 * plan.deadlineMs + SLACK_MS, paused, () => this.#send(bytes, fds))
     if (signal === undefined) return answer
     const cancel = (): void => this.#word('CANCEL')
@@ -195,7 +200,7 @@ export class Executor implements Disposable {
     return this.#ask(deadlineMs + SLACK_MS, undefined, () => this.#word('UNDO'))
   }
 
-  #ask(patienceMs: number, paused: (() => void) | undefined, send: () => void): Promise<Answer> {
+  #ask(patienceMs: number, paused: Paused | undefined, send: () => void): Promise<Answer> {
     if (this.#refused !== undefined) return Promise.reject(this.#refused)
     if (this.#waiting !== undefined) throw new Error('this executor has a plan already')
     return new Promise((resolve, reject) => {
@@ -264,13 +269,22 @@ export class Executor implements Disposable {
         if (this.#refused !== undefined) this.#waiting?.reject(this.#refused)
         break
       case 'PAUSED':
-        this.#waiting?.paused?.()
+        void this.#pause()
         break
       case 'RESULT': {
         const answer = decodeAnswer(message, fds)
         if (this.#waiting === undefined) for (const fd of fds) fd.close()
         else this.#waiting.resolve(answer)
       }
+    }
+  }
+
+  async #pause(): Promise<void> {
+    try {
+      await this.#waiting?.paused?.(this)
+      this.keep()
+    } catch {
+      this.#word('CANCEL')
     }
   }
 
@@ -288,25 +302,27 @@ export class Executor implements Disposable {
   }
 
   /**
-   * What is in the journal. An executor that dies takes its child along, but it may take a moment: until the child is
+   * What the journal says of this plan; what it says of one before was kept. An executor that dies takes its child along, but it may take a moment: until the child is
    * gone, it could do what was asked of it last.
    */
   async #unfinished(): Promise<Unfinished[]> {
     // The kernel closes the socket first; only then does the child die.
     await exited(this.#child)
     const found: Unfinished[] = []
-    const op = new Uint8Array(4)
+    const entry = new Uint8Array(executor_entry.size)
     for (;;) {
       let length: number
       let fds: Fd[]
       try {
-        ;({ length, fds } = recvFds(this.#journal, op))
+        ;({ length, fds } = recvFds(this.#journal, entry))
       } catch {
         break // EAGAIN: that was all.
       }
       const [fd, child] = fds
       if (length === 0 || fd === undefined) break
-      found.push({ op: OPS[new DataView(op.buffer).getUint32(0, true)]!, fd })
+      const { serial, op } = executor_entry.decode(entry)
+      if (serial === this.#serial) found.push({ op: OPS[op!]!, fd })
+      else fd.close()
       if (child !== undefined) await killed(child)
     }
     return found
@@ -380,7 +396,7 @@ function refusal(message: Uint8Array): BpftokenError | undefined {
 
 const encoder = new TextEncoder()
 
-function encodePlan(plan: RawPlan): { bytes: Uint8Array; fds: Fd[] } {
+function encodePlan(plan: RawPlan, serial: number): { bytes: Uint8Array; fds: Fd[] } {
   if (plan.actions.length > MAX_ACTIONS) throw failure('executor', 'plan', -7 /* E2BIG */)
   const view = new DataView(OUTGOING.buffer)
   const fds: Fd[] = []
@@ -401,6 +417,7 @@ function encodePlan(plan: RawPlan): { bytes: Uint8Array; fds: Fd[] } {
   fields.gid.set(view, 0, plan.gid)
   fields.slots.set(view, 0, slots)
   fields.give.set(view, 0, give)
+  fields.serial.set(view, 0, serial)
   let at = size
   for (const action of plan.actions) at = encodeAction(action, view, at)
   return { bytes: OUTGOING.subarray(0, at), fds }

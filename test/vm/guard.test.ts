@@ -777,7 +777,7 @@ describe('the other direction', { skip }, () => {
     using lender = guard.lend(policy({ limits: { tokens: 3 } }))
     await delegateContext(policy(), target, contextOf()!, vocabulary, { guard: lender })
     const made = guard.delegation(lender.delegation()!)
-    assert.equal(made.delegatorPid, process.pid)
+    assert.equal(made.delegatorPid, lender.executor.pid)
     assert.equal(`user:[${made.userNamespace}]`, target.facts.userNamespace)
   })
 })
