@@ -1242,16 +1242,30 @@ static bool is_modern(void)
 }
 
 #define PRINT_NAME(name) "\"" #name "\","
+#define AT(of, field) offsetof(struct executor_##of, field)
+#define SIZE(of) sizeof(struct executor_##of)
 
 static int print_layout(void)
 {
 	printf("{\"version\":%d,\"messageBytes\":%d,\"actions\":%d,\"kinds\":[" EXECUTOR_KINDS(PRINT_NAME) "null],"
 	       "\"slots\":[" EXECUTOR_SLOTS(PRINT_NAME) "null],\"ops\":["
-	       EXECUTOR_CHILD_OPS(PRINT_NAME) EXECUTOR_OWN_OPS(PRINT_NAME) "null],"
-	       "\"bytes\":[%zu,%zu,%zu,%zu,%zu,%zu]}\n",
-	       EXECUTOR_VERSION, EXECUTOR_MESSAGE_BYTES, EXECUTOR_ACTIONS, sizeof(struct executor_hello),
-	       sizeof(struct executor_plan), sizeof(struct executor_action), sizeof(struct executor_answer),
-	       sizeof(struct executor_undone), sizeof(struct executor_mount));
+	       EXECUTOR_CHILD_OPS(PRINT_NAME) EXECUTOR_OWN_OPS(PRINT_NAME) "null],\"structs\":{",
+	       EXECUTOR_VERSION, EXECUTOR_MESSAGE_BYTES, EXECUTOR_ACTIONS);
+	printf("\"executor_hello\":[%zu,%zu,%zu,%zu,%zu,%zu,%zu,%zu,%zu,%zu],", SIZE(hello), AT(hello, kind),
+	       AT(hello, version), AT(hello, features), AT(hello, hello_bytes), AT(hello, plan_bytes),
+	       AT(hello, action_bytes), AT(hello, answer_bytes), AT(hello, undone_bytes), AT(hello, mount_bytes));
+	printf("\"executor_plan\":[%zu,%zu,%zu,%zu,%zu,%zu,%zu,%zu,%zu,%zu],", SIZE(plan), AT(plan, kind),
+	       AT(plan, actions), AT(plan, pid), AT(plan, deadline_ms), AT(plan, uid), AT(plan, gid), AT(plan, slots),
+	       AT(plan, give), AT(plan, serial));
+	printf("\"executor_entry\":[%zu,%zu,%zu],", SIZE(entry), AT(entry, serial), AT(entry, op));
+	printf("\"executor_action\":[%zu,%zu,%zu,%zu,%zu],", SIZE(action), AT(action, op), AT(action, bytes),
+	       AT(action, number), AT(action, more));
+	printf("\"executor_answer\":[%zu,%zu,%zu,%zu,%zu,%zu,%zu,%zu],", SIZE(answer), AT(answer, kind),
+	       AT(answer, failed), AT(answer, steps), AT(answer, undone), AT(answer, mounts), AT(answer, slots),
+	       AT(answer, held));
+	printf("\"executor_undone\":[%zu,%zu,%zu],", SIZE(undone), AT(undone, op), AT(undone, result));
+	printf("\"executor_mount\":[%zu,%zu,%zu,%zu,%zu,%zu]}}\n", SIZE(mount), AT(mount, bytes), AT(mount, id),
+	       AT(mount, device_major), AT(mount, device_minor), AT(mount, at_root));
 	return 0;
 }
 
