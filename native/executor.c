@@ -9,11 +9,11 @@
  * neither memory nor descriptors with anybody, serves one plan, and is used up by it. It was executed before
  * the plan came, since that takes longer than all the rest, and it ends after the answer has gone.
  *
- * What a target can do to a child decides how safe this is. Inside, the target's root may signal it, and with
- * fs.suid_dumpable=1 attach to it in the moment between setns(2) and PR_SET_DUMPABLE. So the child
- *  - is root of the target before it enters, and not root of the host: it can do nothing that the target cannot;
+ * What a target can do to a child decides how safe this is. Inside, the target's root may signal it, and it may attach
+ * to it if that is dumpable. setns(2) makes it what fs.suid_dumpable says, unless the child has the user id of the owner
+ * of the user namespace (kernel/cred.c, commit_creds). So the child
+ *  - has that id, and is undumpable, before it enters; one that is not so any more inside does nothing;
  *  - knows nothing and holds only what is the target's: its namespaces, its root directory, the new mount;
- *  - is not believed: a context that comes from it is proven to be one of bpffs before it is configured;
  *  - is never waited for without end. Past the deadline it is killed, and should it not even die (it sleeps in
  *    a file system that does not answer) it is left to itself.
  *
@@ -54,6 +54,8 @@ enum { CLIENT = 3, JOURNAL_IN = 4, JOURNAL_OUT = 5 };
 #endif
 #define PIDFD_GET_MNT_NAMESPACE _IO(0xFF, 3)
 #define PIDFD_GET_USER_NAMESPACE _IO(0xFF, 9)
+#define NS_GET_PARENT _IO(0xb7, 0x2)
+#define NS_GET_OWNER_UID _IO(0xb7, 0x4)
 #define NS_GET_MNTNS_ID _IOR(0xb7, 0x5, uint64_t)
 #ifndef STATX_MNT_ID_UNIQUE
 #define STATX_MNT_ID_UNIQUE 0x4000U
@@ -91,6 +93,7 @@ struct statmount_answer {
 _Static_assert(offsetof(struct statmount_answer, text) == 512, "statmount");
 
 static bool modern;
+static int own_namespace; /* the user namespace that we are in */
 
 /* ---- messages with descriptors ---- */
 
@@ -204,30 +207,33 @@ struct batch_answer {
 static int mine[SLOT_COUNT], own_token = -1;
 
 /*
- * Becomes root of the target, and enters its user and mount namespace. Changing identity resets both what
- * decides whether the target may look into us and whether we die with our parent; so these come after it.
+ * Becomes the owner of the user namespace, who keeps all capabilities by it, and enters that and the mount namespace.
+ * Changing identity resets both what decides whether others may look into us and whether we die with our parent.
  */
 static int enter(uint32_t uid, uint32_t gid)
 {
 	struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
 	struct __user_cap_data_struct caps[2];
 
-	if (uid != 0 &&
-	    (prctl(PR_SET_KEEPCAPS, 1) < 0 || syscall(SYS_setgroups, 0, NULL) < 0 ||
-	     syscall(SYS_setresgid, gid, gid, gid) < 0 || syscall(SYS_setresuid, uid, uid, uid) < 0 ||
-	     syscall(SYS_capget, &header, caps) < 0))
-		return -errno;
 	if (uid != 0) {
+		if (prctl(PR_SET_KEEPCAPS, 1) < 0 || syscall(SYS_setgroups, 0, NULL) < 0 ||
+		    syscall(SYS_setresgid, gid, gid, gid) < 0 || syscall(SYS_setresuid, uid, uid, uid) < 0 ||
+		    syscall(SYS_capget, &header, caps) < 0)
+			return -errno;
 		caps[0].effective = caps[0].permitted;
 		caps[1].effective = caps[1].permitted;
 		if (syscall(SYS_capset, &header, caps) < 0)
 			return -errno;
 	}
-	if (setns(mine[SLOT_USER], CLONE_NEWUSER) < 0 || prctl(PR_SET_DUMPABLE, 0) < 0 ||
-	    setns(mine[SLOT_MOUNTS], CLONE_NEWNS) < 0 || prctl(PR_SET_DUMPABLE, 0) < 0 ||
-	    prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+	if (prctl(PR_SET_DUMPABLE, 0) < 0 || setns(mine[SLOT_USER], CLONE_NEWUSER) < 0)
 		return -errno;
-	return 0;
+	if (prctl(PR_GET_DUMPABLE) != 0)
+		return -EXECUTOR_EXPOSED;
+	if (setns(mine[SLOT_MOUNTS], CLONE_NEWNS) < 0)
+		return -errno;
+	if (prctl(PR_GET_DUMPABLE) != 0)
+		return -EXECUTOR_EXPOSED;
+	return prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 ? -errno : 0;
 }
 
 static int fill(int which, long fd)
@@ -443,7 +449,7 @@ static int child_main(void)
 /* ---- the executor's children ---- */
 
 struct child {
-	int socket, pidfd;
+	int socket, pidfd, pid;
 	bool *stack; /* what it was made on is in use, until it has said something */
 };
 
@@ -492,7 +498,7 @@ static int make_spare(void)
 		return -failed;
 	}
 	stack_used[at] = true;
-	spare[spares++] = (struct child){ pair[0], pidfd, &stack_used[at] };
+	spare[spares++] = (struct child){ pair[0], pidfd, pid, &stack_used[at] };
 	return 0;
 }
 
@@ -503,6 +509,22 @@ static struct child take_spare(void)
 	spares--;
 	memmove(spare, spare + 1, spares * sizeof(spare[0]));
 	return oldest;
+}
+
+/*
+ * The child works while we wait. On another processor, which the kernel would rather give it, it would have to be woken
+ * from its idle state each time. Only speed depends on it.
+ */
+static void stay_together(const struct child *child)
+{
+	cpu_set_t here;
+	int cpu = sched_getcpu();
+
+	if (cpu < 0 || cpu >= CPU_SETSIZE)
+		return;
+	CPU_ZERO(&here);
+	CPU_SET(cpu, &here);
+	sched_setaffinity(child->pid, sizeof(here), &here);
 }
 
 static void refill(void)
@@ -552,6 +574,7 @@ struct plan {
 	unsigned tried;
 	int slot[SLOT_COUNT];
 	uint64_t namespace_id;
+	uint32_t owner; /* see owner_of */
 	int64_t deadline;
 	struct child child;
 	uint32_t known; /* slots that the child has */
@@ -653,6 +676,7 @@ static unsigned run_batch(struct plan *plan, const struct executor_action *const
 		if (spares == 0 && (failed = make_spare()) < 0)
 			goto fail;
 		plan->child = take_spare();
+		stay_together(&plan->child);
 		plan->known = 0;
 		slots = 1u << SLOT_USER | 1u << SLOT_MOUNTS | 1u << SLOT_ROOT;
 	}
@@ -670,7 +694,7 @@ static unsigned run_batch(struct plan *plan, const struct executor_action *const
 		if (slots >> i & 1 && plan->slot[i] < 0)
 			slots &= ~(1u << i);
 	slots &= ~plan->known;
-	*batch = (struct batch){ count, plan->head.uid, plan->head.gid, slots };
+	*batch = (struct batch){ count, plan->owner, plan->head.gid, slots };
 	if ((failed = send_message(plan->child.socket, out, end_of_out - out, plan->slot, slots)) < 0)
 		goto lost;
 	plan->known |= slots;
@@ -1179,6 +1203,29 @@ static bool read_actions(struct plan *plan, const char *at, const char *end)
 	return at == end;
 }
 
+/*
+ * The user id, here, of whoever made the user namespace; of one that lies in others, of the outermost of those below our
+ * own. 0 where the kernel does not tell, who is the most that it can be.
+ */
+static uint32_t owner_of(int namespace)
+{
+	int at = dup(namespace), above;
+	uint32_t owner = 0;
+
+	while (at >= 0 && (above = ioctl(at, NS_GET_PARENT)) >= 0 && !is_same_file(above, own_namespace)) {
+		close(at);
+		at = above;
+	}
+	if (at < 0)
+		return 0;
+	if (above >= 0)
+		close(above);
+	if (ioctl(at, NS_GET_OWNER_UID, &owner) < 0)
+		owner = 0;
+	close(at);
+	return owner;
+}
+
 static void serve(const char *data, size_t bytes, const int *fds, int count)
 {
 	static struct plan plan;
@@ -1187,7 +1234,7 @@ static void serve(const char *data, size_t bytes, const int *fds, int count)
 
 	plan.tried = plan.journaled = plan.undos = 0;
 	plan.taken = false;
-	plan.child = (struct child){ -1, -1, NULL };
+	plan.child = (struct child){ -1, -1, -1, NULL };
 	for (int i = 0; i < SLOT_COUNT; i++)
 		plan.slot[i] = -1;
 	mounts_bytes = mounts_count = 0;
@@ -1198,6 +1245,7 @@ static void serve(const char *data, size_t bytes, const int *fds, int count)
 		     read_actions(&plan, data + sizeof(plan.head), data + bytes);
 	if (modern && plan.slot[SLOT_MOUNTS] >= 0)
 		ioctl(plan.slot[SLOT_MOUNTS], NS_GET_MNTNS_ID, &plan.namespace_id);
+	plan.owner = plan.slot[SLOT_USER] >= 0 ? owner_of(plan.slot[SLOT_USER]) : 0;
 	int failed = 0;
 	if (sound)
 		failed = run_actions(&plan);
@@ -1254,8 +1302,8 @@ static int print_layout(void)
 	printf("\"executor_hello\":[%zu,%zu,%zu,%zu,%zu,%zu,%zu,%zu,%zu,%zu],", SIZE(hello), AT(hello, kind),
 	       AT(hello, version), AT(hello, features), AT(hello, hello_bytes), AT(hello, plan_bytes),
 	       AT(hello, action_bytes), AT(hello, answer_bytes), AT(hello, undone_bytes), AT(hello, mount_bytes));
-	printf("\"executor_plan\":[%zu,%zu,%zu,%zu,%zu,%zu,%zu,%zu,%zu,%zu],", SIZE(plan), AT(plan, kind),
-	       AT(plan, actions), AT(plan, pid), AT(plan, deadline_ms), AT(plan, uid), AT(plan, gid), AT(plan, slots),
+	printf("\"executor_plan\":[%zu,%zu,%zu,%zu,%zu,%zu,%zu,%zu,%zu],", SIZE(plan), AT(plan, kind),
+	       AT(plan, actions), AT(plan, pid), AT(plan, deadline_ms), AT(plan, gid), AT(plan, slots),
 	       AT(plan, give), AT(plan, serial));
 	printf("\"executor_entry\":[%zu,%zu,%zu],", SIZE(entry), AT(entry, serial), AT(entry, op));
 	printf("\"executor_action\":[%zu,%zu,%zu,%zu,%zu],", SIZE(action), AT(action, op), AT(action, bytes),
@@ -1290,6 +1338,7 @@ int main(int argc, char **argv)
 	/* Children are gone when they are dead: nobody waits for them. */
 	signal(SIGCHLD, SIG_IGN);
 	executable = open(argv[0], O_PATH | O_CLOEXEC);
+	own_namespace = open("/proc/self/ns/user", O_RDONLY | O_CLOEXEC);
 	modern = is_modern() && argc == 1;
 	struct executor_hello hello = {
 		.kind = EXECUTOR_HELLO,

@@ -19,6 +19,8 @@
 #define EXECUTOR_NONE 0xffffffffu
 /* Added to the errno of an action that was not tried, because the namespaces could not be entered. */
 #define EXECUTOR_ENTERING 4096
+/* With it, where the kernel would have let the target look into the child. */
+#define EXECUTOR_EXPOSED 4095
 
 /* Kinds of messages. */
 #define EXECUTOR_KINDS(X)                                                                                             \
@@ -90,7 +92,7 @@ struct executor_plan {
 	uint32_t kind, actions;
 	uint32_t pid;	      /* of PROCESS, for where /proc must do */
 	uint32_t deadline_ms; /* for all of it; undoing has as long again */
-	uint32_t uid, gid;    /* who the child becomes: root of the target */
+	uint32_t gid;	      /* of the child, where it is not root's */
 	uint32_t slots;	      /* bit n: slot n comes with this message, in order */
 	uint32_t give;	      /* bit n: slot n shall come with the answer */
 	uint32_t serial;      /* no two plans of an executor have the same */
@@ -131,7 +133,7 @@ struct executor_mount {
 };
 
 _Static_assert(sizeof(struct executor_hello) == 24, "executor_hello");
-_Static_assert(sizeof(struct executor_plan) == 36, "executor_plan");
+_Static_assert(sizeof(struct executor_plan) == 32, "executor_plan");
 _Static_assert(sizeof(struct executor_entry) == 8, "executor_entry");
 _Static_assert(sizeof(struct executor_action) == 12, "executor_action");
 _Static_assert(sizeof(struct executor_answer) == 28, "executor_answer");

@@ -8,6 +8,7 @@ import {
   ConflictError,
   FormatError,
   NotFoundError,
+  NotSupportedError,
   NotUndoneError,
   TimeoutError,
 } from '../errors.ts'
@@ -26,7 +27,7 @@ import {
   type Undone,
   type Unfinished,
 } from '../sys/executor.ts'
-import { ENTERING, NONE, type Slot } from '../sys/executor-layout.ts'
+import { ENTERING, EXPOSED, NONE, type Slot } from '../sys/executor-layout.ts'
 import { failure } from '../sys/failure.ts'
 import type { Fd } from '../sys/fd.ts'
 import { MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID } from '../uapi/constants.ts'
@@ -95,11 +96,21 @@ export async function execute(
       throw judgeUndone(error as Error, undone, wasAttached(raw, answer, undone), target, options)
     }
   }
+  const once = async (): Promise<DelegatedMount | undefined> => {
+    try {
+      return await withExecutor(options.executor, run)
+    } catch (error) {
+      if (!(error instanceof ExecutorLost)) throw error
+      throw await undoForLost(error, target, options)
+    }
+  }
   try {
-    return await withExecutor(options.executor, run)
+    return await once()
   } catch (error) {
-    if (!(error instanceof ExecutorLost)) throw error
-    throw await undoForLost(error, target, options)
+    // It had not come to anything, or nothing is left of it: another executor begins anew.
+    if (!(error instanceof ExecutorLost) || options.executor !== undefined) throw error
+    options.signal?.throwIfAborted()
+    return await once()
   }
 }
 
@@ -144,12 +155,10 @@ async function withExecutor<T>(
 }
 
 function planOf(target: Target, actions: readonly RawAction[], timeoutMs = TIMEOUT_MS): RawPlan {
-  const { pid, rootUid, rootGid, ownerUid } = target.facts
+  const { pid, rootGid } = target.facts
   return {
     actions,
     pid,
-    // The owner of the namespace has all power over it too.
-    uid: rootUid ?? ownerUid,
     gid: rootGid ?? OVERFLOW_ID,
     deadlineMs: timeoutMs,
     slots: {
@@ -316,6 +325,11 @@ function systemFailure(
   const { pid, userNamespace, mountNamespace } = target.facts
   const context = { pid, object }
   const call = CALLS[op]
+  if (-result === ENTERING + EXPOSED)
+    return new NotSupportedError(`Inside process ${pid}'s namespaces we could be spied upon`, {
+      context,
+      hint: 'Set sysctl fs.suid_dumpable to 0',
+    })
   if (-result > ENTERING)
     return failure(
       'setns',

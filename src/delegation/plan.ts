@@ -72,7 +72,6 @@ export function planDelegation(wish: Wish, path: string): Action[] {
     { do: 'openContext', type: 'bpf' },
     { do: 'refuseOccupied', path },
     ...mark(wish),
-    { do: 'proveContext' },
     ...options(wish),
     { do: 'createSuperblock' },
     { do: 'makeMount', attributes: ['nosuid', 'nodev', 'noexec'] },

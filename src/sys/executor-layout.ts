@@ -11,6 +11,8 @@ export const MAX_ACTIONS = 64
 export const NONE = 0xffff_ffff
 /** Added to the errno of an action that was not tried, because the namespaces could not be entered. */
 export const ENTERING = 4096
+/** With it, where the kernel would have let the target look into the child. */
+export const EXPOSED = 4095
 
 export const KINDS = ['HELLO', 'PLAN', 'CANCEL', 'KEEP', 'UNDO', 'PAUSED', 'RESULT'] as const
 export type Kind = (typeof KINDS)[number]
@@ -64,16 +66,15 @@ export const executor_hello = struct(24, {
   mount_bytes: u16(22),
 })
 
-export const executor_plan = struct(36, {
+export const executor_plan = struct(32, {
   kind: u32(0),
   actions: u32(4),
   pid: u32(8),
   deadline_ms: u32(12),
-  uid: u32(16),
-  gid: u32(20),
-  slots: u32(24),
-  give: u32(28),
-  serial: u32(32),
+  gid: u32(16),
+  slots: u32(20),
+  give: u32(24),
+  serial: u32(28),
 })
 
 export const executor_entry = struct(8, { serial: u32(0), op: u32(4) })

@@ -41,8 +41,7 @@ export interface RawPlan {
   readonly actions: readonly RawAction[]
   /** Of the target, for kernels without pidfd ioctls. */
   readonly pid: number
-  /** Who the child becomes before it enters the target's namespaces. */
-  readonly uid: number
+  /** Group of the child that enters the target's namespaces; its user is their owner. */
   readonly gid: number
   /** For all actions together; undoing has as long again. */
   readonly deadlineMs: number
@@ -413,7 +412,6 @@ function encodePlan(plan: RawPlan, serial: number): { bytes: Uint8Array; fds: Fd
   fields.actions.set(view, 0, plan.actions.length)
   fields.pid.set(view, 0, plan.pid)
   fields.deadline_ms.set(view, 0, plan.deadlineMs)
-  fields.uid.set(view, 0, plan.uid)
   fields.gid.set(view, 0, plan.gid)
   fields.slots.set(view, 0, slots)
   fields.give.set(view, 0, give)

@@ -1,7 +1,7 @@
 /** The executor and its children: stopped, hung, spied upon, killed; and many plans at once. */
 import assert from 'node:assert/strict'
-import { execFileSync } from 'node:child_process'
-import { read, readdirSync, readFileSync, readlinkSync, write, writeFileSync } from 'node:fs'
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { read, readdirSync, readFileSync, readlinkSync, statSync, write, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -11,7 +11,7 @@ import { execute } from '../../../src/delegation/execute.ts'
 import { type Action, planDelegation, planTakenContext } from '../../../src/delegation/plan.ts'
 import { openTarget, type Target } from '../../../src/delegation/target.ts'
 import { delegatedMounts } from '../../../src/ebpf/bpffs.ts'
-import { type Executor, endExecutors } from '../../../src/sys/executor.ts'
+import { borrowExecutor, Executor, endExecutors, returnExecutor } from '../../../src/sys/executor.ts'
 import { readProc } from '../../../src/sys/process.ts'
 import { errnoName } from '../../../src/uapi/errno.ts'
 import { Scratch } from '../../helpers/scratch.ts'
@@ -23,7 +23,7 @@ const PATH = '/sys/fs/bpf'
 const policy = policyWith({ cmds: 1n })
 const wish = { masks: policy.rights.masks, rootUid: 65534, rootGid: 65534 }
 const plan = planDelegation(wish, PATH)
-const MS_TMPFS_FLAGS = 0
+const O_DIRECTORY = 0o200000
 
 let workload: Workload
 let target: Target
@@ -52,11 +52,11 @@ function status(pid: number): string {
 }
 
 /** The executor's children: those inside the target's user namespace, or those that wait. */
-function childrenOf(executor: Executor, inside: boolean): number[] {
+function childrenOf(executor: Executor, inside: boolean, where: Target = target): number[] {
   return readdirSync('/proc')
     .filter(name => /^\d+$/.test(name) && status(Number(name)).includes(`\nPPid:\t${executor.pid}\n`))
     .map(Number)
-    .filter(pid => (readlinkSync(`/proc/${pid}/ns/user`) === target.facts.userNamespace) === inside)
+    .filter(pid => (readlinkSync(`/proc/${pid}/ns/user`) === where.facts.userNamespace) === inside)
 }
 
 async function gone(pid: number): Promise<void> {
@@ -79,7 +79,7 @@ async function works(): Promise<void> {
   assert.deepEqual(mounted(), [])
 }
 
-test('a child inside the target is root of the target, and cannot be looked into, whatever fs.suid_dumpable says', async () => {
+test('a child inside the target cannot be looked into, whatever fs.suid_dumpable says', async () => {
   const SYSCTL = '/proc/sys/fs/suid_dumpable'
   const before = readFileSync(SYSCTL, 'utf8')
   const own = await workload.must('pidfd_open', workload.pid, 0)
@@ -95,8 +95,6 @@ test('a child inside the target is root of the target, and cannot be looked into
           const taken = await workload.call('pidfd_getfd', pidfd, 3, 0)
           assert.equal(errnoName(taken), 'EPERM', `fs.suid_dumpable=${value}`)
           await workload.must('close', pidfd)
-          assert.match(status(child!), /^Uid:\t65534\t65534\t65534\t65534$/m)
-          assert.match(status(child!), /^Gid:\t65534\t65534\t65534\t65534$/m)
         },
       })
       await undelegate(target, vocabulary)
@@ -108,6 +106,59 @@ test('a child inside the target is root of the target, and cannot be looked into
     await workload.must('close', own)
   }
 })
+
+test('a child inside a namespace that an ordinary user made, or one below that, has the id of its owner and no exposure', async () => {
+  const SYSCTL = '/proc/sys/fs/suid_dumpable'
+  const before = readFileSync(SYSCTL, 'utf8')
+  const enter = 'unshare --user --map-root-user --mount'
+  try {
+    writeFileSync(SYSCTL, '1')
+    for (const command of [
+      `exec ${enter} sleep 60`,
+      `exec ${enter} unshare --user --map-root-user --mount sleep 60`,
+    ]) {
+      const { child, place } = await ordinaryTarget(command)
+      try {
+        const actions = planDelegation({ ...wish, rootUid: 65533, rootGid: 65533 }, PATH)
+        await execute(pausingAt(actions, 2), place, vocabulary, {
+          paused: executor => {
+            const [inside] = childrenOf(executor, true, place)
+            assert.match(status(inside!), /^Uid:\t65533\t65533\t65533\t65533$/m)
+            assert.match(status(inside!), /^Gid:\t65533\t65533\t65533\t65533$/m)
+            // What is undumpable belongs to the host's root.
+            assert.equal(statSync(`/proc/${inside}/mem`).uid, 0)
+            assert.equal(statSync(`/proc/${child.pid}/mem`).uid, 65533)
+          },
+        })
+        assert.deepEqual(mounted(place), [PATH])
+        await undelegate(place, vocabulary)
+      } finally {
+        place[Symbol.dispose]()
+        child.kill('SIGKILL')
+        await new Promise(resolve => child.once('exit', resolve))
+      }
+    }
+  } finally {
+    writeFileSync(SYSCTL, before)
+  }
+})
+
+/** A process in namespaces that user 65533 made, once it is there. */
+async function ordinaryTarget(command: string): Promise<{ child: ChildProcess; place: Target }> {
+  const child = spawn('setpriv', ['--reuid=65533', '--regid=65533', '--clear-groups', 'sh', '-c', command], {
+    stdio: 'ignore',
+  })
+  for (let turn = 0; ; turn++) {
+    await sleep(20)
+    try {
+      if (readFileSync(`/proc/${child.pid}/comm`, 'utf8') === 'sleep\n')
+        return { child, place: openTarget(child.pid!) }
+    } catch (error) {
+      if (turn > 200) throw error
+    }
+    assert.ok(turn < 250, 'the target has not come up')
+  }
+}
 
 test('a child that is stopped is given up in time, and what it had attached is unmounted by another', async () => {
   const attached = plan.findIndex(action => action.do === 'attachMount') + 1
@@ -255,7 +306,14 @@ test('a file system that never answers costs its own delegation the time that it
   if (number < 0) {
     t.skip(`no FUSE here: ${errnoName(number)}`)
   } else {
-    await other.must('mount', 'none', '/mnt', 'fuse', 0, `fd=${number},rootmode=40000,user_id=0,group_id=0`)
+    await other.must(
+      'mount',
+      'none',
+      '/mnt',
+      'fuse',
+      0,
+      `fd=${number},rootmode=40000,user_id=0,group_id=0,allow_other`,
+    )
     const device = await other.give(number)
     const serving = answerNothing(device.number)
     let ticks = 0
@@ -283,7 +341,7 @@ test('a file system that never answers costs its own delegation the time that it
 })
 
 test('sixteen delegations at once are all made, each where it belongs', async () => {
-  assert.ok((await workload.call('mount', 'none', '/mnt', 'tmpfs', MS_TMPFS_FLAGS, 'mode=755')) >= 0)
+  assert.ok((await workload.call('mount', 'none', '/mnt', 'tmpfs', 0, 'mode=755')) >= 0)
   const paths = Array.from({ length: 16 }, (_, i) => `/mnt/${i}`)
   for (const path of paths) await workload.must('mkdirat', -100, path, 0o755)
   const made = await Promise.all(
@@ -301,7 +359,92 @@ test('sixteen delegations at once are all made, each where it belongs', async ()
   await workload.must('umount2', '/mnt', 2)
 })
 
+test('a delegation that is covered is found: no second one, and undone without touching what covers it', async () => {
+  const cover = async (name: string): Promise<void> => {
+    await workload.must('mount', name, PATH, 'tmpfs', 0, 'mode=755')
+    await workload.must('mkdirat', -100, `${PATH}/${name}`, 0o755)
+  }
+  await delegate(policy, target, vocabulary)
+  for (const name of ['one', 'two']) await cover(name)
+  await assert.rejects(delegate(policy, target, vocabulary), {
+    code: 'BPFTOKEN_CONFLICT',
+    message: /has a delegation at \/sys\/fs\/bpf already/,
+  })
+  const gone = await undelegate(target, vocabulary)
+  assert.equal(gone.covers, 2)
+  assert.deepEqual(mounted(), [])
+  // Both are there as they were.
+  await workload.must('close', await workload.must('openat', -100, `${PATH}/two`, O_DIRECTORY, 0))
+  await workload.must('umount2', PATH, 2)
+  await workload.must('close', await workload.must('openat', -100, `${PATH}/one`, O_DIRECTORY, 0))
+  // Where nothing is lent below, it is as good a place as any.
+  await works()
+  await workload.must('umount2', PATH, 2)
+  await assert.rejects(undelegate(target, vocabulary), { code: 'BPFTOKEN_NOT_FOUND' })
+})
+
+test('a delegation that no path leads to any more is told of, and undone once it can be reached again', async () => {
+  await delegate(policy, target, vocabulary)
+  await workload.must('mount', 'none', '/sys/fs', 'tmpfs', 0, 0)
+  await assert.rejects(undelegate(target, vocabulary), {
+    code: 'BPFTOKEN_CONFLICT',
+    message: /that no path leads to/,
+  })
+  await workload.must('mkdirat', -100, PATH, 0o755)
+  await assert.rejects(undelegate(target, vocabulary), { code: 'BPFTOKEN_CONFLICT' })
+  await workload.must('umount2', '/sys/fs', 2)
+  await undelegate(target, vocabulary)
+  assert.deepEqual(mounted(), [])
+})
+
+test("the target's root directory is no place for a delegation, since nothing leads to what is mounted over it", async () => {
+  for (const path of ['/', '/sys/..'])
+    await assert.rejects(delegate(policy, target, vocabulary, { path }), {
+      code: 'BPFTOKEN_CONFLICT',
+      message: /cannot reach what is mounted over/,
+    })
+  assert.deepEqual(mounted(), [])
+  await works()
+})
+
+test('a policy without rights, or with bits that this kernel does not know, makes a plain bpffs, and that is taken back', async () => {
+  for (const masks of [{}, { cmds: 1n << 63n }]) {
+    const made = await delegate(policyWith(masks), target, vocabulary)
+    assert.equal(made.path, PATH)
+    assert.deepEqual(made.options, [])
+    await undelegate(target, vocabulary)
+    await assert.rejects(undelegate(target, vocabulary), { code: 'BPFTOKEN_NOT_FOUND' })
+  }
+})
+
+test('without statmount(2) and pidfd ioctls all goes through /proc', async () => {
+  using executor = Executor.start({ proc: true })
+  const made = await execute(plan, target, vocabulary, { executor })
+  assert.equal(made?.path, PATH)
+  assert.deepEqual(made?.options, ['delegate_cmds=map_create'])
+  const again = execute(plan, target, vocabulary, { executor })
+  await assert.rejects(again, { code: 'BPFTOKEN_CONFLICT', message: /already/ })
+  await undelegate(target, vocabulary)
+  const CLONE_NEWUSER = 0x10000000
+  const mover = await Workload.sandboxed()
+  const place = openTarget(mover.pid)
+  const before = plan.findIndex(action => action.do === 'refuseMoved')
+  const moved = execute(pausingAt(plan, before), place, vocabulary, {
+    executor,
+    paused: async () => {
+      await mover.must('unshare', CLONE_NEWUSER)
+    },
+  })
+  await assert.rejects(moved, /moved to other namespaces/)
+  place[Symbol.dispose]()
+  mover[Symbol.dispose]()
+  await mover.exited
+})
+
 test('an executor that died while nobody asked it is replaced', async () => {
+  const executor = await borrowExecutor()
+  executor.kill()
+  returnExecutor(executor)
   await works()
   await endExecutors()
   await works()
