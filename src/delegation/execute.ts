@@ -107,8 +107,9 @@ export async function execute(
   try {
     return await once()
   } catch (error) {
-    // It had not come to anything, or nothing is left of it: another executor begins anew.
-    if (!(error instanceof ExecutorLost) || options.executor !== undefined) throw error
+    // It had not come to anything: another executor begins anew.
+    if (!(error instanceof ExecutorLost) || error.unfinished.length > 0 || options.executor !== undefined)
+      throw error
     options.signal?.throwIfAborted()
     return await once()
   }

@@ -1,7 +1,17 @@
 /** The executor and its children: stopped, hung, spied upon, killed; and many plans at once. */
 import assert from 'node:assert/strict'
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
-import { read, readdirSync, readFileSync, readlinkSync, statSync, write, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  openSync,
+  read,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  statSync,
+  write,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -143,10 +153,15 @@ test('a child inside a namespace that an ordinary user made, or one below that, 
   }
 })
 
-/** A process in namespaces that user 65533 made, once it is there. */
-async function ordinaryTarget(command: string): Promise<{ child: ChildProcess; place: Target }> {
-  const child = spawn('setpriv', ['--reuid=65533', '--regid=65533', '--clear-groups', 'sh', '-c', command], {
-    stdio: 'ignore',
+/** A process in namespaces that user 65533 made, once it is there; `within` a command of root, with a descriptor 3. */
+async function ordinaryTarget(
+  command: string,
+  within: readonly [string, number | 'ignore'] = ['exec', 'ignore'],
+): Promise<{ child: ChildProcess; place: Target }> {
+  const words = `${within[0]} setpriv --reuid=65533 --regid=65533 --clear-groups sh -c '${command}'`
+  const line = within[0] === 'exec' ? words : `exec ${words.replaceAll(`'${command}'`, '"$1"')}`
+  const child = spawn('sh', ['-c', line, 'sh', command], {
+    stdio: ['ignore', 'ignore', 'inherit', within[1]],
   })
   for (let turn = 0; ; turn++) {
     await sleep(20)
@@ -297,25 +312,24 @@ async function answerNothing(device: number): Promise<void> {
 }
 
 test('a file system that never answers costs its own delegation the time that it was given, and nobody else anything', async t => {
-  const other = await Workload.sandboxed()
-  const place = openTarget(other.pid)
   using scratch = new Scratch()
   const node = join(scratch.path, 'fuse')
-  execFileSync('mknod', ['-m', '666', node, 'c', '10', '229'])
-  const number = await other.call('openat', -100, node, 2, 0)
-  if (number < 0) {
-    t.skip(`no FUSE here: ${errnoName(number)}`)
-  } else {
-    await other.must(
-      'mount',
-      'none',
-      '/mnt',
-      'fuse',
-      0,
-      `fd=${number},rootmode=40000,user_id=0,group_id=0,allow_other`,
-    )
-    const device = await other.give(number)
-    const serving = answerNothing(device.number)
+  execFileSync('mknod', [node, 'c', '10', '229'])
+  let device: number
+  try {
+    device = openSync(node, 'r+')
+  } catch (error) {
+    return t.skip(`no FUSE here: ${(error as Error).message}`)
+  }
+  // Of the host, which anybody may look into; the target only inherits it.
+  const options = 'fd=3,rootmode=40000,user_id=0,group_id=0,allow_other'
+  const mount = `mount -i -t fuse -o ${options} none /mnt`
+  const { child, place } = await ordinaryTarget(
+    'exec unshare --user --map-root-user --mount --propagation unchanged sleep 60',
+    [`unshare --mount sh -c '${mount} && exec "$@"' sh`, device],
+  )
+  try {
+    const serving = answerNothing(device)
     let ticks = 0
     const ticking = setInterval(() => ticks++, 20)
     const abort = new AbortController()
@@ -331,13 +345,12 @@ test('a file system that never answers costs its own delegation the time that it
     await outcome
     clearInterval(ticking)
     assert.ok(ticks > 10, `the event loop came round ${ticks} times`)
-    // Only when somebody ends the connection can the children that sleep in it die.
-    await other.must('close', number)
-    device.close()
+  } finally {
+    place[Symbol.dispose]()
+    child.kill('SIGKILL')
+    // Only when the connection ends can the children that sleep in it die.
+    closeSync(device)
   }
-  place[Symbol.dispose]()
-  other[Symbol.dispose]()
-  await other.exited
 })
 
 test('sixteen delegations at once are all made, each where it belongs', async () => {
