@@ -86,10 +86,14 @@ export function openTarget(pid: number): Target {
   }
 }
 
+let ownUserNamespace: string | undefined
+
 /** Where a token could never be made, or not by the target, say so before anything is touched. */
 function refuseForeignNamespaces(mountNamespace: Fd, facts: TargetFacts): void {
   const context = { pid: facts.pid, userNamespace: facts.userNamespace }
-  if (facts.userNamespace === readlinkSync('/proc/self/ns/user'))
+  // Node has threads, so that it cannot change it.
+  ownUserNamespace ??= readlinkSync('/proc/self/ns/user')
+  if (facts.userNamespace === ownUserNamespace)
     throw new ConflictError(`Process ${facts.pid} is in the same user namespace as bpftoken`, {
       context,
       hint: 'A token works only inside a user namespace of its own: start the target in one, e.g. with bpftoken run',

@@ -6,7 +6,15 @@
  */
 import assert from 'node:assert/strict'
 import { execFileSync, spawnSync } from 'node:child_process'
-import { mkdirSync, readdirSync, readFileSync, readlinkSync, rmdirSync, statSync, writeFileSync } from 'node:fs'
+import {
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmdirSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { after, before, beforeEach, describe, test } from 'node:test'
 import { delegate, delegateContext, undelegate } from '../../src/delegation/delegate.ts'
 import { Sandbox } from '../../src/delegation/sandbox.ts'
