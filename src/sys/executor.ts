@@ -243,21 +243,18 @@ export class Executor implements Disposable {
     if (!this.#lost) this.#send(new Uint8Array(new Uint32Array([KINDS.indexOf(kind)]).buffer), NO_FDS)
   }
 
+  /** One message; when there are more, we are called again. */
   #read(): void {
-    for (;;) {
-      if (this.#lost) return
-      let length: number
-      let fds: Fd[]
-      try {
-        ;({ length, fds } = recvFds(this.#socket, INCOMING))
-      } catch (error) {
-        if ((error as { errnoName?: string }).errnoName === 'EAGAIN') return
-        this.#end()
-        return
-      }
-      if (length === 0) this.#end()
-      else this.#message(INCOMING.subarray(0, length), fds)
+    let length: number
+    let fds: Fd[]
+    try {
+      ;({ length, fds } = recvFds(this.#socket, INCOMING))
+    } catch (error) {
+      if ((error as { errnoName?: string }).errnoName !== 'EAGAIN') this.#end()
+      return
     }
+    if (length === 0) this.#end()
+    else this.#message(INCOMING.subarray(0, length), fds)
   }
 
   #message(message: Uint8Array, fds: Fd[]): void {
@@ -394,18 +391,19 @@ function refusal(message: Uint8Array): BpftokenError | undefined {
 }
 
 const encoder = new TextEncoder()
+const OP_NUMBERS = new Map(OPS.map((op, i) => [op, i]))
 
 function encodePlan(plan: RawPlan, serial: number): { bytes: Uint8Array; fds: Fd[] } {
   if (plan.actions.length > MAX_ACTIONS) throw failure('executor', 'plan', -7 /* E2BIG */)
   const view = new DataView(OUTGOING.buffer)
   const fds: Fd[] = []
   let slots = 0
-  SLOTS.forEach((slot, i) => {
-    const fd = plan.slots[slot]
-    if (fd === undefined) return
+  for (let i = 0; i < SLOTS.length; i++) {
+    const fd = plan.slots[SLOTS[i]!]
+    if (fd === undefined) continue
     slots |= 1 << i
     fds.push(fd)
-  })
+  }
   const give = (plan.give ?? []).reduce((bits, slot) => bits | (1 << SLOTS.indexOf(slot)), 0)
   const { fields, size } = executor_plan
   fields.kind.set(view, 0, KINDS.indexOf('PLAN'))
@@ -437,7 +435,7 @@ function encodeAction({ op, number, more, text }: RawAction, view: DataView, at:
     do OUTGOING[next++] = 0
     while (next % 4 !== 0)
   }
-  fields.op.set(view, at, OPS.indexOf(op))
+  fields.op.set(view, at, OP_NUMBERS.get(op)!)
   fields.bytes.set(view, at, next - at)
   fields.number.set(view, at, number ?? 0)
   fields.more.set(view, at, more ?? 0)
