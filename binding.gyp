@@ -6,7 +6,7 @@
   "targets": [
     {
       "target_name": "bpftoken",
-      "sources": ["native/addon.c", "native/call.c", "native/within.c", "native/memory.c", "native/poll.c", "native/socket.c"]
+      "sources": ["native/addon.c", "native/call.c", "native/memory.c", "native/poll.c", "native/socket.c"]
     },
     {
       "target_name": "bpftoken-launch",
@@ -17,6 +17,13 @@
       "target_name": "bpftoken-rest",
       "type": "executable",
       "sources": ["native/rest.c"]
+    },
+    {
+      # Linked statically where there is a static C library: it is executed again for each plan.
+      "target_name": "bpftoken-executor",
+      "type": "executable",
+      "sources": ["native/executor.c"],
+      "ldflags": ["<!@(echo 'int main(void){return 0;}' | gcc -static -x c - -o /dev/null 2>/dev/null && echo -static || echo -O1)"]
     }
   ]
 }

@@ -1,153 +1,150 @@
 /**
- * One delegation into an existing namespace, ours beside C, step by step.
+ * One delegation into an existing namespace, ours beside C.
  *
- * C twice: `checked` makes the same system calls as we do; `bare` leaves out those by which we make sure of
- * the target before and of the mount after, and so is the least that any delegator must do.
+ * C three times: `checked` makes sure of the target and of the mount through /proc, `bare` does not, and so is the
+ * least that any delegator must do; `floor` makes sure of all with the newest calls. None of them is safe from its
+ * target: their children share memory and descriptors.
  */
+import { spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import path from 'node:path'
 import { CProgram } from './c-program.ts'
-import { delegation, masks, mounts, policies, sandboxes, targets, vocabularies, within } from './dist.ts'
+import { delegation, masks, policies, sandboxes, targets, vocabularies } from './dist.ts'
 import { type Comparison, compare, interleave, summarize } from './stats.ts'
 
 const GOAL_RATIO = 1.25
 const PER_ROUND = 10
+const AT_ONCE = 16
 const PATH = '/sys/fs/bpf'
 const NOBODY = 65534
 const POLICY = path.resolve(__dirname, '../examples/policies/packet-counter.yaml')
-
-/** As in bench/c/delegate.c. */
-export const STEPS = [
-  'identify',
-  'directory',
-  'context',
-  'options',
-  'create',
-  'mount',
-  'attach',
-  'verify',
-  'close',
-] as const
-
-export interface StepTimes {
-  readonly step: string
-  readonly oursUs: number
-  readonly checkedUs: number
-  readonly bareUs: number
-}
+/** On the whole machine, and in the target. */
+const MANY_MOUNTS = { machine: 10_000, target: 1_000 }
 
 export interface DelegationResult {
   readonly comparisons: Comparison[]
-  /** Median of each step. */
-  readonly steps: StepTimes[]
-  /** The first one of the process: code that is not compiled yet. */
+  /** The first one of the process: code that is not compiled, and an executor that is not started yet. */
   readonly firstUs: number
+  /** Delegations in a second, one after the other and `AT_ONCE` at a time. */
+  readonly perSecond: { readonly one: number; readonly many: number }
+  /** Median of one delegation where there are few mounts, and where there are many. */
+  readonly mounts: { readonly fewUs: number; readonly manyUs: number }
 }
 
 const nowUs = (): number => performance.now() * 1000
 
-/** When the calls between the steps began and ended: their module exports are replaced by ones that note it. */
-function markCalls(): number[] {
-  const marks: number[] = []
-  mark(within, 'fsopenWithin')
-  mark(mounts, 'fsconfigCreate')
-  mark(mounts, 'fsmount')
-  mark(within, 'moveMountWithin')
-  return marks
-
-  function mark<M extends object>(module: M, name: keyof M & string): void {
-    const call = module[name] as (...args: unknown[]) => unknown
-    const marked = (...args: unknown[]): unknown => {
-      marks.push(nowUs())
-      const result = call(...args)
-      marks.push(nowUs())
-      return result
-    }
-    Object.assign(module, { [name]: marked })
-  }
+function median(times: readonly number[]): number {
+  return summarize(times).median
 }
-
-function stepsBetween(times: readonly number[]): number[] {
-  return times.slice(1).map((time, i) => time - times[i]!)
-}
-
-/** Microseconds of each step, for each delegation. */
-type Times = number[][]
 
 export async function measureDelegation(roundCount: number): Promise<DelegationResult> {
   const vocabulary = vocabularies.runningVocabulary()
   const policy = policies.parsePolicy(readFileSync(POLICY, 'utf8'), { source: POLICY, vocabulary })
-  const marks = markCalls()
-  using sandbox = await sandboxes.Sandbox.start({
+  const spec = {
     command: ['true'], // never released
     uid: NOBODY,
     gid: NOBODY,
     network: 'own',
     capabilities: [],
-  })
+  } as const
+  using sandbox = await sandboxes.Sandbox.start(spec)
 
-  async function delegateOnce(): Promise<number[]> {
-    marks.length = 0
+  async function delegateOnce(pid: number): Promise<number> {
     const start = nowUs()
-    let identified: number
-    let verified: number
     {
-      using target = targets.openTarget(sandbox.pid)
-      identified = nowUs()
+      using target = targets.openTarget(pid)
       await delegation.delegate(policy, target, vocabulary, { path: PATH })
-      verified = nowUs()
     }
-    const closed = nowUs()
-    using target = targets.openTarget(sandbox.pid)
+    const took = nowUs() - start
+    using target = targets.openTarget(pid)
     await delegation.undelegate(target, vocabulary, { path: PATH })
-    const [openStart, openEnd, createStart, createEnd, , mountEnd, , attachEnd] = marks
-    const bounds = [start, identified, openStart, openEnd, createStart, createEnd, mountEnd, attachEnd]
-    return stepsBetween([...(bounds as number[]), verified, closed])
+    return took
   }
-  async function ours(): Promise<Times> {
-    const times: Times = []
-    for (let i = 0; i < PER_ROUND; i++) times.push(await delegateOnce())
+  async function ours(pid: number = sandbox.pid): Promise<number[]> {
+    const times: number[] = []
+    for (let i = 0; i < PER_ROUND; i++) times.push(await delegateOnce(pid))
     return times
   }
 
   const hex = (['cmds', 'maps', 'progs', 'attachs'] as const).map(d => masks.hexMask(policy.rights.masks[d]))
-  using program = new CProgram('delegate', [`${sandbox.pid}`, PATH, `${NOBODY}`, `${NOBODY}`, ...hex])
-  async function c(kind: 'bare' | 'checked'): Promise<Times> {
-    const times = JSON.parse(await program.ask(`${kind} ${PER_ROUND}`)) as Times
-    return times.map(steps => steps.map(ns => ns / 1000))
+  const args = [`${sandbox.pid}`, PATH, `${NOBODY}`, `${NOBODY}`, ...hex]
+  using program = new CProgram('delegate', args)
+  using floorProgram = new CProgram('delegate-floor', args)
+  async function c(kind: 'bare' | 'checked'): Promise<number[]> {
+    const times = JSON.parse(await program.ask(`${kind} ${PER_ROUND}`)) as number[][]
+    return times.map(steps => steps.reduce((sum, ns) => sum + ns, 0) / 1000)
+  }
+  async function floor(): Promise<number[]> {
+    return (JSON.parse(await floorProgram.ask(`${PER_ROUND}`)) as number[]).map(ns => ns / 1000)
   }
 
-  const firstUs = total(await delegateOnce())
+  const firstUs = await delegateOnce(sandbox.pid)
   await ours() // warm up
   await c('checked')
+  await floor()
   const checked = await interleave(roundCount, ours, () => c('checked'))
+  const floors = await interleave(roundCount, ours, floor)
   const bare = await interleave(roundCount, ours, () => c('bare'))
-  const toRound = (round: { ours: Times; c: Times }) => ({
-    ours: round.ours.map(total),
-    c: round.c.map(total),
-  })
-  const oursUs = mediansByStep(checked.map(round => round.ours))
-  const checkedUs = mediansByStep(checked.map(round => round.c))
-  const bareUs = mediansByStep(bare.map(round => round.c))
   return {
     comparisons: [
-      compare('delegation, same system calls', 'us', checked.map(toRound), GOAL_RATIO),
-      compare('delegation, C without checks', 'us', bare.map(toRound)),
+      compare('delegation, C with checks', 'us', checked, GOAL_RATIO),
+      compare('delegation, floor in C', 'us', floors),
+      compare('delegation, C without checks', 'us', bare),
     ],
-    steps: STEPS.map((step, i) => ({
-      step,
-      oursUs: oursUs[i]!,
-      checkedUs: checkedUs[i]!,
-      bareUs: bareUs[i]!,
-    })),
     firstUs,
+    perSecond: await throughput(),
+    mounts: await amongMounts(),
   }
-}
 
-function mediansByStep(rounds: readonly Times[]): number[] {
-  return STEPS.map((_, i) => summarize(rounds.flat().map(steps => steps[i]!)).median)
-}
+  /** Each into a sandbox of its own; unmounting included. */
+  async function throughput(): Promise<DelegationResult['perSecond']> {
+    const started = await Promise.all(Array.from({ length: AT_ONCE }, () => sandboxes.Sandbox.start(spec)))
+    const pids = started.map(one => one.pid)
+    const perSecond = async (atOnce: boolean): Promise<number> => {
+      const rounds = Math.max(5, Math.ceil(roundCount / 2))
+      const start = nowUs()
+      for (let round = 0; round < rounds; round++)
+        if (atOnce) await Promise.all(pids.map(delegateOnce))
+        else for (const pid of pids) await delegateOnce(pid)
+      return (rounds * pids.length * 1e6) / (nowUs() - start)
+    }
+    await perSecond(true) // warm up
+    const result = { one: await perSecond(false), many: await perSecond(true) }
+    for (const one of started) one[Symbol.dispose]()
+    return result
+  }
 
-function total(steps: readonly number[]): number {
-  return steps.reduce((sum, time) => sum + time, 0)
+  /** In a mount namespace of its own with its target in it, where there are `count` mounts of tmpfs. */
+  async function amongMounts(): Promise<DelegationResult['mounts']> {
+    const few = spawn('unshare', ['--user', '--map-root-user', '--mount', 'sleep', '600'], {
+      stdio: 'ignore',
+    })
+    const script = `mount -t tmpfs none /mnt && cd /mnt && mkdir d && for i in $(seq ${MANY_MOUNTS.target}); do mount -t tmpfs none d; done && echo ready && exec sleep 600`
+    const many = spawn('unshare', ['--user', '--map-root-user', '--mount', 'sh', '-c', script], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    const machine = spawn(
+      'unshare',
+      ['--mount', 'sh', '-c', script.replace(String(MANY_MOUNTS.target), String(MANY_MOUNTS.machine))],
+      { stdio: ['ignore', 'pipe', 'inherit'] },
+    )
+    try {
+      await Promise.all(
+        [many, machine].map(child => new Promise(resolve => child.stdout!.once('data', resolve))),
+      )
+      await ours(few.pid!)
+      await ours(many.pid!)
+      const rounds = await interleave(
+        Math.max(5, roundCount),
+        () => ours(few.pid!),
+        () => ours(many.pid!),
+      )
+      return {
+        fewUs: median(rounds.flatMap(round => round.ours)),
+        manyUs: median(rounds.flatMap(round => round.c)),
+      }
+    } finally {
+      for (const child of [few, many, machine]) child.kill('SIGKILL')
+    }
+  }
 }

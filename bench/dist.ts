@@ -21,7 +21,6 @@ export const policies = load('policy/parse.js') as typeof import('../src/policy/
 export const masks = load('policy/mask-text.js') as typeof import('../src/policy/mask-text.ts')
 export const maps = load('ebpf/map.js') as typeof import('../src/ebpf/map.ts')
 export const tokens = load('ebpf/token.js') as typeof import('../src/ebpf/token.ts')
-export const within = load('sys/within.js') as typeof import('../src/sys/within.ts')
 export const mounts = load('sys/mount.js') as typeof import('../src/sys/mount.ts')
 export const objects = load('ebpf/object-spec.js') as typeof import('../src/ebpf/object-spec.ts')
 export const objectLoading = load('ebpf/object.js') as typeof import('../src/ebpf/object.ts')

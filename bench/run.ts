@@ -40,15 +40,18 @@ function printComparisons(comparisons: readonly Comparison[]): void {
   }
 }
 
-function printDelegation({ comparisons, steps, firstUs }: DelegationResult): void {
+function printDelegation({ comparisons, firstUs, perSecond, mounts }: DelegationResult): void {
   console.log('One delegation into an existing namespace')
   printComparisons(comparisons)
   console.log(`  the first one in a process: ${firstUs.toFixed(0)} us`)
-  console.log('\n  medians by step, us      ours       C  C without checks')
-  for (const { step, oursUs, checkedUs, bareUs } of steps) {
-    const cells = [oursUs, checkedUs].map(us => us.toFixed(1).padStart(8)).join('')
-    console.log(`  ${step.padEnd(21)}${cells}${bareUs.toFixed(1).padStart(18)}`)
-  }
+  const gain = perSecond.many / perSecond.one
+  console.log(
+    `  in a second, unmounting included: ${perSecond.one.toFixed(0)} one by one, ${perSecond.many.toFixed(0)} sixteen at a time: ${gain.toFixed(1)}x  ${verdict(gain >= 3, '3x')}`,
+  )
+  const growth = mounts.manyUs / mounts.fewUs
+  console.log(
+    `  with 10,000 mounts on the machine and 1,000 in the target: ${mounts.manyUs.toFixed(0)} us, with few ${mounts.fewUs.toFixed(0)} us: ${growth.toFixed(2)}x`,
+  )
 }
 
 function printStartup({ node, unshare, run, overheadMs, goalMs }: StartupResult): void {

@@ -30,7 +30,6 @@ NAPI_MODULE_INIT()
 	for (int i = 0; i < NAMED_CALL_COUNT; i++)
 		export_function(env, exports, NAMED_CALLS[i].name, run_now, (void *)&NAMED_CALLS[i]);
 	export_function(env, exports, "later", call_later, NULL);
-	within_register(env, exports);
 	memory_register(env, exports);
 	poll_register(env, exports);
 	socket_register(env, exports);

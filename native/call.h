@@ -1,10 +1,9 @@
 /*
  * One system call as data: which, with which arguments, and the buffers it needs.
  *
- * A call is marshalled once from JavaScript and then run in one of three ways: at once (addon.c), on
- * a worker thread, or by a child inside another process's namespaces (within.c). JavaScript never
- * sees or gives an address: it gives byte arrays, and call.c writes their addresses where the kernel
- * wants them and wipes them afterwards.
+ * A call is marshalled once from JavaScript and then run at once (addon.c) or on a worker thread.
+ * JavaScript never sees or gives an address: it gives byte arrays, and call.c writes their addresses
+ * where the kernel wants them and wipes them afterwards.
  */
 #ifndef BPFTOKEN_CALL_H
 #define BPFTOKEN_CALL_H
@@ -43,7 +42,7 @@ const struct named_call *call_find(const char *name);
 /* Fills call from argv; false with a pending JavaScript exception where they do not fit. */
 bool call_marshal(napi_env env, const struct named_call *named, size_t argc, napi_value *argv, struct call *call);
 
-/* The result, or -errno. Safe on any thread and in a vfork child: plain memory and one system call. */
+/* The result, or -errno. Safe on any thread: plain memory and one system call. */
 long call_run(const struct call *call);
 
 /* Takes the addresses out of the byte arrays again. */
@@ -52,7 +51,6 @@ void call_wipe(struct call *call);
 /* Promises: run on a worker thread, in our own namespaces. (name, ...args) => Promise<number> */
 napi_value call_later(napi_env env, napi_callback_info info);
 
-void within_register(napi_env env, napi_value exports);
 void memory_register(napi_env env, napi_value exports);
 void poll_register(napi_env env, napi_value exports);
 void socket_register(napi_env env, napi_value exports);

@@ -87,8 +87,31 @@ static napi_value stop(napi_env env, napi_callback_info info)
 	return NULL;
 }
 
+/* (handle, whether it keeps the loop alive) */
+static napi_value keep_alive(napi_env env, napi_callback_info info)
+{
+	napi_value argv[2];
+	size_t argc = 2;
+	void *data;
+	bool keeps;
+
+	napi_get_cb_info(env, info, &argc, argv, NULL, NULL);
+	if (napi_get_value_external(env, argv[0], &data) != napi_ok ||
+	    napi_get_value_bool(env, argv[1], &keeps) != napi_ok) {
+		napi_throw_type_error(env, NULL, "pollKeepAlive: (handle, boolean)");
+		return NULL;
+	}
+	struct poll *poll = data;
+	if (keeps)
+		uv_ref((uv_handle_t *)&poll->handle);
+	else
+		uv_unref((uv_handle_t *)&poll->handle);
+	return NULL;
+}
+
 void poll_register(napi_env env, napi_value exports)
 {
 	export_function(env, exports, "pollStart", start, NULL);
 	export_function(env, exports, "pollStop", stop, NULL);
+	export_function(env, exports, "pollKeepAlive", keep_alive, NULL);
 }

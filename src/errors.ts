@@ -23,6 +23,7 @@ export const ERROR_CODES = {
   BPFTOKEN_TIMEOUT: { title: 'Not finished in time', http: 504, exit: EXIT.failed },
   BPFTOKEN_FAILED: { title: 'Several things failed, or it was interrupted', http: 500, exit: EXIT.failed },
   BPFTOKEN_INTERNAL: { title: 'A defect of bpftoken', http: 500, exit: EXIT.failed },
+  BPFTOKEN_NOT_UNDONE: { title: 'Failed, and not surely undone', http: 500, exit: EXIT.failed },
 } as const satisfies Record<string, { title: string; http: number; exit: number }>
 
 export type ErrorCode = keyof typeof ERROR_CODES
@@ -212,6 +213,24 @@ export class ConflictError extends BpftokenError {
 /** A step did not finish within its time. */
 export class TimeoutError extends BpftokenError {
   readonly code = 'BPFTOKEN_TIMEOUT'
+}
+
+/**
+ * Something failed half-way, and what had been done by then could not be taken back, or not for sure. The message tells
+ * every failure: the one that it began with first, then what stands.
+ */
+export class NotUndoneError extends BpftokenError {
+  readonly code = 'BPFTOKEN_NOT_UNDONE'
+  readonly causes: readonly Error[]
+
+  constructor(causes: readonly Error[], stands: string, details: ErrorDetails = {}) {
+    super([...causes.map(cause => cause.message), stands], details)
+    this.causes = causes
+  }
+
+  override toJSON(): ReturnType<BpftokenError['toJSON']> & { causes: string[] } {
+    return { ...super.toJSON(), causes: this.causes.map(cause => cause.message) }
+  }
 }
 
 /** What nobody foresaw. */

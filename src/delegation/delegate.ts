@@ -1,30 +1,41 @@
 /** The live loan: delegate, take it back, and what stands in the way of it. */
-import { DeniedError, NotFoundError, NotSupportedError } from '../errors.ts'
+import { posix } from 'node:path'
+import { bpffsMount, delegatedMounts } from '../ebpf/bpffs.ts'
+import { ConflictError, DeniedError, NotFoundError, NotSupportedError } from '../errors.ts'
 import { guardNeeds } from '../policy/guard-needs.ts'
 import { PROGRAM_CLASSES } from '../policy/kernel-classes.ts'
 import type { Policy, Terms } from '../policy/policy.ts'
 import { bitsOf, type Vocabulary } from '../policy/vocabulary.ts'
-import { umountWithin } from '../sys/within.ts'
-import { MNT_DETACH } from '../uapi/constants.ts'
+import type { Executor, SeenMount } from '../sys/executor.ts'
+import type { Fd } from '../sys/fd.ts'
+import { readProc } from '../sys/process.ts'
 import { type DelegatedMount, delegatedMount } from './bpffs-instance.ts'
-import { assertMasks, type ExecuteOptions, execute, mountOf, openMountPoint } from './execute.ts'
+import { ask, assertMasks, type ExecuteOptions, execute, mountsAt } from './execute.ts'
 import { type Action, DEFAULT_PATH, planDelegation, planTakenContext, type Wish } from './plan.ts'
-import { assertUnchanged, type Target } from './target.ts'
+import type { Target } from './target.ts'
 
 /** The guard's part, where it is installed: see src/guard. Whoever gives it has made the ability known to the guard. */
 export interface DelegateGuard {
   /** Name under which the guard knows the policy. */
   readonly ability: string
+  /** Which of our executors the guard lets delegate. */
+  readonly executor?: Executor
+  /** Takes back what was lent last, if anything was: the ids. */
+  revoke?(): readonly bigint[]
 }
 
 interface Guarded {
   readonly guard?: DelegateGuard | undefined
 }
 
-export interface DelegateOptions extends ExecuteOptions, Guarded {
+export interface DelegateOptions extends Omit<ExecuteOptions, 'executor' | 'revoke'>, Guarded {
   readonly path?: string
   /** Called after the last step; when it throws, the delegation is undone as after any other failure. */
   readonly confirm?: (() => void) | undefined
+}
+
+function guardedBy(guard: DelegateGuard | undefined): Pick<ExecuteOptions, 'executor' | 'revoke'> {
+  return { executor: guard?.executor, revoke: guard?.revoke && (() => guard.revoke!()) }
 }
 
 /** What of a policy is lent; the rest says to whom, and what only the guard holds to. */
@@ -51,7 +62,7 @@ export function planFor(
 
 /** The actions that `delegateContext` runs. */
 export function planForContext(policy: Lent, target: Target, fd: number, guard?: DelegateGuard): Action[] {
-  return planTakenContext(wishFor(policy, target, guard), fd)
+  return planTakenContext(wishFor(policy, target, guard), fd, target.facts.unmappedUid)
 }
 
 /** Loaded only when something fails: start-up is felt on each run. */
@@ -72,7 +83,7 @@ export async function delegate(
   }
   try {
     const plan = planFor(policy, target, options.path, options.guard)
-    return (await execute(plan, target, vocabulary, { ...options, accept }))!
+    return (await execute(plan, target, vocabulary, { ...options, ...guardedBy(options.guard), accept }))!
   } catch (error) {
     throw await explained(error)
   }
@@ -87,36 +98,120 @@ export async function delegateContext(
   target: Target,
   fd: number,
   vocabulary: Vocabulary,
-  options: ExecuteOptions & Guarded = {},
+  options: Omit<DelegateOptions, 'path' | 'accept'> = {},
 ): Promise<void> {
   try {
-    await execute(planForContext(policy, target, fd, options.guard), target, vocabulary, options)
+    const plan = planForContext(policy, target, fd, options.guard)
+    await execute(plan, target, vocabulary, { ...options, ...guardedBy(options.guard) })
   } catch (error) {
     throw await explained(error)
   }
 }
 
+export interface UndelegateOptions {
+  readonly path?: string
+  readonly timeoutMs?: number
+  /** Where there is a guard: revokes the delegation of which `root` is a directory. Gives the ids. */
+  readonly revoke?: (root: Fd) => readonly bigint[]
+  /** The same for all that are lent to the user namespace with this inode number. */
+  readonly revokeIn?: (userNamespace: number) => readonly bigint[]
+}
+
+export interface Undelegated extends DelegatedMount {
+  /** How many mounts lay upon it. They were lifted for a moment. */
+  readonly covers: number
+  readonly revoked: readonly bigint[]
+}
+
 /**
- * Unmounts the delegation at `path` in the target. No new token can then be made from that path. Tokens
- * that were made, and root directories that are held open, go on working: only the guard revokes those.
+ * Unmounts the delegation at `path` in the target. No new token can then be made from that path. Tokens that were made,
+ * and root directories that are held open, go on working, unless there is a guard to revoke them. NotFoundError: there
+ * is no delegation. ConflictError: there is, but mounts lie upon it that cannot be lifted.
  */
 export async function undelegate(
   target: Target,
   vocabulary: Vocabulary,
-  options: DelegateOptions = {},
-): Promise<DelegatedMount> {
-  const path = options.path ?? DEFAULT_PATH
-  using root = await openMountPoint(target, path, options.timeoutMs)
-  const line = mountOf(root, target)
-  const mount = line && delegatedMount(line, vocabulary)
-  if (mount === undefined || line?.path !== path)
-    throw new NotFoundError(`Process ${target.facts.pid} has no delegation at ${path}`, {
-      context: { pid: target.facts.pid, path },
-      hint: 'See bpftoken ls for what is delegated where',
-    })
-  assertUnchanged(target)
-  umountWithin(target.process.pidfd, root, MNT_DETACH, path)
-  return mount
+  options: UndelegateOptions = {},
+): Promise<Undelegated> {
+  const { path = DEFAULT_PATH, timeoutMs, revoke = () => [] } = options
+  const { mounts, directory } = await lookThere(target, path, options, vocabulary)
+  using top = directory
+  const covers = mounts.findIndex(mount => isLent(mount, target))
+  const mount = mounts[covers]
+  if (mount === undefined || !mount.atRoot || mount.root !== '/')
+    throw hidden(target, path, options, vocabulary) ?? noDelegation(target, path)
+  const lent = delegatedMount({ ...bpffsMount(mount), delegated: true }, vocabulary)!
+  if (covers === 0) {
+    // First: whoever holds the root directory could go on in between.
+    const revoked = revoke(top)
+    await ask(target, [{ op: 'DETACH' }], { slots: { MOUNT: top }, timeoutMs, object: path })
+    return { ...lent, covers, revoked }
+  }
+  const { given } = await ask(target, [{ op: 'DETACH_COVERED', number: covers, text: [path] }], {
+    give: ['REACHED'],
+    timeoutMs,
+    object: path,
+  })
+  using root = given.REACHED!
+  return { ...lent, covers, revoked: revoke(root) }
+}
+
+/** What is at `path`; a path that leads nowhere any more may still be hiding a delegation. */
+async function lookThere(
+  target: Target,
+  path: string,
+  options: UndelegateOptions,
+  vocabulary: Vocabulary,
+): Promise<Awaited<ReturnType<typeof mountsAt>>> {
+  try {
+    return await mountsAt(target, path, options.timeoutMs)
+  } catch (error) {
+    const isMissing = ['ENOENT', 'ENOTDIR', 'ELOOP', 'EACCES'].includes(
+      (error as { errnoName?: string }).errnoName ?? '',
+    )
+    throw (isMissing ? hidden(target, path, options, vocabulary) : undefined) ?? error
+  }
+}
+
+/**
+ * Whether this mount is a loan. With rights, it says so. Without any that this kernel could show, it is known by its
+ * root directory, which we give to the target's root.
+ */
+function isLent(mount: SeenMount, target: Target): boolean {
+  if (mount.fsType !== 'bpf') return false
+  const { delegated, uid, mode } = bpffsMount(mount)
+  return delegated || (uid !== 0 && uid === target.facts.rootUid && (mode & 0o777) === 0o755)
+}
+
+function noDelegation(target: Target, path: string): NotFoundError {
+  return new NotFoundError(`Process ${target.facts.pid} has no delegation at ${path}`, {
+    context: { pid: target.facts.pid, path },
+    hint: 'See bpftoken ls for what is delegated where',
+  })
+}
+
+/** Where a delegation is mounted at the path, and mounts further up hide it; undefined: none is. */
+function hidden(
+  target: Target,
+  path: string,
+  { revokeIn }: UndelegateOptions,
+  vocabulary: Vocabulary,
+): ConflictError | undefined {
+  const { pid, userNamespace } = target.facts
+  const there = delegatedMounts(readProc(target.process, 'mountinfo')).find(
+    mount => mount.path === posix.normalize(path),
+  )
+  if (there === undefined) return undefined
+  const revoked = revokeIn?.(Number(/\d+/.exec(userNamespace)![0])) ?? []
+  const what = delegatedMount(there, vocabulary)!.options.join(' ')
+  return new ConflictError(
+    `Process ${pid} has a delegation at ${path} that no path leads to, since something is mounted above it` +
+      `${revoked.length > 0 ? `: revoked in the guard (delegation ${revoked.join(', ')}), but still mounted` : ` (${what})`}`,
+    {
+      context: { pid, path, revoked: revoked.join(',') },
+      hint: 'Unmount what hides it in the target (nsenter -t PID -U -m umount ...), then undelegate again; or end the processes of that user namespace',
+    },
+  )
 }
 
 /**

@@ -8,24 +8,15 @@ import { release } from 'node:os'
 import { Btf } from '../ebpf/btf.ts'
 import { assemble, exit, mov64, R0 } from '../ebpf/insn.ts'
 import { effectiveCapabilities, INITIAL_USER_NAMESPACE } from '../ebpf/rights.ts'
-import { BpftokenError } from '../errors.ts'
+import { BpftokenError, SyscallError } from '../errors.ts'
 import { hasBit } from '../policy/vocabulary.ts'
 import { progLoad } from '../sys/bpf.ts'
 import { Fd } from '../sys/fd.ts'
-import { open } from '../sys/open.ts'
-import { bpfWithin } from '../sys/within.ts'
-import {
-  bpf_attach_type,
-  bpf_attr_map_create,
-  bpf_attr_token_create,
-  bpf_cmd,
-  bpf_map_flags,
-  bpf_map_type,
-  bpf_prog_type,
-} from '../uapi/bpf.ts'
-import { CAPABILITIES, O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../uapi/constants.ts'
+import { bpf_attach_type, bpf_map_type, bpf_prog_type } from '../uapi/bpf.ts'
+import { CAPABILITIES } from '../uapi/constants.ts'
 import { errnoName } from '../uapi/errno.ts'
 import { type DelegateGuard, delegate } from './delegate.ts'
+import { ask } from './execute.ts'
 import { DEFAULT_PATH } from './plan.ts'
 import { Sandbox } from './sandbox.ts'
 import { openTarget } from './target.ts'
@@ -152,29 +143,16 @@ async function endToEnd({ lend }: Examination): Promise<Finding> {
   })
   using target = openTarget(sandbox.pid)
   using guard = lend?.(SCRATCH)
-  const made = await delegate(SCRATCH, target, vocabulary, { guard })
-  using root = open(`/proc/${sandbox.pid}/root${made.path}`, O_DIRECTORY | O_RDONLY | O_CLOEXEC)
-  const create = bpf_attr_token_create.encode({ bpffs_fd: root.number })
-  const caps = 1n << BigInt(CAPABILITIES.CAP_BPF)
-  const result = bpfWithin(target.process.pidfd, bpf_cmd.BPF_TOKEN_CREATE, create, { caps })
-  if (result < 0)
+  const { path } = await delegate(SCRATCH, target, vocabulary, { guard })
+  try {
+    await ask(target, [{ op: 'MAKE_TOKEN', text: [path] }, { op: 'MAKE_MAP' }])
+  } catch (error) {
+    if (!(error instanceof SyscallError)) throw error
     return bad(
-      `BPF_TOKEN_CREATE in a user namespace: ${errnoName(result)}`,
+      `${error.op} in a user namespace: ${error.errnoName}`,
       'A security module may refuse it: see the audit log',
     )
-  using token = new Fd(result)
-  const map = bpf_attr_map_create.encode({
-    map_type: bpf_map_type.BPF_MAP_TYPE_ARRAY,
-    key_size: 4,
-    value_size: 4,
-    max_entries: 1,
-    map_flags: bpf_map_flags.BPF_F_TOKEN_FD,
-    map_token_fd: token.number,
-  })
-  const used = bpfWithin(target.process.pidfd, bpf_cmd.BPF_MAP_CREATE, map, { caps })
-  if (used < 0)
-    return bad(`BPF_MAP_CREATE with a token: ${errnoName(used)}`, 'See the audit log of security modules')
-  new Fd(used).close()
+  }
   return good('delegated, made a token, and made a map with it in a scratch user namespace')
 }
 

@@ -1,9 +1,9 @@
 /**
  * A delegation as a list of actions: data that says what to do, not how. Pure.
  *
- * `execute.ts` is the only interpreter; `--dry-run` prints the list. Two directions: the context is
- * opened for the target by our child (`openContext`), or the workload opened it and lends us its
- * descriptor (`takeContext`), and then mounts by itself.
+ * `execute.ts` hands it to the executor; `--dry-run` prints the list. Two directions: the context is
+ * opened for the target by a child of the executor (`openContext`), or the workload opened it and lends
+ * us its descriptor (`takeContext`), and then mounts by itself.
  */
 import { hexMask } from '../policy/mask-text.ts'
 import { MASK_DOMAINS, type Masks } from '../policy/vocabulary.ts'
@@ -11,14 +11,27 @@ import { MASK_DOMAINS, type Masks } from '../policy/vocabulary.ts'
 export type Action =
   | { readonly do: 'openDirectory'; readonly path: string }
   | { readonly do: 'openContext'; readonly type: 'bpf' }
-  /** With `mark`, as `markDelegatable` before anything else is done to it. */
-  | { readonly do: 'takeContext'; readonly fd: number; readonly mark?: boolean }
+  /** There is no delegation at the directory, not even under another mount, and what is mounted there is reached. */
+  | { readonly do: 'refuseOccupied'; readonly path: string }
+  | { readonly do: 'takeContext'; readonly fd: number }
+  /** The context is a new one of bpffs; with ids, it belongs to a user namespace where `mapped` is and `unmapped` is not. */
+  | {
+      readonly do: 'proveContext'
+      readonly mapped?: number | undefined
+      readonly unmapped?: number | undefined
+    }
   | { readonly do: 'setOption'; readonly key: string; readonly value: string }
-  /** For the guard: this context may be delegated. */
+  /** For the guard: this context may be delegated. One of another file system does not take the mark, which is proven next. */
   | { readonly do: 'markDelegatable' }
   | { readonly do: 'createSuperblock' }
   | { readonly do: 'makeMount'; readonly attributes: readonly MountAttribute[] }
+  /** The target lives, and is in the namespaces that were looked at. */
+  | { readonly do: 'refuseMoved' }
   | { readonly do: 'attachMount'; readonly path: string }
+  /** The path, opened again in the target, leads to the new mount; what that is, is told. */
+  | { readonly do: 'reachMount'; readonly path: string }
+  /** Waits until it is told to go on: for tests. */
+  | { readonly do: 'pause' }
 
 export type MountAttribute = 'nosuid' | 'nodev' | 'noexec'
 
@@ -57,18 +70,38 @@ export function planDelegation(wish: Wish, path: string): Action[] {
   return [
     { do: 'openDirectory', path },
     { do: 'openContext', type: 'bpf' },
-    ...(wish.ability === undefined ? [] : [{ do: 'markDelegatable' } as const]),
+    { do: 'refuseOccupied', path },
+    ...mark(wish),
     ...options(wish),
     { do: 'createSuperblock' },
     { do: 'makeMount', attributes: ['nosuid', 'nodev', 'noexec'] },
+    { do: 'refuseMoved' },
     { do: 'attachMount', path },
+    { do: 'reachMount', path },
+    { do: 'refuseMoved' },
   ]
 }
 
-/** The workload opened the context as its descriptor `fd`; it does fsmount(2) and move_mount(2) itself. */
-export function planTakenContext(wish: Wish, fd: number): Action[] {
-  const take = { do: 'takeContext', fd, ...(wish.ability === undefined ? {} : { mark: true }) } as const
-  return [take, ...options(wish), { do: 'createSuperblock' }]
+/** The guard lets no right be set before. */
+function mark(wish: Wish): Action[] {
+  return wish.ability === undefined ? [] : [{ do: 'markDelegatable' }]
+}
+
+/**
+ * The workload opened the context as its descriptor `fd`; it does fsmount(2) and move_mount(2) itself. Ids of which the
+ * first is mapped in its user namespace, and the second is not, tell the context from those of most other namespaces;
+ * another one with the same root passes, and only the guard can tell these two apart.
+ */
+export function planTakenContext(wish: Wish, fd: number, unmapped?: number): Action[] {
+  return [
+    { do: 'takeContext', fd },
+    ...mark(wish),
+    { do: 'proveContext', mapped: wish.rootUid, unmapped },
+    ...options(wish),
+    { do: 'refuseMoved' },
+    { do: 'createSuperblock' },
+    { do: 'refuseMoved' },
+  ]
 }
 
 /** One line per action, for `--dry-run`. */
@@ -79,7 +112,17 @@ export function describeAction(action: Action): string {
     case 'openContext':
       return `in the target: fsopen ${action.type}`
     case 'takeContext':
-      return `pidfd_getfd descriptor ${action.fd} of the target, which must be a bpffs context`
+      return `pidfd_getfd descriptor ${action.fd} of the target`
+    case 'proveContext':
+      return 'make sure that it is a new bpffs context'
+    case 'refuseOccupied':
+      return `make sure that there is no delegation at ${action.path}`
+    case 'refuseMoved':
+      return 'make sure that the target is where it was'
+    case 'reachMount':
+      return `in the target: openat2 ${action.path}, which must lead to the new mount`
+    case 'pause':
+      return 'wait'
     case 'setOption':
       return `fsconfig ${action.key}=${action.value}`
     case 'markDelegatable':

@@ -1,17 +1,18 @@
 /**
  * Who is delegated to: a process held by pidfd, and what the kernel says of it.
  *
- * Facts are read for that very process and read again after the last step (`assertUnchanged`): a
- * process can move to other namespaces in between, and then the loan would be for someone else.
+ * Its namespaces and its root are held by descriptor from the first look on: the process can move to others, and
+ * then the loan would be for someone else. What is done, and undone, is done in those that were looked at.
  */
-import { readdirSync, readlinkSync } from 'node:fs'
+import { readlinkSync } from 'node:fs'
+import { Owned } from '../ebpf/owned.ts'
 import { ConflictError } from '../errors.ts'
 import type { Fd } from '../sys/fd.ts'
-import { ownerUid, owningUserNamespace } from '../sys/namespace.ts'
+import { heldNamespace, ownerUid, owningUserNamespace } from '../sys/namespace.ts'
+import { inodeOf } from '../sys/open.ts'
 import {
   type IdRange,
   namespaceOf,
-  openNamespace,
   openProcess,
   openRoot,
   type ProcessHandle,
@@ -35,18 +36,20 @@ export interface TargetFacts {
 
 export interface Target extends Disposable {
   readonly process: ProcessHandle
+  /** Where it was when we looked, wherever it is now. */
+  readonly userNamespace: Fd
+  readonly mountNamespace: Fd
   readonly root: Fd
   readonly facts: TargetFacts
 }
 
-function readFacts(process: ProcessHandle): TargetFacts {
-  using userNamespace = openNamespace(process, 'user')
+function readFacts(process: ProcessHandle, userNamespace: Fd, mountNamespace: Fd): TargetFacts {
   const uids = parseIdMap(readProc(process, 'uid_map'))
   return {
     pid: process.pid,
     ownerUid: ownerUid(userNamespace),
-    userNamespace: namespaceOf(process, 'user'),
-    mountNamespace: namespaceOf(process, 'mnt'),
+    userNamespace: `user:[${inodeOf(userNamespace)}]`,
+    mountNamespace: `mnt:[${inodeOf(mountNamespace)}]`,
     rootUid: rootOf(uids),
     unmappedUid: unmappedIn(uids),
     rootGid: rootOf(parseIdMap(readProc(process, 'gid_map'))),
@@ -64,37 +67,39 @@ const MAX_ID = 0xffff_ffff
 
 /** Takes hold of process `pid`. NotFoundError: no such process. The caller disposes of it. */
 export function openTarget(pid: number): Target {
-  const process = openProcess(pid)
-  try {
-    const facts = readFacts(process)
-    refuseForeignNamespaces(process, facts)
-    const root = openRoot(process)
-    return {
-      process,
-      root,
-      facts,
-      [Symbol.dispose]() {
-        root.close()
-        process[Symbol.dispose]()
-      },
-    }
-  } catch (error) {
-    process[Symbol.dispose]()
-    throw error
+  using begun = new Owned()
+  const process = begun.add(openProcess(pid))
+  const userNamespace = begun.add(heldNamespace(process, 'user'))
+  const mountNamespace = begun.add(heldNamespace(process, 'mnt'))
+  const facts = readFacts(process, userNamespace, mountNamespace)
+  refuseForeignNamespaces(mountNamespace, facts)
+  const root = begun.add(openRoot(process))
+  const held = new Owned()
+  begun.moveTo(held)
+  return {
+    process,
+    userNamespace,
+    mountNamespace,
+    root,
+    facts,
+    [Symbol.dispose]: () => held[Symbol.dispose](),
   }
 }
 
+let ownUserNamespace: string | undefined
+
 /** Where a token could never be made, or not by the target, say so before anything is touched. */
-function refuseForeignNamespaces(process: ProcessHandle, facts: TargetFacts): void {
+function refuseForeignNamespaces(mountNamespace: Fd, facts: TargetFacts): void {
   const context = { pid: facts.pid, userNamespace: facts.userNamespace }
-  if (facts.userNamespace === readlinkSync('/proc/self/ns/user'))
+  // Node has threads, so that it cannot change it.
+  ownUserNamespace ??= readlinkSync('/proc/self/ns/user')
+  if (facts.userNamespace === ownUserNamespace)
     throw new ConflictError(`Process ${facts.pid} is in the same user namespace as bpftoken`, {
       context,
       hint: 'A token works only inside a user namespace of its own: start the target in one, e.g. with bpftoken run',
     })
-  using mountNamespace = openNamespace(process, 'mnt')
   using owner = owningUserNamespace(mountNamespace)
-  const owning = readlinkSync(`/proc/self/fd/${owner.number}`)
+  const owning = `user:[${inodeOf(owner)}]`
   if (owning !== facts.userNamespace)
     throw new ConflictError(
       `The mount namespace of process ${facts.pid} belongs to ${owning}, not to its own ${facts.userNamespace}`,
@@ -105,40 +110,7 @@ function refuseForeignNamespaces(process: ProcessHandle, facts: TargetFacts): vo
     )
 }
 
-/** Throws ConflictError when the process is no longer where it was, NotFoundError when it has exited. */
-export function assertUnchanged(target: Target): void {
-  const { pid, userNamespace, mountNamespace } = target.facts
-  for (const [kind, was] of [
-    ['user', userNamespace],
-    ['mnt', mountNamespace],
-  ] as const) {
-    const is = namespaceOf(target.process, kind)
-    if (is !== was)
-      throw new ConflictError(`Process ${pid} moved from ${was} to ${is} meanwhile`, {
-        context: { pid, was, is },
-      })
-  }
-}
-
 /** Whether the target sees our own network devices, as they are at this moment. */
 export function sharesOurNetwork(target: Target): boolean {
   return namespaceOf(target.process, 'net') === readlinkSync('/proc/self/ns/net')
-}
-
-/** Any living process in the target's user and mount namespaces, or undefined. The caller disposes of it. */
-export function openNeighbour(target: Target): ProcessHandle | undefined {
-  for (const name of readdirSync('/proc')) {
-    if (!/^\d+$/.test(name)) continue
-    let process: ProcessHandle | undefined
-    try {
-      process = openProcess(Number(name))
-      const { userNamespace, mountNamespace } = target.facts
-      if (namespaceOf(process, 'mnt') === mountNamespace && namespaceOf(process, 'user') === userNamespace)
-        return process
-    } catch {
-      // Exited meanwhile, a thread, or not ours to see: not the one we look for.
-    }
-    process?.[Symbol.dispose]()
-  }
-  return undefined
 }

@@ -8,6 +8,7 @@ import { readdirSync } from 'node:fs'
 import { nameFrom } from '../ebpf/object-name.ts'
 import { RingBuffer } from '../ebpf/ringbuf.ts'
 import { ConflictError, NotFoundError } from '../errors.ts'
+import type { Fd } from '../sys/fd.ts'
 import { findDelegation, type GuardDelegation, listDelegations, revokeDelegation } from './delegations.ts'
 import { GUARD_DIRECTORY } from './directory.ts'
 import { decodeEvent, type GuardEvent } from './event.ts'
@@ -133,6 +134,12 @@ export class Guard extends GuardMaps {
    */
   revoke(id: bigint): bigint[] {
     return revokeDelegation(this, id)
+  }
+
+  /** The delegation of which this bpffs root directory is; undefined: of none. */
+  delegationAt(root: Fd): bigint | undefined {
+    const value = this.map('roots').lookup(root.number)
+    return value && new DataView(value.buffer, value.byteOffset).getBigUint64(0, true)
   }
 
   /** Every event from now on, and those that nobody has read yet. There may be one reader at a time. */

@@ -1,7 +1,10 @@
-/** This process as a delegator of one policy. */
+/** This process, and an executor of its own, as a delegator of one policy. */
+
+import { NotFoundError } from '../errors.ts'
+import { type Executor, returnExecutor, takeExecutor } from '../sys/executor.ts'
 import { findCgroup } from './cgroup.ts'
 import { startTicks } from './clock.ts'
-import { rawDelegation } from './delegations.ts'
+import { rawDelegation, revokeDelegation } from './delegations.ts'
 import { GUARD_NAME_BYTES, guard_delegator, guard_process, guard_terms } from './layout.ts'
 import { sweepLists, writeTerms } from './lists.ts'
 import type { GuardMaps } from './maps.ts'
@@ -12,8 +15,12 @@ import { encodeName, type GuardTerms, NO_CEILING } from './terms.ts'
 export interface Lender extends Disposable {
   /** For the mount option `abilities`. */
   readonly ability: string
+  /** The one that may delegate; all delegations of this lender are executed by it. */
+  readonly executor: Executor
   /** The delegation that was made last; undefined: none yet. */
   delegation(): bigint | undefined
+  /** Revokes the delegation that was made last, if one was and it has not ended: the ids of all that fell with it. */
+  revoke(): bigint[]
 }
 
 export interface LendOptions {
@@ -35,34 +42,53 @@ export function lend(
   const place = cgroup === undefined ? undefined : findCgroup(cgroup)
   const processes = maps.map('processes')
   const policies = maps.map('policies')
-  const key = guard_process.encode({ tgid: process.pid, start_ticks: startTicks(process.pid)! })
+  const executor = takeExecutor()
+  const keys = [process.pid, executor.pid].map(tgid =>
+    guard_process.encode({ tgid, start_ticks: startTicks(tgid)! }),
+  )
   // The policy as we read it, not whatever is installed under its name.
   const suffix = `@${process.pid}`
   const ability = `${cut(policy.name, GUARD_NAME_BYTES - 2 - suffix.length)}${suffix}`
   const name = encodeName(ability)
   writeTerms(maps, policy, terms => policies.update(name, guard_terms.encode(terms)))
-  processes.update(
-    key,
-    guard_delegator.encode({
-      ceiling: NO_CEILING,
-      parent: parent ?? 0n,
-      cgroup: place?.id ?? 0n,
-      cgroup_level: place?.level ?? 0,
-      name,
-    }),
-  )
+  const delegator = guard_delegator.encode({
+    ceiling: NO_CEILING,
+    parent: parent ?? 0n,
+    cgroup: place?.id ?? 0n,
+    cgroup_level: place?.level ?? 0,
+    name,
+  })
+  for (const key of keys) processes.update(key, delegator)
+  const delegation = (): bigint | undefined => {
+    const ids = keys.map(key => {
+      const value = processes.lookup(key)
+      return (value && guard_delegator.decode(value).last_id) ?? 0n
+    })
+    return ids.sort((a, b) => (a < b ? -1 : 1)).at(-1) || undefined
+  }
   return {
     ability,
-    delegation: () => {
-      const value = processes.lookup(key)
-      const last = value && guard_delegator.decode(value).last_id
-      return last === 0n ? undefined : last
+    executor,
+    delegation,
+    revoke: () => {
+      const last = delegation()
+      return last === undefined ? [] : revokeIfThere(maps, last)
     },
     [Symbol.dispose]: () => {
-      processes.delete(key)
+      for (const key of keys) processes.delete(key)
       policies.delete(name)
       sweepLists(maps)
+      returnExecutor(executor)
     },
+  }
+}
+
+function revokeIfThere(maps: GuardMaps, id: bigint): bigint[] {
+  try {
+    return revokeDelegation(maps, id)
+  } catch (error) {
+    if (error instanceof NotFoundError) return [] // It has ended.
+    throw error
   }
 }
 

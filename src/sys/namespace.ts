@@ -1,8 +1,29 @@
 /** What owns what: nsfs ioctls (include/uapi/linux/nsfs.h, since Linux 4.9 and 4.11). */
-import { NS_GET_OWNER_UID, NS_GET_USERNS } from '../uapi/constants.ts'
+import { NotFoundError } from '../errors.ts'
+import {
+  NS_GET_OWNER_UID,
+  NS_GET_USERNS,
+  PIDFD_GET_MNT_NAMESPACE,
+  PIDFD_GET_USER_NAMESPACE,
+} from '../uapi/constants.ts'
+import { ERRNO } from '../uapi/errno.ts'
 import { check } from './failure.ts'
 import { Fd } from './fd.ts'
 import { native } from './native.ts'
+import { openNamespace, type ProcessHandle } from './process.ts'
+
+/**
+ * The namespace that the process is in at this moment, by ioctl of its pidfd (since Linux 6.11), else through /proc.
+ * NotFoundError: it has exited. The caller closes it.
+ */
+export function heldNamespace(process: ProcessHandle, kind: 'user' | 'mnt'): Fd {
+  const request = kind === 'user' ? PIDFD_GET_USER_NAMESPACE : PIDFD_GET_MNT_NAMESPACE
+  const result = native().ioctl(process.pidfd.number, request, null)
+  if (result >= 0) return new Fd(result)
+  if (-result === ERRNO['ESRCH'])
+    throw new NotFoundError(`Process ${process.pid} has exited`, { context: { pid: process.pid } })
+  return openNamespace(process, kind)
+}
 
 /** The user namespace that owns this namespace. EPERM: it lies outside ours. The caller closes it. */
 export function owningUserNamespace(namespace: Fd): Fd {

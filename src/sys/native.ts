@@ -10,9 +10,6 @@ type Bytes = Uint8Array
 /** Addresses for the kernel: (bytes to write into, offset in them, bytes to point at), flattened. */
 type Refs = (Bytes | number | null)[]
 
-/** How far a call inside other namespaces came: see native/within.c. */
-export const WITHIN_STAGES = ['clone', 'setns', 'capset', 'call'] as const
-
 export interface Native {
   bpf(cmd: number, attr: Bytes, ...refs: Refs): Result
   close(fd: number): Result
@@ -46,32 +43,11 @@ export interface Native {
 
   /** The same calls on a worker thread. */
   later(call: string, ...args: unknown[]): Promise<Result>
-  /**
-   * The same calls by a child that joined the namespaces of `pidfd`; `[result, stage]`. Relative paths begin at the
-   * descriptor `directory`, or with -1 at the root of the mount namespace.
-   */
-  withinNow(
-    pidfd: number,
-    namespaces: number,
-    caps: bigint | null,
-    directory: number,
-    call: string,
-    ...args: unknown[]
-  ): [Result, number]
-  withinLater(
-    pidfd: number,
-    namespaces: number,
-    caps: bigint | null,
-    directory: number,
-    call: string,
-    ...args: unknown[]
-  ): [Promise<[Result, number]>, unknown]
-  withinCancel(handle: unknown): void
-
   mmap(fd: number, length: number, prot: number, flags: number, off: number): ArrayBuffer | Result
   munmap(mapping: ArrayBuffer): void
   pollStart(fd: number, ready: (events: number) => void): unknown
   pollStop(handle: unknown): void
+  pollKeepAlive(handle: unknown, keeps: boolean): void
   socketpair(): [number, number] | Result
   sendFds(fd: number, data: Bytes, fds: number[]): Result
   recvFds(fd: number, data: Bytes): [number, ...number[]] | Result
@@ -101,4 +77,9 @@ export function launcherPath(): string {
 /** The program that ends what a workload leaves behind; built beside the addon. */
 export function restPath(): string {
   return path.join(PACKAGE, 'build/Release/bpftoken-rest')
+}
+
+/** The program that does what delegating takes, see executor.ts; built beside the addon. */
+export function executorPath(): string {
+  return path.join(PACKAGE, 'build/Release/bpftoken-executor')
 }

@@ -36,3 +36,11 @@ export function fileIdentity(fd: Fd): string {
   const view = new DataView(out.buffer)
   return `${view.getUint32(136, true)}:${view.getUint32(140, true)} ${view.getBigUint64(32, true)}`
 }
+
+/** Inode number of what the descriptor refers to; of a namespace, the number in its name. struct statx: stx_ino @32. */
+export function inodeOf(fd: Fd): bigint {
+  const STATX_INO = 0x100
+  const out = new Uint8Array(256)
+  check('statx', 'statx', native().statx(fd.number, '', AT_EMPTY_PATH, STATX_INO, out))
+  return new DataView(out.buffer).getBigUint64(32, true)
+}

@@ -2,10 +2,18 @@
 import type { Fd } from './fd.ts'
 import { native } from './native.ts'
 
-/** Calls `ready` whenever `fd` is readable, until disposed of. Keeps the process alive meanwhile. */
-export function watchReadable(fd: Fd, ready: () => void): Disposable {
+export interface Watch extends Disposable {
+  /** Whether Node stays alive for it; at first it does. */
+  keepAlive(keeps: boolean): void
+}
+
+/** Calls `ready` whenever `fd` is readable, until disposed of. Keeps the process alive meanwhile, unless told otherwise. */
+export function watchReadable(fd: Fd, ready: () => void): Watch {
   let handle: unknown = native().pollStart(fd.number, () => ready())
   return {
+    keepAlive(keeps) {
+      if (handle !== undefined) native().pollKeepAlive(handle, keeps)
+    },
     [Symbol.dispose]() {
       if (handle !== undefined) native().pollStop(handle)
       handle = undefined

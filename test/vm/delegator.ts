@@ -13,13 +13,13 @@ import { Guard } from '../../src/guard/guard.ts'
 import { vocabulary } from '../kernel/delegation/lab.ts'
 import { PATH, policyOf } from './borrower.ts'
 
-function plan(target: Target, ability: string): Action[] {
+function planOf(target: Target, ability: string): Action[] {
   return planFor(policyOf(), target, PATH, { ability })
 }
 
 /** What the delegator does, in order. */
 export function steps(target: Target): string[] {
-  return plan(target, 'any').map(action => action.do)
+  return planOf(target, 'any').map(action => action.do)
 }
 
 /** Its signal, once it has ended. */
@@ -42,15 +42,12 @@ function kill(): void {
 
 async function lendKilled(guard: Guard, target: Target, step: number): Promise<void> {
   using lender = guard.lend(policyOf())
-  // The plan is data: its reading tells which action is next.
-  const watched = plan(target, lender.ability).map((action, i) => ({
-    ...action,
-    get do() {
-      if (i === step) kill()
-      return action.do
-    },
-  })) as Action[]
-  await execute(watched, target, vocabulary)
+  const plan = planOf(target, lender.ability)
+  const pausing: Action[] = [...plan.slice(0, step), { do: 'pause' }, ...plan.slice(step)]
+  const { executor } = lender
+  // After the last one it is all done, and stays.
+  if (step < plan.length) await execute(pausing, target, vocabulary, { executor, paused: kill })
+  else await execute(plan, target, vocabulary, { executor })
   kill()
 }
 
@@ -58,7 +55,7 @@ async function derive(guard: Guard, target: Target, parent: bigint): Promise<voi
   using lender = guard.lend(policyOf(), { parent })
   for (let round = 0; ; round++) {
     try {
-      await execute(plan(target, lender.ability), target, vocabulary)
+      await execute(planOf(target, lender.ability), target, vocabulary, { executor: lender.executor })
     } catch (error) {
       console.log((error as { errnoName?: string }).errnoName ?? String(error))
       return

@@ -24,7 +24,6 @@ import type { Fd } from '../../src/sys/fd.ts'
 import { fsconfigCreate, fsconfigFlag, fsconfigString } from '../../src/sys/mount.ts'
 import { native } from '../../src/sys/native.ts'
 import { open } from '../../src/sys/open.ts'
-import { fsopenWithin } from '../../src/sys/within.ts'
 import {
   bpf_attach_type,
   bpf_attr_get_id,
@@ -58,6 +57,7 @@ import { compiled } from '../helpers/compiled.ts'
 import { Inconclusive } from '../helpers/conclusive.ts'
 import { type Command, MapParts, mapAttr, progCommand, Targets } from '../kernel/delegation/attributes.ts'
 import { outcome, vocabulary } from '../kernel/delegation/lab.ts'
+import { fsopenWithin } from '../kernel/delegation/within.ts'
 import {
   attempt,
   guard,

@@ -6,7 +6,15 @@
  */
 import assert from 'node:assert/strict'
 import { execFileSync, spawnSync } from 'node:child_process'
-import { mkdirSync, readdirSync, readlinkSync, rmdirSync, statSync, writeFileSync } from 'node:fs'
+import {
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmdirSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { after, before, beforeEach, describe, test } from 'node:test'
 import { delegate, delegateContext, undelegate } from '../../src/delegation/delegate.ts'
 import { Sandbox } from '../../src/delegation/sandbox.ts'
@@ -24,12 +32,12 @@ import { guard_config, guard_delegator, guard_process } from '../../src/guard/la
 import { encodeName } from '../../src/guard/terms.ts'
 import type { Limits, Policy } from '../../src/policy/policy.ts'
 import type { Masks } from '../../src/policy/vocabulary.ts'
+import { endExecutors } from '../../src/sys/executor.ts'
 import { Fd } from '../../src/sys/fd.ts'
 import { fsconfigCreate, fsconfigFlag, fsconfigString, fsmount, fsopen } from '../../src/sys/mount.ts'
 import { native } from '../../src/sys/native.ts'
 import { open, openHow } from '../../src/sys/open.ts'
 import { recvFds, sendFds, socketPair } from '../../src/sys/socket.ts'
-import { fsopenWithin } from '../../src/sys/within.ts'
 import { bpf_attr_prog_test_run, bpf_cmd } from '../../src/uapi/bpf.ts'
 import { AT_FDCWD, O_CLOEXEC, O_RDONLY } from '../../src/uapi/constants.ts'
 import { ROOT } from '../helpers/machine.ts'
@@ -44,6 +52,7 @@ import {
   tokenWithin,
   vocabulary,
 } from '../kernel/delegation/lab.ts'
+import { fsopenWithin } from '../kernel/delegation/within.ts'
 import { errnoOf, eventually, skip, untilExpired } from './guarded.ts'
 
 let lab: Lab
@@ -367,6 +376,8 @@ describe('enabling delegation', { skip }, () => {
       await assert.rejects(delegate(policy(), lab.target, vocabulary), /EACCES/)
       assert.equal(eventOf('no-delegator').verdict, 'refused')
       writeFileSync(`${parent}/below/cgroup.procs`, String(process.pid))
+      // One that starts now is in it too.
+      await endExecutors()
       await delegate(policy(), lab.target, vocabulary)
       using root = await openIn(lab.target, '/sys/fs/bpf')
       using token = descriptor('BPF_TOKEN_CREATE', tokenWithin(lab.target, root.number))
@@ -375,6 +386,10 @@ describe('enabling delegation', { skip }, () => {
       await undelegate(lab.target, vocabulary)
     } finally {
       writeFileSync('/sys/fs/cgroup/cgroup.procs', String(process.pid))
+      await endExecutors()
+      // Its children end by themselves.
+      const procs = `${parent}/below/cgroup.procs`
+      await eventually(() => readFileSync(procs, 'utf8') === '', 'processes are left in the cgroup')
       disallow(guard, who)
       rmdirSync(`${parent}/below`)
       rmdirSync(parent)
@@ -770,7 +785,7 @@ describe('the other direction', { skip }, () => {
     using lender = guard.lend(policy({ limits: { tokens: 3 } }))
     await delegateContext(policy(), target, contextOf()!, vocabulary, { guard: lender })
     const made = guard.delegation(lender.delegation()!)
-    assert.equal(made.delegatorPid, process.pid)
+    assert.equal(made.delegatorPid, lender.executor.pid)
     assert.equal(`user:[${made.userNamespace}]`, target.facts.userNamespace)
   })
 })

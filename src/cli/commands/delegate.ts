@@ -12,7 +12,7 @@ import { describeAction } from '../../delegation/plan.ts'
 import { type Concern, preflightTarget } from '../../delegation/preflight.ts'
 import { openTarget, sharesOurNetwork, type Target } from '../../delegation/target.ts'
 import { EXIT, NotSupportedError, UsageError } from '../../errors.ts'
-import type { Lender } from '../../guard/guard.ts'
+import type { Guard, Lender } from '../../guard/guard.ts'
 import type { Policy } from '../../policy/policy.ts'
 import type { Vocabulary } from '../../policy/vocabulary.ts'
 import { type AdmissionOptions, admitTarget } from '../admission.ts'
@@ -163,12 +163,33 @@ export interface UndelegateOptions {
 
 export async function undelegate(options: UndelegateOptions): Promise<number> {
   requireRoot('bpftoken undelegate')
+  const installed = await installedGuard()
+  using guard = installed?.guard
   using target = openTarget(options.pid)
-  const gone = await takeBack(target, await loadVocabulary(), { path: options.path })
+  const gone = await takeBack(target, await loadVocabulary(), {
+    path: options.path,
+    ...(guard === undefined
+      ? {}
+      : {
+          revoke: root => revokeAll(guard, [guard.delegationAt(root)]),
+          revokeIn: userNamespace =>
+            revokeAll(
+              guard,
+              guard.delegations().map(one => (one.userNamespace === userNamespace ? one.id : undefined)),
+            ),
+        }),
+  })
   if (options.json === true) printJson({ target: target.facts, unmounted: gone })
   else {
     print(`unmounted ${gone.path} of process ${options.pid}: no new token can be made from it`)
-    print('tokens made before, and what was loaded with them, go on until their holders exit')
+    if (gone.revoked.length > 0)
+      print(`revoked delegation ${gone.revoked.join(', ')}: tokens made before serve no longer`)
+    else print('tokens made before, and what was loaded with them, go on until their holders exit')
   }
   return EXIT.ok
+}
+
+/** Those that there are, with all that is derived from them. */
+function revokeAll(guard: Guard, ids: readonly (bigint | undefined)[]): bigint[] {
+  return ids.flatMap(id => (id === undefined ? [] : guard.revoke(id)))
 }

@@ -7,12 +7,8 @@ import { parsePolicy } from '../../../src/policy/parse.ts'
 import type { Policy } from '../../../src/policy/policy.ts'
 import { ANY_MASK, type Masks } from '../../../src/policy/vocabulary.ts'
 import { Fd } from '../../../src/sys/fd.ts'
-import { native } from '../../../src/sys/native.ts'
-import { bpfWithin, openWithin } from '../../../src/sys/within.ts'
 import {
   CAPABILITIES,
-  CLONE_NEWNS,
-  CLONE_NEWUSER,
   O_CLOEXEC,
   O_DIRECTORY,
   O_RDONLY,
@@ -21,6 +17,7 @@ import {
 import { errnoName } from '../../../src/uapi/errno.ts'
 import { HANG_MS } from '../../helpers/eventually.ts'
 import { BPF_TOKEN_CREATE, type Command, tokenAttr } from './attributes.ts'
+import { anyWithin, bpfWithin, openWithin } from './within.ts'
 
 export const vocabulary = runningVocabulary()
 export const EVERYTHING: Masks = { cmds: ANY_MASK, maps: ANY_MASK, progs: ANY_MASK, attachs: ANY_MASK }
@@ -58,10 +55,7 @@ export function outcome(result: number): string {
 
 /** Any system call of the addon, as root of the target's user and mount namespace: result or -errno. */
 export function callWithin(target: Target, call: string, ...args: unknown[]): number {
-  const pidfd = target.process.pidfd.number
-  const [result, stage] = native().withinNow(pidfd, CLONE_NEWUSER | CLONE_NEWNS, null, -1, call, ...args)
-  if (stage !== 3) throw new Error(`joining the target failed with ${errnoName(result)}`)
-  return result
+  return anyWithin(target.process.pidfd, call, args)
 }
 
 /** The root of what is mounted at `path` in the target, opened for making tokens. The caller closes it. */

@@ -16,12 +16,12 @@ import { fsconfigCreate, fsconfigString, fsmount } from '../../../src/sys/mount.
 import { parseMountInfo } from '../../../src/sys/mountinfo.ts'
 import { open } from '../../../src/sys/open.ts'
 import { readProc } from '../../../src/sys/process.ts'
-import { fsopenWithin } from '../../../src/sys/within.ts'
 import { O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../../../src/uapi/constants.ts'
 import { errnoName } from '../../../src/uapi/errno.ts'
 import { kernelSince } from '../../helpers/machine.ts'
 import { callWithin, Lab, openIn, policyWith, tokenWithin, vocabulary } from './lab.ts'
 import { leavesNothing } from './residue.ts'
+import { fsopenWithin } from './within.ts'
 
 let lab: Lab
 before(async () => {

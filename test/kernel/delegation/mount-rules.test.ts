@@ -6,10 +6,10 @@ import { delegate, undelegate } from '../../../src/delegation/delegate.ts'
 import { Token } from '../../../src/ebpf/token.ts'
 import { Fd } from '../../../src/sys/fd.ts'
 import { fsconfigCreate, fsconfigString, fsmount } from '../../../src/sys/mount.ts'
-import { fsopenWithin } from '../../../src/sys/within.ts'
 import { FSCONFIG_CMD_CREATE, FSCONFIG_SET_STRING } from '../../../src/uapi/constants.ts'
 import { callWithin, EVERYTHING, Lab, openIn, outcome, policyWith, tokenWithin, vocabulary } from './lab.ts'
 import { leavesNothing } from './residue.ts'
+import { fsopenWithin } from './within.ts'
 
 let lab: Lab
 before(async () => {

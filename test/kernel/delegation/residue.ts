@@ -4,6 +4,7 @@ import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { after, before } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { listInstances } from '../../../src/delegation/bpffs-instance.ts'
+import { endExecutors } from '../../../src/sys/executor.ts'
 import { openFds, traceFds } from '../../../src/sys/fd.ts'
 import { Lab, vocabulary } from './lab.ts'
 import { removeProgram } from './workload.ts'
@@ -33,9 +34,17 @@ function descriptors(): string[] {
 export function ourProcesses(): string[] {
   return readdirSync('/proc')
     .filter(name => /^\d+$/.test(name) && Number(name) !== process.pid)
-    .filter(pid => read(`/proc/${pid}/environ`).includes(MARK))
+    .filter(pid => read(`/proc/${pid}/environ`).includes(MARK) || isExecutorOfOurs(pid))
     .map(pid => `${pid} ${read(`/proc/${pid}/comm`).trim()}`)
     .filter(process => !process.endsWith(' esbuild'))
+}
+
+/** Executors and their children have no environment. They are ours, or orphans whose parent is gone. */
+function isExecutorOfOurs(pid: string): boolean {
+  const status = read(`/proc/${pid}/status`)
+  if (!/^Name:\tbpftoken-(execut|inside)/m.test(status)) return false
+  const parent = /^PPid:\t(\d+)$/m.exec(status)?.[1] ?? ''
+  return [String(process.pid), '1'].includes(parent) || isExecutorOfOurs(parent)
 }
 
 /** `path options` of every delegated bpffs in our own mount namespace or in one of our processes. */
@@ -74,6 +83,7 @@ export function leavesNothing(): void {
 
   async function proveNothingIsLeft(): Promise<void> {
     removeProgram()
+    await endExecutors()
     assert.deepEqual(openFds(), [], 'descriptors that nobody closed')
     const left = () => ({
       descriptors: descriptors().filter(fd => !known.has(fd)),

@@ -9,7 +9,6 @@ import { Fd } from '../../../src/sys/fd.ts'
 import { native } from '../../../src/sys/native.ts'
 import { open } from '../../../src/sys/open.ts'
 import { takeFd } from '../../../src/sys/process.ts'
-import { bpfWithin } from '../../../src/sys/within.ts'
 import { bpf_attr_obj } from '../../../src/uapi/bpf.ts'
 import {
   CLONE_NEWNS,
@@ -25,6 +24,7 @@ import { errnoName } from '../../../src/uapi/errno.ts'
 import { BPF_MAP_CREATE, BPF_OBJ_PIN, BPF_TOKEN_CREATE, mapAttr, tokenAttr } from './attributes.ts'
 import { callWithin, capMask, openIn, outcome, policyWith, tokenWithin, vocabulary } from './lab.ts'
 import { leavesNothing } from './residue.ts'
+import { bpfWithin } from './within.ts'
 import { Workload } from './workload.ts'
 
 const PATH = '/sys/fs/bpf'

@@ -14,7 +14,6 @@ import { fsconfigCreate, fsconfigString, fsmount } from '../../../src/sys/mount.
 import { parseMountInfo } from '../../../src/sys/mountinfo.ts'
 import { native } from '../../../src/sys/native.ts'
 import { readProc } from '../../../src/sys/process.ts'
-import { fsopenWithin } from '../../../src/sys/within.ts'
 import {
   FSCONFIG_CMD_RECONFIGURE,
   FSCONFIG_SET_FLAG,
@@ -27,6 +26,7 @@ import { errnoName } from '../../../src/uapi/errno.ts'
 import { BPF_MAP_CREATE, mapAttr } from './attributes.ts'
 import { callWithin, openIn, outcome, policyWith, tokenWithin, vocabulary } from './lab.ts'
 import { leavesNothing } from './residue.ts'
+import { fsopenWithin } from './within.ts'
 import { Workload } from './workload.ts'
 
 const PATH = '/sys/fs/bpf'

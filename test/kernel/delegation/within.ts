@@ -1,24 +1,52 @@
 /**
  * Single system calls inside another process's user and mount namespace, by a short-lived child that
- * shares our memory and descriptors (native/within.c). About 60 us each.
+ * shares our memory and descriptors (within.c): for tests only.
  *
  * Needs CAP_SYS_ADMIN over the target's user namespace: a root delegator has it for every namespace
  * below its own. setns fails with EINVAL when the target is in our own user namespace.
  */
-import { TimeoutError } from '../errors.ts'
-import {
-  CLONE_NEWNS,
-  CLONE_NEWUSER,
-  FSCONFIG_CMD_CREATE,
-  FSOPEN_CLOEXEC,
-  MOVE_MOUNT_F_EMPTY_PATH,
-  MOVE_MOUNT_T_EMPTY_PATH,
-} from '../uapi/constants.ts'
-import { ERRNO } from '../uapi/errno.ts'
-import { check } from './failure.ts'
-import { Fd } from './fd.ts'
-import { native, WITHIN_STAGES } from './native.ts'
-import { openHow } from './open.ts'
+import path from 'node:path'
+import { TimeoutError } from '../../../src/errors.ts'
+import { check } from '../../../src/sys/failure.ts'
+import { Fd } from '../../../src/sys/fd.ts'
+import { openHow } from '../../../src/sys/open.ts'
+import { CLONE_NEWNS, CLONE_NEWUSER, FSOPEN_CLOEXEC } from '../../../src/uapi/constants.ts'
+import { compiled } from '../../helpers/compiled.ts'
+
+/** How far a call inside other namespaces came: see within.c. */
+const WITHIN_STAGES = ['clone', 'setns', 'capset', 'call'] as const
+
+interface Within {
+  /** `[result, stage]`. Relative paths begin at the descriptor `directory`, or with -1 at the root of the mount namespace. */
+  withinNow(
+    pidfd: number,
+    namespaces: number,
+    caps: bigint | null,
+    directory: number,
+    call: string,
+    ...args: unknown[]
+  ): [number, number]
+  withinLater(
+    pidfd: number,
+    namespaces: number,
+    caps: bigint | null,
+    directory: number,
+    call: string,
+    ...args: unknown[]
+  ): [Promise<[number, number]>, unknown]
+  withinCancel(handle: unknown): void
+}
+
+let loaded: Within | undefined
+
+function native(): Within {
+  if (loaded === undefined) {
+    const module = { exports: {} }
+    process.dlopen(module, compiled(path.join(__dirname, 'within.c')))
+    loaded = module.exports as Within
+  }
+  return loaded
+}
 
 const NAMESPACES = CLONE_NEWUSER | CLONE_NEWNS
 /** The call has no relative path. */
@@ -44,34 +72,10 @@ export function fsopenWithin(target: Fd, type: string): Fd {
   return new Fd(settle(outcome, 'fsopen', type))
 }
 
-/**
- * Makes a bpffs context useless for good. Creating its superblock without privilege outside the target fails
- * with EPERM, and a context that failed once takes no option and no command any more.
- */
-export function spoilContextWithin(target: Fd, context: Fd): void {
-  const args = [context.number, FSCONFIG_CMD_CREATE, null, null, 0] as const
-  const outcome = native().withinNow(target.number, NAMESPACES, null, NO_DIRECTORY, 'fsconfig', ...args)
-  const [result, stage] = outcome
-  // EBUSY: it failed or was created before.
-  if (WITHIN_STAGES[stage] === 'call' && [ERRNO['EPERM'], ERRNO['EBUSY']].includes(-result)) return
-  settle(outcome, 'fsconfig')
-}
-
-/** Attaches a detached mount of ours on the directory `at`, which lies in the target's mount namespace. */
-export function moveMountWithin(target: Fd, mount: Fd, at: Fd, object?: string): void {
-  const flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
-  const args = [mount.number, '', at.number, '', flags] as const
-  settle(
-    native().withinNow(target.number, NAMESPACES, null, NO_DIRECTORY, 'move_mount', ...args),
-    'move_mount',
-    object,
-  )
-}
-
-/** Unmounts the mount whose root directory `root` stands for: "." in it, whatever its name is by now. */
-export function umountWithin(target: Fd, root: Fd, flags: number, object?: string): void {
-  const outcome = native().withinNow(target.number, NAMESPACES, null, root.number, 'umount2', '.', flags)
-  settle(outcome, 'umount2', object)
+/** Any system call of the addon: result or -errno. */
+export function anyWithin(target: Fd, call: string, args: unknown[]): number {
+  const outcome = native().withinNow(target.number, NAMESPACES, null, NO_DIRECTORY, call, ...args)
+  return WITHIN_STAGES[outcome[1]] === 'call' ? outcome[0] : settle(outcome, call)
 }
 
 /**

@@ -1,5 +1,8 @@
+#define _GNU_SOURCE
 /*
- * One system call inside another process's namespaces.
+ * One system call inside another process's namespaces, for tests: any call of the addon's table, at once, with
+ * descriptors of ours. bpftoken itself never does it like this (native/executor.c): the child shares our memory and
+ * our descriptors, and we wait for it without end. It is an addon of its own, which lab.ts compiles.
  *
  * setns(2) into a user namespace wants a single-threaded caller, which Node is not. So a child made by
  * clone(CLONE_VM | CLONE_VFORK | CLONE_FILES) joins by pidfd, does one call and exits: it shares our
@@ -11,7 +14,7 @@
  * we make ours undumpable first; from then on only CAP_SYS_PTRACE in the *initial* user namespace may
  * attach (kernel/ptrace.c, __ptrace_may_access, mm->user_ns).
  */
-#include "call.h"
+#include "../../../native/call.c"
 
 #include <errno.h>
 #include <linux/capability.h>
@@ -263,9 +266,17 @@ static napi_value within_cancel(napi_env env, napi_callback_info info)
 	return NULL;
 }
 
-void within_register(napi_env env, napi_value exports)
+void export_function(napi_env env, napi_value exports, const char *name, napi_callback function, void *data)
+{
+	napi_value value;
+	napi_create_function(env, name, NAPI_AUTO_LENGTH, function, data, &value);
+	napi_set_named_property(env, exports, name, value);
+}
+
+NAPI_MODULE_INIT()
 {
 	export_function(env, exports, "withinNow", within_now, NULL);
 	export_function(env, exports, "withinLater", within_later, NULL);
 	export_function(env, exports, "withinCancel", within_cancel, NULL);
+	return exports;
 }
