@@ -95,6 +95,8 @@ export async function deliver(loan: Loan): Promise<number> {
   const stop = (signal: NodeJS.Signals): void => abort.abort(new Interrupted(signal))
   // To the end, and any number of times: once the loan is made it is told, and the status is 0.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, stop)
+  // Node takes its handlers away before it ends, and takes its time over the rest: so it ends at once.
+  process.once('exit', () => process.exit())
   const how = { signal: abort.signal, guard: lender }
   if (contextFd !== undefined) {
     await delegateContext(policy, target, contextFd, vocabulary, how)
