@@ -103,7 +103,7 @@ export class ExecutorLost extends ConflictError {
   }
 }
 
-/** Beyond twice the deadline: an executor that has not answered then is not going to. */
+/** Beyond what doing and undoing may take: an executor that has not answered then is not going to. */
 const SLACK_MS = 5000
 /** How long a child that was killed may take to be gone. */
 const CHILD_EXIT_MS = 1000
@@ -178,7 +178,7 @@ export class Executor implements Disposable {
    */
   async run(plan: RawPlan, signal?: AbortSignal, paused?: Paused): Promise<Answer> {
     const { bytes, fds } = encodePlan(plan, ++this.#serial)
-    const answer = this.#ask(2 * plan.deadlineMs + SLACK_MS, paused, () => this.#send(bytes, fds))
+    const answer = this.#ask(4 * plan.deadlineMs + SLACK_MS, paused, () => this.#send(bytes, fds))
     if (signal === undefined) return answer
     const cancel = (): void => this.#word('CANCEL')
     signal.addEventListener('abort', cancel)
@@ -196,7 +196,7 @@ export class Executor implements Disposable {
 
   /** Undoes what was done. */
   undo(deadlineMs: number): Promise<Answer> {
-    return this.#ask(deadlineMs + SLACK_MS, undefined, () => this.#word('UNDO'))
+    return this.#ask(3 * deadlineMs + SLACK_MS, undefined, () => this.#word('UNDO'))
   }
 
   #ask(patienceMs: number, paused: Paused | undefined, send: () => void): Promise<Answer> {
