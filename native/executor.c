@@ -1091,6 +1091,7 @@ static int run_actions(struct plan *plan)
 	while (plan->tried < count) {
 		unsigned first = plan->tried, last = first;
 		int op = plan->action[first]->op;
+		bool cancellable = true;
 
 		if (op < OP_CHILD_COUNT) {
 			for (; last < count && plan->action[last]->op < OP_CHILD_COUNT; last++)
@@ -1103,9 +1104,11 @@ static int run_actions(struct plan *plan)
 					if (noted < 0)
 						return plan->result[plan->tried++] = noted, (int)first;
 					will_undo(plan, OP_DETACH);
+					/* From here on it is better to be done than to be undone. */
+					cancellable = false;
 				}
 			plan->tried += run_batch(plan, plan->action + first, last - first, plan->result + first,
-						 plan->deadline, true);
+						 plan->deadline, cancellable);
 		} else {
 			plan->result[first] = own_action(plan, plan->action[first]);
 			plan->tried++;

@@ -47,7 +47,7 @@ const MOUNT_SLOT = 6
 export const MAX_COVERS = 16
 
 export interface ExecuteOptions {
-  /** Undoes what was done so far. */
+  /** Undoes what was done so far; too late once the mount is being attached. */
   signal?: AbortSignal | undefined
   /** For all of it: how long file systems of the target may take to answer. */
   timeoutMs?: number | undefined
@@ -86,7 +86,7 @@ export async function execute(
           target,
           options,
         )
-      options.signal?.throwIfAborted()
+      // Whoever gives up now comes too late: it is done.
       const made = answer.mounts[0] && madeMount(answer.mounts[0], target, vocabulary)
       if (made !== undefined) options.accept?.(made)
       executor.keep()

@@ -103,7 +103,7 @@ export class ExecutorLost extends ConflictError {
   }
 }
 
-/** Beyond twice the deadline: an executor that has not answered then is not going to. */
+/** Beyond what doing and undoing may take: an executor that has not answered then is not going to. */
 const SLACK_MS = 5000
 /** How long a child that was killed may take to be gone. */
 const CHILD_EXIT_MS = 1000
@@ -178,7 +178,7 @@ export class Executor implements Disposable {
    */
   async run(plan: RawPlan, signal?: AbortSignal, paused?: Paused): Promise<Answer> {
     const { bytes, fds } = encodePlan(plan, ++this.#serial)
-    const answer = this.#ask(2 * plan.deadlineMs + SLACK_MS, paused, () => this.#send(bytes, fds))
+    const answer = this.#ask(4 * plan.deadlineMs + SLACK_MS, paused, () => this.#send(bytes, fds))
     if (signal === undefined) return answer
     const cancel = (): void => this.#word('CANCEL')
     signal.addEventListener('abort', cancel)
@@ -196,7 +196,7 @@ export class Executor implements Disposable {
 
   /** Undoes what was done. */
   undo(deadlineMs: number): Promise<Answer> {
-    return this.#ask(deadlineMs + SLACK_MS, undefined, () => this.#word('UNDO'))
+    return this.#ask(3 * deadlineMs + SLACK_MS, undefined, () => this.#word('UNDO'))
   }
 
   #ask(patienceMs: number, paused: Paused | undefined, send: () => void): Promise<Answer> {
@@ -495,19 +495,36 @@ function decodeMount(message: Uint8Array, view: DataView, at: number): SeenMount
 
 // ---- those that there are ----
 
-/** Idle ones beyond this are ended. */
-const KEPT_IDLE = 4
+/** So many are started as they are asked for, and kept. They keep a few processors busy. */
+const FEW = 4
+/** Who finds them all busy waits so long for one before another is started: some may hang. */
+const PATIENCE_MS = 50
 /** More plans than this at once wait for one that ends. */
 const MOST = 32
 
+interface Queued {
+  readonly give: (executor: Executor) => void
+  readonly timer: NodeJS.Timeout
+}
+
 const idle: Executor[] = []
-const waiting: ((executor: Executor) => void)[] = []
+const queue: Queued[] = []
 let busy = 0
 
 /** One for the caller alone, until it is given back. */
 export async function borrowExecutor(): Promise<Executor> {
-  if (busy >= MOST) return new Promise(resolve => waiting.push(resolve))
-  return takeExecutor()
+  if (idle.length > 0 || busy < FEW) return takeExecutor()
+  return new Promise(give => {
+    const queued: Queued = {
+      give,
+      timer: setTimeout(() => {
+        if (busy >= MOST) return
+        queue.splice(queue.indexOf(queued), 1)
+        give(takeExecutor())
+      }, PATIENCE_MS),
+    }
+    queue.push(queued)
+  })
 }
 
 /** As `borrowExecutor`, at once, and beyond the limit. */
@@ -523,20 +540,14 @@ export function takeExecutor(): Executor {
 /** Gives it back. It has no plan. */
 export function returnExecutor(executor: Executor): void {
   busy--
-  const next = waiting.shift()
+  const next = queue.shift()
   if (next !== undefined) {
     busy++
+    clearTimeout(next.timer)
     if (!executor.alive) executor[Symbol.dispose]()
-    next(executor.alive ? executor : Executor.start())
-    return
-  }
-  if (executor.alive && idle.length < KEPT_IDLE) idle.push(executor)
+    next.give(executor.alive ? executor : Executor.start())
+  } else if (executor.alive && idle.length < FEW) idle.push(executor)
   else executor[Symbol.dispose]()
-}
-
-/** Starts one, so that the first plan need not wait for that. */
-export function prepareExecutor(): void {
-  if (idle.length === 0) returnExecutor(takeExecutor())
 }
 
 /** Ends those that are idle, and waits until they are gone. */

@@ -39,12 +39,12 @@ export function ourProcesses(): string[] {
     .filter(process => !process.endsWith(' esbuild'))
 }
 
-/** Executors and their children have no environment. They are ours, or orphans whose parent is gone. */
+/** Executors and their children have no environment: they are known by their parents. */
 function isExecutorOfOurs(pid: string): boolean {
   const status = read(`/proc/${pid}/status`)
   if (!/^Name:\tbpftoken-(execut|inside)/m.test(status)) return false
   const parent = /^PPid:\t(\d+)$/m.exec(status)?.[1] ?? ''
-  return [String(process.pid), '1'].includes(parent) || isExecutorOfOurs(parent)
+  return parent === String(process.pid) || isExecutorOfOurs(parent)
 }
 
 /** `path options` of every delegated bpffs in our own mount namespace or in one of our processes. */

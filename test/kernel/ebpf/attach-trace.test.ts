@@ -15,12 +15,16 @@ import type { Link } from '../../../src/ebpf/link.ts'
 import { type LoadedObject, loadObject } from '../../../src/ebpf/object.ts'
 import { parseObject } from '../../../src/ebpf/object-spec.ts'
 import { BpftokenError } from '../../../src/errors.ts'
+import { endExecutors } from '../../../src/sys/executor.ts'
 import { openFds, traceFds } from '../../../src/sys/fd.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import { needsTokens, ROOT } from '../../helpers/machine.ts'
 
 before(() => traceFds())
-after(() => assert.deepEqual(openFds(), []))
+after(async () => {
+  await endExecutors()
+  assert.deepEqual(openFds(), [])
+})
 
 const CALLS = 5
 

@@ -32,6 +32,7 @@ import type { Link } from '../../../src/ebpf/link.ts'
 import { BpfMap } from '../../../src/ebpf/map.ts'
 import { Program } from '../../../src/ebpf/prog.ts'
 import { RingBuffer } from '../../../src/ebpf/ringbuf.ts'
+import { endExecutors } from '../../../src/sys/executor.ts'
 import { openFds, traceFds } from '../../../src/sys/fd.ts'
 import { socket } from '../../../src/sys/socket.ts'
 import { eventually } from '../../helpers/eventually.ts'
@@ -41,7 +42,10 @@ const LOOPBACK = 1
 const CGROUP_ROOTS = ['/sys/fs/cgroup/unified', '/sys/fs/cgroup']
 
 before(() => traceFds())
-after(() => assert.deepEqual(openFds(), []))
+after(async () => {
+  await endExecutors()
+  assert.deepEqual(openFds(), [])
+})
 
 /** counts[0] += 1; return `verdict` */
 function counting(counts: BpfMap, verdict: number) {

@@ -12,6 +12,7 @@ import { FEATURES, Features } from '../../../src/ebpf/features.ts'
 import { kernelVersion, readKconfig } from '../../../src/ebpf/kconfig.ts'
 import { kernelBtf, moduleBtfs, openModuleBtf, openVmlinuxBtf } from '../../../src/ebpf/kernel-btf.ts'
 import type { Masks } from '../../../src/policy/vocabulary.ts'
+import { endExecutors } from '../../../src/sys/executor.ts'
 import { openFds, traceFds } from '../../../src/sys/fd.ts'
 import { inVm, isRoot, kernelSince, needsTokens } from '../../helpers/machine.ts'
 import { EVERYTHING, policyWith, vocabulary } from '../delegation/lab.ts'
@@ -22,6 +23,7 @@ function kernelTest(name: string, run: () => void | Promise<void>): void {
   test(name, isRoot ? {} : { skip: 'needs root' }, async () => {
     traceFds()
     await run()
+    await endExecutors()
     assert.deepEqual(openFds(), [])
   })
 }

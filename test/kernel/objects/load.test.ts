@@ -15,6 +15,7 @@ import { type LoadedObject, type LoadOptions, loadObject } from '../../../src/eb
 import { parseObject } from '../../../src/ebpf/object-spec.ts'
 import { RingBuffer } from '../../../src/ebpf/ringbuf.ts'
 import { VerifierError } from '../../../src/errors.ts'
+import { endExecutors } from '../../../src/sys/executor.ts'
 import { openFds, traceFds } from '../../../src/sys/fd.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import { needsTokens, ROOT } from '../../helpers/machine.ts'
@@ -25,7 +26,10 @@ import { LoadLab } from './load-lab.ts'
 const fixture = (name: string): string => join(ROOT, `test/fixtures/${name}.bpf.o`)
 
 before(() => traceFds())
-after(() => assert.deepEqual(openFds(), []))
+after(async () => {
+  await endExecutors()
+  assert.deepEqual(openFds(), [])
+})
 
 function load(name: string, options: LoadOptions = {}): Promise<LoadedObject> {
   return loadObject(parseObject(readFileSync(fixture(name)), { name }), { token: null, ...options })
