@@ -69,6 +69,24 @@ function childrenOf(executor: Executor, inside: boolean, where: Target = target)
     .filter(pid => (readlinkSync(`/proc/${pid}/ns/user`) === where.facts.userNamespace) === inside)
 }
 
+/** Waits until no child of an earlier plan is on its way out of the target. */
+async function empty(): Promise<void> {
+  const inside = (pid: string): boolean => {
+    try {
+      return (
+        readFileSync(`/proc/${pid}/comm`, 'utf8') === 'bpftoken-inside\n' &&
+        readlinkSync(`/proc/${pid}/ns/user`) === target.facts.userNamespace
+      )
+    } catch {
+      return false // It is gone.
+    }
+  }
+  for (let turn = 0; readdirSync('/proc').some(name => /^\d+$/.test(name) && inside(name)); turn++) {
+    assert.ok(turn < 3000, 'a child stays inside the target')
+    await sleep(10)
+  }
+}
+
 async function gone(pid: number): Promise<void> {
   for (let turn = 0; status(pid) !== '' && !/^State:\tZ/m.test(status(pid)); turn++) {
     assert.ok(turn < 500, `process ${pid} is still there`)
@@ -204,6 +222,7 @@ test('a child that is stopped is given up in time, and what it had attached is u
 
 test('a child that is killed fails the delegation, and leaves nothing', async () => {
   for (let at = 2; at <= plan.length; at++) {
+    await empty()
     const given = execute(pausingAt(plan, at), target, vocabulary, {
       paused: async executor => {
         const child = childrenOf(executor, true)[0]!
