@@ -11,7 +11,7 @@ MODULES := node_modules/.package-lock.json
 ADDON := build/Release/bpftoken.node
 DIST := dist/cli/main.js
 
-NATIVE_SOURCES := binding.gyp $(wildcard native/*)
+NATIVE_SOURCES := binding.gyp $(wildcard native/*.[ch] native/*/*.[ch])
 SOURCES := $(shell find src -name '*.ts') tsconfig.json tsconfig.build.json package.json
 TSX := node --import tsx
 

@@ -22,7 +22,15 @@
       # Linked statically where there is a static C library: it is executed again for each plan.
       "target_name": "bpftoken-executor",
       "type": "executable",
-      "sources": ["native/executor.c"],
+      "sources": [
+        "native/executor/main.c",
+        "native/executor/action.c",
+        "native/executor/child.c",
+        "native/executor/inside.c",
+        "native/executor/message.c",
+        "native/executor/mount.c",
+        "native/executor/plan.c"
+      ],
       "ldflags": ["<!@(echo 'int main(void){return 0;}' | gcc -static -x c - -o /dev/null 2>/dev/null && echo -static || echo -O1)"]
     }
   ]

@@ -1,5 +1,5 @@
 /**
- * How we speak with native/executor.c: the same numbers as native/executor.h, which says what they mean.
+ * How we speak with native/executor/: the same numbers as native/executor/layout.h, which says what they mean.
  * test/unit/sys/executor-layout.test.ts compares the two, and an executor of another layout is refused.
  */
 import { s32, struct, u16, u32 } from '../uapi/codec.ts'

@@ -1,5 +1,5 @@
 /**
- * The client of native/executor.c: a process of ours that enters the namespaces of others, since Node, with
+ * The client of native/executor/: a process of ours that enters the namespaces of others, since Node, with
  * its threads, cannot. It is asked over a socket, and Node's event loop goes on meanwhile.
  *
  * One executor does one plan at a time. `borrowExecutor` gives one that is idle, or starts one.

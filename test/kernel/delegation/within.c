@@ -1,7 +1,7 @@
 #define _GNU_SOURCE
 /*
  * One system call inside another process's namespaces, for tests: any call of the addon's table, at once, with
- * descriptors of ours. bpftoken itself never does it like this (native/executor.c): the child shares our memory and
+ * descriptors of ours. bpftoken itself never does it like this (native/executor/): the child shares our memory and
  * our descriptors, and we wait for it without end. It is an addon of its own, which lab.ts compiles.
  *
  * setns(2) into a user namespace wants a single-threaded caller, which Node is not. So a child made by

@@ -1,11 +1,11 @@
-/** That we and native/executor.c speak of the same bytes: what it prints of native/executor.h is what we have. */
+/** That we and native/executor/ speak of the same bytes: what it prints of native/executor/layout.h is what we have. */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { test } from 'node:test'
 import * as layout from '../../../src/sys/executor-layout.ts'
 import { executorPath } from '../../../src/sys/native.ts'
 
-test('the messages of the executor are laid out as native/executor.h says', () => {
+test('the messages of the executor are laid out as native/executor/layout.h says', () => {
   const printed = JSON.parse(execFileSync(executorPath(), ['layout'], { encoding: 'utf8' }))
   assert.deepEqual(printed, {
     version: layout.EXECUTOR_VERSION,

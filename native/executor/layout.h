@@ -1,5 +1,5 @@
 /*
- * What bpftoken and its executor say to each other: see executor.c. The one layout of these messages;
+ * What bpftoken and its executor say to each other: see main.c. The one layout of these messages;
  * src/sys/executor-layout.ts has the same numbers, `bpftoken-executor layout` prints these, and
  * test/unit/sys/executor-layout.test.ts compares the two.
  *
