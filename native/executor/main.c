@@ -33,6 +33,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define NS_GET_PARENT _IO(0xb7, 0x2)
@@ -280,6 +281,9 @@ int main(int argc, char **argv)
 			fputs("bpftoken-executor is started by bpftoken, not by hand\n", stderr);
 			return 2;
 		}
+	/* Nothing that bpftoken was given by its caller gets here, or into a child. */
+	if (syscall(SYS_close_range, JOURNAL_OUT + 1, ~0U, 0) < 0)
+		return 2;
 	/* It ends with its socket: a signal for bpftoken's whole group must not cut off what has to be undone. */
 	for (int i = 0; i < 5; i++)
 		signal((int[]){ SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 }[i], SIG_IGN);

@@ -50,17 +50,31 @@ async function startWorkload(program: string[] = ['sleep', '600'], cgroup?: stri
   }
 }
 
-/** The child of `child` that has become `program`. */
+/** The process below `child` that has become `program`. */
 async function descendant(child: ChildProcess, program: string): Promise<string> {
   for (;;) {
     assert.equal(child.exitCode, null, 'the workload has ended')
-    const path = `/proc/${child.pid}/task/${child.pid}/children`
-    const pid = readFileSync(path, 'utf8').trim()
-    if (/^\d+$/.test(pid)) {
-      const command = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0')[0]
-      if (command === program) return pid
-    }
+    const found = below(String(child.pid)).find(pid => commandOf(pid) === program)
+    if (found !== undefined) return found
     await sleep(20)
+  }
+}
+
+function below(pid: string): string[] {
+  const children = readOrEmpty(`/proc/${pid}/task/${pid}/children`).split(' ').filter(Boolean)
+  return children.flatMap(child => [child, ...below(child)])
+}
+
+function commandOf(pid: string): string {
+  return readOrEmpty(`/proc/${pid}/cmdline`).split('\0')[0]!
+}
+
+/** Processes end while we look. */
+function readOrEmpty(path: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch {
+    return ''
   }
 }
 

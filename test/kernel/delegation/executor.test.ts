@@ -496,3 +496,27 @@ test('an executor that died while nobody asked it is replaced', async () => {
   await endExecutors()
   await works()
 })
+
+test('the executor and its children hold no descriptor that our caller left open', () => {
+  const script = `
+    const { readdirSync, readFileSync, readlinkSync } = require('node:fs')
+    const { borrowExecutor, endExecutors, returnExecutor } = require(process.argv[1])
+    const open = pid => readdirSync('/proc/' + pid + '/fd').map(fd => readlinkSync('/proc/' + pid + '/fd/' + fd))
+    const isChild = (pid, parent) => readFileSync('/proc/' + pid + '/status', 'utf8').includes('\\nPPid:\\t' + parent + '\\n')
+    borrowExecutor().then(async executor => {
+      await new Promise(resolve => setTimeout(resolve, 200))
+      const children = readdirSync('/proc').filter(pid => /^[0-9]+$/.test(pid) && isChild(pid, executor.pid))
+      console.log(JSON.stringify([process.pid, executor.pid, ...children].map(open)))
+      returnExecutor(executor)
+      await endExecutors()
+    })`
+  const client = join(__dirname, '../../../src/sys/executor.ts')
+  const command = [process.execPath, '--import', require.resolve('tsx'), '-e', script, client]
+  const text = execFileSync('bash', ['-c', 'exec 99</etc/passwd; exec "$@"', 'bash', ...command], {
+    encoding: 'utf8',
+  })
+  const [ours, executors, ...childrens] = JSON.parse(text) as string[][]
+  assert.ok(ours!.includes('/etc/passwd'), 'the descriptor is not inherited at all')
+  assert.ok(childrens.length > 0, 'there is no child')
+  for (const files of [executors!, ...childrens]) assert.ok(!files.includes('/etc/passwd'), files.join())
+})
