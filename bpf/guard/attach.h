@@ -462,13 +462,18 @@ static __noinline int guard_batch(__u32 cmd, __u64 values, __u32 count, __u32 ty
 	return judge(&what, -EACCES);
 }
 
-/* The map itself, and the network that devices and sockets are of: that of whoever puts them in. */
+/*
+ * The map itself, whose programs a write to one of struct_ops may register; and the network that
+ * devices and sockets are of: that of whoever puts them in.
+ */
 static __noinline int guard_carrier(__u32 cmd, struct bpf_map *map, __u32 type)
 {
 	struct judged what = { .point = GUARD_ATTACH, .cmd = cmd, .type = NO_TYPE };
 	struct guard_delegation *of = owner_of_map(map, &what);
 	struct guard_namespace *rules;
 
+	if (of && !what.reason && type == BPF_MAP_TYPE_STRUCT_OPS && is_stranger(of))
+		what.reason = GUARD_STRANGER;
 	if (what.reason || !(DEVICE_MAPS >> type & 1) || !is_in_host_network())
 		return verdict_of(&what);
 	if (of && rules_of(&of->terms).own_network)

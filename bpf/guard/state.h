@@ -187,14 +187,76 @@ static __always_inline int over64(__u64 *count, __u64 more, __u64 limit)
 	return limit != NEVER && (before > limit || more > limit - before);
 }
 
+/* What is counted of a delegation, one at a time. */
+enum kind { TOKENS, PROGRAMS, MAPS };
+
+static __always_inline __u32 *count_of(struct guard_usage *usage, __u32 kind)
+{
+	return kind == TOKENS ? &usage->tokens : kind == PROGRAMS ? &usage->programs : &usage->maps;
+}
+
+/* NO_LIMIT: not stated. */
+static __always_inline __u32 stated(const struct guard_terms *terms, __u32 kind)
+{
+	return kind == TOKENS ? terms->tokens : kind == PROGRAMS ? terms->programs : terms->maps;
+}
+
 /* What holds of a limit that the policy may not state. */
-#define TOKENS_OF(terms) ((terms)->tokens == NO_LIMIT ? GUARD_DEFAULT_TOKENS : (terms)->tokens)
-#define PROGRAMS_OF(terms) ((terms)->programs == NO_LIMIT ? GUARD_DEFAULT_PROGRAMS : (terms)->programs)
-#define MAPS_OF(terms) ((terms)->maps == NO_LIMIT ? GUARD_DEFAULT_MAPS : (terms)->maps)
+static __always_inline __u32 limit_of(const struct guard_terms *terms, __u32 kind)
+{
+	__u32 limit = stated(terms, kind);
+
+	if (limit != NO_LIMIT)
+		return limit;
+	return kind == TOKENS ? GUARD_DEFAULT_TOKENS : kind == PROGRAMS ? GUARD_DEFAULT_PROGRAMS : GUARD_DEFAULT_MAPS;
+}
+
+/* So many more, or less, for the origin of this delegation, whose id is answered; 0: none that counts. */
+static __noinline __u64 count_at_origin(__u64 id, __u32 kind, __u32 more, int *over)
+{
+	struct guard_delegation *of = delegation_by(id), *origin;
+	struct guard_usage *usage;
+	__u64 up;
+
+	if (!of || !of->parent || stated(&of->terms, kind) != NO_LIMIT)
+		return 0;
+	up = of->parent;
+	origin = delegation_by(up);
+	usage = usage_by(up);
+	/* It stays for as long as anything is derived from it. */
+	if (!origin || !usage) {
+		*over = 1;
+		return 0;
+	}
+	if (over32(count_of(usage, kind), more, limit_of(&origin->terms, kind)))
+		*over = 1;
+	return up;
+}
 
 /*
- * What a derived delegation may use is taken from its parent's as a whole, so that no use needs to look further up: of a limit that
- * the parent's policy states. A default one is not shared out; it holds for each by itself.
+ * A derived delegation that states no limit uses its origin's: what counts for it counts for the
+ * origin, and so on up to one that states its own, which was taken from above as a whole. So many
+ * more, or less; 1: that is more than one of them had room for.
+ */
+static __noinline int over_origins(__u64 id, __u32 kind, __u32 more)
+{
+	int over = 0;
+
+	for (int depth = 0; id && depth < 17; depth++)
+		id = count_at_origin(id, kind, more, &over);
+	return over;
+}
+
+/* The same, and for the delegation itself. */
+static __always_inline void uncount(__u64 id, struct guard_usage *usage, __u32 kind, __u32 less)
+{
+	__sync_fetch_and_add(count_of(usage, kind), -less);
+	over_origins(id, kind, -less);
+}
+
+/*
+ * What a derived delegation may use is taken from its origin's as a whole, so that no use of it
+ * needs to look further up: of a limit that it states. Bytes are taken where the origin states them.
  */
 struct lent_on {
 	__u64 map_bytes;
@@ -203,38 +265,53 @@ struct lent_on {
 	__u32 maps;
 };
 
+static __always_inline __u32 part_of(const struct guard_terms *child, __u32 kind)
+{
+	__u32 limit = stated(child, kind);
+
+	return limit == NO_LIMIT ? 0 : limit;
+}
+
 static __always_inline struct lent_on lent_on(const struct guard_terms *parent, const struct guard_terms *child)
 {
 	struct lent_on part = {
 		.map_bytes = parent->map_bytes == NEVER ? 0 : child->map_bytes,
-		.tokens = parent->tokens == NO_LIMIT ? 0 : TOKENS_OF(child),
-		.programs = parent->programs == NO_LIMIT ? 0 : PROGRAMS_OF(child),
-		.maps = parent->maps == NO_LIMIT ? 0 : MAPS_OF(child),
+		.tokens = part_of(child, TOKENS),
+		.programs = part_of(child, PROGRAMS),
+		.maps = part_of(child, MAPS),
 	};
 
 	return part;
 }
 
-static __always_inline void give_back(struct guard_usage *usage, const struct lent_on *part)
+/* To the delegation `id`, whose usage it is. */
+static __always_inline void give_back(__u64 id, struct guard_usage *usage, const struct lent_on *part)
 {
 	__sync_fetch_and_add(&usage->map_bytes, -part->map_bytes);
-	__sync_fetch_and_add(&usage->tokens, -part->tokens);
-	__sync_fetch_and_add(&usage->programs, -part->programs);
-	__sync_fetch_and_add(&usage->maps, -part->maps);
+	uncount(id, usage, TOKENS, part->tokens);
+	uncount(id, usage, PROGRAMS, part->programs);
+	uncount(id, usage, MAPS, part->maps);
 	__sync_fetch_and_add(&usage->children, -1);
 }
 
-/* 0: the parent has not that much left, and nothing is taken. */
-static __always_inline int take_part(struct guard_usage *usage, const struct guard_terms *limits, const struct lent_on *part)
+static __always_inline int over_part(const struct guard_delegation *from, struct guard_usage *usage, __u32 kind, __u32 part)
 {
-	int over = over64(&usage->map_bytes, part->map_bytes, limits->map_bytes);
+	int over = over32(count_of(usage, kind), part, limit_of(&from->terms, kind));
 
-	over |= over32(&usage->tokens, part->tokens, limits->tokens);
-	over |= over32(&usage->programs, part->programs, limits->programs);
-	over |= over32(&usage->maps, part->maps, limits->maps);
+	return over | over_origins(from->id, kind, part);
+}
+
+/* 0: that delegation has not that much left, and nothing is taken. */
+static __always_inline int take_part(const struct guard_delegation *from, struct guard_usage *usage, const struct lent_on *part)
+{
+	int over = over64(&usage->map_bytes, part->map_bytes, from->terms.map_bytes);
+
+	over |= over_part(from, usage, TOKENS, part->tokens);
+	over |= over_part(from, usage, PROGRAMS, part->programs);
+	over |= over_part(from, usage, MAPS, part->maps);
 	__sync_fetch_and_add(&usage->children, 1);
 	if (over)
-		give_back(usage, part);
+		give_back(from->id, usage, part);
 	return !over;
 }
 
@@ -243,7 +320,7 @@ static __always_inline int take_part(struct guard_usage *usage, const struct gua
 struct holder {
 	__u64 delegation;
 	__u32 most;
-	__u32 count; /* offset of the count in struct guard_usage */
+	__u32 kind;
 };
 
 static long compare_holder(__u32 slot, struct holder *best)
@@ -254,9 +331,7 @@ static long compare_holder(__u32 slot, struct holder *best)
 
 	if (!usage || !of)
 		return 1;
-	count = best->count == __builtin_offsetof(struct guard_usage, tokens) ? usage->tokens :
-		best->count == __builtin_offsetof(struct guard_usage, maps) ? usage->maps :
-									      usage->programs;
+	count = *count_of(usage, best->kind);
 	if (of->id && count > best->most) {
 		best->most = count;
 		best->delegation = of->id;
@@ -265,9 +340,9 @@ static long compare_holder(__u32 slot, struct holder *best)
 }
 
 /* The delegation that has most of what is counted there: asked only when a table is full. */
-static __noinline __u64 holder_of_most(__u32 count)
+static __noinline __u64 holder_of_most(__u32 kind)
 {
-	struct holder best = { .count = count };
+	struct holder best = { .kind = kind };
 
 	bpf_loop(GUARD_SLOTS, compare_holder, &best, 0);
 	return best.delegation;
@@ -345,7 +420,7 @@ static __noinline int forget(__u64 id)
 		usage = parent ? usage_by(up) : 0;
 		if (!usage)
 			return 0;
-		give_back(usage, &part);
+		give_back(up, usage, &part);
 		id = up;
 	}
 	return 0;
