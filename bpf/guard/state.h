@@ -112,9 +112,14 @@ static __always_inline int is_host_admin(struct task_struct *task)
 }
 
 /* The host's root, for bpf(2): who may load and attach on the machine without anybody's token. */
+static __always_inline int is_root_of_host(struct task_struct *task)
+{
+	return is_capable(task, 1ULL << CAP_SYS_ADMIN | 1ULL << CAP_BPF);
+}
+
 static __always_inline int is_host_root(void)
 {
-	return is_capable(bpf_get_current_task_btf(), 1ULL << CAP_SYS_ADMIN | 1ULL << CAP_BPF);
+	return is_root_of_host(bpf_get_current_task_btf());
 }
 
 static __always_inline __u32 guard_mode_of_host(void)
@@ -211,40 +216,60 @@ static __always_inline __u32 limit_of(const struct guard_terms *terms, __u32 kin
 	return kind == TOKENS ? GUARD_DEFAULT_TOKENS : kind == PROGRAMS ? GUARD_DEFAULT_PROGRAMS : GUARD_DEFAULT_MAPS;
 }
 
-/* So many more, or less, for the origin of this delegation, whose id is answered; 0: none that counts. */
-static __noinline __u64 count_at_origin(__u64 id, __u32 kind, __u32 more, int *over)
-{
-	struct guard_delegation *of = delegation_by(id), *origin;
-	struct guard_usage *usage;
-	__u64 up;
+/* Up from a delegation, counting so many more, or less, of a kind. */
+struct climb {
+	__u64 id;
+	__u32 kind;
+	__u32 more;
+	__u32 over; /* not 0: one of them had not that much room, or is missing */
+};
 
-	if (!of || !of->parent || stated(&of->terms, kind) != NO_LIMIT)
-		return 0;
-	up = of->parent;
-	origin = delegation_by(up);
-	usage = usage_by(up);
+/* The origin of this delegation, if its use counts there; else 0. */
+static __always_inline __u64 origin_of(__u64 id, __u32 kind)
+{
+	struct guard_delegation *of = delegation_by(id);
+
+	return of && stated(&of->terms, kind) == NO_LIMIT ? of->parent : 0;
+}
+
+static long count_at_origin(__u32 depth, struct climb *at)
+{
+	__u64 id = origin_of(at->id, at->kind);
+	struct guard_delegation *origin;
+	struct guard_usage *usage;
+	__u32 limit;
+
+	if (!id)
+		return 1;
 	/* It stays for as long as anything is derived from it. */
-	if (!origin || !usage) {
-		*over = 1;
-		return 0;
+	origin = delegation_by(id);
+	if (!origin) {
+		at->over = 1;
+		return 1;
 	}
-	if (over32(count_of(usage, kind), more, limit_of(&origin->terms, kind)))
-		*over = 1;
-	return up;
+	limit = limit_of(&origin->terms, at->kind);
+	usage = usage_by(id);
+	if (!usage) {
+		at->over = 1;
+		return 1;
+	}
+	at->over |= over32(count_of(usage, at->kind), at->more, limit);
+	at->id = id;
+	return 0;
 }
 
 /*
  * A derived delegation that states no limit uses its origin's: what counts for it counts for the
  * origin, and so on up to one that states its own, which was taken from above as a whole. So many
- * more, or less; 1: that is more than one of them had room for.
+ * more, or less; not 0: that is more than one of them had room for.
  */
 static __noinline int over_origins(__u64 id, __u32 kind, __u32 more)
 {
-	int over = 0;
+	struct climb at = { .id = id, .kind = kind, .more = more };
 
-	for (int depth = 0; id && depth < 17; depth++)
-		id = count_at_origin(id, kind, more, &over);
-	return over;
+	if (origin_of(id, kind))
+		bpf_loop(17, count_at_origin, &at, 0);
+	return at.over;
 }
 
 /* The same, and for the delegation itself. */
@@ -389,40 +414,44 @@ static __always_inline int take_out(void *table, __u64 at, void *entry, __u32 by
  * The record of a delegation goes when its superblock and its last token have gone: programs keep tokens, tokens the rest.
  * With it goes what it had of its parent, whose own record may have waited for that only.
  */
+static long forget_one(__u32 depth, __u64 *at)
+{
+	__u64 id = *at, up, namespace;
+	struct guard_delegation *of = delegation_by(id), *parent;
+	struct guard_usage *usage = usage_by(id);
+	struct guard_namespace *rules;
+	struct lent_on part = {};
+	struct guard_rules counted;
+	__u32 mode;
+
+	if (!of || !usage || id < GUARD_CONFINEMENTS)
+		return 1;
+	if (usage->superblocks | usage->tokens | usage->programs | usage->maps | usage->children)
+		return 1;
+	up = of->parent;
+	namespace = of->user_namespace;
+	mode = of->terms.mode;
+	counted = rules_of(&of->terms);
+	parent = delegation_by(up);
+	if (parent)
+		part = lent_on(&parent->terms, &of->terms);
+	/* Two may get here at once. From here on the element may be another's. */
+	if (__sync_val_compare_and_swap(&of->id, id, 0) != id)
+		return 1;
+	rules = bpf_map_lookup_elem(&namespaces, &namespace);
+	if (rules)
+		count_rules(rules, mode, &counted, -1);
+	usage = parent ? usage_by(up) : 0;
+	if (!usage)
+		return 1;
+	give_back(up, usage, &part);
+	*at = up;
+	return 0;
+}
+
 static __noinline int forget(__u64 id)
 {
-	for (int depth = 0; depth < 17; depth++) {
-		struct guard_delegation *of = delegation_by(id), *parent;
-		struct guard_usage *usage = usage_by(id);
-		struct guard_namespace *rules;
-		struct lent_on part = {};
-		__u64 up, namespace;
-		struct guard_rules counted;
-		__u32 mode;
-
-		if (!of || !usage || id < GUARD_CONFINEMENTS)
-			return 0;
-		if (usage->superblocks | usage->tokens | usage->programs | usage->maps | usage->children)
-			return 0;
-		up = of->parent;
-		namespace = of->user_namespace;
-		mode = of->terms.mode;
-		counted = rules_of(&of->terms);
-		parent = delegation_by(up);
-		if (parent)
-			part = lent_on(&parent->terms, &of->terms);
-		/* Two may get here at once. From here on the element may be another's. */
-		if (__sync_val_compare_and_swap(&of->id, id, 0) != id)
-			return 0;
-		rules = bpf_map_lookup_elem(&namespaces, &namespace);
-		if (rules)
-			count_rules(rules, mode, &counted, -1);
-		usage = parent ? usage_by(up) : 0;
-		if (!usage)
-			return 0;
-		give_back(up, usage, &part);
-		id = up;
-	}
+	bpf_loop(17, forget_one, &id, 0);
 	return 0;
 }
 

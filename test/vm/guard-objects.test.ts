@@ -43,7 +43,7 @@ import {
   XDP_FLAGS_SKB_MODE,
 } from '../../src/uapi/constants.ts'
 import { btfCommand, type Command, mapAttr, progCommand, Targets } from '../kernel/delegation/attributes.ts'
-import { outcome } from '../kernel/delegation/lab.ts'
+import { openIn, outcome, tokenWithin } from '../kernel/delegation/lab.ts'
 import { Workload } from '../kernel/delegation/workload.ts'
 import { attempt, guard, hostile, lending, mallory, policyAttempt } from './attempts.ts'
 import { Borrower, type Changes, type Loan, made, PATH, policyOf } from './borrower.ts'
@@ -1078,6 +1078,47 @@ for (const [what, kind, make] of [
       assert.equal(make(loan), 'ok')
     }),
   )
+
+attempt('make more maps by deriving than its origin may, whose policy states no limit', async refused => {
+  const derivable = (maxDepth: number): Changes => ({ derive: { allowed: true, maxDepth } })
+  await lending(derivable(2), async ({ id }) => {
+    const live = (): number => guard.delegation(id).live.maps
+    const heirs = [await Borrower.start(), await Borrower.start(), await Borrower.start()] as const
+    const [first, second, below] = heirs
+    const parts = new Parts()
+    pretend(id, { maps: DEFAULT_LIMITS.maps - 2 })
+    try {
+      // A part that is stated is taken at once, and is more than is left.
+      await assert.rejects(first.borrow(guard, policyOf({ limits: { maps: 3 } }), { parent: id }), /EACCES/)
+      const one = await first.borrow(guard, policyOf(derivable(1)), { parent: id })
+      const two = await second.borrow(guard, policyOf(), { parent: id })
+      const three = await below.borrow(guard, policyOf(), { parent: one })
+      const make = async ({ target }: Borrower, what: (token: Fd) => void): Promise<void> => {
+        using root = await openIn(target, PATH)
+        using token = made('BPF_TOKEN_CREATE', tokenWithin(target, root.number))
+        what(token)
+      }
+      await make(first, token => parts.add(first.must(map('array', token))))
+      await make(below, token => parts.add(below.must(map('array', token))))
+      assert.equal(live(), DEFAULT_LIMITS.maps)
+      await make(second, token => refused(second.map(token), two))
+      await make(below, token => refused(below.map(token), three))
+      parts[Symbol.dispose]()
+      await eventually(() => live() === DEFAULT_LIMITS.maps - 2, 'they are counted down')
+      await make(second, token => assert.equal(second.map(token), 'ok'))
+      await eventually(() => live() === DEFAULT_LIMITS.maps - 2, 'it is counted down')
+    } finally {
+      parts[Symbol.dispose]()
+      for (const heir of heirs) {
+        heir[Symbol.dispose]()
+        await heir.workload.exited
+      }
+      pretend(id, { maps: 2 - DEFAULT_LIMITS.maps })
+    }
+    await eventually(() => guard.delegation(id).live.children === 0, 'the heirs have gone')
+    assert.equal(live(), 0)
+  })
+})
 
 const TABLE = 65536
 
