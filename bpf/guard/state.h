@@ -319,11 +319,20 @@ static __always_inline void give_back(__u64 id, struct guard_usage *usage, const
 	__sync_fetch_and_add(&usage->children, -1);
 }
 
-static __always_inline int over_part(const struct guard_delegation *from, struct guard_usage *usage, __u32 kind, __u32 part)
+/* A function by itself, so that the verifier does not multiply the ways through several. */
+static __noinline int over_part(__u64 id, __u32 kind, __u32 part)
 {
-	int over = over32(count_of(usage, kind), part, limit_of(&from->terms, kind));
+	struct guard_delegation *from = delegation_by(id);
+	struct guard_usage *usage = usage_by(id);
 
-	return over | over_origins(from->id, kind, part);
+	__u32 limit = 0;
+
+	if (!usage)
+		return 1;
+	if (from)
+		limit = limit_of(&from->terms, kind);
+	/* Counted in any case, since it is given back in any case. */
+	return over32(count_of(usage, kind), part, limit) | over_origins(id, kind, part) | !from;
 }
 
 /* 0: that delegation has not that much left, and nothing is taken. */
@@ -331,9 +340,9 @@ static __always_inline int take_part(const struct guard_delegation *from, struct
 {
 	int over = over64(&usage->map_bytes, part->map_bytes, from->terms.map_bytes);
 
-	over |= over_part(from, usage, TOKENS, part->tokens);
-	over |= over_part(from, usage, PROGRAMS, part->programs);
-	over |= over_part(from, usage, MAPS, part->maps);
+	over |= over_part(from->id, TOKENS, part->tokens);
+	over |= over_part(from->id, PROGRAMS, part->programs);
+	over |= over_part(from->id, MAPS, part->maps);
 	__sync_fetch_and_add(&usage->children, 1);
 	if (over)
 		give_back(from->id, usage, part);
