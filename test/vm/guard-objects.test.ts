@@ -60,6 +60,8 @@ const LOOPBACK = 1
 const NOBODY = 65534
 const AF_INET = 2
 const AF_XDP = 44
+const SOL_XDP = 283
+const XDP_RX_RING = 2
 const SOCK_STREAM = 1
 const SOCK_RAW = 3
 const BPF_F_PATH_FD = 1 << 14
@@ -128,7 +130,11 @@ async function withAccomplice(
 
 /** Of the host's network; one of TCP listens, at an address that the kernel chooses. The caller closes it. */
 async function hostSocket(family: number, kind: number): Promise<Fd> {
-  if (family !== AF_INET) return made('socket', native().socket(family, kind, 0))
+  if (family === AF_XDP) {
+    const socket = made('socket', native().socket(family, kind, 0))
+    assert.equal(native().setsockopt(socket.number, SOL_XDP, XDP_RX_RING, RING), 0)
+    return socket
+  }
   using who = await Workload.onHost(NOBODY)
   const number = await who.must('socket', family, kind, 0)
   await who.must('listen', number, 1)
@@ -144,6 +150,9 @@ const anybody =
   (inherited: readonly Fd[]): Promise<Workload> =>
     Workload.onHost(uid, inherited)
 const owner = (inherited: readonly Fd[]): Promise<Workload> => Workload.powerless(inherited)
+
+/** A receive ring of so many: newer kernels want one of a socket that is put into an xskmap. */
+const RING = new Uint8Array(Uint32Array.of(64).buffer)
 
 const u32 = (...values: number[]): Uint8Array => new Uint8Array(Uint32Array.from(values).buffer)
 
@@ -620,6 +629,7 @@ for (const [type, shape, family, kind] of [
       const number = await workload.take(carrier)
       const socket = await workload.must('socket', family, kind, 0)
       if (family === AF_INET) await workload.must('listen', socket, 1)
+      else await workload.must('setsockopt', socket, SOL_XDP, XDP_RX_RING, RING, RING.length)
       assert.equal(await by(workload, update(number, u32(socket))), 'ok')
       for (const fd of [socket, number]) await workload.must('close', fd)
     })

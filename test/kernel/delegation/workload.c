@@ -32,7 +32,8 @@ static const struct {
 	{ "listen", SYS_listen },
 	{ "mkdirat", SYS_mkdirat },   { "mount", SYS_mount },	      { "move_mount", SYS_move_mount },
 	{ "open_tree", SYS_open_tree }, { "openat", SYS_openat },     { "pidfd_getfd", SYS_pidfd_getfd },
-	{ "pidfd_open", SYS_pidfd_open }, { "socket", SYS_socket },   { "symlinkat", SYS_symlinkat },
+	{ "pidfd_open", SYS_pidfd_open }, { "setsockopt", SYS_setsockopt }, { "socket", SYS_socket },
+	{ "symlinkat", SYS_symlinkat },
 	{ "umount2", SYS_umount2 },   { "unlinkat", SYS_unlinkat },   { "unshare", SYS_unshare },
 };
 
