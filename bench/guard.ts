@@ -83,6 +83,8 @@ class Measuring {
   readonly #judgement: Judgement
   readonly #samples = new Map<string, number[]>()
   readonly #addresses: Record<Subject, bigint[]> = { maps: [], programs: [], files: [] }
+  /** What bpf(2) was given when it is asked about these. */
+  readonly #given: Record<Subject, readonly number[]> = { maps: [], programs: [], files: [] }
 
   constructor(judgement: Judgement) {
     this.#judgement = judgement
@@ -98,8 +100,9 @@ class Measuring {
       this.#addresses.files.push(file)
     }
     for (const fd of programs.fds) this.#addresses.programs.push((await judgement.find(fd)).object)
-    // Of the workload's own network.
-    judgement.setAttr([programs.fds[0]!, 1, bpf_attach_type.BPF_XDP])
+    // A write to a map that carries nothing; a link in the workload's own network.
+    this.#given.maps = [maps.fds[0]!]
+    this.#given.programs = [programs.fds[0]!, 1, bpf_attach_type.BPF_XDP]
   }
 
   #add(name: string, ns: number): void {
@@ -117,7 +120,10 @@ class Measuring {
     const judgement = this.#judgement
     let subject: Subject | undefined
     for (const { name, hook, of, number = 0 } of HOOKS) {
-      if (of !== subject) judgement.setObjects(this.#addresses[of])
+      if (of !== subject) {
+        judgement.setObjects(this.#addresses[of])
+        judgement.setAttr(this.#given[of])
+      }
       subject = of
       const question = { calls: OBJECTS, number, afterRealCalls }
       const base = await judgement.judge('nothing', question)

@@ -88,15 +88,22 @@ union attach_attr {
 
 /* ---- what a descriptor is ---- */
 
-/* Now: between our look and the kernel's another thread may change that. 0: nothing. */
+/*
+ * Now: between our look and the kernel's another thread may change that. 0: nothing. The table is of
+ * pointers, through which the verifier lets nobody read; a structure of one pointer is read for each.
+ */
+static __always_inline struct file *file_in(struct task_struct *task, __u32 fd)
+{
+	struct fdtable *table = task->files->fdt;
+
+	if (fd >= table->max_fds)
+		return 0;
+	return (struct file *)READ((struct hlist_head *)(table->fd + fd), first);
+}
+
 static __noinline struct file *file_of(__u32 fd)
 {
-	struct fdtable *table = bpf_get_current_task_btf()->files->fdt;
-	struct file *file = 0;
-
-	if (fd < table->max_fds)
-		bpf_probe_read_kernel(&file, sizeof(file), table->fd + fd);
-	return file;
+	return file_in(bpf_get_current_task_btf(), fd);
 }
 
 /* What the file is of, if it is a file of this kind; else 0. */
@@ -336,32 +343,46 @@ static __always_inline int may_take_away(const struct guard_delegation *of, cons
 	return (of || !what->reason) && bpf_get_current_task_btf()->cred->user_ns == &init_user_ns;
 }
 
+/* What is attached to a cgroup: one list and one byte of flags for each type. Addresses. */
+struct others {
+	__u64 flags;
+	__u64 lists;
+	__u32 found;
+};
+
 /*
  * Whether something is attached to this cgroup that is not the caller's, and that the kernel lets
  * anybody take away or replace: all that was attached without BPF_F_ALLOW_MULTI. For the rest it
  * wants the program's descriptor. Links are never attached so.
  */
+static long find_others(__u32 i, struct others *among)
+{
+	struct judged whose = {};
+	struct guard_delegation *of;
+	struct hlist_node *node;
+	__u8 flag = 0;
+
+	bpf_probe_read_kernel(&node, sizeof(node), (void *)(among->lists + i * sizeof(node)));
+	bpf_probe_read_kernel(&flag, sizeof(flag), (void *)(among->flags + i));
+	if (!node || flag & BPF_F_ALLOW_MULTI)
+		return 0;
+	of = owner_of_program(READ(CONTAINER(node, struct bpf_prog_list, node), prog), &whose);
+	if (of && of->user_namespace && is_inside(of->user_namespace))
+		return 0;
+	among->found = 1;
+	return 1;
+}
+
 static __noinline int has_others(struct cgroup *cgroup)
 {
 	__u32 types = __builtin_preserve_field_info(cgroup->bpf.flags, 1);
-	const __u8 *flags = (const void *)cgroup + __builtin_preserve_field_info(cgroup->bpf.flags, 0);
-	struct hlist_head *lists = (void *)cgroup + __builtin_preserve_field_info(cgroup->bpf.progs, 0);
+	struct others among = {
+		.flags = (__u64)cgroup + __builtin_preserve_field_info(cgroup->bpf.flags, 0),
+		.lists = (__u64)cgroup + __builtin_preserve_field_info(cgroup->bpf.progs, 0),
+	};
 
-	for (__u32 i = 0; i < 64 && i < types; i++) {
-		struct judged whose = {};
-		struct guard_delegation *of;
-		struct hlist_node *node;
-		__u8 flag = 0;
-
-		bpf_probe_read_kernel(&node, sizeof(node), (void *)lists + i * sizeof(node));
-		bpf_probe_read_kernel(&flag, sizeof(flag), flags + i);
-		if (!node || flag & BPF_F_ALLOW_MULTI)
-			continue;
-		of = owner_of_program(READ(CONTAINER(node, struct bpf_prog_list, node), prog), &whose);
-		if (!of || !of->user_namespace || !is_inside(of->user_namespace))
-			return 1;
-	}
-	return 0;
+	bpf_loop(types, find_others, &among, 0);
+	return among.found;
 }
 
 static __noinline int refuse_taking(__u32 cmd, __u32 type, const struct guard_delegation *of)
@@ -445,30 +466,44 @@ static __noinline int guard_value(__u32 cmd, __u64 value, __u32 type)
 	return guard_attachment(cmd, fd, NO_TYPE, NO_FD);
 }
 
-static __noinline int guard_batch(__u32 cmd, __u64 values, __u32 count, __u32 type)
+struct batch {
+	__u64 values;
+	__u32 cmd;
+	__u32 type;
+	int verdict;
+};
+
+/* Of map-in-map, which alone have batches. */
+static long guard_one_of(__u32 i, struct batch *of)
+{
+	of->verdict = guard_value(of->cmd, of->values + 4 * i, of->type);
+	return of->verdict != 0;
+}
+
+static __always_inline int guard_batch(__u32 cmd, __u64 values, __u32 count, __u32 type)
 {
 	struct judged what = { .point = GUARD_ATTACH, .cmd = cmd, .type = NO_TYPE };
+	struct batch of = { .values = values, .cmd = cmd, .type = type };
 
-	for (__u32 i = 0; i < BATCH_MAX && i < count; i++) {
-		/* Of map-in-map, which alone have batches. */
-		int verdict = guard_value(cmd, values + 4 * i, type);
-
-		if (verdict)
-			return verdict;
-	}
-	if (count <= BATCH_MAX)
-		return 0;
+	bpf_loop(count < BATCH_MAX ? count : BATCH_MAX, guard_one_of, &of, 0);
+	if (of.verdict || count <= BATCH_MAX)
+		return of.verdict ? -EACCES : 0;
 	under_host(&what, GUARD_UNREADABLE);
 	return judge(&what, -EACCES);
 }
 
-/* The map itself, and the network that devices and sockets are of: that of whoever puts them in. */
+/*
+ * The map itself, whose programs a write to one of struct_ops may register; and the network that
+ * devices and sockets are of: that of whoever puts them in.
+ */
 static __noinline int guard_carrier(__u32 cmd, struct bpf_map *map, __u32 type)
 {
 	struct judged what = { .point = GUARD_ATTACH, .cmd = cmd, .type = NO_TYPE };
 	struct guard_delegation *of = owner_of_map(map, &what);
 	struct guard_namespace *rules;
 
+	if (of && !what.reason && type == BPF_MAP_TYPE_STRUCT_OPS && is_stranger(of))
+		what.reason = GUARD_STRANGER;
 	if (what.reason || !(DEVICE_MAPS >> type & 1) || !is_in_host_network())
 		return verdict_of(&what);
 	if (of && rules_of(&of->terms).own_network)
@@ -487,21 +522,18 @@ static __noinline int guard_carrier(__u32 cmd, struct bpf_map *map, __u32 type)
 	return verdict_of(&what);
 }
 
-static __noinline int guard_update(__u32 cmd, const void *ctx_attr)
+static __noinline int guard_update(__u32 cmd, struct bpf_map *map, const void *ctx_attr)
 {
 	union attach_attr attr = {};
-	struct bpf_map *map;
-	__u32 type;
+	__u32 type = READ(map, map_type);
 	int verdict;
 
-	bpf_probe_read_kernel(&attr, sizeof(attr), ctx_attr);
-	map = object_of(file_of(cmd == BPF_MAP_UPDATE_BATCH ? attr.batch.map : attr.element.map), &bpf_map_fops);
-	type = map ? READ(map, map_type) : 0;
 	if (type > 63 || !(CARRIER_MAPS >> type & 1))
 		return 0;
 	verdict = guard_carrier(cmd, map, type);
 	if (verdict || cmd == BPF_MAP_FREEZE || !(OBJECT_MAPS >> type & 1))
 		return verdict;
+	bpf_probe_read_kernel(&attr, sizeof(attr), ctx_attr);
 	if (cmd == BPF_MAP_UPDATE_BATCH)
 		return guard_batch(cmd, attr.batch.values, attr.batch.count, type);
 	/* A devmap's or cpumap's value may be without a program altogether. */
@@ -509,6 +541,24 @@ static __noinline int guard_update(__u32 cmd, const void *ctx_attr)
 	    type != BPF_MAP_TYPE_HASH_OF_MAPS)
 		return 0;
 	return guard_value(cmd, attr.element.value, type);
+}
+
+/*
+ * The map that is written to, if it is one that carries something; else 0. Inline and with one call,
+ * since most writes are to others, and on some processors a return costs as much as a lookup.
+ */
+static __always_inline struct bpf_map *carrier_of(struct task_struct *task, __u32 cmd, const void *ctx_attr)
+{
+	__u32 fd = *(const __u32 *)ctx_attr, type;
+	struct bpf_map *map;
+
+	if (cmd == BPF_MAP_UPDATE_BATCH)
+		bpf_probe_read_kernel(&fd, sizeof(fd), ctx_attr + __builtin_offsetof(union attach_attr, batch.map));
+	map = object_of(file_in(task, fd), &bpf_map_fops);
+	if (!map)
+		return 0;
+	type = READ(map, map_type);
+	return type < 64 && CARRIER_MAPS >> type & 1 ? map : 0;
 }
 
 /* ---- confined cgroups ---- */
@@ -597,8 +647,15 @@ int guard_bpf(__u64 *ctx)
 	 * The host's root, where it is not confined, is not looked at here: what it could put into
 	 * a map it could attach.
 	 */
-	if (UPDATE_COMMANDS >> cmd & 1)
-		return is_host_root() && !(some_are_confined() && confinement()) ? 0 : guard_update(cmd, (const void *)ctx[1]);
+	if (UPDATE_COMMANDS >> cmd & 1) {
+		struct task_struct *task = bpf_get_current_task_btf();
+		struct bpf_map *map;
+
+		if (is_root_of_host(task) && !(some_are_confined() && confinement()))
+			return 0;
+		map = carrier_of(task, cmd, (const void *)ctx[1]);
+		return map ? guard_update(cmd, map, (const void *)ctx[1]) : 0;
+	}
 	if ((ATTACH_COMMANDS | DETACH_COMMANDS) >> cmd & 1) {
 		bpf_probe_read_kernel(&attr, sizeof(attr), (const void *)ctx[1]);
 		verdict = guard_taking(cmd, &attr);

@@ -315,14 +315,15 @@ static __noinline int derive(struct guard_delegation *made)
 	all = &from->terms;
 	if (!is_within(&some->masks, &all->masks) || some->capabilities & ~all->capabilities ||
 	    some->flags & ~all->flags || some->instructions > all->instructions || some->depth >= all->depth ||
-	    TOKENS_OF(some) > TOKENS_OF(all) || PROGRAMS_OF(some) > PROGRAMS_OF(all) || MAPS_OF(some) > MAPS_OF(all) ||
+	    limit_of(some, TOKENS) > limit_of(all, TOKENS) || limit_of(some, PROGRAMS) > limit_of(all, PROGRAMS) ||
+	    limit_of(some, MAPS) > limit_of(all, MAPS) ||
 	    (all->digests && !some->digests) || (all->functions && !some->functions) ||
 	    (all->mode != GUARD_PERMISSIVE && some->mode == GUARD_PERMISSIVE))
 		return 0;
 	LOWER(made->expires_ns, from->expires_ns);
 	struct lent_on part = lent_on(all, some);
 
-	return take_part(usage, all, &part);
+	return take_part(from, usage, &part);
 }
 
 static const struct guard_namespace no_rules = {};

@@ -112,9 +112,14 @@ static __always_inline int is_host_admin(struct task_struct *task)
 }
 
 /* The host's root, for bpf(2): who may load and attach on the machine without anybody's token. */
+static __always_inline int is_root_of_host(struct task_struct *task)
+{
+	return is_capable(task, 1ULL << CAP_SYS_ADMIN | 1ULL << CAP_BPF);
+}
+
 static __always_inline int is_host_root(void)
 {
-	return is_capable(bpf_get_current_task_btf(), 1ULL << CAP_SYS_ADMIN | 1ULL << CAP_BPF);
+	return is_root_of_host(bpf_get_current_task_btf());
 }
 
 static __always_inline __u32 guard_mode_of_host(void)
@@ -187,14 +192,96 @@ static __always_inline int over64(__u64 *count, __u64 more, __u64 limit)
 	return limit != NEVER && (before > limit || more > limit - before);
 }
 
+/* What is counted of a delegation, one at a time. */
+enum kind { TOKENS, PROGRAMS, MAPS };
+
+static __always_inline __u32 *count_of(struct guard_usage *usage, __u32 kind)
+{
+	return kind == TOKENS ? &usage->tokens : kind == PROGRAMS ? &usage->programs : &usage->maps;
+}
+
+/* NO_LIMIT: not stated. */
+static __always_inline __u32 stated(const struct guard_terms *terms, __u32 kind)
+{
+	return kind == TOKENS ? terms->tokens : kind == PROGRAMS ? terms->programs : terms->maps;
+}
+
 /* What holds of a limit that the policy may not state. */
-#define TOKENS_OF(terms) ((terms)->tokens == NO_LIMIT ? GUARD_DEFAULT_TOKENS : (terms)->tokens)
-#define PROGRAMS_OF(terms) ((terms)->programs == NO_LIMIT ? GUARD_DEFAULT_PROGRAMS : (terms)->programs)
-#define MAPS_OF(terms) ((terms)->maps == NO_LIMIT ? GUARD_DEFAULT_MAPS : (terms)->maps)
+static __always_inline __u32 limit_of(const struct guard_terms *terms, __u32 kind)
+{
+	__u32 limit = stated(terms, kind);
+
+	if (limit != NO_LIMIT)
+		return limit;
+	return kind == TOKENS ? GUARD_DEFAULT_TOKENS : kind == PROGRAMS ? GUARD_DEFAULT_PROGRAMS : GUARD_DEFAULT_MAPS;
+}
+
+/* Up from a delegation, counting so many more, or less, of a kind. */
+struct climb {
+	__u64 id;
+	__u32 kind;
+	__u32 more;
+	__u32 over; /* not 0: one of them had not that much room, or is missing */
+};
+
+/* The origin of this delegation, if its use counts there; else 0. */
+static __always_inline __u64 origin_of(__u64 id, __u32 kind)
+{
+	struct guard_delegation *of = delegation_by(id);
+
+	return of && stated(&of->terms, kind) == NO_LIMIT ? of->parent : 0;
+}
+
+static long count_at_origin(__u32 depth, struct climb *at)
+{
+	__u64 id = origin_of(at->id, at->kind);
+	struct guard_delegation *origin;
+	struct guard_usage *usage;
+	__u32 limit;
+
+	if (!id)
+		return 1;
+	/* It stays for as long as anything is derived from it. */
+	origin = delegation_by(id);
+	if (!origin) {
+		at->over = 1;
+		return 1;
+	}
+	limit = limit_of(&origin->terms, at->kind);
+	usage = usage_by(id);
+	if (!usage) {
+		at->over = 1;
+		return 1;
+	}
+	at->over |= over32(count_of(usage, at->kind), at->more, limit);
+	at->id = id;
+	return 0;
+}
 
 /*
- * What a derived delegation may use is taken from its parent's as a whole, so that no use needs to look further up: of a limit that
- * the parent's policy states. A default one is not shared out; it holds for each by itself.
+ * A derived delegation that states no limit uses its origin's: what counts for it counts for the
+ * origin, and so on up to one that states its own, which was taken from above as a whole. So many
+ * more, or less; not 0: that is more than one of them had room for.
+ */
+static __noinline int over_origins(__u64 id, __u32 kind, __u32 more)
+{
+	struct climb at = { .id = id, .kind = kind, .more = more };
+
+	if (origin_of(id, kind))
+		bpf_loop(17, count_at_origin, &at, 0);
+	return at.over;
+}
+
+/* The same, and for the delegation itself. */
+static __always_inline void uncount(__u64 id, struct guard_usage *usage, __u32 kind, __u32 less)
+{
+	__sync_fetch_and_add(count_of(usage, kind), -less);
+	over_origins(id, kind, -less);
+}
+
+/*
+ * What a derived delegation may use is taken from its origin's as a whole, so that no use of it
+ * needs to look further up: of a limit that it states. Bytes are taken where the origin states them.
  */
 struct lent_on {
 	__u64 map_bytes;
@@ -203,38 +290,62 @@ struct lent_on {
 	__u32 maps;
 };
 
+static __always_inline __u32 part_of(const struct guard_terms *child, __u32 kind)
+{
+	__u32 limit = stated(child, kind);
+
+	return limit == NO_LIMIT ? 0 : limit;
+}
+
 static __always_inline struct lent_on lent_on(const struct guard_terms *parent, const struct guard_terms *child)
 {
 	struct lent_on part = {
 		.map_bytes = parent->map_bytes == NEVER ? 0 : child->map_bytes,
-		.tokens = parent->tokens == NO_LIMIT ? 0 : TOKENS_OF(child),
-		.programs = parent->programs == NO_LIMIT ? 0 : PROGRAMS_OF(child),
-		.maps = parent->maps == NO_LIMIT ? 0 : MAPS_OF(child),
+		.tokens = part_of(child, TOKENS),
+		.programs = part_of(child, PROGRAMS),
+		.maps = part_of(child, MAPS),
 	};
 
 	return part;
 }
 
-static __always_inline void give_back(struct guard_usage *usage, const struct lent_on *part)
+/* To the delegation `id`, whose usage it is. */
+static __always_inline void give_back(__u64 id, struct guard_usage *usage, const struct lent_on *part)
 {
 	__sync_fetch_and_add(&usage->map_bytes, -part->map_bytes);
-	__sync_fetch_and_add(&usage->tokens, -part->tokens);
-	__sync_fetch_and_add(&usage->programs, -part->programs);
-	__sync_fetch_and_add(&usage->maps, -part->maps);
+	uncount(id, usage, TOKENS, part->tokens);
+	uncount(id, usage, PROGRAMS, part->programs);
+	uncount(id, usage, MAPS, part->maps);
 	__sync_fetch_and_add(&usage->children, -1);
 }
 
-/* 0: the parent has not that much left, and nothing is taken. */
-static __always_inline int take_part(struct guard_usage *usage, const struct guard_terms *limits, const struct lent_on *part)
+/* A function by itself, so that the verifier does not multiply the ways through several. */
+static __noinline int over_part(__u64 id, __u32 kind, __u32 part)
 {
-	int over = over64(&usage->map_bytes, part->map_bytes, limits->map_bytes);
+	struct guard_delegation *from = delegation_by(id);
+	struct guard_usage *usage = usage_by(id);
 
-	over |= over32(&usage->tokens, part->tokens, limits->tokens);
-	over |= over32(&usage->programs, part->programs, limits->programs);
-	over |= over32(&usage->maps, part->maps, limits->maps);
+	__u32 limit = 0;
+
+	if (!usage)
+		return 1;
+	if (from)
+		limit = limit_of(&from->terms, kind);
+	/* Counted in any case, since it is given back in any case. */
+	return over32(count_of(usage, kind), part, limit) | over_origins(id, kind, part) | !from;
+}
+
+/* 0: that delegation has not that much left, and nothing is taken. */
+static __always_inline int take_part(const struct guard_delegation *from, struct guard_usage *usage, const struct lent_on *part)
+{
+	int over = over64(&usage->map_bytes, part->map_bytes, from->terms.map_bytes);
+
+	over |= over_part(from->id, TOKENS, part->tokens);
+	over |= over_part(from->id, PROGRAMS, part->programs);
+	over |= over_part(from->id, MAPS, part->maps);
 	__sync_fetch_and_add(&usage->children, 1);
 	if (over)
-		give_back(usage, part);
+		give_back(from->id, usage, part);
 	return !over;
 }
 
@@ -243,7 +354,7 @@ static __always_inline int take_part(struct guard_usage *usage, const struct gua
 struct holder {
 	__u64 delegation;
 	__u32 most;
-	__u32 count; /* offset of the count in struct guard_usage */
+	__u32 kind;
 };
 
 static long compare_holder(__u32 slot, struct holder *best)
@@ -254,9 +365,7 @@ static long compare_holder(__u32 slot, struct holder *best)
 
 	if (!usage || !of)
 		return 1;
-	count = best->count == __builtin_offsetof(struct guard_usage, tokens) ? usage->tokens :
-		best->count == __builtin_offsetof(struct guard_usage, maps) ? usage->maps :
-									      usage->programs;
+	count = *count_of(usage, best->kind);
 	if (of->id && count > best->most) {
 		best->most = count;
 		best->delegation = of->id;
@@ -265,9 +374,9 @@ static long compare_holder(__u32 slot, struct holder *best)
 }
 
 /* The delegation that has most of what is counted there: asked only when a table is full. */
-static __noinline __u64 holder_of_most(__u32 count)
+static __noinline __u64 holder_of_most(__u32 kind)
 {
-	struct holder best = { .count = count };
+	struct holder best = { .kind = kind };
 
 	bpf_loop(GUARD_SLOTS, compare_holder, &best, 0);
 	return best.delegation;
@@ -314,40 +423,44 @@ static __always_inline int take_out(void *table, __u64 at, void *entry, __u32 by
  * The record of a delegation goes when its superblock and its last token have gone: programs keep tokens, tokens the rest.
  * With it goes what it had of its parent, whose own record may have waited for that only.
  */
+static long forget_one(__u32 depth, __u64 *at)
+{
+	__u64 id = *at, up, namespace;
+	struct guard_delegation *of = delegation_by(id), *parent;
+	struct guard_usage *usage = usage_by(id);
+	struct guard_namespace *rules;
+	struct lent_on part = {};
+	struct guard_rules counted;
+	__u32 mode;
+
+	if (!of || !usage || id < GUARD_CONFINEMENTS)
+		return 1;
+	if (usage->superblocks | usage->tokens | usage->programs | usage->maps | usage->children)
+		return 1;
+	up = of->parent;
+	namespace = of->user_namespace;
+	mode = of->terms.mode;
+	counted = rules_of(&of->terms);
+	parent = delegation_by(up);
+	if (parent)
+		part = lent_on(&parent->terms, &of->terms);
+	/* Two may get here at once. From here on the element may be another's. */
+	if (__sync_val_compare_and_swap(&of->id, id, 0) != id)
+		return 1;
+	rules = bpf_map_lookup_elem(&namespaces, &namespace);
+	if (rules)
+		count_rules(rules, mode, &counted, -1);
+	usage = parent ? usage_by(up) : 0;
+	if (!usage)
+		return 1;
+	give_back(up, usage, &part);
+	*at = up;
+	return 0;
+}
+
 static __noinline int forget(__u64 id)
 {
-	for (int depth = 0; depth < 17; depth++) {
-		struct guard_delegation *of = delegation_by(id), *parent;
-		struct guard_usage *usage = usage_by(id);
-		struct guard_namespace *rules;
-		struct lent_on part = {};
-		__u64 up, namespace;
-		struct guard_rules counted;
-		__u32 mode;
-
-		if (!of || !usage || id < GUARD_CONFINEMENTS)
-			return 0;
-		if (usage->superblocks | usage->tokens | usage->programs | usage->maps | usage->children)
-			return 0;
-		up = of->parent;
-		namespace = of->user_namespace;
-		mode = of->terms.mode;
-		counted = rules_of(&of->terms);
-		parent = delegation_by(up);
-		if (parent)
-			part = lent_on(&parent->terms, &of->terms);
-		/* Two may get here at once. From here on the element may be another's. */
-		if (__sync_val_compare_and_swap(&of->id, id, 0) != id)
-			return 0;
-		rules = bpf_map_lookup_elem(&namespaces, &namespace);
-		if (rules)
-			count_rules(rules, mode, &counted, -1);
-		usage = parent ? usage_by(up) : 0;
-		if (!usage)
-			return 0;
-		give_back(usage, &part);
-		id = up;
-	}
+	bpf_loop(17, forget_one, &id, 0);
 	return 0;
 }
 

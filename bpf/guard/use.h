@@ -88,19 +88,17 @@ static __always_inline int is_stranger(const struct guard_delegation *of)
 
 /* What of an object its delegation's limits count. */
 struct counted {
-	__u32 *count;
+	__u32 kind;
 	__u32 limit;
 	__u8 reason;
-	__u8 is_map;
-	__u32 offset; /* of the count in struct guard_usage */
-	__u64 bytes;
+	__u64 bytes; /* of a map */
 	__u64 bytes_limit;
 };
 
-static __always_inline void count_down(struct guard_usage *usage, __u32 *count, __u64 bytes, int is_map)
+static __always_inline void count_down(__u64 id, struct guard_usage *usage, __u32 kind, __u64 bytes)
 {
-	__sync_fetch_and_add(count, -1);
-	if (is_map)
+	uncount(id, usage, kind, 1);
+	if (kind == MAPS)
 		__sync_fetch_and_add(&usage->map_bytes, -bytes);
 }
 
@@ -112,7 +110,7 @@ static __always_inline void drop_stale(void *table, __u64 at, const struct count
 
 	if (!usage)
 		return;
-	count_down(usage, (void *)usage + as->offset, stale.bytes, as->is_map);
+	count_down(stale.delegation, usage, as->kind, stale.bytes);
 	forget(stale.delegation);
 }
 
@@ -131,7 +129,7 @@ static __always_inline int enroll(void *table, __u64 at, const void *entry, stru
 	if (bpf_map_update_elem(table, &at, entry, BPF_NOEXIST)) {
 		known = bpf_map_lookup_elem(table, &at);
 		if (!known) {
-			what->holder = holder_of_most(as->offset);
+			what->holder = holder_of_most(as->kind);
 			beyond_mode(what, GUARD_FULL);
 			return judge(what, -ENOSPC);
 		}
@@ -144,14 +142,14 @@ static __always_inline int enroll(void *table, __u64 at, const void *entry, stru
 			return -EACCES;
 		return what->reason ? judge(what, -EDQUOT) : 0;
 	}
-	if (over32(as->count, 1, as->limit) && !what->reason)
+	if ((over32(count_of(usage, as->kind), 1, as->limit) | over_origins(what->delegation, as->kind, 1)) && !what->reason)
 		what->reason = as->reason;
-	if (as->is_map && over64(&usage->map_bytes, as->bytes, as->bytes_limit) && !what->reason)
+	if (as->kind == MAPS && over64(&usage->map_bytes, as->bytes, as->bytes_limit) && !what->reason)
 		what->reason = GUARD_MAP_BYTES;
 	verdict = judge(what, -EDQUOT);
 	if (verdict) {
 		bpf_map_delete_elem(table, &at);
-		count_down(usage, as->count, as->bytes, as->is_map);
+		count_down(what->delegation, usage, as->kind, as->bytes);
 	}
 	return verdict;
 }
@@ -189,7 +187,7 @@ int guard_token_create(__u64 *ctx)
 	struct guard_delegation *of;
 	struct guard_token entry = {};
 	struct guard_usage *usage;
-	struct counted as = { .reason = GUARD_TOKENS, .offset = __builtin_offsetof(struct guard_usage, tokens) };
+	struct counted as = { .kind = TOKENS, .reason = GUARD_TOKENS };
 	int verdict;
 
 	root = bpf_inode_storage_get(&roots, path->dentry->d_inode, 0, 0);
@@ -209,8 +207,7 @@ int guard_token_create(__u64 *ctx)
 	if (verdict)
 		return verdict;
 	__sync_val_compare_and_swap(&usage->home, 0, bpf_get_current_cgroup_id());
-	as.count = &usage->tokens;
-	as.limit = TOKENS_OF(&of->terms);
+	as.limit = limit_of(&of->terms, TOKENS);
 	return enroll(&tokens, ctx[0], &entry, &what, usage, &as);
 }
 
@@ -221,7 +218,7 @@ int guard_token_free(__u64 *ctx)
 	struct guard_usage *usage = take_out(&tokens, ctx[0], &entry, sizeof(entry)) ? usage_by(entry.delegation) : 0;
 
 	if (usage) {
-		__sync_fetch_and_add(&usage->tokens, -1);
+		uncount(entry.delegation, usage, TOKENS, 1);
 		forget(entry.delegation);
 	}
 	return 0;
@@ -300,7 +297,7 @@ int guard_map_create(__u64 *ctx)
 	__u64 token = ctx[2];
 	struct judged what = { .point = GUARD_MAP_CREATE, .cmd = BPF_MAP_CREATE };
 	struct guard_delegation *of = subject_of(token, &what);
-	struct counted as = { .reason = GUARD_MAPS, .is_map = 1, .offset = __builtin_offsetof(struct guard_usage, maps) };
+	struct counted as = { .kind = MAPS, .reason = GUARD_MAPS };
 	struct guard_usage *usage;
 	struct guard_map entry;
 	int verdict;
@@ -322,8 +319,7 @@ int guard_map_create(__u64 *ctx)
 	entry.delegation = what.delegation;
 	entry.bytes = as.bytes = bytes_of(map);
 	as.bytes_limit = of->terms.map_bytes;
-	as.count = &usage->maps;
-	as.limit = MAPS_OF(&of->terms);
+	as.limit = limit_of(&of->terms, MAPS);
 	return enroll(&maps, ctx[0], &entry, &what, usage, &as);
 }
 
@@ -334,7 +330,7 @@ int guard_map_free(__u64 *ctx)
 	struct guard_usage *usage = take_out(&maps, ctx[0], &entry, sizeof(entry)) ? usage_by(entry.delegation) : 0;
 
 	if (usage) {
-		count_down(usage, &usage->maps, entry.bytes, 1);
+		count_down(entry.delegation, usage, MAPS, entry.bytes);
 		forget(entry.delegation);
 	}
 	return 0;
@@ -385,7 +381,7 @@ int guard_prog_load(__u64 *ctx)
 	__u64 aux = (__u64)prog->aux, token = (__u64)prog->aux->token;
 	struct judged what = { .point = GUARD_PROG_LOAD, .cmd = BPF_PROG_LOAD };
 	struct guard_delegation *of = subject_of(token, &what);
-	struct counted as = { .reason = GUARD_PROGRAMS, .offset = __builtin_offsetof(struct guard_usage, programs) };
+	struct counted as = { .kind = PROGRAMS, .reason = GUARD_PROGRAMS };
 	struct guard_program entry = {};
 	struct guard_usage *usage;
 	int verdict;
@@ -408,8 +404,7 @@ int guard_prog_load(__u64 *ctx)
 	entry.admitted = of->terms.digests == 0;
 	if (prog->len > of->terms.instructions)
 		what.reason = GUARD_INSTRUCTIONS;
-	as.count = &usage->programs;
-	as.limit = PROGRAMS_OF(&of->terms);
+	as.limit = limit_of(&of->terms, PROGRAMS);
 	return enroll(&programs, aux, &entry, &what, usage, &as);
 }
 
@@ -513,7 +508,7 @@ int guard_prog_free(__u64 *ctx)
 	if (take_out(&programs, (__u64)READ(prog, aux), &entry, sizeof(entry)))
 		usage = usage_by(entry.delegation);
 	if (usage) {
-		__sync_fetch_and_add(&usage->programs, -1);
+		uncount(entry.delegation, usage, PROGRAMS, 1);
 		forget(entry.delegation);
 	}
 	return 0;

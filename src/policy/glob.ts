@@ -52,6 +52,8 @@ export function nameFault(name: string, kind: GlobKind): string | undefined {
 export function globMatches(pattern: string, name: string, kind: GlobKind): boolean {
   if (globFault(pattern, kind) !== undefined || nameFault(name, kind) !== undefined) return false
   if (!pattern.includes('*')) return pattern === name
+  // picomatch takes a last `**` for no component only where no `*` stands before it.
+  if (kind === 'path' && pattern.endsWith('/**') && globMatches(pattern.slice(0, -3), name, kind)) return true
   return regexOf(forPicomatch(pattern, kind)).test(forPicomatch(name, kind))
 }
 

@@ -88,8 +88,12 @@ export function hostile(heading: string): void {
 let mode: Policy['mode'] = 'enforce'
 
 /** Lends to mallory, runs `body`, takes the loan back. */
-export function lending(changes: Changes, body: (loan: Loan) => void | Promise<void>): Promise<void> {
-  return mallory.lending(guard, { mode, ...changes }, body)
+export function lending(
+  changes: Changes,
+  body: (loan: Loan) => void | Promise<void>,
+  options: Parameters<Borrower['lending']>[3] = {},
+): Promise<void> {
+  return mallory.lending(guard, { mode, ...changes }, body, options)
 }
 
 /** What `lending` lends, in the mode of the row. */

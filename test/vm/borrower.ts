@@ -66,6 +66,11 @@ export class Borrower implements Disposable {
     return new Borrower(await Workload.sandboxed({ ...how, capabilities: EVERY_CAPABILITY }))
   }
 
+  /** What runs already, in namespaces of its own. */
+  static of(workload: Workload): Borrower {
+    return new Borrower(workload)
+  }
+
   /** Any system call by another process of its user and mount namespaces, in the host's network: result or -errno. */
   call(name: string, ...args: unknown[]): number {
     return callWithin(this.target, name, ...args)

@@ -8,9 +8,8 @@
 import assert from 'node:assert/strict'
 import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 import { after, before, test } from 'node:test'
+import { Btf, type BtfComposite } from '../../src/ebpf/btf.ts'
 import { Program } from '../../src/ebpf/prog.ts'
-import { Guard } from '../../src/guard/guard.ts'
-import { installGuard, removeGuard } from '../../src/guard/install.ts'
 import { guard_usage } from '../../src/guard/layout.ts'
 import { DEFAULT_LIMITS } from '../../src/policy/policy.ts'
 import { progDetach } from '../../src/sys/bpf.ts'
@@ -19,6 +18,7 @@ import { native } from '../../src/sys/native.ts'
 import { open } from '../../src/sys/open.ts'
 import {
   bpf_attach_type,
+  bpf_attr_iter_create,
   bpf_attr_link_create,
   bpf_attr_link_detach,
   bpf_attr_link_update,
@@ -28,14 +28,25 @@ import {
   bpf_attr_prog_attach,
   bpf_attr_prog_load,
   bpf_attr_prog_test_run,
+  bpf_attr_raw_tracepoint,
   bpf_cmd,
+  bpf_map_flags,
 } from '../../src/uapi/bpf.ts'
-import { AT_FDCWD, O_CLOEXEC, O_DIRECTORY, O_PATH, XDP_FLAGS_SKB_MODE } from '../../src/uapi/constants.ts'
-import { type Command, mapAttr, progCommand } from '../kernel/delegation/attributes.ts'
-import { outcome } from '../kernel/delegation/lab.ts'
-import { removeProgram, Workload } from '../kernel/delegation/workload.ts'
-import { readAttempts } from './attempts.ts'
-import { Borrower, type Changes, type Loan, made, PATH } from './borrower.ts'
+import {
+  AT_FDCWD,
+  CLONE_NEWNET,
+  CLONE_NEWNS,
+  CLONE_NEWUSER,
+  O_CLOEXEC,
+  O_DIRECTORY,
+  O_PATH,
+  XDP_FLAGS_SKB_MODE,
+} from '../../src/uapi/constants.ts'
+import { btfCommand, type Command, mapAttr, progCommand, Targets } from '../kernel/delegation/attributes.ts'
+import { openIn, outcome, tokenWithin } from '../kernel/delegation/lab.ts'
+import { Workload } from '../kernel/delegation/workload.ts'
+import { attempt, guard, hostile, lending, mallory, policyAttempt } from './attempts.ts'
+import { Borrower, type Changes, type Loan, made, PATH, policyOf } from './borrower.ts'
 import { eventually, skip } from './guarded.ts'
 
 const CGROUP_ROOT = '/sys/fs/cgroup'
@@ -44,33 +55,27 @@ const HOME = `${CGROUP}/home`
 const BELOW = `${HOME}/below`
 const BESIDE = `${CGROUP}/beside`
 const JIT_HARDEN = '/proc/sys/net/core/bpf_jit_harden'
+const ELSEWHERE = '/mnt'
 const LOOPBACK = 1
 const NOBODY = 65534
+const AF_INET = 2
+const AF_XDP = 44
+const SOL_XDP = 283
+const XDP_RX_RING = 2
+const SOCK_STREAM = 1
+const SOCK_RAW = 3
 const BPF_F_PATH_FD = 1 << 14
 const BPF_F_ALLOW_MULTI = 2
 const BPF_F_BEFORE = 8
-const { BPF_CGROUP_INET_SOCK_CREATE, BPF_TCX_INGRESS, BPF_XDP } = bpf_attach_type
+const { BPF_CGROUP_INET_SOCK_CREATE, BPF_STRUCT_OPS, BPF_TCX_INGRESS, BPF_TRACE_ITER, BPF_XDP } =
+  bpf_attach_type
 
-let guard: Guard
-/** The workload, in a cgroup of its own and a network of its own; its children are in the host's. */
-let mallory: Borrower
-
-before(async () => {
+before(() => {
   if (skip !== false) return
   for (const directory of [CGROUP, HOME, BELOW, BESIDE]) mkdirSync(directory)
-  await installGuard()
-  guard = Guard.open()
-  mallory = await Borrower.start()
-  writeFileSync(`${HOME}/cgroup.procs`, String(mallory.workload.pid))
 })
 after(async () => {
   if (skip !== false) return
-  writeFileSync(`${CGROUP_ROOT}/cgroup.procs`, String(mallory.workload.pid))
-  mallory[Symbol.dispose]()
-  await mallory.workload.exited
-  removeProgram()
-  guard[Symbol.dispose]()
-  await removeGuard()
   // A cgroup is in use until its last task has been reaped.
   for (const directory of [BESIDE, BELOW, HOME, CGROUP])
     await eventually(() => removed(directory), `${directory} is still in use`)
@@ -86,47 +91,9 @@ function removed(directory: string): boolean {
   }
 }
 
-// ---- the list ----
-
-const listed = new Map(readAttempts('What nobody can do with what was lent').map(one => [one.name, one]))
-const tried: string[] = []
-
-/** What came of it, and whose delegation the guard's event must name; undefined: nobody's. */
-type Refused = (answer: string, delegation?: bigint) => void
-
-function attempt(name: string, body: (refused: Refused) => Promise<void>): void {
-  tried.push(name)
-  test(name, { skip }, async () => {
-    const expected = listed.get(name)
-    assert.ok(expected?.guard !== undefined, 'SECURITY.md does not have it')
-    const { point, reason } = expected.guard
-    let count = 0
-    guard.pastEvents()
-    await body((answer, delegation) => {
-      count++
-      assert.equal(answer, expected.answer)
-      const told = guard.pastEvents().filter(({ verdict }) => verdict === 'refused')
-      const event = told.find(one => one.point === point && one.reason === reason)
-      const seen = told.map(one => `${one.point}: ${one.reason}`).join(', ')
-      assert.ok(event !== undefined, `no event says ${point}: ${reason}, but ${seen || 'there is none'}`)
-      assert.equal(event.delegation, delegation)
-    })
-    assert.ok(count > 0, 'nothing was tried')
-  })
-}
-
-test('the list of SECURITY.md is what is tried here', { skip }, () => {
-  assert.deepEqual([...listed.keys()].sort(), [...tried].sort())
-  assert.ok(tried.length >= 20)
-})
+hostile('What nobody can do with what was lent')
 
 // ---- what attempts are made of ----
-
-const lending = (
-  changes: Changes,
-  body: (loan: Loan) => void | Promise<void>,
-  path?: string,
-): Promise<void> => mallory.lending(guard, changes, body, path === undefined ? {} : { path })
 
 /** One bpf(2) command of that process itself: `ok` or the errno's name. What it makes is closed. */
 async function by(who: Workload, { cmd, attr, refs }: Command): Promise<string> {
@@ -136,6 +103,12 @@ async function by(who: Workload, { cmd, attr, refs }: Command): Promise<string> 
   const result = await who.call('bpf', cmd, attr, ...pointers, attr.length)
   if (result > 2) await who.call('close', result)
   return result < 0 ? outcome(result) : 'ok'
+}
+
+/** The same with a new object, which must be made: its number there. */
+async function keep(who: Workload, { cmd, attr, refs }: Command): Promise<number> {
+  const pointers = [0, 3].map(i => ({ off: refs[i + 1] as number, text: refs[i + 2] as Uint8Array }))
+  return who.must('bpf', cmd, attr, ...pointers, attr.length)
 }
 
 /** The same of the host's root, which we are. */
@@ -155,12 +128,31 @@ async function withAccomplice(
   await who.exited
 }
 
+/** Of the host's network; one of TCP listens, at an address that the kernel chooses. The caller closes it. */
+async function hostSocket(family: number, kind: number): Promise<Fd> {
+  if (family === AF_XDP) {
+    const socket = made('socket', native().socket(family, kind, 0))
+    assert.equal(native().setsockopt(socket.number, SOL_XDP, XDP_RX_RING, RING), 0)
+    return socket
+  }
+  using who = await Workload.onHost(NOBODY)
+  const number = await who.must('socket', family, kind, 0)
+  await who.must('listen', number, 1)
+  const socket = await who.give(number)
+  who[Symbol.dispose]()
+  await who.exited
+  return socket
+}
+
 /** An ordinary user of the host. */
 const anybody =
   (uid = 1000) =>
   (inherited: readonly Fd[]): Promise<Workload> =>
     Workload.onHost(uid, inherited)
 const owner = (inherited: readonly Fd[]): Promise<Workload> => Workload.powerless(inherited)
+
+/** A receive ring of so many: newer kernels want one of a socket that is put into an xskmap. */
+const RING = new Uint8Array(Uint32Array.of(64).buffer)
 
 const u32 = (...values: number[]): Uint8Array => new Uint8Array(Uint32Array.from(values).buffer)
 
@@ -241,7 +233,7 @@ const directory = (path: string, flags = O_PATH): Fd => open(path, flags | O_DIR
 
 // ---- programs that the verifier moves ----
 
-attempt('load a program that is not on the list, and that grows', async refused => {
+policyAttempt('load a program that is not on the list, and that grows', async refused => {
   await lending({ programs: { digests: [digestOf(xdp())] } }, ({ id, mustToken }) => {
     using token = mustToken()
     refused(mallory.run(longProgram(token)), id)
@@ -253,7 +245,7 @@ attempt('load a program that is not on the list, and that grows', async refused 
   })
 })
 
-attempt('load a program that is not on the list where constants are blinded', async refused => {
+policyAttempt('load a program that is not on the list where constants are blinded', async refused => {
   const before = readFileSync(JIT_HARDEN, 'utf8')
   writeFileSync(JIT_HARDEN, '2')
   try {
@@ -283,7 +275,7 @@ attempt('load more programs than were lent, that grow', refused =>
   }),
 )
 
-attempt('attach a program that has grown, after revocation', refused =>
+policyAttempt('attach a program that has grown, after revocation', refused =>
   lending({ network: 'host' }, ({ id, mustToken }) => {
     using token = mustToken()
     using program = mallory.must(longProgram(token))
@@ -315,7 +307,7 @@ test("a record that is another delegation's is a refusal, and is told of", { ski
 
 // ---- descriptors that cross user namespaces ----
 
-attempt('use a token from another user namespace', async refused => {
+policyAttempt('use a token from another user namespace', async refused => {
   const load = async ({ mustToken }: Loan): Promise<string> => {
     using token = mustToken()
     let answer = ''
@@ -331,7 +323,7 @@ attempt('use a token from another user namespace', async refused => {
 })
 
 function strangerAttempt(name: string, command: (program: number) => Command): void {
-  attempt(name, async refused => {
+  policyAttempt(name, async refused => {
     const attached = async ({ mustToken }: Loan): Promise<string> => {
       using token = mustToken()
       using program = mallory.must(xdp(token))
@@ -356,7 +348,7 @@ function strangerAttempt(name: string, command: (program: number) => Command): v
 strangerAttempt('attach a program from another user namespace', program => link(program, XDP_LINK))
 strangerAttempt('run a program as a test from another user namespace', testRun)
 
-attempt("attach to the host's network what may be passed, but not there", async refused => {
+policyAttempt("attach to the host's network what may be passed, but not there", async refused => {
   const attached = async ({ mustToken }: Loan): Promise<string> => {
     using token = mustToken()
     using program = mallory.must(xdp(token))
@@ -371,7 +363,7 @@ attempt("attach to the host's network what may be passed, but not there", async 
   await lending({ sharing, network: 'host' }, async loan => assert.equal(await attached(loan), 'ok'))
 })
 
-attempt('open a pinned program through a directory that was passed', async refused => {
+policyAttempt('open a pinned program through a directory that was passed', async refused => {
   const opened = async ({ mustToken }: Loan, inside: (by: Command) => Promise<void>): Promise<string> => {
     using token = mustToken()
     using program = mallory.must(xdp(token))
@@ -409,10 +401,56 @@ attempt('open a pinned program through a directory that was passed', async refus
   )
 })
 
+// ---- descriptors of a table that is shared ----
+
+/**
+ * Two processes with one table of descriptors: one in namespaces of its own, to which `changes` is lent; the other an ordinary
+ * user of the host, in the host's network, who owns that user namespace and so has every capability in it.
+ */
+async function withTwins(
+  changes: Changes,
+  body: (inside: Borrower, outside: Workload, id: bigint) => Promise<void>,
+): Promise<void> {
+  const [outside, inside] = await Workload.twins(1000)
+  using _outside = outside
+  await inside.must('unshare', CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET)
+  for (const map of ['uid_map', 'gid_map']) writeFileSync(`/proc/${inside.pid}/${map}`, '0 1000 1')
+  using borrower = Borrower.of(inside)
+  await body(borrower, outside, await borrower.borrow(guard, policyOf(changes)))
+  borrower[Symbol.dispose]()
+  outside[Symbol.dispose]()
+  await Promise.all([inside.exited, outside.exited])
+}
+
+const PASSED: Changes = { network: 'host', sharing: { bindMount: false, passToken: true } }
+
+attempt('use a token through a table of descriptors that is shared', async refused => {
+  const used = async (inside: Borrower, outside: Workload): Promise<string> => {
+    const token = await inside.ownToken()
+    assert.ok(token > 0, `BPF_TOKEN_CREATE: ${token}`)
+    assert.equal(await by(inside.workload, progCommand('xdp', 'xdp', token)), 'ok')
+    return by(outside, progCommand('xdp', 'xdp', token))
+  }
+  await withTwins({}, async (inside, outside, id) => refused(await used(inside, outside), id))
+  await withTwins(PASSED, async (inside, outside) => assert.equal(await used(inside, outside), 'ok'))
+})
+
+attempt("attach a program to the host's network through a table that is shared", async refused => {
+  const attached = async (inside: Borrower, outside: Workload): Promise<string> => {
+    const token = await inside.ownToken()
+    assert.ok(token > 0, `BPF_TOKEN_CREATE: ${token}`)
+    const program = await keep(inside.workload, progCommand('xdp', 'xdp', token))
+    assert.equal(await by(inside.workload, link(program, XDP_LINK)), 'ok', 'in its own network')
+    return by(outside, link(program, XDP_LINK))
+  }
+  await withTwins({}, async (inside, outside, id) => refused(await attached(inside, outside), id))
+  await withTwins(PASSED, async (inside, outside) => assert.equal(await attached(inside, outside), 'ok'))
+})
+
 // ---- maps that carry devices and programs ----
 
 for (const type of ['devmap', 'devmap_hash', 'cpumap'] as const)
-  attempt(`put something of the host's network into a ${type}`, async refused => {
+  policyAttempt(`put something of the host's network into a ${type}`, async refused => {
     const put = ({ mustToken }: Loan): string => {
       using token = mustToken()
       using carrier = mallory.must(map(type, token))
@@ -430,21 +468,22 @@ for (const type of ['devmap', 'devmap_hash', 'cpumap'] as const)
     })
   })
 
-attempt("put a device of the host's network into a devmap from another user namespace", async refused => {
-  const put = async ({ mustToken }: Loan): Promise<string> => {
-    using token = mustToken()
-    using carrier = mallory.must(map('devmap', token))
-    let answer = ''
-    await withAccomplice(anybody(), [carrier], async who => {
-      answer = await by(who, update(3, u32(LOOPBACK)))
-    })
-    return answer
-  }
-  await lending({}, async loan => refused(await put(loan), loan.id))
-  await lending({ network: 'host' }, async loan => assert.equal(await put(loan), 'ok'))
-})
-
-const ELSEWHERE = '/mnt'
+policyAttempt(
+  "put a device of the host's network into a devmap from another user namespace",
+  async refused => {
+    const put = async ({ mustToken }: Loan): Promise<string> => {
+      using token = mustToken()
+      using carrier = mallory.must(map('devmap', token))
+      let answer = ''
+      await withAccomplice(anybody(), [carrier], async who => {
+        answer = await by(who, update(3, u32(LOOPBACK)))
+      })
+      return answer
+    }
+    await lending({}, async loan => refused(await put(loan), loan.id))
+    await lending({ network: 'host' }, async loan => assert.equal(await put(loan), 'ok'))
+  },
+)
 
 /** Two loans at once; the first is revoked after `prepare`. */
 async function afterRevoking<T extends Disposable>(
@@ -458,7 +497,7 @@ async function afterRevoking<T extends Disposable>(
         using prepared = prepare(ended, live)
         await body(prepared, { ended: ended.id, live: live.id })
       },
-      ELSEWHERE,
+      { path: ELSEWHERE },
     ),
   )
 }
@@ -469,6 +508,11 @@ class Parts implements Disposable {
   add(fd: Fd): Fd {
     this.#fds.push(fd)
     return fd
+  }
+
+  /** The one with this number. */
+  of(number: number): Fd | undefined {
+    return this.#fds.find(fd => !fd.closed && fd.number === number)
   }
 
   [Symbol.dispose](): void {
@@ -557,15 +601,272 @@ attempt("replace the program of another delegation's link", refused =>
       })
     },
     ({ same, other, link }, { live }) => {
-      const swap = (program: Fd): string => {
-        const attr = bpf_attr_link_update.encode({ link_fd: link.number, new_prog_fd: program.number })
-        return mallory.run({ cmd: bpf_cmd.BPF_LINK_UPDATE, attr, refs: [] })
-      }
-      refused(swap(other), live)
-      assert.equal(swap(same), 'ok')
+      refused(mallory.run(swap(link.number, other.number)), live)
+      assert.equal(mallory.run(swap(link.number, same.number)), 'ok')
     },
   ),
 )
+
+for (const [type, shape, family, kind] of [
+  ['sockmap', {}, AF_INET, SOCK_STREAM],
+  ['sockhash', {}, AF_INET, SOCK_STREAM],
+  ['xskmap', {}, AF_XDP, SOCK_RAW],
+] as const)
+  policyAttempt(`put a socket of the host's network into a ${type}`, async refused => {
+    const put = async ({ mustToken }: Loan): Promise<string> => {
+      using token = mustToken()
+      using carrier = mallory.must(map(type, token, shape))
+      using socket = await hostSocket(family, kind)
+      return mallory.run(update(carrier.number, u32(socket.number)))
+    }
+    await lending({}, async loan => refused(await put(loan), loan.id))
+    await lending({ network: 'host' }, async loan => assert.equal(await put(loan), 'ok'))
+    // Of its own network.
+    await lending({}, async ({ mustToken }) => {
+      const { workload } = mallory
+      using token = mustToken()
+      using carrier = mallory.must(map(type, token, shape))
+      const number = await workload.take(carrier)
+      const socket = await workload.must('socket', family, kind, 0)
+      if (family === AF_INET) await workload.must('listen', socket, 1)
+      else await workload.must('setsockopt', socket, SOL_XDP, XDP_RX_RING, RING, RING.length)
+      assert.equal(await by(workload, update(number, u32(socket))), 'ok')
+      for (const fd of [socket, number]) await workload.must('close', fd)
+    })
+  })
+
+attempt('freeze a map that carries devices, after revocation', refused =>
+  lending({ network: 'host' }, ({ id, mustToken }) => {
+    using token = mustToken()
+    using one = mallory.must(map('devmap', token))
+    using two = mallory.must(map('devmap', token))
+    const freeze = ({ number }: Fd): string =>
+      mallory.run({
+        cmd: bpf_cmd.BPF_MAP_FREEZE,
+        attr: bpf_attr_map_elem.encode({ map_fd: number }),
+        refs: [],
+      })
+    assert.equal(freeze(one), 'ok')
+    guard.revoke(id)
+    refused(freeze(two), id)
+  }),
+)
+
+// ---- other ways to attach ----
+
+function rawTracepoint(program: number): Command {
+  const { name } = bpf_attr_raw_tracepoint.fields
+  const attr = bpf_attr_raw_tracepoint.encode({ prog_fd: program })
+  return {
+    cmd: bpf_cmd.BPF_RAW_TRACEPOINT_OPEN,
+    attr,
+    refs: [attr, name.off, new TextEncoder().encode('sys_enter\0')],
+  }
+}
+
+const iterate = (link: number): Command => ({
+  cmd: bpf_cmd.BPF_ITER_CREATE,
+  attr: bpf_attr_iter_create.encode({ link_fd: link }),
+  refs: [],
+})
+
+/** What is done with an object under a delegation: by itself, after revocation, and by a user of the host who shares it. */
+function objectAttempts(
+  what: string,
+  make: (token: Fd, parts: Parts) => Fd,
+  use: (fd: number) => Command,
+): void {
+  policyAttempt(`${what} after revocation`, refused =>
+    lending({ network: 'host' }, ({ id, mustToken }) => {
+      using parts = new Parts()
+      using token = mustToken()
+      const object = make(token, parts)
+      assert.equal(mallory.run(use(object.number)), 'ok')
+      guard.revoke(id)
+      refused(mallory.run(use(object.number)), id)
+    }),
+  )
+  policyAttempt(`${what} from another user namespace`, async refused => {
+    const used = async ({ mustToken }: Loan): Promise<string> => {
+      using parts = new Parts()
+      using token = mustToken()
+      const object = make(token, parts)
+      let answer = ''
+      await withAccomplice(anybody(), [object], async who => {
+        answer = await by(who, use(3))
+      })
+      return answer
+    }
+    await lending({ network: 'host' }, async loan => refused(await used(loan), loan.id))
+    await lending(PASSED, async loan => assert.equal(await used(loan), 'ok'))
+  })
+}
+
+objectAttempts(
+  'open a raw tracepoint',
+  (token, parts) =>
+    parts.add(mallory.must(progCommand('raw_tracepoint', 'cgroup_inet_ingress', token.number))),
+  rawTracepoint,
+)
+
+objectAttempts(
+  'create an iterator',
+  (token, parts) => {
+    const program = progCommand('tracing', 'trace_iter', token.number, new Targets())
+    const iter = parts.add(mallory.must(program))
+    return parts.add(mallory.must(link(iter.number, { attach_type: BPF_TRACE_ITER })))
+  },
+  iterate,
+)
+
+/** A congestion control of three programs, that is registered by a link. */
+class Congestion {
+  static #names = 0
+  readonly map: Fd
+  /** The value that names it and its programs. */
+  readonly value: Uint8Array
+
+  constructor(token: Fd, parts: Parts) {
+    const btf = Btf.parse(readFileSync('/sys/kernel/btf/vmlinux'))
+    const all = new Targets()
+    const shape = all.structOps()
+    using own = mallory.must(btfCommand(token.number))
+    const flags = bpf_map_flags.BPF_F_LINK
+    this.map = parts.add(
+      mallory.must(map('struct_ops', token, { ...shape, btf_fd: own.number, map_flags: flags })),
+    )
+    this.value = new Uint8Array(shape.value_size!)
+    const outer = composite(btf, 'bpf_struct_ops_tcp_congestion_ops')
+    const inner = composite(btf, 'tcp_congestion_ops')
+    const data = offsetOf(outer, 'data')
+    const view = new DataView(this.value.buffer)
+    for (const name of ['ssthresh', 'cong_avoid', 'undo_cwnd']) {
+      const command = progCommand('struct_ops', 'cgroup_inet_ingress', token.number, all)
+      const { expected_attach_type: type } = bpf_attr_prog_load.fields
+      const index = inner.members.findIndex(member => member.name === name)
+      new DataView(command.attr.buffer, command.attr.byteOffset).setUint32(type.off, index, true)
+      const program = parts.add(mallory.must(command))
+      view.setBigUint64(data + offsetOf(inner, name), BigInt(program.number), true)
+    }
+    const name = new TextEncoder().encode(`lent_${Congestion.#names++}`)
+    this.value.set(name, data + offsetOf(inner, 'name'))
+  }
+
+  /** Filled, so that a link may register it. */
+  ready(): this {
+    assert.equal(mallory.run(update(this.map.number, this.value)), 'ok')
+    return this
+  }
+}
+
+function composite(btf: Btf, name: string): BtfComposite {
+  const type = btf.type(btf.find(name, 'struct')[0]!)
+  assert.ok(type.kind === 'struct')
+  return type
+}
+
+function offsetOf({ members }: BtfComposite, name: string): number {
+  return members.find(member => member.name === name)!.bitOff / 8
+}
+
+const structOpsLink = (number: number): Command => link(number, { attach_type: BPF_STRUCT_OPS })
+
+objectAttempts(
+  'register struct_ops by a link',
+  (token, parts) => new Congestion(token, parts).ready().map,
+  structOpsLink,
+)
+
+attempt('fill struct_ops after revocation', refused =>
+  lending({}, ({ id, mustToken }) => {
+    using parts = new Parts()
+    using token = mustToken()
+    const one = new Congestion(token, parts)
+    const two = new Congestion(token, parts)
+    assert.equal(mallory.run(update(one.map.number, one.value)), 'ok')
+    guard.revoke(id)
+    refused(mallory.run(update(two.map.number, two.value)), id)
+  }),
+)
+
+attempt('fill struct_ops from another user namespace', async refused => {
+  const filled = async ({ mustToken }: Loan): Promise<string> => {
+    using parts = new Parts()
+    using token = mustToken()
+    const { map: carrier, value } = new Congestion(token, parts)
+    const data = new DataView(value.buffer)
+    // Its programs are others' there, at other numbers.
+    const programs: Fd[] = []
+    for (let at = 0; at < value.length; at += 8) {
+      const program = parts.of(Number(data.getBigUint64(at, true)))
+      if (program === undefined) continue
+      data.setBigUint64(at, BigInt(4 + programs.length), true)
+      programs.push(program)
+    }
+    let answer = ''
+    await withAccomplice(anybody(), [carrier, ...programs], async who => {
+      answer = await by(who, update(3, value))
+    })
+    return answer
+  }
+  await lending({}, async loan => refused(await filled(loan), loan.id))
+  await lending(PASSED, async loan => assert.equal(await filled(loan), 'ok'))
+})
+
+function swap(link: number, next: number): Command {
+  const attr = bpf_attr_link_update.encode({ link_fd: link, new_prog_fd: next })
+  return { cmd: bpf_cmd.BPF_LINK_UPDATE, attr, refs: [] }
+}
+
+attempt('replace the struct_ops of a link after revocation', refused =>
+  lending({}, ({ id, mustToken }) => {
+    using parts = new Parts()
+    using token = mustToken()
+    const [one, two] = [new Congestion(token, parts), new Congestion(token, parts)]
+    // What takes the place of another has its name.
+    two.value.set(one.value.subarray(nameAt(), nameAt() + 16), nameAt())
+    for (const each of [one, two]) each.ready()
+    const held = parts.add(mallory.must(structOpsLink(one.map.number)))
+    assert.equal(mallory.run(swap(held.number, two.map.number)), 'ok')
+    guard.revoke(id)
+    refused(mallory.run(swap(held.number, one.map.number)), id)
+  }),
+)
+
+/** Where a congestion control's value has its name. */
+function nameAt(): number {
+  const btf = Btf.parse(readFileSync('/sys/kernel/btf/vmlinux'))
+  const data = offsetOf(composite(btf, 'bpf_struct_ops_tcp_congestion_ops'), 'data')
+  return data + offsetOf(composite(btf, 'tcp_congestion_ops'), 'name')
+}
+
+policyAttempt("replace a link's program after revocation", refused =>
+  lending({ network: 'host' }, ({ id, mustToken }) => {
+    using token = mustToken()
+    using one = mallory.must(xdp(token))
+    using two = mallory.must(xdp(token))
+    using held = mallory.must(link(one.number, XDP_LINK))
+    assert.equal(mallory.run(swap(held.number, two.number)), 'ok')
+    guard.revoke(id)
+    refused(mallory.run(swap(held.number, one.number)), id)
+  }),
+)
+
+attempt("replace a link's program from another user namespace", async refused => {
+  const swapped = async ({ mustToken }: Loan): Promise<string> => {
+    using token = mustToken()
+    using one = mallory.must(xdp(token))
+    using two = mallory.must(xdp(token))
+    using held = mallory.must(link(one.number, XDP_LINK))
+    let answer = ''
+    await withAccomplice(anybody(), [held, two], async who => {
+      answer = await by(who, swap(3, 4))
+    })
+    return answer
+  }
+  await lending({ network: 'host' }, async loan => refused(await swapped(loan), loan.id))
+  await lending(PASSED, async loan => assert.equal(await swapped(loan), 'ok'))
+})
 
 // ---- taking away ----
 
@@ -666,24 +967,34 @@ attempt("detach another workload's link", refused =>
     using token = mustToken()
     using program = mallory.must(xdp(token))
     using its = mallory.must(link(program.number, XDP_LINK))
-    using guest = await Borrower.start()
-    refused(guest.run(linkDetach(its.number)), id)
+    using other = await Borrower.start()
+    refused(other.run(linkDetach(its.number)), id)
     assert.equal(mallory.run(linkDetach(its.number)), 'ok')
-    guest[Symbol.dispose]()
-    await guest.workload.exited
+    other[Symbol.dispose]()
+    await other.workload.exited
   }),
 )
 
 // ---- cgroups ----
 
+/** The workload is in this cgroup meanwhile, with whatever it is lent. */
+async function within(place: string, body: () => Promise<void>): Promise<void> {
+  const { pid } = mallory.workload
+  const before = readFileSync(`/proc/${pid}/cgroup`, 'utf8').trim().replace(/^0::/, '')
+  writeFileSync(`${place}/cgroup.procs`, String(pid))
+  try {
+    await body()
+  } finally {
+    writeFileSync(`${CGROUP_ROOT}${before}/cgroup.procs`, String(pid))
+  }
+}
+
 /** Links a program of the workload's to these cgroups, in the order of their paths: what comes of each. */
 async function linked(paths: readonly string[], revocable = true): Promise<string[]> {
   const { workload } = mallory
   const token = await mallory.ownToken()
-  assert.ok(token > 0, outcome(token))
-  const { cmd, attr, refs } = progCommand('cgroup_sock', 'cgroup_inet_sock_create', token)
-  const pointers = [0, 3].map(i => ({ off: refs[i + 1] as number, text: refs[i + 2] as Uint8Array }))
-  const program = await workload.must('bpf', cmd, attr, ...pointers, attr.length)
+  assert.ok(token > 0, `BPF_TOKEN_CREATE: ${token}`)
+  const program = await keep(workload, progCommand('cgroup_sock', 'cgroup_inet_sock_create', token))
   const answers: string[] = []
   for (const path of paths) {
     const at = await workload.must('openat', AT_FDCWD, path, O_PATH | O_DIRECTORY, 0)
@@ -702,43 +1013,41 @@ for (const [name, revocable] of [
   ['link to a cgroup that is not its own', true],
   ['attach without a link to a cgroup that is not its own', false],
 ] as const)
-  attempt(name, async refused => {
-    await lending({ revocable }, async ({ id }) => {
-      const [own, below, beside, above, root] = await linked(
-        [HOME, BELOW, BESIDE, CGROUP, CGROUP_ROOT],
-        revocable,
+  attempt(name, refused =>
+    within(HOME, async () => {
+      await lending({ revocable }, async ({ id }) => {
+        const [own, below, beside, above, root] = await linked(
+          [HOME, BELOW, BESIDE, CGROUP, CGROUP_ROOT],
+          revocable,
+        )
+        assert.deepEqual([own, below], ['ok', 'ok'])
+        assert.deepEqual([beside, above], ['EACCES', 'EACCES'])
+        refused(root!, id)
+      })
+      await lending({ revocable, cgroups: 'any' }, async () =>
+        assert.deepEqual(await linked([BESIDE, CGROUP_ROOT], revocable), ['ok', 'ok']),
       )
-      assert.deepEqual([own, below], ['ok', 'ok'])
-      assert.deepEqual([beside, above], ['EACCES', 'EACCES'])
-      refused(root!, id)
-    })
-    await lending({ revocable, cgroups: 'any' }, async () =>
-      assert.deepEqual(await linked([BESIDE, CGROUP_ROOT], revocable), ['ok', 'ok']),
-    )
-  })
+    }),
+  )
 
 attempt('move to another cgroup, and link there', refused =>
-  lending({}, async ({ id }) => {
-    assert.deepEqual(await linked([HOME]), ['ok'])
-    writeFileSync(`${BESIDE}/cgroup.procs`, String(mallory.workload.pid))
-    try {
-      refused((await linked([BESIDE]))[0]!, id)
+  within(HOME, () =>
+    lending({}, async ({ id }) => {
       assert.deepEqual(await linked([HOME]), ['ok'])
-    } finally {
-      writeFileSync(`${HOME}/cgroup.procs`, String(mallory.workload.pid))
-    }
-  }),
+      await within(BESIDE, async () => {
+        refused((await linked([BESIDE]))[0]!, id)
+        assert.deepEqual(await linked([HOME]), ['ok'])
+      })
+    }),
+  ),
 )
 
-attempt("link to a cgroup from the root of all, which is nobody's own", async refused => {
-  writeFileSync(`${CGROUP_ROOT}/cgroup.procs`, String(mallory.workload.pid))
-  try {
+attempt("link to a cgroup from the root of all, which is nobody's own", refused =>
+  within(CGROUP_ROOT, async () => {
     await lending({}, async ({ id }) => refused((await linked([CGROUP_ROOT]))[0]!, id))
     await lending({ cgroups: 'any' }, async () => assert.deepEqual(await linked([CGROUP_ROOT]), ['ok']))
-  } finally {
-    writeFileSync(`${HOME}/cgroup.procs`, String(mallory.workload.pid))
-  }
-})
+  }),
+)
 
 // ---- nobody starves others ----
 
@@ -780,6 +1089,47 @@ for (const [what, kind, make] of [
     }),
   )
 
+attempt('make more maps by deriving than its origin may, whose policy states no limit', async refused => {
+  const derivable = (maxDepth: number): Changes => ({ derive: { allowed: true, maxDepth } })
+  await lending(derivable(2), async ({ id }) => {
+    const live = (): number => guard.delegation(id).live.maps
+    const heirs = [await Borrower.start(), await Borrower.start(), await Borrower.start()] as const
+    const [first, second, below] = heirs
+    const parts = new Parts()
+    pretend(id, { maps: DEFAULT_LIMITS.maps - 2 })
+    try {
+      // A part that is stated is taken at once, and is more than is left.
+      await assert.rejects(first.borrow(guard, policyOf({ limits: { maps: 3 } }), { parent: id }), /EACCES/)
+      const one = await first.borrow(guard, policyOf(derivable(1)), { parent: id })
+      const two = await second.borrow(guard, policyOf(), { parent: id })
+      const three = await below.borrow(guard, policyOf(), { parent: one })
+      const make = async ({ target }: Borrower, what: (token: Fd) => void): Promise<void> => {
+        using root = await openIn(target, PATH)
+        using token = made('BPF_TOKEN_CREATE', tokenWithin(target, root.number))
+        what(token)
+      }
+      await make(first, token => parts.add(first.must(map('array', token))))
+      await make(below, token => parts.add(below.must(map('array', token))))
+      assert.equal(live(), DEFAULT_LIMITS.maps)
+      await make(second, token => refused(second.map(token), two))
+      await make(below, token => refused(below.map(token), three))
+      parts[Symbol.dispose]()
+      await eventually(() => live() === DEFAULT_LIMITS.maps - 2, 'they are counted down')
+      await make(second, token => assert.equal(second.map(token), 'ok'))
+      await eventually(() => live() === DEFAULT_LIMITS.maps - 2, 'it is counted down')
+    } finally {
+      parts[Symbol.dispose]()
+      for (const heir of heirs) {
+        heir[Symbol.dispose]()
+        await heir.workload.exited
+      }
+      pretend(id, { maps: 2 - DEFAULT_LIMITS.maps })
+    }
+    await eventually(() => guard.delegation(id).live.children === 0, 'the heirs have gone')
+    assert.equal(live(), 0)
+  })
+})
+
 const TABLE = 65536
 
 attempt("make a map when the guard's table is full", refused =>
@@ -810,7 +1160,7 @@ attempt("make a map when the guard's table is full", refused =>
           assert.equal(answer, 'ENOSPC')
           refused(mallory.map(theirs), other.id)
         },
-        ELSEWHERE,
+        { path: ELSEWHERE },
       )
     } finally {
       for (let i = 0; i < filled; i++) maps.delete(key(i))

@@ -4,7 +4,7 @@ import { ConflictError, DeniedError } from '../../errors.ts'
 import { bootTimeNs, Guard, type GuardDelegation } from '../../guard/guard.ts'
 import { guardHolds } from '../../guard/terms.ts'
 import { attenuate, type Removal } from '../../policy/attenuate.ts'
-import type { Limits, Policy, Terms } from '../../policy/policy.ts'
+import { DEFAULT_LIMITS, type Limits, type Policy, type Terms } from '../../policy/policy.ts'
 import { MASK_DOMAINS, type Vocabulary } from '../../policy/vocabulary.ts'
 import { type AdmissionOptions, admitTarget } from '../admission.ts'
 import { note } from '../output.ts'
@@ -86,7 +86,8 @@ function narrowed(
 function leftOf({ terms, live, expiresNs }: GuardDelegation, asked: Policy): Terms {
   const limits: { -readonly [Field in keyof Limits]: Limits[Field] } = { ...terms.limits }
   for (const field of ['tokens', 'programs', 'maps'] as const) {
-    const limit = limits[field]
+    // Where neither states one, both use the parent's default together.
+    const limit = limits[field] ?? (asked.limits[field] === undefined ? undefined : DEFAULT_LIMITS[field])
     if (limit !== undefined) limits[field] = Math.max(0, limit - live[field])
   }
   if (limits.mapBytes !== undefined)

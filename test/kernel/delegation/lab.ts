@@ -46,7 +46,10 @@ export function capMask(caps: readonly Cap[]): bigint {
   }, 0n)
 }
 
-/** `ok` or the errno's name. A result that is a descriptor is closed. */
+/**
+ * `ok` or the errno's name. A result that is a descriptor is closed: so only one of ours may be given, never the number that
+ * another process has it by.
+ */
 export function outcome(result: number): string {
   if (result < 0) return errnoName(result)
   if (result > 2) new Fd(result).close()

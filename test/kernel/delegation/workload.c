@@ -7,9 +7,14 @@
  *                              a b writes the address of a string into those bytes
  *   take   (with a descriptor by SCM_RIGHTS)  -> "NUMBER"
  *   give NUMBER             -> "0", with the descriptor
+ *
+ * With an argument they are two processes with one table of descriptors. The second does what the
+ * socket says that is descriptor 3.
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,9 +29,11 @@ static const struct {
 	{ "bpf", SYS_bpf },	      { "chroot", SYS_chroot },	      { "close", SYS_close },
 	{ "dup", SYS_dup },	      { "fsconfig", SYS_fsconfig },   { "fsmount", SYS_fsmount },
 	{ "fsopen", SYS_fsopen },     { "fspick", SYS_fspick },	      { "getpid", SYS_getpid },
+	{ "listen", SYS_listen },
 	{ "mkdirat", SYS_mkdirat },   { "mount", SYS_mount },	      { "move_mount", SYS_move_mount },
 	{ "open_tree", SYS_open_tree }, { "openat", SYS_openat },     { "pidfd_getfd", SYS_pidfd_getfd },
-	{ "pidfd_open", SYS_pidfd_open }, { "socket", SYS_socket },   { "symlinkat", SYS_symlinkat },
+	{ "pidfd_open", SYS_pidfd_open }, { "setsockopt", SYS_setsockopt }, { "socket", SYS_socket },
+	{ "symlinkat", SYS_symlinkat },
 	{ "umount2", SYS_umount2 },   { "unlinkat", SYS_unlinkat },   { "unshare", SYS_unshare },
 };
 
@@ -88,7 +95,7 @@ static void do_call(char *text, char *reply)
 		free(buffer[i]);
 }
 
-int main(void)
+static int serve(int peer)
 {
 	static char text[16384], reply[16384];
 	union {
@@ -99,7 +106,7 @@ int main(void)
 	for (;;) {
 		struct iovec in = { text, sizeof(text) - 1 };
 		struct msghdr message = { .msg_iov = &in, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
-		ssize_t got = recvmsg(0, &message, 0);
+		ssize_t got = recvmsg(peer, &message, 0);
 		if (got <= 0)
 			return 0; /* the test is over */
 		text[got] = '\0';
@@ -129,7 +136,16 @@ int main(void)
 			return 2;
 		}
 		out.iov_len = strlen(reply);
-		if (sendmsg(0, &answer, 0) < 0)
+		if (sendmsg(peer, &answer, 0) < 0)
 			return 1;
 	}
+}
+
+int main(int argc, char **argv)
+{
+	(void)argv;
+	/* Without a stack of its own it has a copy of ours, as after fork(2). */
+	if (argc > 1 && syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, 0, 0, 0) == 0)
+		return serve(3);
+	return serve(0);
 }

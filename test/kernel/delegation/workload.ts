@@ -92,6 +92,17 @@ export class Workload implements Disposable {
     return Workload.#spawned(['setpriv', '--bounding-set=-all', '--inh-caps=-all', program()], inherited)
   }
 
+  /**
+   * Two of that user, who share one table of descriptors. The second is the first one's child; each exits when its own is disposed of.
+   */
+  static async twins(uid: number): Promise<[Workload, Workload]> {
+    const [ours, theirs] = socketPair()
+    using second = theirs
+    const first = await Workload.#spawned([program(), 'twins'], [second], { uid, gid: uid })
+    const twin = new Workload(0, first.exited, ours, () => {})
+    return [first, new Workload(await twin.must('getpid'), first.exited, ours, () => {})]
+  }
+
   static async #spawned(
     [file, ...words]: [string, ...string[]],
     inherited: readonly Fd[],

@@ -11,6 +11,8 @@ const TWINS: [kind: GlobKind, pattern: string, matches: string, differs: string]
   ['path', '/a/*/c', '/a/b/c', '/a/b/b/c'],
   ['path', '/a/**', '/a/b/c', '/ab'],
   ['path', '/a/**', '/a', '/'],
+  ['path', '/*/**', '/a', '/'],
+  ['path', '/a*/**', '/ab', '/b'],
   ['path', '/**/c', '/a/b/c', '/a/b/cc'],
   ['path', '/**/c', '/c', '/'],
   ['path', '/**', '/', 'a'],
