@@ -124,12 +124,22 @@ static int mount_onto(int mount, int directory)
 	return syscall(SYS_move_mount, mount, "", directory, "", flags) < 0 ? -errno : 0;
 }
 
-/* Takes away the mount that `root` is the root of: "." in it, whatever its name is by now. */
-static int detach(int root)
+/* Takes away the topmost of the mounts that lie on `root`: "." in it, whatever its name is by now. */
+static int detach_topmost(int root)
 {
 	if (fchdir(root) < 0 || umount2(".", MNT_DETACH) < 0)
 		return -errno;
 	return 0;
+}
+
+/* Takes away the mount that `root` is the root of, and before that whatever covers it. -EINVAL: it is mounted nowhere. */
+static int detach(int root)
+{
+	int result = detach_topmost(root), next = result;
+
+	while (next == 0)
+		next = detach_topmost(root);
+	return next == -EINVAL ? result : next;
 }
 
 #define COVERS 16
@@ -151,7 +161,7 @@ static int detach_covered(const char *path, unsigned count)
 		if (top < 0)
 			return -errno;
 		copy = syscall(SYS_open_tree, top, "", AT_EMPTY_PATH | AT_RECURSIVE | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-		result = copy < 0 ? -errno : detach(top);
+		result = copy < 0 ? -errno : detach_topmost(top);
 		if (result == 0)
 			cover[covers++] = copy;
 		else if (copy >= 0)

@@ -92,6 +92,14 @@ static int run_actions(struct plan *plan)
 	return -1;
 }
 
+/* Whether what we made is in the namespace, as far as anybody can tell. */
+static bool is_mounted(const struct plan *plan)
+{
+	struct look look;
+
+	return look_at(plan, plan->place[SLOT_MOUNT].mount, &look) != -ENOENT;
+}
+
 /*
  * In the namespaces that the plan began with. By the child that is inside already; should that be stopped or dead, by
  * another one.
@@ -110,6 +118,9 @@ static int undo_one(struct plan *plan, int op)
 			break;
 		end_child(&plan->child);
 	}
+	/* Both can be said while it stands: the kernel has one errno for "not mounted" and "may not be unmounted". */
+	if (op == OP_DETACH && (result == 0 || result == -EINVAL) && is_mounted(plan))
+		result = -EBUSY;
 	return result;
 }
 
