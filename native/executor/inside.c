@@ -155,11 +155,15 @@ static int detach_covered(const char *path, unsigned count)
 
 	if (count == 0 || count > COVERS)
 		return -E2BIG;
+	/* Copies that we alone hold go with us: so this comes to its end, though the executor be gone. */
+	prctl(PR_SET_PDEATHSIG, 0);
 	while (result == 0 && covers < (int)count) {
 		int top = open_path(path, O_PATH), copy;
 
-		if (top < 0)
-			return -errno;
+		if (top < 0) {
+			result = -errno;
+			break;
+		}
 		copy = syscall(SYS_open_tree, top, "", AT_EMPTY_PATH | AT_RECURSIVE | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 		result = copy < 0 ? -errno : detach_topmost(top);
 		if (result == 0)
@@ -183,6 +187,7 @@ static int detach_covered(const char *path, unsigned count)
 		if (place >= 0)
 			close(place);
 	}
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	return result;
 }
 

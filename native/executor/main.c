@@ -74,6 +74,8 @@ static int run_actions(struct plan *plan)
 					will_undo(plan, OP_DETACH);
 					/* From here on it is better to be done than to be undone. */
 					cancellable = false;
+				} else if (plan->action[last]->op == OP_DETACH_COVERED) {
+					cancellable = false;
 				}
 			plan->tried += run_batch(plan, plan->action + first, last - first, plan->result + first,
 						 plan->deadline, cancellable);

@@ -142,7 +142,11 @@ unsigned run_batch(struct plan *plan, const struct executor_action *const *actio
 lost:
 	if (failed == -EPIPE || failed == -ECONNRESET)
 		failed = -ECHILD;
-	end_child(&plan->child);
+	/* What it has lifted it must put back: it is left to itself then. */
+	if (failed == -ETIMEDOUT && action[count - 1]->op == OP_DETACH_COVERED)
+		let_go(&plan->child);
+	else
+		end_child(&plan->child);
 fail:
 	result[0] = failed;
 	return 1;

@@ -1,7 +1,7 @@
 /** Targets whose own file systems do not answer, and who move things meanwhile: they harm nobody but themselves. */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { chmodSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, type TestContext, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -244,6 +244,67 @@ test('of two delegations at once to one directory at most one stands, and whoeve
   t.diagnostic(`in ${both} of 40 turns both gave way`)
   await delegate(policy, target, vocabulary)
   await undelegate(target, vocabulary)
+})
+
+test('a mount that the target covers before it is reached is taken away itself, and not its cover alone', async () => {
+  const attached = plan.findIndex(action => action.do === 'attachMount') + 1
+  const pausing: Action[] = [...plan.slice(0, attached), { do: 'pause' }, ...plan.slice(attached)]
+  for (const covers of [1, 3]) {
+    const paused = async (): Promise<void> => {
+      for (let i = 0; i < covers; i++) await workload.must('mount', 'none', PATH, 'tmpfs', 0, 'mode=755')
+    }
+    await assert.rejects(execute(pausing, target, vocabulary, { paused }), {
+      code: 'BPFTOKEN_NOT_UNDONE',
+      message: /It was unmounted again/,
+    })
+    assert.deepEqual(mounted(), [])
+  }
+  await execute(pausing, target, vocabulary, { paused: () => {} })
+  await undelegate(target, vocabulary)
+})
+
+test('covers are put back though the executor is killed while they are lifted', async () => {
+  const COVERS = 8
+  const isExecutor = (pid: string): boolean => {
+    try {
+      const status = readFileSync(`/proc/${pid}/status`, 'utf8')
+      return status.includes('Name:\tbpftoken-execut') && status.includes(`\nPPid:\t${process.pid}\n`)
+    } catch {
+      return false // No process, or one that has gone.
+    }
+  }
+  const isInside = (pid: string): boolean => {
+    try {
+      return (
+        readFileSync(`/proc/${pid}/comm`, 'utf8') === 'bpftoken-inside\n' &&
+        readlinkSync(`/proc/${pid}/ns/user`) === target.facts.userNamespace
+      )
+    } catch {
+      return false // No process, or one that has gone.
+    }
+  }
+  const covers = (): number =>
+    readProc(target.process, 'mountinfo')
+      .split('\n')
+      .filter(line => line.includes(` ${PATH} `) && line.includes(' - tmpfs ')).length
+  for (let turn = 0; turn < 25; turn++) {
+    await delegate(policy, target, vocabulary)
+    for (let i = 0; i < COVERS; i++) await workload.must('mount', 'none', PATH, 'tmpfs', 0, 'mode=755')
+    const ended = undelegate(target, vocabulary).then(
+      () => true,
+      () => false,
+    )
+    await sleep(Math.random() * 4)
+    for (const pid of readdirSync('/proc').filter(isExecutor)) process.kill(Number(pid), 'SIGKILL')
+    await ended
+    for (let wait = 0; covers() < COVERS || readdirSync('/proc').some(isInside); wait++) {
+      assert.ok(wait < 500, `${covers()} of ${COVERS} covers are there`)
+      await sleep(10)
+    }
+    for (let i = 0; i < COVERS; i++) await workload.must('umount2', PATH, MNT_DETACH)
+    if (mounted().length > 0) await undelegate(target, vocabulary)
+  }
+  assert.deepEqual(mounted(), [])
 })
 
 test('a cover with more options than anybody reads hides no delegation', async () => {
