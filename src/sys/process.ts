@@ -12,6 +12,7 @@ import { check } from './failure.ts'
 import { Fd } from './fd.ts'
 import { native } from './native.ts'
 import { open } from './open.ts'
+import { procFields } from './proc-file.ts'
 
 const SIGKILL = 9
 
@@ -97,8 +98,8 @@ function foreignProc(): string | undefined {
     if (statfsSync('/proc').type !== PROC_SUPER_MAGIC) return 'no procfs'
     // A number can be the same in two namespaces by chance. NSpid lists ours from the namespace of
     // /proc inwards: only where that is our own is there but one.
-    const numbers = /^NSpid:(.*)$/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1] ?? ` ${process.pid}`
-    const same = readlinkSync('/proc/self') === String(process.pid) && numbers.trim() === String(process.pid)
+    const numbers = procFields(readFileSync('/proc/self/status', 'utf8')).get('NSpid') ?? String(process.pid)
+    const same = readlinkSync('/proc/self') === String(process.pid) && numbers === String(process.pid)
     return same ? undefined : 'of another PID namespace'
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException

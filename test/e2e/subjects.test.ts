@@ -201,6 +201,17 @@ describe('delegate', () => {
     )
   })
 
+  test('goes by no id that a process has in its name', machine, async () => {
+    for (const end of ['\r', '\u2028', '\u2029']) {
+      const program = `${scratch.path}/a${end}Groups:4242`
+      copyFileSync('/bin/sleep', program)
+      await using workload = await startWorkload([program, '600'])
+      assert.equal(readFileSync(`/proc/${workload.pid}/comm`, 'utf8'), `a${end}Groups:4242\n`)
+      await assertRefuses(workload.pid, '[{ group: 4242 }]', /group is "4712", not "4242"/)
+      await assertLends(workload.pid, '[{ group: 4712 }]')
+    }
+  })
+
   const cgroups = cgroup2Mount()
   const withCgroups =
     machine.skip === undefined && cgroups === undefined ? { skip: 'no cgroup2 is mounted' } : machine
