@@ -43,7 +43,7 @@ const OVERRIDE = 'say --any-subject to lend to it all the same'
 export interface Admitted {
   /** For `--json`: present when only `--any-subject` let it through. */
   readonly record: { anySubject?: true }
-  /** Throws as `admit` does, after the last step, when the process is no more what was let through. */
+  /** Throws as `admit` does when the process is no more what was let through. */
   confirm(): void
 }
 

@@ -30,8 +30,6 @@ interface Guarded {
 
 export interface DelegateOptions extends Omit<ExecuteOptions, 'executor' | 'revoke'>, Guarded {
   readonly path?: string
-  /** Called after the last step; when it throws, the delegation is undone as after any other failure. */
-  readonly confirm?: (() => void) | undefined
 }
 
 function guardedBy(guard: DelegateGuard | undefined): Pick<ExecuteOptions, 'executor' | 'revoke'> {
@@ -77,10 +75,7 @@ export async function delegate(
   vocabulary: Vocabulary,
   options: DelegateOptions = {},
 ): Promise<DelegatedMount> {
-  const accept = (made: DelegatedMount): void => {
-    assertMasks(made, policy.rights.masks, vocabulary)
-    options.confirm?.()
-  }
+  const accept = (made: DelegatedMount): void => assertMasks(made, policy.rights.masks, vocabulary)
   try {
     const plan = planFor(policy, target, options.path, options.guard)
     return (await execute(plan, target, vocabulary, { ...options, ...guardedBy(options.guard), accept }))!

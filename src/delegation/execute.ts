@@ -57,8 +57,13 @@ export interface ExecuteOptions {
   executor?: Executor | undefined
   /** Takes back in the guard what was lent, where it cannot be undone for sure. Gives the ids. */
   revoke?: (() => readonly bigint[]) | undefined
+  /**
+   * Done at the action `confirm`, when all is made and nothing can be reached yet: when it throws,
+   * that is what the delegation fails with, and nothing has been lent.
+   */
+  confirm?: (() => void) | undefined
   /** What is done at the action `pause`, before the plan goes on. */
-  paused?: Paused | undefined
+  paused?: ((executor: Executor) => void | Promise<void>) | undefined
 }
 
 /**
@@ -72,12 +77,27 @@ export async function execute(
   options: ExecuteOptions = {},
 ): Promise<DelegatedMount | undefined> {
   options.signal?.throwIfAborted()
-  const { raw, sources } = translate(actions)
+  // Without anything to confirm there is no pause for it.
+  const { confirm } = options
+  const { raw, sources } = translate(
+    actions.filter(action => action.do !== 'confirm' || confirm !== undefined),
+  )
   const plan = planOf(target, raw, options.timeoutMs)
+  let refusal: unknown
+  const paused: Paused = async (executor, at) => {
+    if (sources[at]?.do !== 'confirm') return options.paused?.(executor)
+    try {
+      confirm?.()
+    } catch (error) {
+      refusal = error
+      throw error
+    }
+  }
   const run = async (executor: Executor): Promise<DelegatedMount | undefined> => {
-    const answer = await executor.run(plan, options.signal, options.paused)
+    const answer = await executor.run(plan, options.signal, paused)
     let undone: readonly Undone[] = answer.undone
     try {
+      if (answer.failed !== undefined && refusal !== undefined) throw refusal
       if (answer.failed !== undefined)
         throw failed(
           sources[answer.failed]!,
@@ -218,6 +238,7 @@ function rawActions(action: Action): RawAction[] {
         { op: 'REFUSE_UNREACHED' },
         { op: 'LOOK', number: MOUNT_SLOT },
       ]
+    case 'confirm':
     case 'pause':
       return [{ op: 'PAUSE' }]
   }

@@ -117,8 +117,8 @@ interface Waiting {
   readonly paused: Paused | undefined
 }
 
-/** What is done at an action PAUSE, before the plan goes on. */
-export type Paused = (executor: Executor) => void | Promise<void>
+/** What is done at an action PAUSE, the one with index `at`, before the plan goes on; when it throws, it does not. */
+export type Paused = (executor: Executor, at: number) => void | Promise<void>
 
 export class Executor implements Disposable {
   readonly pid: number
@@ -265,7 +265,7 @@ export class Executor implements Disposable {
         if (this.#refused !== undefined) this.#waiting?.reject(this.#refused)
         break
       case 'PAUSED':
-        void this.#pause()
+        void this.#pause(executor_answer.decode(message).steps!)
         break
       case 'RESULT': {
         const answer = decodeAnswer(message, fds)
@@ -275,9 +275,9 @@ export class Executor implements Disposable {
     }
   }
 
-  async #pause(): Promise<void> {
+  async #pause(at: number): Promise<void> {
     try {
-      await this.#waiting?.paused?.(this)
+      await this.#waiting?.paused?.(this, at)
       this.keep()
     } catch {
       this.#word('CANCEL')
