@@ -12,7 +12,7 @@ import { readProc } from '../sys/process.ts'
 import { type DelegatedMount, delegatedMount } from './bpffs-instance.ts'
 import { ask, assertMasks, type ExecuteOptions, execute, mountsAt } from './execute.ts'
 import { type Action, DEFAULT_PATH, planDelegation, planTakenContext, type Wish } from './plan.ts'
-import type { Target } from './target.ts'
+import { foreignOwner, inOurNetwork, type Target } from './target.ts'
 
 /** The guard's part, where it is installed: see src/guard. Whoever gives it has made the ability known to the guard. */
 export interface DelegateGuard {
@@ -232,15 +232,42 @@ export function networkRights(terms: Terms, vocabulary: Vocabulary): string[] {
     .filter(name => ['network', undefined].includes(PROGRAM_CLASSES[name]?.reach))
 }
 
+/** Whether it lends what reaches the network, and not the host's. */
+export function needsOwnNetwork(policy: Policy, vocabulary: Vocabulary): boolean {
+  return policy.network !== 'host' && networkRights(policy, vocabulary).length > 0
+}
+
+/**
+ * Refuses a target that the host's network can be reached from. `guarded`: a guard judges each
+ * attachment by its network, so that who may come later does not matter.
+ */
+export function requireOwnNetwork(
+  target: Target,
+  policy: Policy,
+  vocabulary: Vocabulary,
+  guarded: boolean,
+): void {
+  if (!needsOwnNetwork(policy, vocabulary)) return
+  const there = inOurNetwork(target)
+  if (there !== undefined) requireNetworkAllowed(policy, vocabulary, there)
+  const owner = guarded && policy.mode === 'enforce' ? undefined : foreignOwner(target)
+  if (owner !== undefined)
+    requireNetworkAllowed(
+      policy,
+      vocabulary,
+      `user ${owner}, who made that user namespace, can enter it from the host's network`,
+    )
+}
+
 /** A token holder may attach to the host's devices with no capability at all; so policy must say so. */
-export function requireNetworkAllowed(policy: Policy, vocabulary: Vocabulary): void {
+export function requireNetworkAllowed(policy: Policy, vocabulary: Vocabulary, why?: string): void {
+  if (!needsOwnNetwork(policy, vocabulary)) return
   const reaching = networkRights(policy, vocabulary)
-  if (policy.network === 'host' || reaching.length === 0) return
   throw new DeniedError(
-    `Policy "${policy.name}" lends ${reaching.slice(0, 4).join(', ')}${reaching.length > 4 ? ', ...' : ''}, which reach the network, and says network: own`,
+    `Policy "${policy.name}" lends ${reaching.slice(0, 4).join(', ')}${reaching.length > 4 ? ', ...' : ''}, which reach the network, and says network: own${why === undefined ? '' : `: ${why}`}`,
     {
       context: { policy: policy.name, network: policy.network, progs: reaching.join(',') },
-      hint: 'Give the workload its own network namespace (no --host-net), or say spec.network: host',
+      hint: 'Give the workload its own network namespace (no --host-net) and a user namespace that root made, install the guard, or say spec.network: host',
     },
   )
 }

@@ -5,6 +5,7 @@
  * One executor does one plan at a time. `borrowExecutor` gives one that is idle, or starts one.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
+import { readFileSync, readlinkSync, statSync } from 'node:fs'
 import { type BpftokenError, ConflictError, NotFoundError, NotSupportedError } from '../errors.ts'
 import {
   EXECUTOR_VERSION,
@@ -28,7 +29,9 @@ import { failure } from './failure.ts'
 import type { Fd } from './fd.ts'
 import { executorPath, native } from './native.ts'
 import { readable, type Watch, watchReadable } from './poll.ts'
+import { procFields, procNumbers } from './proc-file.ts'
 import { recvFds, sendFds, socketPair } from './socket.ts'
+import { unlessGone } from './tasks.ts'
 
 export interface RawAction {
   readonly op: Op
@@ -557,5 +560,24 @@ export async function endExecutors(): Promise<void> {
       executor[Symbol.dispose]()
       return executor.ended()
     }),
+  )
+}
+
+/**
+ * Whether this process is a child of an executor, ours or another one of root's: it is inside a
+ * target's namespaces for a moment, and still in our network. Its parent tells, which is ours, and
+ * not its name or program, which it could choose.
+ */
+export function isExecutorChild(directory: string): boolean {
+  const parent = unlessGone(() => procFields(readFileSync(`${directory}/status`, 'utf8')).get('PPid'))
+  return (
+    unlessGone(() => {
+      const status = procFields(readFileSync(`/proc/${parent}/status`, 'utf8'))
+      if (procNumbers(status.get('Uid') ?? '-')?.every(uid => uid === 0) !== true) return false
+      if (readlinkSync(`/proc/${parent}/ns/user`) !== readlinkSync('/proc/self/ns/user')) return false
+      const runs = statSync(`/proc/${parent}/exe`)
+      const executor = statSync(executorPath())
+      return runs.dev === executor.dev && runs.ino === executor.ino
+    }) === true
   )
 }

@@ -15,16 +15,23 @@ import { open } from './open.ts'
 import { procFields } from './proc-file.ts'
 
 const SIGKILL = 9
+/** include/uapi/linux/pidfd.h: the same as O_EXCL. */
+const PIDFD_THREAD = 0o200
 
 export interface ProcessHandle extends Disposable {
   readonly pid: number
   readonly pidfd: Fd
 }
 
-/** Holds on to process `pid`. NotFoundError when there is none. The caller disposes of it. Since Linux 5.3. */
+/**
+ * Holds on to process `pid`, or to the thread of that number (since Linux 6.9). NotFoundError when
+ * there is none. The caller disposes of it. Since Linux 5.3.
+ */
 export function openProcess(pid: number): ProcessHandle {
-  const result = native().pidfd_open(pid, 0)
-  if (result === -3 /* ESRCH */)
+  let result = native().pidfd_open(pid, 0)
+  // A number of a thread that is not the first of its process: EINVAL, or of late ENOENT.
+  if (result < 0) result = native().pidfd_open(pid, PIDFD_THREAD)
+  if ([-3 /* ESRCH */, -2 /* ENOENT */, -22 /* EINVAL */].includes(result))
     throw new NotFoundError(`There is no process ${pid}`, {
       context: { pid },
       hint: 'Give the number of a running process, as this PID namespace sees it',

@@ -55,11 +55,11 @@ async function descendant(child: ChildProcess, program: string): Promise<string>
   for (;;) {
     assert.equal(child.exitCode, null, 'the workload has ended')
     const path = `/proc/${child.pid}/task/${child.pid}/children`
-    const pid = readFileSync(path, 'utf8').trim()
-    if (/^\d+$/.test(pid)) {
-      const command = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0')[0]
-      if (command === program) return pid
-    }
+    const pids = readFileSync(path, 'utf8')
+      .split(' ')
+      .filter(word => /^\d+$/.test(word))
+    const pid = pids.find(one => readOrUndefined(`/proc/${one}/cmdline`)?.split('\0')[0] === program)
+    if (pid !== undefined) return pid
     await sleep(20)
   }
 }
