@@ -4,14 +4,11 @@
  * is unknown, which matches no policy.
  */
 import { readFileSync, readlinkSync, realpathSync } from 'node:fs'
-import { NotFoundError, SyscallError } from '../errors.ts'
-import { globMatches } from '../policy/glob.ts'
+import { NotFoundError } from '../errors.ts'
 import type { Policy } from '../policy/policy.ts'
 import { type Fact, type Identity, namesIn, type SubjectFacts, unitOfCgroup } from '../policy/subject.ts'
-import { fileIdentity, open } from '../sys/open.ts'
 import { cgroup2Path, procFields, procNumbers } from '../sys/proc-file.ts'
-import { executablePath, openExecutable, type ProcessHandle, readProc } from '../sys/process.ts'
-import { O_CLOEXEC, O_PATH, RESOLVE_NO_SYMLINKS } from '../uapi/constants.ts'
+import { type ProcessHandle, readProc } from '../sys/process.ts'
 
 /** The users and groups of this machine; undefined where there is none of that name. */
 export interface Accounts {
@@ -39,7 +36,8 @@ export function subjectOf(process: ProcessHandle, policy: Policy, accounts: Acco
     ...accountsOf(idsFrom(status, 'Uid'), groupsFrom(status), policy, accounts),
     cgroup,
     unit: unitFrom(cgroup),
-    executable: attempt(() => executableOf(process, policy)),
+    // CAP_CHECKPOINT_RESTORE in its user namespace is enough to have it changed: prctl(2), PR_SET_MM_MAP.
+    executable: { unknown: 'a process in a user namespace can choose what the kernel says that it executes' },
     label: attempt(() => labelOf(process)),
   }
 }
@@ -118,33 +116,6 @@ function unitFrom(cgroup: Fact<string>): Fact<string> {
   if ('unknown' in cgroup) return cgroup
   const unit = unitOfCgroup(cgroup.is)
   return unit === undefined ? { unknown: 'its cgroup belongs to no unit of systemd' } : { is: unit }
-}
-
-/**
- * The path counts only if it leads us to that very file: in another mount namespace the same path may
- * lead to any other. Paths that the policy does not ask for are not looked up, since the target chose
- * them and they may lead into a file system that never answers.
- */
-function executableOf(process: ProcessHandle, policy: Policy): Fact<string> {
-  const path = executablePath(process)
-  const isAskedFor = policy.subjects?.some(
-    ({ executable }) => executable !== undefined && globMatches(executable, path, 'path'),
-  )
-  if (isAskedFor !== true) return { is: path }
-  using running = openExecutable(process)
-  using ours = openOrNull(path)
-  if (ours === undefined || fileIdentity(ours) !== fileIdentity(running))
-    return { unknown: 'what it runs is not the file that the host has there' }
-  return executablePath(process) === path ? { is: path } : { unknown: 'it executes another file meanwhile' }
-}
-
-function openOrNull(path: string) {
-  try {
-    return open(path, O_PATH | O_CLOEXEC, RESOLVE_NO_SYMLINKS)
-  } catch (error) {
-    if (error instanceof SyscallError) return undefined
-    throw error
-  }
 }
 
 /** What a PATH or a symbolic link leads to may change until the program is executed. */

@@ -169,16 +169,6 @@ export function openRoot(process: ProcessHandle): Fd {
   return openOf(process, 'root', O_PATH)
 }
 
-/** Path of the file that the process executes, as far as our root shows it; a removed one ends in ` (deleted)`. */
-export function executablePath(process: ProcessHandle): string {
-  return ofProcess(process, () => readlinkSync(`/proc/${process.pid}/exe`))
-}
-
-/** The file that the process executes, O_PATH. The caller closes it. */
-export function openExecutable(process: ProcessHandle): Fd {
-  return openOf(process, 'exe', O_PATH)
-}
-
 export interface IdRange {
   inside: number
   outside: number

@@ -26,6 +26,8 @@ beforeEach(async () => {
 })
 afterEach(() => shell.end())
 
+const canHoldThreads = kernelSince(6, 9) ? {} : { skip: 'threads can be held since Linux 6.9' }
+
 const canAskKernel = kernelSince(6, 11)
   ? {}
   : { skip: 'the mounts of other namespaces can be asked for since Linux 6.11' }
@@ -137,33 +139,37 @@ if sys.argv[1] == 'alone': libc.pthread_exit(None)
 while True: time.sleep(60)
 `
 
-for (const [how, what] of [
-  ['alone', 'a process whose first thread has ended'],
-  ['own', 'a thread with a mount namespace of its own'],
-] as const)
-  test(
-    `a delegation of ${what} is listed, and taken back by the number of the thread`,
-    canAskKernel,
-    async () => {
-      const command = ['--user', '--map-root-user', '--mount', '--net', 'python3', '-c', PYTHON_THREADS, how]
-      const child = spawn('unshare', command, { stdio: ['pipe', 'pipe', 'inherit'] })
-      try {
-        const [line] = await once(child.stdout, 'data')
-        const tid = Number(line)
-        assert.notEqual(tid, child.pid)
-        const found = () => listInstances(vocabulary).filter(({ pids }) => pids.includes(tid))
-        assert.deepEqual(found(), [])
-        using target = openTarget(tid)
-        await delegate(policyWith({ cmds: 1n }), target, vocabulary, { path: '/mnt' })
-        assert.deepEqual(
-          found().map(({ path }) => path),
-          ['/mnt'],
-        )
-        await undelegate(target, vocabulary, { path: '/mnt' })
-        assert.deepEqual(found(), [])
-      } finally {
-        child.kill('SIGKILL')
-        await once(child, 'exit')
-      }
-    },
-  )
+async function listsAndTakesBack(how: 'alone' | 'own'): Promise<void> {
+  const command = ['--user', '--map-root-user', '--mount', '--net', 'python3', '-c', PYTHON_THREADS, how]
+  const child = spawn('unshare', command, { stdio: ['pipe', 'pipe', 'inherit'] })
+  try {
+    const [line] = await once(child.stdout, 'data')
+    const tid = Number(line)
+    assert.notEqual(tid, child.pid)
+    const found = () => listInstances(vocabulary).filter(({ pids }) => pids.includes(tid))
+    assert.deepEqual(found(), [])
+    using target = openTarget(tid)
+    await delegate(policyWith({ cmds: 1n }), target, vocabulary, { path: '/mnt' })
+    assert.deepEqual(
+      found().map(({ path }) => path),
+      ['/mnt'],
+    )
+    await undelegate(target, vocabulary, { path: '/mnt' })
+    assert.deepEqual(found(), [])
+  } finally {
+    child.kill('SIGKILL')
+    await once(child, 'exit')
+  }
+}
+
+test(
+  'a delegation of a process whose first thread has ended is listed, and taken back by the number of the thread',
+  canHoldThreads,
+  () => listsAndTakesBack('alone'),
+)
+
+test(
+  'a delegation of a thread with a mount namespace of its own is listed, and taken back by its number',
+  canHoldThreads,
+  () => listsAndTakesBack('own'),
+)
