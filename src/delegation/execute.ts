@@ -441,7 +441,7 @@ function notUndone(
     }
   const where = `${userNamespace}, ${mountNamespace} of process ${pid}`
   const stands = unmounted
-    ? `It was unmounted again. But it could be reached for a moment, and a process that opened it then can make tokens from it, until it exits (${where})`
+    ? `It was unmounted again. But it could be reached for a moment, and a process that opened it then can make tokens from it, until it exits, as can one that made it propagate to a mount namespace of its own (${where})`
     : revoked.length > 0
       ? `It is revoked in the guard (delegation ${revoked.join(', ')}), and may still be mounted (${where})`
       : `What was lent may stand (${where})`
@@ -500,14 +500,18 @@ async function undoUnfinished(
 /** The mounts at `path` in the target, the topmost first: each lies under the one before. */
 export async function mountsAt(
   target: Target,
-  path: string,
+  path: string | Uint8Array,
   timeoutMs?: number,
 ): Promise<{ mounts: readonly SeenMount[]; directory: Fd }> {
   const actions: RawAction[] = [
     { op: 'OPEN_DIRECTORY', text: [path] },
     { op: 'LOOK', number: DIRECTORY_SLOT, more: MAX_COVERS },
   ]
-  const { mounts, given } = await ask(target, actions, { give: ['DIRECTORY'], timeoutMs, object: path })
+  const { mounts, given } = await ask(target, actions, {
+    give: ['DIRECTORY'],
+    timeoutMs,
+    object: Buffer.from(path).toString(),
+  })
   return { mounts, directory: given.DIRECTORY! }
 }
 

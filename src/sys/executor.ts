@@ -37,7 +37,8 @@ export interface RawAction {
   readonly op: Op
   readonly number?: number | undefined
   readonly more?: number | undefined
-  readonly text?: readonly string[] | undefined
+  /** Bytes where it need not be UTF-8. */
+  readonly text?: readonly (string | Uint8Array)[] | undefined
 }
 
 export interface RawPlan {
@@ -428,8 +429,11 @@ function encodeAction({ op, number, more, text }: RawAction, view: DataView, at:
   if (text !== undefined) {
     for (const part of text) {
       // Fail closed: a text that ends early for the kernel names another thing.
-      if (part.includes('\0')) throw new TypeError(`${op}: text with a zero byte`)
-      const { read, written } = encoder.encodeInto(part, OUTGOING.subarray(next, MESSAGE_BYTES - 8))
+      if (typeof part === 'string' ? part.includes('\0') : part.includes(0))
+        throw new TypeError(`${op}: text with a zero byte`)
+      const room = OUTGOING.subarray(next, MESSAGE_BYTES - 8)
+      const { read, written } =
+        typeof part === 'string' ? encoder.encodeInto(part, room) : copyInto(part, room)
       if (read < part.length) throw failure('executor', op, -7 /* E2BIG */)
       next += written
       OUTGOING[next++] = 0
@@ -443,6 +447,12 @@ function encodeAction({ op, number, more, text }: RawAction, view: DataView, at:
   fields.number.set(view, at, number ?? 0)
   fields.more.set(view, at, more ?? 0)
   return next
+}
+
+function copyInto(bytes: Uint8Array, room: Uint8Array): { read: number; written: number } {
+  const count = Math.min(bytes.length, room.length)
+  room.set(bytes.subarray(0, count))
+  return { read: count, written: count }
 }
 
 function decodeAnswer(message: Uint8Array, fds: Fd[]): Answer {

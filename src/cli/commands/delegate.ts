@@ -142,7 +142,7 @@ export async function deliver(loan: Loan): Promise<number> {
   if (json === true) printJson({ target: facts, delegation: made, ...idOf(lender?.delegation()), ...also })
   else
     print(
-      `delegated to process ${facts.pid} at ${made.path}: ${made.options.join(' ')}`,
+      `delegated to process ${facts.pid} at ${word(made.path)}: ${made.options.join(' ')}`,
       ...andId(lender?.delegation()),
     )
   return EXIT.ok
@@ -160,6 +160,7 @@ function andId(id: bigint | undefined): string[] {
 export interface UndelegateOptions {
   pid: number
   path: string
+  mount?: number
   json?: boolean
 }
 
@@ -167,9 +168,11 @@ export async function undelegate(options: UndelegateOptions): Promise<number> {
   requireRoot('bpftoken undelegate')
   const installed = await installedGuard()
   using guard = installed?.guard
+  requirePath(options.path)
   using target = openTarget(options.pid)
   const gone = await takeBack(target, await loadVocabulary(), {
     path: options.path,
+    mount: options.mount,
     ...(guard === undefined
       ? {}
       : {
@@ -183,12 +186,21 @@ export async function undelegate(options: UndelegateOptions): Promise<number> {
   })
   if (options.json === true) printJson({ target: target.facts, unmounted: gone })
   else {
-    print(`unmounted ${gone.path} of process ${options.pid}: no new token can be made from it`)
+    const { unmounted, left } = gone.copies
+    const more =
+      unmounted === 0 ? '' : `, and ${unmounted} other ${unmounted === 1 ? 'mount' : 'mounts'} of it`
+    print(
+      `unmounted ${word(gone.path)} of process ${options.pid}${more}${left.length === 0 ? ': no new token can be made from it' : ''}`,
+    )
+    for (const { path, mountNamespace, pids } of left)
+      print(
+        `still mounted at ${word(path)} in ${mountNamespace} (process ${pids[0]}): tokens can be made there`,
+      )
     if (gone.revoked.length > 0)
       print(`revoked delegation ${gone.revoked.join(', ')}: tokens made before serve no longer`)
     else print('tokens made before, and what was loaded with them, go on until their holders exit')
   }
-  return EXIT.ok
+  return gone.copies.left.length === 0 ? EXIT.ok : EXIT.failed
 }
 
 /** Those that there are, with all that is derived from them. */
