@@ -9,6 +9,7 @@ import { EXIT } from '../errors.ts'
 import {
   DELEGATION_IDS,
   DESCRIPTORS,
+  MOUNT_IDS,
   type NumberRange,
   PROCESS_IDS,
   parseWithin,
@@ -161,6 +162,11 @@ function buildProgram(): Command {
     .description('unmount a delegation, so that no new token can be made from it')
     .addOption(pid())
     .addOption(path())
+    .addOption(
+      new Option('--mount <id>', 'which mount, by the number that ls shows, instead of its path').argParser(
+        numberWithin(MOUNT_IDS),
+      ),
+    )
     .addOption(json())
     .action(act(async options => (await import('./commands/delegate.ts')).undelegate(options)))
 

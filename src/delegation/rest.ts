@@ -10,6 +10,7 @@ import path from 'node:path'
 import { ConflictError, NotSupportedError, TimeoutError } from '../errors.ts'
 import { type MountInfo, parseMountInfo } from '../sys/mountinfo.ts'
 import { restPath } from '../sys/native.ts'
+import { cgroup2Path } from '../sys/proc-file.ts'
 
 export class Rest implements Disposable {
   /** The directory of the cgroup, which the program enters before it is the program. */
@@ -105,8 +106,8 @@ function ownCgroup(): string {
  * it.
  */
 export function directoryOf(mount: Pick<MountInfo, 'root' | 'path'>, procCgroup: string): string | undefined {
-  const own = /^0::(\/.*)$/m.exec(procCgroup)?.[1]
-  if (own === undefined || own.endsWith(' (deleted)')) return undefined
+  const own = cgroup2Path(procCgroup)
+  if (own === undefined || !own.startsWith('/') || own.endsWith(' (deleted)')) return undefined
   const below = path.posix.relative(mount.root, own)
   if (below === '..' || below.startsWith('../') || own.startsWith('/..')) return undefined
   return path.posix.join(mount.path, below)

@@ -12,18 +12,26 @@ import { check } from './failure.ts'
 import { Fd } from './fd.ts'
 import { native } from './native.ts'
 import { open } from './open.ts'
+import { procFields } from './proc-file.ts'
 
 const SIGKILL = 9
+/** include/uapi/linux/pidfd.h: the same as O_EXCL. */
+const PIDFD_THREAD = 0o200
 
 export interface ProcessHandle extends Disposable {
   readonly pid: number
   readonly pidfd: Fd
 }
 
-/** Holds on to process `pid`. NotFoundError when there is none. The caller disposes of it. Since Linux 5.3. */
+/**
+ * Holds on to process `pid`, or to the thread of that number (since Linux 6.9). NotFoundError when
+ * there is none. The caller disposes of it. Since Linux 5.3.
+ */
 export function openProcess(pid: number): ProcessHandle {
-  const result = native().pidfd_open(pid, 0)
-  if (result === -3 /* ESRCH */)
+  let result = native().pidfd_open(pid, 0)
+  // A number of a thread that is not the first of its process: EINVAL, or of late ENOENT.
+  if (result < 0) result = native().pidfd_open(pid, PIDFD_THREAD)
+  if ([-3 /* ESRCH */, -2 /* ENOENT */, -22 /* EINVAL */].includes(result))
     throw new NotFoundError(`There is no process ${pid}`, {
       context: { pid },
       hint: 'Give the number of a running process, as this PID namespace sees it',
@@ -97,8 +105,8 @@ function foreignProc(): string | undefined {
     if (statfsSync('/proc').type !== PROC_SUPER_MAGIC) return 'no procfs'
     // A number can be the same in two namespaces by chance. NSpid lists ours from the namespace of
     // /proc inwards: only where that is our own is there but one.
-    const numbers = /^NSpid:(.*)$/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1] ?? ` ${process.pid}`
-    const same = readlinkSync('/proc/self') === String(process.pid) && numbers.trim() === String(process.pid)
+    const numbers = procFields(readFileSync('/proc/self/status', 'utf8')).get('NSpid') ?? String(process.pid)
+    const same = readlinkSync('/proc/self') === String(process.pid) && numbers === String(process.pid)
     return same ? undefined : 'of another PID namespace'
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
@@ -159,16 +167,6 @@ export function openNamespace(process: ProcessHandle, kind: NamespaceKind): Fd {
 /** The process's root directory, O_PATH. The caller closes it. */
 export function openRoot(process: ProcessHandle): Fd {
   return openOf(process, 'root', O_PATH)
-}
-
-/** Path of the file that the process executes, as far as our root shows it; a removed one ends in ` (deleted)`. */
-export function executablePath(process: ProcessHandle): string {
-  return ofProcess(process, () => readlinkSync(`/proc/${process.pid}/exe`))
-}
-
-/** The file that the process executes, O_PATH. The caller closes it. */
-export function openExecutable(process: ProcessHandle): Fd {
-  return openOf(process, 'exe', O_PATH)
 }
 
 export interface IdRange {
