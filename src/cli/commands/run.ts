@@ -78,6 +78,7 @@ export async function run(command: string[], options: RunOptions): Promise<numbe
     capabilities,
     identity: options.identity === true ? 'same' : 'root',
     killRest: options.killRest === true,
+    stopTogether: true,
     env,
   })
   signals.toSandbox(sandbox)
