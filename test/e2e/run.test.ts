@@ -99,6 +99,33 @@ describe('run gives its program nothing of its caller but what is named', machin
     assert.equal((await cli([...RUN.slice(2), '--env', 'NO_SUCH_VARIABLE', '--', 'true'])).status, 2)
   })
 
+  test('variables and arguments byte by byte, or not at all', async () => {
+    const bytes = (script: string): Promise<Result> => {
+      const words = [
+        ...RUN,
+        '--env',
+        '__proto__=x',
+        '--',
+        'sh',
+        '-c',
+        'env; printf "%s" "$1" | od -An -tx1',
+        'sh',
+      ]
+      return execute('bash', ['-c', script, 'bash', ...words])
+    }
+    const good = await bytes(`LC_TERMINAL_VERSION=ü exec "$@" $'\\xe2\\x82\\xac'`)
+    assert.equal(good.status, 0, good.stderr)
+    assert.match(good.stdout, /^LC_TERMINAL_VERSION=ü$/m)
+    assert.match(good.stdout, /^__proto__=x$/m)
+    assert.match(good.stdout, /^ e2 82 ac$/m)
+    for (const script of [`exec "$@" $'a\\xff'`, `TZ=$'\\xff' exec "$@"`, `exec "$@" $'\\xc0\\x80'`]) {
+      const { status, stdout, stderr } = await bytes(script)
+      assert.deepEqual([status, stdout], [2, ''], script)
+      assert.match(stderr, /UTF-8/)
+    }
+    assert.equal((await bytes(`SECRET=$'\\xff' exec "$@"`)).status, 0, 'which is not passed on')
+  })
+
   test("the loader's variables reach the program, and never the launcher, which is root", async () => {
     using stage = new Scratch()
     const source = stage.write(
