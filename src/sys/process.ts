@@ -5,7 +5,6 @@
  * `stillAlive`: a process that is alive now was alive, under this number, during the read.
  */
 import { readFileSync, readlinkSync, statfsSync } from 'node:fs'
-import { endianness } from 'node:os'
 import { NotFoundError, NotSupportedError } from '../errors.ts'
 import { O_CLOEXEC, O_PATH, O_RDONLY, PROC_SUPER_MAGIC } from '../uapi/constants.ts'
 import { check } from './failure.ts'
@@ -54,25 +53,6 @@ export function kill(process: ProcessHandle): boolean {
   if (result === -3 /* ESRCH */) return false
   check('pidfd_send_signal', 'pidfd_send_signal', result, `pid ${process.pid}`)
   return true
-}
-
-/** struct pidfd_info, linux/pidfd.h: mask at 0 (64 bits), exit_code at 60 (32 bits). */
-const PIDFD_INFO_BYTES = 64
-const PIDFD_GET_INFO = 0xc040_ff0b
-const PIDFD_INFO_EXIT = 8n
-
-/**
- * The signal that ended a process that was waited for already, or 0; undefined where the kernel does
- * not tell. Since Linux 6.15. For real-time signals: Node has no names for them, and then says that
- * the process exited with 0.
- */
-export function endingSignal(process: ProcessHandle): number | undefined {
-  const info = new DataView(new ArrayBuffer(PIDFD_INFO_BYTES))
-  const little = endianness() === 'LE'
-  info.setBigUint64(0, PIDFD_INFO_EXIT, little)
-  const result = native().ioctl(process.pidfd.number, PIDFD_GET_INFO, new Uint8Array(info.buffer))
-  if (result < 0 || (info.getBigUint64(0, little) & PIDFD_INFO_EXIT) === 0n) return undefined
-  return info.getInt32(60, little) & 0x7f
 }
 
 /** Duplicates descriptor `fd` of the process. EBADF: no such descriptor; EPERM: no CAP_SYS_PTRACE over it. Since Linux 5.6. */

@@ -50,15 +50,15 @@ test('Sandbox.start() gives three descriptors and no more', machine, async () =>
 
 /** What the launcher answers when these are its id maps; the program's output when it starts it. */
 async function launch(uidMap: string, gidMap: string): Promise<string> {
-  const child = spawn(launcherPath(), ['3', 'own', '0', '-', 'id', '-u'], {
-    stdio: ['ignore', 'pipe', 'inherit', 'pipe'],
+  const child = spawn(launcherPath(), ['own', '0', '-', '-', 'id', '-u'], {
+    stdio: ['ignore', 'pipe', 'inherit', 'pipe', 'pipe'],
     env: {},
   })
   const control = child.stdio[3] as Duplex
   const [ready] = (await once(control, 'data')) as [Buffer]
-  assert.match(String(ready), /^[nt]$/)
-  writeFileSync(`/proc/${child.pid}/uid_map`, uidMap)
-  writeFileSync(`/proc/${child.pid}/gid_map`, gidMap)
+  const [, pid] = /^[nt](\d+)$/.exec(String(ready)) ?? []
+  writeFileSync(`/proc/${pid}/uid_map`, uidMap)
+  writeFileSync(`/proc/${pid}/gid_map`, gidMap)
   const environment = Buffer.from('PATH=/usr/bin:/bin\0')
   const length = Buffer.alloc(4)
   new DataView(length.buffer, length.byteOffset).setUint32(0, environment.length, endianness() === 'LE')
