@@ -6,12 +6,13 @@ import { Sandbox } from '../../delegation/sandbox.ts'
 import { subjectToRun } from '../../delegation/subject.ts'
 import { openTarget } from '../../delegation/target.ts'
 import { quoted } from '../../ebpf/printable.ts'
-import { SyscallError, UsageError } from '../../errors.ts'
+import { SyscallError } from '../../errors.ts'
 import { accounts } from '../accounts.ts'
 import { type AdmissionOptions, admit, recordOf } from '../admission.ts'
 import { workloadEnvironment } from '../environment.ts'
 import { installedGuard } from '../installed-guard.ts'
 import { Interrupted } from '../interrupted.ts'
+import { requirePath } from '../mount-path.ts'
 import { note, print, printJson } from '../output.ts'
 import { loadPolicy, loadVocabulary } from '../policy-file.ts'
 import { requireRoot } from '../privilege.ts'
@@ -59,7 +60,7 @@ export async function run(command: string[], options: RunOptions): Promise<numbe
   const subject = subjectToRun({ ...user, program: command[0]! }, policy, accounts)
   const record = recordOf(admit(policy, subject, options))
   const capabilities = [...new Set([...policy.rights.capabilities, ...(options.cap ?? [])])]
-  if (!options.path.startsWith('/')) throw new UsageError(`--path ${options.path} is not absolute`)
+  requirePath(options.path)
   const env = workloadEnvironment(process.env, {
     user,
     tokenPath: options.path,
