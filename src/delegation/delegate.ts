@@ -133,32 +133,57 @@ export async function undelegate(
   vocabulary: Vocabulary,
   options: UndelegateOptions = {},
 ): Promise<Undelegated> {
-  const { timeoutMs, revoke = () => [] } = options
   const place = placeOf(target, options)
-  const path = Buffer.from(place).toString()
-  const { mounts, directory } = await lookThere(target, place, options, vocabulary)
+  // Mounts come and go beside us, so that one look can miss what the next one finds.
+  for (let turn = 1; ; turn++) {
+    try {
+      const gone = await takeAway(target, place, vocabulary, options)
+      if (gone !== undefined) return gone
+    } catch (error) {
+      throw hidden(target, place, options, vocabulary, error as Error) ?? error
+    }
+    if (turn === LOOKS) break
+  }
+  throw hidden(target, place, options, vocabulary) ?? noDelegation(target, textOf(place))
+}
+
+/** How often we look before we say that no path leads to what is mounted there. */
+const LOOKS = 3
+
+/** Undefined: no delegation was found at this place. */
+async function takeAway(
+  target: Target,
+  place: string | Uint8Array,
+  vocabulary: Vocabulary,
+  { timeoutMs, mount: wanted, revoke = () => [] }: UndelegateOptions,
+): Promise<Undelegated | undefined> {
+  const object = textOf(place)
+  const { mounts, directory } = await mountsAt(target, place, timeoutMs)
   using top = directory
   const covers = mounts.findIndex(
-    mount => isLent(mount, target) && (options.mount === undefined || mount.mountId === options.mount),
+    mount => isLent(mount, target) && (wanted === undefined || mount.mountId === wanted),
   )
   const mount = mounts[covers]
-  if (mount === undefined || !mount.atRoot || mount.root !== '/')
-    throw hidden(target, path, options, vocabulary) ?? noDelegation(target, path)
+  if (mount === undefined || !mount.atRoot || mount.root !== '/') return undefined
   const lent = delegatedMount({ ...bpffsMount(mount), delegated: true }, vocabulary)!
   if (covers === 0) {
     // First: whoever holds the root directory could go on in between.
     const revoked = revoke(top)
-    await ask(target, [{ op: 'DETACH' }], { slots: { MOUNT: top }, timeoutMs, object: path })
+    await ask(target, [{ op: 'DETACH' }], { slots: { MOUNT: top }, timeoutMs, object })
     return { ...lent, covers, revoked, copies: await unmountCopies(lent.device, vocabulary, timeoutMs) }
   }
   const { given } = await ask(target, [{ op: 'DETACH_COVERED', number: covers, text: [place] }], {
     give: ['REACHED'],
     timeoutMs,
-    object: path,
+    object,
   })
   using root = given.REACHED!
   const revoked = revoke(root)
   return { ...lent, covers, revoked, copies: await unmountCopies(lent.device, vocabulary, timeoutMs) }
+}
+
+function textOf(place: string | Uint8Array): string {
+  return Buffer.from(place).toString()
 }
 
 /** Where to look for it. NotFoundError: there is no mount with that id. */
@@ -170,24 +195,6 @@ function placeOf(target: Target, { path = DEFAULT_PATH, mount }: UndelegateOptio
     context: { pid: target.facts.pid, mount },
     hint: 'See bpftoken ls for what is delegated where',
   })
-}
-
-/** What is at `path`; a path that leads nowhere any more may still be hiding a delegation. */
-async function lookThere(
-  target: Target,
-  place: string | Uint8Array,
-  options: UndelegateOptions,
-  vocabulary: Vocabulary,
-): Promise<Awaited<ReturnType<typeof mountsAt>>> {
-  try {
-    return await mountsAt(target, place, options.timeoutMs)
-  } catch (error) {
-    const path = Buffer.from(place).toString()
-    const isMissing = ['ENOENT', 'ENOTDIR', 'ELOOP', 'EACCES'].includes(
-      (error as { errnoName?: string }).errnoName ?? '',
-    )
-    throw (isMissing ? hidden(target, path, options, vocabulary) : undefined) ?? error
-  }
 }
 
 /**
@@ -207,25 +214,34 @@ function noDelegation(target: Target, path: string): NotFoundError {
   })
 }
 
-/** Where a delegation is mounted at the path, and mounts further up hide it; undefined: none is. */
+/**
+ * What is said, and done in the guard, where a delegation is mounted at the place and we could not take
+ * it away; undefined: by the kernel's own table there is none. The target decides what its paths lead
+ * to and what its file systems answer, but not whether the loan is revoked. Fail closed: which of its
+ * loans it is cannot be known without reaching it, so all of the user namespace are.
+ */
 function hidden(
   target: Target,
-  path: string,
-  { revokeIn }: UndelegateOptions,
+  place: string | Uint8Array,
+  { mount: wanted, revokeIn }: UndelegateOptions,
   vocabulary: Vocabulary,
+  cause?: Error,
 ): ConflictError | undefined {
   const { pid, userNamespace } = target.facts
-  const there = delegatedMounts(readProc(target.process, 'mountinfo')).find(
-    mount => mount.path === posix.normalize(path),
+  const path = textOf(place)
+  const there = delegatedMounts(readProc(target.process, 'mountinfo')).find(mount =>
+    wanted === undefined ? mount.path === posix.resolve('/', path) : mount.mountId === wanted,
   )
   if (there === undefined) return undefined
   const revoked = revokeIn?.(Number(/\d+/.exec(userNamespace)![0])) ?? []
   const what = delegatedMount(there, vocabulary)!.options.join(' ')
+  const why = cause === undefined ? 'no path leads to it, since something is mounted above it' : cause.message
   return new ConflictError(
-    `Process ${pid} has a delegation at ${path} that no path leads to, since something is mounted above it` +
-      `${revoked.length > 0 ? `: revoked in the guard (delegation ${revoked.join(', ')}), but still mounted` : ` (${what})`}`,
+    `Process ${pid} has a delegation at ${path} that cannot be unmounted: ${why}` +
+      `${revoked.length > 0 ? `. It is revoked in the guard (delegation ${revoked.join(', ')}), but still mounted` : ` (${what})`}`,
     {
       context: { pid, path, revoked: revoked.join(',') },
+      cause,
       hint: 'Unmount what hides it in the target (nsenter -t PID -U -m umount ...), then undelegate again; or end the processes of that user namespace',
     },
   )

@@ -125,6 +125,12 @@ test('delegate says what is wrong with its target', machine, async () => {
     assert.match(stderr, message)
   }
   assert.equal((await lend('--pid', 'one')).status, 2)
+  for (const path of ['mnt', `/${'x'.repeat(4096)}`])
+    for (const command of ['delegate', 'undelegate']) {
+      const policy = command === 'delegate' ? ['--policy', POLICY] : []
+      const { status, stderr } = await cli([command, ...policy, '--pid', String(process.pid), '--path', path])
+      assert.equal(status, 2, stderr)
+    }
   assert.equal((await lend('--pid', '1', '--policy', `${scratch.path}/none.yaml`)).status !== 0, true)
 })
 

@@ -10,13 +10,14 @@ import {
 import { describeAction } from '../../delegation/plan.ts'
 import { type Concern, preflightTarget } from '../../delegation/preflight.ts'
 import { openTarget, type Target } from '../../delegation/target.ts'
-import { EXIT, NotSupportedError, UsageError } from '../../errors.ts'
+import { EXIT, NotSupportedError } from '../../errors.ts'
 import type { Guard, Lender } from '../../guard/guard.ts'
 import type { Policy } from '../../policy/policy.ts'
 import type { Vocabulary } from '../../policy/vocabulary.ts'
 import { type AdmissionOptions, admitTarget } from '../admission.ts'
 import { installedGuard } from '../installed-guard.ts'
 import { interruption } from '../interrupted.ts'
+import { requirePath } from '../mount-path.ts'
 import { note, print, printJson, word } from '../output.ts'
 import { loadPolicy, loadVocabulary } from '../policy-file.ts'
 import { requireRoot } from '../privilege.ts'
@@ -72,16 +73,6 @@ export function openRecipient({ pid, path }: { pid: number; path: string }): Tar
   requirePath(path)
   return openTarget(pid)
 }
-
-/** A path that the kernel takes; UsageError: it is none. */
-export function requirePath(path: string): void {
-  if (!path.startsWith('/')) throw new UsageError(`--path ${word(path)} is not absolute`)
-  if (Buffer.byteLength(path) >= PATH_MAX)
-    throw new UsageError(`--path has ${Buffer.byteLength(path)} bytes, and the kernel takes ${PATH_MAX - 1}`)
-}
-
-/** include/uapi/linux/limits.h, with the zero byte at the end. */
-const PATH_MAX = 4096
 
 /**
  * What may keep the target from using the loan, told on stderr. NotSupportedError: there is

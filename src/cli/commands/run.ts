@@ -6,13 +6,14 @@ import { Sandbox } from '../../delegation/sandbox.ts'
 import { subjectToRun } from '../../delegation/subject.ts'
 import { openTarget } from '../../delegation/target.ts'
 import { quoted } from '../../ebpf/printable.ts'
-import { SyscallError, UsageError } from '../../errors.ts'
+import { SyscallError } from '../../errors.ts'
 import { accounts } from '../accounts.ts'
 import { type AdmissionOptions, admit, recordOf } from '../admission.ts'
 import { refuseLost, workloadEnvironment } from '../environment.ts'
 import { reportError } from '../failure-report.ts'
 import { installedGuard } from '../installed-guard.ts'
 import { Interrupted } from '../interrupted.ts'
+import { requirePath } from '../mount-path.ts'
 import { note, print, printJson } from '../output.ts'
 import { loadPolicy, loadVocabulary } from '../policy-file.ts'
 import { requireRoot } from '../privilege.ts'
@@ -60,7 +61,7 @@ export async function run(command: string[], options: RunOptions): Promise<numbe
   const subject = subjectToRun({ ...user, program: command[0]! }, policy, accounts)
   const record = recordOf(admit(policy, subject, options))
   const capabilities = [...new Set([...policy.rights.capabilities, ...(options.cap ?? [])])]
-  if (!options.path.startsWith('/')) throw new UsageError(`--path ${options.path} is not absolute`)
+  requirePath(options.path)
   for (const [i, word] of command.entries())
     refuseLost(word, i === 0 ? 'the name of the program' : `its argument ${i}`)
   refuseLost(options.path, '--path')
