@@ -162,7 +162,8 @@ export class Sandbox implements Disposable {
    */
   [Symbol.dispose](): void {
     this.#watcher.letGo()
-    kill(this.#process)
+    // The watcher does so, too, but some time soon.
+    if (!this.#process.pidfd.closed) kill(this.#process)
     this.#process[Symbol.dispose]()
   }
 }

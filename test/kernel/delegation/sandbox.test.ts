@@ -41,6 +41,14 @@ test('Sandbox.start() takes ids that the kernel has, and not those that it would
   }
 })
 
+test('a sandbox that is given up kills its program, however often it is given up', machine, async () => {
+  const sandbox = await start({ command: ['sleep', '1000'] })
+  await sandbox.release()
+  sandbox[Symbol.dispose]()
+  sandbox[Symbol.dispose]()
+  assert.deepEqual(await sandbox.exited, { code: null, signal: 'SIGKILL' })
+})
+
 test('Sandbox.start() gives three descriptors and no more', machine, async () => {
   await assert.rejects(start({ stdio: ['ignore', 'ignore', 'ignore', 'pipe'] }), UsageError)
   using sandbox = await start({ stdio: ['ignore', 'ignore', 'ignore'] })
