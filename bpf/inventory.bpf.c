@@ -204,7 +204,7 @@ int inventory_links(struct bpf_iter__bpf_link *ctx)
 
 static __always_inline int is_in_namespace(struct task_struct *task, __u32 number)
 {
-	struct user_namespace *at = READ(READ(task, cred), user_ns);
+	struct user_namespace *at = READ(READ(task, real_cred), user_ns);
 
 	/* The kernel nests them no deeper. */
 	for (int level = 0; at && level < 33; level++) {
