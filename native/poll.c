@@ -36,6 +36,17 @@ static void ready(uv_poll_t *handle, int status, int events)
 	napi_close_handle_scope(poll->env, scope);
 }
 
+static void end(void *data)
+{
+	struct poll *poll = data;
+
+	poll->stopped = true;
+	uv_poll_stop(&poll->handle);
+	napi_delete_reference(poll->env, poll->callback);
+	napi_async_destroy(poll->env, poll->context);
+	uv_close((uv_handle_t *)&poll->handle, freed);
+}
+
 /* (fd, callback(events or -errno)) => handle. Readable only; level triggered. Keeps the loop alive. */
 static napi_value start(napi_env env, napi_callback_info info)
 {
@@ -61,6 +72,8 @@ static napi_value start(napi_env env, napi_callback_info info)
 	napi_create_string_utf8(env, "bpftoken.poll", NAPI_AUTO_LENGTH, &name);
 	napi_async_init(env, NULL, name, &poll->context);
 	napi_create_reference(env, argv[1], 1, &poll->callback);
+	/* Node turns its loop once more when it ends, and then there is nobody to call. */
+	napi_add_env_cleanup_hook(env, end, poll);
 	uv_poll_start(&poll->handle, UV_READABLE, ready);
 	napi_create_external(env, poll, NULL, NULL, &handle);
 	return handle;
@@ -79,11 +92,8 @@ static napi_value stop(napi_env env, napi_callback_info info)
 	struct poll *poll = data;
 	if (poll->stopped)
 		return NULL;
-	poll->stopped = true;
-	uv_poll_stop(&poll->handle);
-	napi_delete_reference(env, poll->callback);
-	napi_async_destroy(env, poll->context);
-	uv_close((uv_handle_t *)&poll->handle, freed);
+	napi_remove_env_cleanup_hook(env, end, poll);
+	end(poll);
 	return NULL;
 }
 

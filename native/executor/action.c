@@ -66,35 +66,45 @@ bool is_same_file(int one, int other)
 	return fstat(one, &a) == 0 && fstat(other, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
-static int refuse_occupied(const struct plan *plan)
+static int refuse_delegation_below(const struct plan *plan, struct look look)
 {
-	int directory = plan->slot[SLOT_DIRECTORY];
-	struct look look, below;
-	bool is_root = false;
-	uint64_t id = mount_of(directory, &is_root);
+	struct look below;
+	int result;
 
-	/* The root directory is not looked up: what is mounted over it is reached by nobody. */
-	if (is_root && id == mount_of(plan->slot[SLOT_ROOT], NULL) && is_same_file(directory, plan->slot[SLOT_ROOT]))
-		return -EXDEV;
-	int result = look_at(plan, id, &look);
-	if (result < 0)
-		return result;
-	if (delegates(&look))
-		return -EEXIST;
-	while (is_root && look_below(plan, &look, &below)) {
+	while ((result = look_below(plan, &look, &below)) > 0) {
 		if (delegates(&below))
 			return -EEXIST;
 		look = below;
 	}
-	return 0;
+	return result;
+}
+
+static int refuse_occupied(const struct plan *plan)
+{
+	const struct place *place = &plan->place[SLOT_DIRECTORY];
+	struct look look;
+
+	/* The root directory is not looked up: what is mounted over it is reached by nobody. */
+	if (place->is_target_root)
+		return -EXDEV;
+	int result = look_at(plan, place->mount, &look);
+	if (result < 0)
+		return result;
+	if (delegates(&look))
+		return -EEXIST;
+	return place->is_root ? refuse_delegation_below(plan, look) : 0;
 }
 
 static int refuse_unreached(const struct plan *plan)
 {
-	bool is_root = false;
-	uint64_t reached = mount_of(plan->slot[SLOT_REACHED], &is_root);
+	const struct place *reached = &plan->place[SLOT_REACHED];
+	struct look look;
 
-	return reached && is_root && reached == mount_of(plan->slot[SLOT_MOUNT], NULL) ? 0 : -ESTALE;
+	if (!reached->mount || !reached->is_root || reached->mount != plan->place[SLOT_MOUNT].mount)
+		return -ESTALE;
+	/* Between REFUSE_OCCUPIED and ATTACH somebody else could have delegated there. */
+	int result = look_at(plan, reached->mount, &look);
+	return result < 0 ? result : refuse_delegation_below(plan, look);
 }
 
 static int is_in(const struct plan *plan, int request, const char *name, int slot)
@@ -153,15 +163,14 @@ static int add_mount(struct look *look)
 static int look_and_tell(const struct plan *plan, uint32_t slot, uint32_t depth)
 {
 	struct look look, below;
-	bool is_root = false;
-	uint64_t id = slot < SLOT_COUNT ? mount_of(plan->slot[slot], &is_root) : 0;
-	int result = id ? look_at(plan, id, &look) : -EBADF;
+	const struct place *place = &plan->place[slot < SLOT_COUNT ? slot : 0];
+	int result = place->mount ? look_at(plan, place->mount, &look) : -EBADF;
 
 	if (result == 0) {
-		look.mount.at_root = is_root;
+		look.mount.at_root = place->is_root;
 		result = add_mount(&look);
 	}
-	while (result == 0 && is_root && depth-- > 0 && look_below(plan, &look, &below)) {
+	while (result == 0 && place->is_root && depth-- > 0 && (result = look_below(plan, &look, &below)) > 0) {
 		look = below;
 		result = add_mount(&look);
 	}
@@ -179,16 +188,25 @@ static int pause_here(const struct plan *plan)
 	return hear(0) == EXECUTOR_KEEP ? 0 : -ECANCELED;
 }
 
-static int take_context(struct plan *plan, uint32_t number)
+/* By a child that is used for nothing else: it may hang on what it gets. */
+static int take_context(struct plan *plan, const struct executor_action *action)
 {
-	int context = syscall(SYS_pidfd_getfd, plan->slot[SLOT_PROCESS], number, 0);
+	int32_t result;
 
-	if (context < 0)
-		return -errno;
-	close_slot(plan->slot, SLOT_CONTEXT);
-	plan->slot[SLOT_CONTEXT] = context;
+	let_go(&plan->child);
+	run_batch(plan, &action, 1, &result, plan->deadline, true);
+	let_go(&plan->child);
+	if (result < 0)
+		return result;
 	plan->taken = true;
-	return note_in_journal(plan, OP_SPOIL_CONTEXT, context, -1);
+	return note_in_journal(plan, OP_SPOIL_CONTEXT, plan->slot[SLOT_CONTEXT], -1);
+}
+
+static int make_mount(struct plan *plan, uint32_t attributes)
+{
+	close_slot(plan->slot, SLOT_MOUNT);
+	plan->slot[SLOT_MOUNT] = syscall(SYS_fsmount, plan->slot[SLOT_CONTEXT], FSMOUNT_CLOEXEC, attributes);
+	return plan->slot[SLOT_MOUNT] < 0 ? -errno : place_of(plan->slot[SLOT_MOUNT], &plan->place[SLOT_MOUNT]);
 }
 
 int own_action(struct plan *plan, const struct executor_action *action)
@@ -198,7 +216,7 @@ int own_action(struct plan *plan, const struct executor_action *action)
 
 	switch (action->op) {
 	case OP_TAKE_CONTEXT:
-		return take_context(plan, action->number);
+		return take_context(plan, action);
 	case OP_SET_FLAG:
 		result = syscall(SYS_fsconfig, context, FSCONFIG_SET_FLAG, text, NULL, 0) < 0 ? -errno : 0;
 		return action->number && result == -(int)action->number ? 0 : result;
@@ -211,9 +229,7 @@ int own_action(struct plan *plan, const struct executor_action *action)
 	case OP_DISCARD_CONTEXT:
 		return discard_context(context);
 	case OP_MAKE_MOUNT:
-		close_slot(plan->slot, SLOT_MOUNT);
-		plan->slot[SLOT_MOUNT] = syscall(SYS_fsmount, context, FSMOUNT_CLOEXEC, action->number);
-		return plan->slot[SLOT_MOUNT] < 0 ? -errno : 0;
+		return make_mount(plan, action->number);
 	case OP_REFUSE_OCCUPIED:
 		return refuse_occupied(plan);
 	case OP_REFUSE_UNREACHED:

@@ -8,6 +8,7 @@
 #include <linux/openat2.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -69,7 +70,51 @@ static int open_path(const char *path, int flags)
 		.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
 	};
 
-	return syscall(SYS_openat2, mine[SLOT_ROOT], path, &how, sizeof(how));
+	/* EAGAIN: something was renamed or mounted meanwhile. Who makes that happen all the time has until the deadline. */
+	int fd;
+	do
+		fd = syscall(SYS_openat2, mine[SLOT_ROOT], path, &how, sizeof(how));
+	while (fd < 0 && errno == EAGAIN);
+	return fd;
+}
+
+static struct batch_answer answer;
+
+/* Opens the directory for the executor, and says where it lies. */
+static int find(int which, const char *path)
+{
+	struct place root, *place = &answer.place[which];
+	int result = fill(which, open_path(path, O_PATH));
+
+	if (result == 0)
+		result = place_of(mine[which], place);
+	if (result == 0 && which == SLOT_DIRECTORY && (result = place_of(mine[SLOT_ROOT], &root)) == 0)
+		place->is_target_root = place->mount == root.mount && place->inode == root.inode &&
+					place->device_major == root.device_major &&
+					place->device_minor == root.device_minor;
+	return result;
+}
+
+/*
+ * A descriptor of the target can be a file of its own file system, where each call may hang, even close(2): so it is looked
+ * at here, and only a new context of bpffs goes on to the executor. -EBADFD: it is none.
+ *
+ * Bpffs takes any option that it does not know, and no user that is not a number. No other file system that the target
+ * could mount does both. The guard does not judge these, and the executor proves the rest.
+ */
+static int take_context(unsigned number)
+{
+	char name[64], link[64] = "";
+	int context = syscall(SYS_pidfd_getfd, mine[SLOT_PROCESS], number, 0);
+
+	if (context < 0)
+		return -errno;
+	snprintf(name, sizeof(name), "/proc/self/fd/%d", context);
+	if (readlink(name, link, sizeof(link) - 1) < 0 || strcmp(link, "anon_inode:[fscontext]") != 0 ||
+	    syscall(SYS_fsconfig, context, FSCONFIG_SET_FLAG, "bpftoken_unknown", NULL, 0) < 0 ||
+	    syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, "uid", "nobody", 0) == 0 || errno != EINVAL)
+		return -EBADFD;
+	return fill(SLOT_CONTEXT, context);
 }
 
 static int mount_onto(int mount, int directory)
@@ -175,13 +220,13 @@ static int child_action(const struct executor_action *action)
 
 	switch (action->op) {
 	case OP_OPEN_DIRECTORY:
-		return fill(SLOT_DIRECTORY, open_path(text, O_PATH));
+		return find(SLOT_DIRECTORY, text);
 	case OP_OPEN_CONTEXT:
 		return fill(SLOT_CONTEXT, syscall(SYS_fsopen, text, FSOPEN_CLOEXEC));
 	case OP_ATTACH:
 		return mount_onto(mine[SLOT_MOUNT], mine[SLOT_DIRECTORY]);
 	case OP_OPEN_REACHED:
-		return fill(SLOT_REACHED, open_path(text, O_PATH));
+		return find(SLOT_REACHED, text);
 	case OP_DETACH:
 		return detach(mine[SLOT_MOUNT]);
 	case OP_DETACH_COVERED:
@@ -192,6 +237,8 @@ static int child_action(const struct executor_action *action)
 		return make_token(text);
 	case OP_MAKE_MAP:
 		return make_map();
+	case OP_TAKE_CONTEXT:
+		return take_context(action->number);
 	}
 	return -ENOSYS;
 }
@@ -202,6 +249,7 @@ uint32_t filled_by(int op)
 	case OP_OPEN_DIRECTORY:
 		return 1u << SLOT_DIRECTORY;
 	case OP_OPEN_CONTEXT:
+	case OP_TAKE_CONTEXT:
 		return 1u << SLOT_CONTEXT;
 	case OP_OPEN_REACHED:
 	case OP_DETACH_COVERED:
@@ -218,6 +266,8 @@ uint32_t needed_by(int op)
 		return 1u << SLOT_MOUNT;
 	case OP_SPOIL_CONTEXT:
 		return 1u << SLOT_CONTEXT;
+	case OP_TAKE_CONTEXT:
+		return 1u << SLOT_PROCESS;
 	}
 	return 0;
 }
@@ -239,13 +289,19 @@ int child_main(void)
 	while ((got = receive_message(CLIENT, message, sizeof(message), fds, &count, 0)) > 0) {
 		const struct batch *batch = (void *)message;
 		const struct executor_action *action = (void *)(batch + 1);
-		struct batch_answer answer = { 0 };
 		uint32_t tried = 0;
-		int result = fill_slots(mine, batch->slots, fds, count) ? 0 : -EBADF;
+		int result = 0;
 
-		if (result == 0 && !inside && (result = enter(batch->uid, batch->gid)) < 0)
-			result -= EXECUTOR_ENTERING;
-		inside = true;
+		/* The owner of the user namespace can limit how many descriptors we may get. */
+		if (!fill_slots(mine, batch->slots, fds, count))
+			break;
+		memset(&answer, 0, sizeof(answer));
+		modern = batch->modern;
+		if (!batch->outside && !inside) {
+			if ((result = enter(batch->uid, batch->gid)) < 0)
+				result -= EXECUTOR_ENTERING;
+			inside = true;
+		}
 		if (result < 0)
 			answer.result[tried++] = result;
 		for (; result == 0 && tried < batch->actions; action = next_action(action)) {

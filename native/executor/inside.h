@@ -4,14 +4,19 @@
 
 #include "message.h"
 
+#include "mount.h"
+
 /* From the executor: actions follow. */
 struct batch {
 	uint32_t actions, uid, gid, slots;
+	uint32_t modern;  /* as in the executor */
+	uint32_t outside; /* 1: it does not enter the namespaces before */
 };
 
 /* From the child. */
 struct batch_answer {
 	uint32_t slots;
+	struct place place[SLOT_COUNT]; /* of directories in `slots` */
 	int32_t result[EXECUTOR_ACTIONS];
 };
 

@@ -30,7 +30,8 @@
 	X(KEEP)	  /* bpftoken: what was done stays; ends the plan, without an answer; ends a pause */                               \
 	X(UNDO)	  /* bpftoken: undo what was done; answered by RESULT */                                              \
 	X(PAUSED) /* executor: it has come to an action PAUSE, number `steps`; struct executor_answer without more */  \
-	X(RESULT) /* executor: struct executor_answer and what belongs to it */
+	X(RESULT) /* executor: struct executor_answer and what belongs to it */                                       \
+	X(READY)  /* executor: it has let go of all that the last plan gave it; no more than this word */
 
 /* What an action works on, and what a descriptor that comes with a message is. */
 #define EXECUTOR_SLOTS(X)                                                                                             \
@@ -59,7 +60,7 @@
 	X(MAKE_MAP)	  /* an array, with that token */
 
 #define EXECUTOR_OWN_OPS(X)                                                                                           \
-	X(TAKE_CONTEXT)	     /* descriptor `number` of PROCESS; fills CONTEXT. Undone by SPOIL or DISCARD */         \
+	X(TAKE_CONTEXT)	     /* descriptor `number` of PROCESS, by a child; fills CONTEXT. Undone by SPOIL or DISCARD */ \
 	X(SET_FLAG)	     /* text: key of an option without value; `number` an errno that is no failure */         \
 	X(SET_OPTION)	     /* text: key, value */                                                                   \
 	X(PROVE_CONTEXT)     /* CONTEXT is a new bpffs; `number` is mapped in its user namespace, `more` is not */   \
@@ -67,7 +68,7 @@
 	X(DISCARD_CONTEXT)   /* takes the superblock of CONTEXT away from whoever else has the context */             \
 	X(MAKE_MOUNT)	     /* `number`: MOUNT_ATTR_*; fills MOUNT */                                                \
 	X(REFUSE_OCCUPIED)   /* DIRECTORY is not the target's root, and no delegation is there, not even a covered one */ \
-	X(REFUSE_UNREACHED)  /* REACHED lies in MOUNT */                                                              \
+	X(REFUSE_UNREACHED)  /* REACHED is the root of MOUNT, and no delegation lies below */                                                              \
 	X(REFUSE_MOVED)	     /* PROCESS lives, and is in USER and MOUNTS still */                                     \
 	X(LOOK)		     /* slot `number`: the mount that it lies in, and those which that covers, up to `more` */ \
 	X(PAUSE)	     /* says PAUSED and waits for KEEP, to go on, or CANCEL */

@@ -17,6 +17,9 @@
  *  - is never waited for without end. Past the deadline it is killed, and should it not even die (it sleeps in
  *    a file system that does not answer) it is left to itself.
  *
+ * A call on a target's file can hang in the target's file system, and then not even SIGKILL ends it. So only a child
+ * makes such calls: it opens and measures directories, and it tells a context of bpffs from any other descriptor.
+ *
  * What was done is kept only when bpftoken says so. Else, and when bpftoken dies, it is undone in reverse, in
  * the namespaces that the plan began with, wherever the target is by then. The journal is for the case that this
  * process is killed: what would have to be undone lies in a socket of which bpftoken has the other end.
@@ -103,8 +106,9 @@ static int undo_one(struct plan *plan, int op)
 		return own_action(plan, &action);
 	for (int others = plan->child.socket < 0 ? 1 : 2; others > 0; others--) {
 		run_batch(plan, list, 1, &result, now_ms() + plan->head.deadline_ms, false);
-		if (result != -ETIMEDOUT && result != -ECHILD)
+		if (result == 0 || result == -EINVAL)
 			break;
+		end_child(&plan->child);
 	}
 	return result;
 }
@@ -203,6 +207,7 @@ static void serve(const char *data, size_t bytes, const int *fds, int count)
 	plan.tried = plan.journaled = plan.undos = 0;
 	plan.taken = false;
 	plan.child = (struct child){ -1, -1, -1, NULL };
+	memset(plan.place, 0, sizeof(plan.place));
 	for (int i = 0; i < SLOT_COUNT; i++)
 		plan.slot[i] = -1;
 	seen.bytes = seen.count = 0;
@@ -236,6 +241,7 @@ static void serve(const char *data, size_t bytes, const int *fds, int count)
 	forget_journal(&plan);
 	let_go(&plan.child);
 	close_slots(plan.slot);
+	send_message(CLIENT, &(uint32_t){ EXECUTOR_READY }, sizeof(uint32_t), NULL, 0);
 }
 
 #define PRINT_NAME(name) "\"" #name "\","

@@ -1,5 +1,6 @@
 /* What the kernel says of mounts: by statmount(2), or where that is missing by mountinfo. */
 #include "mount.h"
+#include "plan.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -48,29 +49,36 @@ _Static_assert(offsetof(struct statmount_answer, text) == 512, "statmount");
 
 bool modern;
 
-uint64_t mount_of(int fd, bool *is_root)
+int place_of(int fd, struct place *place)
 {
 	struct statx st;
-	/* Newer than the C library's struct: attributes @8, stx_mnt_id @144. */
-	uint64_t id;
+	unsigned wanted = STATX_INO | (modern ? STATX_MNT_ID_UNIQUE : STATX_MNT_ID);
 
-	if (fd < 0 || syscall(SYS_statx, fd, "", AT_EMPTY_PATH, modern ? STATX_MNT_ID_UNIQUE : STATX_MNT_ID, &st) < 0)
-		return 0;
-	memcpy(&id, (char *)&st + 144, sizeof(id));
-	if (is_root)
-		*is_root = st.stx_attributes & STATX_ATTR_MOUNT_ROOT;
-	return id;
+	/* What the kernel knows already is enough. */
+	if (syscall(SYS_statx, fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, wanted, &st) < 0)
+		return -errno;
+	*place = (struct place){
+		.inode = st.stx_ino,
+		.device_major = st.stx_dev_major,
+		.device_minor = st.stx_dev_minor,
+		.is_root = !!(st.stx_attributes & STATX_ATTR_MOUNT_ROOT),
+	};
+	/* stx_mnt_id is newer than the C library's struct. */
+	memcpy(&place->mount, (char *)&st + 144, sizeof(place->mount));
+	return place->mount ? 0 : -EOPNOTSUPP;
 }
 
-static int look_by_statmount(const struct plan *plan, uint64_t id, struct look *look)
+#define BASICS (STATMOUNT_SB_BASIC | STATMOUNT_MNT_BASIC | STATMOUNT_MNT_ROOT | STATMOUNT_MNT_POINT | STATMOUNT_FS_TYPE)
+
+/* What `what` names of the mount, to where `look` points. */
+static int ask_statmount(const struct plan *plan, uint64_t id, uint64_t what, struct look *look)
 {
 	static char buffer[32768] __attribute__((aligned(8)));
 	struct statmount_answer *answer = (void *)buffer;
 	struct statmount_request request = {
 		.size = sizeof(request),
 		.mnt_id = id,
-		.param = STATMOUNT_SB_BASIC | STATMOUNT_MNT_BASIC | STATMOUNT_MNT_ROOT | STATMOUNT_MNT_POINT |
-			 STATMOUNT_FS_TYPE | STATMOUNT_MNT_OPTS,
+		.param = what,
 		.mnt_ns_id = plan->namespace_id,
 	};
 
@@ -86,6 +94,16 @@ static int look_by_statmount(const struct plan *plan, uint64_t id, struct look *
 		.options = answer->mask & STATMOUNT_MNT_OPTS ? answer->text + answer->mnt_opts : "",
 	};
 	return 0;
+}
+
+/* Options are of interest, and their length is bounded, only of a bpffs. */
+static int look_by_statmount(const struct plan *plan, uint64_t id, struct look *look)
+{
+	int result = ask_statmount(plan, id, BASICS, look);
+
+	if (result == 0 && strcmp(look->type, "bpf") == 0)
+		result = ask_statmount(plan, id, BASICS | STATMOUNT_MNT_OPTS, look);
+	return result;
 }
 
 /* In mountinfo a space, tab, newline or backslash stands as three octal digits. */
@@ -129,8 +147,10 @@ static int look_by_mountinfo(const struct plan *plan, uint64_t id, struct look *
 			;
 		for (int i = 0; i < 3; i++)
 			field[i] = strtok_r(NULL, " \n", &save);
-		if (!root || !point || !field[2])
+		if (!root || !point || !field[2]) {
+			found = -EOVERFLOW;
 			break;
+		}
 		decode_octal(root);
 		decode_octal(point);
 		*look = (struct look){ .id = id, .parent = above, .mount = { 0, id, major, minor, 1 },
@@ -146,15 +166,23 @@ int look_at(const struct plan *plan, uint64_t id, struct look *look)
 	return modern ? look_by_statmount(plan, id, look) : look_by_mountinfo(plan, id, look);
 }
 
-bool look_below(const struct plan *plan, const struct look *above, struct look *below)
+int look_below(const struct plan *plan, const struct look *above, struct look *below)
 {
 	char point[PATH_MAX];
 	uint64_t id = above->id, parent = above->parent;
 
-	if (parent == id || strlen(above->point) >= sizeof(point))
-		return false;
+	if (parent == id)
+		return 0;
+	if (strlen(above->point) >= sizeof(point))
+		return -ENAMETOOLONG;
 	strcpy(point, above->point);
-	return look_at(plan, parent, below) == 0 && strcmp(below->point, point) == 0 && below->parent != below->id;
+	int result = look_at(plan, parent, below);
+	/* Mountinfo leaves out the mount that the target's root directory lies in, if that is not its root. */
+	if (!modern && result == -ENOENT)
+		return 0;
+	if (result < 0)
+		return result;
+	return strcmp(below->point, point) == 0 && below->parent != below->id;
 }
 
 bool delegates(const struct look *look)
@@ -166,6 +194,7 @@ bool is_modern(void)
 {
 	struct plan plan = { 0 };
 	struct look look;
+	struct place place;
 	bool is;
 	int pidfd = syscall(SYS_pidfd_open, getpid(), 0);
 	int user = ioctl(pidfd, PIDFD_GET_USER_NAMESPACE, 0), mount = ioctl(pidfd, PIDFD_GET_MNT_NAMESPACE, 0);
@@ -173,7 +202,8 @@ bool is_modern(void)
 
 	modern = true;
 	is = user >= 0 && mount >= 0 && ioctl(mount, NS_GET_MNTNS_ID, &plan.namespace_id) == 0 &&
-	     look_by_statmount(&plan, mount_of(root, NULL), &look) == 0 && look.options[0] && look.type[0];
+	     place_of(root, &place) == 0 && ask_statmount(&plan, place.mount, BASICS | STATMOUNT_MNT_OPTS, &look) == 0 &&
+	     look.options[0] && look.type[0];
 	close(pidfd);
 	close(user);
 	close(mount);

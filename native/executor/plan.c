@@ -110,10 +110,9 @@ unsigned run_batch(struct plan *plan, const struct executor_action *const *actio
 		if (slots >> i & 1 && plan->slot[i] < 0)
 			slots &= ~(1u << i);
 	slots &= ~plan->known;
-	*batch = (struct batch){ count, plan->owner, plan->head.gid, slots };
+	*batch = (struct batch){ count, plan->owner, plan->head.gid, slots, modern, action[0]->op == OP_TAKE_CONTEXT };
 	if ((failed = send_message(plan->child.socket, out, end_of_out - out, plan->slot, slots)) < 0)
 		goto lost;
-	plan->known |= slots;
 	if ((failed = wait_for(plan->child.socket, deadline, cancellable)) < 0)
 		goto lost;
 	free_stack(&plan->child);
@@ -129,6 +128,10 @@ unsigned run_batch(struct plan *plan, const struct executor_action *const *actio
 		failed = -ECHILD;
 		goto lost;
 	}
+	plan->known |= slots;
+	for (int i = 0; i < SLOT_COUNT; i++)
+		if (answer.slots >> i & 1)
+			plan->place[i] = answer.place[i];
 	unsigned tried = (got - head) / sizeof(int32_t);
 	for (unsigned i = 0; i < tried; i++)
 		result[i] = answer.result[i] > 0 ? -ECHILD : answer.result[i];

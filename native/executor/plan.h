@@ -4,6 +4,7 @@
 
 #include "child.h"
 #include "message.h"
+#include "mount.h"
 
 enum { JOURNAL_IN = 4, JOURNAL_OUT = 5 };
 
@@ -13,6 +14,7 @@ struct plan {
 	int32_t result[EXECUTOR_ACTIONS];
 	unsigned tried;
 	int slot[SLOT_COUNT];
+	struct place place[SLOT_COUNT]; /* of DIRECTORY and REACHED as the child says, of MOUNT; id 0: unknown */
 	uint64_t namespace_id;
 	uint32_t owner; /* see owner_of */
 	int64_t deadline;
@@ -43,7 +45,7 @@ void forget_journal(struct plan *plan);
 
 /*
  * Has the child do `count` actions; the results go to `result`. Gives how many were tried. What the child says is
- * bounded, and not believed further.
+ * bounded. A TAKE_CONTEXT is done outside of the target's namespaces, and is the only action of its batch.
  */
 unsigned run_batch(struct plan *plan, const struct executor_action *const *action, unsigned count, int32_t *result,
 		   int64_t deadline, bool cancellable);

@@ -256,7 +256,7 @@ function failed(
   const { pid } = target.facts
   const name = errnoName(result)
   if (name === 'ECANCELED' && options.signal?.aborted) return options.signal.reason as Error
-  if (op === 'REFUSE_OCCUPIED' && action.do === 'refuseOccupied') {
+  if (action.do === 'refuseOccupied' || (action.do === 'reachMount' && op === 'REFUSE_UNREACHED')) {
     const context = { pid, path: action.path }
     if (name === 'EEXIST')
       return new ConflictError(`Process ${pid} has a delegation at ${action.path} already`, {
@@ -275,15 +275,15 @@ function failed(
       context: { pid, was: `${target.facts.userNamespace} ${target.facts.mountNamespace}` },
       hint: 'Delegate when the target is set up',
     })
-  if (op === 'PROVE_CONTEXT' && (name === 'EBADF' || name === 'EXDEV'))
+  const isNone = name === (op === 'TAKE_CONTEXT' ? 'EBADFD' : 'EBADF')
+  if ((op === 'TAKE_CONTEXT' && isNone) || (op === 'PROVE_CONTEXT' && (isNone || name === 'EXDEV')))
     return new ConflictError(
-      `The context that process ${pid} gave is not ${name === 'EBADF' ? 'a new bpffs context' : 'a context of its own user namespace'}`,
+      `The context that process ${pid} gave is not ${isNone ? 'a new bpffs context' : 'a context of its own user namespace'}`,
       {
         context: { pid },
-        hint:
-          name === 'EBADF'
-            ? 'Open it with fsopen("bpf", ...) in the workload and leave configuring to the delegator'
-            : 'Let the workload itself call fsopen("bpf", ...), after it has entered its user namespace',
+        hint: isNone
+          ? 'Open it with fsopen("bpf", ...) in the workload and leave configuring to the delegator'
+          : 'Let the workload itself call fsopen("bpf", ...), after it has entered its user namespace',
       },
     )
   return systemFailure(op, result, target, objectOf(action), options.timeoutMs ?? TIMEOUT_MS)

@@ -14,7 +14,7 @@ export const ENTERING = 4096
 /** With it, where the kernel would have let the target look into the child. */
 export const EXPOSED = 4095
 
-export const KINDS = ['HELLO', 'PLAN', 'CANCEL', 'KEEP', 'UNDO', 'PAUSED', 'RESULT'] as const
+export const KINDS = ['HELLO', 'PLAN', 'CANCEL', 'KEEP', 'UNDO', 'PAUSED', 'RESULT', 'READY'] as const
 export type Kind = (typeof KINDS)[number]
 
 export const SLOTS = [

@@ -95,22 +95,36 @@ export interface Unfinished {
   readonly fd: Fd
 }
 
-/** The executor has died, or was killed; with what it had begun. */
+/** The executor has died, was killed, or was left behind, since it hangs; with what it had begun. */
 export class ExecutorLost extends ConflictError {
   readonly unfinished: readonly Unfinished[]
 
-  constructor(unfinished: readonly Unfinished[]) {
-    super('The process that executes delegations has died', {
-      hint: 'Look in the kernel log for why (out of memory?), and try again',
-    })
+  /** `hanging`: its process id, when it is still there. */
+  constructor(unfinished: readonly Unfinished[], hanging?: number) {
+    super(
+      hanging === undefined
+        ? 'The process that executes delegations has died'
+        : `The process that executes delegations hangs, and was left behind (process ${hanging})`,
+      {
+        context: { pid: hanging },
+        hint:
+          hanging === undefined
+            ? 'Look in the kernel log for why (out of memory?), and try again'
+            : `It was sent SIGKILL, and ends when the kernel lets go of it: see /proc/${hanging}/stack`,
+      },
+    )
     this.unfinished = unfinished
   }
 }
 
 /** Beyond what doing and undoing may take: an executor that has not answered then is not going to. */
 const SLACK_MS = 5000
-/** How long a child that was killed may take to be gone. */
+/** How long an executor that was killed may take to be gone. One that sleeps in the kernel never is. */
+const EXIT_MS = 2000
+/** The same for a child of it. */
 const CHILD_EXIT_MS = 1000
+/** How long an executor may take to let go of a plan that has ended, before it is given up. */
+const CLEAN_MS = 5000
 const INCOMING = new Uint8Array(MESSAGE_BYTES)
 const OUTGOING = new Uint8Array(MESSAGE_BYTES)
 const NO_FDS: Fd[] = []
@@ -134,6 +148,9 @@ export class Executor implements Disposable {
   #refused: BpftokenError | undefined
   #lost = false
   #serial = 0
+  /** Plans that were sent, and of which it has not let go yet. */
+  #plans = 0
+  #whenFree: (() => void) | undefined
 
   /** Starts one, without waiting for it. NotFoundError: it was not built. The caller disposes of it. */
   static start(how: { readonly proc?: boolean } = {}): Executor {
@@ -182,7 +199,9 @@ export class Executor implements Disposable {
    */
   async run(plan: RawPlan, signal?: AbortSignal, paused?: Paused): Promise<Answer> {
     const { bytes, fds } = encodePlan(plan, ++this.#serial)
-    const answer = this.#ask(4 * plan.deadlineMs + SLACK_MS, paused, () => this.#send(bytes, fds))
+    const answer = this.#ask(4 * plan.deadlineMs + SLACK_MS, paused, () => {
+      if (this.#send(bytes, fds)) this.#plans++
+    })
     if (signal === undefined) return answer
     const cancel = (): void => this.#word('CANCEL')
     signal.addEventListener('abort', cancel)
@@ -207,7 +226,11 @@ export class Executor implements Disposable {
     if (this.#refused !== undefined) return Promise.reject(this.#refused)
     if (this.#waiting !== undefined) throw new Error('this executor has a plan already')
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => this.kill(), patienceMs)
+      const timer = setTimeout(() => {
+        this.kill()
+        // Nobody can end one that sleeps in the kernel: it is not heard any more.
+        this.#end()
+      }, patienceMs)
       this.#watch.keepAlive(true)
       const done = (): void => {
         clearTimeout(timer)
@@ -231,15 +254,14 @@ export class Executor implements Disposable {
   }
 
   /** What cannot be sent is to somebody who has gone, which `#read` finds out. */
-  #send(bytes: Uint8Array, fds: Fd[]): void {
+  #send(bytes: Uint8Array, fds: Fd[]): boolean {
     try {
       sendFds(this.#socket, bytes, fds)
+      return true
     } catch (error) {
-      if (!['EPIPE', 'ECONNRESET'].includes((error as { errnoName?: string }).errnoName ?? '')) {
-        this.#waiting?.reject(error as Error)
-        return
-      }
-      this.#end()
+      if (['EPIPE', 'ECONNRESET'].includes((error as { errnoName?: string }).errnoName ?? '')) this.#end()
+      else this.#waiting?.reject(error as Error)
+      return false
     }
   }
 
@@ -271,6 +293,10 @@ export class Executor implements Disposable {
       case 'PAUSED':
         void this.#pause(executor_answer.decode(message).steps!)
         break
+      case 'READY':
+        this.#plans--
+        this.#tellFree()
+        break
       case 'RESULT': {
         const answer = decodeAnswer(message, fds)
         if (this.#waiting === undefined) for (const fd of fds) fd.close()
@@ -294,20 +320,43 @@ export class Executor implements Disposable {
     this.#lost = true
     this.#watch[Symbol.dispose]()
     if (this.#waiting !== undefined) void this.#tellLost()
+    this.#tellFree()
+  }
+
+  /** Calls `then` once it has let go of all that its plans gave it, or has died, or is given up. */
+  whenFree(then: () => void): void {
+    const timer = setTimeout(() => {
+      this.kill()
+      this.#end()
+    }, CLEAN_MS).unref()
+    this.#whenFree = () => {
+      clearTimeout(timer)
+      then()
+    }
+    this.#tellFree()
+  }
+
+  #tellFree(): void {
+    if (this.#plans > 0 && !this.#lost) return
+    const then = this.#whenFree
+    this.#whenFree = undefined
+    then?.()
   }
 
   async #tellLost(): Promise<void> {
-    const unfinished = await this.#unfinished()
-    this.#waiting?.reject(new ExecutorLost(unfinished))
+    const { unfinished, hangs } = await this.#unfinished()
+    const lost = new ExecutorLost(unfinished, hangs ? this.pid : undefined)
+    if (this.#waiting !== undefined) this.#waiting.reject(lost)
+    else for (const { fd } of unfinished) fd.close()
   }
 
   /**
    * What the journal says of this plan; what it says of one before was kept. An executor that dies takes its child along, but it may take a moment: until the child is
    * gone, it could do what was asked of it last.
    */
-  async #unfinished(): Promise<Unfinished[]> {
+  async #unfinished(): Promise<{ unfinished: Unfinished[]; hangs: boolean }> {
     // The kernel closes the socket first; only then does the child die.
-    await exited(this.#child)
+    const hangs = !(await exited(this.#child))
     const found: Unfinished[] = []
     const entry = new Uint8Array(executor_entry.size)
     for (;;) {
@@ -325,7 +374,7 @@ export class Executor implements Disposable {
       else fd.close()
       if (child !== undefined) await killed(child)
     }
-    return found
+    return { unfinished: found, hangs }
   }
 
   /** Ends it in the middle of whatever it does. */
@@ -343,17 +392,26 @@ export class Executor implements Disposable {
     this.#journal.close()
   }
 
-  /** Once it and nothing of it is there any more. */
-  ended(): Promise<void> {
+  /** Once it and nothing of it is there any more. False: it hangs, and is not waited for. */
+  ended(): Promise<boolean> {
     return exited(this.#child)
   }
 }
 
-function exited(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined)
-    return Promise.resolve()
+async function exited(child: ChildProcess): Promise<boolean> {
+  const isGone = (): boolean =>
+    child.exitCode !== null || child.signalCode !== null || child.pid === undefined
+  if (isGone()) return true
   child.ref()
-  return new Promise(resolve => child.once('exit', () => resolve()))
+  await new Promise<void>(resolve => {
+    const timer = setTimeout(resolve, EXIT_MS)
+    child.once('exit', () => {
+      clearTimeout(timer)
+      resolve()
+    })
+  })
+  child.unref()
+  return isGone()
 }
 
 /** Kills the process, waits until it is gone, and closes its pidfd. */
@@ -521,12 +579,15 @@ interface Queued {
 }
 
 const idle: Executor[] = []
+/** They were given back, and let go of their last plan still. */
+const cleaning = new Set<Executor>()
 const queue: Queued[] = []
 let busy = 0
 
 /** One for the caller alone, until it is given back. */
 export async function borrowExecutor(): Promise<Executor> {
-  if (idle.length > 0 || busy < FEW) return takeExecutor()
+  // Waiting for one that is nearly free takes less time than starting one.
+  if (idle.length > 0 || (busy < FEW && queue.length >= cleaning.size)) return takeExecutor()
   return new Promise(give => {
     const queued: Queued = {
       give,
@@ -550,23 +611,35 @@ export function takeExecutor(): Executor {
   return Executor.start()
 }
 
-/** Gives it back. It has no plan. */
+/** Gives it back. It has no plan. The next one gets it when it has let go of the last: that may touch what a target made. */
 export function returnExecutor(executor: Executor): void {
   busy--
+  cleaning.add(executor)
+  executor.whenFree(() => {
+    cleaning.delete(executor)
+    handOn(executor)
+  })
+}
+
+function handOn(executor: Executor): void {
+  if (!executor.alive) executor[Symbol.dispose]()
   const next = queue.shift()
   if (next !== undefined) {
     busy++
     clearTimeout(next.timer)
-    if (!executor.alive) executor[Symbol.dispose]()
     next.give(executor.alive ? executor : Executor.start())
-  } else if (executor.alive && idle.length < FEW) idle.push(executor)
-  else executor[Symbol.dispose]()
+  } else if (executor.alive) {
+    if (idle.length < FEW) idle.push(executor)
+    else executor[Symbol.dispose]()
+  }
 }
 
-/** Ends those that are idle, and waits until they are gone. */
+/** Ends those that nobody uses, and waits until they are gone. */
 export async function endExecutors(): Promise<void> {
+  const unused = [...idle.splice(0), ...cleaning]
+  cleaning.clear()
   await Promise.all(
-    idle.splice(0).map(executor => {
+    unused.map(executor => {
       executor[Symbol.dispose]()
       return executor.ended()
     }),
