@@ -217,8 +217,8 @@ test('files without an end are refused within their bound; files within it are r
   const endless = await sh(`yes | ${command(['policy', 'check', '-'])}`)
   assert.equal(endless.status, 1)
   assert.match(endless.stderr, /larger than 256KiB/)
-  assert.equal((await sh(`cat ${POLICY} | ${command(['policy', 'check', '-'])}`)).status, 0)
-  assert.equal((await sh(`${command(['policy', 'check'])} <(cat ${POLICY})`)).status, 0)
+  assert.equal((await sh(`cat '${POLICY}' | ${command(['policy', 'check', '-'])}`)).status, 0)
+  assert.equal((await sh(`${command(['policy', 'check'])} <(cat '${POLICY}')`)).status, 0)
   using scratch = new Scratch()
   const file = scratch.write('big.yaml', '')
   await execute('truncate', ['-s', '10G', file])
@@ -242,10 +242,10 @@ test('a defect is one line; BPFTOKEN_DEBUG shows its stack', async () => {
 })
 
 test('/proc of another PID namespace is refused; the right one serves', machine, async () => {
-  const words = (args: string): string => `${command(args.split(' '))}; echo "status $?"`
+  const words = (...args: string[]): string => `${command(args)}; echo "status $?"`
   const inner = `unshare --user --map-root-user --mount --net sleep 60 & sleep 0.3
-    ${words(`delegate --pid $! --policy ${POLICY}`).replaceAll("'$!'", '$!')}
-    ${words(`run --policy ${POLICY} -- true`)}
+    ${words('delegate', '--pid', '$!', '--policy', POLICY).replaceAll("'$!'", '$!')}
+    ${words('run', '--policy', POLICY, '--', 'true')}
     ${words('ls')}; kill $!`
   const both = (mount: string) =>
     execute('unshare', ['--pid', '--fork', ...mount.split(' ').filter(Boolean), 'bash', '-c', inner])
