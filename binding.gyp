@@ -11,12 +11,7 @@
     {
       "target_name": "bpftoken-launch",
       "type": "executable",
-      "sources": ["native/launch.c", "native/program.c", "native/terminal.c"]
-    },
-    {
-      "target_name": "bpftoken-rest",
-      "type": "executable",
-      "sources": ["native/rest.c"]
+      "sources": ["native/launch.c", "native/program.c", "native/terminal.c", "native/watch.c"]
     },
     {
       # Linked statically where there is a static C library: it is executed again for each plan.

@@ -20,6 +20,7 @@
 #define bpf_token_fops (*(const void *)address_of_bpf_token_fops)
 #define bpf_prog_fops (*(const void *)address_of_bpf_prog_fops)
 #define bpf_map_fops (*(const void *)address_of_bpf_map_fops)
+#define bpf_iter_fops (*(const void *)address_of_bpf_iter_fops)
 #define bpf_link_fops (*(const void *)address_of_bpf_link_fops)
 #define bpf_link_fops_poll (*(const void *)address_of_bpf_link_fops_poll)
 #define init_user_ns (*(const void *)address_of_init_user_ns)
@@ -149,7 +150,7 @@ int find_object(struct found *found)
 	found->file = (__u64)file;
 	found->object = (__u64)READ(file, private_data);
 	found->operations = (__u64)READ(file, f_op);
-	found->user_namespace = (__u64)READ(READ(task, cred), user_ns);
+	found->user_namespace = (__u64)READ(READ(task, real_cred), user_ns);
 	found->network = (__u64)READ(READ(task, nsproxy), net_ns);
 	return 0;
 }

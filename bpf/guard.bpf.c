@@ -18,12 +18,13 @@
 char _license[] SEC("license") = "Dual BSD/GPL";
 
 enum { EPERM = 1, ENOENT = 2, EACCES = 13, ENOSPC = 28, EDQUOT = 122 };
-enum { BPF_FS_MAGIC = 0xcafe4a11, NSFS_MAGIC = 0x6e736673, CGROUP2_MAGIC = 0x63677270, BPF_F_LINK = 1 << 13, BPF_F_ALLOW_MULTI = 2 };
+enum { BPF_FS_MAGIC = 0xcafe4a11, NSFS_MAGIC = 0x6e736673, CGROUP2_MAGIC = 0x63677270, BPF_F_LINK = 1 << 13, BPF_F_ALLOW_MULTI = 2, BPF_F_REPLACE = 4 };
 
 KERNEL_SYMBOL(fscontext_fops);
 KERNEL_SYMBOL(bpf_token_fops);
 KERNEL_SYMBOL(bpf_prog_fops);
 KERNEL_SYMBOL(bpf_map_fops);
+KERNEL_SYMBOL(bpf_iter_fops);
 KERNEL_SYMBOL(bpf_link_fops);
 KERNEL_SYMBOL(bpf_link_fops_poll) __attribute__((weak)); /* since Linux 6.9, for struct_ops */
 KERNEL_SYMBOL(init_user_ns);
@@ -34,8 +35,8 @@ KERNEL_SYMBOL(init_net);
 #include "guard/protect.h"
 #include "guard/enable.h"
 #include "guard/use.h"
-#include "guard/sharing.h"
 #include "guard/attach.h"
+#include "guard/sharing.h"
 
 /*
  * The object has only the types that something in it names. This names the enums of guard/abi.h, for

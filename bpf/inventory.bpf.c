@@ -12,9 +12,13 @@ enum inventory_kind {
 	INVENTORY_MAP = 2,
 	INVENTORY_LINK = 3,
 	INVENTORY_TOKEN = 4,
+	INVENTORY_MEMBER = 5,
 };
 
-/* One object; or with `holder`, one open file of that process by which it holds the object. */
+/*
+ * One object; or with `holder`, one open file of that process by which it holds the object; or a
+ * process in a user namespace to which something is lent, whose number is then the id.
+ */
 struct inventory_record {
 	__u64 delegation;
 	__u32 kind; /* enum inventory_kind */
@@ -41,6 +45,7 @@ _Static_assert(sizeof(struct inventory_record) == 48, "inventory_record");
 SHARED(programs, BPF_MAP_TYPE_HASH, __u64, struct guard_program, 65536, 0);
 SHARED(maps, BPF_MAP_TYPE_HASH, __u64, struct guard_map, 65536, 0);
 SHARED(tokens, BPF_MAP_TYPE_HASH, __u64, struct guard_token, 65536, 0);
+SHARED(namespaces, BPF_MAP_TYPE_HASH, __u64, struct guard_namespace, 16384, BPF_F_NO_PREALLOC);
 SHARED(delegations, BPF_MAP_TYPE_ARRAY, __u32, struct guard_delegation, GUARD_SLOTS, 0);
 
 struct seq_file;
@@ -204,7 +209,7 @@ int inventory_links(struct bpf_iter__bpf_link *ctx)
 
 static __always_inline int is_in_namespace(struct task_struct *task, __u32 number)
 {
-	struct user_namespace *at = READ(READ(task, cred), user_ns);
+	struct user_namespace *at = READ(READ(task, real_cred), user_ns);
 
 	/* The kernel nests them no deeper. */
 	for (int level = 0; at && level < 33; level++) {
@@ -273,4 +278,33 @@ int inventory_holders(struct bpf_iter__task_file *ctx)
 	record.within = is_within(task, record.delegation);
 	bpf_probe_read_kernel(record.name, sizeof(record.name), ((struct task_struct___name *)task)->comm);
 	return write(ctx->meta->seq, &record);
+}
+
+struct bpf_iter__task {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+} __core;
+
+SEC("iter/task")
+int inventory_members(struct bpf_iter__task *ctx)
+{
+	struct inventory_record record = { .kind = INVENTORY_MEMBER, .within = 1 };
+	struct task_struct *task = ctx->task;
+	struct user_namespace *at;
+
+	if (!task || task != task->group_leader)
+		return 0;
+	at = READ(READ(task, real_cred), user_ns);
+	record.holder = task->tgid;
+	bpf_probe_read_kernel(record.name, sizeof(record.name), ((struct task_struct___name *)task)->comm);
+	/* The kernel nests them no deeper. */
+	for (int level = 0; at && level < 33; level++) {
+		__u64 number = READ(at, ns.inum);
+
+		record.id = number;
+		if (bpf_map_lookup_elem(&namespaces, &number) && write(ctx->meta->seq, &record))
+			return 1;
+		at = READ(at, parent);
+	}
+	return 0;
 }

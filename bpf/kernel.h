@@ -124,8 +124,15 @@ struct user_namespace {
 	struct ns_common ns;
 } __core;
 
+struct bpf_prog;
+
+struct netns_bpf {
+	struct bpf_prog *progs[1];
+} __core;
+
 struct net {
 	struct ns_common ns;
+	struct netns_bpf bpf;
 } __core;
 
 struct nsproxy {
@@ -229,7 +236,6 @@ struct cgroup_bpf {
 	__u8 flags[1];
 } __core;
 
-struct bpf_prog;
 struct bpf_prog_list {
 	struct hlist_node node;
 	struct bpf_prog *prog;
@@ -247,7 +253,7 @@ struct css_set {
 
 struct task_struct {
 	__u32 tgid;
-	const struct cred *cred;
+	const struct cred *real_cred;
 	__u64 start_boottime;
 	struct task_struct *group_leader;
 	struct mm_struct *mm;
@@ -280,15 +286,32 @@ enum bpf_attach_type {
 	BPF_SK_SKB_STREAM_PARSER = 4,
 	BPF_SK_SKB_STREAM_VERDICT = 5,
 	BPF_SK_MSG_VERDICT = 7,
+	BPF_LIRC_MODE2 = 16,
 	BPF_FLOW_DISSECTOR = 17,
+	BPF_TRACE_RAW_TP = 23,
+	BPF_TRACE_FENTRY = 24,
+	BPF_TRACE_FEXIT = 25,
+	BPF_MODIFY_RETURN = 26,
+	BPF_LSM_MAC = 27,
+	BPF_TRACE_ITER = 28,
+	BPF_XDP_DEVMAP = 33,
+	BPF_XDP_CPUMAP = 35,
 	BPF_SK_LOOKUP = 36,
 	BPF_XDP = 37,
 	BPF_SK_SKB_VERDICT = 38,
+	BPF_SK_REUSEPORT_SELECT = 39,
+	BPF_SK_REUSEPORT_SELECT_OR_MIGRATE = 40,
+	BPF_PERF_EVENT = 41,
+	BPF_TRACE_KPROBE_MULTI = 42,
+	BPF_STRUCT_OPS = 44,
 	BPF_NETFILTER = 45,
 	BPF_TCX_INGRESS = 46,
 	BPF_TCX_EGRESS = 47,
+	BPF_TRACE_UPROBE_MULTI = 48,
 	BPF_NETKIT_PRIMARY = 54,
 	BPF_NETKIT_PEER = 55,
+	BPF_TRACE_KPROBE_SESSION = 56,
+	BPF_TRACE_UPROBE_SESSION = 57,
 };
 enum fs_value_type { fs_value_is_undefined, fs_value_is_flag, fs_value_is_string };
 

@@ -1,16 +1,28 @@
 /*
  * bpftoken-launch: becomes the program of `bpftoken run`, inside its own namespaces.
  *
- *   bpftoken-launch CONTROL_FD NET CAPS CGROUP PROGRAM [ARGUMENT...]
+ *   bpftoken-launch NET CAPS CGROUP JOB PROGRAM [ARGUMENT...]
  *
- * NET is "own" or "host", CAPS a hex mask, CGROUP the directory of a cgroup to enter or "-".
- * Started as root by bpftoken, which holds the other end of CONTROL_FD (a Unix stream socket):
+ * NET is "own" or "host", CAPS a hex mask, CGROUP the directory of a cgroup to make and enter, or
+ * "-"; JOB is "job" where bpftoken is to stop when PROGRAM does, and else "-". Started as root by
+ * bpftoken, it forks: the parent stays to watch over PROGRAM (watch.c), the child becomes it.
+ * Descriptors 3 and 4 are Unix stream sockets, whose other ends bpftoken holds.
  *
- *   launch -> bpftoken  'n' or 't'   the namespaces exist; with 't' we stay in the session of our terminal
+ * Descriptor 3, with who becomes PROGRAM:
+ *   launch -> bpftoken  'n' or 't', and its number in decimal digits
+ *                                    the namespaces exist; with 't' we stay in the session of our terminal
  *   bpftoken -> launch  'g' + environment   ids are mapped and the delegation is in place: go
  *                                    environment: its bytes as a uint32_t, then NAME=VALUE, each with a zero
  *   launch -> bpftoken  'd'          the user may not enter the working directory: it is / now
  *   launch -> bpftoken  'e' + text   "operation errno"; then exits. End of file instead: PROGRAM runs.
+ *
+ * Descriptor 4, with who watches:
+ *   bpftoken -> launch  bytes        each a signal for PROGRAM, with 0x80 for its process group
+ *   launch -> bpftoken  "exited STATUS" or "killed SIGNAL"   PROGRAM has ended
+ * When bpftoken's end of it closes, PROGRAM is killed.
+ *
+ * With CGROUP the watcher kills all that is in it once PROGRAM has ended, removes it, and then exits:
+ * with 0, or with 1 where that failed.
  *
  * The user namespace is made while still root, so that its owner is root: a process that merely has
  * the same user id as PROGRAM has no power over it. Whom PROGRAM is inside, the id maps say: they
@@ -50,12 +62,10 @@
 #define ENVIRONMENT_MAX (8u << 20)
 #define LAST_SIGNAL 64
 
-static int control;
-
 static void tell(const char *message, size_t length)
 {
 	/* Nobody is there to hear it: then nobody is there to want the program. */
-	if (send(control, message, length, MSG_NOSIGNAL) != (ssize_t)length)
+	if (send(CONTROL, message, length, MSG_NOSIGNAL) != (ssize_t)length)
 		_exit(125);
 }
 
@@ -78,7 +88,7 @@ static void hear(void *buffer, size_t length)
 {
 	/* End of file means: do not start. */
 	for (size_t got = 0; got < length;) {
-		ssize_t n = read(control, (char *)buffer + got, length - got);
+		ssize_t n = read(CONTROL, (char *)buffer + got, length - got);
 		if (n <= 0)
 			_exit(125);
 		got += n;
@@ -87,12 +97,11 @@ static void hear(void *buffer, size_t length)
 
 /* ---- What root leaves behind ---- */
 
-static void close_all_but_control(void)
+static void close_all_but_ours(void)
 {
-	if ((control > 3 && syscall(SYS_close_range, 3, control - 1, 0) < 0) ||
-	    syscall(SYS_close_range, control + 1, ~0u, 0) < 0)
+	if (syscall(SYS_close_range, LIFELINE + 1, ~0u, 0) < 0)
 		die("close_range");
-	if (fcntl(control, F_SETFD, FD_CLOEXEC) < 0)
+	if (fcntl(CONTROL, F_SETFD, FD_CLOEXEC) < 0 || fcntl(LIFELINE, F_SETFD, FD_CLOEXEC) < 0)
 		die("fcntl");
 }
 
@@ -119,17 +128,6 @@ static void drop_precedence(void)
 	if (io >= 0 && IOPRIO_PRIO_CLASS(io) == IOPRIO_CLASS_RT &&
 	    syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_PRIO_VALUE(IOPRIO_CLASS_NONE, 0)) < 0)
 		die("ioprio_set");
-}
-
-static void enter_cgroup(const char *directory)
-{
-	char path[PATH_MAX];
-	int length = snprintf(path, sizeof(path), "%s/cgroup.procs", directory);
-	int fd = length < (int)sizeof(path) ? open(path, O_WRONLY | O_CLOEXEC) : -1;
-
-	if (fd < 0 || write(fd, "0", 1) != 1)
-		die("cgroup.procs");
-	close(fd);
 }
 
 /* ---- Namespaces and identity ---- */
@@ -303,27 +301,22 @@ static void default_signals(void)
 
 int main(int argc, char **argv)
 {
-	char *end, answer;
+	char answer, text[16];
 
-	control = argc < 6 ? -1 : (int)strtol(argv[1], &end, 10);
-	if (control < 3 || *end) {
+	if (argc < 6 || fcntl(CONTROL, F_GETFD) < 0 || fcntl(LIFELINE, F_GETFD) < 0) {
 		fputs("bpftoken-launch is started by bpftoken run, not by hand\n", stderr);
 		return 2;
 	}
-	int network = strcmp(argv[2], "own") == 0 ? CLONE_NEWNET : 0;
-	uint64_t caps = strtoull(argv[3], NULL, 16);
+	int network = strcmp(argv[1], "own") == 0 ? CLONE_NEWNET : 0;
+	uint64_t caps = strtoull(argv[2], NULL, 16);
+	const char *cgroup = strcmp(argv[3], "-") == 0 ? NULL : argv[3];
 	char *directory = getcwd(NULL, 0);
 
-	close_all_but_control();
-	/*
-	 * Without this a SIGKILLed bpftoken would leave us waiting for an answer that never comes.
-	 */
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
-		die("PR_SET_PDEATHSIG");
-	drop_precedence();
-	if (strcmp(argv[4], "-") != 0)
-		enter_cgroup(argv[4]);
+	close_all_but_ours();
 	bool terminal = has_terminal();
+	pid_t watcher = getpid();
+	fork_from_watcher(cgroup, terminal && strcmp(argv[4], "job") == 0);
+	drop_precedence();
 	if (!terminal && setsid() < 0)
 		die("setsid");
 	if (setgroups(0, NULL) < 0)
@@ -333,7 +326,7 @@ int main(int argc, char **argv)
 	if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
 		die("mount");
 	int uid_map = open_map("/proc/self/uid_map"), gid_map = open_map("/proc/self/gid_map");
-	tell(terminal ? "t" : "n", 1);
+	tell(text, snprintf(text, sizeof(text), "%c%d", terminal ? 't' : 'n', getpid()));
 	hear(&answer, 1);
 	if (answer != 'g')
 		_exit(125);
@@ -354,9 +347,9 @@ int main(int argc, char **argv)
 	/* Changing ids cleared it. */
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
 		die("PR_SET_PDEATHSIG");
-	/* bpftoken may have gone before that took hold. */
-	struct pollfd gone = { .fd = control, .events = POLLRDHUP };
-	if (poll(&gone, 1, 0) != 0)
+	/* bpftoken may have gone already, or the watcher before that took hold. */
+	struct pollfd gone = { .fd = CONTROL, .events = POLLRDHUP };
+	if (poll(&gone, 1, 0) != 0 || getppid() != watcher)
 		_exit(125);
 	refuse("execve", execute(argv + 5, environment));
 }

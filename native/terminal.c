@@ -25,11 +25,19 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the low half of an argument comes first");
 
+/* The end that programs look at, not the one where they are typed to: that has a number to tell. */
+static bool is_slave(int fd)
+{
+	int number;
+
+	return ioctl(fd, TIOCGPTN, &number) < 0;
+}
+
 /* Whether one of descriptors 0 to 2 is the terminal of our session: then job control is of use. */
 bool has_terminal(void)
 {
 	for (int fd = 0; fd <= 2; fd++)
-		if (tcgetsid(fd) >= 0)
+		if (tcgetsid(fd) == getsid(0) && is_slave(fd))
 			return true;
 	return false;
 }

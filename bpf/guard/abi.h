@@ -10,7 +10,7 @@
 
 /* Enumerators and not macros, because only those are in the object's types. */
 enum guard_number {
-	GUARD_ABI = 3,
+	GUARD_ABI = 4,
 	/* Longest name of an ability, delegator or cgroup, with its end. */
 	GUARD_NAME_BYTES = 64,
 	GUARD_TASK_BYTES = 16,
@@ -247,7 +247,7 @@ struct guard_delegation {
 	__u32 cgroup_level;
 	__u32 user_namespace; /* inode number; 0: the host's, of a confined cgroup */
 	__u32 delegator; /* tgid */
-	__u32 reserved;
+	__u32 ruled; /* 1: its rules count in its user namespace */
 	char policy[GUARD_NAME_BYTES];
 };
 

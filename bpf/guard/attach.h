@@ -18,6 +18,7 @@ union attach_attr {
 		__u32 program;
 		__u32 type;
 		__u32 flags;
+		__u32 replaced; /* descriptor; under BPF_F_REPLACE */
 	} attach; /* PROG_ATTACH, PROG_DETACH */
 	struct {
 		__u32 link;
@@ -46,13 +47,25 @@ union attach_attr {
 #define NO_FD (~0U)
 
 #define BIT(n) (1ULL << (n))
-/* Attached to a device, or to the network namespace itself. */
-#define NETWORK_TYPES                                                                                                  \
-	(BIT(BPF_FLOW_DISSECTOR) | BIT(BPF_SK_LOOKUP) | BIT(BPF_XDP) | BIT(BPF_NETFILTER) | BIT(BPF_TCX_INGRESS) |      \
-	 BIT(BPF_TCX_EGRESS) | BIT(BPF_NETKIT_PRIMARY) | BIT(BPF_NETKIT_PEER))
+/* Attached to a device. */
+#define DEVICE_TYPES                                                                                                   \
+	(BIT(BPF_XDP) | BIT(BPF_TCX_INGRESS) | BIT(BPF_TCX_EGRESS) | BIT(BPF_NETKIT_PRIMARY) | BIT(BPF_NETKIT_PEER))
+/* Attached to a network namespace. */
+#define NAMESPACE_TYPES (BIT(BPF_FLOW_DISSECTOR) | BIT(BPF_SK_LOOKUP))
+/* All that is attached to the network. */
+#define NETWORK_TYPES (DEVICE_TYPES | NAMESPACE_TYPES | BIT(BPF_NETFILTER))
 /* Attached to a map, and gone with it. */
 #define MAP_TYPES                                                                                                      \
 	(BIT(BPF_SK_SKB_STREAM_PARSER) | BIT(BPF_SK_SKB_STREAM_VERDICT) | BIT(BPF_SK_MSG_VERDICT) | BIT(BPF_SK_SKB_VERDICT))
+/* Attached to a function, event, remote control or hook, or to nothing: never to a cgroup. */
+#define OTHER_TYPES                                                                                                    \
+	(BIT(BPF_LIRC_MODE2) | BIT(BPF_TRACE_RAW_TP) | BIT(BPF_TRACE_FENTRY) | BIT(BPF_TRACE_FEXIT) |                    \
+	 BIT(BPF_MODIFY_RETURN) | BIT(BPF_LSM_MAC) | BIT(BPF_TRACE_ITER) | BIT(BPF_XDP_DEVMAP) | BIT(BPF_XDP_CPUMAP) |   \
+	 BIT(BPF_SK_REUSEPORT_SELECT) | BIT(BPF_SK_REUSEPORT_SELECT_OR_MIGRATE) | BIT(BPF_PERF_EVENT) |                 \
+	 BIT(BPF_TRACE_KPROBE_MULTI) | BIT(BPF_STRUCT_OPS) | BIT(BPF_NETFILTER) | BIT(BPF_TRACE_UPROBE_MULTI) |          \
+	 BIT(BPF_TRACE_KPROBE_SESSION) | BIT(BPF_TRACE_UPROBE_SESSION))
+/* The last that we know. What is newer may be attached to anything. */
+#define LAST_TYPE BPF_TRACE_UPROBE_SESSION
 /*
  * What the kernel asks a capability of the initial user namespace for, or a token's bit: nothing
  * that a token holder has by itself.
@@ -134,6 +147,37 @@ static __always_inline struct cgroup *cgroup_of(struct file *file)
 	return READ((struct kernfs_node *)READ(inode, i_private), priv);
 }
 
+/* What `target` of BPF_LINK_CREATE, BPF_PROG_ATTACH and BPF_PROG_DETACH is, by the attach type. */
+enum target {
+	TARGET_CGROUP, /* descriptor */
+	TARGET_DEVICE, /* number, which may be that of a descriptor by chance */
+	TARGET_NAMESPACE, /* descriptor, of BPF_LINK_CREATE; else the caller's own */
+	TARGET_MAP, /* descriptor */
+	TARGET_OTHER, /* descriptor of something else, or nothing */
+	TARGET_UNKNOWN, /* each rule takes it for what is stricter */
+};
+
+static __always_inline enum target target_of(__u32 type)
+{
+	if (type > LAST_TYPE)
+		return TARGET_UNKNOWN;
+	if (DEVICE_TYPES >> type & 1)
+		return TARGET_DEVICE;
+	if (NAMESPACE_TYPES >> type & 1)
+		return TARGET_NAMESPACE;
+	if (MAP_TYPES >> type & 1)
+		return TARGET_MAP;
+	return OTHER_TYPES >> type & 1 ? TARGET_OTHER : TARGET_CGROUP;
+}
+
+/* The cgroup that something is attached to; 0: it is none. */
+static __always_inline struct cgroup *target_cgroup(__u32 type, __u32 target)
+{
+	enum target what = target_of(type);
+
+	return what == TARGET_CGROUP || what == TARGET_UNKNOWN ? cgroup_of(file_of(target)) : 0;
+}
+
 /* ---- whose it is ---- */
 
 /*
@@ -187,10 +231,10 @@ static __noinline struct guard_delegation *owner_of(__u32 fd, struct judged *wha
 
 /* ---- the rules of the current task's user namespace ---- */
 
-/* What rules hold for it, or one above it; 0: nothing is lent there. */
-static __noinline struct guard_namespace *rules_of_namespace(void)
+/* What is lent to it, and to those above it, all together; its delegation is 0: nothing. */
+static __noinline int rules_of_namespace(struct guard_namespace *all)
 {
-	const struct cred *cred = READ(bpf_get_current_task_btf(), cred);
+	const struct cred *cred = READ(bpf_get_current_task_btf(), real_cred);
 	struct user_namespace *at = READ(cred, user_ns);
 
 	/* The kernel nests them no deeper. */
@@ -201,9 +245,15 @@ static __noinline struct guard_namespace *rules_of_namespace(void)
 		if (at == &init_user_ns)
 			return 0;
 		found = bpf_map_lookup_elem(&namespaces, &number);
-		if (found && (found->enforced.own_network | found->enforced.revocable | found->watched.own_network |
-			      found->watched.revocable))
-			return found;
+		if (found) {
+			all->enforced.own_network |= found->enforced.own_network;
+			all->enforced.revocable |= found->enforced.revocable;
+			all->watched.own_network |= found->watched.own_network;
+			all->watched.revocable |= found->watched.revocable;
+			/* For events: the nearest one. */
+			if (!all->delegation)
+				all->delegation = found->delegation;
+		}
 		at = READ(at, parent);
 	}
 	return 0;
@@ -236,10 +286,9 @@ static __always_inline __u8 judge_attachment(__u32 cmd, __u32 type, __u32 target
 	if (own_network && (cmd == BPF_PROG_TEST_RUN || (type < 64 && NETWORK_TYPES >> type & 1)) && is_in_host_network())
 		return GUARD_NETWORK;
 	/* Links of these name the network. */
-	if (own_network && cmd == BPF_LINK_CREATE && (type == BPF_SK_LOOKUP || type == BPF_FLOW_DISSECTOR) &&
-	    is_host_network(target))
+	if (own_network && cmd == BPF_LINK_CREATE && target_of(type) == TARGET_NAMESPACE && is_host_network(target))
 		return GUARD_NETWORK;
-	if (revocable && cmd == BPF_PROG_ATTACH && !(type < 64 && MAP_TYPES >> type & 1))
+	if (revocable && cmd == BPF_PROG_ATTACH && target_of(type) != TARGET_MAP)
 		return GUARD_OUTLIVES;
 	return GUARD_NONE;
 }
@@ -267,13 +316,13 @@ static __noinline int is_own_cgroup(struct cgroup *at, const struct guard_delega
 	return 0;
 }
 
-static __always_inline __u8 judge_cgroup(__u32 cmd, __u32 target, const struct guard_delegation *of)
+static __always_inline __u8 judge_cgroup(__u32 cmd, __u32 type, __u32 target, const struct guard_delegation *of)
 {
 	struct cgroup *cgroup;
 
 	if (of->terms.flags & GUARD_ANY_CGROUP || (cmd != BPF_LINK_CREATE && cmd != BPF_PROG_ATTACH))
 		return GUARD_NONE;
-	cgroup = cgroup_of(file_of(target));
+	cgroup = target_cgroup(type, target);
 	return cgroup && !is_own_cgroup(cgroup, of) ? GUARD_CGROUP : GUARD_NONE;
 }
 
@@ -283,7 +332,7 @@ static __noinline __u8 judge_terms(__u32 cmd, __u32 type, __u32 target, const st
 	struct guard_rules rules = rules_of(&of->terms);
 	__u8 reason = judge_attachment(cmd, type, target, rules.own_network, rules.revocable);
 
-	return reason ? reason : judge_cgroup(cmd, target, of);
+	return reason ? reason : judge_cgroup(cmd, type, target, of);
 }
 
 /* ---- attaching ---- */
@@ -297,6 +346,16 @@ static __always_inline int verdict_of(struct judged *what)
  * What is attached or run is judged by its own delegation: it has ended; it is not the caller's;
  * its terms do not allow it. The host's root may attach what it likes, but not what has ended.
  */
+static __always_inline int judge_object(const struct guard_delegation *of, struct judged *what)
+{
+	if (is_host_root())
+		return of ? verdict_of(what) : 0;
+	if (of && !what->reason && is_stranger(of))
+		what->reason = GUARD_STRANGER;
+	return verdict_of(what);
+}
+
+/* The same of what a descriptor is, and with the terms of what it is attached to. */
 static __noinline int guard_attachment(__u32 cmd, __u32 fd, __u32 type, __u32 target)
 {
 	struct judged what = { .point = GUARD_ATTACH, .cmd = cmd, .type = type };
@@ -315,16 +374,17 @@ static __noinline int guard_attachment(__u32 cmd, __u32 fd, __u32 type, __u32 ta
 static __noinline int guard_namespace_rules(__u32 cmd, __u32 type, __u32 target)
 {
 	struct judged what = { .point = GUARD_ATTACH, .cmd = cmd, .type = type };
-	struct guard_namespace *rules = rules_of_namespace();
+	struct guard_namespace rules = {};
 
-	if (!rules)
+	rules_of_namespace(&rules);
+	if (!rules.delegation)
 		return 0;
-	what.delegation = rules->delegation;
+	what.delegation = rules.delegation;
 	what.mode = GUARD_ENFORCE;
-	what.reason = judge_attachment(cmd, type, target, rules->enforced.own_network, rules->enforced.revocable);
+	what.reason = judge_attachment(cmd, type, target, rules.enforced.own_network, rules.enforced.revocable);
 	if (!what.reason) {
 		what.mode = GUARD_PERMISSIVE;
-		what.reason = judge_attachment(cmd, type, target, rules->watched.own_network, rules->watched.revocable);
+		what.reason = judge_attachment(cmd, type, target, rules.watched.own_network, rules.watched.revocable);
 	}
 	return verdict_of(&what);
 }
@@ -340,7 +400,7 @@ static __always_inline int may_take_away(const struct guard_delegation *of, cons
 {
 	if (of && of->user_namespace)
 		return !is_stranger(of);
-	return (of || !what->reason) && bpf_get_current_task_btf()->cred->user_ns == &init_user_ns;
+	return (of || !what->reason) && bpf_get_current_task_btf()->real_cred->user_ns == &init_user_ns;
 }
 
 /* What is attached to a cgroup: one list and one byte of flags for each type. Addresses. */
@@ -397,27 +457,100 @@ static __noinline int refuse_taking(__u32 cmd, __u32 type, const struct guard_de
 	return judge(&what, -EACCES);
 }
 
-/*
- * BPF_PROG_DETACH; and BPF_PROG_ATTACH to a cgroup, which replaces what was attached there alone.
- */
-static __noinline int guard_taking_program(__u32 cmd, __u32 type, __u32 flags, __u32 target, __u32 fd)
+/* Of the program that a descriptor names, which must be one. */
+static __noinline int guard_taking_named(__u32 cmd, __u32 type, __u32 fd)
 {
-	struct cgroup *cgroup = cgroup_of(file_of(target));
-	struct bpf_prog *program;
+	struct bpf_prog *program = object_of(file_of(fd), &bpf_prog_fops);
 	struct guard_delegation *of = 0;
 	struct judged whose = {};
 
-	if (cmd == BPF_PROG_ATTACH)
-		return cgroup && !(flags & BPF_F_ALLOW_MULTI) && has_others(cgroup) ? refuse_taking(cmd, type, 0) : 0;
-	program = object_of(file_of(fd), &bpf_prog_fops);
+	if (program)
+		of = owner_of_program(program, &whose);
+	return program && may_take_away(of, &whose) ? 0 : refuse_taking(cmd, type, of);
+}
+
+/* A map keeps one program of each type. */
+static __noinline int guard_taking_of_map(__u32 cmd, __u32 type, __u32 fd)
+{
+	struct bpf_map *map = object_of(file_of(fd), &bpf_map_fops);
+	struct guard_delegation *of = 0;
+	struct judged whose = {};
+
+	if (map)
+		of = owner_of_map(map, &whose);
+	return !map || may_take_away(of, &whose) ? 0 : refuse_taking(cmd, type, of);
+}
+
+/* A network namespace keeps one flow dissector; that of a link is not replaced. */
+static __noinline int guard_taking_dissector(__u32 cmd)
+{
+	struct nsproxy *nsproxy = READ(bpf_get_current_task_btf(), nsproxy);
+	struct net *net = READ(nsproxy, net_ns);
+	/* The first of them: NETNS_BPF_FLOW_DISSECTOR. */
+	struct hlist_head *first_of = (void *)net + __builtin_preserve_field_info(net->bpf.progs, 0);
+	struct bpf_prog *program = (struct bpf_prog *)READ(first_of, first);
+	struct guard_delegation *of;
+	struct judged whose = {};
+
+	if (!program)
+		return 0;
+	of = owner_of_program(program, &whose);
+	return may_take_away(of, &whose) ? 0 : refuse_taking(cmd, BPF_FLOW_DISSECTOR, of);
+}
+
+/*
+ * BPF_PROG_ATTACH and BPF_LINK_CREATE replace what was there: in a cgroup what was attached alone,
+ * in a map or network namespace what was attached without a link, and what BPF_F_REPLACE names.
+ */
+static __noinline int guard_replacing(__u32 cmd, __u32 type, __u32 target, __u32 flags, __u32 replaced)
+{
+	enum target what = target_of(type);
+
+	if (what == TARGET_MAP || what == TARGET_UNKNOWN) {
+		int verdict = guard_taking_of_map(cmd, type, target);
+
+		if (verdict)
+			return verdict;
+	}
+	if (cmd != BPF_PROG_ATTACH)
+		return 0;
+	if (flags & BPF_F_REPLACE) {
+		int verdict = guard_taking_named(cmd, type, replaced);
+
+		if (verdict)
+			return verdict;
+	}
+	if (what == TARGET_NAMESPACE)
+		return guard_taking_dissector(cmd);
+	if (!(flags & BPF_F_ALLOW_MULTI)) {
+		struct cgroup *cgroup = target_cgroup(type, target);
+
+		if (cgroup && has_others(cgroup))
+			return refuse_taking(cmd, type, 0);
+	}
+	return 0;
+}
+
+/*
+ * BPF_PROG_DETACH. Of a cgroup the kernel takes what was attached alone, whatever program is named;
+ * of a device without a program, which 0 stands for, the first or last one.
+ */
+static __noinline int guard_detaching(__u32 cmd, __u32 type, __u32 target, __u32 fd)
+{
+	enum target what = target_of(type);
+	int unnamed = !fd && (what == TARGET_DEVICE || what == TARGET_UNKNOWN);
+	struct cgroup *cgroup = target_cgroup(type, target);
+	struct bpf_prog *program = unnamed ? 0 : object_of(file_of(fd), &bpf_prog_fops);
+	struct guard_delegation *of = 0;
+	struct judged whose = {};
+
 	if (program)
 		of = owner_of_program(program, &whose);
 	if (program && !may_take_away(of, &whose))
 		return refuse_taking(cmd, type, of);
-	/* Without a program the kernel takes the first or last one of a device. */
-	if (cgroup ? has_others(cgroup) : !program)
+	if (cgroup && has_others(cgroup))
 		return refuse_taking(cmd, type, of);
-	return 0;
+	return program || what == TARGET_CGROUP ? 0 : refuse_taking(cmd, type, of);
 }
 
 /* BPF_LINK_DETACH, and BPF_LINK_UPDATE, whose new program must be of the same delegation. */
@@ -500,7 +633,7 @@ static __noinline int guard_carrier(__u32 cmd, struct bpf_map *map, __u32 type)
 {
 	struct judged what = { .point = GUARD_ATTACH, .cmd = cmd, .type = NO_TYPE };
 	struct guard_delegation *of = owner_of_map(map, &what);
-	struct guard_namespace *rules;
+	struct guard_namespace rules = {};
 
 	if (of && !what.reason && type == BPF_MAP_TYPE_STRUCT_OPS && is_stranger(of))
 		what.reason = GUARD_STRANGER;
@@ -512,12 +645,12 @@ static __noinline int guard_carrier(__u32 cmd, struct bpf_map *map, __u32 type)
 	if (verdict_of(&what))
 		return -EACCES;
 	what.reason = GUARD_NONE;
-	rules = rules_of_namespace();
-	if (!rules)
+	rules_of_namespace(&rules);
+	if (!rules.delegation)
 		return 0;
-	what.delegation = rules->delegation;
-	what.mode = rules->enforced.own_network ? GUARD_ENFORCE : GUARD_PERMISSIVE;
-	if (rules->enforced.own_network | rules->watched.own_network)
+	what.delegation = rules.delegation;
+	what.mode = rules.enforced.own_network ? GUARD_ENFORCE : GUARD_PERMISSIVE;
+	if (rules.enforced.own_network | rules.watched.own_network)
 		what.reason = GUARD_NETWORK;
 	return verdict_of(&what);
 }
@@ -624,11 +757,18 @@ static __noinline int guard_taking(__u32 cmd, const union attach_attr *attr)
 {
 	if (is_host_root())
 		return 0;
-	if (cmd == BPF_PROG_DETACH || cmd == BPF_PROG_ATTACH)
-		return guard_taking_program(cmd, attr->attach.type, attr->attach.flags, attr->attach.target,
-					    attr->attach.program);
-	if (cmd == BPF_LINK_DETACH || cmd == BPF_LINK_UPDATE)
+	switch (cmd) {
+	case BPF_PROG_ATTACH:
+		return guard_replacing(cmd, attr->attach.type, attr->attach.target, attr->attach.flags,
+				       attr->attach.replaced);
+	case BPF_LINK_CREATE:
+		return guard_replacing(cmd, attr->type, attr->target, 0, NO_FD);
+	case BPF_PROG_DETACH:
+		return guard_detaching(cmd, attr->attach.type, attr->attach.target, attr->attach.program);
+	case BPF_LINK_DETACH:
+	case BPF_LINK_UPDATE:
 		return guard_taking_link(cmd, attr->update.link, attr->update.program);
+	}
 	return 0;
 }
 

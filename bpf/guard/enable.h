@@ -282,25 +282,68 @@ int guard_file_release(__u64 *ctx)
 
 /* ---- the superblock ---- */
 
-/* An element for a new delegation: its id, or 0. */
-static __noinline __u64 claim(void)
+static long claim_next(__u32 turn, __u64 *claimed)
 {
 	struct guard_totals *total = bpf_map_lookup_elem(&totals, &first);
+	struct guard_delegation *made;
+	__u32 slot;
+	__u64 id;
 
 	if (!total)
+		return 1;
+	id = __sync_fetch_and_add(&total->last_id, 1) + 1;
+	slot = id % GUARD_SLOTS;
+	if (slot < GUARD_CONFINEMENTS)
 		return 0;
-	for (int i = 0; i < 4 * GUARD_CONFINEMENTS; i++) {
-		__u64 id = __sync_fetch_and_add(&total->last_id, 1) + 1;
-		__u32 slot = id % GUARD_SLOTS;
-		struct guard_delegation *made;
+	made = bpf_map_lookup_elem(&delegations, &slot);
+	if (!made || __sync_val_compare_and_swap(&made->id, 0, id) != 0)
+		return 0;
+	*claimed = id;
+	return 1;
+}
 
-		if (slot < GUARD_CONFINEMENTS)
-			continue;
-		made = bpf_map_lookup_elem(&delegations, &slot);
-		if (made && __sync_val_compare_and_swap(&made->id, 0, id) == 0)
-			return id;
+/* An element for a new delegation: its id, or 0: all are taken. */
+static __noinline __u64 claim(void)
+{
+	__u64 id = 0;
+
+	bpf_loop(GUARD_SLOTS, claim_next, &id, 0);
+	return id;
+}
+
+extern struct cgroup *bpf_cgroup_from_id(__u64 id) __ksym;
+extern void bpf_cgroup_release(struct cgroup *cgroup) __ksym;
+
+/* Whether a cgroup lives, and is the other one or below it. By their ids. */
+static __noinline int is_cgroup_within(__u64 id, __u64 other)
+{
+	struct cgroup *cgroup = bpf_cgroup_from_id(id), *at = cgroup;
+	int found = 0;
+
+	if (!cgroup)
+		return 0;
+	for (int level = 0; at && level < 64; level++) {
+		struct cgroup_subsys_state *up = READ(at, self.parent);
+
+		found = READ(READ(at, kn), id) == other;
+		if (found || !up)
+			break;
+		at = CONTAINER(up, struct cgroup, self);
 	}
-	return 0;
+	bpf_cgroup_release(cgroup);
+	return found;
+}
+
+/* An origin that is bound to a cgroup binds what is derived from it there, or further below. */
+static __noinline int inherit_cgroup(struct guard_delegation *made, const struct guard_delegation *from)
+{
+	if (!from->cgroup)
+		return 1;
+	if (made->cgroup)
+		return is_cgroup_within(made->cgroup, from->cgroup);
+	made->cgroup = from->cgroup;
+	made->cgroup_level = from->cgroup_level;
+	return 1;
 }
 
 /* The new one is within what it is derived from, and what it may use has been taken from there. */
@@ -318,9 +361,12 @@ static __noinline int derive(struct guard_delegation *made)
 	    limit_of(some, TOKENS) > limit_of(all, TOKENS) || limit_of(some, PROGRAMS) > limit_of(all, PROGRAMS) ||
 	    limit_of(some, MAPS) > limit_of(all, MAPS) ||
 	    (all->digests && !some->digests) || (all->functions && !some->functions) ||
-	    (all->mode != GUARD_PERMISSIVE && some->mode == GUARD_PERMISSIVE))
+	    (all->mode != GUARD_PERMISSIVE && some->mode == GUARD_PERMISSIVE) || !inherit_cgroup(made, from))
 		return 0;
 	LOWER(made->expires_ns, from->expires_ns);
+	/* Of what the origin tells, nothing is kept back. */
+	if (all->events == GUARD_EVENTS_ALL || made->terms.events == GUARD_EVENTS_NONE)
+		made->terms.events = all->events;
 	struct lent_on part = lent_on(all, some);
 
 	return take_part(from, usage, &part);
@@ -351,6 +397,7 @@ static __noinline int enlist(const struct super_block *sb, const struct guard_pe
 	made->cgroup_level = from->cgroup_level;
 	made->user_namespace = namespace;
 	made->delegator = from->tgid;
+	made->ruled = 0;
 	__builtin_memcpy(made->policy, from->policy, sizeof(made->policy));
 	usage->map_bytes = usage->mount = usage->place = usage->home = 0;
 	usage->tokens = usage->programs = usage->maps = usage->children = 0;
@@ -365,6 +412,7 @@ static __noinline int enlist(const struct super_block *sb, const struct guard_pe
 	rules = bpf_map_lookup_elem(&namespaces, &namespace);
 	if (rules) {
 		rules->delegation = id;
+		made->ruled = 1;
 		counted = rules_of(&made->terms);
 		count_rules(rules, made->terms.mode, &counted, 1);
 		if (!bpf_map_update_elem(&superblocks, &at, &id, BPF_ANY)) {
@@ -379,9 +427,6 @@ static __noinline int enlist(const struct super_block *sb, const struct guard_pe
 			}
 			bpf_map_delete_elem(&superblocks, &at);
 		}
-	} else {
-		/* So that the record counts in no namespace when it goes. */
-		made->user_namespace = 0;
 	}
 	usage->superblocks = 0;
 	forget(id);

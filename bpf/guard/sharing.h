@@ -2,9 +2,20 @@
 #ifndef GUARD_SHARING_H
 #define GUARD_SHARING_H
 
+/* Whether a link, or what it is of, may be put to work by the current task, as bpf(2) judges it. */
+static __noinline int guard_iterator(struct bpf_link *link)
+{
+	struct judged what = { .point = GUARD_ATTACH, .cmd = NO_CMD, .type = BPF_TRACE_ITER };
+	struct guard_delegation *of = owner_of_link(link, &what);
+
+	return judge_object(of, &what);
+}
+
 /*
- * A token that is opened again through /proc has no private data, and kernels up to 7.3 at least crash on its use. Refused in
- * every mode. A token is made without being opened.
+ * A token that is opened again through /proc has no private data, and kernels up to 7.3 at least
+ * crash on its use. Refused in every mode. A token is made without being opened.
+ *
+ * The pin of an iterator is a file whose reading runs the program: to open it is to attach.
  */
 HOOK("file_open")
 int guard_file_open(__u64 *ctx)
@@ -12,6 +23,8 @@ int guard_file_open(__u64 *ctx)
 	struct file *file = (void *)ctx[0];
 	struct judged what = { .point = GUARD_REOPEN, .cmd = NO_CMD };
 
+	if (file->f_op == &bpf_iter_fops)
+		return guard_iterator((struct bpf_link *)READ(file->f_inode, i_private));
 	if (file->f_op != &bpf_token_fops)
 		return 0;
 	what.mode = GUARD_ENFORCE;
@@ -49,7 +62,7 @@ int guard_file_receive(__u64 *ctx)
 	if (of) {
 		what.reason = GUARD_NONE;
 		if (!(of->terms.flags & GUARD_PASS_TOKEN) &&
-		    bpf_get_current_task_btf()->cred->user_ns != READ(token, userns))
+		    bpf_get_current_task_btf()->real_cred->user_ns != READ(token, userns))
 			what.reason = GUARD_STRANGER;
 	}
 	return judge(&what, -EACCES);

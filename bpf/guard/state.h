@@ -98,10 +98,13 @@ static __always_inline struct guard_config *configuration(void)
 
 enum { CAP_SYS_ADMIN = 21, CAP_BPF = 39 };
 
-/* Some of these capabilities over the machine. Containers may have them too. */
+/*
+ * Some of these capabilities over the machine. Containers may have them too. Whose task it is, its
+ * real credentials say, here and everywhere: io_uring lends it others for single operations.
+ */
 static __always_inline int is_capable(struct task_struct *task, __u64 some)
 {
-	const struct cred *cred = task->cred;
+	const struct cred *cred = task->real_cred;
 
 	return cred->user_ns == &init_user_ns && cred->cap_effective.val & some;
 }
@@ -420,36 +423,49 @@ static __always_inline int take_out(void *table, __u64 at, void *entry, __u32 by
 }
 
 /*
+ * What a delegation's rules are for ends with its last superblock, token and program: they keep the
+ * user namespace, and maps do not, whose inode number is then another one's.
+ */
+static __always_inline void forget_rules(struct guard_delegation *of, const struct guard_usage *usage)
+{
+	__u64 namespace = of->user_namespace;
+	struct guard_namespace *rules;
+	struct guard_rules counted;
+
+	if (usage->superblocks | usage->tokens | usage->programs)
+		return;
+	/* Two may get here at once. */
+	if (__sync_val_compare_and_swap(&of->ruled, 1, 0) != 1)
+		return;
+	rules = bpf_map_lookup_elem(&namespaces, &namespace);
+	counted = rules_of(&of->terms);
+	if (rules)
+		count_rules(rules, of->terms.mode, &counted, -1);
+}
+
+/*
  * The record of a delegation goes when its superblock and its last token have gone: programs keep tokens, tokens the rest.
  * With it goes what it had of its parent, whose own record may have waited for that only.
  */
 static long forget_one(__u32 depth, __u64 *at)
 {
-	__u64 id = *at, up, namespace;
+	__u64 id = *at, up;
 	struct guard_delegation *of = delegation_by(id), *parent;
 	struct guard_usage *usage = usage_by(id);
-	struct guard_namespace *rules;
 	struct lent_on part = {};
-	struct guard_rules counted;
-	__u32 mode;
 
 	if (!of || !usage || id < GUARD_CONFINEMENTS)
 		return 1;
+	forget_rules(of, usage);
 	if (usage->superblocks | usage->tokens | usage->programs | usage->maps | usage->children)
 		return 1;
 	up = of->parent;
-	namespace = of->user_namespace;
-	mode = of->terms.mode;
-	counted = rules_of(&of->terms);
 	parent = delegation_by(up);
 	if (parent)
 		part = lent_on(&parent->terms, &of->terms);
 	/* Two may get here at once. From here on the element may be another's. */
 	if (__sync_val_compare_and_swap(&of->id, id, 0) != id)
 		return 1;
-	rules = bpf_map_lookup_elem(&namespaces, &namespace);
-	if (rules)
-		count_rules(rules, mode, &counted, -1);
 	usage = parent ? usage_by(up) : 0;
 	if (!usage)
 		return 1;

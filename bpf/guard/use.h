@@ -63,7 +63,7 @@ static __always_inline struct guard_delegation *subject_of(__u64 token, struct j
 /* Whether the current task is in a user namespace, by its inode number, or in one below it. */
 static __noinline int is_inside(__u32 number)
 {
-	struct user_namespace *at = bpf_get_current_task_btf()->cred->user_ns;
+	struct user_namespace *at = bpf_get_current_task_btf()->real_cred->user_ns;
 
 	/* The kernel nests them no deeper. */
 	for (int level = 0; at && level < 33; level++) {

@@ -179,7 +179,7 @@ static int look_and_tell(const struct plan *plan, uint32_t slot, uint32_t depth)
 
 static int pause_here(const struct plan *plan)
 {
-	struct executor_answer answer = { .kind = EXECUTOR_PAUSED, .failed = -1 };
+	struct executor_answer answer = { .kind = EXECUTOR_PAUSED, .failed = -1, .steps = plan->tried };
 	int result;
 
 	send_message(CLIENT, &answer, sizeof(answer), NULL, 0);

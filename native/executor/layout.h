@@ -29,7 +29,7 @@
 	X(CANCEL) /* bpftoken: stop, and undo */                                                                      \
 	X(KEEP)	  /* bpftoken: what was done stays; ends the plan, without an answer; ends a pause */                               \
 	X(UNDO)	  /* bpftoken: undo what was done; answered by RESULT */                                              \
-	X(PAUSED) /* executor: it has come to an action PAUSE; struct executor_answer without more */                 \
+	X(PAUSED) /* executor: it has come to an action PAUSE, number `steps`; struct executor_answer without more */  \
 	X(RESULT) /* executor: struct executor_answer and what belongs to it */                                       \
 	X(READY)  /* executor: it has let go of all that the last plan gave it; no more than this word */
 
@@ -71,7 +71,7 @@
 	X(REFUSE_UNREACHED)  /* REACHED is the root of MOUNT, and no delegation lies below */                                                              \
 	X(REFUSE_MOVED)	     /* PROCESS lives, and is in USER and MOUNTS still */                                     \
 	X(LOOK)		     /* slot `number`: the mount that it lies in, and those which that covers, up to `more` */ \
-	X(PAUSE)	     /* says PAUSED and waits for KEEP, to go on, or CANCEL: for tests */
+	X(PAUSE)	     /* says PAUSED and waits for KEEP, to go on, or CANCEL */
 
 #define EXECUTOR_KIND(name) EXECUTOR_##name,
 enum executor_kind { EXECUTOR_KINDS(EXECUTOR_KIND) EXECUTOR_KIND_COUNT };

@@ -1,4 +1,5 @@
 /** Whether the subjects of a policy name who is to get a delegation, before anything is done. */
+import { requireOwnNetwork } from '../delegation/delegate.ts'
 import { subjectOf } from '../delegation/subject.ts'
 import type { Target } from '../delegation/target.ts'
 import { DeniedError, NotSupportedError } from '../errors.ts'
@@ -6,6 +7,7 @@ import { type Allowed, decide } from '../policy/decide.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { SubjectFacts } from '../policy/subject.ts'
 import { verdictLines } from '../policy/verdict-text.ts'
+import type { Vocabulary } from '../policy/vocabulary.ts'
 import { accounts } from './accounts.ts'
 import { note } from './output.ts'
 
@@ -43,16 +45,25 @@ const OVERRIDE = 'say --any-subject to lend to it all the same'
 export interface Admitted {
   /** For `--json`: present when only `--any-subject` let it through. */
   readonly record: { anySubject?: true }
-  /** Throws as `admit` does, after the last step, when the process is no more what was let through. */
+  /** Throws as `admit` does when the process is no more what was let through. */
   confirm(): void
 }
 
+export interface TargetAdmissionOptions extends AdmissionOptions {
+  readonly vocabulary: Vocabulary
+  /** There is a guard, which judges by the network too. */
+  readonly guarded: boolean
+}
+
 /** Lets the target have the policy, by what the kernel says of it now, and again in `confirm`. */
-export function admitTarget(policy: Policy, target: Target, options: AdmissionOptions): Admitted {
+export function admitTarget(policy: Policy, target: Target, options: TargetAdmissionOptions): Admitted {
+  const { vocabulary, guarded } = options
+  requireOwnNetwork(target, policy, vocabulary, guarded)
   const verdict = admit(policy, subjectOf(target.process, policy, accounts), options)
   return {
     record: recordOf(verdict),
     confirm() {
+      requireOwnNetwork(target, policy, vocabulary, guarded)
       // Where no subject was compared, none can have changed.
       if (verdict.because === 'subject') admit(policy, subjectOf(target.process, policy, accounts), {})
     },

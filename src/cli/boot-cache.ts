@@ -90,9 +90,11 @@ function isPrivate(directory: string): boolean {
   }
 }
 
-function readEntry(file: string): string {
+/** Throws for what is no entry of ours, or what another than root made or could have written. */
+export function readEntry(file: string): string {
   const stat = lstatSync(file)
-  if (!stat.isFile() || stat.size > CACHE_BOUNDS.entryBytes) throw new RangeError('no entry of ours')
+  if (!stat.isFile() || stat.uid !== 0 || (stat.mode & 0o022) !== 0 || stat.size > CACHE_BOUNDS.entryBytes)
+    throw new RangeError('no entry of ours')
   return readFileSync(file, 'utf8')
 }
 

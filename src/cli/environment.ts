@@ -7,7 +7,7 @@ import type { HostUser } from './user.ts'
  * What the program gets of its caller's environment. All else may be secret, or a setting of
  * root's.
  */
-const KEPT = /^(PATH|TERM|LANG|LC_[A-Z]+|TZ)$/
+const KEPT = /^(PATH|TERM|LANG|LC_\w+|TZ)$/
 
 const TOKEN_PATH = 'LIBBPF_BPF_TOKEN_PATH'
 
@@ -21,12 +21,16 @@ export interface EnvironmentWish {
   readonly keep?: boolean | undefined
 }
 
-/** Pure. UsageError: a name that is none, or that the caller does not have. */
+/**
+ * Pure. UsageError: a name that is none, or that the caller does not have, or a variable that is not
+ * as the caller gave it.
+ */
 export function workloadEnvironment(
   caller: NodeJS.ProcessEnv,
   { user, tokenPath, named = [], keep = false }: EnvironmentWish,
 ): Record<string, string> {
-  const environment: Record<string, string> = {}
+  // Without a prototype, so that every name is one like others.
+  const environment = Object.create(null) as Record<string, string>
   for (const [name, value] of Object.entries(caller))
     if (value !== undefined && (keep || KEPT.test(name))) environment[name] = value
   Object.assign(environment, { HOME: user.home, USER: user.name, LOGNAME: user.name, SHELL: user.shell })
@@ -37,12 +41,25 @@ export function workloadEnvironment(
     const [, name, value] = /^([^=]+)(?:=(.*))?$/s.exec(word) ?? []
     if (name === undefined)
       throw new UsageError(`--env ${word} names no variable`, { hint: 'Give NAME or NAME=VALUE' })
-    const given = value ?? caller[name]
+    const given = value ?? (Object.hasOwn(caller, name) ? caller[name] : undefined)
     if (given === undefined)
       throw new UsageError(`--env ${name}: there is no such variable to pass on`, {
         hint: `Give --env ${name}=VALUE, or leave it out`,
       })
     environment[name] = given
   }
+  for (const [name, value] of Object.entries(environment))
+    refuseLost(`${name}=${value}`, `the variable ${name}`)
   return environment
+}
+
+/**
+ * Fail closed: Node has put this character where there were bytes that are no UTF-8, and they are
+ * lost. UsageError, also where it was there before.
+ */
+export function refuseLost(text: string, what: string): void {
+  if (text.includes('\ufffd'))
+    throw new UsageError(`${what} is no valid UTF-8, or holds the character U+FFFD`, {
+      hint: 'Only text in UTF-8 can be passed on',
+    })
 }

@@ -3,16 +3,18 @@
  * The command `bpftoken`: the tree of commands, and where each is. A command's module is loaded
  * when it is chosen, since start-up is felt on every `run`.
  */
-import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
+import { CommanderError, InvalidArgumentError, Option } from 'commander'
 import { DEFAULT_PATH } from '../delegation/plan.ts'
-import { EXIT } from '../errors.ts'
+import { EXIT, UsageError } from '../errors.ts'
 import {
   DELEGATION_IDS,
   DESCRIPTORS,
+  MOUNT_IDS,
   type NumberRange,
   PROCESS_IDS,
   parseWithin,
 } from '../uapi/number-range.ts'
+import { Command } from './command.ts'
 import { reportError } from './failure-report.ts'
 import { Interrupted } from './interrupted.ts'
 import { complain, print } from './output.ts'
@@ -84,8 +86,8 @@ function buildProgram(): Command {
     .configureOutput({
       writeOut: text => print(...linesOf(text)),
       writeErr: text => complain(...linesOf(text)),
-      // Quotes the command line; the only line break of its own is before a suggestion.
-      outputError: text => complain(text.trimEnd().replace(/\n(?=\(Did you mean )/, ' ')),
+      // Told by reportUsage.
+      outputError: () => {},
     })
     .addHelpText(
       'after',
@@ -161,6 +163,11 @@ function buildProgram(): Command {
     .description('unmount a delegation, so that no new token can be made from it')
     .addOption(pid())
     .addOption(path())
+    .addOption(
+      new Option('--mount <id>', 'which mount, by the number that ls shows, instead of its path').argParser(
+        numberWithin(MOUNT_IDS),
+      ),
+    )
     .addOption(json())
     .action(act(async options => (await import('./commands/delegate.ts')).undelegate(options)))
 
@@ -386,28 +393,35 @@ function linesOf(text: string): string[] {
   return text.replace(/\n$/, '').split('\n')
 }
 
-/** Commander has told the user already; what is left is the status. */
-function usageStatus(error: CommanderError): number {
-  return error.exitCode === 0 ? EXIT.ok : EXIT.usage
+/**
+ * What is wrong with the command line. Help that was asked for is told already, as is help where no
+ * command was named: these messages are in parentheses.
+ */
+function reportUsage({ exitCode, message }: CommanderError, json: boolean): number {
+  if (exitCode === 0) return EXIT.ok
+  // It quotes the command line; the only line break of its own is before a suggestion.
+  const [, what, suggestion] = /^error: (.*?)(?:\n\((Did you mean .*)\))?$/s.exec(message.trimEnd()) ?? []
+  if (what !== undefined && json) reportError(new UsageError(what, { hint: suggestion }), json)
+  else if (what !== undefined) complain(`error: ${what}${suggestion === undefined ? '' : ` (${suggestion})`}`)
+  return EXIT.usage
 }
+
+const program = buildProgram()
 
 async function main(argv: string[]): Promise<number> {
   try {
-    await buildProgram().parseAsync(argv)
+    await program.parseAsync(argv)
     return status
   } catch (error) {
-    if (error instanceof CommanderError) return usageStatus(error)
+    if (error instanceof CommanderError) return reportUsage(error, program.asksForJson)
     if (error instanceof Interrupted) return error.exitStatus
-    return reportError(
-      error,
-      argv.slice(2, argv.includes('--') ? argv.indexOf('--') : undefined).includes('--json'),
-    )
+    return reportError(error, program.asksForJson)
   }
 }
 
 // An error that no command could catch, such as one in a callback: nothing goes on after it.
 process.on('uncaughtException', error => {
-  process.exit(reportError(error, false))
+  process.exit(reportError(error, program.asksForJson))
 })
 
 void main(process.argv).then(code => {

@@ -1,5 +1,5 @@
-/** Delegated bpffs instances, whoever made them, found in the mount namespaces of all processes. */
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
+/** Delegated bpffs instances, whoever made them, found in the mount namespaces of all processes and threads. */
+import { readFileSync, readlinkSync } from 'node:fs'
 import { type BpffsMount, bpffsMount, bpffsMounts } from '../ebpf/bpffs.ts'
 import { parseMountValue } from '../policy/mask-text.ts'
 import { ANY_MASK, MASK_DOMAINS, type MaskDomain, type Masks, type Vocabulary } from '../policy/vocabulary.ts'
@@ -8,7 +8,7 @@ import { type KernelMount, mountsOfType } from '../sys/mount-table.ts'
 import { parseMountInfo } from '../sys/mountinfo.ts'
 import { ownerUid, owningUserNamespace } from '../sys/namespace.ts'
 import { open } from '../sys/open.ts'
-import { requireOwnProc } from '../sys/process.ts'
+import { allTasks, type Task, unlessGone } from '../sys/tasks.ts'
 import { BPF_FS_MAGIC, O_CLOEXEC, O_RDONLY } from '../uapi/constants.ts'
 
 export interface DelegatedMount {
@@ -40,7 +40,10 @@ export interface DelegatedInstance extends DelegatedMount {
   /** The user namespace that owns the mount namespace: tokens can be made in it. */
   readonly userNamespace: string
   readonly ownerUid: number
-  /** Processes in that mount namespace; `command` is that of the first. */
+  /**
+   * Processes in that mount namespace, each by its first thread there; `command` is that of the
+   * first.
+   */
   readonly pids: readonly number[]
   readonly command: string
   /**
@@ -58,40 +61,41 @@ export const NO_PATH = '?'
  * process (held by a descriptor only) cannot be seen, nor can processes of other PID namespaces above ours.
  */
 export function listInstances(vocabulary: Vocabulary): DelegatedInstance[] {
-  requireOwnProc()
-  const namespaces = new Map<string, number[]>()
-  for (const name of readdirSync('/proc')) {
-    if (!/^\d+$/.test(name)) continue
-    const namespace = tryRead(() => readlinkSync(`/proc/${name}/ns/mnt`))
+  const namespaces = new Map<string, Task[]>()
+  for (const task of allTasks()) {
+    const namespace = unlessGone(() => readlinkSync(`${task.directory}/ns/mnt`))
     if (namespace === undefined) continue // exited, or not ours to see
-    const pids = namespaces.get(namespace)
-    if (pids === undefined) namespaces.set(namespace, [Number(name)])
-    else pids.push(Number(name))
+    const known = namespaces.get(namespace)
+    if (known === undefined) namespaces.set(namespace, [task])
+    // One thread stands for those of its process that are with it.
+    else if (known.at(-1)!.pid !== task.pid) known.push(task)
   }
-  return [...namespaces].flatMap(([mountNamespace, pids]) => inNamespace(mountNamespace, pids, vocabulary))
+  return [...namespaces].flatMap(([mountNamespace, tasks]) => inNamespace(mountNamespace, tasks, vocabulary))
 }
 
-/** Any of the processes will do, best one that sees everything; the first may just have exited. */
-function inNamespace(mountNamespace: string, pids: number[], vocabulary: Vocabulary): DelegatedInstance[] {
-  for (const pid of inOrderOfSight(pids)) {
-    const found = tryRead(() => delegatedMountsOf(pid, vocabulary))
+/** Any of the tasks will do, best one that sees everything; the first may just have exited. */
+function inNamespace(mountNamespace: string, tasks: Task[], vocabulary: Vocabulary): DelegatedInstance[] {
+  for (const { directory } of inOrderOfSight(tasks)) {
+    const found = unlessGone(() => delegatedMountsOf(directory, vocabulary))
     if (found === undefined) continue
     if (found.length === 0) return []
-    const owner = tryRead(() => ownerOf(pid))
+    const owner = unlessGone(() => ownerOf(directory))
     // The number may have been reused since: then this was another namespace's table.
-    if (owner === undefined || tryRead(() => readlinkSync(`/proc/${pid}/ns/mnt`)) !== mountNamespace) continue
-    const command = tryRead(() => readFileSync(`/proc/${pid}/comm`, 'utf8').trim()) ?? '?'
+    if (owner === undefined || unlessGone(() => readlinkSync(`${directory}/ns/mnt`)) !== mountNamespace)
+      continue
+    const command = unlessGone(() => readFileSync(`${directory}/comm`, 'utf8').replace(/\n$/, '')) ?? '?'
+    const pids = tasks.map(({ tid }) => tid)
     return found.map(mount => ({ ...mount, mountNamespace, ...owner, pids, command }))
   }
   return []
 }
 
 /** Those with another root than `/` see a part. */
-function* inOrderOfSight(pids: readonly number[]): Generator<number> {
-  const narrow: number[] = []
-  for (const pid of pids) {
-    if (tryRead(() => readlinkSync(`/proc/${pid}/root`)) === '/') yield pid
-    else narrow.push(pid)
+function* inOrderOfSight(tasks: readonly Task[]): Generator<Task> {
+  const narrow: Task[] = []
+  for (const task of tasks) {
+    if (unlessGone(() => readlinkSync(`${task.directory}/root`)) === '/') yield task
+    else narrow.push(task)
   }
   yield* narrow
 }
@@ -102,10 +106,10 @@ type FoundMount = DelegatedMount & Pick<DelegatedInstance, 'covered'>
  * By the kernel's table of mounts, where it has one to ask, and by mountinfo, which has the paths
  * as the process sees them.
  */
-function delegatedMountsOf(pid: number, vocabulary: Vocabulary): FoundMount[] {
-  const known = bpffsOf(pid)
+function delegatedMountsOf(directory: string, vocabulary: Vocabulary): FoundMount[] {
+  const known = bpffsOf(directory)
   if (known?.length === 0) return []
-  const text = readFileSync(`/proc/${pid}/mountinfo`, 'utf8')
+  const text = readFileSync(`${directory}/mountinfo`, 'utf8')
   const seen = bpffsMounts(text).flatMap(mount => delegatedMount(mount, vocabulary) ?? [])
   const ids = new Set(bpffsMounts(text).map(({ mountId }) => mountId))
   const unseen = (known ?? [])
@@ -122,26 +126,13 @@ function delegatedMountsOf(pid: number, vocabulary: Vocabulary): FoundMount[] {
 }
 
 /** Undefined: this kernel does not tell (before Linux 6.11), or not us. */
-function bpffsOf(pid: number): KernelMount[] | undefined {
-  using namespace = open(`/proc/${pid}/ns/mnt`, O_RDONLY | O_CLOEXEC)
+function bpffsOf(directory: string): KernelMount[] | undefined {
+  using namespace = open(`${directory}/ns/mnt`, O_RDONLY | O_CLOEXEC)
   return mountsOfType(namespace, BigInt(BPF_FS_MAGIC))
 }
 
-function ownerOf(pid: number): { userNamespace: string; ownerUid: number } {
-  using mountNamespace = open(`/proc/${pid}/ns/mnt`, O_RDONLY | O_CLOEXEC)
+function ownerOf(directory: string): { userNamespace: string; ownerUid: number } {
+  using mountNamespace = open(`${directory}/ns/mnt`, O_RDONLY | O_CLOEXEC)
   using owner = owningUserNamespace(mountNamespace)
   return { userNamespace: readlinkSync(`/proc/self/fd/${owner.number}`), ownerUid: ownerUid(owner) }
-}
-
-/** undefined for a process that exited meanwhile or that we may not look at. */
-function tryRead<T>(read: () => T): T | undefined {
-  try {
-    return read()
-  } catch (error) {
-    const code =
-      (error as { code?: string; errnoName?: string }).errnoName ?? (error as { code?: string }).code
-    if (code === 'ENOENT' || code === 'ESRCH' || code === 'EACCES' || code === 'EPERM' || code === 'EINVAL')
-      return undefined
-    throw error
-  }
 }

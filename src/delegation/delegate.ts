@@ -10,9 +10,10 @@ import type { Executor, SeenMount } from '../sys/executor.ts'
 import type { Fd } from '../sys/fd.ts'
 import { readProc } from '../sys/process.ts'
 import { type DelegatedMount, delegatedMount } from './bpffs-instance.ts'
+import { type Copies, pathOfMount, unmountCopies } from './copies.ts'
 import { ask, assertMasks, type ExecuteOptions, execute, mountsAt } from './execute.ts'
 import { type Action, DEFAULT_PATH, planDelegation, planTakenContext, type Wish } from './plan.ts'
-import type { Target } from './target.ts'
+import { foreignOwner, inOurNetwork, type Target } from './target.ts'
 
 /** The guard's part, where it is installed: see src/guard. Whoever gives it has made the ability known to the guard. */
 export interface DelegateGuard {
@@ -30,8 +31,6 @@ interface Guarded {
 
 export interface DelegateOptions extends Omit<ExecuteOptions, 'executor' | 'revoke'>, Guarded {
   readonly path?: string
-  /** Called after the last step; when it throws, the delegation is undone as after any other failure. */
-  readonly confirm?: (() => void) | undefined
 }
 
 function guardedBy(guard: DelegateGuard | undefined): Pick<ExecuteOptions, 'executor' | 'revoke'> {
@@ -77,10 +76,7 @@ export async function delegate(
   vocabulary: Vocabulary,
   options: DelegateOptions = {},
 ): Promise<DelegatedMount> {
-  const accept = (made: DelegatedMount): void => {
-    assertMasks(made, policy.rights.masks, vocabulary)
-    options.confirm?.()
-  }
+  const accept = (made: DelegatedMount): void => assertMasks(made, policy.rights.masks, vocabulary)
   try {
     const plan = planFor(policy, target, options.path, options.guard)
     return (await execute(plan, target, vocabulary, { ...options, ...guardedBy(options.guard), accept }))!
@@ -110,6 +106,8 @@ export async function delegateContext(
 
 export interface UndelegateOptions {
   readonly path?: string
+  /** By its id instead, which `ls` shows. */
+  readonly mount?: number | undefined
   readonly timeoutMs?: number
   /** Where there is a guard: revokes the delegation of which `root` is a directory. Gives the ids. */
   readonly revoke?: (root: Fd) => readonly bigint[]
@@ -120,11 +118,13 @@ export interface UndelegateOptions {
 export interface Undelegated extends DelegatedMount {
   /** How many mounts lay upon it. They were lifted for a moment. */
   readonly covers: number
+  /** Other mounts of the same, here and in other mount namespaces. */
+  readonly copies: Copies
   readonly revoked: readonly bigint[]
 }
 
 /**
- * Unmounts the delegation at `path` in the target. No new token can then be made from that path. Tokens that were made,
+ * Unmounts the delegation at `path` in the target, and all other mounts of the same. No new token can then be made at a path, but where `copies` says that it is still mounted. Tokens that were made,
  * and root directories that are held open, go on working, unless there is a guard to revoke them. NotFoundError: there
  * is no delegation. ConflictError: there is, but mounts lie upon it that cannot be lifted.
  */
@@ -133,44 +133,68 @@ export async function undelegate(
   vocabulary: Vocabulary,
   options: UndelegateOptions = {},
 ): Promise<Undelegated> {
-  const { path = DEFAULT_PATH, timeoutMs, revoke = () => [] } = options
-  const { mounts, directory } = await lookThere(target, path, options, vocabulary)
+  const place = placeOf(target, options)
+  // Mounts come and go beside us, so that one look can miss what the next one finds.
+  for (let turn = 1; ; turn++) {
+    try {
+      const gone = await takeAway(target, place, vocabulary, options)
+      if (gone !== undefined) return gone
+    } catch (error) {
+      throw hidden(target, place, options, vocabulary, error as Error) ?? error
+    }
+    if (turn === LOOKS) break
+  }
+  throw hidden(target, place, options, vocabulary) ?? noDelegation(target, textOf(place))
+}
+
+/** How often we look before we say that no path leads to what is mounted there. */
+const LOOKS = 3
+
+/** Undefined: no delegation was found at this place. */
+async function takeAway(
+  target: Target,
+  place: string | Uint8Array,
+  vocabulary: Vocabulary,
+  { timeoutMs, mount: wanted, revoke = () => [] }: UndelegateOptions,
+): Promise<Undelegated | undefined> {
+  const object = textOf(place)
+  const { mounts, directory } = await mountsAt(target, place, timeoutMs)
   using top = directory
-  const covers = mounts.findIndex(mount => isLent(mount, target))
+  const covers = mounts.findIndex(
+    mount => isLent(mount, target) && (wanted === undefined || mount.mountId === wanted),
+  )
   const mount = mounts[covers]
-  if (mount === undefined || !mount.atRoot || mount.root !== '/')
-    throw hidden(target, path, options, vocabulary) ?? noDelegation(target, path)
+  if (mount === undefined || !mount.atRoot || mount.root !== '/') return undefined
   const lent = delegatedMount({ ...bpffsMount(mount), delegated: true }, vocabulary)!
   if (covers === 0) {
     // First: whoever holds the root directory could go on in between.
     const revoked = revoke(top)
-    await ask(target, [{ op: 'DETACH' }], { slots: { MOUNT: top }, timeoutMs, object: path })
-    return { ...lent, covers, revoked }
+    await ask(target, [{ op: 'DETACH' }], { slots: { MOUNT: top }, timeoutMs, object })
+    return { ...lent, covers, revoked, copies: await unmountCopies(lent.device, vocabulary, timeoutMs) }
   }
-  const { given } = await ask(target, [{ op: 'DETACH_COVERED', number: covers, text: [path] }], {
+  const { given } = await ask(target, [{ op: 'DETACH_COVERED', number: covers, text: [place] }], {
     give: ['REACHED'],
     timeoutMs,
-    object: path,
+    object,
   })
   using root = given.REACHED!
-  return { ...lent, covers, revoked: revoke(root) }
+  const revoked = revoke(root)
+  return { ...lent, covers, revoked, copies: await unmountCopies(lent.device, vocabulary, timeoutMs) }
 }
 
-/** What is at `path`; a path that leads nowhere any more may still be hiding a delegation. */
-async function lookThere(
-  target: Target,
-  path: string,
-  options: UndelegateOptions,
-  vocabulary: Vocabulary,
-): Promise<Awaited<ReturnType<typeof mountsAt>>> {
-  try {
-    return await mountsAt(target, path, options.timeoutMs)
-  } catch (error) {
-    const isMissing = ['ENOENT', 'ENOTDIR', 'ELOOP', 'EACCES'].includes(
-      (error as { errnoName?: string }).errnoName ?? '',
-    )
-    throw (isMissing ? hidden(target, path, options, vocabulary) : undefined) ?? error
-  }
+function textOf(place: string | Uint8Array): string {
+  return Buffer.from(place).toString()
+}
+
+/** Where to look for it. NotFoundError: there is no mount with that id. */
+function placeOf(target: Target, { path = DEFAULT_PATH, mount }: UndelegateOptions): string | Uint8Array {
+  if (mount === undefined) return path
+  const found = pathOfMount(target, mount)
+  if (found !== undefined) return found
+  throw new NotFoundError(`Process ${target.facts.pid} has no mount ${mount}`, {
+    context: { pid: target.facts.pid, mount },
+    hint: 'See bpftoken ls for what is delegated where',
+  })
 }
 
 /**
@@ -190,25 +214,34 @@ function noDelegation(target: Target, path: string): NotFoundError {
   })
 }
 
-/** Where a delegation is mounted at the path, and mounts further up hide it; undefined: none is. */
+/**
+ * What is said, and done in the guard, where a delegation is mounted at the place and we could not take
+ * it away; undefined: by the kernel's own table there is none. The target decides what its paths lead
+ * to and what its file systems answer, but not whether the loan is revoked. Fail closed: which of its
+ * loans it is cannot be known without reaching it, so all of the user namespace are.
+ */
 function hidden(
   target: Target,
-  path: string,
-  { revokeIn }: UndelegateOptions,
+  place: string | Uint8Array,
+  { mount: wanted, revokeIn }: UndelegateOptions,
   vocabulary: Vocabulary,
+  cause?: Error,
 ): ConflictError | undefined {
   const { pid, userNamespace } = target.facts
-  const there = delegatedMounts(readProc(target.process, 'mountinfo')).find(
-    mount => mount.path === posix.normalize(path),
+  const path = textOf(place)
+  const there = delegatedMounts(readProc(target.process, 'mountinfo')).find(mount =>
+    wanted === undefined ? mount.path === posix.resolve('/', path) : mount.mountId === wanted,
   )
   if (there === undefined) return undefined
   const revoked = revokeIn?.(Number(/\d+/.exec(userNamespace)![0])) ?? []
   const what = delegatedMount(there, vocabulary)!.options.join(' ')
+  const why = cause === undefined ? 'no path leads to it, since something is mounted above it' : cause.message
   return new ConflictError(
-    `Process ${pid} has a delegation at ${path} that no path leads to, since something is mounted above it` +
-      `${revoked.length > 0 ? `: revoked in the guard (delegation ${revoked.join(', ')}), but still mounted` : ` (${what})`}`,
+    `Process ${pid} has a delegation at ${path} that cannot be unmounted: ${why}` +
+      `${revoked.length > 0 ? `. It is revoked in the guard (delegation ${revoked.join(', ')}), but still mounted` : ` (${what})`}`,
     {
       context: { pid, path, revoked: revoked.join(',') },
+      cause,
       hint: 'Unmount what hides it in the target (nsenter -t PID -U -m umount ...), then undelegate again; or end the processes of that user namespace',
     },
   )
@@ -237,15 +270,42 @@ export function networkRights(terms: Terms, vocabulary: Vocabulary): string[] {
     .filter(name => ['network', undefined].includes(PROGRAM_CLASSES[name]?.reach))
 }
 
+/** Whether it lends what reaches the network, and not the host's. */
+export function needsOwnNetwork(policy: Policy, vocabulary: Vocabulary): boolean {
+  return policy.network !== 'host' && networkRights(policy, vocabulary).length > 0
+}
+
+/**
+ * Refuses a target that the host's network can be reached from. `guarded`: a guard judges each
+ * attachment by its network, so that who may come later does not matter.
+ */
+export function requireOwnNetwork(
+  target: Target,
+  policy: Policy,
+  vocabulary: Vocabulary,
+  guarded: boolean,
+): void {
+  if (!needsOwnNetwork(policy, vocabulary)) return
+  const there = inOurNetwork(target)
+  if (there !== undefined) requireNetworkAllowed(policy, vocabulary, there)
+  const owner = guarded && policy.mode === 'enforce' ? undefined : foreignOwner(target)
+  if (owner !== undefined)
+    requireNetworkAllowed(
+      policy,
+      vocabulary,
+      `user ${owner}, who made that user namespace, can enter it from the host's network`,
+    )
+}
+
 /** A token holder may attach to the host's devices with no capability at all; so policy must say so. */
-export function requireNetworkAllowed(policy: Policy, vocabulary: Vocabulary): void {
+export function requireNetworkAllowed(policy: Policy, vocabulary: Vocabulary, why?: string): void {
+  if (!needsOwnNetwork(policy, vocabulary)) return
   const reaching = networkRights(policy, vocabulary)
-  if (policy.network === 'host' || reaching.length === 0) return
   throw new DeniedError(
-    `Policy "${policy.name}" lends ${reaching.slice(0, 4).join(', ')}${reaching.length > 4 ? ', ...' : ''}, which reach the network, and says network: own`,
+    `Policy "${policy.name}" lends ${reaching.slice(0, 4).join(', ')}${reaching.length > 4 ? ', ...' : ''}, which reach the network, and says network: own${why === undefined ? '' : `: ${why}`}`,
     {
       context: { policy: policy.name, network: policy.network, progs: reaching.join(',') },
-      hint: 'Give the workload its own network namespace (no --host-net), or say spec.network: host',
+      hint: 'Give the workload its own network namespace (no --host-net) and a user namespace that root made, install the guard, or say spec.network: host',
     },
   )
 }

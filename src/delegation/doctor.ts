@@ -12,6 +12,7 @@ import { BpftokenError, SyscallError } from '../errors.ts'
 import { hasBit } from '../policy/vocabulary.ts'
 import { progLoad } from '../sys/bpf.ts'
 import { Fd } from '../sys/fd.ts'
+import { procFields } from '../sys/proc-file.ts'
 import { bpf_attach_type, bpf_map_type, bpf_prog_type } from '../uapi/bpf.ts'
 import { CAPABILITIES } from '../uapi/constants.ts'
 import { errnoName } from '../uapi/errno.ts'
@@ -79,7 +80,7 @@ function readText(path: string): string | undefined {
 }
 
 function statusField(name: string): string | undefined {
-  return new RegExp(`^${name}:\\s*(.*)$`, 'm').exec(readFileSync('/proc/self/status', 'utf8'))?.[1]
+  return procFields(readFileSync('/proc/self/status', 'utf8')).get(name)
 }
 
 function kernel(): Finding {

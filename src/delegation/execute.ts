@@ -57,8 +57,13 @@ export interface ExecuteOptions {
   executor?: Executor | undefined
   /** Takes back in the guard what was lent, where it cannot be undone for sure. Gives the ids. */
   revoke?: (() => readonly bigint[]) | undefined
+  /**
+   * Done at the action `confirm`, when all is made and nothing can be reached yet: when it throws,
+   * that is what the delegation fails with, and nothing has been lent.
+   */
+  confirm?: (() => void) | undefined
   /** What is done at the action `pause`, before the plan goes on. */
-  paused?: Paused | undefined
+  paused?: ((executor: Executor) => void | Promise<void>) | undefined
 }
 
 /**
@@ -72,12 +77,27 @@ export async function execute(
   options: ExecuteOptions = {},
 ): Promise<DelegatedMount | undefined> {
   options.signal?.throwIfAborted()
-  const { raw, sources } = translate(actions)
+  // Without anything to confirm there is no pause for it.
+  const { confirm } = options
+  const { raw, sources } = translate(
+    actions.filter(action => action.do !== 'confirm' || confirm !== undefined),
+  )
   const plan = planOf(target, raw, options.timeoutMs)
+  let refusal: unknown
+  const paused: Paused = async (executor, at) => {
+    if (sources[at]?.do !== 'confirm') return options.paused?.(executor)
+    try {
+      confirm?.()
+    } catch (error) {
+      refusal = error
+      throw error
+    }
+  }
   const run = async (executor: Executor): Promise<DelegatedMount | undefined> => {
-    const answer = await executor.run(plan, options.signal, options.paused)
+    const answer = await executor.run(plan, options.signal, paused)
     let undone: readonly Undone[] = answer.undone
     try {
+      if (answer.failed !== undefined && refusal !== undefined) throw refusal
       if (answer.failed !== undefined)
         throw failed(
           sources[answer.failed]!,
@@ -218,6 +238,7 @@ function rawActions(action: Action): RawAction[] {
         { op: 'REFUSE_UNREACHED' },
         { op: 'LOOK', number: MOUNT_SLOT },
       ]
+    case 'confirm':
     case 'pause':
       return [{ op: 'PAUSE' }]
   }
@@ -420,7 +441,7 @@ function notUndone(
     }
   const where = `${userNamespace}, ${mountNamespace} of process ${pid}`
   const stands = unmounted
-    ? `It was unmounted again. But it could be reached for a moment, and a process that opened it then can make tokens from it, until it exits (${where})`
+    ? `It was unmounted again. But it could be reached for a moment, and a process that opened it then can make tokens from it, until it exits, as can one that made it propagate to a mount namespace of its own (${where})`
     : revoked.length > 0
       ? `It is revoked in the guard (delegation ${revoked.join(', ')}), and may still be mounted (${where})`
       : `What was lent may stand (${where})`
@@ -479,14 +500,18 @@ async function undoUnfinished(
 /** The mounts at `path` in the target, the topmost first: each lies under the one before. */
 export async function mountsAt(
   target: Target,
-  path: string,
+  path: string | Uint8Array,
   timeoutMs?: number,
 ): Promise<{ mounts: readonly SeenMount[]; directory: Fd }> {
   const actions: RawAction[] = [
     { op: 'OPEN_DIRECTORY', text: [path] },
     { op: 'LOOK', number: DIRECTORY_SLOT, more: MAX_COVERS },
   ]
-  const { mounts, given } = await ask(target, actions, { give: ['DIRECTORY'], timeoutMs, object: path })
+  const { mounts, given } = await ask(target, actions, {
+    give: ['DIRECTORY'],
+    timeoutMs,
+    object: Buffer.from(path).toString(),
+  })
   return { mounts, directory: given.DIRECTORY! }
 }
 

@@ -30,6 +30,8 @@ export type Action =
   | { readonly do: 'attachMount'; readonly path: string }
   /** The path, opened again in the target, leads to the new mount; what that is, is told. */
   | { readonly do: 'reachMount'; readonly path: string }
+  /** Whoever lends looks once more at whom it lends to, before anything can be reached. */
+  | { readonly do: 'confirm' }
   /** Waits until it is told to go on: for tests. */
   | { readonly do: 'pause' }
 
@@ -75,6 +77,7 @@ export function planDelegation(wish: Wish, path: string): Action[] {
     ...options(wish),
     { do: 'createSuperblock' },
     { do: 'makeMount', attributes: ['nosuid', 'nodev', 'noexec'] },
+    { do: 'confirm' },
     { do: 'refuseMoved' },
     { do: 'attachMount', path },
     { do: 'reachMount', path },
@@ -98,6 +101,7 @@ export function planTakenContext(wish: Wish, fd: number, unmapped?: number): Act
     ...mark(wish),
     { do: 'proveContext', mapped: wish.rootUid, unmapped },
     ...options(wish),
+    { do: 'confirm' },
     { do: 'refuseMoved' },
     { do: 'createSuperblock' },
     { do: 'refuseMoved' },
@@ -119,6 +123,8 @@ export function describeAction(action: Action): string {
       return `make sure that there is no delegation at ${action.path}`
     case 'refuseMoved':
       return 'make sure that the target is where it was'
+    case 'confirm':
+      return 'make sure that the target is who was let through'
     case 'reachMount':
       return `in the target: openat2 ${action.path}, which must lead to the new mount`
     case 'pause':

@@ -4,11 +4,13 @@
  * lacks a capability in its user namespace or a seccomp filter stops bpf(2).
  *
  * What is said holds for the process and for what it starts. Who enters its namespaces from outside
- * (`docker exec`) brings its own.
+ * (`docker exec`) brings its own. Securebits are not told by /proc: where SECBIT_NOROOT is set, root
+ * of the namespace gains nothing by exec, and nothing is said here.
  */
 import { PROGRAM_CLASSES } from '../policy/kernel-classes.ts'
 import type { Capability, Rights } from '../policy/policy.ts'
 import { bitsOf, hasBit, type Vocabulary } from '../policy/vocabulary.ts'
+import { procFields, procNumbers } from '../sys/proc-file.ts'
 import { readProc } from '../sys/process.ts'
 import { CAPABILITIES } from '../uapi/constants.ts'
 import type { Target } from './target.ts'
@@ -43,17 +45,12 @@ export interface Concern {
 
 /** Pure. Source: fs/proc/array.c, proc_pid_status. */
 export function parseTaskStatus(text: string): TaskStatus {
-  const fields = new Map(
-    text.split('\n').map(line => {
-      const at = line.indexOf(':')
-      return [line.slice(0, at), line.slice(at + 1).trim()]
-    }),
-  )
+  const fields = procFields(text)
   const field = (name: string): string => fields.get(name) ?? ''
   const set = (name: string): bigint =>
     /^[0-9a-f]{1,16}$/.test(field(name)) ? BigInt(`0x${field(name)}`) : 0n
   return {
-    uids: field('Uid').split(/\s+/).slice(0, 3).map(Number),
+    uids: procNumbers(field('Uid'))?.slice(0, 3) ?? [],
     permitted: set('CapPrm'),
     ambient: set('CapAmb'),
     bounding: set('CapBnd'),

@@ -1,103 +1,53 @@
 /**
- * What a program leaves behind, and the end of it: a cgroup of its own, and a helper that kills all
- * that is in the cgroup once we let go of it, whether we mean to or die. The helper is
- * native/rest.c.
+ * What a program leaves behind, and the end of it: a cgroup of its own, which native/watch.c makes,
+ * and in which it kills all that is left. Here is where that cgroup can be.
  */
-import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { existsSync, mkdirSync, readFileSync, rmdirSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import path from 'node:path'
-import { ConflictError, NotSupportedError, TimeoutError } from '../errors.ts'
+import { NotSupportedError } from '../errors.ts'
 import { type MountInfo, parseMountInfo } from '../sys/mountinfo.ts'
-import { restPath } from '../sys/native.ts'
+import { cgroup2Path } from '../sys/proc-file.ts'
 
-export class Rest implements Disposable {
-  /** The directory of the cgroup, which the program enters before it is the program. */
-  readonly cgroup: string
-  readonly #child: ChildProcess
-  readonly #gone: Promise<number | null>
-
-  private constructor(cgroup: string, child: ChildProcess) {
-    this.cgroup = cgroup
-    this.#child = child
-    this.#gone = new Promise(resolve => child.once('exit', resolve))
-    // That the helper has closed its end already is said by its status.
-    child.stdin!.on('error', () => {})
-  }
-
-  /**
-   * Makes the cgroup below our own, so that our limits hold for it. NotSupportedError: there is no
-   * cgroup2 that we may write to, or it is older than Linux 5.14. The caller disposes of it.
-   */
-  static async prepare(): Promise<Rest> {
-    const cgroup = path.join(ownCgroup(), `bpftoken-run-${process.pid}-${randomBytes(4).toString('hex')}`)
-    try {
-      mkdirSync(cgroup)
-    } catch (cause) {
-      throw unsupported(`no cgroup can be made below ${path.dirname(cgroup)}`, cause)
-    }
-    try {
-      if (!existsSync(path.join(cgroup, 'cgroup.kill'))) throw unsupported('this kernel has no cgroup.kill')
-      return new Rest(cgroup, await startHelper(cgroup))
-    } catch (error) {
-      rmdirSync(cgroup)
-      throw error
-    }
-  }
-
-  /** Kills all that is left; resolves when it is gone. */
-  async end(timeoutMs: number): Promise<void> {
-    this[Symbol.dispose]()
-    let timer: NodeJS.Timeout | undefined
-    const late = new Promise<never>((_, reject) => {
-      timer = setTimeout(
-        () => reject(new TimeoutError(`What is left in ${this.cgroup} did not die within ${timeoutMs} ms`)),
-        timeoutMs,
-      )
-    })
-    try {
-      const status = await Promise.race([this.#gone, late])
-      if (status !== 0)
-        throw new ConflictError(`What is left in ${this.cgroup} could not be killed`, {
-          context: { cgroup: this.cgroup, status: status ?? 'none' },
-          hint: `Write 1 to ${this.cgroup}/cgroup.kill, and remove the directory`,
-        })
-    } finally {
-      clearTimeout(timer)
-    }
-  }
-
-  /** Lets go: the helper kills what is there, removes the cgroup and exits, some time soon. */
-  [Symbol.dispose](): void {
-    this.#child.stdin!.end()
-  }
+/** Whom a program runs as. */
+interface User {
+  readonly uid: number
+  readonly gid: number
 }
 
-/** Resolves when it is ready: before that, nothing may be started that it has to end. */
-async function startHelper(cgroup: string): Promise<ChildProcess> {
-  // A session of its own: what ends us from a terminal must not end it before its work is done.
-  const child = spawn(restPath(), [cgroup], { stdio: ['pipe', 'pipe', 'inherit'], env: {}, detached: true })
-  await new Promise<void>((resolve, reject) => {
-    child.once('error', cause => reject(new ConflictError('Cannot start bpftoken-rest', { cause })))
-    child.once('exit', status => reject(new ConflictError(`bpftoken-rest ended with status ${status}`)))
-    child.stdout?.once('data', () => resolve())
-  })
-  return child
+/**
+ * The directory of a cgroup for a program of that user, which is yet to be made: below our own, so
+ * that our limits hold for it. NotSupportedError: we are in no cgroup2 that is mounted, or in one
+ * that the user can move processes in.
+ */
+export function planCgroup(user: User): string {
+  const [mount] = parseMountInfo(readFileSync('/proc/self/mountinfo', 'utf8'), 'cgroup2')
+  const own = mount && directoryOf(mount, readFileSync('/proc/self/cgroup', 'utf8'))
+  if (own === undefined) throw restUnsupported('our own cgroup is in no mounted cgroup2')
+  for (let directory = own; ; directory = path.dirname(directory)) {
+    // Fail closed: who may write there moves its processes out of the cgroup that we make.
+    for (const name of ['cgroup.procs', 'cgroup.threads'])
+      if (mayWrite(path.join(directory, name), user))
+        throw restUnsupported(
+          `the program could leave its cgroup, since its user may write to ${name} of ${directory}`,
+        )
+    if (directory === mount!.path || directory === '/') break
+  }
+  return path.join(own, `bpftoken-run-${process.pid}-${randomBytes(4).toString('hex')}`)
 }
 
-function unsupported(why: string, cause?: unknown): NotSupportedError {
+/** By its bits, its owner's right to change them included; cgroup2 has no other lists. */
+function mayWrite(file: string, { uid, gid }: User): boolean {
+  const stat = statSync(file, { throwIfNoEntry: false })
+  if (stat === undefined) return false
+  return stat.uid === uid || (stat.gid === gid && (stat.mode & 0o020) !== 0) || (stat.mode & 0o002) !== 0
+}
+
+export function restUnsupported(why: string, cause?: unknown): NotSupportedError {
   return new NotSupportedError(`What a program leaves behind cannot be killed here: ${why}`, {
     cause,
-    hint: 'Mount cgroup2 where it can be written to (Linux 5.14 or newer)',
+    hint: 'Start it in a cgroup2 that root alone can write to (Linux 5.14 or newer)',
   })
-}
-
-/** The directory of the cgroup that we are in, in version 2. */
-function ownCgroup(): string {
-  const [mount] = parseMountInfo(readFileSync('/proc/self/mountinfo', 'utf8'), 'cgroup2')
-  const directory = mount && directoryOf(mount, readFileSync('/proc/self/cgroup', 'utf8'))
-  if (directory === undefined) throw unsupported('our own cgroup is in no mounted cgroup2')
-  return directory
 }
 
 /**
@@ -105,8 +55,8 @@ function ownCgroup(): string {
  * it.
  */
 export function directoryOf(mount: Pick<MountInfo, 'root' | 'path'>, procCgroup: string): string | undefined {
-  const own = /^0::(\/.*)$/m.exec(procCgroup)?.[1]
-  if (own === undefined || own.endsWith(' (deleted)')) return undefined
+  const own = cgroup2Path(procCgroup)
+  if (own === undefined || !own.startsWith('/') || own.endsWith(' (deleted)')) return undefined
   const below = path.posix.relative(mount.root, own)
   if (below === '..' || below.startsWith('../') || own.startsWith('/..')) return undefined
   return path.posix.join(mount.path, below)

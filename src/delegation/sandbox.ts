@@ -1,11 +1,11 @@
 /**
  * A program in its own user, mount, cgroup and (unless it shares the host's) network namespace,
  * held before its first instruction until the delegation is in place. The namespaces are made by
- * native/launch.c.
+ * native/launch.c, which forks: `child` here is its parent, which stays and watches over the program.
  */
 import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process'
-import { writeFileSync } from 'node:fs'
-import { endianness } from 'node:os'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { constants, endianness } from 'node:os'
 import type { Duplex } from 'node:stream'
 import {
   type BpftokenError,
@@ -16,11 +16,11 @@ import {
   UsageError,
 } from '../errors.ts'
 import { launcherPath } from '../sys/native.ts'
-import { endingSignal, openProcess, type ProcessHandle, requireOwnProc } from '../sys/process.ts'
+import { kill, openProcess, type ProcessHandle, requireOwnProc } from '../sys/process.ts'
 import { CAPABILITIES } from '../uapi/constants.ts'
 import { errnoName } from '../uapi/errno.ts'
 import { isWithin, USER_IDS } from '../uapi/number-range.ts'
-import { Rest } from './rest.ts'
+import { planCgroup, restUnsupported } from './rest.ts'
 
 export interface SandboxSpec {
   readonly command: readonly [string, ...string[]]
@@ -46,11 +46,13 @@ export interface SandboxSpec {
    * Since Linux 5.14.
    */
   readonly killRest?: boolean
+  /** Where the program stays in the session of our terminal: when it stops, stop us with it. */
+  readonly stopTogether?: boolean
   readonly timeoutMs?: number
 }
 
 export interface Exit {
-  /** 128 + n for a real-time signal n, which has no name here (before Linux 6.15: 0). */
+  /** 128 + n for a real-time signal n, which has no name here. */
   readonly code: number | null
   readonly signal: NodeJS.Signals | null
 }
@@ -69,30 +71,28 @@ const NO_ENVIRONMENT: NodeJS.ProcessEnv = {}
 export class Sandbox implements Disposable {
   readonly pid: number
   readonly exited: Promise<Exit>
+  /** Whoever watches over the program; its standard streams are those of the program. */
   readonly child: ChildProcess
+  /** Whether the program stays in the session of our terminal, whose Ctrl-C it gets without us. */
+  readonly sharesTerminal: boolean
   readonly #process: ProcessHandle
+  readonly #watcher: Watcher
   readonly #control: Duplex
   readonly #environment: Buffer
   readonly #timeoutMs: number
-  readonly #rest: Rest | undefined
-  #sharesTerminal = false
+  readonly #cgroup: string | undefined
 
-  private constructor(
-    child: ChildProcess,
-    process: ProcessHandle,
-    spec: SandboxSpec,
-    rest: Rest | undefined,
-  ) {
-    this.child = child
-    this.pid = child.pid!
-    this.#control = child.stdio[3] as Duplex
+  private constructor(watcher: Watcher, ready: Ready, spec: SandboxSpec, cgroup: string | undefined) {
+    this.child = watcher.child
+    this.pid = ready.process.pid
+    this.exited = watcher.programExit
+    this.sharesTerminal = ready.sharesTerminal
+    this.#process = ready.process
+    this.#watcher = watcher
+    this.#control = watcher.control
     this.#environment = environmentBytes(spec.env ?? {})
-    this.#timeoutMs = spec.timeoutMs ?? TIMEOUT_MS
-    this.#rest = rest
-    this.#process = process
-    this.exited = new Promise(resolve =>
-      child.once('exit', (code, signal) => resolve(this.#exitOf(code, signal))),
-    )
+    this.#timeoutMs = timeoutOf(spec)
+    this.#cgroup = cgroup
   }
 
   /**
@@ -101,41 +101,21 @@ export class Sandbox implements Disposable {
   static async start(spec: SandboxSpec): Promise<Sandbox> {
     requireOwnProc()
     refuseIds(spec)
-    const rest = spec.killRest === true ? await Rest.prepare() : undefined
+    const cgroup = spec.killRest === true ? planCgroup(spec) : undefined
+    const watcher = await Watcher.start(spec, cgroup)
     let sandbox: Sandbox | undefined
     try {
-      const child = spawn(launcherPath(), launcherArguments(spec, rest), {
-        stdio: [...threeOf(spec.stdio), 'pipe'],
-        env: NO_ENVIRONMENT,
-        ...(spec.cwd === undefined ? {} : { cwd: spec.cwd }),
-      })
-      // At once: Node has not yet waited for it, so the number is its own.
-      const process = child.pid === undefined ? undefined : openProcess(child.pid)
-      await new Promise<void>((resolve, reject) => {
-        child.once('spawn', resolve)
-        child.once('error', (cause: NodeJS.ErrnoException) => {
-          reject(
-            new NotFoundError('Cannot start bpftoken-launch', { cause, hint: START_HINTS[cause.code ?? ''] }),
-          )
-        })
-      })
-      sandbox = new Sandbox(child, process!, spec, rest)
-      await sandbox.#expectReady()
+      sandbox = new Sandbox(watcher, await readyOf(watcher, timeoutOf(spec)), spec, cgroup)
       const inside = (id: number): number => (spec.identity === 'same' ? id : 0)
-      // Our own unreaped child: its number cannot have gone to another process.
-      writeFileSync(`/proc/${child.pid}/uid_map`, `${inside(spec.uid)} ${spec.uid} 1\n`)
-      writeFileSync(`/proc/${child.pid}/gid_map`, `${inside(spec.gid)} ${spec.gid} 1\n`)
+      // Not waited for before its watcher is: its number cannot have gone to another process.
+      writeFileSync(`/proc/${sandbox.pid}/uid_map`, `${inside(spec.uid)} ${spec.uid} 1\n`)
+      writeFileSync(`/proc/${sandbox.pid}/gid_map`, `${inside(spec.gid)} ${spec.gid} 1\n`)
       return sandbox
     } catch (error) {
-      if (sandbox === undefined) rest?.[Symbol.dispose]()
+      if (sandbox === undefined) watcher.letGo()
       sandbox?.[Symbol.dispose]()
       throw error
     }
-  }
-
-  /** Whether the program stays in the session of our terminal, whose Ctrl-C it gets without us. */
-  get sharesTerminal(): boolean {
-    return this.#sharesTerminal
   }
 
   /**
@@ -143,7 +123,7 @@ export class Sandbox implements Disposable {
    * ENOENT: there is none.
    */
   async release(): Promise<Released> {
-    const answer = this.#readAll()
+    const answer = readAll(this.#control, this.#timeoutMs)
     this.#control.write(this.#environment)
     const text = await answer
     const inRoot = text.startsWith('d')
@@ -153,51 +133,18 @@ export class Sandbox implements Disposable {
   }
 
   /**
-   * With `killRest`: once the program has ended, kills what it left behind and resolves when that
-   * is gone. TimeoutError: something does not die; it is killed as soon as the kernel lets it die.
+   * Resolves once the program has ended, and with `killRest` what it left behind is gone.
+   * TimeoutError: something does not die; it is killed as soon as the kernel lets it die.
    */
   async ended(): Promise<Exit> {
     const exit = await this.exited
-    await this.#rest?.end(this.#timeoutMs)
+    const status = await this.#watcher.ended(this.#timeoutMs)
+    if (status !== 0 && this.#cgroup !== undefined)
+      throw new ConflictError(`What is left in ${this.#cgroup} could not be killed`, {
+        context: { cgroup: this.#cgroup, status: status ?? 'none' },
+        hint: `Write 1 to ${this.#cgroup}/cgroup.kill, and remove the directory`,
+      })
     return exit
-  }
-
-  async #expectReady(): Promise<void> {
-    const text = await this.#read()
-    this.#sharesTerminal = text === 't'
-    if (text === 'n' || text === 't') return
-    throw text === undefined
-      ? new ConflictError('bpftoken-launch ended before it was ready')
-      : launchFailure(text)
-  }
-
-  /** All that is said until the end of file. */
-  async #readAll(): Promise<string> {
-    let all = ''
-    for (let text = await this.#read(); text !== undefined; text = await this.#read()) all += text
-    return all
-  }
-
-  /** What is said next, or undefined at the end of file. */
-  #read(): Promise<string | undefined> {
-    const control = this.#control
-    return new Promise((resolve, reject) => {
-      const timer = setTimeout(
-        () =>
-          finish(() => reject(new TimeoutError(`The sandbox gave no answer within ${this.#timeoutMs} ms`))),
-        this.#timeoutMs,
-      )
-      const onData = (data: Buffer): void => finish(() => resolve(data.toString()))
-      const onEnd = (): void => finish(() => resolve(undefined))
-      function finish(settle: () => void): void {
-        clearTimeout(timer)
-        control.off('data', onData).off('end', onEnd).off('error', onEnd)
-        control.pause()
-        settle()
-      }
-      control.on('data', onData).on('end', onEnd).on('error', onEnd)
-      control.resume()
-    })
   }
 
   /**
@@ -206,20 +153,7 @@ export class Sandbox implements Disposable {
    */
   signal(signal: NodeJS.Signals): void {
     const isTyped = signal === 'SIGINT' || signal === 'SIGQUIT'
-    if (this.#sharesTerminal || !isTyped || !this.#isRunning()) this.child.kill(signal)
-    // Our own unreaped child, which leads a session of its own: the number of its group is still
-    // its own.
-    else process.kill(-this.pid, signal)
-  }
-
-  /** Of a signal that Node does not know it says 0, as of success. */
-  #exitOf(code: number | null, signal: NodeJS.Signals | null): Exit {
-    const unnamed = code === 0 && !this.#process.pidfd.closed ? endingSignal(this.#process) : undefined
-    return unnamed ? { code: 128 + unnamed, signal: null } : { code, signal }
-  }
-
-  #isRunning(): boolean {
-    return this.child.exitCode === null && this.child.signalCode === null
+    this.#watcher.signal(signal, isTyped && !this.sharesTerminal)
   }
 
   /**
@@ -227,9 +161,9 @@ export class Sandbox implements Disposable {
    * process.
    */
   [Symbol.dispose](): void {
-    this.#control.destroy()
-    if (this.#isRunning()) this.child.kill('SIGKILL')
-    this.#rest?.[Symbol.dispose]()
+    this.#watcher.letGo()
+    // The watcher does so, too, but some time soon.
+    if (!this.#process.pidfd.closed) kill(this.#process)
     this.#process[Symbol.dispose]()
   }
 }
@@ -250,12 +184,156 @@ function refuseIds({ uid, gid }: SandboxSpec): void {
     })
 }
 
-function launcherArguments(spec: SandboxSpec, rest: Rest | undefined): string[] {
-  const caps = spec.capabilities.reduce((mask, name) => mask | (1n << BigInt(capabilityBit(name))), 0n)
-  return ['3', spec.network, caps.toString(16), rest?.cgroup ?? '-', ...spec.command]
+/** The process that stays, and our ends of what it and the program hold: see native/launch.c. */
+class Watcher {
+  readonly child: ChildProcess
+  readonly control: Duplex
+  /** How the program ended; where the watcher was killed, the program was, too. */
+  readonly programExit: Promise<Exit>
+  readonly #lifeline: Duplex
+  readonly #gone: Promise<number | null>
+
+  private constructor(child: ChildProcess) {
+    this.child = child
+    this.control = child.stdio[3] as Duplex
+    this.#lifeline = child.stdio[4] as Duplex
+    // That it has closed its end already is said by its status.
+    this.#lifeline.on('error', () => {})
+    this.#gone = new Promise(resolve => child.once('exit', resolve))
+    this.programExit = lineOf(this.#lifeline).then(exitOf)
+  }
+
+  static async start(spec: SandboxSpec, cgroup: string | undefined): Promise<Watcher> {
+    const child = spawn(launcherPath(), launcherArguments(spec, cgroup), {
+      stdio: [...threeOf(spec.stdio), 'pipe', 'pipe'],
+      env: NO_ENVIRONMENT,
+      ...(spec.cwd === undefined ? {} : { cwd: spec.cwd }),
+    })
+    await new Promise<void>((resolve, reject) => {
+      child.once('spawn', resolve)
+      child.once('error', (cause: NodeJS.ErrnoException) => {
+        reject(
+          new NotFoundError('Cannot start bpftoken-launch', { cause, hint: START_HINTS[cause.code ?? ''] }),
+        )
+      })
+    })
+    return new Watcher(child)
+  }
+
+  /** To the program, or to its process group. */
+  signal(signal: NodeJS.Signals, toGroup: boolean): void {
+    if (!this.#lifeline.destroyed)
+      this.#lifeline.write(Uint8Array.of(constants.signals[signal] | (toGroup ? 0x80 : 0)))
+  }
+
+  /** Its exit status, once it has ended. */
+  async ended(timeoutMs: number): Promise<number | null> {
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(
+        () => reject(new TimeoutError(`What the program left behind did not die within ${timeoutMs} ms`)),
+        timeoutMs,
+      )
+    })
+    try {
+      return await Promise.race([this.#gone, late])
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+
+  /** It kills the program, and what is to be killed with it, some time soon. */
+  letGo(): void {
+    this.control.destroy()
+    this.#lifeline.destroy()
+  }
 }
 
-/** The launcher's control socket is the fourth descriptor, and the program gets three. */
+/** The line that is said, or what there is of it at the end of file, or once we have let go. */
+function lineOf(stream: Duplex): Promise<string> {
+  let said = ''
+  return new Promise(resolve => {
+    stream.on('data', (data: Buffer) => {
+      said += data.toString()
+      if (said.endsWith('\n')) resolve(said)
+    })
+    stream.once('close', () => resolve(said))
+  })
+}
+
+function exitOf(said: string): Exit {
+  const [, how, number] = /^(exited|killed) (\d+)\n$/.exec(said) ?? []
+  if (how === undefined) return { code: null, signal: 'SIGKILL' }
+  if (how === 'exited') return { code: Number(number), signal: null }
+  const [name] = Object.entries(constants.signals).find(([, value]) => value === Number(number)) ?? []
+  return name === undefined
+    ? { code: 128 + Number(number), signal: null }
+    : { code: null, signal: name as NodeJS.Signals }
+}
+
+interface Ready {
+  readonly process: ProcessHandle
+  readonly sharesTerminal: boolean
+}
+
+/** Resolves when the namespaces are there. The caller disposes of the process. */
+async function readyOf({ child, control }: Watcher, timeoutMs: number): Promise<Ready> {
+  const text = await read(control, timeoutMs)
+  if (text === undefined) throw new ConflictError('bpftoken-launch ended before it was ready')
+  const [, terminal, pid] = /^([nt])(\d+)$/.exec(text) ?? []
+  if (terminal === undefined) throw launchFailure(text)
+  const process = openProcess(Number(pid))
+  // The number is its own while its parent has not waited for it.
+  if (parentOf(process.pid) === child.pid) return { process, sharesTerminal: terminal === 't' }
+  process[Symbol.dispose]()
+  throw new ConflictError('bpftoken-launch ended before it was ready')
+}
+
+/** Of /proc/PID/stat: what is behind the name, in which anything can be. */
+function parentOf(pid: number): number {
+  const text = readFileSync(`/proc/${pid}/stat`, 'latin1')
+  return Number(text.slice(text.lastIndexOf(')') + 1).split(' ')[2])
+}
+
+/** All that is said until the end of file. */
+async function readAll(control: Duplex, timeoutMs: number): Promise<string> {
+  let all = ''
+  for (let text = await read(control, timeoutMs); text !== undefined; text = await read(control, timeoutMs))
+    all += text
+  return all
+}
+
+/** What is said next, or undefined at the end of file. */
+function read(control: Duplex, timeoutMs: number): Promise<string | undefined> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(
+      () => finish(() => reject(new TimeoutError(`The sandbox gave no answer within ${timeoutMs} ms`))),
+      timeoutMs,
+    )
+    const onData = (data: Buffer): void => finish(() => resolve(data.toString()))
+    const onEnd = (): void => finish(() => resolve(undefined))
+    function finish(settle: () => void): void {
+      clearTimeout(timer)
+      control.off('data', onData).off('end', onEnd).off('error', onEnd)
+      control.pause()
+      settle()
+    }
+    control.on('data', onData).on('end', onEnd).on('error', onEnd)
+    control.resume()
+  })
+}
+
+function timeoutOf({ timeoutMs = TIMEOUT_MS }: SandboxSpec): number {
+  return timeoutMs
+}
+
+function launcherArguments(spec: SandboxSpec, cgroup: string | undefined): string[] {
+  const caps = spec.capabilities.reduce((mask, name) => mask | (1n << BigInt(capabilityBit(name))), 0n)
+  const job = spec.stopTogether === true ? 'job' : '-'
+  return [spec.network, caps.toString(16), cgroup ?? '-', job, ...spec.command]
+}
+
+/** The launcher has two sockets behind these, and the program gets three. */
 function threeOf(stdio: StdioOptions = 'inherit'): Extract<StdioOptions, unknown[]> {
   const three = typeof stdio === 'string' ? [stdio, stdio, stdio] : stdio
   if (three.length !== 3)
@@ -285,15 +363,24 @@ function capabilityBit(name: string): number {
 function launchFailure(text: string): BpftokenError {
   const [, operation, errno] = /^e(\S+) (\d+)$/.exec(text) ?? []
   if (operation === undefined) return new ConflictError(`bpftoken-launch said ${JSON.stringify(text)}`)
-  return new SyscallError(
+  const failure = new SyscallError(
     { call: operation, errno: Number(errno), errnoName: errnoName(Number(errno)) },
     { hint: LAUNCH_HINTS[operation] },
   )
+  const why = CGROUP_FAILURES[operation]
+  return why === undefined ? failure : restUnsupported(why, failure)
 }
 
 const START_HINTS: Readonly<Record<string, string>> = {
   ENOENT: 'Run make build',
   EMFILE: 'Allow more open files (ulimit -n)',
+}
+
+/** Steps that only `killRest` takes. */
+const CGROUP_FAILURES: Readonly<Record<string, string>> = {
+  mkdir: 'no cgroup can be made below our own',
+  'cgroup.kill': 'this kernel has no cgroup.kill',
+  'cgroup.procs': 'the program cannot be put into a cgroup below our own',
 }
 
 const LAUNCH_HINTS: Readonly<Record<string, string>> = {

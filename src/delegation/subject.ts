@@ -4,13 +4,11 @@
  * is unknown, which matches no policy.
  */
 import { readFileSync, readlinkSync, realpathSync } from 'node:fs'
-import { NotFoundError, SyscallError } from '../errors.ts'
-import { globMatches } from '../policy/glob.ts'
+import { NotFoundError } from '../errors.ts'
 import type { Policy } from '../policy/policy.ts'
 import { type Fact, type Identity, namesIn, type SubjectFacts, unitOfCgroup } from '../policy/subject.ts'
-import { fileIdentity, open } from '../sys/open.ts'
-import { executablePath, openExecutable, type ProcessHandle, readProc } from '../sys/process.ts'
-import { O_CLOEXEC, O_PATH, RESOLVE_NO_SYMLINKS } from '../uapi/constants.ts'
+import { cgroup2Path, procFields, procNumbers } from '../sys/proc-file.ts'
+import { type ProcessHandle, readProc } from '../sys/process.ts'
 
 /** The users and groups of this machine; undefined where there is none of that name. */
 export interface Accounts {
@@ -32,13 +30,14 @@ const INITIAL_CGROUP_NAMESPACE = 'cgroup:[4026531835]'
 
 /** What the kernel says of a process, of what the policy asks for. NotFoundError: it has exited. */
 export function subjectOf(process: ProcessHandle, policy: Policy, accounts: Accounts): SubjectFacts {
-  const status = readProc(process, 'status')
+  const status = procFields(readProc(process, 'status'))
   const cgroup = attempt(() => cgroupFrom(readProc(process, 'cgroup')))
   return {
     ...accountsOf(idsFrom(status, 'Uid'), groupsFrom(status), policy, accounts),
     cgroup,
     unit: unitFrom(cgroup),
-    executable: attempt(() => executableOf(process, policy)),
+    // CAP_CHECKPOINT_RESTORE in its user namespace is enough to have it changed: prctl(2), PR_SET_MM_MAP.
+    executable: { unknown: 'a process in a user namespace can choose what the kernel says that it executes' },
     label: attempt(() => labelOf(process)),
   }
 }
@@ -81,37 +80,34 @@ function identity(
   return { id, names: [...names].filter(name => idOf(name) === id) }
 }
 
+/** The fields of /proc/PID/status. */
+type Status = ReadonlyMap<string, string>
+
 /** The one id that all four of a line of /proc/PID/status are: real, effective, saved, file system. */
-function idsFrom(status: string, line: 'Uid' | 'Gid'): Fact<number> {
+function idsFrom(status: Status, line: 'Uid' | 'Gid'): Fact<number> {
   if (readlinkSync('/proc/self/ns/user') !== INITIAL_USER_NAMESPACE)
     return { unknown: 'ids are not those of the initial user namespace here' }
-  const ids = statusLine(status, line)
-  const [real] = ids
-  if (real === undefined || ids.length !== 4) return { unknown: `the kernel gives no ${line}` }
+  const ids = procNumbers(status.get(line) ?? '')
+  const [real] = ids ?? []
+  if (ids?.length !== 4 || real === undefined) return { unknown: `the kernel gives no ${line}` }
   return ids.every(id => id === real)
     ? { is: real }
     : { unknown: `real, effective, saved and file system id differ: ${ids.join(' ')}` }
 }
 
-function groupsFrom(status: string): Fact<readonly number[]> {
+function groupsFrom(status: Status): Fact<readonly number[]> {
   const primary = idsFrom(status, 'Gid')
   if ('unknown' in primary) return primary
-  return { is: [...new Set([primary.is, ...statusLine(status, 'Groups')])] }
-}
-
-function statusLine(status: string, name: string): number[] {
-  const [, numbers] = new RegExp(`^${name}:([\\s\\d]*?)$`, 'm').exec(status) ?? []
-  return (numbers?.match(/\d+/g) ?? []).map(Number)
+  const more = procNumbers(status.get('Groups') ?? '-')
+  if (more === undefined) return { unknown: 'the kernel gives no Groups' }
+  return { is: [...new Set([primary.is, ...more])] }
 }
 
 /** From /proc/PID/cgroup; the kernel lets no name of a cgroup have a line break. */
 function cgroupFrom(text: string): Fact<string> {
   if (readlinkSync('/proc/self/ns/cgroup') !== INITIAL_CGROUP_NAMESPACE)
     return { unknown: 'cgroups are not seen from their root here' }
-  const path = text
-    .split('\n')
-    .find(line => line.startsWith('0::'))
-    ?.slice('0::'.length)
+  const path = cgroup2Path(text)
   if (path === undefined) return { unknown: 'there is no cgroup v2 here' }
   return path.endsWith(' (deleted)') ? { unknown: 'its cgroup has been removed' } : { is: path }
 }
@@ -120,33 +116,6 @@ function unitFrom(cgroup: Fact<string>): Fact<string> {
   if ('unknown' in cgroup) return cgroup
   const unit = unitOfCgroup(cgroup.is)
   return unit === undefined ? { unknown: 'its cgroup belongs to no unit of systemd' } : { is: unit }
-}
-
-/**
- * The path counts only if it leads us to that very file: in another mount namespace the same path may
- * lead to any other. Paths that the policy does not ask for are not looked up, since the target chose
- * them and they may lead into a file system that never answers.
- */
-function executableOf(process: ProcessHandle, policy: Policy): Fact<string> {
-  const path = executablePath(process)
-  const isAskedFor = policy.subjects?.some(
-    ({ executable }) => executable !== undefined && globMatches(executable, path, 'path'),
-  )
-  if (isAskedFor !== true) return { is: path }
-  using running = openExecutable(process)
-  using ours = openOrNull(path)
-  if (ours === undefined || fileIdentity(ours) !== fileIdentity(running))
-    return { unknown: 'what it runs is not the file that the host has there' }
-  return executablePath(process) === path ? { is: path } : { unknown: 'it executes another file meanwhile' }
-}
-
-function openOrNull(path: string) {
-  try {
-    return open(path, O_PATH | O_CLOEXEC, RESOLVE_NO_SYMLINKS)
-  } catch (error) {
-    if (error instanceof SyscallError) return undefined
-    throw error
-  }
 }
 
 /** What a PATH or a symbolic link leads to may change until the program is executed. */

@@ -7,8 +7,9 @@
 import { readlinkSync } from 'node:fs'
 import { Owned } from '../ebpf/owned.ts'
 import { ConflictError } from '../errors.ts'
+import { isExecutorChild } from '../sys/executor.ts'
 import type { Fd } from '../sys/fd.ts'
-import { heldNamespace, ownerUid, owningUserNamespace } from '../sys/namespace.ts'
+import { heldNamespace, ownerUid, ownerUids, owningUserNamespace } from '../sys/namespace.ts'
 import { inodeOf } from '../sys/open.ts'
 import {
   type IdRange,
@@ -20,6 +21,7 @@ import {
   readProc,
   rootOf,
 } from '../sys/process.ts'
+import { allTasks, unlessGone } from '../sys/tasks.ts'
 
 export interface TargetFacts {
   readonly pid: number
@@ -110,7 +112,27 @@ function refuseForeignNamespaces(mountNamespace: Fd, facts: TargetFacts): void {
     )
 }
 
-/** Whether the target sees our own network devices, as they are at this moment. */
-export function sharesOurNetwork(target: Target): boolean {
-  return namespaceOf(target.process, 'net') === readlinkSync('/proc/self/ns/net')
+/**
+ * What of the target's user namespace is in our own network at this moment, where a token holder may
+ * use our devices: the target, or any other thread or process. Undefined: nothing is.
+ */
+export function inOurNetwork(target: Target): string | undefined {
+  const ours = readlinkSync('/proc/self/ns/net')
+  const { pid, userNamespace } = target.facts
+  if (namespaceOf(target.process, 'net') === ours) return `process ${pid} shares the host's network`
+  for (const { tid, directory } of allTasks()) {
+    if (unlessGone(() => readlinkSync(`${directory}/ns/net`)) !== ours) continue
+    if (unlessGone(() => readlinkSync(`${directory}/ns/user`)) !== userNamespace) continue
+    if (isExecutorChild(directory)) continue
+    return `process or thread ${tid} of the same user namespace is in the host's network`
+  }
+  return undefined
+}
+
+/**
+ * Who else than root can enter the user namespace from our own network whenever they like, for they
+ * made it or one that it lies in. Undefined: nobody.
+ */
+export function foreignOwner(target: Target): number | undefined {
+  return ownerUids(target.userNamespace).find(uid => uid !== 0)
 }

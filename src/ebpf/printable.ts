@@ -7,10 +7,12 @@
 /**
  * Everything of category C (controls, format characters such as those of direction, lone
  * surrogates, private use, unassigned), line and paragraph separators, blanks other than the space,
- * what is drawn as nothing, and U+FFFD, which stands for bytes that are no UTF-8.
+ * what is drawn as nothing, U+FFFD, which stands for bytes that are no UTF-8, and what is written
+ * from right to left, since a terminal then shows what stands beside it in another order.
  */
 const UNPRINTABLE =
-  '[\\p{C}\\p{Zl}\\p{Zp}\\p{Default_Ignorable_Code_Point}\\u00a0\\u1680\\u2000-\\u200a\\u202f\\u205f\\u2800\\u3000\\ufffd]'
+  '[\\p{C}\\p{Zl}\\p{Zp}\\p{Default_Ignorable_Code_Point}\\u00a0\\u1680\\u2000-\\u200a\\u202f\\u205f\\u2800\\u3000\\ufffd' +
+  '\\u0590-\\u08ff\\ufb1d-\\ufdff\\ufe70-\\ufeff\\u{10800}-\\u{10fff}\\u{1e800}-\\u{1efff}]'
 
 const UNPRINTABLE_IN_TEXT = new RegExp(UNPRINTABLE, 'gu')
 /** JSON may be broken into lines and escapes controls below the space by itself. */

@@ -6,6 +6,7 @@
  */
 import { readFileSync, readlinkSync } from 'node:fs'
 import { SyscallError } from '../errors.ts'
+import { procFields } from '../sys/proc-file.ts'
 import { CAPABILITIES, type CapabilityName } from '../uapi/constants.ts'
 import {
   ATTACH_TYPES,
@@ -105,8 +106,8 @@ export function neededCapabilities(need: Need): CapabilityName[] {
 
 /** Our effective capabilities, in our own user namespace; bit n is capability n. */
 export function effectiveCapabilities(): bigint {
-  const line = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync('/proc/self/status', 'utf8'))
-  return BigInt(`0x${line?.[1] ?? '0'}`)
+  const held = procFields(readFileSync('/proc/self/status', 'utf8')).get('CapEff') ?? ''
+  return /^[0-9a-f]{1,16}$/.test(held) ? BigInt(`0x${held}`) : 0n
 }
 
 /** Those of `needed` that `held` does not give. CAP_SYS_ADMIN stands in for every other one. */

@@ -10,6 +10,7 @@ import { objGetInfoByFd, tokenCreate } from '../sys/bpf.ts'
 import { failure } from '../sys/failure.ts'
 import type { Fd } from '../sys/fd.ts'
 import { open } from '../sys/open.ts'
+import { procFields } from '../sys/proc-file.ts'
 import { bpf_token_info } from '../uapi/bpf.ts'
 import { O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../uapi/constants.ts'
 import { ERRNO } from '../uapi/errno.ts'
@@ -111,10 +112,11 @@ function readRights(fd: Fd): TokenRights {
 
 /** The `allowed_*` lines of a token's fdinfo (kernel/bpf/token.c, bpf_token_show_fdinfo). A missing line allows nothing. */
 export function parseTokenFdinfo(text: string): TokenRights {
+  const fields = procFields(text)
   const mask = (name: string): bigint => {
-    const value = new RegExp(`^allowed_${name}:\\s*(any|0x[0-9a-f]+)$`, 'm').exec(text)?.[1]
-    if (value === undefined) return 0n
-    return value === 'any' ? ALL : BigInt(value)
+    const value = fields.get(`allowed_${name}`) ?? ''
+    if (value === 'any') return ALL
+    return /^0x[0-9a-f]{1,16}$/.test(value) ? BigInt(value) : 0n
   }
   return { cmds: mask('cmds'), maps: mask('maps'), progs: mask('progs'), attachs: mask('attachs') }
 }

@@ -10,11 +10,13 @@ import type { Holder, Inventory, LiveLink, LiveMap, LiveObjects } from './invent
 /** How long what was held may take to go after its last holder: the kernel frees it when it has time. */
 const KILL_TIMEOUT_MS = 5000
 const POLL_MS = 50
+/** How long it may take to go when nobody holds it. After that somebody has hidden it: in a message under way, for one. */
+const UNHELD_MS = 2000
 /** How often to look for links that calls under way have made meanwhile. */
 const MAX_ROUNDS = 8
 
 /** What is asked of an inventory. */
-export type LiveView = Pick<Inventory, 'links' | 'maps' | 'objects' | 'holders'>
+export type LiveView = Pick<Inventory, 'links' | 'maps' | 'objects' | 'holders' | 'members'>
 
 /** A link, or a struct_ops map, which can be registered without one. */
 export type Attachment = ({ readonly kind: 'link' } & LiveLink) | ({ readonly kind: 'map' } & LiveMap)
@@ -28,18 +30,23 @@ export type Staying = Attachment & { readonly errnoName: string }
 export interface DetachResult {
   readonly detached: readonly Attachment[]
   readonly stays: readonly Staying[]
-  /** What they held, when they were killed. */
+  /** What they held when they were killed, if anything. */
   readonly killed: readonly Holder[]
   /** What is still in the kernel; links that are detached, too. */
   readonly left: LiveObjects
-  /** Who holds that. What nobody holds is pinned, in a map, or attached without a link. */
+  /**
+   * Who has that open. What nobody has is pinned, in a map, in a message under way, mapped into
+   * memory, or attached without a link.
+   */
   readonly holders: readonly Holder[]
 }
 
 /**
  * Detaches what is attached under these delegations, which must be revoked: tokens that work would make more meanwhile. Whoever
  * holds a program can attach it again; with `kill`, the processes in the delegations' user namespaces (or confined cgroups) that hold any of
- * it are killed, and waited for: at most five seconds. Others who hold some of it, because they were passed it, are left alone.
+ * it are killed, and waited for: at most five seconds. While something is left that no process has
+ * open, all others of these user namespaces are killed, too, and waited for as long again. Others
+ * who hold some of it, because they were passed it, are left alone.
  *
  * Attachments without a link are not looked for, but struct_ops: the guard lets a revocable delegation make none.
  */
@@ -128,21 +135,43 @@ function failureOf(action: () => void): string | undefined {
 
 async function killHolders(inventory: LiveView, delegations: ReadonlySet<bigint>): Promise<Holder[]> {
   const killed = new Map<number, Holder>()
+  let unheldMs = 0
+  let allEnded = false
   for (let waitedMs = 0; waitedMs < KILL_TIMEOUT_MS; waitedMs += POLL_MS) {
     // Again and again: they may have children by now, or have passed it on.
-    for (const holder of killPresent(inventory, delegations)) killed.set(holder.pid, holder)
-    const { programs, maps, links } = inventory.objects(delegations)
-    if (programs.length + maps.length + links.length === 0) break
+    const now = killPresent(() => inventory.holders(delegations).filter(({ within }) => within))
+    for (const holder of now) killed.set(holder.pid, holder)
+    const left = inventory.objects(delegations)
+    if (left.programs.length + left.maps.length + left.links.length === 0) break
+    unheldMs = now.length === 0 && hasUnheld(left, inventory.holders(delegations)) ? unheldMs + POLL_MS : 0
+    if (unheldMs > UNHELD_MS) {
+      const others = killPresent(() => inventory.members(delegations))
+      for (const other of others) if (!killed.has(other.pid)) killed.set(other.pid, other)
+      // Once, or who goes on making processes would keep us for ever.
+      if (others.length > 0 && !allEnded) waitedMs = 0
+      allEnded = true
+    }
     await sleep(POLL_MS)
   }
   return [...killed.values()]
 }
 
-/** Kills those who hold something now and whom it was lent to. A confined cgroup may have us in it, or the machine's first process. */
-function killPresent(inventory: LiveView, delegations: ReadonlySet<bigint>): Holder[] {
+/** Whether something is left that those who are left do not account for. Which maps a program has, it does not say. */
+function hasUnheld({ programs, links }: LiveObjects, holders: readonly Holder[]): boolean {
+  if (holders.length === 0) return true
+  const held = new Set(holders.flatMap(holder => holder.links))
+  const isHeld = (link: LiveLink): boolean => held.has(link.id)
+  const inUse = new Set([
+    ...holders.flatMap(holder => holder.programs),
+    ...links.filter(isHeld).map(({ programId }) => programId),
+  ])
+  return !links.every(isHeld) || programs.some(({ id }) => !inUse.has(id))
+}
+
+/** Kills those who are there now. A confined cgroup may have us in it, or the machine's first process. */
+function killPresent(look: () => Holder[]): Holder[] {
   using owned = new Owned()
-  const present = (): Holder[] =>
-    inventory.holders(delegations).filter(({ within, pid }) => within && pid !== 1 && pid !== process.pid)
+  const present = (): Holder[] => look().filter(({ pid }) => pid !== 1 && pid !== process.pid)
   const processes = present().flatMap(({ pid }) => openIfThere(pid))
   for (const one of processes) owned.add(one)
   // A number may have gone to another process before we held this one. If it is there still, it was there when we looked again.

@@ -22,6 +22,7 @@ import {
 } from '../ebpf/type-names.ts'
 import { FormatError } from '../errors.ts'
 import { bytes, struct, u32, u64 } from '../uapi/codec.ts'
+import { rawDelegations } from './delegations.ts'
 import type { GuardMaps } from './maps.ts'
 
 const OBJECT = path.resolve(__dirname, '../../bpf/inventory.bpf.o')
@@ -30,7 +31,7 @@ const OBJECT = path.resolve(__dirname, '../../bpf/inventory.bpf.o')
 export const inventory_record = struct(48, {
   delegation: u64(0),
   kind: u32(8), // KINDS
-  id: u32(12), // the kernel's; 0 for tokens, which have none
+  id: u32(12), // the kernel's; 0 for tokens, which have none; of a member: its user namespace
   type: u32(16), // of a program, map or link
   program: u32(20), // of a link: id; 0: it has none
   holder: u32(24), // tgid; 0: this is about the object itself
@@ -39,7 +40,7 @@ export const inventory_record = struct(48, {
 })
 
 /** enum inventory_kind */
-export const KINDS = { 1: 'program', 2: 'map', 3: 'link', 4: 'token' } as const
+export const KINDS = { 1: 'program', 2: 'map', 3: 'link', 4: 'token', 5: 'member' } as const
 
 export type InventoryRecord = ReturnType<typeof inventory_record.decode>
 
@@ -113,9 +114,11 @@ export function holdersOf(records: readonly InventoryRecord[]): Holder[] {
 export class Inventory implements Disposable {
   readonly #owned: Owned
   readonly #links: ReadonlyMap<string, Link>
+  readonly #maps: GuardMaps
 
-  private constructor(owned: Owned, links: ReadonlyMap<string, Link>) {
+  private constructor(owned: Owned, links: ReadonlyMap<string, Link>, maps: GuardMaps) {
     this.#owned = owned
+    this.#maps = maps
     this.#links = links
   }
 
@@ -131,19 +134,21 @@ export class Inventory implements Disposable {
     const links = spec.programs.map(({ name }) => [name, owned.add(attachProgram(object, name))] as const)
     const kept = new Owned()
     owned.moveTo(kept)
-    return new Inventory(kept, new Map(links))
+    return new Inventory(kept, new Map(links), guard)
   }
 
-  #records(program: string, delegations: ReadonlySet<bigint>): InventoryRecord[] {
+  #all(program: string): InventoryRecord[] {
     const all = this.#links.get(program)!.readIterator()
     if (all.length % inventory_record.size !== 0)
       throw new FormatError('inventory', `${all.length} bytes are no whole number of records`)
     const records: InventoryRecord[] = []
-    for (let off = 0; off < all.length; off += inventory_record.size) {
-      const record = inventory_record.decode(all.subarray(off, off + inventory_record.size))
-      if (delegations.has(record.delegation!)) records.push(record)
-    }
+    for (let off = 0; off < all.length; off += inventory_record.size)
+      records.push(inventory_record.decode(all.subarray(off, off + inventory_record.size)))
     return records
+  }
+
+  #records(program: string, delegations: ReadonlySet<bigint>): InventoryRecord[] {
+    return this.#all(program).filter(({ delegation }) => delegations.has(delegation!))
   }
 
   #objects<Extra>(
@@ -185,6 +190,20 @@ export class Inventory implements Disposable {
   /** The processes with open files of these delegations. Other ways to hold an object are pins, and maps of memory. */
   holders(delegations: ReadonlySet<bigint>): Holder[] {
     return holdersOf(this.#records('inventory_holders', delegations))
+  }
+
+  /**
+   * All processes in the user namespaces of these delegations, or below, whether they hold something
+   * or not. Of a delegation of which only maps are left there are none: the number of its user
+   * namespace may be another one's by now.
+   */
+  members(delegations: ReadonlySet<bigint>): Holder[] {
+    const numbers = new Set(
+      rawDelegations(this.#maps)
+        .filter(({ id, ruled }) => ruled === 1 && delegations.has(id!))
+        .map(({ user_namespace }) => user_namespace!),
+    )
+    return holdersOf(this.#all('inventory_members').filter(({ id }) => numbers.has(id!)))
   }
 
   [Symbol.dispose](): void {

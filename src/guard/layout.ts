@@ -5,7 +5,7 @@
  */
 import { bytes, nested, struct, u8, u16, u32, u64 } from '../uapi/codec.ts'
 
-export const GUARD_ABI = 3
+export const GUARD_ABI = 4
 export const GUARD_NAME_BYTES = 64
 export const GUARD_TASK_BYTES = 16
 export const GUARD_DIGEST_BYTES = 32
@@ -85,7 +85,7 @@ export const guard_delegation = struct(224, {
   cgroup_level: u32(144),
   user_namespace: u32(148),
   delegator: u32(152),
-  reserved: u32(156),
+  ruled: u32(156),
   policy: bytes(160, 64),
 })
 

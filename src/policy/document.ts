@@ -135,6 +135,11 @@ function collectTokens(
 
 const NESTED = `the document is nested deeper than ${MAX_DEPTH} levels`
 
+/** What the schema would take; it refuses other numbers in its own words. */
+function isCount(value: unknown): boolean {
+  return Number.isInteger(value) && (value as number) >= 0
+}
+
 /** One pass over the nodes: plain data, positions and issues. */
 class Walk {
   readonly issues: PolicyIssue[] = []
@@ -179,6 +184,9 @@ class Walk {
       return node.items.map((item, index) => this.plain(item as Node | null, [...path, index], at))
     }
     if (!isScalar(node)) return null
+    // YAML knows more ways to write one, of which 010 is two numbers in its two versions.
+    if (isCount(node.value) && !/^(0|[1-9]\d*|0x[\da-fA-F]+)$/.test(node.source ?? ''))
+      this.report(path, at, 'a number is a whole one, decimal without leading zeros or hexadecimal (0x...)')
     // A number that a double cannot hold stays as it was written: masks have 64 bits.
     return typeof node.value === 'number' && !Number.isSafeInteger(node.value) && node.source !== undefined
       ? node.source

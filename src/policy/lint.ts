@@ -389,8 +389,8 @@ function* doubtfulSubjects(view: RightsView): Iterable<LintFinding> {
       yield note(
         'executable-alone',
         `${path}.executable`,
-        'whoever may run this program controls it by its environment and by ptrace, and gets this delegation',
-        'Name its user, unit or label in the same entry.',
+        'it is known of what `run` starts alone, and whoever may have that started controls it by its arguments: it gets this delegation',
+        'Name its user or unit in the same entry; for `delegate` and `derive`, in an entry without executable.',
       )
     }
   }

@@ -104,7 +104,7 @@ const subject = z
     ),
     executable: pathGlob(
       'path',
-      'Path of the executable file, without symbolic links, as the host sees it; `*` and `**` as in `cgroup`. A file that only bears this path in a container does not count. It says which program runs, not who controls it.',
+      'Path of the program that `run` starts, absolute and without symbolic links; `*` and `**` as in `cgroup`. Of a process that runs in a user namespace of its own it is not known, since such a process can change it: `delegate` and `derive` never match an entry with it.',
     ),
     label: textGlob(
       'Security label that SELinux, AppArmor or Smack gave the process; `*` stands for any characters. An AppArmor profile counts in enforce mode, and is named without the mode.',

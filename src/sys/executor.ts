@@ -5,6 +5,7 @@
  * One executor does one plan at a time. `borrowExecutor` gives one that is idle, or starts one.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
+import { readFileSync, readlinkSync, statSync } from 'node:fs'
 import { type BpftokenError, ConflictError, NotFoundError, NotSupportedError } from '../errors.ts'
 import {
   EXECUTOR_VERSION,
@@ -28,13 +29,16 @@ import { failure } from './failure.ts'
 import type { Fd } from './fd.ts'
 import { executorPath, native } from './native.ts'
 import { readable, type Watch, watchReadable } from './poll.ts'
+import { procFields, procNumbers } from './proc-file.ts'
 import { recvFds, sendFds, socketPair } from './socket.ts'
+import { unlessGone } from './tasks.ts'
 
 export interface RawAction {
   readonly op: Op
   readonly number?: number | undefined
   readonly more?: number | undefined
-  readonly text?: readonly string[] | undefined
+  /** Bytes where it need not be UTF-8. */
+  readonly text?: readonly (string | Uint8Array)[] | undefined
 }
 
 export interface RawPlan {
@@ -131,8 +135,8 @@ interface Waiting {
   readonly paused: Paused | undefined
 }
 
-/** What is done at an action PAUSE, before the plan goes on. */
-export type Paused = (executor: Executor) => void | Promise<void>
+/** What is done at an action PAUSE, the one with index `at`, before the plan goes on; when it throws, it does not. */
+export type Paused = (executor: Executor, at: number) => void | Promise<void>
 
 export class Executor implements Disposable {
   readonly pid: number
@@ -287,7 +291,7 @@ export class Executor implements Disposable {
         if (this.#refused !== undefined) this.#waiting?.reject(this.#refused)
         break
       case 'PAUSED':
-        void this.#pause()
+        void this.#pause(executor_answer.decode(message).steps!)
         break
       case 'READY':
         this.#plans--
@@ -301,9 +305,9 @@ export class Executor implements Disposable {
     }
   }
 
-  async #pause(): Promise<void> {
+  async #pause(at: number): Promise<void> {
     try {
-      await this.#waiting?.paused?.(this)
+      await this.#waiting?.paused?.(this, at)
       this.keep()
     } catch {
       this.#word('CANCEL')
@@ -483,8 +487,11 @@ function encodeAction({ op, number, more, text }: RawAction, view: DataView, at:
   if (text !== undefined) {
     for (const part of text) {
       // Fail closed: a text that ends early for the kernel names another thing.
-      if (part.includes('\0')) throw new TypeError(`${op}: text with a zero byte`)
-      const { read, written } = encoder.encodeInto(part, OUTGOING.subarray(next, MESSAGE_BYTES - 8))
+      if (typeof part === 'string' ? part.includes('\0') : part.includes(0))
+        throw new TypeError(`${op}: text with a zero byte`)
+      const room = OUTGOING.subarray(next, MESSAGE_BYTES - 8)
+      const { read, written } =
+        typeof part === 'string' ? encoder.encodeInto(part, room) : copyInto(part, room)
       if (read < part.length) throw failure('executor', op, -7 /* E2BIG */)
       next += written
       OUTGOING[next++] = 0
@@ -498,6 +505,12 @@ function encodeAction({ op, number, more, text }: RawAction, view: DataView, at:
   fields.number.set(view, at, number ?? 0)
   fields.more.set(view, at, more ?? 0)
   return next
+}
+
+function copyInto(bytes: Uint8Array, room: Uint8Array): { read: number; written: number } {
+  const count = Math.min(bytes.length, room.length)
+  room.set(bytes.subarray(0, count))
+  return { read: count, written: count }
 }
 
 function decodeAnswer(message: Uint8Array, fds: Fd[]): Answer {
@@ -630,5 +643,24 @@ export async function endExecutors(): Promise<void> {
       executor[Symbol.dispose]()
       return executor.ended()
     }),
+  )
+}
+
+/**
+ * Whether this process is a child of an executor, ours or another one of root's: it is inside a
+ * target's namespaces for a moment, and still in our network. Its parent tells, which is ours, and
+ * not its name or program, which it could choose.
+ */
+export function isExecutorChild(directory: string): boolean {
+  const parent = unlessGone(() => procFields(readFileSync(`${directory}/status`, 'utf8')).get('PPid'))
+  return (
+    unlessGone(() => {
+      const status = procFields(readFileSync(`/proc/${parent}/status`, 'utf8'))
+      if (procNumbers(status.get('Uid') ?? '-')?.every(uid => uid === 0) !== true) return false
+      if (readlinkSync(`/proc/${parent}/ns/user`) !== readlinkSync('/proc/self/ns/user')) return false
+      const runs = statSync(`/proc/${parent}/exe`)
+      const executor = statSync(executorPath())
+      return runs.dev === executor.dev && runs.ino === executor.ino
+    }) === true
   )
 }

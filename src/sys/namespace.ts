@@ -1,7 +1,9 @@
 /** What owns what: nsfs ioctls (include/uapi/linux/nsfs.h, since Linux 4.9 and 4.11). */
+import { readlinkSync } from 'node:fs'
 import { NotFoundError } from '../errors.ts'
 import {
   NS_GET_OWNER_UID,
+  NS_GET_PARENT,
   NS_GET_USERNS,
   PIDFD_GET_MNT_NAMESPACE,
   PIDFD_GET_USER_NAMESPACE,
@@ -10,6 +12,7 @@ import { ERRNO } from '../uapi/errno.ts'
 import { check } from './failure.ts'
 import { Fd } from './fd.ts'
 import { native } from './native.ts'
+import { inodeOf } from './open.ts'
 import { openNamespace, type ProcessHandle } from './process.ts'
 
 /**
@@ -35,4 +38,29 @@ export function ownerUid(userNamespace: Fd): number {
   const out = new Uint8Array(4)
   check('ioctl', 'NS_GET_OWNER_UID', native().ioctl(userNamespace.number, NS_GET_OWNER_UID, out))
   return new DataView(out.buffer).getUint32(0, true)
+}
+
+/**
+ * User ids, in our own user namespace, of the creators of this user namespace and of those that it
+ * lies in, up to our own. Each of them has all power over it. EPERM: it does not lie below ours.
+ */
+export function ownerUids(userNamespace: Fd): number[] {
+  const owners = [ownerUid(userNamespace)]
+  const ours = readlinkSync('/proc/self/ns/user')
+  let above = parentOf(userNamespace)
+  try {
+    while (`user:[${inodeOf(above)}]` !== ours) {
+      owners.push(ownerUid(above))
+      const next = parentOf(above)
+      above.close()
+      above = next
+    }
+    return owners
+  } finally {
+    above.close()
+  }
+}
+
+function parentOf(userNamespace: Fd): Fd {
+  return new Fd(check('ioctl', 'NS_GET_PARENT', native().ioctl(userNamespace.number, NS_GET_PARENT, null)))
 }

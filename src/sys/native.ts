@@ -69,14 +69,9 @@ export function use(fake: Native | undefined): void {
   loaded = fake
 }
 
-/** The program that becomes the workload of a sandbox; built beside the addon. */
+/** The program that becomes the workload of a sandbox, and watches over it; built beside the addon. */
 export function launcherPath(): string {
   return path.join(PACKAGE, 'build/Release/bpftoken-launch')
-}
-
-/** The program that ends what a workload leaves behind; built beside the addon. */
-export function restPath(): string {
-  return path.join(PACKAGE, 'build/Release/bpftoken-rest')
 }
 
 /** The program that does what delegating takes, see executor.ts; built beside the addon. */

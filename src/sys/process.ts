@@ -5,25 +5,32 @@
  * `stillAlive`: a process that is alive now was alive, under this number, during the read.
  */
 import { readFileSync, readlinkSync, statfsSync } from 'node:fs'
-import { endianness } from 'node:os'
 import { NotFoundError, NotSupportedError } from '../errors.ts'
 import { O_CLOEXEC, O_PATH, O_RDONLY, PROC_SUPER_MAGIC } from '../uapi/constants.ts'
 import { check } from './failure.ts'
 import { Fd } from './fd.ts'
 import { native } from './native.ts'
 import { open } from './open.ts'
+import { procFields } from './proc-file.ts'
 
 const SIGKILL = 9
+/** include/uapi/linux/pidfd.h: the same as O_EXCL. */
+const PIDFD_THREAD = 0o200
 
 export interface ProcessHandle extends Disposable {
   readonly pid: number
   readonly pidfd: Fd
 }
 
-/** Holds on to process `pid`. NotFoundError when there is none. The caller disposes of it. Since Linux 5.3. */
+/**
+ * Holds on to process `pid`, or to the thread of that number (since Linux 6.9). NotFoundError when
+ * there is none. The caller disposes of it. Since Linux 5.3.
+ */
 export function openProcess(pid: number): ProcessHandle {
-  const result = native().pidfd_open(pid, 0)
-  if (result === -3 /* ESRCH */)
+  let result = native().pidfd_open(pid, 0)
+  // A number of a thread that is not the first of its process: EINVAL, or of late ENOENT.
+  if (result < 0) result = native().pidfd_open(pid, PIDFD_THREAD)
+  if ([-3 /* ESRCH */, -2 /* ENOENT */, -22 /* EINVAL */].includes(result))
     throw new NotFoundError(`There is no process ${pid}`, {
       context: { pid },
       hint: 'Give the number of a running process, as this PID namespace sees it',
@@ -46,25 +53,6 @@ export function kill(process: ProcessHandle): boolean {
   if (result === -3 /* ESRCH */) return false
   check('pidfd_send_signal', 'pidfd_send_signal', result, `pid ${process.pid}`)
   return true
-}
-
-/** struct pidfd_info, linux/pidfd.h: mask at 0 (64 bits), exit_code at 60 (32 bits). */
-const PIDFD_INFO_BYTES = 64
-const PIDFD_GET_INFO = 0xc040_ff0b
-const PIDFD_INFO_EXIT = 8n
-
-/**
- * The signal that ended a process that was waited for already, or 0; undefined where the kernel does
- * not tell. Since Linux 6.15. For real-time signals: Node has no names for them, and then says that
- * the process exited with 0.
- */
-export function endingSignal(process: ProcessHandle): number | undefined {
-  const info = new DataView(new ArrayBuffer(PIDFD_INFO_BYTES))
-  const little = endianness() === 'LE'
-  info.setBigUint64(0, PIDFD_INFO_EXIT, little)
-  const result = native().ioctl(process.pidfd.number, PIDFD_GET_INFO, new Uint8Array(info.buffer))
-  if (result < 0 || (info.getBigUint64(0, little) & PIDFD_INFO_EXIT) === 0n) return undefined
-  return info.getInt32(60, little) & 0x7f
 }
 
 /** Duplicates descriptor `fd` of the process. EBADF: no such descriptor; EPERM: no CAP_SYS_PTRACE over it. Since Linux 5.6. */
@@ -97,8 +85,8 @@ function foreignProc(): string | undefined {
     if (statfsSync('/proc').type !== PROC_SUPER_MAGIC) return 'no procfs'
     // A number can be the same in two namespaces by chance. NSpid lists ours from the namespace of
     // /proc inwards: only where that is our own is there but one.
-    const numbers = /^NSpid:(.*)$/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1] ?? ` ${process.pid}`
-    const same = readlinkSync('/proc/self') === String(process.pid) && numbers.trim() === String(process.pid)
+    const numbers = procFields(readFileSync('/proc/self/status', 'utf8')).get('NSpid') ?? String(process.pid)
+    const same = readlinkSync('/proc/self') === String(process.pid) && numbers === String(process.pid)
     return same ? undefined : 'of another PID namespace'
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
@@ -159,16 +147,6 @@ export function openNamespace(process: ProcessHandle, kind: NamespaceKind): Fd {
 /** The process's root directory, O_PATH. The caller closes it. */
 export function openRoot(process: ProcessHandle): Fd {
   return openOf(process, 'root', O_PATH)
-}
-
-/** Path of the file that the process executes, as far as our root shows it; a removed one ends in ` (deleted)`. */
-export function executablePath(process: ProcessHandle): string {
-  return ofProcess(process, () => readlinkSync(`/proc/${process.pid}/exe`))
-}
-
-/** The file that the process executes, O_PATH. The caller closes it. */
-export function openExecutable(process: ProcessHandle): Fd {
-  return openOf(process, 'exe', O_PATH)
 }
 
 export interface IdRange {

@@ -31,3 +31,6 @@ export function parseWithin(range: NumberRange, text: string): number | undefine
   const value = /^(0|[1-9][0-9]{0,9})$/.test(text) ? Number(text) : undefined
   return isWithin(range, value) ? value : undefined
 }
+
+/** Of mounts, as mountinfo numbers them. */
+export const MOUNT_IDS: NumberRange = { min: 1, max: 0x7fff_ffff }

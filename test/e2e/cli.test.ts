@@ -55,20 +55,76 @@ test('every command has --help, and unknown words are usage errors', async () =>
     assert.equal((await cli(words.split(' '))).status, 2, words)
 })
 
+/** The code of the error that is told as JSON; undefined: it is told as text. */
+function jsonCode(stderr: string): string | undefined {
+  if (!stderr.startsWith('{')) return undefined
+  const { error } = JSON.parse(stderr) as { error: { code: string; message: string } }
+  assert.doesNotMatch(error.message, /^error: /)
+  return error.code
+}
+
+test('what is wrong with the command line is JSON where that is asked for, in whatever order', async () => {
+  for (const [words, isJson] of [
+    ['ls --json --bogus', true],
+    ['ls --bogus --json', true],
+    ['ls --jso --json', true],
+    ['ls --bogus', false],
+    ['ls --jso', false],
+    ['undelegate --pid 0 --json', true],
+    ['undelegate --json', true],
+    ['policy check --json', true],
+    ['show --json -- --json', true],
+    ['show -- --json', false],
+    ['plan --program --json', false],
+    ['run --json', true],
+    ['run --policy --json', false],
+    ['run true --json', false],
+    ['bogus --json', false],
+  ] as const) {
+    const { status, stdout, stderr } = await cli(words.split(' '))
+    assert.deepEqual([status, stdout], [2, ''], words)
+    assert.equal(jsonCode(stderr), isJson ? 'BPFTOKEN_USAGE' : undefined, words)
+    if (!isJson) assert.match(stderr, /^error: .*\n$/, words)
+  }
+})
+
+test(
+  'that run cannot start its program is JSON where that is asked of run, not of the program',
+  machine,
+  async () => {
+    const json = await run('--json', '--', '/nonexistent')
+    assert.deepEqual([json.status, jsonCode(json.stderr)], [127, 'BPFTOKEN_SYSCALL'])
+    for (const words of [
+      ['--', '/nonexistent'],
+      ['/nonexistent', '--json'],
+    ]) {
+      const { status, stderr } = await run(...words)
+      assert.deepEqual([status, jsonCode(stderr)], [127, undefined], words.join(' '))
+    }
+    for (const [words, expected] of [
+      [['--json', '--', 'true'], 'BPFTOKEN_NOT_FOUND'],
+      [['true', '--json'], undefined],
+    ] as const) {
+      const { status, stderr } = await cli(['run', '--policy', '/nonexistent', ...words])
+      assert.deepEqual([status, jsonCode(stderr)], [1, expected], words.join(' '))
+    }
+  },
+)
+
 test('what only the guard does says how to get one', machine, async t => {
   if (/^installed/m.test((await cli(['guard', 'status'])).stdout)) return t.skip('a guard is installed here')
   for (const words of [
     'guard allow --exe /bin/true',
     'guard disallow --unit x.service',
-    `confine --cgroup /sys/fs/cgroup --policy ${POLICY}`,
+    'confine --cgroup /sys/fs/cgroup --policy POLICY',
     'unconfine 1',
-    `derive 1 --pid 1 --policy ${POLICY}`,
+    'derive 1 --pid 1 --policy POLICY',
     'revoke 1',
     'show 1',
     'events',
-    `policy install ${POLICY}`,
+    'policy install POLICY',
   ]) {
-    const { status, stderr } = await cli(words.split(' '))
+    const { status, stderr } = await cli(words.split(' ').map(word => (word === 'POLICY' ? POLICY : word)))
     assert.equal(status, 1, words)
     assert.match(stderr, /bpftoken guard install/, words)
   }

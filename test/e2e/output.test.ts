@@ -114,9 +114,12 @@ const HOSTILE: readonly [what: string, name: string][] = [
   ['bidirectional overrides', 'a\u202eb\u2066c\u2069'],
   ['what is not seen', 'a\u200bb\ufeff\u2028c\u2029'],
   ['tabs and runs of blanks', `a\t${FORGED.replaceAll('/', '\\')} `],
+  ['letters that go from right to left', 'a\u05d0\u05d1 1 \u0627'],
+  ['what we would say', 'y: delegate_cmds=any (covered)'],
+  ['a plain word', 'plain'],
 ]
 /** Any of these from a workload on a terminal of root's is a hole. */
-const OBEYED = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u
+const OBEYED = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\u0590-\u08ff]/u
 
 for (const [what, name] of HOSTILE)
   test(`a mount point with ${what} in its name is one harmless row`, machine, async () => {
@@ -140,8 +143,9 @@ for (const [what, name] of HOSTILE)
           assert.doesNotMatch(line, /^mnt:\[1\]/)
         }
       assert.equal(made.stdout.trim().split('\n').length, 1)
+      assert.match(made.stdout, /^delegated to process \d+ at ("\/mnt\/.*"|\/mnt\/[\w.-]+): delegate_cmds=/)
       const row = listed.stdout.split('\n').find(line => line.includes(` ${pid} `))
-      assert.equal(row?.split(/ {2,}/).length, 7, row)
+      assert.equal(row?.split(/ {2,}/).length, 9, row)
       const found = (JSON.parse(json.stdout) as { path: string; pids: number[] }[]).find(one =>
         one.pids.includes(shell.pid),
       )
@@ -170,7 +174,7 @@ test(
         const { stdout } = await cli(['ls'])
         const row = stdout.split('\n').find(line => line.includes(` ${shell.pid} `))
         assert.ok(row?.includes(` ${shell.pid} ${shown} `), row)
-        assert.equal(row?.split(/ {2,}/).length, 7, row)
+        assert.equal(row?.split(/ {2,}/).length, 9, row)
       } finally {
         await shell.end()
       }
@@ -213,8 +217,8 @@ test('files without an end are refused within their bound; files within it are r
   const endless = await sh(`yes | ${command(['policy', 'check', '-'])}`)
   assert.equal(endless.status, 1)
   assert.match(endless.stderr, /larger than 256KiB/)
-  assert.equal((await sh(`cat ${POLICY} | ${command(['policy', 'check', '-'])}`)).status, 0)
-  assert.equal((await sh(`${command(['policy', 'check'])} <(cat ${POLICY})`)).status, 0)
+  assert.equal((await sh(`cat '${POLICY}' | ${command(['policy', 'check', '-'])}`)).status, 0)
+  assert.equal((await sh(`${command(['policy', 'check'])} <(cat '${POLICY}')`)).status, 0)
   using scratch = new Scratch()
   const file = scratch.write('big.yaml', '')
   await execute('truncate', ['-s', '10G', file])
@@ -238,10 +242,10 @@ test('a defect is one line; BPFTOKEN_DEBUG shows its stack', async () => {
 })
 
 test('/proc of another PID namespace is refused; the right one serves', machine, async () => {
-  const words = (args: string): string => `${command(args.split(' '))}; echo "status $?"`
+  const words = (...args: string[]): string => `${command(args)}; echo "status $?"`
   const inner = `unshare --user --map-root-user --mount --net sleep 60 & sleep 0.3
-    ${words(`delegate --pid $! --policy ${POLICY}`).replaceAll("'$!'", '$!')}
-    ${words(`run --policy ${POLICY} -- true`)}
+    ${words('delegate', '--pid', '$!', '--policy', POLICY).replaceAll("'$!'", '$!')}
+    ${words('run', '--policy', POLICY, '--', 'true')}
     ${words('ls')}; kill $!`
   const both = (mount: string) =>
     execute('unshare', ['--pid', '--fork', ...mount.split(' ').filter(Boolean), 'bash', '-c', inner])

@@ -98,7 +98,7 @@ test('what is foretold comes true: no token without CAP_BPF, one with it', machi
       const made = await cli(['delegate', '--pid', String(shell.pid), '--policy', POLICY])
       assert.equal(made.status, 0, made.stderr)
       const said = await shell.run(
-        `${process.execPath} ${ROOT}/dist/cli/main.js token show 2>&1; echo status $?`,
+        `${process.execPath} '${ROOT}/dist/cli/main.js' token show 2>&1; echo status $?`,
       )
       assert.match(said, new RegExp(`status ${status}$`), said)
     } finally {

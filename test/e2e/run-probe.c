@@ -4,6 +4,7 @@
  *   run-probe                     one fact a line, "NAME VALUE"
  *   run-probe type                tries to type into the terminal that is its standard input, by every way to ioctl(2)
  *   run-probe keyed PROGRAM...    becomes PROGRAM, with a key in its session keyring
+ *   run-probe master PROGRAM...   becomes PROGRAM, whose standard input is the master of another session's terminal
  */
 #define _GNU_SOURCE
 #include <asm/ioctls.h>
@@ -11,10 +12,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -75,6 +78,26 @@ static void type(const char *way, long (*by)(unsigned long, void *), unsigned lo
 	printf("%s TIOCGWINSZ %s\n", way, answer(by(TIOCGWINSZ | bits, &size)));
 }
 
+/* Makes a terminal, gives it to a session that lasts as long as we do, and takes its master as standard input. */
+static int become_master(void)
+{
+	int master = posix_openpt(O_RDWR | O_NOCTTY), ready[2];
+	char byte;
+
+	if (master < 0 || grantpt(master) < 0 || unlockpt(master) < 0 || pipe2(ready, O_CLOEXEC) < 0)
+		return -1;
+	if (fork() == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		setsid();
+		if (open(ptsname(master), O_RDWR) < 0 || write(ready[1], "r", 1) != 1)
+			_exit(1);
+		for (;;)
+			pause();
+	}
+	close(ready[1]);
+	return read(ready[0], &byte, 1) == 1 && getsid(0) > 0 ? dup2(master, 0) : -1;
+}
+
 static void facts(void)
 {
 	char line[512], text[512] = "";
@@ -112,6 +135,12 @@ int main(int argc, char **argv)
 	if (argc > 2 && strcmp(argv[1], "keyed") == 0) {
 		if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0 ||
 		    syscall(SYS_add_key, KEY, "secret", 6, SESSION_KEYRING) < 0)
+			return 1;
+		execvp(argv[2], argv + 2);
+		return 1;
+	}
+	if (argc > 2 && strcmp(argv[1], "master") == 0) {
+		if (become_master() < 0)
 			return 1;
 		execvp(argv[2], argv + 2);
 		return 1;

@@ -1,8 +1,8 @@
 /** What the program of `bpftoken run` gets of its caller, and how it ends. Each refusal stands beside what must work. */
 import assert from 'node:assert/strict'
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs'
+import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -11,7 +11,7 @@ import { hasBit } from '../../src/policy/vocabulary.ts'
 import { CAPABILITIES } from '../../src/uapi/constants.ts'
 import { CLI, cli, execute, finish, publicCli, type Result, startCli } from '../helpers/cli.ts'
 import { compiled } from '../helpers/compiled.ts'
-import { kernelSince, needsTokens, ROOT } from '../helpers/machine.ts'
+import { needsTokens, ROOT } from '../helpers/machine.ts'
 import { Scratch } from '../helpers/scratch.ts'
 
 const machine = needsTokens()
@@ -97,6 +97,33 @@ describe('run gives its program nothing of its caller but what is named', machin
     assert.match(all, /^env USER=nobody$/m)
     assert.equal((await cli([...RUN.slice(2), '--env', '=x', '--', 'true'])).status, 2)
     assert.equal((await cli([...RUN.slice(2), '--env', 'NO_SUCH_VARIABLE', '--', 'true'])).status, 2)
+  })
+
+  test('variables and arguments byte by byte, or not at all', async () => {
+    const bytes = (script: string): Promise<Result> => {
+      const words = [
+        ...RUN,
+        '--env',
+        '__proto__=x',
+        '--',
+        'sh',
+        '-c',
+        'env; printf "%s" "$1" | od -An -tx1',
+        'sh',
+      ]
+      return execute('bash', ['-c', script, 'bash', ...words])
+    }
+    const good = await bytes(`LC_TERMINAL_VERSION=ü exec "$@" $'\\xe2\\x82\\xac'`)
+    assert.equal(good.status, 0, good.stderr)
+    assert.match(good.stdout, /^LC_TERMINAL_VERSION=ü$/m)
+    assert.match(good.stdout, /^__proto__=x$/m)
+    assert.match(good.stdout, /^ e2 82 ac$/m)
+    for (const script of [`exec "$@" $'a\\xff'`, `TZ=$'\\xff' exec "$@"`, `exec "$@" $'\\xc0\\x80'`]) {
+      const { status, stdout, stderr } = await bytes(script)
+      assert.deepEqual([status, stdout], [2, ''], script)
+      assert.match(stderr, /UTF-8/)
+    }
+    assert.equal((await bytes(`SECRET=$'\\xff' exec "$@"`)).status, 0, 'which is not passed on')
   })
 
   test("the loader's variables reach the program, and never the launcher, which is root", async () => {
@@ -272,12 +299,10 @@ test(
   },
 )
 
-test('run tells of every signal that ended its program', machine, async t => {
+test('run tells of every signal that ended its program', machine, async () => {
   const endedBy = async (signal: number): Promise<number> =>
     (await cli([...RUN.slice(2), '--', 'sh', '-c', `kill -${signal} $$`])).status
-  for (const signal of [1, 9, 11, 13]) assert.equal(await endedBy(signal), 128 + signal)
-  if (!kernelSince(6, 15)) return t.diagnostic('real-time signals are told of since Linux 6.15')
-  for (const signal of [35, 64]) assert.equal(await endedBy(signal), 128 + signal)
+  for (const signal of [1, 9, 11, 13, 35, 64]) assert.equal(await endedBy(signal), 128 + signal)
 })
 
 /** Whether the process has not been seen to be gone. */
@@ -308,6 +333,30 @@ async function until(what: string, holds: () => boolean): Promise<void> {
   }
 }
 
+/** Where cgroup2 is mounted. */
+function cgroupRoot(): string {
+  const mounts = readFileSync('/proc/mounts', 'utf8').split('\n')
+  return mounts.map(line => line.split(' ')).find(([, , type]) => type === 'cgroup2')![1]!
+}
+
+test(
+  'run that is killed kills its program, also one that has cleared its death signal',
+  machine,
+  async () => {
+    const script = 'echo $$; exec setpriv --pdeathsig clear sleep 1000 > /dev/null'
+    const child = startCli([...RUN.slice(2), '--', 'sh', '-c', script], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    const [line] = (await once(child.stdout!, 'data')) as [Buffer]
+    const pid = String(line).trim()
+    await until('it has cleared it', () => nameOf(pid) === 'sleep')
+    assert.ok(lives(pid))
+    child.kill('SIGKILL')
+    await finish(child)
+    await until('it is gone', () => !lives(pid))
+  },
+)
+
 describe('run --kill-rest leaves no process behind', machine, () => {
   /** Says the numbers of three that stay: a child, one of a session of its own, one forked twice. */
   const LEAVE = `
@@ -315,17 +364,16 @@ describe('run --kill-rest leaves no process behind', machine, () => {
     setsid sh -c 'echo $$; exec sleep 1000 > /dev/null 2>&1' &
     (setsid sh -c 'trap "" TERM HUP INT; (setsid sh -c "echo \\$\\$; exec sleep 1000 > /dev/null 2>&1" &)' &)
   `
-  const cgroups = (): string[] =>
-    readFileSync('/proc/mounts', 'utf8')
-      .split('\n')
-      .filter(line => line.split(' ')[2] === 'cgroup2')
-      .flatMap(line => readdirSync(line.split(' ')[1]!))
-      .filter(name => name.startsWith('bpftoken-run-'))
+  const cgroups = (): string[] => readdirSync(cgroupRoot()).filter(name => name.startsWith('bpftoken-run-'))
 
-  async function start(words: string[], after: string): Promise<{ child: ChildProcess; pids: string[] }> {
+  async function start(
+    words: string[],
+    after: string,
+    options: SpawnOptions = {},
+  ): Promise<{ child: ChildProcess; pids: string[] }> {
     const script = `{ ${LEAVE} } | { read a; read b; read c; echo $a $b $c; }; ${after}`
     const command = [...RUN.slice(2), ...words, '--', 'sh', '-c', script]
-    const child = startCli(command, { stdio: ['ignore', 'pipe', 'inherit'] })
+    const child = startCli(command, { ...options, stdio: ['ignore', 'pipe', 'inherit'] })
     const [line] = (await once(child.stdout!, 'data')) as [Buffer]
     const pids = String(line).trim().split(' ')
     assert.equal(pids.length, 3, String(line))
@@ -360,6 +408,82 @@ describe('run --kill-rest leaves no process behind', machine, () => {
     await finish(child)
     await until('all gone', () => !pids.some(lives))
     await until('no cgroup', () => cgroups().every(name => before.has(name)))
+  })
+
+  test('when bpftoken is stopped, and stays so', async () => {
+    using stage = new Scratch()
+    const before = new Set(cgroups())
+    const { child, pids } = await start(
+      ['--kill-rest'],
+      `while [ ! -e ${stage.path}/go ]; do sleep 0.1; done; exit 7`,
+    )
+    child.kill('SIGSTOP')
+    await until('it is stopped', () => /^State:\sT/m.test(statusOf(String(child.pid))))
+    assert.deepEqual(pids.filter(lives), pids)
+    stage.write('go', '')
+    await until('all gone', () => !pids.some(lives))
+    await until('no cgroup', () => cgroups().every(name => before.has(name)))
+    assert.match(statusOf(String(child.pid)), /^State:\sT/m)
+    child.kill('SIGCONT')
+    assert.equal((await finish(child)).status, 7)
+  })
+
+  test('when its whole process group is killed at any moment', async () => {
+    const before = new Set(cgroups())
+    for (let delay = 0; delay < 400; delay += 20) {
+      const child = startCli([...RUN.slice(2), '--kill-rest', '--', 'sleep', '1000'], {
+        stdio: 'ignore',
+        detached: true,
+      })
+      await sleep(delay)
+      process.kill(-child.pid!, 'SIGKILL')
+      await finish(child)
+    }
+    await until('no cgroup', () => cgroups().every(name => before.has(name)))
+    const { child, pids } = await start(['--kill-rest'], 'sleep 1000', { detached: true })
+    process.kill(-child.pid!, 'SIGKILL')
+    await finish(child)
+    await until('all gone', () => !pids.some(lives))
+    await until('no cgroup', () => cgroups().every(name => before.has(name)))
+  })
+
+  test('and is refused where its user could move out of the cgroup', async () => {
+    const from = join(cgroupRoot(), `bpftoken-test-${process.pid}`)
+    const own = join(from, 'own')
+    mkdirSync(own, { recursive: true })
+    /** From within `own`, as user and group 4001. */
+    const run = (...words: string[]): Promise<Result> => {
+      const script = 'echo $$ > "$0/cgroup.procs"; exec "$@"'
+      const command = [...RUN, '--user', '4001:4001', ...words, '--', 'true']
+      return execute('sh', ['-c', script, own, ...command])
+    }
+    try {
+      assert.equal((await run('--kill-rest')).status, 0)
+      for (const [file, uid, gid, mode] of [
+        [own, 4001, 0, 0o644],
+        [own, 4001, 0, 0o444],
+        [own, 0, 4001, 0o664],
+        [own, 0, 0, 0o646],
+        [from, 4001, 0, 0o644],
+      ] as const) {
+        const procs = join(file, 'cgroup.procs')
+        chownSync(procs, uid, gid)
+        chmodSync(procs, mode)
+        const { status, stderr } = await run('--kill-rest')
+        assert.equal(status, 4, `${procs} ${uid} ${gid} ${mode.toString(8)}`)
+        assert.match(stderr, /could leave its cgroup/)
+        assert.equal((await run()).status, 0, 'without --kill-rest')
+        chownSync(procs, 4002, 4002)
+        chmodSync(procs, 0o664)
+        assert.equal((await run('--kill-rest')).status, 0, 'another may')
+        chownSync(procs, 0, 0)
+        chmodSync(procs, 0o644)
+      }
+    } finally {
+      await until('the last has left', () => readFileSync(join(own, 'cgroup.procs'), 'utf8') === '')
+      rmdirSync(own)
+      rmdirSync(from)
+    }
   })
 
   test('when bpftoken is killed at any moment', async () => {
@@ -507,6 +631,36 @@ describe('run on a terminal', machine, () => {
     await terminal.see(/status=130/)
     terminal.type('exit\n')
     await terminal.ended()
+  })
+
+  test('a program that stops itself, or its process group, stops run with it', async () => {
+    for (const whom of ['$$', '0']) {
+      using terminal = new Terminal('bash --norc -i')
+      await terminal.see(/# /)
+      const script = `kill -TSTP ${whom}; echo resu""med; exit 6`
+      terminal.type(`${quote([...RUN, '--', 'sh', '-c', script])}\n`)
+      await terminal.see(/Stopped/)
+      terminal.type('fg > /dev/null\n')
+      await terminal.see(/^resumed/m)
+      await terminal.see(/# /)
+      terminal.type('echo status=$?\n')
+      await terminal.see(/status=6/)
+      terminal.type('exit\n')
+      await terminal.ended()
+    }
+  })
+
+  test('its program stays in the session of its own terminal, and of no other', async () => {
+    using stage = new Scratch()
+    const probe = probeIn(stage)
+    const out = stage.write('out', '')
+    const leads = async (...before: string[]): Promise<string | undefined> => {
+      using terminal = new Terminal(`${quote([...before, ...RUN, '--', probe])} > ${out} 2>&1`)
+      assert.equal(await terminal.ended(), 0, readFileSync(out, 'utf8'))
+      return /^leads-session (.)$/m.exec(readFileSync(out, 'utf8'))?.[1]
+    }
+    assert.equal(await leads(), '0')
+    assert.equal(await leads(probe, 'master'), '1', "the master of another session's terminal")
   })
 
   test('an interactive shell under it has job control', async () => {

@@ -125,6 +125,12 @@ test('delegate says what is wrong with its target', machine, async () => {
     assert.match(stderr, message)
   }
   assert.equal((await lend('--pid', 'one')).status, 2)
+  for (const path of ['mnt', `/${'x'.repeat(4096)}`])
+    for (const command of ['delegate', 'undelegate']) {
+      const policy = command === 'delegate' ? ['--policy', POLICY] : []
+      const { status, stderr } = await cli([command, ...policy, '--pid', String(process.pid), '--path', path])
+      assert.equal(status, 2, stderr)
+    }
   assert.equal((await lend('--pid', '1', '--policy', `${scratch.path}/none.yaml`)).status !== 0, true)
 })
 
@@ -156,12 +162,14 @@ test(
 )
 
 /** A process of the user nobody, in namespaces that this user has made; with the host's network unless `own` names one. */
-async function ownNamespaces(...own: string[]): Promise<ChildProcess> {
+async function ownNamespaces(own: string[] = [], owner = asNobody): Promise<ChildProcess> {
   const words = ['unshare', '--user', '--map-root-user', '--mount', ...own, 'sh', '-c', 'echo ready; read x']
-  const child = spawn(...asNobody(words), { stdio: ['pipe', 'pipe', 'inherit'] })
+  const child = spawn(...owner(words), { stdio: ['pipe', 'pipe', 'inherit'] })
   await until(child.stdout!, /ready/)
   return child
 }
+
+const asRoot: typeof asNobody = ([file, ...words]) => [file!, words]
 
 test(
   'no other process of its user enters the namespace of run; one that the user has made, it does',
@@ -191,7 +199,7 @@ test(
     const text = (await execute('cat', [POLICY])).stdout
     const open = scratch.write('host.yaml', text.replace('network: own', 'network: host'))
     const shares = await ownNamespaces()
-    const has = await ownNamespaces('--net')
+    const has = await ownNamespaces(['--net'], asRoot)
     const lend = (child: ChildProcess, policy: string) =>
       cli(['delegate', '--pid', String(child.pid), '--policy', policy])
     try {
@@ -207,6 +215,51 @@ test(
     } finally {
       for (const one of [shares, has]) one.stdin!.end('\n')
       await Promise.all([shares, has].map(one => finish(one)))
+    }
+  },
+)
+
+test(
+  "delegate refuses rights that reach the host's network while anything of that user namespace is in it",
+  machine,
+  async () => {
+    // It stays in the host's network; its child, which is lent to, does not.
+    const script = "unshare --net sh -c 'echo $$; exec sleep 600' & wait"
+    const child = spawn('unshare', ['--user', '--map-root-user', '--mount', 'sh', '-c', script], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    const [line] = await once(child.stdout, 'data')
+    const pid = String(line).trim()
+    try {
+      const refused = await cli(['delegate', '--pid', pid, '--policy', POLICY])
+      assert.equal(refused.status, 3, refused.stderr)
+      assert.match(refused.stderr, /of the same user namespace is in the host's network/)
+      assert.equal((await cli(['undelegate', '--pid', pid])).status, 1)
+    } finally {
+      process.kill(Number(pid), 'SIGKILL')
+      await once(child, 'exit')
+    }
+  },
+)
+
+test(
+  "delegate refuses rights that reach a network to a user namespace that an ordinary user made, who can enter it from the host's",
+  machine,
+  async () => {
+    using scratch = new Scratch()
+    const text = (await execute('cat', [POLICY])).stdout
+    const open = scratch.write('host.yaml', text.replace('network: own', 'network: host'))
+    const child = await ownNamespaces(['--net'])
+    try {
+      const lend = (policy: string) => cli(['delegate', '--pid', String(child.pid), '--policy', policy])
+      const refused = await lend(POLICY)
+      assert.equal(refused.status, 3, refused.stderr)
+      assert.match(refused.stderr, /user 65534, who made that user namespace, can enter it/)
+      const { status, stderr } = await lend(open)
+      assert.equal(status, 0, stderr)
+    } finally {
+      child.stdin!.end('\n')
+      await finish(child)
     }
   },
 )

@@ -75,15 +75,17 @@ import { hasExpired, skip, untilExpired } from './guarded.ts'
 
 const CGROUP_ROOT = '/sys/fs/cgroup'
 const CGROUP = `${CGROUP_ROOT}/lent`
+const BELOW = `${CGROUP}/below`
+const BESIDE = `${CGROUP_ROOT}/beside`
 const ELSEWHERE = '/mnt'
 const LOOPBACK = 1
 const AF_INET = 2
 
 before(() => {
-  if (skip === false) mkdirSync(CGROUP)
+  if (skip === false) for (const directory of [CGROUP, BELOW, BESIDE]) mkdirSync(directory)
 })
 after(() => {
-  if (skip === false) rmdirSync(CGROUP)
+  if (skip === false) for (const directory of [BESIDE, BELOW, CGROUP]) rmdirSync(directory)
 })
 
 hostile('What a hostile workload cannot do')
@@ -257,6 +259,38 @@ attempt('get more by deriving than its origin has', async refused => {
     refused(await derived({ cmds: 1n, maps: 6n }))
     assert.equal(await derived({ cmds: 1n, maps: 2n }), 'ok')
   })
+})
+
+attempt('make tokens by deriving outside of the cgroup of its origin', async refused => {
+  const derive = { allowed: true, maxDepth: 1 }
+  const id = await mallory.borrow(guard, lent({ derive }), { cgroup: CGROUP })
+  try {
+    using heir = await Borrower.start()
+    const derived = async (options: { cgroup?: string }): Promise<string> => {
+      try {
+        await heir.borrow(guard, policyOf(), { parent: id, ...options })
+        return 'ok'
+      } catch (error) {
+        return (error as { errnoName?: string }).errnoName ?? String(error)
+      }
+    }
+    refused(await derived({ cgroup: BESIDE }))
+    for (const options of [{}, { cgroup: CGROUP }, { cgroup: BELOW }]) {
+      assert.equal(await derived(options), 'ok')
+      const { parent, cgroup } = guard.delegations().at(-1)!
+      assert.deepEqual([parent, cgroup?.path], [id, options.cgroup ?? CGROUP])
+      // Its own place is outside.
+      assert.equal(await heir.triesToken(), 'EACCES')
+      writeFileSync(`${BELOW}/cgroup.procs`, String(heir.workload.pid))
+      assert.equal(await heir.triesToken(), 'ok')
+      writeFileSync(`${CGROUP_ROOT}/cgroup.procs`, String(heir.workload.pid))
+      await undelegate(heir.target, vocabulary)
+    }
+    heir[Symbol.dispose]()
+    await heir.workload.exited
+  } finally {
+    await undelegate(mallory.target, vocabulary)
+  }
 })
 
 // ---- tokens ----
@@ -492,6 +526,29 @@ policyAttempt('let a process of the host take its token with pidfd_getfd(2)', as
   }
   await lending({}, async ({ id }) => refused(await taken(), id))
   await lending(PASSING, async () => assert.equal(await taken(), 'ok'))
+})
+
+policyAttempt('receive a token by io_uring with the credentials of its owner', async refused => {
+  const received = async (): Promise<string> => {
+    const { workload } = mallory
+    const token = Number(await mallory.ownToken())
+    using taken = made('dup', await takeOut(token))
+    await workload.must('close', token)
+    const words = ['-t', String(workload.pid), '-U', '--preserve-credentials']
+    const child = spawn('nsenter', [...words, compiled(join(__dirname, 'personality.c'))], {
+      stdio: ['ignore', 'pipe', 'inherit', taken.number],
+    })
+    let said = ''
+    child.stdout!.setEncoding('utf8').on('data', text => {
+      said += text
+    })
+    await once(child, 'close')
+    const [own, below] = said.trim().split('\n')
+    assert.equal(own, 'ok', 'in the namespace of the token')
+    return below === 'refused' ? 'no descriptor arrives' : below!
+  }
+  await lending({}, async ({ id }) => refused(await received(), id))
+  await lending(PASSING, async () => assert.equal(await received(), 'ok'))
 })
 
 attempt('pin a token', refused =>

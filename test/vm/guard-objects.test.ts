@@ -66,9 +66,17 @@ const SOCK_STREAM = 1
 const SOCK_RAW = 3
 const BPF_F_PATH_FD = 1 << 14
 const BPF_F_ALLOW_MULTI = 2
+const BPF_F_REPLACE = 4
 const BPF_F_BEFORE = 8
-const { BPF_CGROUP_INET_SOCK_CREATE, BPF_STRUCT_OPS, BPF_TCX_INGRESS, BPF_TRACE_ITER, BPF_XDP } =
-  bpf_attach_type
+const {
+  BPF_CGROUP_INET_SOCK_CREATE,
+  BPF_FLOW_DISSECTOR,
+  BPF_SK_MSG_VERDICT,
+  BPF_STRUCT_OPS,
+  BPF_TCX_INGRESS,
+  BPF_TRACE_ITER,
+  BPF_XDP,
+} = bpf_attach_type
 
 before(() => {
   if (skip !== false) return
@@ -194,6 +202,9 @@ function testRun(program: number): Command {
   return { cmd: bpf_cmd.BPF_PROG_TEST_RUN, attr, refs: [attr, fields.data_in.off, new Uint8Array(64)] }
 }
 
+const ofMap = (target_fd: number) => ({ target_fd, attach_type: BPF_SK_MSG_VERDICT })
+
+const tcx = (token?: Fd): Command => progCommand('sched_cls', 'tcx_ingress', token?.number)
 const xdp = (token?: Fd): Command => progCommand('xdp', 'xdp', token?.number)
 const sock = (token?: Fd): Command => progCommand('cgroup_sock', 'cgroup_inet_sock_create', token?.number)
 const map = (type: string, token: Fd, shape: Parameters<typeof mapAttr>[2] = {}): Command => ({
@@ -719,6 +730,55 @@ objectAttempts(
   iterate,
 )
 
+for (const [who, name] of [
+  ['owner', 'read the pin of an iterator after revocation'],
+  ['stranger', 'read the pin of an iterator from another user namespace'],
+] as const)
+  policyAttempt(name, async refused => {
+    const pinned = async (
+      loan: Loan,
+      body: (read: () => Promise<string>) => Promise<void>,
+    ): Promise<void> => {
+      const { workload } = mallory
+      using token = loan.mustToken()
+      using program = mallory.must(progCommand('tracing', 'trace_iter', token.number, new Targets()))
+      using iterator = mallory.must(link(program.number, { attach_type: BPF_TRACE_ITER }))
+      const root = await workload.must('openat', AT_FDCWD, PATH, O_DIRECTORY, 0)
+      const held = await workload.take(iterator)
+      const { pathname } = bpf_attr_obj.fields
+      const attr = bpf_attr_obj.encode({ bpf_fd: held, file_flags: BPF_F_PATH_FD, path_fd: root })
+      const refs = [attr, pathname.off, new TextEncoder().encode('pin\0')]
+      assert.equal(await by(workload, { cmd: bpf_cmd.BPF_OBJ_PIN, attr, refs }), 'ok')
+      await workload.must('fchmodat', root, 'pin', 0o644)
+      using directory = await workload.give(root)
+      for (const fd of [held, root]) await workload.must('close', fd)
+      // To open it is to run it.
+      const open = async (who: Workload, at: number): Promise<string> => {
+        const result = await who.call('openat', at, 'pin', 0, 0)
+        if (result > 2) await who.call('close', result)
+        return result < 0 ? outcome(result) : 'ok'
+      }
+      if (who === 'stranger')
+        await withAccomplice(anybody(), [directory], other => body(() => open(other, 3)))
+      else {
+        const at = await workload.take(directory)
+        await body(() => open(workload, at))
+        await workload.must('close', at)
+      }
+    }
+    await lending({}, loan =>
+      pinned(loan, async read => {
+        if (who === 'owner') {
+          assert.equal(await read(), 'ok', 'before')
+          guard.revoke(loan.id)
+        }
+        refused(await read(), loan.id)
+      }),
+    )
+    if (who === 'stranger')
+      await lending(PASSED, loan => pinned(loan, async read => assert.equal(await read(), 'ok')))
+  })
+
 /** A congestion control of three programs, that is registered by a link. */
 class Congestion {
   static #names = 0
@@ -936,7 +996,7 @@ attempt("detach the host's program from its own cgroup by naming one of its own"
 )
 
 attempt("detach the host's program from a device without naming it, as any user", async refused => {
-  using program = rootMakes(progCommand('sched_cls', 'tcx_ingress'))
+  using program = rootMakes(tcx())
   const fields = { target_ifindex: LOOPBACK, attach_type: BPF_TCX_INGRESS }
   assert.equal(byRoot(attach({ ...fields, attach_bpf_fd: program.number })), 'ok')
   await withAccomplice(anybody(), [program], async who => {
@@ -944,6 +1004,142 @@ attempt("detach the host's program from a device without naming it, as any user"
     assert.equal(await by(who, detach({ ...fields, attach_bpf_fd: 3 })), 'ok', 'who has the program')
   })
 })
+
+/** The host's root attaches to a device meanwhile. */
+async function withHostTcx(body: (program: Fd, fields: AttachFields) => Promise<void>): Promise<void> {
+  using program = rootMakes(tcx())
+  const fields = { target_ifindex: LOOPBACK, attach_type: BPF_TCX_INGRESS }
+  const its = { ...fields, attach_bpf_fd: program.number }
+  assert.equal(byRoot(attach(its)), 'ok')
+  try {
+    await body(program, fields)
+    assert.equal(byRoot(detach(its)), 'ok', 'it is still there')
+  } finally {
+    native().bpf(bpf_cmd.BPF_PROG_DETACH, bpf_attr_prog_attach.encode(its))
+  }
+}
+
+attempt("detach the host's program from a device whose number is a cgroup's descriptor", async refused => {
+  using at = directory(BESIDE)
+  using own = rootMakes(tcx())
+  await withHostTcx((program, fields) =>
+    withAccomplice(anybody(), [at, own, program], async who => {
+      assert.equal(await who.must('dup3', 3, LOOPBACK, 0), LOOPBACK)
+      refused(await by(who, detach(fields)))
+      // The kernel takes 0 for no program, whatever has that number.
+      assert.equal(await who.must('dup3', 4, 6, 0), 6)
+      refused(await by(who, detach({ ...fields, attach_flags: BPF_F_BEFORE })))
+      assert.equal(await by(who, attach({ ...fields, attach_bpf_fd: 6 })), 'ok')
+      assert.equal(await by(who, detach({ ...fields, attach_bpf_fd: 6 })), 'ok', 'what is its own')
+    }),
+  )
+})
+
+test("a device is no cgroup, though its number is one's descriptor", { skip }, () =>
+  within(HOME, () =>
+    lending({}, async () => {
+      const { workload } = mallory
+      const token = await mallory.ownToken()
+      const program = await keep(workload, xdp({ number: token } as Fd))
+      const beside = await workload.must('openat', AT_FDCWD, BESIDE, O_PATH | O_DIRECTORY, 0)
+      await workload.must('dup3', beside, LOOPBACK, 0)
+      assert.equal(await by(workload, link(program, XDP_LINK)), 'ok')
+      assert.equal(
+        await by(workload, link(program, { ...XDP_LINK, target_ifindex: beside })),
+        'EINVAL',
+        'the kernel looks for a device of that number',
+      )
+      for (const fd of [LOOPBACK, beside, program, token]) await workload.must('close', fd)
+    }),
+  ),
+)
+
+/** What may be done only with what one's own delegation, or nobody's, was: by the workload to the host's, and to its own. */
+const REPLACING: Changes = { network: 'host', revocable: false, cgroups: 'any' }
+
+attempt("replace the host's program at its own cgroup by naming it", refused =>
+  lending(REPLACING, async ({ mustToken }) => {
+    using token = mustToken()
+    using one = mallory.must(sock(token))
+    using two = mallory.must(sock(token))
+    using at = directory(HOME)
+    const fields = { target_fd: at.number, attach_type: BPF_CGROUP_INET_SOCK_CREATE }
+    const flags = BPF_F_ALLOW_MULTI | BPF_F_REPLACE
+    const replace = (next: Fd, old: Fd): Command =>
+      attach({ ...fields, attach_bpf_fd: next.number, attach_flags: flags, replace_bpf_fd: old.number })
+    await withHostProgram(at, BPF_F_ALLOW_MULTI, async program => {
+      refused(mallory.run(replace(one, program)))
+      const its = attach({ ...fields, attach_bpf_fd: one.number, attach_flags: BPF_F_ALLOW_MULTI })
+      assert.equal(mallory.run(its), 'ok')
+      assert.equal(mallory.run(replace(two, one)), 'ok', 'what is its own')
+      assert.equal(mallory.run(detach({ ...fields, attach_bpf_fd: two.number })), 'ok')
+    })
+  }),
+)
+
+attempt("replace the host's program at a device by naming it", refused =>
+  lending(REPLACING, async ({ mustToken }) => {
+    using token = mustToken()
+    using one = mallory.must(tcx(token))
+    using two = mallory.must(tcx(token))
+    await withHostTcx(async (program, fields) => {
+      const replace = (next: Fd, old: Fd): Command =>
+        attach({
+          ...fields,
+          attach_bpf_fd: next.number,
+          attach_flags: BPF_F_REPLACE,
+          replace_bpf_fd: old.number,
+        })
+      refused(mallory.run(replace(one, program)))
+      assert.equal(mallory.run(attach({ ...fields, attach_bpf_fd: one.number })), 'ok')
+      assert.equal(mallory.run(replace(two, one)), 'ok', 'what is its own')
+      assert.equal(mallory.run(detach({ ...fields, attach_bpf_fd: two.number })), 'ok')
+    })
+  }),
+)
+
+attempt("replace the host's flow dissector", refused =>
+  lending(REPLACING, async ({ mustToken }) => {
+    const dissector = (token?: Fd): Command => progCommand('flow_dissector', 'flow_dissector', token?.number)
+    using token = mustToken()
+    using one = mallory.must(dissector(token))
+    using two = mallory.must(dissector(token))
+    using hosts = rootMakes(dissector())
+    const fields = (program: Fd): AttachFields => ({
+      attach_bpf_fd: program.number,
+      attach_type: BPF_FLOW_DISSECTOR,
+    })
+    assert.equal(byRoot(attach(fields(hosts))), 'ok')
+    try {
+      refused(mallory.run(attach(fields(one))))
+    } finally {
+      assert.equal(byRoot(detach(fields(hosts))), 'ok', 'it is still there')
+    }
+    for (const own of [one, two]) assert.equal(mallory.run(attach(fields(own))), 'ok')
+    assert.equal(mallory.run(detach(fields(two))), 'ok')
+  }),
+)
+
+for (const [how, command] of [
+  ['', (target_fd: number, program: Fd) => attach({ ...ofMap(target_fd), attach_bpf_fd: program.number })],
+  [' by a link', (target_fd: number, program: Fd) => link(program.number, ofMap(target_fd))],
+] as const)
+  attempt(`replace the program of the host's sockmap${how}`, refused =>
+    lending(REPLACING, async ({ mustToken }) => {
+      using token = mustToken()
+      using verdict = mallory.must(progCommand('sk_msg', 'sk_msg_verdict', token.number))
+      using own = mallory.must(map('sockmap', token))
+      using hosts = rootMakes({ cmd: bpf_cmd.BPF_MAP_CREATE, attr: mapAttr('sockmap'), refs: [] })
+      using program = rootMakes(progCommand('sk_msg', 'sk_msg_verdict'))
+      const its = { ...ofMap(hosts.number), attach_bpf_fd: program.number }
+      assert.equal(byRoot(attach(its)), 'ok')
+      refused(mallory.run(command(hosts.number, verdict)))
+      assert.equal(byRoot(detach(its)), 'ok', 'it is still there')
+      const made = mallory.run(command(own.number, verdict))
+      // Links to maps came with Linux 6.10.
+      assert.equal(made, 'ok')
+    }),
+  )
 
 const linkDetach = (fd: number): Command => ({
   cmd: bpf_cmd.BPF_LINK_DETACH,

@@ -5,20 +5,20 @@ import {
   planFor,
   planForContext,
   requireGuard,
-  requireNetworkAllowed,
   undelegate as takeBack,
 } from '../../delegation/delegate.ts'
 import { describeAction } from '../../delegation/plan.ts'
 import { type Concern, preflightTarget } from '../../delegation/preflight.ts'
-import { openTarget, sharesOurNetwork, type Target } from '../../delegation/target.ts'
-import { EXIT, NotSupportedError, UsageError } from '../../errors.ts'
+import { openTarget, type Target } from '../../delegation/target.ts'
+import { EXIT, NotSupportedError } from '../../errors.ts'
 import type { Guard, Lender } from '../../guard/guard.ts'
 import type { Policy } from '../../policy/policy.ts'
 import type { Vocabulary } from '../../policy/vocabulary.ts'
 import { type AdmissionOptions, admitTarget } from '../admission.ts'
 import { installedGuard } from '../installed-guard.ts'
 import { interruption } from '../interrupted.ts'
-import { note, print, printJson } from '../output.ts'
+import { requirePath } from '../mount-path.ts'
+import { note, print, printJson, word } from '../output.ts'
 import { loadPolicy, loadVocabulary } from '../policy-file.ts'
 import { requireRoot } from '../privilege.ts'
 
@@ -45,8 +45,12 @@ export async function delegate(options: DelegateOptions): Promise<number> {
       context: { cgroup: options.cgroup },
       hint: 'Install it as root: bpftoken guard install',
     })
-  using target = openRecipient(options, policy, vocabulary)
-  const { record, confirm } = admitTarget(policy, target, options)
+  using target = openRecipient(options)
+  const { record, confirm } = admitTarget(policy, target, {
+    ...options,
+    vocabulary,
+    guarded: guard !== undefined,
+  })
   const preflight = lookAhead(target, policy, vocabulary, options)
   if (options.dryRun === true) {
     const known = guard && { ability: policy.name }
@@ -64,21 +68,10 @@ export async function delegate(options: DelegateOptions): Promise<number> {
   return await deliver({ ...options, policy, target, vocabulary, lender, confirm, also })
 }
 
-/** The process that is lent to. UsageError, DeniedError: not there, or not this policy. The caller disposes of it. */
-export function openRecipient(
-  { pid, path }: { pid: number; path: string },
-  policy: Policy,
-  vocabulary: Vocabulary,
-): Target {
-  if (!path.startsWith('/')) throw new UsageError(`--path ${path} is not absolute`)
-  const target = openTarget(pid)
-  try {
-    if (sharesOurNetwork(target)) requireNetworkAllowed(policy, vocabulary)
-    return target
-  } catch (error) {
-    target[Symbol.dispose]()
-    throw error
-  }
+/** The process that is lent to. UsageError, NotFoundError: not there. The caller disposes of it. */
+export function openRecipient({ pid, path }: { pid: number; path: string }): Target {
+  requirePath(path)
+  return openTarget(pid)
 }
 
 /**
@@ -140,7 +133,7 @@ export async function deliver(loan: Loan): Promise<number> {
   if (json === true) printJson({ target: facts, delegation: made, ...idOf(lender?.delegation()), ...also })
   else
     print(
-      `delegated to process ${facts.pid} at ${made.path}: ${made.options.join(' ')}`,
+      `delegated to process ${facts.pid} at ${word(made.path)}: ${made.options.join(' ')}`,
       ...andId(lender?.delegation()),
     )
   return EXIT.ok
@@ -158,6 +151,7 @@ function andId(id: bigint | undefined): string[] {
 export interface UndelegateOptions {
   pid: number
   path: string
+  mount?: number
   json?: boolean
 }
 
@@ -165,9 +159,11 @@ export async function undelegate(options: UndelegateOptions): Promise<number> {
   requireRoot('bpftoken undelegate')
   const installed = await installedGuard()
   using guard = installed?.guard
+  requirePath(options.path)
   using target = openTarget(options.pid)
   const gone = await takeBack(target, await loadVocabulary(), {
     path: options.path,
+    mount: options.mount,
     ...(guard === undefined
       ? {}
       : {
@@ -181,12 +177,21 @@ export async function undelegate(options: UndelegateOptions): Promise<number> {
   })
   if (options.json === true) printJson({ target: target.facts, unmounted: gone })
   else {
-    print(`unmounted ${gone.path} of process ${options.pid}: no new token can be made from it`)
+    const { unmounted, left } = gone.copies
+    const more =
+      unmounted === 0 ? '' : `, and ${unmounted} other ${unmounted === 1 ? 'mount' : 'mounts'} of it`
+    print(
+      `unmounted ${word(gone.path)} of process ${options.pid}${more}${left.length === 0 ? ': no new token can be made from it' : ''}`,
+    )
+    for (const { path, mountNamespace, pids } of left)
+      print(
+        `still mounted at ${word(path)} in ${mountNamespace} (process ${pids[0]}): tokens can be made there`,
+      )
     if (gone.revoked.length > 0)
       print(`revoked delegation ${gone.revoked.join(', ')}: tokens made before serve no longer`)
     else print('tokens made before, and what was loaded with them, go on until their holders exit')
   }
-  return EXIT.ok
+  return gone.copies.left.length === 0 ? EXIT.ok : EXIT.failed
 }
 
 /** Those that there are, with all that is derived from them. */

@@ -39,8 +39,8 @@ export async function derive(id: number, options: DeriveOptions): Promise<number
       },
     )
   for (const path of requireGuard(policy, guardHolds)) note(`the guard does not enforce ${path} yet`)
-  using target = openRecipient(options, policy, vocabulary)
-  const { record, confirm } = admitTarget(policy, target, options)
+  using target = openRecipient(options)
+  const { record, confirm } = admitTarget(policy, target, { ...options, vocabulary, guarded: true })
   const preflight = lookAhead(target, policy, vocabulary, options)
   for (const removal of removed) note(`not in delegation ${id}: ${describeRemoval(removal)}`)
   using lender = guard.lend(policy, { parent: parent.id })

@@ -38,13 +38,18 @@ export async function ls(options: { json?: boolean }): Promise<number> {
     i.mountNamespace,
     i.userNamespace,
     String(i.ownerUid),
-    i.covered ? `${i.path} (covered)` : i.path,
+    String(i.mountId),
+    word(i.path),
+    i.covered ? 'covered' : '-',
     `${i.pids[0]} ${word(i.command)}${i.pids.length > 1 ? ` +${i.pids.length - 1}` : ''}`,
     i.delegations.join(',') || '-',
     i.options.map(option => option.replace('delegate_', '')).join(' '),
   ])
   print(
-    ...columns([['MOUNT NAMESPACE', 'USER NAMESPACE', 'OWNER', 'PATH', 'PROCESS', 'ID', 'RIGHTS'], ...rows]),
+    ...columns([
+      ['MOUNT NAMESPACE', 'USER NAMESPACE', 'OWNER', 'MOUNT', 'PATH', 'STATE', 'PROCESS', 'ID', 'RIGHTS'],
+      ...rows,
+    ]),
   )
   return 0
 }

@@ -40,13 +40,32 @@ function parseFacts(text: string): Map<Key, string[]> {
         },
       )
     }
-    if ((key === 'cgroup' || key === 'executable') && !value.startsWith('/'))
-      throw new UsageError(`${key} "${value}" is not an absolute path`)
+    if ((key === 'cgroup' || key === 'executable') && !isResolved(value))
+      throw new UsageError(`${key} "${value}" is not an absolute path as the kernel gives it`, {
+        hint: 'Leave out empty components, "." and "..", and a slash at the end',
+      })
+    if (key === 'unit' && (value.includes('/') || unitOfCgroup(`/${value}`) !== value))
+      throw new UsageError(`unit "${value}" is none that processes are in`, {
+        hint: 'Name a .service, .scope, .socket, .mount or .swap',
+      })
     const before = given.get(key) ?? []
     if (before.length > 0 && key !== 'group') throw new UsageError(`A subject has only one ${key}`)
     given.set(key, [...before, value])
   }
+  const [unit] = given.get('unit') ?? []
+  const [cgroup] = given.get('cgroup') ?? []
+  if (unit !== undefined && cgroup !== undefined && unitOfCgroup(cgroup) !== unit)
+    throw new UsageError(`unit "${unit}" is not that of cgroup "${cgroup}"`, {
+      hint: 'Leave out the unit: the cgroup tells it',
+    })
   return given
+}
+
+/** One path of each thing, as /proc gives it. */
+function isResolved(path: string): boolean {
+  if (path === '/') return true
+  const [root, ...components] = path.split('/')
+  return root === '' && components.every(one => !['', '.', '..'].includes(one) && !/[\0\n]/.test(one))
 }
 
 const HINT = `Give facts such as user=alice,unit=agent.service; there are ${KEYS.join(', ')}`

@@ -12,7 +12,7 @@ export interface RevokeOptions {
   json?: boolean
 }
 
-/** Exit 1: something stays that was to be undone. */
+/** Exit 1: something stays that was to be undone, or may: a program that is left may be attached without a link. */
 export async function revoke(id: number, options: RevokeOptions): Promise<number> {
   requireRoot('bpftoken revoke')
   const { kill = false, json = false } = options
@@ -34,7 +34,10 @@ export async function revoke(id: number, options: RevokeOptions): Promise<number
   const result = await detach(inventory, new Set(ids), { kill })
   if (json) printJson({ revoked: ids.map(Number), ...toJSON(result) })
   else print(...describe(result, { id, kill }))
-  return result.stays.length > 0 || (kill && countLeft(result) > 0) ? EXIT.failed : EXIT.ok
+  const { stays, left } = result
+  return stays.length > 0 || left.programs.length > 0 || (kill && countLeft(result) > 0)
+    ? EXIT.failed
+    : EXIT.ok
 }
 
 function describeRevoked([id, ...derived]: readonly bigint[]): string {
@@ -63,6 +66,10 @@ function describe(result: DetachResult, asked: { id: number; kill: boolean }): s
   const { programs, maps, links } = left
   const counts = `${programs.length} programs, ${maps.length} maps, ${links.length} links`
   lines.push(`still in the kernel: ${counts}, ${heldBy(holders)}`)
+  if (programs.length > 0)
+    lines.push(
+      'not all is undone: whether these programs run cannot be told, for what attached them without a link (netlink, setsockopt, ioctl, BPF_PROG_ATTACH) is not looked for',
+    )
   const within = holders.filter(holder => holder.within)
   if (within.length > 0 && !asked.kill)
     lines.push(
@@ -77,7 +84,7 @@ function whyStays({ errnoName }: Staying): string {
 
 function heldBy(holders: readonly Holder[]): string {
   return holders.length === 0
-    ? 'held by no process: pinned, in a map, or attached without a link'
+    ? 'no process has it open: pinned, in a map, in a message under way, mapped into memory, or attached without a link'
     : `held by ${names(holders)}`
 }
 

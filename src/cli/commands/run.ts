@@ -6,12 +6,14 @@ import { Sandbox } from '../../delegation/sandbox.ts'
 import { subjectToRun } from '../../delegation/subject.ts'
 import { openTarget } from '../../delegation/target.ts'
 import { quoted } from '../../ebpf/printable.ts'
-import { SyscallError, UsageError } from '../../errors.ts'
+import { SyscallError } from '../../errors.ts'
 import { accounts } from '../accounts.ts'
 import { type AdmissionOptions, admit, recordOf } from '../admission.ts'
-import { workloadEnvironment } from '../environment.ts'
+import { refuseLost, workloadEnvironment } from '../environment.ts'
+import { reportError } from '../failure-report.ts'
 import { installedGuard } from '../installed-guard.ts'
 import { Interrupted } from '../interrupted.ts'
+import { requirePath } from '../mount-path.ts'
 import { note, print, printJson } from '../output.ts'
 import { loadPolicy, loadVocabulary } from '../policy-file.ts'
 import { requireRoot } from '../privilege.ts'
@@ -59,7 +61,10 @@ export async function run(command: string[], options: RunOptions): Promise<numbe
   const subject = subjectToRun({ ...user, program: command[0]! }, policy, accounts)
   const record = recordOf(admit(policy, subject, options))
   const capabilities = [...new Set([...policy.rights.capabilities, ...(options.cap ?? [])])]
-  if (!options.path.startsWith('/')) throw new UsageError(`--path ${options.path} is not absolute`)
+  requirePath(options.path)
+  for (const [i, word] of command.entries())
+    refuseLost(word, i === 0 ? 'the name of the program' : `its argument ${i}`)
+  refuseLost(options.path, '--path')
   const env = workloadEnvironment(process.env, {
     user,
     tokenPath: options.path,
@@ -78,6 +83,7 @@ export async function run(command: string[], options: RunOptions): Promise<numbe
     capabilities,
     identity: options.identity === true ? 'same' : 'root',
     killRest: options.killRest === true,
+    stopTogether: true,
     env,
   })
   signals.toSandbox(sandbox)
@@ -112,13 +118,19 @@ export async function run(command: string[], options: RunOptions): Promise<numbe
   } catch (error) {
     // As env(1) and shells do: 127 not found, 126 found but not executable.
     if (error instanceof SyscallError && error.call === 'execve') {
-      note(`cannot run ${quoted(command[0]!)}: ${error.errnoName}`)
+      const name = quoted(command[0]!)
+      if (options.json === true) reportError(cannotRun(name, error), true)
+      else note(`cannot run ${name}: ${error.errnoName}`)
       return error.errnoName === 'ENOENT' ? 127 : 126
     }
     throw error
   }
   const { code, signal } = await sandbox.ended()
   return code ?? 128 + constants.signals[signal!]
+}
+
+function cannotRun(name: string, { call, errno, errnoName, hint }: SyscallError): SyscallError {
+  return new SyscallError({ call, errno, errnoName, object: name }, { hint })
 }
 
 interface HeldSignals extends Disposable {

@@ -1,7 +1,6 @@
 /** Capabilities inside the namespace: each class needs its own, as src/policy/kernel-classes.ts says. */
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
-import { undelegate } from '../../../src/delegation/delegate.ts'
 import { Token } from '../../../src/ebpf/token.ts'
 import { NET_ADMIN_MAPS, PROGRAM_CLASSES } from '../../../src/policy/kernel-classes.ts'
 import { Fd } from '../../../src/sys/fd.ts'
@@ -82,5 +81,5 @@ test('a bind mount of the instance makes tokens with the same masks', () =>
       using shared = new Token(new Fd(tokenWithin(lab.target, root.number)))
       assert.deepEqual(shared.info(), { cmds: 1n, maps: 4n, progs: 0n, attachs: 0n })
     }
-    await undelegate(lab.target, vocabulary, { path: '/mnt' })
+    assert.equal(outcome(callWithin(lab.target, 'umount2', '/mnt', 2 /* MNT_DETACH */)), 'ok')
   }))

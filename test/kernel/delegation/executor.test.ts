@@ -435,7 +435,7 @@ test('a delegation that no path leads to any more is told of, and undone once it
   await workload.must('mount', 'none', '/sys/fs', 'tmpfs', 0, 0)
   await assert.rejects(undelegate(target, vocabulary), {
     code: 'BPFTOKEN_CONFLICT',
-    message: /that no path leads to/,
+    message: /that cannot be unmounted/,
   })
   await workload.must('mkdirat', -100, PATH, 0o755)
   await assert.rejects(undelegate(target, vocabulary), { code: 'BPFTOKEN_CONFLICT' })

@@ -55,7 +55,7 @@ test('openTarget() refuses a process whose mount namespace is not its own', asyn
 
 test('delegate() fails clearly and leaves nothing when the target has exited', async () => {
   const gone = await Lab.open()
-  gone.sandbox.child.kill('SIGKILL')
+  gone.sandbox.signal('SIGKILL')
   await gone.sandbox.exited
   await assert.rejects(delegate(policy, gone.target, vocabulary), (error: Error) =>
     /exited|ESRCH|ENOENT/.test(error.message),
@@ -65,10 +65,10 @@ test('delegate() fails clearly and leaves nothing when the target has exited', a
 })
 
 test('delegate() does not wait for a target that is stopped', async () => {
-  lab.sandbox.child.kill('SIGSTOP')
+  lab.sandbox.signal('SIGSTOP')
   await delegate(policy, lab.target, vocabulary)
   await undelegate(lab.target, vocabulary)
-  lab.sandbox.child.kill('SIGCONT')
+  lab.sandbox.signal('SIGCONT')
 })
 
 /** A plan that waits before the action with this index until it is given up. */

@@ -3,10 +3,12 @@
  * and by mountinfo.
  */
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { afterEach, beforeEach, test } from 'node:test'
 import { listInstances } from '../../../src/delegation/bpffs-instance.ts'
-import { delegate } from '../../../src/delegation/delegate.ts'
+import { delegate, undelegate } from '../../../src/delegation/delegate.ts'
 import { openTarget } from '../../../src/delegation/target.ts'
 import { mountsOfType } from '../../../src/sys/mount-table.ts'
 import { parseMountInfo } from '../../../src/sys/mountinfo.ts'
@@ -23,6 +25,8 @@ beforeEach(async () => {
   shell = await Shell.start()
 })
 afterEach(() => shell.end())
+
+const canHoldThreads = kernelSince(6, 9) ? {} : { skip: 'threads can be held since Linux 6.9' }
 
 const canAskKernel = kernelSince(6, 11)
   ? {}
@@ -121,3 +125,54 @@ test("the kernel's table has no mount of a type that nobody mounted", canAskKern
   using namespace = open('/proc/self/ns/mnt', O_RDONLY | O_CLOEXEC)
   assert.deepEqual(mountsOfType(namespace, 0x1234_5678n), [])
 })
+
+/** Starts what is below in a process in user, mount and network namespaces of its own. */
+const PYTHON_THREADS = `
+import ctypes, os, sys, threading, time
+libc = ctypes.CDLL(None, use_errno=True)
+def must(result):
+    if result < 0: sys.exit(ctypes.get_errno())
+def other():
+    if sys.argv[1] == 'own': must(libc.unshare(0x20000 | 0x200))
+    print(threading.get_native_id(), flush=True)
+    sys.stdin.readline()
+    os._exit(0)
+threading.Thread(target=other).start()
+if sys.argv[1] == 'alone': libc.pthread_exit(None)
+while True: time.sleep(60)
+`
+
+async function listsAndTakesBack(how: 'alone' | 'own'): Promise<void> {
+  const command = ['--user', '--map-root-user', '--mount', '--net', 'python3', '-c', PYTHON_THREADS, how]
+  const child = spawn('unshare', command, { stdio: ['pipe', 'pipe', 'inherit'] })
+  try {
+    const [line] = await once(child.stdout, 'data')
+    const tid = Number(line)
+    assert.notEqual(tid, child.pid)
+    const found = () => listInstances(vocabulary).filter(({ pids }) => pids.includes(tid))
+    assert.deepEqual(found(), [])
+    using target = openTarget(tid)
+    await delegate(policyWith({ cmds: 1n }), target, vocabulary, { path: '/mnt' })
+    assert.deepEqual(
+      found().map(({ path }) => path),
+      ['/mnt'],
+    )
+    await undelegate(target, vocabulary, { path: '/mnt' })
+    assert.deepEqual(found(), [])
+  } finally {
+    child.kill('SIGKILL')
+    await once(child, 'exit')
+  }
+}
+
+test(
+  'a delegation of a process whose first thread has ended is listed, and taken back by the number of the thread',
+  canHoldThreads,
+  () => listsAndTakesBack('alone'),
+)
+
+test(
+  'a delegation of a thread with a mount namespace of its own is listed, and taken back by its number',
+  canHoldThreads,
+  () => listsAndTakesBack('own'),
+)

@@ -41,6 +41,14 @@ test('Sandbox.start() takes ids that the kernel has, and not those that it would
   }
 })
 
+test('a sandbox that is given up kills its program, however often it is given up', machine, async () => {
+  const sandbox = await start({ command: ['sleep', '1000'] })
+  await sandbox.release()
+  sandbox[Symbol.dispose]()
+  sandbox[Symbol.dispose]()
+  assert.deepEqual(await sandbox.exited, { code: null, signal: 'SIGKILL' })
+})
+
 test('Sandbox.start() gives three descriptors and no more', machine, async () => {
   await assert.rejects(start({ stdio: ['ignore', 'ignore', 'ignore', 'pipe'] }), UsageError)
   using sandbox = await start({ stdio: ['ignore', 'ignore', 'ignore'] })
@@ -50,15 +58,15 @@ test('Sandbox.start() gives three descriptors and no more', machine, async () =>
 
 /** What the launcher answers when these are its id maps; the program's output when it starts it. */
 async function launch(uidMap: string, gidMap: string): Promise<string> {
-  const child = spawn(launcherPath(), ['3', 'own', '0', '-', 'id', '-u'], {
-    stdio: ['ignore', 'pipe', 'inherit', 'pipe'],
+  const child = spawn(launcherPath(), ['own', '0', '-', '-', 'id', '-u'], {
+    stdio: ['ignore', 'pipe', 'inherit', 'pipe', 'pipe'],
     env: {},
   })
   const control = child.stdio[3] as Duplex
   const [ready] = (await once(control, 'data')) as [Buffer]
-  assert.match(String(ready), /^[nt]$/)
-  writeFileSync(`/proc/${child.pid}/uid_map`, uidMap)
-  writeFileSync(`/proc/${child.pid}/gid_map`, gidMap)
+  const [, pid] = /^[nt](\d+)$/.exec(String(ready)) ?? []
+  writeFileSync(`/proc/${pid}/uid_map`, uidMap)
+  writeFileSync(`/proc/${pid}/gid_map`, gidMap)
   const environment = Buffer.from('PATH=/usr/bin:/bin\0')
   const length = Buffer.alloc(4)
   new DataView(length.buffer, length.byteOffset).setUint32(0, environment.length, endianness() === 'LE')

@@ -1,17 +1,19 @@
-/** What the kernel says of who is to get a delegation, and that it is asked again after the last step. */
+/** What the kernel says of who is to get a delegation, and that it is asked again before anything can be reached. */
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { after, before, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { delegate, undelegate } from '../../../src/delegation/delegate.ts'
+import { delegate, delegateContext, undelegate } from '../../../src/delegation/delegate.ts'
 import { type Accounts, subjectOf } from '../../../src/delegation/subject.ts'
+import { openTarget } from '../../../src/delegation/target.ts'
 import { DeniedError, NotFoundError } from '../../../src/errors.ts'
 import type { Policy, Subject } from '../../../src/policy/policy.ts'
 import { openProcess, readProc } from '../../../src/sys/process.ts'
 import { EVERYTHING, Lab, policyWith, vocabulary } from './lab.ts'
 import { leavesNothing } from './residue.ts'
+import { Workload } from './workload.ts'
 
 let lab: Lab
 before(async () => {
@@ -72,15 +74,6 @@ test('subjectOf() gives the one uid that a process has, and none where its uids 
   assert.match((groups.groups as { unknown: string }).unknown, /differ: 4712 4711/)
 })
 
-test('subjectOf() does not look up the path of an executable that the policy does not ask for', async () => {
-  using held = openProcess(process.pid)
-  const path = process.execPath
-  const executable = (...subjects: Subject[]) =>
-    subjectOf(held, policyFor(...subjects), NOBODY_KNOWN).executable
-  assert.deepEqual(executable({ executable: '/no/such/file' }), { is: path })
-  assert.deepEqual(executable({ executable: path }), { is: path })
-})
-
 test('subjectOf() tells of a process that has exited, and not of what took its number', async () => {
   const child = spawn('true')
   using held = openProcess(child.pid!)
@@ -88,17 +81,49 @@ test('subjectOf() tells of a process that has exited, and not of what took its n
   assert.throws(() => subjectOf(held, policyFor({ user: 0 }), NOBODY_KNOWN), NotFoundError)
 })
 
-test('delegate() undoes a delegation that is not confirmed after the last step', async () => {
+test('delegate() lets nobody reach a delegation that is not confirmed', async () => {
   const isThere = (): boolean => readProc(lab.target.process, 'mountinfo').includes('delegate_cmds')
-  let seen = false
-  const confirm = (): void => {
-    seen = isThere()
+  let asked = 0
+  const refuse = (): void => {
+    asked++
+    assert.ok(!isThere(), 'asked before the mount is there')
     throw new DeniedError('no more who it was')
   }
-  await assert.rejects(delegate(policyWith(EVERYTHING), lab.target, vocabulary, { confirm }), DeniedError)
-  assert.ok(seen, 'it was asked when the mount was there')
-  assert.ok(!isThere(), 'and undone')
-  await delegate(policyWith(EVERYTHING), lab.target, vocabulary, { confirm: () => {} })
+  // Not NotUndoneError: there was nothing to be undone.
+  await assert.rejects(
+    delegate(policyWith(EVERYTHING), lab.target, vocabulary, { confirm: refuse }),
+    DeniedError,
+  )
+  assert.ok(!isThere())
+  const confirm = (): void => {
+    asked++
+    assert.ok(!isThere(), 'asked before the mount is there')
+  }
+  await delegate(policyWith(EVERYTHING), lab.target, vocabulary, { confirm })
   assert.ok(isThere())
+  assert.equal(asked, 2)
   await undelegate(lab.target, vocabulary)
+})
+
+test('delegateContext() gives nothing to a context whose owner is not confirmed', async () => {
+  const workload = await Workload.sandboxed()
+  using target = openTarget(workload.pid)
+  const refuse = (): void => {
+    throw new DeniedError('no more who it was')
+  }
+  try {
+    for (const confirm of [refuse, () => {}]) {
+      const fs = await workload.must('fsopen', 'bpf', 0)
+      const given = delegateContext(policyWith(EVERYTHING), target, fs, vocabulary, { confirm })
+      if (confirm === refuse) await assert.rejects(given, DeniedError)
+      else await given
+      const mount = await workload.call('fsmount', fs, 0, 0)
+      assert.equal(mount >= 0, confirm !== refuse)
+      if (mount >= 0) await workload.must('close', mount)
+      await workload.must('close', fs)
+    }
+  } finally {
+    workload[Symbol.dispose]()
+    await workload.exited
+  }
 })

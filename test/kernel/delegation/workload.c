@@ -27,7 +27,8 @@ static const struct {
 	long nr;
 } CALLS[] = {
 	{ "bpf", SYS_bpf },	      { "chroot", SYS_chroot },	      { "close", SYS_close },
-	{ "dup", SYS_dup },	      { "fsconfig", SYS_fsconfig },   { "fsmount", SYS_fsmount },
+	{ "dup", SYS_dup },	      { "dup3", SYS_dup3 },	      { "fchmodat", SYS_fchmodat },
+	{ "fsconfig", SYS_fsconfig }, { "fsmount", SYS_fsmount },
 	{ "fsopen", SYS_fsopen },     { "fspick", SYS_fspick },	      { "getpid", SYS_getpid },
 	{ "listen", SYS_listen },
 	{ "mkdirat", SYS_mkdirat },   { "mount", SYS_mount },	      { "move_mount", SYS_move_mount },

@@ -170,6 +170,7 @@ export class Judgement implements Disposable {
       address_of_bpf_prog_fops: prog!.operations,
       address_of_bpf_link_fops: link.operations,
       // Of struct_ops alone, of which there is none here.
+      address_of_bpf_iter_fops: 0n,
       address_of_bpf_link_fops_poll: 0n,
       address_of_fscontext_fops: here!.operations,
       address_of_init_user_ns: here!.user_namespace,

@@ -1,8 +1,8 @@
 /** The boot cache stays within its bounds, whatever lies in it. */
 import assert from 'node:assert/strict'
-import { mkdirSync, readdirSync, statSync, symlinkSync, utimesSync } from 'node:fs'
+import { chmodSync, chownSync, mkdirSync, readdirSync, statSync, symlinkSync, utimesSync } from 'node:fs'
 import { test } from 'node:test'
-import { CACHE_BOUNDS, prune } from '../../../src/cli/boot-cache.ts'
+import { CACHE_BOUNDS, prune, readEntry } from '../../../src/cli/boot-cache.ts'
 import { Scratch } from '../../helpers/scratch.ts'
 
 function entry(scratch: Scratch, name: string, bytes: number, ageSec: number): void {
@@ -48,4 +48,21 @@ test('prune() leaves alone what is no file of ours, and what a link leads to', (
 
 test('an entry alone is within the bounds', () => {
   assert.ok(CACHE_BOUNDS.entryBytes <= CACHE_BOUNDS.bytes)
+})
+
+test('readEntry() reads what only root can have written', {
+  skip: process.geteuid?.() !== 0 && 'not root',
+}, () => {
+  using scratch = new Scratch()
+  const path = scratch.write('policy-1.json', 'x', 0o600)
+  assert.equal(readEntry(path), 'x')
+  for (const mode of [0o620, 0o602, 0o666]) {
+    chmodSync(path, mode)
+    assert.throws(() => readEntry(path), RangeError, mode.toString(8))
+  }
+  chmodSync(path, 0o600)
+  chownSync(path, 65534, 0)
+  assert.throws(() => readEntry(path), RangeError)
+  symlinkSync(scratch.write('target', 'x', 0o600), `${scratch.path}/link`)
+  assert.throws(() => readEntry(`${scratch.path}/link`), RangeError)
 })

@@ -32,6 +32,8 @@ class Machine implements LiveView {
   programs: LiveProgram[] = []
   liveLinks: LiveLink[] = []
   liveHolders: Holder[] = []
+  /** Of the user namespace, who hold nothing that can be seen. With the last of them goes what they have hidden. */
+  liveMembers: Holder[] = []
   /** -errno of detaching a link, by id. */
   readonly detachErrno = new Map<number, number>()
   readonly detached: number[] = []
@@ -42,9 +44,17 @@ class Machine implements LiveView {
 
   objects = () => ({ programs: this.programs, maps: this.maps(), links: this.links() })
   holders = (): Holder[] => this.liveHolders
+  members = (): Holder[] => this.liveMembers
 
   /** A killed process lets go of its links. */
   kill(pid: number): number {
+    const member = this.liveMembers.find(one => one.pid === pid)
+    if (member !== undefined) {
+      this.killed.push(pid)
+      this.liveMembers = this.liveMembers.filter(one => one !== member)
+      if (this.liveMembers.length === 0) this.liveLinks = []
+      return 0
+    }
     const found = this.liveHolders.find(one => one.pid === pid)
     if (found === undefined) return -ERRNO['ESRCH']!
     this.killed.push(pid)
@@ -157,6 +167,29 @@ describe('detach() with kill', () => {
       result.holders.map(({ pid }) => pid),
       [1],
     )
+  })
+
+  test('what nobody has open is gone with the others of the user namespace', async () => {
+    const lab = machine([link(2, 'tracing')], [holder(50, [])])
+    lab.liveMembers = [holder(60, []), holder(61, []), holder(1, []), holder(process.pid, [])]
+    const [us, init] = [lab.liveMembers[3]!, lab.liveMembers[2]!]
+    lab.detachErrno.set(2, -ERRNO['EOPNOTSUPP']!)
+    const { kill } = lab
+    lab.kill = pid => {
+      const result = kill.call(lab, pid)
+      if (lab.liveMembers.every(one => one === us || one === init)) lab.liveLinks = []
+      return result
+    }
+    const result = await detach(lab, DELEGATIONS, { kill: true })
+    assert.deepEqual(lab.killed, [50, 60, 61])
+    assert.deepEqual([result.stays, result.left.links], [[], []])
+  })
+
+  test('what somebody outside has open is left, with the others of the user namespace', async () => {
+    const lab = machine([link(1)], [holder(70, [1], { within: false })])
+    lab.liveMembers = [holder(60, [])]
+    await detach(lab, DELEGATIONS, { kill: true })
+    assert.deepEqual(lab.killed, [])
   })
 
   test('never kills us, nor process 1, wherever they are', async () => {

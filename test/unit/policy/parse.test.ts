@@ -284,3 +284,29 @@ test('parsePolicy() takes ids of subjects that the kernel has, and no others', (
       bad,
     )
 })
+
+for (const written of ['1e3', '0o7', '007', '1.0', '-1', '+1', '.inf', '1_000'])
+  test(`parsePolicy() refuses the number ${written}`, () => {
+    assert.throws(() => parsePolicy(numbered(written), options))
+  })
+
+for (const written of ['0', '7', '0x1F', '0xffffffffffffffff'])
+  test(`parsePolicy() takes the number ${written}`, () => {
+    parsePolicy(numbered(written), options)
+  })
+
+test('parsePolicy() refuses an octal number of YAML 1.1, which another reader takes for a decimal one', () => {
+  assert.throws(
+    () => parsePolicy(`%YAML 1.1\n---\n${numbered('010')}`, options),
+    /decimal without leading zeros/,
+  )
+  parsePolicy(`%YAML 1.1\n---\n${numbered('8')}`, options)
+})
+
+function numbered(written: string): string {
+  return `apiVersion: bpftoken.dev/v1
+kind: DelegationPolicy
+metadata: { name: numbers }
+spec: { rights: { cmds: [map_create], maps: [${written}] } }
+`
+}

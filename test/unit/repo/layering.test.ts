@@ -26,6 +26,13 @@ function layerOf(file: string): string {
   return first!.replace(/\.ts$/, '')
 }
 
+/**
+ * For the flag m also \r, U+2028 and U+2029 end a line, which names of processes and cgroups may hold: see
+ * sys/proc-file.ts.
+ */
+const LINES_OF_REGEXP =
+  /\/[dgisuvy]*m[dgimsuvy]*(?=\.(?:exec|test|source|\[)|[,;)\]]|$)|RegExp\([^\n]*, ?['"`]\w*m/m
+
 /** What is wrong with a file of this text. */
 function violations(file: string, text: string): string[] {
   const name = relative(SRC, file)
@@ -46,6 +53,7 @@ function violations(file: string, text: string): string[] {
   }
   if (/node-gyp-build/.test(text) && !name.startsWith('sys/')) wrong.push(`${name} touches the addon`)
   const code = text.replace(/\/\*[\s\S]*?\*\/|\/\/.*$/gm, '')
+  if (LINES_OF_REGEXP.test(code)) wrong.push(`${name} has a regular expression with the flag m`)
   if (SPEAKS.test(code) && !MAY_SPEAK.test(name)) wrong.push(`${name} speaks or reads the environment`)
   return wrong
 }
@@ -82,6 +90,12 @@ test('violations() finds an import against the arrows, a Node module in policy, 
   assert.deepEqual(violations(join(SRC, 'sys/x.ts'), 'console.log(1)'), [
     'sys/x.ts speaks or reads the environment',
   ])
+  for (const text of ['/^a$/m.exec(b)', 'b.replace(/^a/gm, c)', 'const a = /^b/m', 'new RegExp("^a", "m")'])
+    assert.deepEqual(violations(join(SRC, 'cli/x.ts'), text), [
+      'cli/x.ts has a regular expression with the flag m',
+    ])
+  for (const text of ['/^a$/s.exec(b)', 'a / m', "'/sys/m'", 'new RegExp("^a", "u")', "'a/mm', b"])
+    assert.deepEqual(violations(join(SRC, 'cli/x.ts'), text), [], text)
 })
 
 test('README has fewer than 200 lines and its links exist', () => {

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { coverage } from '../../../src/sys/covered.ts'
+import fc from 'fast-check'
+import { coverage, type Place } from '../../../src/sys/covered.ts'
 
 /** `id parent path` in the order of mountinfo; gives the ids that no path leads to. */
 function covered(table: string): number[] {
@@ -35,4 +36,56 @@ test('of two on one directory the later one is seen', () => {
 
 test('a table that was read while it changed ends nobody in a circle', () => {
   assert.deepEqual(covered('1 2 /a\n2 1 /a'), [1, 2])
+})
+
+/** The same, said as plainly as it can be: by looking at all siblings on the way up. */
+function plainCoverage(mounts: readonly Place[]): (mount: Place) => boolean {
+  const childrenOf = ({ mountId }: Place): Place[] =>
+    mounts.filter(({ mountId: id, parentId }) => parentId === mountId && id !== mountId)
+  const parentOf = ({ mountId, parentId }: Place): Place | undefined =>
+    parentId === mountId ? undefined : mounts.find(other => other.mountId === parentId)
+  const isHidden = (mount: Place): boolean => {
+    const parent = parentOf(mount)
+    if (parent === undefined) return false
+    const onRoot = parentOf(parent) === undefined
+    if (onRoot && mount.path === parent.path) return true
+    const siblings = childrenOf(parent)
+    const hides = (other: Place, i: number): boolean =>
+      other !== mount &&
+      !(onRoot && other.path === parent.path) &&
+      (other.path === mount.path
+        ? i > siblings.indexOf(mount)
+        : mount.path.startsWith(other.path === '/' ? '/' : `${other.path}/`))
+    return siblings.some(hides) || isHidden(parent)
+  }
+  return mount =>
+    (parentOf(mount) !== undefined && childrenOf(mount).some(({ path }) => path === mount.path)) ||
+    isHidden(mount)
+}
+
+test('coverage() says of any tree what looking at all siblings says', () => {
+  const path = fc.constantFrom('/', '/a', '/a/b', '/a/b/c', '/a-b', '/d')
+  const tree = fc
+    .array(fc.tuple(fc.nat(), path), { maxLength: 14 })
+    .map(rows => [
+      { mountId: 1, parentId: 0, path: '/' },
+      ...rows.map(([parent, at], i) => ({ mountId: i + 2, parentId: 1 + (parent % (i + 1)), path: at })),
+    ])
+  fc.assert(
+    fc.property(tree, mounts => {
+      const fast = coverage(mounts)
+      const plain = plainCoverage(mounts)
+      for (const mount of mounts) assert.equal(fast(mount), plain(mount), `mount ${mount.mountId}`)
+    }),
+    { numRuns: 3000 },
+  )
+})
+
+test('coverage() takes ten thousand binds on each other without trouble', () => {
+  const mounts = [
+    { mountId: 1, parentId: 0, path: '/' },
+    ...Array.from({ length: 10_000 }, (_, i) => ({ mountId: i + 2, parentId: i + 1, path: '/a' })),
+  ]
+  const isCovered = coverage(mounts)
+  assert.equal(mounts.filter(isCovered).length, 9_999)
 })

@@ -1,0 +1,68 @@
+/**
+ * Other mounts of a delegation: bind mounts, and copies that propagated to, or were taken along into,
+ * other mount namespaces. A token can be made at each of them, so that taking a delegation back
+ * unmounts all.
+ */
+import { readFileSync } from 'node:fs'
+import type { Vocabulary } from '../policy/vocabulary.ts'
+import { parseMountInfo } from '../sys/mountinfo.ts'
+import { type DelegatedInstance, listInstances } from './bpffs-instance.ts'
+import { ask, mountsAt } from './execute.ts'
+import { openTarget, type Target } from './target.ts'
+
+/** More rounds than this are somebody who mounts as fast as we unmount. */
+const ROUNDS = 8
+
+export interface Copies {
+  readonly unmounted: number
+  /** What is still mounted. */
+  readonly left: readonly DelegatedInstance[]
+}
+
+/**
+ * Unmounts what is mounted of the superblock with this device in any mount namespace that a process
+ * is in. The caller holds a directory of it open: the number could be another one's by now else.
+ */
+export async function unmountCopies(
+  device: string,
+  vocabulary: Vocabulary,
+  timeoutMs?: number,
+): Promise<Copies> {
+  let unmounted = 0
+  for (let round = 0; ; round++) {
+    const left = listInstances(vocabulary).filter(instance => instance.device === device)
+    let progress = 0
+    if (round < ROUNDS) for (const copy of left) if (await isUnmounted(copy, timeoutMs)) progress++
+    unmounted += progress
+    if (progress === 0) return { unmounted, left }
+  }
+}
+
+/** False, whatever the reason: it is told as what is left. */
+async function isUnmounted(copy: DelegatedInstance, timeoutMs: number | undefined): Promise<boolean> {
+  try {
+    using place = openTarget(copy.pids[0]!)
+    const path = pathOfMount(place, copy.mountId)
+    if (place.facts.mountNamespace !== copy.mountNamespace || path === undefined) return false
+    const { mounts, directory } = await mountsAt(place, path, timeoutMs)
+    using top = directory
+    const covers = mounts.findIndex(({ mountId }) => mountId === copy.mountId)
+    if (covers < 0 || !mounts[0]!.atRoot) return false
+    if (covers === 0) await ask(place, [{ op: 'DETACH' }], { slots: { MOUNT: top }, timeoutMs })
+    else {
+      const action = { op: 'DETACH_COVERED', number: covers, text: [path] } as const
+      const { given } = await ask(place, [action], { give: ['REACHED'], timeoutMs })
+      given.REACHED!.close()
+    }
+    return true
+  } catch {
+    return false
+  }
+}
+
+/** Byte by byte as the kernel has it, which need not be UTF-8; undefined: the process does not see it. */
+export function pathOfMount(target: Target, mountId: number): Uint8Array | undefined {
+  const mounts = parseMountInfo(readFileSync(`/proc/${target.process.pid}/mountinfo`, 'latin1'))
+  const mount = mounts.find(one => one.mountId === mountId)
+  return mount && Buffer.from(mount.path, 'latin1')
+}

@@ -1,0 +1,45 @@
+/**
+ * Text files of the kernel, read by the one line end and the one separator that it has. Pure.
+ *
+ * A process chooses its name, and whoever makes a cgroup chooses that one's. The kernel lets both
+ * hold every character but a line feed (in /proc/PID/status it escapes that one), so that a regular
+ * expression with the flag `m`, for which \r, U+2028 and U+2029 end a line, reads a name as lines.
+ */
+
+/**
+ * The lines `KEY: VALUE` of such a file (/proc/PID/status, /proc/PID/fdinfo/FD), up to the first
+ * colon of each; values without the blanks around them. A key that is there twice is not given.
+ */
+export function procFields(text: string): ReadonlyMap<string, string> {
+  const fields = new Map<string, string>()
+  const twice = new Set<string>()
+  for (const line of text.split('\n')) {
+    const at = line.indexOf(':')
+    if (at < 0) continue
+    const key = line.slice(0, at)
+    if (fields.has(key)) twice.add(key)
+    fields.set(key, withoutBlanks(line.slice(at + 1)))
+  }
+  for (const key of twice) fields.delete(key)
+  return fields
+}
+
+/** Decimal numbers between blanks; undefined where there is anything else. */
+export function procNumbers(value: string): number[] | undefined {
+  const words = value.split(/[ \t]+/).filter(word => word !== '')
+  return words.every(word => /^\d{1,10}$/.test(word)) ? words.map(Number) : undefined
+}
+
+/**
+ * The path in the hierarchy of version 2 that /proc/PID/cgroup gives, `0::PATH`, as its reader sees
+ * it: it may end in ` (deleted)`. Undefined: there is none, or more than one.
+ */
+export function cgroup2Path(text: string): string | undefined {
+  const lines = text.split('\n').filter(line => line.startsWith('0::'))
+  return lines.length === 1 ? lines[0]!.slice('0::'.length) : undefined
+}
+
+/** The kernel's blanks. Those of `trim` are many more, and may be part of a name. */
+function withoutBlanks(text: string): string {
+  return text.replace(/^[ \t]+/, '').replace(/[ \t]+$/, '')
+}
