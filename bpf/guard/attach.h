@@ -178,6 +178,12 @@ static __always_inline struct cgroup *target_cgroup(__u32 type, __u32 target)
 	return what == TARGET_CGROUP || what == TARGET_UNKNOWN ? cgroup_of(file_of(target)) : 0;
 }
 
+/* Whether that is the network, or may be. */
+static __always_inline int is_network_type(__u32 type)
+{
+	return type != NO_TYPE && (type > LAST_TYPE || NETWORK_TYPES >> type & 1);
+}
+
 /* ---- whose it is ---- */
 
 /*
@@ -283,7 +289,7 @@ static __always_inline int is_host_network(__u32 fd)
 static __always_inline __u8 judge_attachment(__u32 cmd, __u32 type, __u32 target, __u32 own_network,
 					     __u32 revocable)
 {
-	if (own_network && (cmd == BPF_PROG_TEST_RUN || (type < 64 && NETWORK_TYPES >> type & 1)) && is_in_host_network())
+	if (own_network && (cmd == BPF_PROG_TEST_RUN || is_network_type(type)) && is_in_host_network())
 		return GUARD_NETWORK;
 	/* Links of these name the network. */
 	if (own_network && cmd == BPF_LINK_CREATE && target_of(type) == TARGET_NAMESPACE && is_host_network(target))

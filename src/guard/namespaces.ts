@@ -20,7 +20,7 @@ export function sweepNamespaces(maps: GuardMaps): void {
   const delegations = rawDelegations(maps)
   for (const key of removed) {
     const inode = Number(new DataView(key.buffer, key.byteOffset).getBigUint64(0, true))
-    const there = delegations.filter(({ user_namespace }) => user_namespace === inode)
+    const there = delegations.filter(one => one.ruled === 1 && one.user_namespace === inode)
     if (there.length > 0) namespaces.update(key, guard_namespace.encode(recount(there)))
   }
 }

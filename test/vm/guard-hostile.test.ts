@@ -534,7 +534,7 @@ policyAttempt('receive a token by io_uring with the credentials of its owner', a
     const token = Number(await mallory.ownToken())
     using taken = made('dup', await takeOut(token))
     await workload.must('close', token)
-    const words = ['-t', String(workload.pid), '-U', '--preserve-credentials']
+    const words = ['-t', String(workload.pid), '-U']
     const child = spawn('nsenter', [...words, compiled(join(__dirname, 'personality.c'))], {
       stdio: ['ignore', 'pipe', 'inherit', taken.number],
     })

@@ -8,9 +8,10 @@
 import assert from 'node:assert/strict'
 import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 import { after, before, test } from 'node:test'
+import { undelegate } from '../../src/delegation/delegate.ts'
 import { Btf, type BtfComposite } from '../../src/ebpf/btf.ts'
 import { Program } from '../../src/ebpf/prog.ts'
-import { guard_usage } from '../../src/guard/layout.ts'
+import { guard_namespace, guard_usage } from '../../src/guard/layout.ts'
 import { DEFAULT_LIMITS } from '../../src/policy/policy.ts'
 import { progDetach } from '../../src/sys/bpf.ts'
 import type { Fd } from '../../src/sys/fd.ts'
@@ -43,7 +44,7 @@ import {
   XDP_FLAGS_SKB_MODE,
 } from '../../src/uapi/constants.ts'
 import { btfCommand, type Command, mapAttr, progCommand, Targets } from '../kernel/delegation/attributes.ts'
-import { openIn, outcome, tokenWithin } from '../kernel/delegation/lab.ts'
+import { openIn, outcome, tokenWithin, vocabulary } from '../kernel/delegation/lab.ts'
 import { Workload } from '../kernel/delegation/workload.ts'
 import { attempt, guard, hostile, lending, mallory, policyAttempt } from './attempts.ts'
 import { Borrower, type Changes, type Loan, made, PATH, policyOf } from './borrower.ts'
@@ -1170,6 +1171,34 @@ attempt("detach another workload's link", refused =>
     await other.workload.exited
   }),
 )
+
+// ---- the rules of a user namespace ----
+
+/** What counts there: own network and revocable, enforced and watched. */
+function rulesThere(number: number): (number | undefined)[] {
+  const key = new Uint8Array(BigUint64Array.of(BigInt(number)).buffer)
+  const { enforced, watched } = guard_namespace.decode(guard.map('namespaces').lookup(key)!)
+  return [enforced!, watched!].flatMap(rules => [rules.own_network, rules.revocable])
+}
+
+test('rules of a user namespace end with its last token and program, whatever maps are left', {
+  skip,
+}, async () => {
+  const id = await mallory.borrow(guard, policyOf())
+  const number = guard.delegation(id).userNamespace!
+  using root = await openIn(mallory.target, PATH)
+  using token = made('BPF_TOKEN_CREATE', tokenWithin(mallory.target, root.number))
+  using left = mallory.must(map('array', token))
+  root.close()
+  await undelegate(mallory.target, vocabulary)
+  assert.deepEqual(rulesThere(number), [1, 1, 0, 0], 'the token is there')
+  token.close()
+  await eventually(() => rulesThere(number).every(count => count === 0), 'the rules stay')
+  assert.equal(guard.delegation(id).live.maps, 1)
+  left.close()
+  await eventually(() => guard.delegations().length === 0, 'the delegation stays')
+  assert.deepEqual(rulesThere(number), [0, 0, 0, 0], 'they are counted down once')
+})
 
 // ---- cgroups ----
 
