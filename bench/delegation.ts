@@ -1,9 +1,9 @@
 /**
  * One delegation into an existing namespace, ours beside C.
  *
- * C three times: `checked` makes sure of the target and of the mount through /proc, `bare` does not, and so is the
- * least that any delegator must do; `floor` makes sure of all with the newest calls. None of them is safe from its
- * target: their children share memory and descriptors.
+ * C three times: `checked` makes sure of the target and of the mount through /proc, `bare` does
+ * not, and so is the least that any delegator must do; `floor` makes sure of all with the newest
+ * calls. None of them is safe from its target: their children share memory and descriptors.
  */
 import { spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
@@ -23,7 +23,10 @@ const MANY_MOUNTS = { machine: 10_000, target: 1_000 }
 
 export interface DelegationResult {
   readonly comparisons: Comparison[]
-  /** The first one of the process: code that is not compiled, and an executor that is not started yet. */
+  /**
+   * The first one of the process: code that is not compiled, and an executor that is not started
+   * yet.
+   */
   readonly firstUs: number
   /** Delegations in a second, one after the other and `AT_ONCE` at a time. */
   readonly perSecond: { readonly one: number; readonly many: number }
@@ -114,7 +117,9 @@ export async function measureDelegation(roundCount: number): Promise<DelegationR
     return result
   }
 
-  /** In a mount namespace of its own with its target in it, where there are `count` mounts of tmpfs. */
+  /**
+   * In a mount namespace of its own with its target in it, where there are `count` mounts of tmpfs.
+   */
   async function amongMounts(): Promise<DelegationResult['mounts']> {
     const few = spawn('unshare', ['--user', '--map-root-user', '--mount', 'sleep', '600'], {
       stdio: 'ignore',

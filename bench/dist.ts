@@ -1,6 +1,6 @@
 /**
- * The compiled JavaScript, which is what users run and so what is measured. Typed by the sources, which
- * are there before anything is built.
+ * The compiled JavaScript, which is what users run and so what is measured. Typed by the sources,
+ * which are there before anything is built.
  */
 import path from 'node:path'
 

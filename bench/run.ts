@@ -3,8 +3,8 @@
  *
  *   tsx bench/run.ts [--json] [--rounds N] [delegation] [calls] [startup] [objects] [guard]
  *
- * Needs root, gcc, a built dist/, a kernel with BPF tokens, and for objects the corpus. A goal that is missed is
- * printed, not failed: the numbers are as noisy as the machine.
+ * Needs root, gcc, a built dist/, a kernel with BPF tokens, and for objects the corpus. A goal that
+ * is missed is printed, not failed: the numbers are as noisy as the machine.
  */
 import os from 'node:os'
 import { parseArgs } from 'node:util'

@@ -1,4 +1,6 @@
-/* The addon's door: every call of the table as a function that runs at once, and the other parts. */
+/*
+ * The addon's door: every call of the table as a function that runs at once, and the other parts.
+ */
 #include "call.h"
 
 void export_function(napi_env env, napi_value exports, const char *name, napi_callback function, void *data)

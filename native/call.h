@@ -2,8 +2,8 @@
  * One system call as data: which, with which arguments, and the buffers it needs.
  *
  * A call is marshalled once from JavaScript and then run at once (addon.c) or on a worker thread.
- * JavaScript never sees or gives an address: it gives byte arrays, and call.c writes their addresses
- * where the kernel wants them and wipes them afterwards.
+ * JavaScript never sees or gives an address: it gives byte arrays, and call.c writes their
+ * addresses where the kernel wants them and wipes them afterwards.
  */
 #ifndef BPFTOKEN_CALL_H
 #define BPFTOKEN_CALL_H
@@ -17,7 +17,9 @@
 #define CALL_STRING_BYTES 4096
 #define CALL_REFS 16
 
-/* Argument kinds in a signature: i integer, s string or null, b byte array or null, z its length. */
+/*
+ * Argument kinds in a signature: i integer, s string or null, b byte array or null, z its length.
+ */
 struct named_call {
 	const char *name;
 	long nr;

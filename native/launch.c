@@ -21,8 +21,8 @@
  *   launch -> bpftoken  "exited STATUS" or "killed SIGNAL"   PROGRAM has ended
  * When bpftoken's end of it closes, PROGRAM is killed.
  *
- * With CGROUP the watcher kills all that is in it once PROGRAM has ended, removes it, and then exits:
- * with 0, or with 1 where that failed.
+ * With CGROUP the watcher kills all that is in it once PROGRAM has ended, removes it, and then
+ * exits: with 0, or with 1 where that failed.
  *
  * The user namespace is made while still root, so that its owner is root: a process that merely has
  * the same user id as PROGRAM has no power over it. Whom PROGRAM is inside, the id maps say: they

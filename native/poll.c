@@ -1,4 +1,7 @@
-/* Readiness of descriptors that Node has no stream for (ring buffers, pidfds), on Node's own event loop. */
+/*
+ * Readiness of descriptors that Node has no stream for (ring buffers, pidfds), on Node's own event
+ * loop.
+ */
 #include "call.h"
 
 #include <stdlib.h>
@@ -27,7 +30,10 @@ static void ready(uv_poll_t *handle, int status, int events)
 	napi_get_reference_value(poll->env, poll->callback, &callback);
 	napi_get_global(poll->env, &global);
 	napi_create_int32(poll->env, status < 0 ? status : events, &argv[0]);
-	/* make_callback, so that promises settled in it go on; an exception in it is an uncaught one. */
+	/*
+	 * make_callback, so that promises settled in it go on; an exception in it is an uncaught
+	 * one.
+	 */
 	if (napi_make_callback(poll->env, poll->context, global, callback, 1, argv, &result) == napi_pending_exception) {
 		napi_value error;
 		napi_get_and_clear_last_exception(poll->env, &error);
@@ -47,7 +53,9 @@ static void end(void *data)
 	uv_close((uv_handle_t *)&poll->handle, freed);
 }
 
-/* (fd, callback(events or -errno)) => handle. Readable only; level triggered. Keeps the loop alive. */
+/*
+ * (fd, callback(events or -errno)) => handle. Readable only; level triggered. Keeps the loop alive.
+ */
 static napi_value start(napi_env env, napi_callback_info info)
 {
 	napi_value argv[2], handle, name;

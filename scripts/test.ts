@@ -1,11 +1,13 @@
 /**
- * Runs the tests of the given tiers, or all: node --import tsx scripts/test.ts [--report FILE] [unit|kernel|e2e|vm|PATH]...
+ * Runs the tests of the given tiers, or all: node --import tsx scripts/test.ts [--report FILE]
+ * [unit|kernel|e2e|vm|PATH]...
  *
- * Closes with one line, `N passed, N failed, N skipped`, over everything that ran. A file that crashes or
- * hangs counts as failed, and so does each thing that a tier leaves behind on the machine.
+ * Closes with one line, `N passed, N failed, N skipped`, over everything that ran. A file that
+ * crashes or hangs counts as failed, and so does each thing that a tier leaves behind on the
+ * machine.
  *
- * `vm` boots virtual machines and runs tests in them (vm/matrix.ts says which); a path, such as test/vm/guard.test.ts, is
- * run here. --report writes the same result as JSON.
+ * `vm` boots virtual machines and runs tests in them (vm/matrix.ts says which); a path, such as
+ * test/vm/guard.test.ts, is run here. --report writes the same result as JSON.
  */
 import { once } from 'node:events'
 import { readdirSync, statSync, writeFileSync } from 'node:fs'

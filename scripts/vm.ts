@@ -4,11 +4,11 @@
  *   node --import tsx scripts/vm.ts [--kernel 6.12|7|6.1] [--timeout S] [--with PATH]... [--out DIR] [--allow-oops] -- COMMAND...
  *   node --import tsx scripts/vm.ts [same options] --tests FILE...
  *
- * The working directory is the repository, at the same path as here, as it is when the VM starts (`make build`
- * first); --with takes a further path of it along, such as .cache/sid. Node runs the repository's TypeScript without
- * any option. What the command leaves in /run/out comes back to --out: with --tests, report.json. Its output is
- * passed on (stderr too, to stdout), and its exit status; 125 when the kernel broke or time ran out, with the path of
- * the kernel's messages.
+ * The working directory is the repository, at the same path as here, as it is when the VM starts
+ * (`make build` first); --with takes a further path of it along, such as .cache/sid. Node runs the
+ * repository's TypeScript without any option. What the command leaves in /run/out comes back to
+ * --out: with --tests, report.json. Its output is passed on (stderr too, to stdout), and its exit
+ * status; 125 when the kernel broke or time ran out, with the path of the kernel's messages.
  *
  * scripts/fetch-vm.sh brings kernels and QEMU. Two VMs run at a time; others wait.
  */
@@ -97,7 +97,8 @@ async function main(): Promise<number> {
       }
       progress(explain(end))
       console.error(`vm: the kernel's messages are in ${relative(process.cwd(), log)}`)
-      // Two emulated processors, once in some hundred boots, run into code that one of them is changing.
+      // Two emulated processors, once in some hundred boots, run into code that one of them is
+      // changing.
       if (end.kind !== 'broken' || last) return FAILED
       console.error('vm: once more')
     } finally {

@@ -70,7 +70,10 @@ export abstract class BpftokenError extends Error {
   }
 }
 
-/** A system call answered with an errno. `op` names the command or the step, e.g. `BPF_TOKEN_CREATE`. */
+/**
+ * A system call answered with an errno. `op` names the command or the step, e.g.
+ * `BPF_TOKEN_CREATE`.
+ */
 export class SyscallError extends BpftokenError {
   readonly code = 'BPFTOKEN_SYSCALL'
   readonly call: string
@@ -96,7 +99,9 @@ export class SyscallError extends BpftokenError {
   }
 }
 
-/** BPF_PROG_LOAD was refused by the verifier. The message is short; `log` is all the kernel said. */
+/**
+ * BPF_PROG_LOAD was refused by the verifier. The message is short; `log` is all the kernel said.
+ */
 export class VerifierError extends BpftokenError {
   readonly code = 'BPFTOKEN_VERIFIER'
   readonly errno: number
@@ -175,8 +180,8 @@ export class PolicyError extends BpftokenError {
 }
 
 /**
- * Policy says no, or the caller is not who may. `trace`, where there is one, is the decision's: what
- * was compared, as data.
+ * Policy says no, or the caller is not who may. `trace`, where there is one, is the decision's:
+ * what was compared, as data.
  */
 export class DeniedError extends BpftokenError {
   readonly code = 'BPFTOKEN_DENIED'
@@ -216,8 +221,8 @@ export class TimeoutError extends BpftokenError {
 }
 
 /**
- * Something failed half-way, and what had been done by then could not be taken back, or not for sure. The message tells
- * every failure: the one that it began with first, then what stands.
+ * Something failed half-way, and what had been done by then could not be taken back, or not for
+ * sure. The message tells every failure: the one that it began with first, then what stands.
  */
 export class NotUndoneError extends BpftokenError {
   readonly code = 'BPFTOKEN_NOT_UNDONE'

@@ -26,12 +26,13 @@ static int set_number(int context, const char *key, uint32_t value)
 }
 
 /*
- * Were it a context of another file system, we would create a superblock for it with our privilege, of a type that
- * the target may not mount. Only bpffs both refuses a delegation that is no word of its grammar and accepts one that
- * is empty. -EBADF: it is none, or not a new one.
+ * Were it a context of another file system, we would create a superblock for it with our privilege,
+ * of a type that the target may not mount. Only bpffs both refuses a delegation that is no word of
+ * its grammar and accepts one that is empty. -EBADF: it is none, or not a new one.
  *
- * The superblock will belong to the user namespace of whoever opened the context. The kernel does not say which that
- * is, but it takes as owner only ids that are mapped there. -EXDEV: it is another one's.
+ * The superblock will belong to the user namespace of whoever opened the context. The kernel does
+ * not say which that is, but it takes as owner only ids that are mapped there. -EXDEV: it is
+ * another one's.
  */
 static int prove_context(int context, uint32_t mapped, uint32_t unmapped)
 {

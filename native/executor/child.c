@@ -1,4 +1,7 @@
-/* The executor's children: made before there is a plan, used for one, and never waited for without end. */
+/*
+ * The executor's children: made before there is a plan, used for one, and never waited for without
+ * end.
+ */
 #include "child.h"
 #include "message.h"
 
@@ -23,8 +26,9 @@ static char stacks[STACKS][STACK_BYTES] __attribute__((aligned(16)));
 static bool stack_used[STACKS];
 
 /*
- * Between clone(2) and execveat(2) this shares our memory, since copying that is what takes long. It is in our
- * own namespaces still, where nobody but root can meddle with it. Nothing but system calls that succeed.
+ * Between clone(2) and execveat(2) this shares our memory, since copying that is what takes long.
+ * It is in our own namespaces still, where nobody but root can meddle with it. Nothing but system
+ * calls that succeed.
  */
 static int become_child(void *data)
 {
@@ -63,8 +67,8 @@ static int make_spare(void)
 }
 
 /*
- * The child works while we wait. On another processor, which the kernel would rather give it, it would have to be woken
- * from its idle state each time. Only speed depends on it.
+ * The child works while we wait. On another processor, which the kernel would rather give it, it
+ * would have to be woken from its idle state each time. Only speed depends on it.
  */
 static void stay_together(const struct child *child)
 {

@@ -1,4 +1,7 @@
-/* The executor's children: made before there is a plan, used for one, and never waited for without end. */
+/*
+ * The executor's children: made before there is a plan, used for one, and never waited for without
+ * end.
+ */
 #ifndef BPFTOKEN_EXECUTOR_CHILD_H
 #define BPFTOKEN_EXECUTOR_CHILD_H
 

@@ -1,4 +1,6 @@
-/* The child: what is done inside a target's namespaces. The top of main.c says why it is safe to. */
+/*
+ * The child: what is done inside a target's namespaces. The top of main.c says why it is safe to.
+ */
 #include "inside.h"
 
 #include <errno.h>
@@ -24,8 +26,9 @@
 static int mine[SLOT_COUNT], own_token = -1;
 
 /*
- * Becomes the owner of the user namespace, who keeps all capabilities by it, and enters that and the mount namespace.
- * Changing identity resets both what decides whether others may look into us and whether we die with our parent.
+ * Becomes the owner of the user namespace, who keeps all capabilities by it, and enters that and
+ * the mount namespace. Changing identity resets both what decides whether others may look into us
+ * and whether we die with our parent.
  */
 static int enter(uint32_t uid, uint32_t gid)
 {
@@ -70,7 +73,10 @@ static int open_path(const char *path, int flags)
 		.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
 	};
 
-	/* EAGAIN: something was renamed or mounted meanwhile. Who makes that happen all the time has until the deadline. */
+	/*
+	 * EAGAIN: something was renamed or mounted meanwhile. Who makes that happen all the time
+	 * has until the deadline.
+	 */
 	int fd;
 	do
 		fd = syscall(SYS_openat2, mine[SLOT_ROOT], path, &how, sizeof(how));
@@ -96,11 +102,13 @@ static int find(int which, const char *path)
 }
 
 /*
- * A descriptor of the target can be a file of its own file system, where each call may hang, even close(2): so it is looked
- * at here, and only a new context of bpffs goes on to the executor. -EBADFD: it is none.
+ * A descriptor of the target can be a file of its own file system, where each call may hang, even
+ * close(2): so it is looked at here, and only a new context of bpffs goes on to the executor.
+ * -EBADFD: it is none.
  *
- * Bpffs takes any option that it does not know, and no user that is not a number. No other file system that the target
- * could mount does both. The guard does not judge these, and the executor proves the rest.
+ * Bpffs takes any option that it does not know, and no user that is not a number. No other file
+ * system that the target could mount does both. The guard does not judge these, and the executor
+ * proves the rest.
  */
 static int take_context(unsigned number)
 {
@@ -124,7 +132,9 @@ static int mount_onto(int mount, int directory)
 	return syscall(SYS_move_mount, mount, "", directory, "", flags) < 0 ? -errno : 0;
 }
 
-/* Takes away the topmost of the mounts that lie on `root`: "." in it, whatever its name is by now. */
+/*
+ * Takes away the topmost of the mounts that lie on `root`: "." in it, whatever its name is by now.
+ */
 static int detach_topmost(int root)
 {
 	if (fchdir(root) < 0 || umount2(".", MNT_DETACH) < 0)
@@ -132,7 +142,10 @@ static int detach_topmost(int root)
 	return 0;
 }
 
-/* Takes away the mount that `root` is the root of, and before that whatever covers it. -EINVAL: it is mounted nowhere. */
+/*
+ * Takes away the mount that `root` is the root of, and before that whatever covers it. -EINVAL: it
+ * is mounted nowhere.
+ */
 static int detach(int root)
 {
 	int result = detach_topmost(root), next = result;
@@ -145,8 +158,8 @@ static int detach(int root)
 #define COVERS 16
 
 /*
- * Nothing but a path leads to a mount that lies under others. So these are taken away for a moment: a copy of
- * each, with all that is mounted in it, is held, and put back in the end.
+ * Nothing but a path leads to a mount that lies under others. So these are taken away for a moment:
+ * a copy of each, with all that is mounted in it, is held, and put back in the end.
  */
 static int detach_covered(const char *path, unsigned count)
 {
@@ -155,7 +168,10 @@ static int detach_covered(const char *path, unsigned count)
 
 	if (count == 0 || count > COVERS)
 		return -E2BIG;
-	/* Copies that we alone hold go with us: so this comes to its end, though the executor be gone. */
+	/*
+	 * Copies that we alone hold go with us: so this comes to its end, though the executor be
+	 * gone.
+	 */
 	prctl(PR_SET_PDEATHSIG, 0);
 	while (result == 0 && covers < (int)count) {
 		int top = open_path(path, O_PATH), copy;
@@ -191,7 +207,10 @@ static int detach_covered(const char *path, unsigned count)
 	return result;
 }
 
-/* As a program without privilege outside would do it: EPERM, after which the context takes nothing any more. */
+/*
+ * As a program without privilege outside would do it: EPERM, after which the context takes nothing
+ * any more.
+ */
 static int spoil(int context)
 {
 	if (syscall(SYS_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0)

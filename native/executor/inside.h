@@ -1,4 +1,6 @@
-/* The child: what is done inside a target's namespaces. The top of main.c says why it is safe to. */
+/*
+ * The child: what is done inside a target's namespaces. The top of main.c says why it is safe to.
+ */
 #ifndef BPFTOKEN_EXECUTOR_INSIDE_H
 #define BPFTOKEN_EXECUTOR_INSIDE_H
 

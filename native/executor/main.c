@@ -4,25 +4,29 @@
  *   bpftoken-executor [proc]     descriptors 3: the socket to bpftoken; 4 and 5: the journal
  *   bpftoken-executor layout     prints the layout of the messages
  *
- * It holds no policy. bpftoken sends a plan, a list of actions (layout.h), and gets the result of each.
- * What is done inside a target's namespaces is done by a child. A child is a process of its own: it shares
- * neither memory nor descriptors with anybody, serves one plan, and is used up by it. It was executed before
- * the plan came, since that takes longer than all the rest, and it ends after the answer has gone.
+ * It holds no policy. bpftoken sends a plan, a list of actions (layout.h), and gets the result of
+ * each. What is done inside a target's namespaces is done by a child. A child is a process of its
+ * own: it shares neither memory nor descriptors with anybody, serves one plan, and is used up by
+ * it. It was executed before the plan came, since that takes longer than all the rest, and it ends
+ * after the answer has gone.
  *
- * What a target can do to a child decides how safe this is. Inside, the target's root may signal it, and it may attach
- * to it if that is dumpable. setns(2) makes it what fs.suid_dumpable says, unless the child has the user id of the owner
- * of the user namespace (kernel/cred.c, commit_creds). So the child
+ * What a target can do to a child decides how safe this is. Inside, the target's root may signal
+ * it, and it may attach to it if that is dumpable. setns(2) makes it what fs.suid_dumpable says,
+ * unless the child has the user id of the owner of the user namespace (kernel/cred.c,
+ * commit_creds). So the child
  *  - has that id, and is undumpable, before it enters; one that is not so any more inside does nothing;
  *  - knows nothing and holds only what is the target's: its namespaces, its root directory, the new mount;
  *  - is never waited for without end. Past the deadline it is killed, and should it not even die (it sleeps in
  *    a file system that does not answer) it is left to itself.
  *
- * A call on a target's file can hang in the target's file system, and then not even SIGKILL ends it. So only a child
- * makes such calls: it opens and measures directories, and it tells a context of bpffs from any other descriptor.
+ * A call on a target's file can hang in the target's file system, and then not even SIGKILL ends
+ * it. So only a child makes such calls: it opens and measures directories, and it tells a context
+ * of bpffs from any other descriptor.
  *
- * What was done is kept only when bpftoken says so. Else, and when bpftoken dies, it is undone in reverse, in
- * the namespaces that the plan began with, wherever the target is by then. The journal is for the case that this
- * process is killed: what would have to be undone lies in a socket of which bpftoken has the other end.
+ * What was done is kept only when bpftoken says so. Else, and when bpftoken dies, it is undone in
+ * reverse, in the namespaces that the plan began with, wherever the target is by then. The journal
+ * is for the case that this process is killed: what would have to be undone lies in a socket of
+ * which bpftoken has the other end.
  */
 #include "action.h"
 #include "inside.h"
@@ -72,7 +76,9 @@ static int run_actions(struct plan *plan)
 					if (noted < 0)
 						return plan->result[plan->tried++] = noted, (int)first;
 					will_undo(plan, OP_DETACH);
-					/* From here on it is better to be done than to be undone. */
+					/*
+					 * From here on it is better to be done than to be undone.
+					 */
 					cancellable = false;
 				} else if (plan->action[last]->op == OP_DETACH_COVERED) {
 					cancellable = false;
@@ -103,8 +109,8 @@ static bool is_mounted(const struct plan *plan)
 }
 
 /*
- * In the namespaces that the plan began with. By the child that is inside already; should that be stopped or dead, by
- * another one.
+ * In the namespaces that the plan began with. By the child that is inside already; should that be
+ * stopped or dead, by another one.
  */
 static int undo_one(struct plan *plan, int op)
 {
@@ -120,7 +126,10 @@ static int undo_one(struct plan *plan, int op)
 			break;
 		end_child(&plan->child);
 	}
-	/* Both can be said while it stands: the kernel has one errno for "not mounted" and "may not be unmounted". */
+	/*
+	 * Both can be said while it stands: the kernel has one errno for "not mounted" and "may not
+	 * be unmounted".
+	 */
 	if (op == OP_DETACH && (result == 0 || result == -EINVAL) && is_mounted(plan))
 		result = -EBUSY;
 	return result;
@@ -189,8 +198,9 @@ static bool read_actions(struct plan *plan, const char *at, const char *end)
 }
 
 /*
- * The user id, here, of whoever made the user namespace; of one that lies in others, of the outermost of those below our
- * own. 0 where the kernel does not tell, who is the most that it can be.
+ * The user id, here, of whoever made the user namespace; of one that lies in others, of the
+ * outermost of those below our own. 0 where the kernel does not tell, who is the most that it can
+ * be.
  */
 static uint32_t owner_of(int namespace)
 {
@@ -303,7 +313,10 @@ int main(int argc, char **argv)
 	/* Nothing that bpftoken was given by its caller gets here, or into a child. */
 	if (syscall(SYS_close_range, JOURNAL_OUT + 1, ~0U, 0) < 0)
 		return 2;
-	/* It ends with its socket: a signal for bpftoken's whole group must not cut off what has to be undone. */
+	/*
+	 * It ends with its socket: a signal for bpftoken's whole group must not cut off what has to
+	 * be undone.
+	 */
 	for (int i = 0; i < 5; i++)
 		signal((int[]){ SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 }[i], SIG_IGN);
 	/* Children are gone when they are dead: nobody waits for them. */

@@ -121,7 +121,10 @@ static void decode_octal(char *text)
 	*to = '\0';
 }
 
-/* Before Linux 6.11. The target's number may have gone to another process meanwhile: REFUSE_MOVED finds out. */
+/*
+ * Before Linux 6.11. The target's number may have gone to another process meanwhile: REFUSE_MOVED
+ * finds out.
+ */
 static int look_by_mountinfo(const struct plan *plan, uint64_t id, struct look *look)
 {
 	static char line[32768];
@@ -177,7 +180,10 @@ int look_below(const struct plan *plan, const struct look *above, struct look *b
 		return -ENAMETOOLONG;
 	strcpy(point, above->point);
 	int result = look_at(plan, parent, below);
-	/* Mountinfo leaves out the mount that the target's root directory lies in, if that is not its root. */
+	/*
+	 * Mountinfo leaves out the mount that the target's root directory lies in, if that is not
+	 * its root.
+	 */
 	if (!modern && result == -ENOENT)
 		return 0;
 	if (result < 0)

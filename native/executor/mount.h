@@ -15,8 +15,8 @@ struct plan;
 extern bool modern;
 
 /*
- * Where a directory lies. Only a child finds that out: it is asked of the directory's file system, and a target's need not
- * answer.
+ * Where a directory lies. Only a child finds that out: it is asked of the directory's file system,
+ * and a target's need not answer.
  */
 struct place {
 	uint64_t mount; /* the id by which `look_at` finds it: unique for all time where there is statmount(2) */
@@ -38,7 +38,10 @@ int place_of(int fd, struct place *place);
 /* 0, or -errno. The texts are good until the next look. */
 int look_at(const struct plan *plan, uint64_t id, struct look *look);
 
-/* The mount that `above` is mounted over as a whole: 1; 0: there is none; else -errno, and nobody knows. */
+/*
+ * The mount that `above` is mounted over as a whole: 1; 0: there is none; else -errno, and nobody
+ * knows.
+ */
 int look_below(const struct plan *plan, const struct look *above, struct look *below);
 
 bool delegates(const struct look *look);

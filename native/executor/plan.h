@@ -1,4 +1,7 @@
-/* A plan that is being done: what belongs to it, the words of bpftoken, the journal, and batches for the child. */
+/*
+ * A plan that is being done: what belongs to it, the words of bpftoken, the journal, and batches
+ * for the child.
+ */
 #ifndef BPFTOKEN_EXECUTOR_PLAN_H
 #define BPFTOKEN_EXECUTOR_PLAN_H
 
@@ -33,19 +36,23 @@ int64_t now_ms(void);
 /* The next word of bpftoken: its kind; PLAN, out of order, counts as CANCEL. */
 int hear(int flags);
 
-/* Until `fd` is readable. -ETIMEDOUT; or, unless that does not count any more, -ECANCELED by its word. */
+/*
+ * Until `fd` is readable. -ETIMEDOUT; or, unless that does not count any more, -ECANCELED by its
+ * word.
+ */
 int wait_for(int fd, int64_t deadline, bool cancellable);
 
 /*
- * Says that bpftoken has to do `op` with the descriptor, and end the child before, should we be killed
- * from now on.
+ * Says that bpftoken has to do `op` with the descriptor, and end the child before, should we be
+ * killed from now on.
  */
 int note_in_journal(struct plan *plan, uint32_t op, int fd, int pidfd);
 void forget_journal(struct plan *plan);
 
 /*
- * Has the child do `count` actions; the results go to `result`. Gives how many were tried. What the child says is
- * bounded. A TAKE_CONTEXT is done outside of the target's namespaces, and is the only action of its batch.
+ * Has the child do `count` actions; the results go to `result`. Gives how many were tried. What the
+ * child says is bounded. A TAKE_CONTEXT is done outside of the target's namespaces, and is the only
+ * action of its batch.
  */
 unsigned run_batch(struct plan *plan, const struct executor_action *const *action, unsigned count, int32_t *result,
 		   int64_t deadline, bool cancellable);

@@ -1,9 +1,9 @@
 /**
- * The file system of a VM, in three layers: programs of this machine (kept in .cache/vm until one changes), the
- * repository with its TypeScript translated, and the modules and the job of one boot.
+ * The file system of a VM, in three layers: programs of this machine (kept in .cache/vm until one
+ * changes), the repository with its TypeScript translated, and the modules and the job of one boot.
  *
- * The repository is at the same path as here. Nothing is compressed: to unpack costs the emulated processor more
- * than to copy.
+ * The repository is at the same path as here. Nothing is compressed: to unpack costs the emulated
+ * processor more than to copy.
  */
 import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -193,7 +193,10 @@ function translated(files: string[]): OutputFile[] | BuildFailure {
   }
 }
 
-/** The repository as it is now, and `extra` paths of it that are not in git, such as parts of .cache. */
+/**
+ * The repository as it is now, and `extra` paths of it that are not in git, such as parts of
+ * .cache.
+ */
 export function repositoryLayer(extra: readonly string[]): Buffer[] {
   const archive = new Cpio()
   const files = ['src', 'test', 'scripts', 'examples'].flatMap(name => filesUnder(join(ROOT, name)))

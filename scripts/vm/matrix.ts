@@ -1,6 +1,6 @@
 /**
- * The tests that run in virtual machines: which of them with which kernel, and what came out. All VMs are started at once;
- * how many of them run at a time is the business of vm.ts.
+ * The tests that run in virtual machines: which of them with which kernel, and what came out. All
+ * VMs are started at once; how many of them run at a time is the business of vm.ts.
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
@@ -25,7 +25,10 @@ const WITHOUT_TOKENS = 'test/vm/no-tokens.test.ts'
 
 const SYSTEMD = '.cache/vm/systemd'
 
-/** What behaves the same everywhere is tested once, on the kernel that runs here. This depends on the kernel. */
+/**
+ * What behaves the same everywhere is tested once, on the kernel that runs here. This depends on
+ * the kernel.
+ */
 const KERNEL_FILES = ['test/kernel/delegation', 'test/kernel/ebpf', 'test/kernel/uapi.test.ts']
 
 function machines(): Machine[] {
@@ -42,7 +45,10 @@ function machines(): Machine[] {
   ]
 }
 
-/** Runs all of them, to standard output one after the other. Where QEMU or kernels cannot be had, that is one skip. */
+/**
+ * Runs all of them, to standard output one after the other. Where QEMU or kernels cannot be had,
+ * that is one skip.
+ */
 export async function runVms(): Promise<Report> {
   const total = new Report()
   if (spawnSync(join(ROOT, 'scripts/fetch-vm.sh'), { stdio: ['ignore', 2, 2] }).status !== 0) {
@@ -115,8 +121,8 @@ function start({ kernel, files, timeoutSec, extra }: Machine, out: string): Chil
 }
 
 /**
- * What a VM came to. `written`: the report of the tests in it; `told`: the last that was said of the machine itself. One that
- * broke or hung counts as a failure, whatever its tests said before.
+ * What a VM came to. `written`: the report of the tests in it; `told`: the last that was said of
+ * the machine itself. One that broke or hung counts as a failure, whatever its tests said before.
  */
 export function vmReport(status: number | null, written: string | undefined, told: string): Report {
   const report = written === undefined ? new Report() : Report.parse(written)

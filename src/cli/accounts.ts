@@ -1,4 +1,6 @@
-/** Users and groups of this machine: the local files first, then every source that getent(1) knows. */
+/**
+ * Users and groups of this machine: the local files first, then every source that getent(1) knows.
+ */
 import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import type { Accounts } from '../delegation/subject.ts'

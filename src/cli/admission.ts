@@ -16,7 +16,10 @@ export interface AdmissionOptions {
   anySubject?: boolean
 }
 
-/** The verdict that lets this subject have the policy. DeniedError, NotSupportedError: with the trace. */
+/**
+ * The verdict that lets this subject have the policy. DeniedError, NotSupportedError: with the
+ * trace.
+ */
 export function admit(policy: Policy, subject: SubjectFacts, { anySubject }: AdmissionOptions): Allowed {
   const request = { by: 'operator', anySubject: anySubject === true } as const
   const verdict = decide(subject, request, [policy], new Date())
@@ -74,7 +77,10 @@ export function recordOf(verdict: Allowed): { anySubject?: true } {
   return verdict.because === 'any-subject' ? { anySubject: true } : {}
 }
 
-/** Refuses a policy with subjects where nobody compares them. Fail closed: they would be said, and not held. */
+/**
+ * Refuses a policy with subjects where nobody compares them. Fail closed: they would be said, and
+ * not held.
+ */
 export function requireNoSubjects(policy: Policy, who: string, { anySubject }: AdmissionOptions): void {
   if (policy.subjects === undefined) return
   if (anySubject === true) {

@@ -38,8 +38,8 @@ interface Entry {
 }
 
 /**
- * The value kept for `text`, as JSON, or what `make` gives, which is then kept. Whatever is wrong with
- * the cache (not root, read-only, full, broken), `make` is called: it costs time only.
+ * The value kept for `text`, as JSON, or what `make` gives, which is then kept. Whatever is wrong
+ * with the cache (not root, read-only, full, broken), `make` is called: it costs time only.
  */
 export async function cached<T>(
   kind: 'policy' | 'vocabulary',

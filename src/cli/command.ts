@@ -27,7 +27,9 @@ export class Command extends Base {
     return super.parseOptions(words)
   }
 
-  /** What is the value of an option, a program to run, or an argument of that, is no option of ours. */
+  /**
+   * What is the value of an option, a program to run, or an argument of that, is no option of ours.
+   */
   #hasJson(words: readonly string[]): boolean {
     if (!this.options.some(option => option.long === '--json')) return false
     for (let i = 0; i < words.length; i++) {

@@ -22,8 +22,8 @@ export interface EnvironmentWish {
 }
 
 /**
- * Pure. UsageError: a name that is none, or that the caller does not have, or a variable that is not
- * as the caller gave it.
+ * Pure. UsageError: a name that is none, or that the caller does not have, or a variable that is
+ * not as the caller gave it.
  */
 export function workloadEnvironment(
   caller: NodeJS.ProcessEnv,

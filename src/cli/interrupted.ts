@@ -12,14 +12,15 @@ export class Interrupted extends Error {
 }
 
 /**
- * Aborted by SIGINT, SIGTERM or SIGHUP, which from here on end this process no other way. Once all is done they change nothing: a status
- * that says "interrupted" would be wrong.
+ * Aborted by SIGINT, SIGTERM or SIGHUP, which from here on end this process no other way. Once all
+ * is done they change nothing: a status that says "interrupted" would be wrong.
  */
 export function interruption(): AbortSignal {
   const abort = new AbortController()
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
     process.on(signal, () => abort.abort(new Interrupted(signal)))
-  // While Node takes itself down, signals get back their default action. To exit in this event leaves that out.
+  // While Node takes itself down, signals get back their default action. To exit in this event
+  // leaves that out.
   process.once('exit', status => process.exit(status))
   return abort.signal
 }

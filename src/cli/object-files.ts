@@ -23,7 +23,10 @@ export interface FoundObjects {
   readonly unreadable: readonly string[]
 }
 
-/** Every object in the files, named `FILE` or, inside another file, `FILE@0xOFF`. FormatError: there is none. */
+/**
+ * Every object in the files, named `FILE` or, inside another file, `FILE@0xOFF`. FormatError: there
+ * is none.
+ */
 export function readObjects(files: readonly string[]): FoundObjects {
   const specs: NamedSpec[] = []
   const unreadable: string[] = []

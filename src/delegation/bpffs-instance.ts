@@ -1,4 +1,7 @@
-/** Delegated bpffs instances, whoever made them, found in the mount namespaces of all processes and threads. */
+/**
+ * Delegated bpffs instances, whoever made them, found in the mount namespaces of all processes and
+ * threads.
+ */
 import { readFileSync, readlinkSync } from 'node:fs'
 import { type BpffsMount, bpffsMount, bpffsMounts } from '../ebpf/bpffs.ts'
 import { parseMountValue } from '../policy/mask-text.ts'
@@ -58,7 +61,8 @@ export const NO_PATH = '?'
 
 /**
  * Every delegated bpffs that some process of this machine has mounted. Mount namespaces without a
- * process (held by a descriptor only) cannot be seen, nor can processes of other PID namespaces above ours.
+ * process (held by a descriptor only) cannot be seen, nor can processes of other PID namespaces
+ * above ours.
  */
 export function listInstances(vocabulary: Vocabulary): DelegatedInstance[] {
   const namespaces = new Map<string, Task[]>()

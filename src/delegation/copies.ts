@@ -1,7 +1,7 @@
 /**
- * Other mounts of a delegation: bind mounts, and copies that propagated to, or were taken along into,
- * other mount namespaces. A token can be made at each of them, so that taking a delegation back
- * unmounts all.
+ * Other mounts of a delegation: bind mounts, and copies that propagated to, or were taken along
+ * into, other mount namespaces. A token can be made at each of them, so that taking a delegation
+ * back unmounts all.
  */
 import { readFileSync } from 'node:fs'
 import type { Vocabulary } from '../policy/vocabulary.ts'
@@ -60,7 +60,10 @@ async function isUnmounted(copy: DelegatedInstance, timeoutMs: number | undefine
   }
 }
 
-/** Byte by byte as the kernel has it, which need not be UTF-8; undefined: the process does not see it. */
+/**
+ * Byte by byte as the kernel has it, which need not be UTF-8; undefined: the process does not see
+ * it.
+ */
 export function pathOfMount(target: Target, mountId: number): Uint8Array | undefined {
   const mounts = parseMountInfo(readFileSync(`/proc/${target.process.pid}/mountinfo`, 'latin1'))
   const mount = mounts.find(one => one.mountId === mountId)

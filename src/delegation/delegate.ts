@@ -15,7 +15,10 @@ import { ask, assertMasks, type ExecuteOptions, execute, mountsAt } from './exec
 import { type Action, DEFAULT_PATH, planDelegation, planTakenContext, type Wish } from './plan.ts'
 import { foreignOwner, inOurNetwork, type Target } from './target.ts'
 
-/** The guard's part, where it is installed: see src/guard. Whoever gives it has made the ability known to the guard. */
+/**
+ * The guard's part, where it is installed: see src/guard. Whoever gives it has made the ability
+ * known to the guard.
+ */
 export interface DelegateGuard {
   /** Name under which the guard knows the policy. */
   readonly ability: string
@@ -69,7 +72,10 @@ async function explained(error: unknown): Promise<unknown> {
   return (await import('./token-support.ts')).explainFailure(error)
 }
 
-/** Mounts a bpffs with the policy's rights into the target's namespaces, and gives the mount as the target has it. */
+/**
+ * Mounts a bpffs with the policy's rights into the target's namespaces, and gives the mount as the
+ * target has it.
+ */
 export async function delegate(
   policy: Lent,
   target: Target,
@@ -109,7 +115,9 @@ export interface UndelegateOptions {
   /** By its id instead, which `ls` shows. */
   readonly mount?: number | undefined
   readonly timeoutMs?: number
-  /** Where there is a guard: revokes the delegation of which `root` is a directory. Gives the ids. */
+  /**
+   * Where there is a guard: revokes the delegation of which `root` is a directory. Gives the ids.
+   */
   readonly revoke?: (root: Fd) => readonly bigint[]
   /** The same for all that are lent to the user namespace with this inode number. */
   readonly revokeIn?: (userNamespace: number) => readonly bigint[]
@@ -124,9 +132,11 @@ export interface Undelegated extends DelegatedMount {
 }
 
 /**
- * Unmounts the delegation at `path` in the target, and all other mounts of the same. No new token can then be made at a path, but where `copies` says that it is still mounted. Tokens that were made,
- * and root directories that are held open, go on working, unless there is a guard to revoke them. NotFoundError: there
- * is no delegation. ConflictError: there is, but mounts lie upon it that cannot be lifted.
+ * Unmounts the delegation at `path` in the target, and all other mounts of the same. No new token
+ * can then be made at a path, but where `copies` says that it is still mounted. Tokens that were
+ * made, and root directories that are held open, go on working, unless there is a guard to revoke
+ * them. NotFoundError: there is no delegation. ConflictError: there is, but mounts lie upon it that
+ * cannot be lifted.
  */
 export async function undelegate(
   target: Target,
@@ -198,8 +208,8 @@ function placeOf(target: Target, { path = DEFAULT_PATH, mount }: UndelegateOptio
 }
 
 /**
- * Whether this mount is a loan. With rights, it says so. Without any that this kernel could show, it is known by its
- * root directory, which we give to the target's root.
+ * Whether this mount is a loan. With rights, it says so. Without any that this kernel could show,
+ * it is known by its root directory, which we give to the target's root.
  */
 function isLent(mount: SeenMount, target: Target): boolean {
   if (mount.fsType !== 'bpf') return false
@@ -215,10 +225,10 @@ function noDelegation(target: Target, path: string): NotFoundError {
 }
 
 /**
- * What is said, and done in the guard, where a delegation is mounted at the place and we could not take
- * it away; undefined: by the kernel's own table there is none. The target decides what its paths lead
- * to and what its file systems answer, but not whether the loan is revoked. Fail closed: which of its
- * loans it is cannot be known without reaching it, so all of the user namespace are.
+ * What is said, and done in the guard, where a delegation is mounted at the place and we could not
+ * take it away; undefined: by the kernel's own table there is none. The target decides what its
+ * paths lead to and what its file systems answer, but not whether the loan is revoked. Fail closed:
+ * which of its loans it is cannot be known without reaching it, so all of the user namespace are.
  */
 function hidden(
   target: Target,
@@ -248,9 +258,9 @@ function hidden(
 }
 
 /**
- * Refuses terms that only the guard can enforce, unless they say `guard: optional`; gives the paths of
- * those that then go unenforced. `held` tells of a path whether the guard that is installed holds to it; by default there is
- * none. Fail closed: a limit that nobody holds to is no limit.
+ * Refuses terms that only the guard can enforce, unless they say `guard: optional`; gives the paths
+ * of those that then go unenforced. `held` tells of a path whether the guard that is installed
+ * holds to it; by default there is none. Fail closed: a limit that nobody holds to is no limit.
  */
 export function requireGuard(policy: Policy, held: (path: string) => boolean = () => false): string[] {
   const needs = guardNeeds(policy).filter(need => !held(need.path))
@@ -297,7 +307,9 @@ export function requireOwnNetwork(
     )
 }
 
-/** A token holder may attach to the host's devices with no capability at all; so policy must say so. */
+/**
+ * A token holder may attach to the host's devices with no capability at all; so policy must say so.
+ */
 export function requireNetworkAllowed(policy: Policy, vocabulary: Vocabulary, why?: string): void {
   if (!needsOwnNetwork(policy, vocabulary)) return
   const reaching = networkRights(policy, vocabulary)

@@ -1,7 +1,8 @@
 /**
  * What this machine can delegate: each fact is proved by doing it, not read off a version.
  *
- * `required` facts decide whether delegation works here; the others matter for the guard or for some loaders.
+ * `required` facts decide whether delegation works here; the others matter for the guard or for
+ * some loaders.
  */
 import { existsSync, readFileSync, readlinkSync } from 'node:fs'
 import { release } from 'node:os'
@@ -50,7 +51,9 @@ export interface Examination {
 const good = (detail: string): Finding => ({ ok: true, detail })
 const bad = (detail: string, remedy: string): Finding => ({ ok: false, detail, remedy })
 
-/** Runs every check; one that fails in an unforeseen way is a failed fact, not the end of the list. */
+/**
+ * Runs every check; one that fails in an unforeseen way is a failed fact, not the end of the list.
+ */
 export async function examine(
   report: (fact: Fact) => void = () => {},
   how: Examination = {},

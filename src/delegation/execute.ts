@@ -1,6 +1,6 @@
 /**
- * Actions, done by the executor (src/sys/executor.ts) in one plan: translated for it, its answer judged, and whatever
- * must not stand undone, in the namespaces that were looked at first.
+ * Actions, done by the executor (src/sys/executor.ts) in one plan: translated for it, its answer
+ * judged, and whatever must not stand undone, in the namespaces that were looked at first.
  */
 import { bpffsMount } from '../ebpf/bpffs.ts'
 import {
@@ -51,7 +51,9 @@ export interface ExecuteOptions {
   signal?: AbortSignal | undefined
   /** For all of it: how long file systems of the target may take to answer. */
   timeoutMs?: number | undefined
-  /** Judges the mount that was made; when it throws, the mount is undone as after any other failure. */
+  /**
+   * Judges the mount that was made; when it throws, the mount is undone as after any other failure.
+   */
   accept?: (made: DelegatedMount) => void
   /** The one that the guard knows; default: any. */
   executor?: Executor | undefined
@@ -67,8 +69,9 @@ export interface ExecuteOptions {
 }
 
 /**
- * Runs the actions for `target`. Gives the mount as the target sees it, or undefined when the plan leaves mounting to
- * the workload. On any failure, an abort included, nothing is left behind; or NotUndoneError says what is.
+ * Runs the actions for `target`. Gives the mount as the target sees it, or undefined when the plan
+ * leaves mounting to the workload. On any failure, an abort included, nothing is left behind; or
+ * NotUndoneError says what is.
  */
 export async function execute(
   actions: readonly Action[],
@@ -135,7 +138,10 @@ export async function execute(
   }
 }
 
-/** One plan that only looks, or that takes away: nothing of it is undone, and what can be done twice is tried twice. */
+/**
+ * One plan that only looks, or that takes away: nothing of it is undone, and what can be done twice
+ * is tried twice.
+ */
 export async function ask(
   target: Target,
   actions: readonly RawAction[],
@@ -392,7 +398,10 @@ function unreached(target: Target): BpftokenError {
 /** Of these nobody knows how far the child came. */
 const UNCLEAR = ['ETIMEDOUT', 'ECANCELED', 'ECHILD']
 
-/** Whether the mount was attached for a moment. Undoing tells, where attaching does not: EINVAL, it is not mounted there. */
+/**
+ * Whether the mount was attached for a moment. Undoing tells, where attaching does not: EINVAL, it
+ * is not mounted there.
+ */
 function wasAttached(raw: readonly RawAction[], { results }: Answer, undone: readonly Undone[]): boolean {
   const result = results[raw.findIndex(({ op }) => op === 'ATTACH')]
   if (result === undefined || result === 0) return result === 0
@@ -405,8 +414,9 @@ function isNotMounted(undone: Undone | undefined): boolean {
 }
 
 /**
- * The error to throw for `error`, after what was `undone`. A mount that was attached could be reached for a moment, and
- * whoever opened its root directory then can make tokens: so that counts as not undone, and is revoked.
+ * The error to throw for `error`, after what was `undone`. A mount that was attached could be
+ * reached for a moment, and whoever opened its root directory then can make tokens: so that counts
+ * as not undone, and is revoked.
  */
 function judgeUndone(
   error: Error,

@@ -1,9 +1,9 @@
 /**
  * A delegation as a list of actions: data that says what to do, not how. Pure.
  *
- * `execute.ts` hands it to the executor; `--dry-run` prints the list. Two directions: the context is
- * opened for the target by a child of the executor (`openContext`), or the workload opened it and lends
- * us its descriptor (`takeContext`), and then mounts by itself.
+ * `execute.ts` hands it to the executor; `--dry-run` prints the list. Two directions: the context
+ * is opened for the target by a child of the executor (`openContext`), or the workload opened it
+ * and lends us its descriptor (`takeContext`), and then mounts by itself.
  */
 import { hexMask } from '../policy/mask-text.ts'
 import { MASK_DOMAINS, type Masks } from '../policy/vocabulary.ts'
@@ -11,17 +11,26 @@ import { MASK_DOMAINS, type Masks } from '../policy/vocabulary.ts'
 export type Action =
   | { readonly do: 'openDirectory'; readonly path: string }
   | { readonly do: 'openContext'; readonly type: 'bpf' }
-  /** There is no delegation at the directory, not even under another mount, and what is mounted there is reached. */
+  /**
+   * There is no delegation at the directory, not even under another mount, and what is mounted
+   * there is reached.
+   */
   | { readonly do: 'refuseOccupied'; readonly path: string }
   | { readonly do: 'takeContext'; readonly fd: number }
-  /** The context is a new one of bpffs; with ids, it belongs to a user namespace where `mapped` is and `unmapped` is not. */
+  /**
+   * The context is a new one of bpffs; with ids, it belongs to a user namespace where `mapped` is
+   * and `unmapped` is not.
+   */
   | {
       readonly do: 'proveContext'
       readonly mapped?: number | undefined
       readonly unmapped?: number | undefined
     }
   | { readonly do: 'setOption'; readonly key: string; readonly value: string }
-  /** For the guard: this context may be delegated. One of another file system does not take the mark, which is proven next. */
+  /**
+   * For the guard: this context may be delegated. One of another file system does not take the
+   * mark, which is proven next.
+   */
   | { readonly do: 'markDelegatable' }
   | { readonly do: 'createSuperblock' }
   | { readonly do: 'makeMount'; readonly attributes: readonly MountAttribute[] }
@@ -50,9 +59,9 @@ export interface Wish {
 }
 
 /**
- * uid, gid and mode decide who may open the root directory (all, to make tokens: the kernel then asks
- * for CAP_BPF) and who may pin in it (the workload's root). Masks are numbers, computed from the
- * running kernel's BTF: immune to the length limit and the grammar's traps.
+ * uid, gid and mode decide who may open the root directory (all, to make tokens: the kernel then
+ * asks for CAP_BPF) and who may pin in it (the workload's root). Masks are numbers, computed from
+ * the running kernel's BTF: immune to the length limit and the grammar's traps.
  */
 function options(wish: Wish): Action[] {
   const set = (key: string, value: string): Action => ({ do: 'setOption', key, value })
@@ -91,9 +100,10 @@ function mark(wish: Wish): Action[] {
 }
 
 /**
- * The workload opened the context as its descriptor `fd`; it does fsmount(2) and move_mount(2) itself. Ids of which the
- * first is mapped in its user namespace, and the second is not, tell the context from those of most other namespaces;
- * another one with the same root passes, and only the guard can tell these two apart.
+ * The workload opened the context as its descriptor `fd`; it does fsmount(2) and move_mount(2)
+ * itself. Ids of which the first is mapped in its user namespace, and the second is not, tell the
+ * context from those of most other namespaces; another one with the same root passes, and only the
+ * guard can tell these two apart.
  */
 export function planTakenContext(wish: Wish, fd: number, unmapped?: number): Action[] {
   return [

@@ -4,8 +4,8 @@
  * lacks a capability in its user namespace or a seccomp filter stops bpf(2).
  *
  * What is said holds for the process and for what it starts. Who enters its namespaces from outside
- * (`docker exec`) brings its own. Securebits are not told by /proc: where SECBIT_NOROOT is set, root
- * of the namespace gains nothing by exec, and nothing is said here.
+ * (`docker exec`) brings its own. Securebits are not told by /proc: where SECBIT_NOROOT is set,
+ * root of the namespace gains nothing by exec, and nothing is said here.
  */
 import { PROGRAM_CLASSES } from '../policy/kernel-classes.ts'
 import type { Capability, Rights } from '../policy/policy.ts'

@@ -1,8 +1,9 @@
 /**
  * A plan of rights as text: a policy, mount options, and what systemd, LXD and Incus take. Pure.
  *
- * Words are those of the kernel that our headers come from; a bit that is newer is written as a number. Needs neither
- * zod nor yaml nor the running kernel's BTF, so that asking for a plan stays quick.
+ * Words are those of the kernel that our headers come from; a bit that is newer is written as a
+ * number. Needs neither zod nor yaml nor the running kernel's BTF, so that asking for a plan stays
+ * quick.
  */
 import { printableName } from '../ebpf/printable.ts'
 import { hexMask, mountOption, wordsOf } from '../policy/mask-text.ts'
@@ -215,7 +216,10 @@ function systemdText(plan: RightsPlan): string[] {
   ]
 }
 
-/** `BPF_MAP_TYPE_RINGBUF` is `BPFMapTypeRingbuf` (systemd, src/core/generate-bpf-delegate-configs.py). */
+/**
+ * `BPF_MAP_TYPE_RINGBUF` is `BPFMapTypeRingbuf` (systemd,
+ * src/core/generate-bpf-delegate-configs.py).
+ */
 function systemdWord(domain: MaskDomain, word: string): string {
   const parts = `${DOMAIN_ENUMS[domain].prefix}${word}`.split('_')
   return parts
@@ -238,7 +242,9 @@ const INCUS_KEYS: Keys = {
   attachs: 'security.bpffs.delegate_attachs',
 }
 
-/** The `config:` of an instance or profile, as `lxc config edit` and `incus config edit` take it. */
+/**
+ * The `config:` of an instance or profile, as `lxc config edit` and `incus config edit` take it.
+ */
 function containerText(plan: RightsPlan, keys: Keys, separator: string, first: readonly string[]): string[] {
   return [
     ...comments([heading(plan)]),

@@ -1,8 +1,9 @@
 /**
  * The least rights that object files need, each with who asks for it. Pure.
  *
- * What an object asks for is src/ebpf/object-needs.ts, what a loader asks for on top src/ebpf/loader-probes.ts; here
- * both become masks, capabilities and reasons. As a policy and as other texts: rights-plan-text.ts.
+ * What an object asks for is src/ebpf/object-needs.ts, what a loader asks for on top
+ * src/ebpf/loader-probes.ts; here both become masks, capabilities and reasons. As a policy and as
+ * other texts: rights-plan-text.ts.
  */
 import { type Loader, type LoaderNeed, loaderNeeds, mayLoseAttachType } from '../ebpf/loader-probes.ts'
 import {
@@ -62,7 +63,10 @@ export interface RightsPlan {
   readonly problems: readonly string[]
 }
 
-/** The verifier follows values; the file does not tell what it will find. Source: kernel/bpf/verifier.c, allow_ptr_leaks. */
+/**
+ * The verifier follows values; the file does not tell what it will find. Source:
+ * kernel/bpf/verifier.c, allow_ptr_leaks.
+ */
 const PERFMON_NOTE =
   'if the verifier refuses what it lets root load ("pointer comparison prohibited", "pointer -= pointer prohibited", "invalid read from stack"): add capability perfmon'
 
@@ -111,7 +115,10 @@ export function planRights(specs: readonly NamedSpec[], options: PlanOptions): R
   }
 }
 
-/** What each object is called in reasons: its name without folders, where that is enough to tell it from the others. */
+/**
+ * What each object is called in reasons: its name without folders, where that is enough to tell it
+ * from the others.
+ */
 function labelsOf(names: readonly string[]): ReadonlyMap<string, string> {
   const short = (name: string) => name.slice(name.lastIndexOf('/') + 1)
   const shared = new Set(names).size !== new Set(names.map(short)).size
@@ -144,7 +151,10 @@ function draft(rights: Map<string, Draft>, right: Right, forLoader: boolean): Dr
 
 type Capabilities = Map<Capability, { by: Set<string>; forLoader: boolean }>
 
-/** Whether loading fails without what is asked for; `optional`: not the attach type, where the loader drops it. */
+/**
+ * Whether loading fails without what is asked for; `optional`: not the attach type, where the
+ * loader drops it.
+ */
 type Certainty = 'certain' | 'optional' | 'perhaps'
 
 function certainty(need: ObjectNeed, loader: Loader, usesData: boolean): Certainty {

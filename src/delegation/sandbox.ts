@@ -1,7 +1,8 @@
 /**
  * A program in its own user, mount, cgroup and (unless it shares the host's) network namespace,
  * held before its first instruction until the delegation is in place. The namespaces are made by
- * native/launch.c, which forks: `child` here is its parent, which stays and watches over the program.
+ * native/launch.c, which forks: `child` here is its parent, which stays and watches over the
+ * program.
  */
 import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'

@@ -1,7 +1,7 @@
 /**
- * Who is to get a delegation: what the kernel says of a process that runs, or of the program that `run`
- * will start. Nothing that the process says of itself is believed, and what cannot be said for certain
- * is unknown, which matches no policy.
+ * Who is to get a delegation: what the kernel says of a process that runs, or of the program that
+ * `run` will start. Nothing that the process says of itself is believed, and what cannot be said
+ * for certain is unknown, which matches no policy.
  */
 import { readFileSync, readlinkSync, realpathSync } from 'node:fs'
 import { NotFoundError } from '../errors.ts'
@@ -24,7 +24,9 @@ export interface ProgramToRun {
   readonly program: string
 }
 
-/** Inode numbers of the initial namespaces (include/uapi/linux/nsfs.h, the same in every kernel). */
+/**
+ * Inode numbers of the initial namespaces (include/uapi/linux/nsfs.h, the same in every kernel).
+ */
 const INITIAL_USER_NAMESPACE = 'user:[4026531837]'
 const INITIAL_CGROUP_NAMESPACE = 'cgroup:[4026531835]'
 
@@ -36,7 +38,8 @@ export function subjectOf(process: ProcessHandle, policy: Policy, accounts: Acco
     ...accountsOf(idsFrom(status, 'Uid'), groupsFrom(status), policy, accounts),
     cgroup,
     unit: unitFrom(cgroup),
-    // CAP_CHECKPOINT_RESTORE in its user namespace is enough to have it changed: prctl(2), PR_SET_MM_MAP.
+    // CAP_CHECKPOINT_RESTORE in its user namespace is enough to have it changed: prctl(2),
+    // PR_SET_MM_MAP.
     executable: { unknown: 'a process in a user namespace can choose what the kernel says that it executes' },
     label: attempt(() => labelOf(process)),
   }
@@ -83,7 +86,9 @@ function identity(
 /** The fields of /proc/PID/status. */
 type Status = ReadonlyMap<string, string>
 
-/** The one id that all four of a line of /proc/PID/status are: real, effective, saved, file system. */
+/**
+ * The one id that all four of a line of /proc/PID/status are: real, effective, saved, file system.
+ */
 function idsFrom(status: Status, line: 'Uid' | 'Gid'): Fact<number> {
   if (readlinkSync('/proc/self/ns/user') !== INITIAL_USER_NAMESPACE)
     return { unknown: 'ids are not those of the initial user namespace here' }

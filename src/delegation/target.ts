@@ -1,8 +1,9 @@
 /**
  * Who is delegated to: a process held by pidfd, and what the kernel says of it.
  *
- * Its namespaces and its root are held by descriptor from the first look on: the process can move to others, and
- * then the loan would be for someone else. What is done, and undone, is done in those that were looked at.
+ * Its namespaces and its root are held by descriptor from the first look on: the process can move
+ * to others, and then the loan would be for someone else. What is done, and undone, is done in
+ * those that were looked at.
  */
 import { readlinkSync } from 'node:fs'
 import { Owned } from '../ebpf/owned.ts'
@@ -58,7 +59,10 @@ function readFacts(process: ProcessHandle, userNamespace: Fd, mountNamespace: Fd
   }
 }
 
-/** Host root where it is not mapped, else the first id behind a range of the map that lies in no other. */
+/**
+ * Host root where it is not mapped, else the first id behind a range of the map that lies in no
+ * other.
+ */
 function unmappedIn(map: readonly IdRange[]): number | undefined {
   const isMapped = (id: number): boolean => map.some(r => id >= r.outside && id < r.outside + r.count)
   return [0, ...map.map(r => r.outside + r.count)].find(id => id < MAX_ID && !isMapped(id))
@@ -113,8 +117,8 @@ function refuseForeignNamespaces(mountNamespace: Fd, facts: TargetFacts): void {
 }
 
 /**
- * What of the target's user namespace is in our own network at this moment, where a token holder may
- * use our devices: the target, or any other thread or process. Undefined: nothing is.
+ * What of the target's user namespace is in our own network at this moment, where a token holder
+ * may use our devices: the target, or any other thread or process. Undefined: nothing is.
  */
 export function inOurNetwork(target: Target): string | undefined {
   const ours = readlinkSync('/proc/self/ns/net')

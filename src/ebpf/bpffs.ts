@@ -1,10 +1,14 @@
 /**
- * Which bpffs instances a mount namespace shows and what each of them delegates. Pure: from the text of
- * /proc/PID/mountinfo. Masks stay text here, in the kernel's words; policy knows how to read them.
+ * Which bpffs instances a mount namespace shows and what each of them delegates. Pure: from the
+ * text of /proc/PID/mountinfo. Masks stay text here, in the kernel's words; policy knows how to
+ * read them.
  */
 import { type MountInfo, parseMountInfo } from '../sys/mountinfo.ts'
 
-/** The kernel's four masks as /proc/mounts shows them: words joined by `:`, hex, or `any`; `''` is nothing. */
+/**
+ * The kernel's four masks as /proc/mounts shows them: words joined by `:`, hex, or `any`; `''` is
+ * nothing.
+ */
 export interface DelegationText {
   cmds: string
   maps: string
@@ -20,12 +24,17 @@ export interface BpffsMount {
   device: string
   /** False for a bind mount of a subdirectory, of which no token can be made. */
   wholeInstance: boolean
-  /** Owner of the root directory, in numbers of the initial user namespace, wherever the text was read. */
+  /**
+   * Owner of the root directory, in numbers of the initial user namespace, wherever the text was
+   * read.
+   */
   uid: number
   gid: number
   /** Permission bits of the root directory. */
   mode: number
-  /** Whether any of the four masks says something. Bits that the kernel does not know are not shown. */
+  /**
+   * Whether any of the four masks says something. Bits that the kernel does not know are not shown.
+   */
   delegated: boolean
   delegation: DelegationText
 }
@@ -60,7 +69,10 @@ export function bpffsMount(
   }
 }
 
-/** Every bpffs mount in the text of a mountinfo file, in its order: a later one may hide an earlier one. */
+/**
+ * Every bpffs mount in the text of a mountinfo file, in its order: a later one may hide an earlier
+ * one.
+ */
 export function bpffsMounts(mountinfo: string): BpffsMount[] {
   return parseMountInfo(mountinfo, 'bpf').map(bpffsMount)
 }

@@ -1,8 +1,9 @@
 /**
- * What a command needs from a token, and why one was refused: the missing right or capability by name.
+ * What a command needs from a token, and why one was refused: the missing right or capability by
+ * name.
  *
- * The kernel answers EPERM for both and ignores silently a token that does not cover the request, so
- * the reason is computed here from the token's masks and the caller's capabilities.
+ * The kernel answers EPERM for both and ignores silently a token that does not cover the request,
+ * so the reason is computed here from the token's masks and the caller's capabilities.
  */
 import { readFileSync, readlinkSync } from 'node:fs'
 import { SyscallError } from '../errors.ts'
@@ -91,8 +92,9 @@ const PERFMON_PROGS: readonly string[] = [
 ]
 
 /**
- * The capabilities that the command wants from the caller, in the token's user namespace or, without a
- * token, in the initial one. Source: kernel/bpf/syscall.c, map_create, is_net_admin_prog_type, is_perfmon_prog_type.
+ * The capabilities that the command wants from the caller, in the token's user namespace or,
+ * without a token, in the initial one. Source: kernel/bpf/syscall.c, map_create,
+ * is_net_admin_prog_type, is_perfmon_prog_type.
  */
 export function neededCapabilities(need: Need): CapabilityName[] {
   if (need.cmd === 'btf_get_fd_by_id') return ['CAP_SYS_ADMIN']
@@ -139,7 +141,10 @@ interface TokenFacts {
   info(): TokenRights
 }
 
-/** The next step after an EPERM, or undefined when nothing better is known than the errno's own hint. */
+/**
+ * The next step after an EPERM, or undefined when nothing better is known than the errno's own
+ * hint.
+ */
 function reasonFor(need: Need, token: TokenFacts | undefined): string | undefined {
   const wanting = missingCapabilities(neededCapabilities(need), effectiveCapabilities())
   if (token === undefined) {
@@ -162,7 +167,10 @@ function reasonFor(need: Need, token: TokenFacts | undefined): string | undefine
   return 'The token lends the rights: use it in the user namespace it was made in; a security module may refuse too'
 }
 
-/** The same failure with its object and, for EPERM, with the reason as hint. Other errors pass unchanged. */
+/**
+ * The same failure with its object and, for EPERM, with the reason as hint. Other errors pass
+ * unchanged.
+ */
 export function explain(error: unknown, object: string, need: Need, token: TokenFacts | undefined): unknown {
   if (!(error instanceof SyscallError)) return error
   const reason = error.errnoName === 'EPERM' ? reasonFor(need, token) : undefined

@@ -2,7 +2,8 @@
  * BPF tokens: making one from a delegated bpffs, reading what it allows, and finding the right one.
  *
  * A token is never opened again by way of /proc/self/fd: the kernel gives a file without its token,
- * and using that one crashes the machine (seen on every kernel from 6.12 to 7.3). Pass the descriptor.
+ * and using that one crashes the machine (seen on every kernel from 6.12 to 7.3). Pass the
+ * descriptor.
  */
 import { readFileSync } from 'node:fs'
 import { SyscallError } from '../errors.ts'
@@ -21,7 +22,10 @@ export const DEFAULT_BPFFS = '/sys/fs/bpf'
 const PATH_MAX = 4096
 const ALL = 0xffff_ffff_ffff_ffffn
 
-/** What a command's `token` may be: undefined takes the one that `defaultToken` finds, null takes none. */
+/**
+ * What a command's `token` may be: undefined takes the one that `defaultToken` finds, null takes
+ * none.
+ */
 export type TokenChoice = Token | null | undefined
 
 /** A BPF token. Whoever made it closes it; programs and maps made with it live on. */
@@ -38,11 +42,13 @@ export class Token implements Disposable {
   }
 
   /**
-   * Makes a token from the bpffs mounted at `path`: openat2(2), then BPF_TOKEN_CREATE. Since Linux 6.9.
-   * Needs CAP_BPF in the user namespace of that bpffs, which must be the caller's own; CAP_SYS_ADMIN is no substitute.
+   * Makes a token from the bpffs mounted at `path`: openat2(2), then BPF_TOKEN_CREATE. Since Linux
+   * 6.9. Needs CAP_BPF in the user namespace of that bpffs, which must be the caller's own;
+   * CAP_SYS_ADMIN is no substitute.
    *
-   * ENOENT: no such path, or nothing is delegated there. EINVAL: not the root of a bpffs. EPERM: another user
-   * namespace's bpffs, or no CAP_BPF. EOPNOTSUPP: the initial user namespace. The caller disposes of it.
+   * ENOENT: no such path, or nothing is delegated there. EINVAL: not the root of a bpffs. EPERM:
+   * another user namespace's bpffs, or no CAP_BPF. EOPNOTSUPP: the initial user namespace. The
+   * caller disposes of it.
    */
   static create(path: string): Token {
     using root = openBpffs(path)
@@ -50,8 +56,9 @@ export class Token implements Disposable {
   }
 
   /**
-   * Its four masks. BPF_OBJ_GET_INFO_BY_FD since Linux 6.17, before that the text of fdinfo. No capability
-   * is needed. Copied when the token was made, they never change. A mask of `any` in fdinfo reads as all 64 bits.
+   * Its four masks. BPF_OBJ_GET_INFO_BY_FD since Linux 6.17, before that the text of fdinfo. No
+   * capability is needed. Copied when the token was made, they never change. A mask of `any` in
+   * fdinfo reads as all 64 bits.
    */
   info(): TokenRights {
     this.#rights ??= readRights(this.fd)
@@ -110,7 +117,10 @@ function readRights(fd: Fd): TokenRights {
   }
 }
 
-/** The `allowed_*` lines of a token's fdinfo (kernel/bpf/token.c, bpf_token_show_fdinfo). A missing line allows nothing. */
+/**
+ * The `allowed_*` lines of a token's fdinfo (kernel/bpf/token.c, bpf_token_show_fdinfo). A missing
+ * line allows nothing.
+ */
 export function parseTokenFdinfo(text: string): TokenRights {
   const fields = procFields(text)
   const mask = (name: string): bigint => {
@@ -122,9 +132,10 @@ export function parseTokenFdinfo(text: string): TokenRights {
 }
 
 /**
- * Finds a token as libbpf does (src/libbpf.c, bpf_object_prepare_token). `path`, or else the variable
- * LIBBPF_BPF_TOKEN_PATH, names a bpffs, and then any failure is thrown; either one empty means: no token.
- * With neither, /sys/fs/bpf is tried and any failure is quiet: undefined. The caller disposes of it.
+ * Finds a token as libbpf does (src/libbpf.c, bpf_object_prepare_token). `path`, or else the
+ * variable LIBBPF_BPF_TOKEN_PATH, names a bpffs, and then any failure is thrown; either one empty
+ * means: no token. With neither, /sys/fs/bpf is tried and any failure is quiet: undefined. The
+ * caller disposes of it.
  *
  * This is the one place of the library that reads the environment; `environment` replaces it.
  */
@@ -145,15 +156,18 @@ export function findToken(
 let found: { token: Token | undefined } | undefined
 
 /**
- * The token that commands take when they are given none: `findToken()`, once per process. Its owner is
- * this module, until `forgetDefaultToken`. A failure that `findToken` throws is thrown each time.
+ * The token that commands take when they are given none: `findToken()`, once per process. Its owner
+ * is this module, until `forgetDefaultToken`. A failure that `findToken` throws is thrown each
+ * time.
  */
 export function defaultToken(): Token | undefined {
   if (found === undefined || found.token?.fd.closed) found = { token: findToken() }
   return found.token
 }
 
-/** Closes the default token, which otherwise keeps its bpffs busy, and looks again when next asked. */
+/**
+ * Closes the default token, which otherwise keeps its bpffs busy, and looks again when next asked.
+ */
 export function forgetDefaultToken(): void {
   found?.token?.close()
   found = undefined

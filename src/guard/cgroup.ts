@@ -15,7 +15,10 @@ export interface Cgroup {
   readonly level: number
 }
 
-/** NotFoundError: there is no such directory. UsageError: not one of cgroup2, or too deep for the guard. */
+/**
+ * NotFoundError: there is no such directory. UsageError: not one of cgroup2, or too deep for the
+ * guard.
+ */
 export function findCgroup(directory: string): Cgroup {
   if (!path.isAbsolute(directory)) throw new UsageError(`The cgroup ${directory} is not an absolute path`)
   if (isOther(directory))

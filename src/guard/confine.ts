@@ -40,9 +40,9 @@ function record(maps: GuardMaps, id: bigint): RawDelegation {
 }
 
 /**
- * Holds bpf(2) calls without a token of the tasks in this cgroup, and below it, to the policy: the delegation's id. A cgroup that
- * is confined already gets the new policy, and counting begins anew: what was loaded under the old one counts no more.
- * ConflictError: all 63 ids are in use.
+ * Holds bpf(2) calls without a token of the tasks in this cgroup, and below it, to the policy: the
+ * delegation's id. A cgroup that is confined already gets the new policy, and counting begins anew:
+ * what was loaded under the old one counts no more. ConflictError: all 63 ids are in use.
  */
 export function confine(
   maps: GuardMaps,
@@ -115,7 +115,9 @@ function end(maps: GuardMaps, ended: readonly Confined[]): void {
   sweepLists(maps)
 }
 
-/** Nothing refers to it any more but programs that run now. What it counted goes on counting down. */
+/**
+ * Nothing refers to it any more but programs that run now. What it counted goes on counting down.
+ */
 function endRecord(maps: GuardMaps, id: bigint): void {
   waitForPrograms()
   maps.map('delegations').update(Number(id), guard_delegation.encode({}))

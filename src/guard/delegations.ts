@@ -13,7 +13,10 @@ import { decodeTerms, type GuardTerms, NO_LIMIT64 } from './terms.ts'
 export interface GuardDelegation {
   readonly id: bigint
   readonly kind: 'bpffs' | 'cgroup'
-  /** The policy's name, or of several the first one's; of a program that knows nothing of policies, its own; `''`: none. */
+  /**
+   * The policy's name, or of several the first one's; of a program that knows nothing of policies,
+   * its own; `''`: none.
+   */
   readonly policy: string
   readonly terms: GuardTerms
   readonly createdNs: bigint
@@ -24,7 +27,10 @@ export interface GuardDelegation {
   readonly revokedNs: bigint | undefined
   /** The delegation that it is derived from. */
   readonly parent: bigint | undefined
-  /** The confined one, or the only one, with those below, where tokens can be made. `path` is undefined when it is gone. */
+  /**
+   * The confined one, or the only one, with those below, where tokens can be made. `path` is
+   * undefined when it is gone.
+   */
   readonly cgroup: { readonly id: bigint; readonly path: string | undefined } | undefined
   /** Inode number of the user namespace; undefined: of a confined cgroup. */
   readonly userNamespace: number | undefined
@@ -99,8 +105,9 @@ function describe(maps: GuardMaps, raw: RawDelegation, paths: ReadonlyMap<bigint
 }
 
 /**
- * Takes a delegation back, and what is derived from it: the ids of all, this one first. What was loaded before stays. When
- * this returns, no hook that had seen the old state is still running. NotFoundError: no such delegation.
+ * Takes a delegation back, and what is derived from it: the ids of all, this one first. What was
+ * loaded before stays. When this returns, no hook that had seen the old state is still running.
+ * NotFoundError: no such delegation.
  */
 export function revokeDelegation(maps: GuardMaps, id: bigint): bigint[] {
   rawDelegation(maps, id)
@@ -122,8 +129,8 @@ export function revokeDelegation(maps: GuardMaps, id: bigint): bigint[] {
 }
 
 /**
- * Waits until every BPF program that runs now has ended. The kernel does that itself whenever a map within a map is
- * replaced (kernel/bpf/syscall.c, maybe_wait_bpf_programs).
+ * Waits until every BPF program that runs now has ended. The kernel does that itself whenever a map
+ * within a map is replaced (kernel/bpf/syscall.c, maybe_wait_bpf_programs).
  */
 export function waitForPrograms(): void {
   const plain = { type: 'array', keyBytes: 4, valueBytes: 4, maxEntries: 1, token: null } as const

@@ -1,4 +1,6 @@
-/** Which other programs may delegate, and how much: by executable, by cgroup, or by unit of systemd. */
+/**
+ * Which other programs may delegate, and how much: by executable, by cgroup, or by unit of systemd.
+ */
 import { readFileSync, realpathSync, statSync } from 'node:fs'
 import path from 'node:path'
 import { nameFrom } from '../ebpf/object-name.ts'
@@ -19,8 +21,8 @@ import {
 } from './terms.ts'
 
 /**
- * Every process that runs this file; every process in this cgroup (a directory below /sys/fs/cgroup) or below it, whenever it
- * is made; the same for the cgroup of a unit.
+ * Every process that runs this file; every process in this cgroup (a directory below
+ * /sys/fs/cgroup) or below it, whenever it is made; the same for the cgroup of a unit.
  */
 export type Delegator = { executable: string } | { cgroup: string } | { unit: string }
 
@@ -34,7 +36,10 @@ export interface AllowedDelegator {
 export interface AllowOptions {
   /** What it lends has no rights beyond these, and all their limits. Default: everything. */
   readonly policy?: GuardTerms
-  /** It needs no `delegate` and no `abilities`: for programs that know nothing of us. What it lends, then, is the ceiling. */
+  /**
+   * It needs no `delegate` and no `abilities`: for programs that know nothing of us. What it lends,
+   * then, is the ceiling.
+   */
   readonly implicit?: boolean
 }
 
@@ -46,7 +51,10 @@ interface Entry {
   readonly key: Uint8Array
 }
 
-/** Replaces what was said of the same delegator before. NotFoundError: no such file, or no such cgroup above. E2BIG: too many. */
+/**
+ * Replaces what was said of the same delegator before. NotFoundError: no such file, or no such
+ * cgroup above. E2BIG: too many.
+ */
 export function allow(maps: GuardMaps, who: Delegator, options: AllowOptions = {}): void {
   const { policy, implicit = false } = options
   const entry = entryOf(who)
@@ -117,8 +125,9 @@ function entryOrNull(who: Delegator): Entry | undefined {
 }
 
 /**
- * The device as the kernel knows it, which stat(2) does not tell of every file system (btrfs): that of the mount. On overlayfs
- * across several file systems the inode number may differ from the kernel's, and the entry then fits nobody.
+ * The device as the kernel knows it, which stat(2) does not tell of every file system (btrfs): that
+ * of the mount. On overlayfs across several file systems the inode number may differ from the
+ * kernel's, and the entry then fits nobody.
  */
 function fileKey(executable: string): Uint8Array {
   let file: string
@@ -153,7 +162,10 @@ function cgroupKey(directory: string): Uint8Array {
   return guard_cgroup.encode({ parent: above.id, name: encodeName(path.basename(plain), 'cgroup') })
 }
 
-/** Where the unit's cgroup is; when it does not run, where systemd makes it unless its slice says otherwise. */
+/**
+ * Where the unit's cgroup is; when it does not run, where systemd makes it unless its slice says
+ * otherwise.
+ */
 function unitCgroup(unit: string): string {
   if (!UNIT.test(unit))
     throw new UsageError(`"${unit}" is no name of a unit`, { hint: 'Write it in full: NAME.service' })

@@ -1,4 +1,7 @@
-/** Undoing what was loaded under delegations that are revoked: detaching where the kernel can, and ending those who hold the rest. */
+/**
+ * Undoing what was loaded under delegations that are revoked: detaching where the kernel can, and
+ * ending those who hold the rest.
+ */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Link } from '../ebpf/link.ts'
 import { BpfMap } from '../ebpf/map.ts'
@@ -7,10 +10,16 @@ import { NotFoundError, SyscallError } from '../errors.ts'
 import { kill, openProcess, type ProcessHandle } from '../sys/process.ts'
 import type { Holder, Inventory, LiveLink, LiveMap, LiveObjects } from './inventory.ts'
 
-/** How long what was held may take to go after its last holder: the kernel frees it when it has time. */
+/**
+ * How long what was held may take to go after its last holder: the kernel frees it when it has
+ * time.
+ */
 const KILL_TIMEOUT_MS = 5000
 const POLL_MS = 50
-/** How long it may take to go when nobody holds it. After that somebody has hidden it: in a message under way, for one. */
+/**
+ * How long it may take to go when nobody holds it. After that somebody has hidden it: in a message
+ * under way, for one.
+ */
 const UNHELD_MS = 2000
 /** How often to look for links that calls under way have made meanwhile. */
 const MAX_ROUNDS = 8
@@ -22,8 +31,8 @@ export type LiveView = Pick<Inventory, 'links' | 'maps' | 'objects' | 'holders' 
 export type Attachment = ({ readonly kind: 'link' } & LiveLink) | ({ readonly kind: 'map' } & LiveMap)
 
 /**
- * An attachment that goes on, and the errno that detaching it gave. EOPNOTSUPP: links of its type cannot be detached.
- * EAGAIN: it was made after we looked, by a process that goes on attaching.
+ * An attachment that goes on, and the errno that detaching it gave. EOPNOTSUPP: links of its type
+ * cannot be detached. EAGAIN: it was made after we looked, by a process that goes on attaching.
  */
 export type Staying = Attachment & { readonly errnoName: string }
 
@@ -42,13 +51,15 @@ export interface DetachResult {
 }
 
 /**
- * Detaches what is attached under these delegations, which must be revoked: tokens that work would make more meanwhile. Whoever
- * holds a program can attach it again; with `kill`, the processes in the delegations' user namespaces (or confined cgroups) that hold any of
- * it are killed, and waited for: at most five seconds. While something is left that no process has
- * open, all others of these user namespaces are killed, too, and waited for as long again. Others
- * who hold some of it, because they were passed it, are left alone.
+ * Detaches what is attached under these delegations, which must be revoked: tokens that work would
+ * make more meanwhile. Whoever holds a program can attach it again; with `kill`, the processes in
+ * the delegations' user namespaces (or confined cgroups) that hold any of it are killed, and waited
+ * for: at most five seconds. While something is left that no process has open, all others of these
+ * user namespaces are killed, too, and waited for as long again. Others who hold some of it,
+ * because they were passed it, are left alone.
  *
- * Attachments without a link are not looked for, but struct_ops: the guard lets a revocable delegation make none.
+ * Attachments without a link are not looked for, but struct_ops: the guard lets a revocable
+ * delegation make none.
  */
 export async function detach(
   inventory: LiveView,
@@ -156,7 +167,10 @@ async function killHolders(inventory: LiveView, delegations: ReadonlySet<bigint>
   return [...killed.values()]
 }
 
-/** Whether something is left that those who are left do not account for. Which maps a program has, it does not say. */
+/**
+ * Whether something is left that those who are left do not account for. Which maps a program has,
+ * it does not say.
+ */
 function hasUnheld({ programs, links }: LiveObjects, holders: readonly Holder[]): boolean {
   if (holders.length === 0) return true
   const held = new Set(holders.flatMap(holder => holder.links))
@@ -168,13 +182,17 @@ function hasUnheld({ programs, links }: LiveObjects, holders: readonly Holder[])
   return !links.every(isHeld) || programs.some(({ id }) => !inUse.has(id))
 }
 
-/** Kills those who are there now. A confined cgroup may have us in it, or the machine's first process. */
+/**
+ * Kills those who are there now. A confined cgroup may have us in it, or the machine's first
+ * process.
+ */
 function killPresent(look: () => Holder[]): Holder[] {
   using owned = new Owned()
   const present = (): Holder[] => look().filter(({ pid }) => pid !== 1 && pid !== process.pid)
   const processes = present().flatMap(({ pid }) => openIfThere(pid))
   for (const one of processes) owned.add(one)
-  // A number may have gone to another process before we held this one. If it is there still, it was there when we looked again.
+  // A number may have gone to another process before we held this one. If it is there still, it was
+  // there when we looked again.
   const again = new Map(present().map(holder => [holder.pid, holder]))
   return processes.flatMap(one => {
     const holder = again.get(one.pid)

@@ -26,7 +26,10 @@ export interface GuardEvent {
   readonly type: string | undefined
   /** Of the map or program, or the beginning of an option or ability; `''`: none. */
   readonly name: string
-  /** Of reason `full`: the delegation that has most of what the guard's table holds. Undefined: none. */
+  /**
+   * Of reason `full`: the delegation that has most of what the guard's table holds. Undefined:
+   * none.
+   */
   readonly holder: bigint | undefined
 }
 

@@ -1,8 +1,10 @@
 /**
- * The installed guard, through the maps that it shares with its programs. Start at `Guard.open`; install.ts puts it there.
+ * The installed guard, through the maps that it shares with its programs. Start at `Guard.open`;
+ * install.ts puts it there.
  *
- * This folder loads, fills and reads the guard; what policy says is decided elsewhere. All of it needs CAP_BPF and
- * CAP_SYS_ADMIN in the initial user namespace, and the owner of the directory where the guard is pinned: root.
+ * This folder loads, fills and reads the guard; what policy says is decided elsewhere. All of it
+ * needs CAP_BPF and CAP_SYS_ADMIN in the initial user namespace, and the owner of the directory
+ * where the guard is pinned: root.
  */
 import { readdirSync } from 'node:fs'
 import { nameFrom } from '../ebpf/object-name.ts'
@@ -33,8 +35,9 @@ export interface GuardTotals {
 
 export class Guard extends GuardMaps {
   /**
-   * The guard that is installed in `directory`. NotFoundError: there is none. ConflictError: it is of another version,
-   * which `installGuard` replaces. EPERM: this process may not be a keeper of the guard. The caller disposes of it.
+   * The guard that is installed in `directory`. NotFoundError: there is none. ConflictError: it is
+   * of another version, which `installGuard` replaces. EPERM: this process may not be a keeper of
+   * the guard. The caller disposes of it.
    */
   static open(directory: string = GUARD_DIRECTORY): Guard {
     const guard = Guard.openOrNull(directory)
@@ -77,7 +80,10 @@ export class Guard extends GuardMaps {
     return { abi: abi!, mode: mode === 0 ? 'permissive' : 'enforce', audit: audit !== 0, build: build! }
   }
 
-  /** `mode` is for what belongs to no delegation: contexts without a mark, tokens that the guard did not see made. */
+  /**
+   * `mode` is for what belongs to no delegation: contexts without a mark, tokens that the guard did
+   * not see made.
+   */
   configure(change: { mode?: GuardMode; audit?: boolean }): void {
     const now = guard_config.decode(this.map('config').lookup(0)!) as Parameters<
       typeof guard_config.encode
@@ -93,8 +99,9 @@ export class Guard extends GuardMaps {
   }
 
   /**
-   * Makes the terms known as ability `name`; what was lent under that name before keeps its terms. E2BIG: too many.
-   * NotSupportedError, NotFoundError: this kernel has no such digests or functions.
+   * Makes the terms known as ability `name`; what was lent under that name before keeps its terms.
+   * E2BIG: too many. NotSupportedError, NotFoundError: this kernel has no such digests or
+   * functions.
    */
   installPolicy(name: string, terms: GuardTerms): void {
     const key = encodeName(name)
@@ -129,8 +136,9 @@ export class Guard extends GuardMaps {
   }
 
   /**
-   * Takes a delegation back, and what is derived from it: the ids of all, this one first. What was loaded before stays. When
-   * this returns, no hook that had seen the old state is still running. NotFoundError: no such delegation.
+   * Takes a delegation back, and what is derived from it: the ids of all, this one first. What was
+   * loaded before stays. When this returns, no hook that had seen the old state is still running.
+   * NotFoundError: no such delegation.
    */
   revoke(id: bigint): bigint[] {
     return revokeDelegation(this, id)
@@ -142,7 +150,9 @@ export class Guard extends GuardMaps {
     return value && new DataView(value.buffer, value.byteOffset).getBigUint64(0, true)
   }
 
-  /** Every event from now on, and those that nobody has read yet. There may be one reader at a time. */
+  /**
+   * Every event from now on, and those that nobody has read yet. There may be one reader at a time.
+   */
   async *events(options: { signal?: AbortSignal } = {}): AsyncGenerator<GuardEvent> {
     using ring = new RingBuffer(this.map('events'))
     for await (const record of ring.records(options)) yield decodeEvent(record)

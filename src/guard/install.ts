@@ -1,6 +1,6 @@
 /**
- * Puts the guard into the kernel and takes it out. Maps and links are pinned, so that it goes on enforcing when we have
- * exited:
+ * Puts the guard into the kernel and takes it out. Maps and links are pinned, so that it goes on
+ * enforcing when we have exited:
  *
  *   DIRECTORY/maps/NAME    made once, and kept from version to version
  *   DIRECTORY/links/NAME   one for each program
@@ -82,9 +82,10 @@ function readObject(): GuardObject {
 }
 
 /**
- * Installs the guard, or adopts the one that is there; one of another build is replaced without a gap. Needs
- * CAP_SYS_ADMIN, CAP_BPF and CAP_PERFMON in the initial user namespace. NotSupportedError: this kernel cannot run it, with the
- * remedy. ConflictError: its maps are of another layout.
+ * Installs the guard, or adopts the one that is there; one of another build is replaced without a
+ * gap. Needs CAP_SYS_ADMIN, CAP_BPF and CAP_PERFMON in the initial user namespace.
+ * NotSupportedError: this kernel cannot run it, with the remedy. ConflictError: its maps are of
+ * another layout.
  */
 export async function installGuard(options: InstallOptions = {}): Promise<Installed> {
   const { directory = GUARD_DIRECTORY, mode } = options
@@ -222,7 +223,10 @@ function protect(maps: GuardMaps): void {
   )
 }
 
-/** From the C library's form, where each number is in two parts (makedev(3)), to the kernel's: major << 20 | minor. */
+/**
+ * From the C library's form, where each number is in two parts (makedev(3)), to the kernel's: major
+ * << 20 | minor.
+ */
 function kernelDevice(dev: bigint): number {
   const major = ((dev >> 8n) & 0xfffn) | ((dev >> 32n) & ~0xfffn)
   const minor = (dev & 0xffn) | ((dev >> 12n) & ~0xffn & 0xffff_ffffn)
@@ -271,8 +275,9 @@ function removeTree(directory: string): void {
 }
 
 /**
- * Takes the guard out: nothing enforces policy any more, and what it knew of delegations is gone. Tokens that are in use
- * will be strangers to a guard that is installed later. NotFoundError: there is none.
+ * Takes the guard out: nothing enforces policy any more, and what it knew of delegations is gone.
+ * Tokens that are in use will be strangers to a guard that is installed later. NotFoundError: there
+ * is none.
  */
 export async function removeGuard(directory: string = GUARD_DIRECTORY): Promise<void> {
   if (namesIn(directory).length === 0)
@@ -281,7 +286,8 @@ export async function removeGuard(directory: string = GUARD_DIRECTORY): Promise<
   const programs = new Set([...programsIn(`${directory}/links`), ...programsIn(`${directory}/links-new`)])
   for (const part of ['links', 'links-new', 'maps']) removeTree(`${directory}/${part}`)
   rmdirSync(directory)
-  // The kernel lets go of what was pinned when it has time, one after the other; a program goes after its link.
+  // The kernel lets go of what was pinned when it has time, one after the other; a program goes
+  // after its link.
   const attached = (): boolean => [...programIds()].some(id => programs.has(id))
   for (let waitedMs = 0; attached(); waitedMs += POLL_MS) {
     if (waitedMs >= DETACH_TIMEOUT_MS)
@@ -293,7 +299,10 @@ export async function removeGuard(directory: string = GUARD_DIRECTORY): Promise<
   }
 }
 
-/** Whether a guard enforces, proven by doing: bpffs takes any option that it does not know, and only the guard refuses this one. */
+/**
+ * Whether a guard enforces, proven by doing: bpffs takes any option that it does not know, and only
+ * the guard refuses this one.
+ */
 export function probeGuard(): boolean {
   using context = fsopen('bpf')
   try {

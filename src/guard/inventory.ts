@@ -1,8 +1,9 @@
 /**
  * What lives of delegations, and which processes hold it, as the kernel has it at this moment.
  *
- * Read by BPF iterators (bpf/inventory.bpf.c), which find each object in the guard's own maps: tokens have no ids, and maps do
- * not say which token they were made with. One pass over all open files finds the holders, in threads with files of their own, too.
+ * Read by BPF iterators (bpf/inventory.bpf.c), which find each object in the guard's own maps:
+ * tokens have no ids, and maps do not say which token they were made with. One pass over all open
+ * files finds the holders, in threads with files of their own, too.
  */
 import { readFileSync } from 'node:fs'
 import path from 'node:path'
@@ -80,7 +81,10 @@ export interface Holder {
   readonly pid: number
   /** Name of the process. */
   readonly task: string
-  /** Whether it is in the user namespace or confined cgroup of one of these delegations, or below. Others were passed what they hold. */
+  /**
+   * Whether it is in the user namespace or confined cgroup of one of these delegations, or below.
+   * Others were passed what they hold.
+   */
   readonly within: boolean
   /** Ids, in order. A program can be held by a socket or perf event, too. */
   readonly programs: readonly number[]
@@ -123,8 +127,8 @@ export class Inventory implements Disposable {
   }
 
   /**
-   * Loads the iterators, with the guard's maps. Needs what the guard's own programs need. The caller disposes of it, and nothing
-   * stays loaded.
+   * Loads the iterators, with the guard's maps. Needs what the guard's own programs need. The
+   * caller disposes of it, and nothing stays loaded.
    */
   static async open(guard: GuardMaps): Promise<Inventory> {
     using owned = new Owned()
@@ -187,15 +191,18 @@ export class Inventory implements Disposable {
     }
   }
 
-  /** The processes with open files of these delegations. Other ways to hold an object are pins, and maps of memory. */
+  /**
+   * The processes with open files of these delegations. Other ways to hold an object are pins, and
+   * maps of memory.
+   */
   holders(delegations: ReadonlySet<bigint>): Holder[] {
     return holdersOf(this.#records('inventory_holders', delegations))
   }
 
   /**
-   * All processes in the user namespaces of these delegations, or below, whether they hold something
-   * or not. Of a delegation of which only maps are left there are none: the number of its user
-   * namespace may be another one's by now.
+   * All processes in the user namespaces of these delegations, or below, whether they hold
+   * something or not. Of a delegation of which only maps are left there are none: the number of its
+   * user namespace may be another one's by now.
    */
   members(delegations: ReadonlySet<bigint>): Holder[] {
     const numbers = new Set(

@@ -1,11 +1,15 @@
-/** The mark of those who may change the guard: without it the guard's maps cannot be opened, nor its pins removed. */
+/**
+ * The mark of those who may change the guard: without it the guard's maps cannot be opened, nor its
+ * pins removed.
+ */
 import { SyscallError } from '../errors.ts'
 import { fsconfigFlag, fsopen } from '../sys/mount.ts'
 import { GUARD_KEEPER_KEY } from './layout.ts'
 
 /**
- * Marks this process until it exits, by a mount option that only the guard knows: fsopen(2), fsconfig(2). Where there is no
- * guard, nothing happens. EPERM: the guard takes only processes in the initial user and pid namespaces with CAP_SYS_ADMIN.
+ * Marks this process until it exits, by a mount option that only the guard knows: fsopen(2),
+ * fsconfig(2). Where there is no guard, nothing happens. EPERM: the guard takes only processes in
+ * the initial user and pid namespaces with CAP_SYS_ADMIN.
  */
 export function becomeKeeper(): void {
   using context = fsopen('bpf')

@@ -19,18 +19,27 @@ export interface Lender extends Disposable {
   readonly executor: Executor
   /** The delegation that was made last; undefined: none yet. */
   delegation(): bigint | undefined
-  /** Revokes the delegation that was made last, if one was and it has not ended: the ids of all that fell with it. */
+  /**
+   * Revokes the delegation that was made last, if one was and it has not ended: the ids of all that
+   * fell with it.
+   */
   revoke(): bigint[]
 }
 
 export interface LendOptions {
-  /** What is lent is derived from this delegation: it takes from what that has left, and is revoked with it. */
+  /**
+   * What is lent is derived from this delegation: it takes from what that has left, and is revoked
+   * with it.
+   */
   readonly parent?: bigint
   /** Tokens are made in this cgroup, a directory below /sys/fs/cgroup, and below it only. */
   readonly cgroup?: string
 }
 
-/** NotFoundError: there is no such parent, cgroup, or function. NotSupportedError: this kernel has no such digests. */
+/**
+ * NotFoundError: there is no such parent, cgroup, or function. NotSupportedError: this kernel has
+ * no such digests.
+ */
 export function lend(
   maps: GuardMaps,
   policy: GuardTerms & { readonly name: string },

@@ -1,14 +1,23 @@
-/** What tasks of user namespaces may attach. Programs make these records and count in them; we remove those that count nothing. */
+/**
+ * What tasks of user namespaces may attach. Programs make these records and count in them; we
+ * remove those that count nothing.
+ */
 import { rawDelegations, waitForPrograms } from './delegations.ts'
 import { GUARD_FLAGS, GUARD_NETWORK_PROGS_LOW, guard_namespace } from './layout.ts'
 import type { GuardMaps } from './maps.ts'
 
 type RawNamespace = Parameters<typeof guard_namespace.encode>[0]
 
-/** As GUARD_NETWORK_PROGS of bpf/guard/abi.h: the types below 32 that are named there, and all above. */
+/**
+ * As GUARD_NETWORK_PROGS of bpf/guard/abi.h: the types below 32 that are named there, and all
+ * above.
+ */
 const NETWORK_PROGS = (0xffff_ffffn << 32n) | BigInt(GUARD_NETWORK_PROGS_LOW)
 
-/** Makes room once the map is half full: one record stays behind for each user namespace that was ever lent to. */
+/**
+ * Makes room once the map is half full: one record stays behind for each user namespace that was
+ * ever lent to.
+ */
 export function sweepNamespaces(maps: GuardMaps): void {
   const namespaces = maps.map('namespaces')
   const all = namespaces.readAll()

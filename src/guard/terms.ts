@@ -11,7 +11,10 @@ export const NO_LIMIT64 = (1n << 64n) - 1n
 
 const NS_PER_SEC = 1_000_000_000n
 
-/** What `guardNeeds` may name. A digest or function that this kernel cannot compare is refused when it is installed. */
+/**
+ * What `guardNeeds` may name. A digest or function that this kernel cannot compare is refused when
+ * it is installed.
+ */
 const HELD = /^spec\.(limits\.|mode$|programs\.digests$|targets\.functions$|derive\.allowed$|events$)/
 
 export function guardHolds(path: string): boolean {
@@ -37,7 +40,10 @@ export interface ListNumbers {
 
 export type RawTerms = Parameters<typeof guard_terms.encode>[0]
 
-/** Everything, without limits: the ceiling of a delegator that has none. It is nobody's policy, so others decide on mode and events. */
+/**
+ * Everything, without limits: the ceiling of a delegator that has none. It is nobody's policy, so
+ * others decide on mode and events.
+ */
 export const NO_CEILING: RawTerms = {
   masks: { cmds: ANY_MASK, maps: ANY_MASK, progs: ANY_MASK, attachs: ANY_MASK },
   capabilities: ANY_MASK,
@@ -55,7 +61,10 @@ export const NO_CEILING: RawTerms = {
   depth: NO_LIMIT32,
 }
 
-/** What a delegator lends that names no abilities and has no ceiling: everything, held to the defaults of a policy. */
+/**
+ * What a delegator lends that names no abilities and has no ceiling: everything, held to the
+ * defaults of a policy.
+ */
 export const EVERYTHING: RawTerms = {
   ...NO_CEILING,
   mode: 1,
@@ -136,7 +145,10 @@ export function encodeLabel(text: string): Uint8Array {
   return field
 }
 
-/** The key for map `policies`, or the name of a cgroup in its key. FormatError: longer than the guard takes. */
+/**
+ * The key for map `policies`, or the name of a cgroup in its key. FormatError: longer than the
+ * guard takes.
+ */
 export function encodeName(name: string, what: string = 'ability'): Uint8Array {
   const key = new Uint8Array(GUARD_NAME_BYTES)
   const text = new TextEncoder().encode(name)

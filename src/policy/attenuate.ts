@@ -1,9 +1,10 @@
 /**
- * Attenuation: the meet of two sets of terms, so that what is derived is never more than its origin.
+ * Attenuation: the meet of two sets of terms, so that what is derived is never more than its
+ * origin.
  *
- * Every component is a lattice of its own (masks and sets under intersection, quantities under minimum,
- * choices under "the stricter one"), so the whole is one: idempotent, associative, commutative, and
- * never above either side. The property tests hold it to that.
+ * Every component is a lattice of its own (masks and sets under intersection, quantities under
+ * minimum, choices under "the stricter one"), so the whole is one: idempotent, associative,
+ * commutative, and never above either side. The property tests hold it to that.
  */
 
 import { describeMask } from './mask-text.ts'
@@ -63,8 +64,8 @@ export function meet(a: Terms, b: Terms): Terms {
 
 /**
  * What remains of `child` under `parent`, and what was removed and why. The terms are `meet(parent,
- * child)`; counting down `derive.maxDepth` from level to level is the caller's, since a meet must be
- * idempotent.
+ * child)`; counting down `derive.maxDepth` from level to level is the caller's, since a meet must
+ * be idempotent.
  */
 export function attenuate(
   parent: Terms,
@@ -119,7 +120,10 @@ function meetLists(a: AllowList, b: AllowList): AllowList {
   return a.filter(item => b.includes(item)).sort()
 }
 
-/** The stricter one is the one that records more: what is derived must not hide what its origin wants to see. */
+/**
+ * The stricter one is the one that records more: what is derived must not hide what its origin
+ * wants to see.
+ */
 function meetEvents(a: Events, b: Events): Events {
   return EVENTS.indexOf(a) > EVENTS.indexOf(b) ? a : b
 }

@@ -2,18 +2,23 @@
  * Who gets a delegation: a verdict with its trace. Pure: the same facts, the same verdict.
  *
  * A policy without `subjects` restricts nobody: whoever of the operators names it decides. With
- * `subjects`, any one entry must match, and within it every field; nobody else gets it, and with an empty
- * list nobody at all. What is not known never matches. A refusal is a value; the trace says of each policy,
- * entry and field why.
+ * `subjects`, any one entry must match, and within it every field; nobody else gets it, and with an
+ * empty list nobody at all. What is not known never matches. A refusal is a value; the trace says
+ * of each policy, entry and field why.
  */
 import { type GlobKind, globMatches, nameFault } from './glob.ts'
 import type { Policy, Subject } from './policy.ts'
 import type { Fact, Identity, SubjectFacts } from './subject.ts'
 
 export interface Request {
-  /** Who named the policy: somebody who may lend anything, or the subject, which asks for itself. */
+  /**
+   * Who named the policy: somebody who may lend anything, or the subject, which asks for itself.
+   */
   readonly by: 'operator' | 'subject'
-  /** The operator lends also to a subject that the policy does not name. Of no effect `by` a subject. */
+  /**
+   * The operator lends also to a subject that the policy does not name. Of no effect `by` a
+   * subject.
+   */
   readonly anySubject?: boolean
 }
 
@@ -38,7 +43,10 @@ export interface EntryTrace {
 
 export interface PolicyTrace {
   readonly policy: string
-  /** `unstated`: the policy has no `subjects`; `nobody`: the list is empty; else what came of the entries. */
+  /**
+   * `unstated`: the policy has no `subjects`; `nobody`: the list is empty; else what came of the
+   * entries.
+   */
   readonly subjects: 'unstated' | 'nobody' | 'matched' | 'unmatched' | 'unsupported'
   readonly entries: readonly EntryTrace[]
 }
@@ -53,7 +61,10 @@ export interface Allowed extends Judged {
   readonly allowed: true
   /** The policy that allows it: the first that does. */
   readonly policy: string
-  /** An entry matched; or no subjects are stated, and the operator decides; or the operator overrides them. */
+  /**
+   * An entry matched; or no subjects are stated, and the operator decides; or the operator
+   * overrides them.
+   */
   readonly because: 'subject' | 'operator' | 'any-subject'
   /** The entry that matched, e.g. `spec.subjects[0]`. */
   readonly entry?: string

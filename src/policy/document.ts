@@ -1,10 +1,11 @@
 /**
  * YAML text to plain data with positions, within bounds that hostile text cannot break.
  *
- * The yaml package recurses over the document and compares map keys pairwise, so its cost is bounded
- * before it composes anything: size of the text, number of lexical tokens, depth. (Without that, a few
- * thousand open brackets end the whole process, not only the parse.) The data is built by our own walk,
- * which counts what aliases expand to, refuses duplicate keys and keeps a position for every path.
+ * The yaml package recurses over the document and compares map keys pairwise, so its cost is
+ * bounded before it composes anything: size of the text, number of lexical tokens, depth. (Without
+ * that, a few thousand open brackets end the whole process, not only the parse.) The data is built
+ * by our own walk, which counts what aliases expand to, refuses duplicate keys and keeps a position
+ * for every path.
  */
 import {
   Composer,
@@ -54,7 +55,10 @@ export function pathText(path: readonly PropertyKey[]): string {
   return text
 }
 
-/** Reads exactly one YAML document. Never throws for what the text says: what is wrong is in `issues`. */
+/**
+ * Reads exactly one YAML document. Never throws for what the text says: what is wrong is in
+ * `issues`.
+ */
 export function readDocument(text: string): PlainDocument {
   const start = { line: 1, col: 1 }
   const refusal = (message: string, at: Position = start): PlainDocument => ({
@@ -114,7 +118,10 @@ function position(lines: LineCounter, off: number): Position {
   return { line: Math.max(line, 1), col: Math.max(col, 1) }
 }
 
-/** Lexes and parses, which is iterative, into `tokens`; stops with the reason as soon as a bound is reached. */
+/**
+ * Lexes and parses, which is iterative, into `tokens`; stops with the reason as soon as a bound is
+ * reached.
+ */
 function collectTokens(
   text: string,
   lines: LineCounter,

@@ -1,21 +1,25 @@
 /**
  * Patterns of names, by picomatch, cut down to what a policy needs: `*` and `**`.
  *
- * A policy decides who gets rights, so a pattern must mean what it seems to mean. All other characters
- * stand for themselves: braces, brackets, `?`, `!`, quotes and the backslash, which the names of systemd
- * units contain (`a\x2db.service`). Case counts. Names come from whoever is judged, and a regular
- * expression with many wildcards takes very long on a hostile name, so both are bounded.
+ * A policy decides who gets rights, so a pattern must mean what it seems to mean. All other
+ * characters stand for themselves: braces, brackets, `?`, `!`, quotes and the backslash, which the
+ * names of systemd units contain (`a\x2db.service`). Case counts. Names come from whoever is
+ * judged, and a regular expression with many wildcards takes very long on a hostile name, so both
+ * are bounded.
  */
 import type picomatch from 'picomatch'
 
 /**
- * `path`: `*` stands for any characters within one component, also for none, and `**`, which must be a
- * whole component, for any number of components, also for none: `/a/**` matches `/a` and `/a/b/c`.
- * `text`: `*` stands for any characters, `/` included, and there is no `**`.
+ * `path`: `*` stands for any characters within one component, also for none, and `**`, which must
+ * be a whole component, for any number of components, also for none: `/a/**` matches `/a` and
+ * `/a/b/c`. `text`: `*` stands for any characters, `/` included, and there is no `**`.
  */
 export type GlobKind = 'path' | 'text'
 
-/** The time grows with the length to the power of the wildcards: here, some tenths of a second at worst. */
+/**
+ * The time grows with the length to the power of the wildcards: here, some tenths of a second at
+ * worst.
+ */
 const MAX_WILDCARDS = 3
 const MAX_NAME_LENGTH: Readonly<Record<GlobKind, number>> = { path: 1024, text: 256 }
 
@@ -48,7 +52,10 @@ export function nameFault(name: string, kind: GlobKind): string | undefined {
   return name.length > longest ? `it is longer than ${longest} characters` : undefined
 }
 
-/** Whether the pattern matches all of the name. Fail closed: a faulty pattern or name matches nothing. */
+/**
+ * Whether the pattern matches all of the name. Fail closed: a faulty pattern or name matches
+ * nothing.
+ */
 export function globMatches(pattern: string, name: string, kind: GlobKind): boolean {
   if (globFault(pattern, kind) !== undefined || nameFault(name, kind) !== undefined) return false
   if (!pattern.includes('*')) return pattern === name
@@ -58,9 +65,9 @@ export function globMatches(pattern: string, name: string, kind: GlobKind): bool
 }
 
 /**
- * Pattern or name, as picomatch has to see it. It takes `**` for any number of components only without the
- * slash before it, ends `*` at a slash, and makes one backslash of several. No name has U+0001 or U+0002,
- * which stand for the two.
+ * Pattern or name, as picomatch has to see it. It takes `**` for any number of components only
+ * without the slash before it, ends `*` at a slash, and makes one backslash of several. No name has
+ * U+0001 or U+0002, which stand for the two.
  */
 function forPicomatch(text: string, kind: GlobKind): string {
   const literal = text.replaceAll('\\', '\u0002')
@@ -70,8 +77,8 @@ function forPicomatch(text: string, kind: GlobKind): string {
 function regexOf(pattern: string): RegExp {
   // Loaded when the first wildcard is met: it takes 4 ms, which each `run` would feel.
   const { makeRe } = require('picomatch') as typeof picomatch
-  // Only the expression is taken, not picomatch's matcher, which also accepts a name that is literally
-  // equal to the pattern: here the pattern has backslashes that no name may bring along.
+  // Only the expression is taken, not picomatch's matcher, which also accepts a name that is
+  // literally equal to the pattern: here the pattern has backslashes that no name may bring along.
   return makeRe(pattern.replace(/[^\w/*-]/g, '\\$&'), OPTIONS)
 }
 

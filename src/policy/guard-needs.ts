@@ -9,13 +9,14 @@ export interface GuardNeed {
 }
 
 /**
- * The fields in use whose enforcement needs the guard. Without a guard, a policy with any of them is to
- * be refused, unless it says `guard: optional`: then they are declared, not enforced, and that is to be
- * said to the user.
+ * The fields in use whose enforcement needs the guard. Without a guard, a policy with any of them
+ * is to be refused, unless it says `guard: optional`: then they are declared, not enforced, and
+ * that is to be said to the user.
  *
- * Not listed: masks (the kernel), capabilities (`run` keeps only these in the namespace), `network` and
- * subjects (the delegator). `sharing: false`, `revocable: true`, `cgroups: own`, `events: refused` and the default limits are
- * defaults and not uses, so a policy does not need the guard for them; where there is none, nothing is prevented or recorded.
+ * Not listed: masks (the kernel), capabilities (`run` keeps only these in the namespace), `network`
+ * and subjects (the delegator). `sharing: false`, `revocable: true`, `cgroups: own`, `events:
+ * refused` and the default limits are defaults and not uses, so a policy does not need the guard
+ * for them; where there is none, nothing is prevented or recorded.
  */
 export function guardNeeds(terms: Terms): GuardNeed[] {
   const needs: GuardNeed[] = []

@@ -1,8 +1,8 @@
 /**
  * `bpftoken/policy`: the pure policy core. Same input, same answer, on any machine.
  *
- * Start with `vocabularyFrom` (the running kernel's enums as data) and `parsePolicy`. This door loads
- * zod and yaml; within the package import the single modules, and parse.ts lazily.
+ * Start with `vocabularyFrom` (the running kernel's enums as data) and `parsePolicy`. This door
+ * loads zod and yaml; within the package import the single modules, and parse.ts lazily.
  */
 export { attenuate, isWithin, meet, type Removal } from './attenuate.ts'
 export {

@@ -1,4 +1,7 @@
-/** Limits in words, for people: the stated ones, and the defaults that the guard holds to in place of others. */
+/**
+ * Limits in words, for people: the stated ones, and the defaults that the guard holds to in place
+ * of others.
+ */
 import { DEFAULT_LIMITS, type Limits } from './policy.ts'
 import { formatDuration, formatSize } from './quantity.ts'
 

@@ -1,8 +1,9 @@
 /**
- * What is probably wrong with a valid policy: rights that do nothing, and rights that are missing for good.
+ * What is probably wrong with a valid policy: rights that do nothing, and rights that are missing
+ * for good.
  *
- * A `warning` is about the policy itself; a `note` is about a use of it that may not be intended. Each
- * finding names the field and the change that settles it. Rules are functions in one list.
+ * A `warning` is about the policy itself; a `note` is about a use of it that may not be intended.
+ * Each finding names the field and the change that settles it. Rules are functions in one list.
  */
 import { guardNeeds } from './guard-needs.ts'
 import {
@@ -28,7 +29,9 @@ export interface LintFinding {
   readonly fix: string
 }
 
-/** Every finding, in the order of the rules: warnings and notes. Empty for a policy without fault. */
+/**
+ * Every finding, in the order of the rules: warnings and notes. Empty for a policy without fault.
+ */
 export function lintPolicy(policy: Policy, vocabulary: Vocabulary): LintFinding[] {
   const view = new RightsView(policy, vocabulary)
   return RULES.flatMap(rule => [...rule(view)])
@@ -52,7 +55,9 @@ class RightsView {
     return this.policy.rights.masks[domain] === 0n
   }
 
-  /** Whether all bits are set, so that nobody chose the single ones: they cannot be idle by mistake. */
+  /**
+   * Whether all bits are set, so that nobody chose the single ones: they cannot be idle by mistake.
+   */
   isAny(domain: MaskDomain): boolean {
     return this.policy.rights.masks[domain] === ANY_MASK
   }
@@ -155,7 +160,10 @@ function* namelessBits(view: RightsView): Iterable<LintFinding> {
   }
 }
 
-/** Attach bit 0 stands for "no expected attach type", which its name, cgroup_inet_ingress, does not say. */
+/**
+ * Attach bit 0 stands for "no expected attach type", which its name, cgroup_inet_ingress, does not
+ * say.
+ */
 function* missingAttachs(view: RightsView): Iterable<LintFinding> {
   if (view.isAny('progs') && view.isEmpty('attachs')) {
     const message = 'no attach type is lent: no program can be loaded'
@@ -177,8 +185,8 @@ function* missingAttachs(view: RightsView): Iterable<LintFinding> {
 function* idleAttachs(view: RightsView): Iterable<LintFinding> {
   if (view.isAny('attachs') || view.isAny('progs')) return
   const progs = view.words('progs')
-  // Fail safe: a program type that is not known here may use any attach type; so may struct_ops, whose
-  // expected attach type is the index of a callback.
+  // Fail safe: a program type that is not known here may use any attach type; so may struct_ops,
+  // whose expected attach type is the index of a callback.
   if (progs.some(name => PROGRAM_CLASSES[name] === undefined || name === 'struct_ops')) return
   const used = new Set(view.programs().flatMap(([, type]) => type.attachs))
   const known = [...LINK_ONLY_ATTACHS, ...Object.values(PROGRAM_CLASSES).flatMap(type => type.attachs)]
@@ -287,7 +295,10 @@ function* libbpfProbes(view: RightsView): Iterable<LintFinding> {
   }
 }
 
-/** The guard compares targets when a program is loaded; these types have none until they are attached. */
+/**
+ * The guard compares targets when a program is loaded; these types have none until they are
+ * attached.
+ */
 const TARGET_AT_ATTACHMENT = [
   'kprobe',
   'tracepoint',

@@ -25,7 +25,9 @@ export interface LocatedPolicy {
   locate(path: string): Position
 }
 
-/** The policy in `text`. Throws PolicyError with every issue found, each with path, line and column. */
+/**
+ * The policy in `text`. Throws PolicyError with every issue found, each with path, line and column.
+ */
 export function parsePolicy(text: string, options: ParseOptions): Policy {
   return parseLocatedPolicy(text, options).policy
 }
@@ -186,7 +188,10 @@ function policyOf(document: PolicyDocument, masks: Masks): Policy {
   }
 }
 
-/** In a document the empty list means any. Sorted and without repetition, so that equal lists look equal. */
+/**
+ * In a document the empty list means any. Sorted and without repetition, so that equal lists look
+ * equal.
+ */
 function allowList(items: readonly string[]): AllowList {
   return items.length === 0 ? 'any' : [...new Set(items)].sort()
 }

@@ -1,10 +1,10 @@
 /**
  * The typed policy, and its lossless JSON form.
  *
- * `Policy` is what everything behind the parser works with: words are resolved to masks, quantities to
- * numbers with their unit in the name, "empty means any" to the word `any`. This file needs neither zod
- * nor yaml, which together cost more start-up time than all the rest of a command; so a policy that was
- * parsed before comes back by `policyFromJSON` without them.
+ * `Policy` is what everything behind the parser works with: words are resolved to masks, quantities
+ * to numbers with their unit in the name, "empty means any" to the word `any`. This file needs
+ * neither zod nor yaml, which together cost more start-up time than all the rest of a command; so a
+ * policy that was parsed before comes back by `policyFromJSON` without them.
  */
 import { FormatError } from '../errors.ts'
 import { hexMask } from './mask-text.ts'
@@ -25,12 +25,18 @@ export interface Rights {
   readonly capabilities: readonly Capability[]
 }
 
-/** Quantities. An absent field was not stated: `DEFAULT_LIMITS` has what then holds, if anything does. */
+/**
+ * Quantities. An absent field was not stated: `DEFAULT_LIMITS` has what then holds, if anything
+ * does.
+ */
 export interface Limits {
   readonly tokens?: number
   readonly programs?: number
   readonly maps?: number
-  /** Sum over live maps of max_entries x (key size + value size), or of the size of a ring buffer or arena. */
+  /**
+   * Sum over live maps of max_entries x (key size + value size), or of the size of a ring buffer or
+   * arena.
+   */
   readonly mapBytes?: bigint
   /** Per program, before verification. */
   readonly instructions?: number
@@ -38,8 +44,9 @@ export interface Limits {
 }
 
 /**
- * What the guard holds to where a policy states no limit: so few that nobody fills its tables alone. A default is no term of
- * the policy: it needs no guard, and where there is none nothing is limited.
+ * What the guard holds to where a policy states no limit: so few that nobody fills its tables
+ * alone. A default is no term of the policy: it needs no guard, and where there is none nothing is
+ * limited.
  */
 export const DEFAULT_LIMITS = { tokens: 1024, programs: 4096, maps: 4096 } as const satisfies Limits
 
@@ -56,14 +63,20 @@ export const LIMIT_PATHS = {
 /** An allow-list. `any` is not the empty list: the meet of two disjoint lists allows nothing. */
 export type AllowList = 'any' | readonly string[]
 
-/** The conditions of a loan: all of a policy except its name and its subjects. `attenuate` works on these. */
+/**
+ * The conditions of a loan: all of a policy except its name and its subjects. `attenuate` works on
+ * these.
+ */
 export interface Terms {
   readonly rights: Rights
   readonly limits: Limits
   readonly programs: { readonly digests: AllowList }
   readonly targets: { readonly functions: AllowList }
   readonly sharing: { readonly bindMount: boolean; readonly passToken: boolean }
-  /** Whether attachments that no link holds are refused: they outlive the workload, and nothing of ours undoes them. */
+  /**
+   * Whether attachments that no link holds are refused: they outlive the workload, and nothing of
+   * ours undoes them.
+   */
   readonly revocable: boolean
   /** `own`: the workload must not share the host's network namespace. */
   readonly network: 'own' | 'host'
@@ -120,8 +133,8 @@ export function policyToJSON(policy: Policy): PolicyJSON {
 }
 
 /**
- * The policy that `policyToJSON` wrote. For a cache that only its owner can write: checks the format's
- * version and the numbers, but not again what the schema has checked. Throws FormatError.
+ * The policy that `policyToJSON` wrote. For a cache that only its owner can write: checks the
+ * format's version and the numbers, but not again what the schema has checked. Throws FormatError.
  */
 export function policyFromJSON(value: unknown): Policy {
   if (!isPolicyJSON(value)) throw new FormatError('policy JSON', `is not of the format ${JSON_FORMAT}`)

@@ -10,7 +10,9 @@ const SIZE_UNITS: Readonly<Record<string, bigint>> = {
   TiB: 1n << 40n,
 }
 
-/** `1h30m`: whole numbers with units, largest unit first, each at most once. Up to nine digits each. */
+/**
+ * `1h30m`: whole numbers with units, largest unit first, each at most once. Up to nine digits each.
+ */
 export const DURATION_PATTERN = /^(?=.)(\d{1,9}d)?(\d{1,9}h)?(\d{1,9}m)?(\d{1,9}s)?$/
 
 /** `64MiB`: one whole number with a binary unit, or plain bytes. */

@@ -1,5 +1,6 @@
 /**
- * The schema of a policy document: the one source of its types, its JSON Schema and its field reference.
+ * The schema of a policy document: the one source of its types, its JSON Schema and its field
+ * reference.
  *
  * It describes the document as written. What needs the running kernel (are these words known?) is
  * parse.ts's business. Imports zod, so load it only where a document is parsed or documented.

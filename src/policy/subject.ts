@@ -1,15 +1,20 @@
 /**
- * What is known of somebody who may get a delegation, as plain data. Pure: src/delegation/subject.ts reads
- * it from the kernel, and `decide` compares it with the subjects of a policy.
+ * What is known of somebody who may get a delegation, as plain data. Pure:
+ * src/delegation/subject.ts reads it from the kernel, and `decide` compares it with the subjects of
+ * a policy.
  */
 import type { Policy } from './policy.ts'
 
-/** Something known, or why it is not, in words of ours only: what is not known matches no policy. */
+/**
+ * Something known, or why it is not, in words of ours only: what is not known matches no policy.
+ */
 export type Fact<T> = { readonly is: T } | { readonly unknown: string }
 
 /** A user or a group. */
 export interface Identity {
-  /** Its number in the initial user namespace. Absent where only the name is given (`policy test`). */
+  /**
+   * Its number in the initial user namespace. Absent where only the name is given (`policy test`).
+   */
   readonly id?: number
   /** The names that the system resolves to this number, as far as the policy mentions them. */
   readonly names: readonly string[]
@@ -33,9 +38,9 @@ const SLICE = /^[\w:.\\@-]+\.slice$/
 const UNIT = /^[\w:.\\@-]+\.(?:service|scope|socket|mount|swap)$/
 
 /**
- * The system's unit that a cgroup belongs to, as sd_pid_get_unit(3) finds it: the first component that is
- * no slice. Components below it are named by the service itself, or by a user's own systemd, and so prove
- * nothing: `/system.slice/a.service/b.service` is a.service.
+ * The system's unit that a cgroup belongs to, as sd_pid_get_unit(3) finds it: the first component
+ * that is no slice. Components below it are named by the service itself, or by a user's own
+ * systemd, and so prove nothing: `/system.slice/a.service/b.service` is a.service.
  */
 export function unitOfCgroup(path: string): string | undefined {
   // systemd puts an underscore before a name that the kernel would take for one of its own files.

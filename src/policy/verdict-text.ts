@@ -1,4 +1,6 @@
-/** A verdict in lines for people: what was decided, and of each entry that did not match why not. */
+/**
+ * A verdict in lines for people: what was decided, and of each entry that did not match why not.
+ */
 import type { EntryTrace, FieldTrace, PolicyTrace, Verdict } from './decide.ts'
 
 /** Longer texts, which may come from who was judged, are cut. */

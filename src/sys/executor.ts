@@ -1,6 +1,7 @@
 /**
- * The client of native/executor/: a process of ours that enters the namespaces of others, since Node, with
- * its threads, cannot. It is asked over a socket, and Node's event loop goes on meanwhile.
+ * The client of native/executor/: a process of ours that enters the namespaces of others, since
+ * Node, with its threads, cannot. It is asked over a socket, and Node's event loop goes on
+ * meanwhile.
  *
  * One executor does one plan at a time. `borrowExecutor` gives one that is idle, or starts one.
  */
@@ -95,7 +96,9 @@ export interface Unfinished {
   readonly fd: Fd
 }
 
-/** The executor has died, was killed, or was left behind, since it hangs; with what it had begun. */
+/**
+ * The executor has died, was killed, or was left behind, since it hangs; with what it had begun.
+ */
 export class ExecutorLost extends ConflictError {
   readonly unfinished: readonly Unfinished[]
 
@@ -117,9 +120,13 @@ export class ExecutorLost extends ConflictError {
   }
 }
 
-/** Beyond what doing and undoing may take: an executor that has not answered then is not going to. */
+/**
+ * Beyond what doing and undoing may take: an executor that has not answered then is not going to.
+ */
 const SLACK_MS = 5000
-/** How long an executor that was killed may take to be gone. One that sleeps in the kernel never is. */
+/**
+ * How long an executor that was killed may take to be gone. One that sleeps in the kernel never is.
+ */
 const EXIT_MS = 2000
 /** The same for a child of it. */
 const CHILD_EXIT_MS = 1000
@@ -135,7 +142,10 @@ interface Waiting {
   readonly paused: Paused | undefined
 }
 
-/** What is done at an action PAUSE, the one with index `at`, before the plan goes on; when it throws, it does not. */
+/**
+ * What is done at an action PAUSE, the one with index `at`, before the plan goes on; when it
+ * throws, it does not.
+ */
 export type Paused = (executor: Executor, at: number) => void | Promise<void>
 
 export class Executor implements Disposable {
@@ -152,7 +162,9 @@ export class Executor implements Disposable {
   #plans = 0
   #whenFree: (() => void) | undefined
 
-  /** Starts one, without waiting for it. NotFoundError: it was not built. The caller disposes of it. */
+  /**
+   * Starts one, without waiting for it. NotFoundError: it was not built. The caller disposes of it.
+   */
   static start(how: { readonly proc?: boolean } = {}): Executor {
     const [socket, theirs] = socketPair()
     const [journal, journalIn] = socketPair()
@@ -194,8 +206,8 @@ export class Executor implements Disposable {
   }
 
   /**
-   * Runs the plan. When the answer says `held`, `keep` or `undo` comes next, and nothing else. Aborting undoes what was
-   * done, and the answer then says ECANCELED. ExecutorLost: it died.
+   * Runs the plan. When the answer says `held`, `keep` or `undo` comes next, and nothing else.
+   * Aborting undoes what was done, and the answer then says ECANCELED. ExecutorLost: it died.
    */
   async run(plan: RawPlan, signal?: AbortSignal, paused?: Paused): Promise<Answer> {
     const { bytes, fds } = encodePlan(plan, ++this.#serial)
@@ -351,8 +363,9 @@ export class Executor implements Disposable {
   }
 
   /**
-   * What the journal says of this plan; what it says of one before was kept. An executor that dies takes its child along, but it may take a moment: until the child is
-   * gone, it could do what was asked of it last.
+   * What the journal says of this plan; what it says of one before was kept. An executor that dies
+   * takes its child along, but it may take a moment: until the child is gone, it could do what was
+   * asked of it last.
    */
   async #unfinished(): Promise<{ unfinished: Unfinished[]; hangs: boolean }> {
     // The kernel closes the socket first; only then does the child die.
@@ -611,7 +624,10 @@ export function takeExecutor(): Executor {
   return Executor.start()
 }
 
-/** Gives it back. It has no plan. The next one gets it when it has let go of the last: that may touch what a target made. */
+/**
+ * Gives it back. It has no plan. The next one gets it when it has let go of the last: that may
+ * touch what a target made.
+ */
 export function returnExecutor(executor: Executor): void {
   busy--
   cleaning.add(executor)

@@ -16,8 +16,8 @@ import { inodeOf } from './open.ts'
 import { openNamespace, type ProcessHandle } from './process.ts'
 
 /**
- * The namespace that the process is in at this moment, by ioctl of its pidfd (since Linux 6.11), else through /proc.
- * NotFoundError: it has exited. The caller closes it.
+ * The namespace that the process is in at this moment, by ioctl of its pidfd (since Linux 6.11),
+ * else through /proc. NotFoundError: it has exited. The caller closes it.
  */
 export function heldNamespace(process: ProcessHandle, kind: 'user' | 'mnt'): Fd {
   const request = kind === 'user' ? PIDFD_GET_USER_NAMESPACE : PIDFD_GET_MNT_NAMESPACE
@@ -28,7 +28,9 @@ export function heldNamespace(process: ProcessHandle, kind: 'user' | 'mnt'): Fd 
   return openNamespace(process, kind)
 }
 
-/** The user namespace that owns this namespace. EPERM: it lies outside ours. The caller closes it. */
+/**
+ * The user namespace that owns this namespace. EPERM: it lies outside ours. The caller closes it.
+ */
 export function owningUserNamespace(namespace: Fd): Fd {
   return new Fd(check('ioctl', 'NS_GET_USERNS', native().ioctl(namespace.number, NS_GET_USERNS, null)))
 }

@@ -7,7 +7,9 @@ import path from 'node:path'
 
 type Result = number
 type Bytes = Uint8Array
-/** Addresses for the kernel: (bytes to write into, offset in them, bytes to point at), flattened. */
+/**
+ * Addresses for the kernel: (bytes to write into, offset in them, bytes to point at), flattened.
+ */
 type Refs = (Bytes | number | null)[]
 
 export interface Native {
@@ -69,7 +71,9 @@ export function use(fake: Native | undefined): void {
   loaded = fake
 }
 
-/** The program that becomes the workload of a sandbox, and watches over it; built beside the addon. */
+/**
+ * The program that becomes the workload of a sandbox, and watches over it; built beside the addon.
+ */
 export function launcherPath(): string {
   return path.join(PACKAGE, 'build/Release/bpftoken-launch')
 }

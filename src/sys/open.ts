@@ -12,13 +12,19 @@ export function openHow(flags: number, resolve: number): Uint8Array {
   return new Uint8Array(how.buffer)
 }
 
-/** Opens `path` below `dir` (default: working directory) with `RESOLVE_*` rules. The caller closes it. */
+/**
+ * Opens `path` below `dir` (default: working directory) with `RESOLVE_*` rules. The caller closes
+ * it.
+ */
 export function open(path: string, flags: number, resolve = 0, dir?: Fd): Fd {
   const result = native().openat2(dir?.number ?? AT_FDCWD, path, openHow(flags, resolve))
   return new Fd(check('openat2', 'openat2', result, path))
 }
 
-/** Id, as in mountinfo, of the mount that the descriptor lies in. struct statx: stx_mnt_id @144. Since Linux 5.8. */
+/**
+ * Id, as in mountinfo, of the mount that the descriptor lies in. struct statx: stx_mnt_id @144.
+ * Since Linux 5.8.
+ */
 export function mountId(fd: Fd): number {
   const out = new Uint8Array(256)
   check('statx', 'statx', native().statx(fd.number, '', AT_EMPTY_PATH, STATX_MNT_ID, out))
@@ -26,8 +32,9 @@ export function mountId(fd: Fd): number {
 }
 
 /**
- * What file the descriptor is of: equal texts, equal files. Asks no server of a file system, which may be a
- * workload's and never answer. struct statx: stx_ino @32, stx_dev_major @136, stx_dev_minor @140.
+ * What file the descriptor is of: equal texts, equal files. Asks no server of a file system, which
+ * may be a workload's and never answer. struct statx: stx_ino @32, stx_dev_major @136,
+ * stx_dev_minor @140.
  */
 export function fileIdentity(fd: Fd): string {
   const out = new Uint8Array(256)
@@ -37,7 +44,10 @@ export function fileIdentity(fd: Fd): string {
   return `${view.getUint32(136, true)}:${view.getUint32(140, true)} ${view.getBigUint64(32, true)}`
 }
 
-/** Inode number of what the descriptor refers to; of a namespace, the number in its name. struct statx: stx_ino @32. */
+/**
+ * Inode number of what the descriptor refers to; of a namespace, the number in its name. struct
+ * statx: stx_ino @32.
+ */
 export function inodeOf(fd: Fd): bigint {
   const STATX_INO = 0x100
   const out = new Uint8Array(256)

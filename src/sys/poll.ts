@@ -7,7 +7,10 @@ export interface Watch extends Disposable {
   keepAlive(keeps: boolean): void
 }
 
-/** Calls `ready` whenever `fd` is readable, until disposed of. Keeps the process alive meanwhile, unless told otherwise. */
+/**
+ * Calls `ready` whenever `fd` is readable, until disposed of. Keeps the process alive meanwhile,
+ * unless told otherwise.
+ */
 export function watchReadable(fd: Fd, ready: () => void): Watch {
   let handle: unknown = native().pollStart(fd.number, () => ready())
   return {

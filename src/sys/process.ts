@@ -55,7 +55,10 @@ export function kill(process: ProcessHandle): boolean {
   return true
 }
 
-/** Duplicates descriptor `fd` of the process. EBADF: no such descriptor; EPERM: no CAP_SYS_PTRACE over it. Since Linux 5.6. */
+/**
+ * Duplicates descriptor `fd` of the process. EBADF: no such descriptor; EPERM: no CAP_SYS_PTRACE
+ * over it. Since Linux 5.6.
+ */
 export function takeFd(process: ProcessHandle, fd: number): Fd {
   const result = native().pidfd_getfd(process.pidfd.number, fd, 0)
   return new Fd(check('pidfd_getfd', 'pidfd_getfd', result, `descriptor ${fd} of process ${process.pid}`))
@@ -98,8 +101,9 @@ function foreignProc(): string | undefined {
 }
 
 /**
- * What `look` finds under /proc/PID, surely of this very process; `drop` gives it back should that not be sure. NotFoundError
- * once it has exited, also while nobody has waited for it yet: it can then be signalled, but has no namespaces.
+ * What `look` finds under /proc/PID, surely of this very process; `drop` gives it back should that
+ * not be sure. NotFoundError once it has exited, also while nobody has waited for it yet: it can
+ * then be signalled, but has no namespaces.
  */
 function ofProcess<T>(process: ProcessHandle, look: () => T, drop?: (found: T) => void): T {
   requireOwnProc()
@@ -167,8 +171,8 @@ export function parseIdMap(text: string): IdRange[] {
 }
 
 /**
- * Our number for id 0 of that namespace, or for the only id where it has just one; undefined otherwise:
- * nobody there is in charge.
+ * Our number for id 0 of that namespace, or for the only id where it has just one; undefined
+ * otherwise: nobody there is in charge.
  */
 export function rootOf(map: IdRange[]): number | undefined {
   const only = map.length === 1 && map[0]!.count === 1 ? map[0] : undefined

@@ -13,7 +13,9 @@ export interface Task {
   readonly directory: string
 }
 
-/** In order of processes, the first thread of each first. Some may have ended when they are given. */
+/**
+ * In order of processes, the first thread of each first. Some may have ended when they are given.
+ */
 export function* allTasks(): Generator<Task> {
   requireOwnProc()
   for (const pid of numbersIn('/proc'))

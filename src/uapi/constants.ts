@@ -177,7 +177,10 @@ export const SO_PEERPIDFD = 77
 export const BPF_OBJ_NAME_LEN = 16
 export const BPF_TAG_SIZE = 8
 export const BPF_BUILD_ID_SIZE = 20
-/** Longest verifier log the kernel writes: UINT_MAX >> 2 (kernel/bpf/log.c, bpf_verifier_log_attr_valid). */
+/**
+ * Longest verifier log the kernel writes: UINT_MAX >> 2 (kernel/bpf/log.c,
+ * bpf_verifier_log_attr_valid).
+ */
 export const BPF_LOG_MAX_BYTES = 0xffffffff >>> 2
 
 // include/linux/bpf_verifier.h: log_level

@@ -1,7 +1,9 @@
 /**
- * Commands that are killed at random moments: nothing of them is left, or the whole of what they do.
+ * Commands that are killed at random moments: nothing of them is left, or the whole of what they
+ * do.
  *
- * BPFTOKEN_TEST_KILLS says how often each command is killed (`make test-kill`: 200 times), BPFTOKEN_TEST_SEED at which moments.
+ * BPFTOKEN_TEST_KILLS says how often each command is killed (`make test-kill`: 200 times),
+ * BPFTOKEN_TEST_SEED at which moments.
  */
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
@@ -92,7 +94,10 @@ interface Round {
   readonly at: number
 }
 
-/** Which signals, and when each comes: from 0 to `wholes` times what the command takes, so that some come late. */
+/**
+ * Which signals, and when each comes: from 0 to `wholes` times what the command takes, so that some
+ * come late.
+ */
 function plan(next: () => number, wholes: number): Round[] {
   const count: [NodeJS.Signals, number][] = [
     ['SIGKILL', kills],
@@ -104,7 +109,10 @@ function plan(next: () => number, wholes: number): Round[] {
   )
 }
 
-/** Works the rounds off on as many lanes as there are processors: each takes the next, until there is none. */
+/**
+ * Works the rounds off on as many lanes as there are processors: each takes the next, until there
+ * is none.
+ */
 async function onLanes(
   rounds: readonly Round[],
   lane: (number: number, take: () => Round | undefined) => Promise<void>,

@@ -1,4 +1,7 @@
-/** What the program of `bpftoken run` gets of its caller, and how it ends. Each refusal stands beside what must work. */
+/**
+ * What the program of `bpftoken run` gets of its caller, and how it ends. Each refusal stands
+ * beside what must work.
+ */
 import assert from 'node:assert/strict'
 import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -47,7 +50,9 @@ function fromRoot(stage: Scratch, command: readonly string[]): Promise<Result> {
   return execute(probeIn(stage), ['keyed', ...words], { cwd: '/' })
 }
 
-/** Whether we may keep a process from the OOM killer: in some machines root has not this capability. */
+/**
+ * Whether we may keep a process from the OOM killer: in some machines root has not this capability.
+ */
 const maySpare = (): boolean => hasBit(effectiveCapabilities(), CAPABILITIES.CAP_SYS_RESOURCE)
 
 describe('run gives its program nothing of its caller but what is named', machine, () => {
@@ -358,7 +363,9 @@ test(
 )
 
 describe('run --kill-rest leaves no process behind', machine, () => {
-  /** Says the numbers of three that stay: a child, one of a session of its own, one forked twice. */
+  /**
+   * Says the numbers of three that stay: a child, one of a session of its own, one forked twice.
+   */
   const LEAVE = `
     sleep 1000 > /dev/null 2>&1 & echo $!
     setsid sh -c 'echo $$; exec sleep 1000 > /dev/null 2>&1' &

@@ -161,7 +161,10 @@ test(
   },
 )
 
-/** A process of the user nobody, in namespaces that this user has made; with the host's network unless `own` names one. */
+/**
+ * A process of the user nobody, in namespaces that this user has made; with the host's network
+ * unless `own` names one.
+ */
 async function ownNamespaces(own: string[] = [], owner = asNobody): Promise<ChildProcess> {
   const words = ['unshare', '--user', '--map-root-user', '--mount', ...own, 'sh', '-c', 'echo ready; read x']
   const child = spawn(...owner(words), { stdio: ['pipe', 'pipe', 'inherit'] })

@@ -34,7 +34,10 @@ interface Workload extends AsyncDisposable {
   readonly pid: string
 }
 
-/** A process in a user namespace of its own, host user 4711, in the cgroup given: `run` with nobody to ask. */
+/**
+ * A process in a user namespace of its own, host user 4711, in the cgroup given: `run` with nobody
+ * to ask.
+ */
 async function startWorkload(program: string[] = ['sleep', '600'], cgroup?: string): Promise<Workload> {
   const args = ['run', '--policy', policyFor(), '--path', '/mnt', '--user', USER, '--', ...program]
   const child = startCli(args, { stdio: ['ignore', 'ignore', 'inherit'] })

@@ -1,6 +1,7 @@
 /**
- * Unmodified programs, none of which knows bpftoken, load and attach XDP with a delegation and cannot
- * without: under `bpftoken run`, and in a bubblewrap sandbox that `bpftoken delegate` lends to.
+ * Unmodified programs, none of which knows bpftoken, load and attach XDP with a delegation and
+ * cannot without: under `bpftoken run`, and in a bubblewrap sandbox that `bpftoken delegate` lends
+ * to.
  */
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
@@ -145,7 +146,9 @@ describe('in a bubblewrap sandbox', () => {
     return ended
   }
 
-  /** Read to its end: bubblewrap dies, and its child waits for ever, if it cannot write all of it. */
+  /**
+   * Read to its end: bubblewrap dies, and its child waits for ever, if it cannot write all of it.
+   */
   async function childPid(info: Readable): Promise<number> {
     const said = await text(info)
     assert.match(said, /"child-pid"/)

@@ -37,8 +37,8 @@ export function cli(args: readonly string[], options: RunOptions = {}): Promise<
 export const PUBLIC = '/mnt'
 
 /**
- * A command line that runs `command` where this repository is at `PUBLIC`, in a mount namespace of its own:
- * workloads run as an ordinary user, who may not reach a clone in root's home. Needs root.
+ * A command line that runs `command` where this repository is at `PUBLIC`, in a mount namespace of
+ * its own: workloads run as an ordinary user, who may not reach a clone in root's home. Needs root.
  */
 export function inPublic(command: readonly string[]): [string, string[]] {
   const script = `mount --bind "$0" ${PUBLIC} && cd ${PUBLIC} && exec "$@"`

@@ -11,7 +11,10 @@ function nodeHeaders(): string[] {
   return ['-shared', '-fPIC', ...(found === undefined ? [] : [`-I${found}`])]
 }
 
-/** The program, or the addon of Node, that `source` makes, in .cache; compiled again when the source is newer. */
+/**
+ * The program, or the addon of Node, that `source` makes, in .cache; compiled again when the source
+ * is newer.
+ */
 export function compiled(source: string): string {
   const program = join(CACHE, 'compiled', basename(source, '.c'))
   const made = statSync(program, { throwIfNoEntry: false })?.mtimeMs ?? 0

@@ -1,6 +1,7 @@
 /**
- * Tests of races, whose outcomes the scheduler picks. They go on until each outcome was seen. Where that does not come within
- * a limit the test has proven nothing: it is counted as skipped, with `inconclusive` as its reason, and is never green by luck.
+ * Tests of races, whose outcomes the scheduler picks. They go on until each outcome was seen. Where
+ * that does not come within a limit the test has proven nothing: it is counted as skipped, with
+ * `inconclusive` as its reason, and is never green by luck.
  */
 import type { TestContext } from 'node:test'
 

@@ -1,8 +1,8 @@
 /**
  * What tests may leave behind on this machine, as a set of lines to compare before and after.
  *
- * Each line names one thing in a way that does not change while it exists. Nothing here needs root, but
- * without it less can be seen.
+ * Each line names one thing in a way that does not change while it exists. Nothing here needs root,
+ * but without it less can be seen.
  */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -14,7 +14,9 @@ import { bpf_link_info, bpf_map_info, bpf_prog_info } from '../../src/uapi/bpf.t
 /** Set in the environment of test processes, so that those they leave behind are known. */
 export const RUN_VARIABLE = 'BPFTOKEN_TEST_RUN'
 
-/** How long the kernel may take to free what nobody holds any more: it waits for RCU grace periods. */
+/**
+ * How long the kernel may take to free what nobody holds any more: it waits for RCU grace periods.
+ */
 const SETTLE_MS = 30_000
 
 /** Names of our own programs, as the kernel cuts them. */
@@ -46,7 +48,10 @@ export async function residue(before: Snapshot, settleMs = SETTLE_MS): Promise<s
   }
 }
 
-/** The line with name and type of a kernel object; undefined for what has gone meanwhile or is not ours. */
+/**
+ * The line with name and type of a kernel object; undefined for what has gone meanwhile or is not
+ * ours.
+ */
 function described(line: string): string | undefined {
   const [, kind, id] = /^(prog|map|link) (\d+)$/.exec(line) ?? []
   if (kind === undefined) return line
@@ -55,7 +60,10 @@ function described(line: string): string | undefined {
   return object === undefined || object.startsWith('sd_') ? undefined : `${line} ${object}`
 }
 
-/** Mounts that delegate and network namespaces, each known by a process in it; and processes of our own. */
+/**
+ * Mounts that delegate and network namespaces, each known by a process in it; and processes of our
+ * own.
+ */
 function processLines(): string[] {
   const lines = new Set<string>()
   const seen = new Set<string>()
@@ -85,9 +93,9 @@ function isOfRun(dir: string): boolean {
 type ObjectKind = 'prog' | 'map' | 'link'
 
 /**
- * Ids only. To open a prog_array by its id while the kernel is still freeing it keeps it for ever: its contents are then
- * cleared twice, and one of the two references that this takes is never given back (kernel/bpf/arraymap.c,
- * prog_array_map_clear; seen on Linux 6.18).
+ * Ids only. To open a prog_array by its id while the kernel is still freeing it keeps it for ever:
+ * its contents are then cleared twice, and one of the two references that this takes is never given
+ * back (kernel/bpf/arraymap.c, prog_array_map_clear; seen on Linux 6.18).
  */
 function kernelObjects(kind: ObjectKind): string[] {
   const command = `BPF_${kind.toUpperCase() as 'PROG' | 'MAP' | 'LINK'}_GET_NEXT_ID` as const

@@ -1,11 +1,12 @@
 /**
- * What a hostile workload tries, by a list in SECURITY.md. The list says who refuses each attempt and how; a file of tests makes
- * the attempts, one row each, and is held to the list:
+ * What a hostile workload tries, by a list in SECURITY.md. The list says who refuses each attempt
+ * and how; a file of tests makes the attempts, one row each, and is held to the list:
  *
  *   hostile('What a hostile workload cannot do')
  *   attempt('name of the row', refused => lending({}, loan => refused(loan.token(), loan.id)))
  *
- * Rows do not depend on each other. After a row that fails, guard and workload are made anew for the next.
+ * Rows do not depend on each other. After a row that fails, guard and workload are made anew for
+ * the next.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
@@ -126,15 +127,18 @@ export type Body = (refused: Refused) => Promise<void>
 const ROW_LIMIT = { timeout: 600_000 }
 
 /**
- * One attempt of the list. `body` makes it, and says what came of it; and shows that who may, can. One that is a race may throw
- * `Inconclusive`.
+ * One attempt of the list. `body` makes it, and says what came of it; and shows that who may, can.
+ * One that is a race may throw `Inconclusive`.
  */
 export function attempt(name: string, body: Body): void {
   tried.push(name)
   test(name, { skip, ...ROW_LIMIT }, t => row(t, name, body, 'enforce'))
 }
 
-/** The same, and once more under a permissive policy: then it succeeds, and the event says what would have been. */
+/**
+ * The same, and once more under a permissive policy: then it succeeds, and the event says what
+ * would have been.
+ */
 export function policyAttempt(name: string, body: Body): void {
   attempt(name, body)
   test(`${name}: let through by a permissive policy`, { skip, ...ROW_LIMIT }, t =>

@@ -1,4 +1,7 @@
-/** A real process in namespaces of its own, with every capability there, and what is lent to it under the guard. */
+/**
+ * A real process in namespaces of its own, with every capability there, and what is lent to it
+ * under the guard.
+ */
 import assert from 'node:assert/strict'
 import { delegate, undelegate } from '../../src/delegation/delegate.ts'
 import { openTarget, type Target } from '../../src/delegation/target.ts'
@@ -71,7 +74,10 @@ export class Borrower implements Disposable {
     return new Borrower(workload)
   }
 
-  /** Any system call by another process of its user and mount namespaces, in the host's network: result or -errno. */
+  /**
+   * Any system call by another process of its user and mount namespaces, in the host's network:
+   * result or -errno.
+   */
   call(name: string, ...args: unknown[]): number {
     return callWithin(this.target, name, ...args)
   }
@@ -115,11 +121,15 @@ export class Borrower implements Disposable {
     } finally {
       await undelegate(this.target, vocabulary, { path })
     }
-    // The kernel frees it some time after that. Until then its rules hold for what is attached there.
+    // The kernel frees it some time after that. Until then its rules hold for what is attached
+    // there.
     await eventually(() => !guard.delegations().some(one => one.id === id), `delegation ${id} has not ended`)
   }
 
-  /** BPF_TOKEN_CREATE by the process itself, from what is mounted at `path` there: its descriptor, or -errno. */
+  /**
+   * BPF_TOKEN_CREATE by the process itself, from what is mounted at `path` there: its descriptor,
+   * or -errno.
+   */
   async ownToken(path: string = PATH): Promise<number> {
     const root = await this.workload.must('openat', -100, path, O_DIRECTORY, 0)
     const token = await this.workload.token(root)

@@ -1,4 +1,7 @@
-/** The guard by its commands, from a kernel without one to revoked delegations. Runs in a VM, after `make build`. */
+/**
+ * The guard by its commands, from a kernel without one to revoked delegations. Runs in a VM, after
+ * `make build`.
+ */
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { chmodSync, copyFileSync, mkdirSync, rmdirSync, rmSync } from 'node:fs'
@@ -48,7 +51,10 @@ const mapCommand = (type: string): string[] => {
   return [process.execPath, '-e', `require('${ROOT}/src/ebpf/map.ts').BpfMap.create(${map})`]
 }
 
-/** What `command` delegates, as a program that knows nothing of us: the errno of the option, and of the superblock. */
+/**
+ * What `command` delegates, as a program that knows nothing of us: the errno of the option, and of
+ * the superblock.
+ */
 async function delegatesBy(node: string, mask: string, within?: Cgroup): Promise<string[]> {
   const script = `
     const n = require('node-gyp-build')('${ROOT}')

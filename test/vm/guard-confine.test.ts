@@ -1,6 +1,6 @@
 /**
- * Confined cgroups: the same rights and limits for root of the host, who needs no token. The calls are this process's own, which
- * goes into the cgroup for them.
+ * Confined cgroups: the same rights and limits for root of the host, who needs no token. The calls
+ * are this process's own, which goes into the cgroup for them.
  *
  *   node --import tsx scripts/vm.ts --kernel 6.12 --tests test/vm/guard-confine.test.ts
  */
@@ -45,7 +45,10 @@ beforeEach(() => {
   if (skip === false) guard.pastEvents()
 })
 
-/** What `calls` give in this cgroup. The guard's own maps are opened by the guard's keeper there, too. */
+/**
+ * What `calls` give in this cgroup. The guard's own maps are opened by the guard's keeper there,
+ * too.
+ */
 function inside<T>(cgroup: string, calls: () => T): T {
   writeFileSync(`${cgroup}/cgroup.procs`, String(process.pid))
   try {

@@ -1,5 +1,6 @@
 /**
- * What a revoked delegation has attached is undone, where the kernel can, and its holders are ended, and nobody else.
+ * What a revoked delegation has attached is undone, where the kernel can, and its holders are
+ * ended, and nobody else.
  *
  *   node --import tsx scripts/vm.ts --kernel 6.12 --tests test/vm/guard-detach.test.ts
  */
@@ -39,7 +40,10 @@ let guard: Guard
 
 type Started = Pick<Sandbox, 'pid' | 'child' | 'exited' | typeof Symbol.dispose>
 
-/** A process, in namespaces of its own or in a confined cgroup, that has attached programs under a delegation. */
+/**
+ * A process, in namespaces of its own or in a confined cgroup, that has attached programs under a
+ * delegation.
+ */
 class Workload implements Disposable {
   readonly id: bigint
   readonly attached: Attached

@@ -1,6 +1,7 @@
 /**
- * A hostile workload with everything that its namespaces give it. It tries what SECURITY.md says that it cannot; each time the
- * answer is the one written there, the guard's event is seen, and who may do the same does it.
+ * A hostile workload with everything that its namespaces give it. It tries what SECURITY.md says
+ * that it cannot; each time the answer is the one written there, the guard's event is seen, and who
+ * may do the same does it.
  *
  *   node --import tsx scripts/vm.ts --kernel 6.12 --tests test/vm/guard-hostile.test.ts
  */
@@ -316,8 +317,8 @@ policyAttempt('make a token in another cgroup', async refused => {
 })
 
 /**
- * Lends for a moment: `use` must be ok before its end, and after it is the attempt. On a slow machine the moment is over too soon;
- * then a longer one is lent.
+ * Lends for a moment: `use` must be ok before its end, and after it is the attempt. On a slow
+ * machine the moment is over too soon; then a longer one is lent.
  */
 async function expiring(refused: Refused, use: (loan: Loan, token: Fd) => string): Promise<void> {
   for (const lifetimeSec of [2, 8, 32]) {
@@ -895,7 +896,10 @@ attempt(`say that it means to change the guard${AS_CONTAINER}`, async refused =>
   becomeKeeper()
 })
 
-/** A descriptor of the workload as one of ours, by a child there: it is dup(2) across processes, and not judged. */
+/**
+ * A descriptor of the workload as one of ours, by a child there: it is dup(2) across processes, and
+ * not judged.
+ */
 async function takeOut(number: number, who: Borrower = mallory): Promise<number> {
   return who.call('pidfd_getfd', who.target.process.pidfd.number, number, 0)
 }

@@ -1,7 +1,8 @@
 /**
- * What was lent is judged by itself, whoever holds it: programs that the verifier moves, descriptors that cross user namespaces
- * without a hook, maps that carry devices and programs, and what is taken away. As in guard-hostile.test.ts SECURITY.md says what
- * comes of it, the guard's event is seen, and who may do the same does it.
+ * What was lent is judged by itself, whoever holds it: programs that the verifier moves,
+ * descriptors that cross user namespaces without a hook, maps that carry devices and programs, and
+ * what is taken away. As in guard-hostile.test.ts SECURITY.md says what comes of it, the guard's
+ * event is seen, and who may do the same does it.
  *
  *   node --import tsx scripts/vm.ts --kernel 6.12 --tests test/vm/guard-objects.test.ts
  */
@@ -137,7 +138,10 @@ async function withAccomplice(
   await who.exited
 }
 
-/** Of the host's network; one of TCP listens, at an address that the kernel chooses. The caller closes it. */
+/**
+ * Of the host's network; one of TCP listens, at an address that the kernel chooses. The caller
+ * closes it.
+ */
 async function hostSocket(family: number, kind: number): Promise<Fd> {
   if (family === AF_XDP) {
     const socket = made('socket', native().socket(family, kind, 0))
@@ -219,7 +223,10 @@ function outer(type: string, token: Fd, inner: Fd): Command {
   return map(type, token, { max_entries: 4, inner_map_fd: inner.number })
 }
 
-/** Reads of the context each become more instructions, and these fill more than the page that the program begins with. */
+/**
+ * Reads of the context each become more instructions, and these fill more than the page that the
+ * program begins with.
+ */
 const READS = 450
 
 function longProgram(token?: Fd): Command {
@@ -416,8 +423,9 @@ policyAttempt('open a pinned program through a directory that was passed', async
 // ---- descriptors of a table that is shared ----
 
 /**
- * Two processes with one table of descriptors: one in namespaces of its own, to which `changes` is lent; the other an ordinary
- * user of the host, in the host's network, who owns that user namespace and so has every capability in it.
+ * Two processes with one table of descriptors: one in namespaces of its own, to which `changes` is
+ * lent; the other an ordinary user of the host, in the host's network, who owns that user namespace
+ * and so has every capability in it.
  */
 async function withTwins(
   changes: Changes,
@@ -682,7 +690,10 @@ const iterate = (link: number): Command => ({
   refs: [],
 })
 
-/** What is done with an object under a delegation: by itself, after revocation, and by a user of the host who shares it. */
+/**
+ * What is done with an object under a delegation: by itself, after revocation, and by a user of the
+ * host who shares it.
+ */
 function objectAttempts(
   what: string,
   make: (token: Fd, parts: Parts) => Fd,
@@ -958,7 +969,8 @@ attempt("detach the host's program from a cgroup, as any user", async refused =>
       refused(await by(who, detach({ target_fd: 3, attach_type: BPF_CGROUP_INET_SOCK_CREATE })))
     }),
   )
-  // What that user attached there, it takes away: the kernel asks for the program where it is one of several.
+  // What that user attached there, it takes away: the kernel asks for the program where it is one
+  // of several.
   using own = rootMakes(sock())
   await withAccomplice(anybody(), [at, own], async who => {
     const fields = { target_fd: 3, attach_bpf_fd: 4, attach_type: BPF_CGROUP_INET_SOCK_CREATE }
@@ -1055,7 +1067,10 @@ test("a device is no cgroup, though its number is one's descriptor", { skip }, (
   ),
 )
 
-/** What may be done only with what one's own delegation, or nobody's, was: by the workload to the host's, and to its own. */
+/**
+ * What may be done only with what one's own delegation, or nobody's, was: by the workload to the
+ * host's, and to its own.
+ */
 const REPLACING: Changes = { network: 'host', revocable: false, cgroups: 'any' }
 
 attempt("replace the host's program at its own cgroup by naming it", refused =>
@@ -1214,7 +1229,10 @@ async function within(place: string, body: () => Promise<void>): Promise<void> {
   }
 }
 
-/** Links a program of the workload's to these cgroups, in the order of their paths: what comes of each. */
+/**
+ * Links a program of the workload's to these cgroups, in the order of their paths: what comes of
+ * each.
+ */
 async function linked(paths: readonly string[], revocable = true): Promise<string[]> {
   const { workload } = mallory
   const token = await mallory.ownToken()

@@ -1,4 +1,7 @@
-/** What cannot be undone for sure is revoked: a delegation that fails late, and one that is taken back. */
+/**
+ * What cannot be undone for sure is revoked: a delegation that fails late, and one that is taken
+ * back.
+ */
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import { planFor, undelegate } from '../../src/delegation/delegate.ts'

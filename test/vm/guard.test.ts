@@ -1,6 +1,6 @@
 /**
- * The guard on a real kernel: each refusal beside the same thing allowed. Runs in a VM, where the kernel takes LSM programs and
- * a mistake costs nothing:
+ * The guard on a real kernel: each refusal beside the same thing allowed. Runs in a VM, where the
+ * kernel takes LSM programs and a mistake costs nothing:
  *
  *   node --import tsx scripts/vm.ts --kernel 6.12 --tests test/vm/guard.test.ts
  */
@@ -600,7 +600,8 @@ describe('use of a delegation', { skip }, () => {
     }))
 
   test('a token is passed within its user namespace only, unless the policy shares it', async () => {
-    // Our descriptors are those of the workload's child, so that we hold the token too: it is the reception that is judged.
+    // Our descriptors are those of the workload's child, so that we hold the token too: it is the
+    // reception that is judged.
     const passed = (token: Fd): string => {
       const [here, there] = socketPair()
       using one = here

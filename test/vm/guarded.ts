@@ -1,4 +1,7 @@
-/** What the guard's tests share: the kernels that they run on, and how to wait for what a kernel does in its own time. */
+/**
+ * What the guard's tests share: the kernels that they run on, and how to wait for what a kernel
+ * does in its own time.
+ */
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { SyscallError } from '../../src/errors.ts'

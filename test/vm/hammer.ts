@@ -1,4 +1,6 @@
-/** A task that uses tokens until it is refused: hammer.c, as root of the borrower's user namespace. */
+/**
+ * A task that uses tokens until it is refused: hammer.c, as root of the borrower's user namespace.
+ */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
@@ -45,17 +47,24 @@ export class Hammer implements Disposable {
     )
   }
 
-  /** Waits until it has used each of its tokens again, in a round that began after this call; or was refused. */
+  /**
+   * Waits until it has used each of its tokens again, in a round that began after this call; or was
+   * refused.
+   */
   async again(): Promise<void> {
     const rounds = this.#rounds
     await eventually(() => this.ended || this.#rounds >= rounds + 2, 'a hammer makes no progress')
   }
 
-  /** It inherits the tokens, and has used each of them once when this returns. `pid`: somebody in their user namespace. */
+  /**
+   * It inherits the tokens, and has used each of them once when this returns. `pid`: somebody in
+   * their user namespace.
+   */
   static async start(pid: number, tokens: readonly Fd[]): Promise<Hammer> {
     const attr = Buffer.from(mapAttr('hash', 0)).toString('hex')
     const words = [attr, String(bpf_attr_map_create.fields.map_token_fd.off), String(tokens.length)]
-    // Nobody but root of the namespace: the host's root would go on without the token, by its own capabilities.
+    // Nobody but root of the namespace: the host's root would go on without the token, by its own
+    // capabilities.
     const inside = ['-t', String(pid), '-U', compiled(join(__dirname, 'hammer.c')), ...words]
     const child = spawn('nsenter', inside, {
       stdio: ['ignore', 'pipe', 'inherit', ...tokens.map(({ number }) => number)],

@@ -1,4 +1,7 @@
-/** A kernel before 6.9: every command that would lend says exactly what is missing, with exit status 4, and changes nothing. */
+/**
+ * A kernel before 6.9: every command that would lend says exactly what is missing, with exit status
+ * 4, and changes nothing.
+ */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { test } from 'node:test'

@@ -1,6 +1,7 @@
 /**
- * An unmodified systemd as the first process of namespaces of its own, with units whose restrictions it enforces by BPF programs of its
- * own. Each unit runs a script that tries everything that any of them forbids.
+ * An unmodified systemd as the first process of namespaces of its own, with units whose
+ * restrictions it enforces by BPF programs of its own. Each unit runs a script that tries
+ * everything that any of them forbids.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
@@ -16,7 +17,9 @@ const CGROUP = '/sys/fs/cgroup/systemd-test'
 /** For a hang. */
 const BOOT_TIMEOUT_MS = 300_000
 
-/** A try counts as refused when the kernel says EPERM, and as allowed whatever else becomes of it. */
+/**
+ * A try counts as refused when the kernel says EPERM, and as allowed whatever else becomes of it.
+ */
 const PROBE = `#!/bin/busybox sh
 attempt() {
   name=$1; shift

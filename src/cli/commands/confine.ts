@@ -1,4 +1,7 @@
-/** bpftoken confine and unconfine: rights and limits for a service in the host's user namespace, by its cgroup. */
+/**
+ * bpftoken confine and unconfine: rights and limits for a service in the host's user namespace, by
+ * its cgroup.
+ */
 import { requireGuard } from '../../delegation/delegate.ts'
 import { EXIT, UsageError } from '../../errors.ts'
 import { confine as confineCgroup, unconfine as freeCgroup, idOfCgroup } from '../../guard/confine.ts'

@@ -1,4 +1,7 @@
-/** bpftoken delegate and undelegate: into a user namespace that exists, a container's of any runtime. */
+/**
+ * bpftoken delegate and undelegate: into a user namespace that exists, a container's of any
+ * runtime.
+ */
 import {
   delegateContext,
   delegate as delegateTo,

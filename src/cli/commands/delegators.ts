@@ -1,4 +1,7 @@
-/** bpftoken guard allow and disallow: which other programs may enable delegation, and how much of it. */
+/**
+ * bpftoken guard allow and disallow: which other programs may enable delegation, and how much of
+ * it.
+ */
 import { requireGuard } from '../../delegation/delegate.ts'
 import { EXIT, NotFoundError, UsageError } from '../../errors.ts'
 import {

@@ -67,7 +67,10 @@ function requireParent({ id, kind, revoked, expiresNs, terms }: GuardDelegation)
     )
 }
 
-/** What of the policy is within what the parent has left; the guard asks the same again, at the moment of lending. */
+/**
+ * What of the policy is within what the parent has left; the guard asks the same again, at the
+ * moment of lending.
+ */
 function narrowed(
   parent: GuardDelegation,
   asked: Policy,
@@ -97,7 +100,8 @@ function leftOf({ terms, live, expiresNs }: GuardDelegation, asked: Policy): Ter
   return {
     ...terms,
     limits,
-    // Who asks for no depth loses none, and where there is a guard it does not matter whether one is required.
+    // Who asks for no depth loses none, and where there is a guard it does not matter whether one
+    // is required.
     derive: asked.derive.allowed
       ? { allowed: maxDepth > 1, maxDepth: Math.max(1, maxDepth - 1) }
       : asked.derive,

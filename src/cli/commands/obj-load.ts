@@ -1,4 +1,7 @@
-/** bpftoken obj load: loads an object with whatever rights the caller has; a one-line trial of a policy. */
+/**
+ * bpftoken obj load: loads an object with whatever rights the caller has; a one-line trial of a
+ * policy.
+ */
 import { existsSync, mkdirSync, rmSync } from 'node:fs'
 import { basename } from 'node:path'
 import {

@@ -1,4 +1,7 @@
-/** bpftoken obj show: what an object file holds, and which of its CO-RE accesses this kernel cannot satisfy. Offline. */
+/**
+ * bpftoken obj show: what an object file holds, and which of its CO-RE accesses this kernel cannot
+ * satisfy. Offline.
+ */
 import { CoreResolver } from '../../ebpf/core-relo.ts'
 import { kernelBtf, moduleBtfs } from '../../ebpf/kernel-btf.ts'
 import type { ObjectMap, ObjectSpec } from '../../ebpf/object-spec.ts'

@@ -1,4 +1,7 @@
-/** bpftoken plan: the least rights that object files need, and how a policy compares with them. Offline. */
+/**
+ * bpftoken plan: the least rights that object files need, and how a policy compares with them.
+ * Offline.
+ */
 import { readFileSync } from 'node:fs'
 import {
   compareRights,
@@ -24,7 +27,10 @@ export interface PlanCommandOptions {
   json?: boolean
 }
 
-/** Exit 0: the plan stands; 1: an object cannot be loaded as it is, or the policy of --check lacks something. */
+/**
+ * Exit 0: the plan stands; 1: an object cannot be loaded as it is, or the policy of --check lacks
+ * something.
+ */
 export async function plan(files: string[], options: PlanCommandOptions): Promise<number> {
   const { specs, unreadable } = readObjects(files)
   const planned = planRights(specs, {
@@ -44,7 +50,9 @@ function outcome({ problems }: RightsPlan): number {
   return problems.length === 0 ? EXIT.ok : EXIT.failed
 }
 
-/** Members of the running kernel's structs. Reads its types at the first question; few objects ask. */
+/**
+ * Members of the running kernel's structs. Reads its types at the first question; few objects ask.
+ */
 function structOfKernel(): (name: string) => readonly string[] | undefined {
   let kernel: Btf | null | undefined
   return name => {

@@ -1,4 +1,7 @@
-/** bpftoken policy test: who would get a delegation, and why. Reads the policy and the accounts, and does nothing. */
+/**
+ * bpftoken policy test: who would get a delegation, and why. Reads the policy and the accounts, and
+ * does nothing.
+ */
 import { runningVocabulary } from '../../delegation/vocabulary.ts'
 import { EXIT, UsageError } from '../../errors.ts'
 import { decide } from '../../policy/decide.ts'
@@ -24,7 +27,9 @@ export function test(file: string, options: { as: string; json?: boolean }): num
 const KEYS = ['user', 'group', 'cgroup', 'unit', 'executable', 'label'] as const
 type Key = (typeof KEYS)[number]
 
-/** `user=alice,unit=x.service`: a comma ends a value where a key follows, since labels have commas. */
+/**
+ * `user=alice,unit=x.service`: a comma ends a value where a key follows, since labels have commas.
+ */
 function parseFacts(text: string): Map<Key, string[]> {
   const given = new Map<Key, string[]>()
   for (const part of text.split(/,(?=[A-Za-z]+=)/)) {

@@ -16,7 +16,10 @@ export interface CheckOptions {
   json?: boolean
 }
 
-/** Exit 0: nothing to warn of and no more risk than allowed; 1: otherwise; 2: a file is not a valid policy. */
+/**
+ * Exit 0: nothing to warn of and no more risk than allowed; 1: otherwise; 2: a file is not a valid
+ * policy.
+ */
 export function check(files: string[], options: CheckOptions): number {
   const max = options.maxRisk as RiskLevel | undefined
   if (max !== undefined && !RISK_LEVELS.includes(max))

@@ -12,7 +12,10 @@ export interface RevokeOptions {
   json?: boolean
 }
 
-/** Exit 1: something stays that was to be undone, or may: a program that is left may be attached without a link. */
+/**
+ * Exit 1: something stays that was to be undone, or may: a program that is left may be attached
+ * without a link.
+ */
 export async function revoke(id: number, options: RevokeOptions): Promise<number> {
   requireRoot('bpftoken revoke')
   const { kill = false, json = false } = options

@@ -1,4 +1,7 @@
-/** Capabilities inside the namespace: each class needs its own, as src/policy/kernel-classes.ts says. */
+/**
+ * Capabilities inside the namespace: each class needs its own, as src/policy/kernel-classes.ts
+ * says.
+ */
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import { Token } from '../../../src/ebpf/token.ts'

@@ -171,7 +171,10 @@ test('a child inside a namespace that an ordinary user made, or one below that, 
   }
 })
 
-/** A process in namespaces that user 65533 made, once it is there; `within` a command of root, with a descriptor 3. */
+/**
+ * A process in namespaces that user 65533 made, once it is there; `within` a command of root, with
+ * a descriptor 3.
+ */
 async function ordinaryTarget(
   command: string,
   within?: readonly [string, number],

@@ -1,4 +1,7 @@
-/** A FUSE server in a workload's namespaces: it answers everything, but what it is told to keep waiting. */
+/**
+ * A FUSE server in a workload's namespaces: it answers everything, but what it is told to keep
+ * waiting.
+ */
 import { readSync, writeSync } from 'node:fs'
 import type { Fd } from '../../../src/sys/fd.ts'
 import { type Watch, watchReadable } from '../../../src/sys/poll.ts'

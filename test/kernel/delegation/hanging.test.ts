@@ -1,4 +1,7 @@
-/** Targets whose own file systems do not answer, and who move things meanwhile: they harm nobody but themselves. */
+/**
+ * Targets whose own file systems do not answer, and who move things meanwhile: they harm nobody but
+ * themselves.
+ */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { chmodSync, mkdirSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
@@ -83,7 +86,10 @@ async function inTime<T>(promise: Promise<T>): Promise<T> {
   }
 }
 
-/** With a tmpfs at /mnt of the ordinary user, that has these directories, and a FUSE of its own at /mnt/b. */
+/**
+ * With a tmpfs at /mnt of the ordinary user, that has these directories, and a FUSE of its own at
+ * /mnt/b.
+ */
 async function withFuse(t: TestContext, body: (fuse: FuseServer) => Promise<void>): Promise<void> {
   await user.must('mount', 'none', '/mnt', 'tmpfs', 0, 'mode=755')
   for (const name of ['a', 'b', 'c', 'u', 'u/d']) await user.must('mkdirat', AT_FDCWD, `/mnt/${name}`, 0o755)

@@ -47,8 +47,8 @@ export function capMask(caps: readonly Cap[]): bigint {
 }
 
 /**
- * `ok` or the errno's name. A result that is a descriptor is closed: so only one of ours may be given, never the number that
- * another process has it by.
+ * `ok` or the errno's name. A result that is a descriptor is closed: so only one of ours may be
+ * given, never the number that another process has it by.
  */
 export function outcome(result: number): string {
   if (result < 0) return errnoName(result)
@@ -56,12 +56,17 @@ export function outcome(result: number): string {
   return 'ok'
 }
 
-/** Any system call of the addon, as root of the target's user and mount namespace: result or -errno. */
+/**
+ * Any system call of the addon, as root of the target's user and mount namespace: result or -errno.
+ */
 export function callWithin(target: Target, call: string, ...args: unknown[]): number {
   return anyWithin(target.process.pidfd, call, args)
 }
 
-/** The root of what is mounted at `path` in the target, opened for making tokens. The caller closes it. */
+/**
+ * The root of what is mounted at `path` in the target, opened for making tokens. The caller closes
+ * it.
+ */
 export function openIn(
   target: Target,
   path: string,
@@ -121,7 +126,9 @@ export class Lab implements Disposable {
     }
   }
 
-  /** One bpf(2) command as root of the target with `caps` (default: all): `ok` or the errno's name. */
+  /**
+   * One bpf(2) command as root of the target with `caps` (default: all): `ok` or the errno's name.
+   */
   run({ cmd, attr, refs }: Command, caps?: readonly Cap[]): string {
     const limits = caps === undefined ? {} : { caps: capMask(caps) }
     return outcome(bpfWithin(this.target.process.pidfd, cmd, attr, { ...limits, refs }))

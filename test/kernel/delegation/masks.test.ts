@@ -1,6 +1,7 @@
 /**
- * The four masks, as the kernel takes them: through raw fsconfig(2) and through a policy. What the kernel made
- * is read three ways, which must agree: the token's own info, mountinfo, and our parseMountValue().
+ * The four masks, as the kernel takes them: through raw fsconfig(2) and through a policy. What the
+ * kernel made is read three ways, which must agree: the token's own info, mountinfo, and our
+ * parseMountValue().
  */
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
@@ -42,7 +43,9 @@ interface Made {
   readonly shown: string | undefined
 }
 
-/** Sets one option of a new bpffs to each of `values` in turn, mounts it, makes a token, and looks. */
+/**
+ * Sets one option of a new bpffs to each of `values` in turn, mounts it, makes a token, and looks.
+ */
 function make(domain: MaskDomain, values: readonly string[]): Made {
   using fs = fsopenWithin(lab.target.process.pidfd, 'bpf')
   const set = values.map(value => {
@@ -80,14 +83,20 @@ function maskOfToken(fd: Fd, domain: MaskDomain): bigint {
   return masks[domain]
 }
 
-/** How the kernel prints `mask`: `any` for all that have names, else names in bit order; bits past the enum never. */
+/**
+ * How the kernel prints `mask`: `any` for all that have names, else names in bit order; bits past
+ * the enum never.
+ */
 function printed(domain: MaskDomain, mask: bigint): string | undefined {
   const { known } = vocabulary[domain]
   if ((mask & known) === 0n) return undefined
   return (mask & known) === known ? 'any' : mountOption(vocabulary, domain, mask & known)
 }
 
-/** What a token says of `mask`. Before 6.17 only its fdinfo says anything, and there `any` is all bits with names. */
+/**
+ * What a token says of `mask`. Before 6.17 only its fdinfo says anything, and there `any` is all
+ * bits with names.
+ */
 function ofToken(domain: MaskDomain, mask: bigint): bigint {
   return mask === vocabulary[domain].known && !kernelSince(6, 17) ? ANY_MASK : mask
 }
@@ -212,7 +221,9 @@ describe('delegate_* of fsconfig(2)', () => {
   })
 })
 
-/** A small generator, so that a failure comes back. Numbers from 0 up to, not including, `below`. */
+/**
+ * A small generator, so that a failure comes back. Numbers from 0 up to, not including, `below`.
+ */
 function randomNumbers(seed: number): (below: bigint) => bigint {
   let state = BigInt(seed)
   const next = (): bigint => {
@@ -244,7 +255,9 @@ async function lend(policy: Policy): Promise<{ token: Masks; made: Masks }> {
   }
 }
 
-/** A mask as mountinfo can tell it: all bits for all that have names, and never one without a name. */
+/**
+ * A mask as mountinfo can tell it: all bits for all that have names, and never one without a name.
+ */
 function told(masks: Masks): Masks {
   const of = (domain: MaskDomain): bigint => {
     const { known } = vocabulary[domain]

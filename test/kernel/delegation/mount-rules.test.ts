@@ -42,7 +42,9 @@ test('delegate_* are set by a delegator; inside only the empty mask is', () => {
   }
 })
 
-/** What each value makes of delegate_maps: the kernel's grammar, and that ours reads it back alike. */
+/**
+ * What each value makes of delegate_maps: the kernel's grammar, and that ours reads it back alike.
+ */
 const VALUES: readonly (readonly [values: string[], shown: string])[] = [
   [['array'], 'array'],
   [['array:ringbuf'], 'array:ringbuf'],

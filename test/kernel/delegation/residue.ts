@@ -1,4 +1,6 @@
-/** Every file of these tests ends by proving that it left no descriptor, mount or process behind. */
+/**
+ * Every file of these tests ends by proving that it left no descriptor, mount or process behind.
+ */
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { after, before } from 'node:test'
@@ -47,7 +49,9 @@ function isExecutorOfOurs(pid: string): boolean {
   return parent === String(process.pid) || isExecutorOfOurs(parent)
 }
 
-/** `path options` of every delegated bpffs in our own mount namespace or in one of our processes. */
+/**
+ * `path options` of every delegated bpffs in our own mount namespace or in one of our processes.
+ */
 export function ourInstances(): string[] {
   const pids = new Set([process.pid, ...ourProcesses().map(line => Number.parseInt(line, 10))])
   return listInstances(vocabulary)

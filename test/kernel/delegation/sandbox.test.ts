@@ -1,4 +1,6 @@
-/** Who the program of a sandbox is: ids are bounded here, and the launcher looks at them once more. */
+/**
+ * Who the program of a sandbox is: ids are bounded here, and the launcher looks at them once more.
+ */
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'

@@ -1,4 +1,7 @@
-/** How far a token and an instance can be passed on: by descriptor to anybody, in use only inside their user namespace. */
+/**
+ * How far a token and an instance can be passed on: by descriptor to anybody, in use only inside
+ * their user namespace.
+ */
 import assert from 'node:assert/strict'
 import { after, afterEach, before, beforeEach, test } from 'node:test'
 import { delegate, undelegate } from '../../../src/delegation/delegate.ts'
@@ -56,7 +59,10 @@ afterEach(async () => {
   await undelegate(target, vocabulary)
 })
 
-/** What another process of the holder's user namespace gets with the token, given these capabilities there. */
+/**
+ * What another process of the holder's user namespace gets with the token, given these capabilities
+ * there.
+ */
 function neighbour(passed: Fd, caps: Parameters<typeof capMask>[0], type = 'array'): string {
   const attr = mapAttr(type, passed.number)
   return outcome(bpfWithin(target.process.pidfd, BPF_MAP_CREATE, attr, { caps: capMask(caps) }))
@@ -89,7 +95,8 @@ test('BPF_OBJ_PIN of a token is refused with EINVAL; a map that it made can be p
   }
   assert.equal(await pin(token, 'token'), 'EINVAL')
   assert.equal(await pin(map, 'map'), 'ok')
-  // Nor from outside; and there not even the map, since the host's root is nobody inside (EOVERFLOW).
+  // Nor from outside; and there not even the map, since the host's root is nobody inside
+  // (EOVERFLOW).
   using passed = await holder.give(token)
   using made = await holder.give(map)
   const outside = `/proc/${holder.pid}/root${PATH}`

@@ -1,6 +1,7 @@
 /**
- * Masks are fixed when the superblock is made, and copied when the token is made: whatever is done to the
- * mount later, by the workload or by the host's root, widens neither. What outlives an unmount is said too.
+ * Masks are fixed when the superblock is made, and copied when the token is made: whatever is done
+ * to the mount later, by the workload or by the host's root, widens neither. What outlives an
+ * unmount is said too.
  */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
@@ -104,8 +105,8 @@ test('fspick() by the workload may change read-only, may not name a mask, and ch
     assert.equal(set(FSCONFIG_SET_STRING, key, 'any'), 'EPERM', key)
     assert.equal(set(FSCONFIG_SET_STRING, key, '0'), 'ok', key)
   }
-  // The twin: reconfiguring as such works, and what can be changed is. A token is a file without a name, which
-  // keeps its file system from becoming read-only (EBUSY), so this one goes first.
+  // The twin: reconfiguring as such works, and what can be changed is. A token is a file without a
+  // name, which keeps its file system from becoming read-only (EBUSY), so this one goes first.
   early.close()
   assert.equal(set(FSCONFIG_SET_FLAG, 'ro', null), 'ok')
   assert.equal(set(FSCONFIG_CMD_RECONFIGURE, null, null), 'ok')

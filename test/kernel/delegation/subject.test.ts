@@ -1,4 +1,7 @@
-/** What the kernel says of who is to get a delegation, and that it is asked again before anything can be reached. */
+/**
+ * What the kernel says of who is to get a delegation, and that it is asked again before anything
+ * can be reached.
+ */
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'

@@ -1,6 +1,7 @@
 /**
- * The other direction, as in the original proposal: a real workload opens the context, the delegator takes
- * it by its number, sets the rights and creates the superblock, and the workload mounts and uses it.
+ * The other direction, as in the original proposal: a real workload opens the context, the
+ * delegator takes it by its number, sets the rights and creates the superblock, and the workload
+ * mounts and uses it.
  */
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
@@ -63,7 +64,10 @@ test('without the delegator the workload can neither set rights nor create the s
   await workload.must('close', fs)
 })
 
-/** bpffs superblocks of this machine are seen by their mounts only; one that was made for a context makes fsmount() succeed. */
+/**
+ * bpffs superblocks of this machine are seen by their mounts only; one that was made for a context
+ * makes fsmount() succeed.
+ */
 async function wasCreated(fs: number): Promise<boolean> {
   const mount = await workload.call('fsmount', fs, 0, 0)
   if (mount >= 0) await workload.must('close', mount)
@@ -161,7 +165,8 @@ test('delegateContext() cannot tell a namespace with the same root apart; then t
   const mount = await workload.must('fsmount', number, 0, 0)
   const root = await workload.must('openat', mount, '.', O_DIRECTORY, 0)
   assert.equal(errnoName(await workload.token(root)), 'EPERM')
-  // The rights went to the other one, whose root is the same user of the host. Only the guard prevents that.
+  // The rights went to the other one, whose root is the same user of the host. Only the guard
+  // prevents that.
   using opened = await workload.give(root)
   assert.equal(outcome(tokenWithin(twin.target, opened.number)), 'ok')
   for (const fd of [root, mount, number]) await workload.must('close', fd)

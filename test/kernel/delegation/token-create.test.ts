@@ -1,4 +1,6 @@
-/** BPF_TOKEN_CREATE: each way in which it is refused, with its errno, and the one in which it works. */
+/**
+ * BPF_TOKEN_CREATE: each way in which it is refused, with its errno, and the one in which it works.
+ */
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import { delegate, undelegate } from '../../../src/delegation/delegate.ts'

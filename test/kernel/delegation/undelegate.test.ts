@@ -1,4 +1,6 @@
-/** Taking back: however the path is written, whatever its bytes, and wherever else it is mounted. */
+/**
+ * Taking back: however the path is written, whatever its bytes, and wherever else it is mounted.
+ */
 import assert from 'node:assert/strict'
 import { afterEach, beforeEach, test } from 'node:test'
 import { listInstances } from '../../../src/delegation/bpffs-instance.ts'

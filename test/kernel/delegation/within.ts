@@ -1,6 +1,6 @@
 /**
- * Single system calls inside another process's user and mount namespace, by a short-lived child that
- * shares our memory and descriptors (within.c): for tests only.
+ * Single system calls inside another process's user and mount namespace, by a short-lived child
+ * that shares our memory and descriptors (within.c): for tests only.
  *
  * Needs CAP_SYS_ADMIN over the target's user namespace: a root delegator has it for every namespace
  * below its own. setns fails with EINVAL when the target is in our own user namespace.
@@ -17,7 +17,10 @@ import { compiled } from '../../helpers/compiled.ts'
 const WITHIN_STAGES = ['clone', 'setns', 'capset', 'call'] as const
 
 interface Within {
-  /** `[result, stage]`. Relative paths begin at the descriptor `directory`, or with -1 at the root of the mount namespace. */
+  /**
+   * `[result, stage]`. Relative paths begin at the descriptor `directory`, or with -1 at the root
+   * of the mount namespace.
+   */
   withinNow(
     pidfd: number,
     namespaces: number,

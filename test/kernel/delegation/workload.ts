@@ -1,4 +1,7 @@
-/** A real process that does the system calls we tell it to (workload.c), in a Sandbox or as an ordinary user. */
+/**
+ * A real process that does the system calls we tell it to (workload.c), in a Sandbox or as an
+ * ordinary user.
+ */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { chmodSync, copyFileSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -77,23 +80,24 @@ export class Workload implements Disposable {
   }
 
   /**
-   * In our own namespaces, with the capabilities of that user: none but for user 0. `inherited` are its descriptors from 3 on, as if
-   * it shared our table of them: no hook is asked.
+   * In our own namespaces, with the capabilities of that user: none but for user 0. `inherited` are
+   * its descriptors from 3 on, as if it shared our table of them: no hook is asked.
    */
   static onHost(uid: number, inherited: readonly Fd[] = []): Promise<Workload> {
     return Workload.#spawned([program()], inherited, { uid, gid: uid })
   }
 
   /**
-   * The same as user 0 without any capability: who owns the user namespaces that root makes, and so has every capability in
-   * them.
+   * The same as user 0 without any capability: who owns the user namespaces that root makes, and so
+   * has every capability in them.
    */
   static powerless(inherited: readonly Fd[] = []): Promise<Workload> {
     return Workload.#spawned(['setpriv', '--bounding-set=-all', '--inh-caps=-all', program()], inherited)
   }
 
   /**
-   * Two of that user, who share one table of descriptors. The second is the first one's child; each exits when its own is disposed of.
+   * Two of that user, who share one table of descriptors. The second is the first one's child; each
+   * exits when its own is disposed of.
    */
   static async twins(uid: number): Promise<[Workload, Workload]> {
     const [ours, theirs] = socketPair()

@@ -1,6 +1,6 @@
 /**
- * Programs that watch the kernel or other processes count what they are attached to, and nothing more once their link
- * is closed. Which kinds a kernel has differs; each skip says what is missing.
+ * Programs that watch the kernel or other processes count what they are attached to, and nothing
+ * more once their link is closed. Which kinds a kernel has differs; each skip says what is missing.
  */
 import assert from 'node:assert/strict'
 import { existsSync, readFileSync } from 'node:fs'
@@ -28,7 +28,10 @@ after(async () => {
 
 const CALLS = 5
 
-/** getppid(2), through libc, which Node asks each time; and a file is opened, for which the kernel calls vfs_open. */
+/**
+ * getppid(2), through libc, which Node asks each time; and a file is opened, for which the kernel
+ * calls vfs_open.
+ */
 function call(): void {
   for (let i = 0; i < CALLS; i++) {
     assert.ok(process.ppid >= 0)

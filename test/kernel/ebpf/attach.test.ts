@@ -1,4 +1,7 @@
-/** Attached programs see real events, stop seeing them once detached, and tell about them by ring buffer. */
+/**
+ * Attached programs see real events, stop seeing them once detached, and tell about them by ring
+ * buffer.
+ */
 import assert from 'node:assert/strict'
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'

@@ -1,4 +1,7 @@
-/** Probes of features: true on every kernel that should have them, and no answer rather than a wrong one without the rights. */
+/**
+ * Probes of features: true on every kernel that should have them, and no answer rather than a wrong
+ * one without the rights.
+ */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { release } from 'node:os'
@@ -196,7 +199,8 @@ test(
 
 test(
   'Features.has() says nothing when the token lends rights and the capability is missing',
-  // Without CAP_PERFMON an older verifier walks the loop of a probe on paths that are only speculative, without end.
+  // Without CAP_PERFMON an older verifier walks the loop of a probe on paths that are only
+  // speculative, without end.
   inVm && !kernelSince(6, 17)
     ? { skip: 'bounded_loop takes this verifier minutes in emulation' }
     : needsTokens(),

@@ -1,4 +1,7 @@
-/** What the kernel tests of src/ebpf share: leak checks, a private bpffs, a network namespace, small programs. */
+/**
+ * What the kernel tests of src/ebpf share: leak checks, a private bpffs, a network namespace, small
+ * programs.
+ */
 import assert from 'node:assert/strict'
 import { execFileSync, spawnSync } from 'node:child_process'
 import { createSocket, type Socket } from 'node:dgram'
@@ -98,7 +101,8 @@ export function kernelTest(name: string, run: () => void | Promise<void>): void 
     const before = ids()
     await run()
     assert.deepEqual(openFds(), [], 'descriptors left open')
-    // The kernel frees objects after a grace period; looked at by id only, see test/helpers/residue.ts.
+    // The kernel frees objects after a grace period; looked at by id only, see
+    // test/helpers/residue.ts.
     const isNew = (): boolean => [...ids()].some(id => !before.has(id))
     for (let tries = 0; isNew() && tries < 200; tries++) await sleep(50)
     const left = isNew() ? residue() : []
@@ -121,7 +125,10 @@ export function privateBpffs(): { path: string } & Disposable {
 
 const IN_NETNS = 'BPFTOKEN_TEST_IN_NETNS'
 
-/** Runs the whole test file again in a fresh network namespace with lo up, and this process only waits for it. */
+/**
+ * Runs the whole test file again in a fresh network namespace with lo up, and this process only
+ * waits for it.
+ */
 export function inOwnNetns(file: string): void {
   if (process.getuid?.() !== 0) return
   if (process.env[IN_NETNS] !== undefined) {

@@ -1,6 +1,7 @@
 /**
- * Objects that a compiler made, loaded and run for real: global data, ring buffer, maps in maps, sub-programs, tail call,
- * kfunc, iterator, struct_ops, XDP, tcx and cgroup; as root, and what the kernel allows under a token as well.
+ * Objects that a compiler made, loaded and run for real: global data, ring buffer, maps in maps,
+ * sub-programs, tail call, kfunc, iterator, struct_ops, XDP, tcx and cgroup; as root, and what the
+ * kernel allows under a token as well.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'

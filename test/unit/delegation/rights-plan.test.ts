@@ -1,4 +1,6 @@
-/** planRights() and its texts: what is asked for and by whom, for every object of the corpus too. */
+/**
+ * planRights() and its texts: what is asked for and by whom, for every object of the corpus too.
+ */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'

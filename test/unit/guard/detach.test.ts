@@ -1,4 +1,7 @@
-/** Who is detached, who is killed and what is said of the rest, with a kernel that answers as each case has it. */
+/**
+ * Who is detached, who is killed and what is said of the rest, with a kernel that answers as each
+ * case has it.
+ */
 import assert from 'node:assert/strict'
 import { afterEach, describe, test } from 'node:test'
 import { detach, type LiveView } from '../../../src/guard/detach.ts'
@@ -32,7 +35,10 @@ class Machine implements LiveView {
   programs: LiveProgram[] = []
   liveLinks: LiveLink[] = []
   liveHolders: Holder[] = []
-  /** Of the user namespace, who hold nothing that can be seen. With the last of them goes what they have hidden. */
+  /**
+   * Of the user namespace, who hold nothing that can be seen. With the last of them goes what they
+   * have hidden.
+   */
   liveMembers: Holder[] = []
   /** -errno of detaching a link, by id. */
   readonly detachErrno = new Map<number, number>()

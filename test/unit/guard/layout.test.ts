@@ -1,6 +1,7 @@
 /**
- * src/guard/layout.ts is made from the types in the compiled object. Held against these by another way, and against the
- * text of bpf/guard/abi.h: a generator that reads wrong would write, and check, the same wrong file.
+ * src/guard/layout.ts is made from the types in the compiled object. Held against these by another
+ * way, and against the text of bpf/guard/abi.h: a generator that reads wrong would write, and
+ * check, the same wrong file.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'

@@ -86,7 +86,8 @@ describe('globMatches()', () => {
   }
 
   test('globMatches() ends soon on hostile names, at the bounds of name and pattern', () => {
-    // Without bounds each of these takes minutes or hours, and the run is ended by its limit for hangs.
+    // Without bounds each of these takes minutes or hours, and the run is ended by its limit for
+    // hangs.
     const long = 'a'.repeat(1024)
     for (const [kind, pattern, name] of [
       ['text', '*a*a*b', long.slice(0, 256)],

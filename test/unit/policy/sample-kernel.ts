@@ -74,7 +74,10 @@ export function policyWithRights(rights: string, more = ''): Policy {
   return policyOf(`  rights: { ${rights} }\n${more}`)
 }
 
-/** Terms that lend everything: the top of the lattice. A count that is not stated has a default, so these are stated. */
+/**
+ * Terms that lend everything: the top of the lattice. A count that is not stated has a default, so
+ * these are stated.
+ */
 export const TOP: Terms = policyOf(`
   rights: { cmds: [any], maps: [any], progs: [any], attachs: [any], capabilities: [bpf, net_admin, perfmon, sys_admin] }
   limits: { tokens: 4294967295, programs: 4294967295, maps: 4294967295 }

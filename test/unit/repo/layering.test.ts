@@ -27,8 +27,8 @@ function layerOf(file: string): string {
 }
 
 /**
- * For the flag m also \r, U+2028 and U+2029 end a line, which names of processes and cgroups may hold: see
- * sys/proc-file.ts.
+ * For the flag m also \r, U+2028 and U+2029 end a line, which names of processes and cgroups may
+ * hold: see sys/proc-file.ts.
  */
 const LINES_OF_REGEXP =
   /\/[dgisuvy]*m[dgimsuvy]*(?=\.(?:exec|test|source|\[)|[,;)\]]|$)|RegExp\([^\n]*, ?['"`]\w*m/m

@@ -1,10 +1,12 @@
 /**
- * SECURITY.md: each claim is one sentence on one line, and ends with the tests that prove it, which are there by these names:
+ * SECURITY.md: each claim is one sentence on one line, and ends with the tests that prove it, which
+ * are there by these names:
  *
  *   - What is claimed (`test/kernel/x.test.ts`: "name of a test", "another"; `test/vm/y.test.ts`: "name").
  *
- * A name is what the test's file says between quotes. Where it is built of parts (`${...}`), any text stands for a part. Rows of
- * a table whose names are elsewhere in the file are named by the test or suite around them.
+ * A name is what the test's file says between quotes. Where it is built of parts (`${...}`), any
+ * text stands for a part. Rows of a table whose names are elsewhere in the file are named by the
+ * test or suite around them.
  */
 import assert from 'node:assert/strict'
 import { existsSync, readFileSync } from 'node:fs'

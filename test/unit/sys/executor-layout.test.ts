@@ -1,4 +1,7 @@
-/** That we and native/executor/ speak of the same bytes: what it prints of native/executor/layout.h is what we have. */
+/**
+ * That we and native/executor/ speak of the same bytes: what it prints of native/executor/layout.h
+ * is what we have.
+ */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { test } from 'node:test'
