@@ -38,9 +38,11 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #define NS_GET_PARENT _IO(0xb7, 0x2)
@@ -221,6 +223,44 @@ static uint32_t owner_of(int namespace)
 	return owner;
 }
 
+#define LOCK_POLL_NS 500000
+
+/*
+ * Two that attach in one mount namespace at once would each find the other's mount where it looks for its
+ * own, and both give way. So they go one after the other. The lock is on a file of the namespace that we
+ * alone have opened; it ends when that is closed, or with us. Whoever else may open the namespace, the
+ * target too, can hold the lock, and costs the target its delegation. The descriptor, or -errno.
+ */
+static int lock_mounts(const struct plan *plan)
+{
+	int fd = modern ? ioctl(plan->slot[SLOT_PROCESS], PIDFD_GET_MNT_NAMESPACE, 0) : -1;
+	char path[64];
+
+	if (!modern) {
+		snprintf(path, sizeof(path), "/proc/%u/ns/mnt", plan->head.pid);
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+	}
+	if (fd < 0)
+		return -errno;
+	while (flock(fd, LOCK_EX | LOCK_NB) < 0)
+		if (errno != EWOULDBLOCK || now_ms() >= plan->deadline) {
+			int failed = errno == EWOULDBLOCK ? ETIMEDOUT : errno;
+			close(fd);
+			return -failed;
+		} else {
+			nanosleep(&(struct timespec){ 0, LOCK_POLL_NS }, NULL);
+		}
+	return fd;
+}
+
+static bool attaches(const struct plan *plan)
+{
+	for (unsigned i = 0; i < plan->head.actions; i++)
+		if (plan->action[i]->op == OP_ATTACH)
+			return true;
+	return false;
+}
+
 static void serve(const char *data, size_t bytes, const int *fds, int count)
 {
 	static struct plan plan;
@@ -242,13 +282,17 @@ static void serve(const char *data, size_t bytes, const int *fds, int count)
 	if (modern && plan.slot[SLOT_MOUNTS] >= 0)
 		ioctl(plan.slot[SLOT_MOUNTS], NS_GET_MNTNS_ID, &plan.namespace_id);
 	plan.owner = plan.slot[SLOT_USER] >= 0 ? owner_of(plan.slot[SLOT_USER]) : 0;
-	int failed = 0;
-	if (sound)
-		failed = run_actions(&plan);
-	else
+	int failed = 0, lock = -1;
+	if (!sound)
 		plan.result[plan.tried++] = -EBADMSG;
+	else if (attaches(&plan) && (lock = lock_mounts(&plan)) < 0)
+		plan.result[plan.tried++] = lock;
+	else
+		failed = run_actions(&plan);
 	if (failed >= 0)
 		undos = undo_all(&plan, undone);
+	if (lock >= 0)
+		close(lock);
 	answer(&plan, failed, undone, undos);
 	while (plan.undos > 0) {
 		int word = hear(0);
