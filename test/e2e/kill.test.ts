@@ -14,6 +14,7 @@ import { after, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { undelegate } from '../../src/delegation/delegate.ts'
 import { bpffsMounts } from '../../src/ebpf/bpffs.ts'
+import { endExecutors } from '../../src/sys/executor.ts'
 import { CLI, cli, finish } from '../helpers/cli.ts'
 import { conclusive, Inconclusive } from '../helpers/conclusive.ts'
 import { eventually } from '../helpers/eventually.ts'
@@ -34,6 +35,7 @@ const before = snapshot()
 const descriptors = readdirSync('/proc/self/fd').length
 
 after(async () => {
+  await endExecutors()
   assert.deepEqual(await residue(before), [])
   await eventually(() => readdirSync('/proc/self/fd').length <= descriptors, 'descriptors are left')
 })

@@ -532,7 +532,8 @@ class Terminal implements Disposable {
   readonly #child: ChildProcess
 
   constructor(command: string) {
-    this.#child = spawn('script', ['-qefc', command, '/dev/null'], {
+    // Without a shell in between, which Ctrl-C would reach, too.
+    this.#child = spawn('script', ['-qefc', `exec ${command}`, '/dev/null'], {
       stdio: ['pipe', 'pipe', 'inherit'],
       cwd: '/',
       env: { ...process.env, TERM: 'dumb' },
