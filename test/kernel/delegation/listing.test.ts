@@ -3,7 +3,7 @@
  * and by mountinfo.
  */
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { afterEach, beforeEach, test } from 'node:test'
@@ -26,7 +26,12 @@ beforeEach(async () => {
 })
 afterEach(() => shell.end())
 
-const canHoldThreads = kernelSince(6, 9) ? {} : { skip: 'threads can be held since Linux 6.9' }
+const hasPython = spawnSync('python3', ['-c', '0']).status === 0
+const canHoldThreads = hasPython
+  ? kernelSince(6, 9)
+    ? {}
+    : { skip: 'threads can be held since Linux 6.9' }
+  : { skip: 'there is no python3, whose threads are used' }
 
 const canAskKernel = kernelSince(6, 11)
   ? {}
