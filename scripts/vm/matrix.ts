@@ -25,11 +25,20 @@ const WITHOUT_TOKENS = 'test/vm/no-tokens.test.ts'
 
 const SYSTEMD = '.cache/vm/systemd'
 
+/** Needs programs of a whole system, and is tested on the kernel that runs here only. */
+const WHOLE_SYSTEM = ['executor', 'hanging', 'listing', 'sandbox', 'subject', 'undelegate']
+
 /**
  * What behaves the same everywhere is tested once, on the kernel that runs here. This depends on
  * the kernel.
  */
-const KERNEL_FILES = ['test/kernel/delegation', 'test/kernel/ebpf', 'test/kernel/uapi.test.ts']
+const KERNEL_FILES = [
+  ...readdirSync(join(ROOT, 'test/kernel/delegation'))
+    .filter(name => name.endsWith('.test.ts') && !WHOLE_SYSTEM.includes(name.replace('.test.ts', '')))
+    .map(name => `test/kernel/delegation/${name}`),
+  'test/kernel/ebpf',
+  'test/kernel/uapi.test.ts',
+]
 
 function machines(): Machine[] {
   const guardFiles = readdirSync(join(ROOT, 'test/vm'))
