@@ -25,8 +25,12 @@ const WITHOUT_TOKENS = 'test/vm/no-tokens.test.ts'
 
 const SYSTEMD = '.cache/vm/systemd'
 
-/** Needs programs of a whole system, and is tested on the kernel that runs here only. */
-const WHOLE_SYSTEM = ['executor', 'hanging', 'listing', 'sandbox', 'subject', 'undelegate']
+/**
+ * Run on the kernel that runs here only, for now. `listing` needs python3 and `undelegate` /srv, which a
+ * VM lacks; why `subject` fails there is not known; `executor` and `hanging` passed on 6.12, and like
+ * `sandbox` have not been seen to pass on 7.
+ */
+const HOST_ONLY = ['executor', 'hanging', 'listing', 'sandbox', 'subject', 'undelegate']
 
 /**
  * What behaves the same everywhere is tested once, on the kernel that runs here. This depends on
@@ -34,7 +38,7 @@ const WHOLE_SYSTEM = ['executor', 'hanging', 'listing', 'sandbox', 'subject', 'u
  */
 const KERNEL_FILES = [
   ...readdirSync(join(ROOT, 'test/kernel/delegation'))
-    .filter(name => name.endsWith('.test.ts') && !WHOLE_SYSTEM.includes(name.replace('.test.ts', '')))
+    .filter(name => name.endsWith('.test.ts') && !HOST_ONLY.includes(name.replace('.test.ts', '')))
     .map(name => `test/kernel/delegation/${name}`),
   'test/kernel/ebpf',
   'test/kernel/uapi.test.ts',
