@@ -46,8 +46,8 @@ kernel: build ## tests of the running kernel only
 e2e: build debs ## tests of the commands and of unmodified programs only
 	$(TSX) scripts/test.ts e2e
 
-test-vm: build ## tests in virtual machines only: kernels 6.12 and 7 with tokens, 6.1 without
-	$(TSX) scripts/test.ts vm
+test-vm: build ## all tests in virtual machines: kernels 6.12 and 7 with tokens, 6.1 without
+	$(TSX) scripts/test.ts vm-all
 
 test-kill: build ## commands killed at 200 random moments each (in `make test`: 40)
 	BPFTOKEN_TEST_KILLS=200 $(TSX) scripts/test.ts test/e2e/kill.test.ts

@@ -1,13 +1,13 @@
 /**
  * Runs the tests of the given tiers, or all: node --import tsx scripts/test.ts [--report FILE]
- * [unit|kernel|e2e|vm|PATH]...
+ * [unit|kernel|e2e|vm|vm-all|PATH]...
  *
  * Closes with one line, `N passed, N failed, N skipped`, over everything that ran. A file that
  * crashes or hangs counts as failed, and so does each thing that a tier leaves behind on the
  * machine.
  *
- * `vm` boots virtual machines and runs tests in them (vm/matrix.ts says which); a path, such as
- * test/vm/guard.test.ts, is run here. --report writes the same result as JSON.
+ * `vm` boots virtual machines and runs tests in them (vm/matrix.ts says which), `vm-all` the longest of
+ * them with each kernel; a path, such as test/vm/guard.test.ts, is run here. --report writes the same result as JSON.
  */
 import { once } from 'node:events'
 import { readdirSync, statSync, writeFileSync } from 'node:fs'
@@ -101,8 +101,8 @@ async function main(): Promise<void> {
   })
   process.env[RUN_VARIABLE] = String(process.pid)
   for (const name of positionals.length > 0 ? positionals : Object.keys(TIERS)) {
-    if (name === 'vm') {
-      total.add(await runVms())
+    if (name === 'vm' || name === 'vm-all') {
+      total.add(await runVms(name === 'vm-all'))
       continue
     }
     const path = name in TIERS ? join(ROOT, 'test', name) : name

@@ -12,6 +12,7 @@ const HARDWARE = ['-accel', 'tcg,thread=multi', '-cpu', 'max,la57=off', '-m', '1
 
 /** So many VMs run at once: a test keeps one processor busy, and each VM takes 1 GiB. */
 const LOCKS = ['lock-0', 'lock-1'].map(name => join(VM, name))
+export const VMS_AT_A_TIME = LOCKS.length
 /** flock's answer when another VM has the lock. */
 const BUSY = 75
 

@@ -16,7 +16,7 @@ import type { Policy, Subject } from '../../../src/policy/policy.ts'
 import { openProcess, readProc } from '../../../src/sys/process.ts'
 import { EVERYTHING, Lab, policyWith, vocabulary } from './lab.ts'
 import { leavesNothing } from './residue.ts'
-import { Workload } from './workload.ts'
+import { program, Workload } from './workload.ts'
 
 let lab: Lab
 before(async () => {
@@ -34,11 +34,11 @@ function policyFor(...subjects: Subject[]): Policy {
   return { ...policyWith({}), subjects }
 }
 
-/** A process with these ids, as setpriv(1) sets them. */
+/** A process with these ids, as setpriv(1) sets them. Not of busybox, which gives up what differs. */
 async function startWith(...options: string[]): Promise<ChildProcess> {
-  const child = spawn('setpriv', [...options, 'sleep', '600'], { stdio: 'ignore' })
+  const child = spawn('setpriv', [...options, program()], { stdio: ['pipe', 'ignore', 'ignore'] })
   await once(child, 'spawn')
-  while (!readFileSync(`/proc/${child.pid}/cmdline`, 'utf8').startsWith('sleep')) {
+  while (!readFileSync(`/proc/${child.pid}/cmdline`, 'utf8').startsWith(program())) {
     assert.equal(child.exitCode, null, 'setpriv has failed')
     await sleep(10)
   }

@@ -43,8 +43,9 @@ test('undelegate() takes a path however it is written', async () => {
 test('undelegate() unmounts what was bound elsewhere, copied and propagated, and no other delegation', async () => {
   const namespaces: string[] = []
   const copyNamespace = async (propagation: string): Promise<void> => {
-    const start = `unshare --mount --propagation ${propagation} sleep 600 > /dev/null & echo $!; sleep 1`
-    namespaces.push(await shell.run(start))
+    const start = `unshare --mount --propagation ${propagation} sleep 600 > /dev/null &`
+    const started = 'until [ "$(cat /proc/$!/comm)" = sleep ]; do sleep 0.05; done; echo $!'
+    namespaces.push(await shell.run(`${start} ${started}`))
   }
   await shell.run('mount -t tmpfs t /mnt && mkdir /mnt/shared /mnt/bound /mnt/deep /mnt/other')
   await shell.run('mount --make-rshared /')
@@ -66,10 +67,9 @@ test('undelegate() unmounts what was bound elsewhere, copied and propagated, and
 })
 
 test('undelegate() finds by its id what was moved to a path that is no UTF-8', async () => {
-  const { device } = await lend('/mnt')
-  await shell.run(
-    "mount -t tmpfs t /srv && mount --make-private /srv && d=/srv/$(printf '\\377') && mkdir $d && mount --move /mnt $d",
-  )
+  await shell.run('mount -t tmpfs t /mnt && mount --make-private /mnt && mkdir /mnt/from')
+  const { device } = await lend('/mnt/from')
+  await shell.run("d=/mnt/$(printf '\\377') && mkdir $d && mount --move /mnt/from $d")
   const [moved] = mountedOf(device)
   await assert.rejects(undelegate(target, vocabulary, { mount: moved!.mountId + 100_000 }), NotFoundError)
   await undelegate(target, vocabulary, { mount: moved!.mountId })

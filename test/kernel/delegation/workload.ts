@@ -16,7 +16,7 @@ import { BPF_TOKEN_CREATE, mapAttr, tokenAttr } from './attributes.ts'
 let directory: string | undefined
 
 /** The compiled program, where every user may reach it. `removeProgram` takes it away again. */
-function program(): string {
+export function program(): string {
   if (directory === undefined) {
     directory = mkdtempSync(path.join(tmpdir(), 'bpftoken-workload-'))
     chmodSync(directory, 0o755)
