@@ -1,5 +1,5 @@
 #!/bin/bash
-# What scripts/vm.ts boots, from Debian packages that are unpacked into .cache/vm and not installed. Needs no root:
+# What scripts/vm/vm.ts boots, from Debian packages that are unpacked into .cache/vm and not installed. Needs no root:
 #   tools          QEMU and busybox, with the libraries that they need
 #   systemd        a file system with a systemd that has BPF programs of its own, which Debian 12's has not
 #   kernel-6.1     a kernel without BPF tokens

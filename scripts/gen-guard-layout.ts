@@ -10,8 +10,8 @@
 import { execFileSync } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import type { Btf, BtfComposite, BtfEnum } from '../src/ebpf/btf.ts'
-import { parseObject } from '../src/ebpf/object-spec.ts'
+import type { Btf, BtfComposite, BtfEnum } from '../src/ebpf/btf/btf.ts'
+import { parseObject } from '../src/ebpf/object/spec.ts'
 
 const ROOT = join(__dirname, '..')
 const OBJECT = 'bpf/guard.bpf.o'

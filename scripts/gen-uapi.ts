@@ -11,7 +11,7 @@ import { execFileSync } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { release } from 'node:os'
 import { join } from 'node:path'
-import { Btf, type BtfComposite, type BtfEnum, type BtfEnum64, type BtfMember } from '../src/ebpf/btf.ts'
+import { Btf, type BtfComposite, type BtfEnum, type BtfEnum64, type BtfMember } from '../src/ebpf/btf/btf.ts'
 
 const ROOT = join(__dirname, '..')
 const OUTPUT = 'src/uapi/bpf.ts'

@@ -97,7 +97,7 @@ function guardStory(): number {
   tell(
     'Limits, expiry, revocation and events take the guard: LSM programs in the kernel. To leave this machine as it is, the rest\nhappens in a virtual machine with a kernel of Debian, emulated in software, so that commands take a second or two.',
   )
-  const vm = ['--import', 'tsx', 'scripts/vm.ts', '--kernel', '6.12', '--timeout', '1200', '--']
+  const vm = ['--import', 'tsx', 'scripts/vm/vm.ts', '--kernel', '6.12', '--timeout', '1200', '--']
   const done = spawnSync(process.execPath, [...vm, 'node', 'examples/demo/guard.ts'], {
     cwd: ROOT,
     stdio: ['ignore', 'inherit', 'inherit'],

@@ -145,7 +145,7 @@ class Run {
 }
 
 function boot({ kernel, files, timeoutSec, extra }: Machine, out: string): ChildProcess {
-  const vm = [process.execPath, '--import', 'tsx', 'scripts/vm.ts']
+  const vm = [process.execPath, '--import', 'tsx', 'scripts/vm/vm.ts']
   const options = ['--kernel', kernel, '--timeout', String(timeoutSec), '--out', out]
   if (extra !== undefined) options.push('--with', extra)
   // It ends with us, and its VM with it.

@@ -1,5 +1,5 @@
 /** The environment of the program that `run` starts: a short list, and what is named. */
-import { DEFAULT_PATH } from '../delegation/plan.ts'
+import { DEFAULT_PATH } from '../delegation/actions.ts'
 import { UsageError } from '../errors.ts'
 import type { HostUser } from './user.ts'
 

@@ -4,7 +4,7 @@
  * when it is chosen, since start-up is felt on every `run`.
  */
 import { CommanderError, InvalidArgumentError, Option } from 'commander'
-import { DEFAULT_PATH } from '../delegation/plan.ts'
+import { DEFAULT_PATH } from '../delegation/actions.ts'
 import { EXIT, UsageError } from '../errors.ts'
 import {
   DELEGATION_IDS,

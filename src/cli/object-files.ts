@@ -1,10 +1,10 @@
 /** BPF objects from files: object files, and those inside executables and libraries. */
 import { basename } from 'node:path'
-import type { NamedSpec } from '../delegation/rights-plan.ts'
-import { embeddedObjects } from '../ebpf/embedded-objects.ts'
-import { parseObject } from '../ebpf/object-spec.ts'
+import { embeddedObjects } from '../ebpf/elf/embedded-objects.ts'
+import { parseObject } from '../ebpf/object/spec.ts'
 import { printableName } from '../ebpf/printable.ts'
 import { FormatError } from '../errors.ts'
+import type { NamedSpec } from '../needs/plan.ts'
 import { readInput } from './input-file.ts'
 
 const OBJECT_HINT = 'Give the path of an object file that a compiler made for BPF'

@@ -6,8 +6,8 @@
 import { readFileSync } from 'node:fs'
 import type { Vocabulary } from '../policy/vocabulary.ts'
 import { parseMountInfo } from '../sys/mountinfo.ts'
-import { type DelegatedInstance, listInstances } from './bpffs-instance.ts'
 import { ask, mountsAt } from './execute.ts'
+import { type DelegatedInstance, listInstances } from './instances.ts'
 import { openTarget, type Target } from './target.ts'
 
 /** More rounds than this are somebody who mounts as fast as we unmount. */

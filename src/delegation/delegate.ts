@@ -9,10 +9,10 @@ import { bitsOf, type Vocabulary } from '../policy/vocabulary.ts'
 import type { Executor, SeenMount } from '../sys/executor.ts'
 import type { Fd } from '../sys/fd.ts'
 import { readProc } from '../sys/process.ts'
-import { type DelegatedMount, delegatedMount } from './bpffs-instance.ts'
+import { type Action, DEFAULT_PATH, planDelegation, planTakenContext, type Wish } from './actions.ts'
 import { type Copies, pathOfMount, unmountCopies } from './copies.ts'
 import { ask, assertMasks, type ExecuteOptions, execute, mountsAt } from './execute.ts'
-import { type Action, DEFAULT_PATH, planDelegation, planTakenContext, type Wish } from './plan.ts'
+import { type DelegatedMount, delegatedMount } from './instances.ts'
 import { foreignOwner, inOurNetwork, type Target } from './target.ts'
 
 /**

@@ -32,8 +32,8 @@ import { failure } from '../sys/failure.ts'
 import type { Fd } from '../sys/fd.ts'
 import { MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID } from '../uapi/constants.ts'
 import { ERRNO, errnoName } from '../uapi/errno.ts'
-import { type DelegatedMount, delegatedMount } from './bpffs-instance.ts'
-import type { Action } from './plan.ts'
+import type { Action } from './actions.ts'
+import { type DelegatedMount, delegatedMount } from './instances.ts'
 import type { Target } from './target.ts'
 
 const ATTRIBUTES = { nosuid: MOUNT_ATTR_NOSUID, nodev: MOUNT_ATTR_NODEV, noexec: MOUNT_ATTR_NOEXEC }

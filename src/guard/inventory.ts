@@ -7,11 +7,11 @@
  */
 import { readFileSync } from 'node:fs'
 import path from 'node:path'
-import { attachProgram } from '../ebpf/attach-section.ts'
+import { attachProgram } from '../ebpf/attach/section.ts'
 import type { Link } from '../ebpf/link.ts'
-import { loadObject } from '../ebpf/object.ts'
+import { loadObject } from '../ebpf/load/object.ts'
+import { parseObject } from '../ebpf/object/spec.ts'
 import { nameFrom } from '../ebpf/object-name.ts'
-import { parseObject } from '../ebpf/object-spec.ts'
 import { Owned } from '../ebpf/owned.ts'
 import {
   LINK_TYPES,

@@ -1,8 +1,8 @@
 /** The lists of digests and attach targets that terms name by number. */
 import { randomBytes } from 'node:crypto'
-import type { BtfComposite } from '../ebpf/btf.ts'
-import { BtfObject } from '../ebpf/btf-object.ts'
-import { kernelBtf } from '../ebpf/kernel-btf.ts'
+import type { BtfComposite } from '../ebpf/btf/btf.ts'
+import { BtfObject } from '../ebpf/btf/object.ts'
+import { kernelBtf } from '../ebpf/kernel/btf.ts'
 import { btfIds } from '../ebpf/object-id.ts'
 import { NotFoundError, NotSupportedError } from '../errors.ts'
 import { nearest } from '../policy/nearest.ts'

@@ -2,7 +2,7 @@
  * Makes hostile objects of good ones: changes where readers look (headers, sizes, types, records, string
  * offsets, access strings), and blind ones. Pure; the same seed and number give the same bytes.
  */
-import { type Elf, parseElf } from '../../src/ebpf/elf.ts'
+import { type Elf, parseElf } from '../../src/ebpf/elf/elf.ts'
 
 /** Pseudo-random numbers (mulberry32), so that a failure comes again. */
 export class Random {

@@ -13,7 +13,7 @@ export const CACHE = join(ROOT, '.cache')
 
 export const isRoot = process.geteuid?.() === 0
 
-/** Whether scripts/vm.ts runs us: then processors are emulated and slow, and there is no compiler. */
+/** Whether scripts/vm/vm.ts runs us: then processors are emulated and slow, and there is no compiler. */
 export const inVm = process.env['BPFTOKEN_TEST_VM'] !== undefined
 
 /** Whether the running kernel is this version or newer: for what came later than tokens, where a test says what. */

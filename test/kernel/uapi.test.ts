@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { existsSync, readFileSync } from 'node:fs'
 import { test } from 'node:test'
 import { readUapi, type Uapi } from '../../scripts/gen-uapi.ts'
-import { Btf } from '../../src/ebpf/btf.ts'
+import { Btf } from '../../src/ebpf/btf/btf.ts'
 import * as generated from '../../src/uapi/bpf.ts'
 import type { Fields, Struct } from '../../src/uapi/codec.ts'
 

@@ -9,6 +9,7 @@ import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { atomic, exit, ldMapValue, mov64, R0, R1, R2 } from '../../src/ebpf/asm/insn.ts'
 import {
   attachCgroup,
   attachNetfilter,
@@ -16,15 +17,14 @@ import {
   attachSocketFilter,
   attachTcx,
   attachXdp,
-} from '../../src/ebpf/attach.ts'
-import { attachStructOpsMap } from '../../src/ebpf/attach-section.ts'
-import { attachTrampoline } from '../../src/ebpf/attach-trace.ts'
-import { atomic, exit, ldMapValue, mov64, R0, R1, R2 } from '../../src/ebpf/insn.ts'
-import { findKernelType } from '../../src/ebpf/kernel-type.ts'
+} from '../../src/ebpf/attach/attach.ts'
+import { attachStructOpsMap } from '../../src/ebpf/attach/section.ts'
+import { attachTrampoline } from '../../src/ebpf/attach/trace.ts'
+import { findKernelType } from '../../src/ebpf/kernel/type.ts'
 import type { Link } from '../../src/ebpf/link.ts'
+import { loadObject } from '../../src/ebpf/load/object.ts'
 import { BpfMap } from '../../src/ebpf/map.ts'
-import { loadObject } from '../../src/ebpf/object.ts'
-import { parseObject } from '../../src/ebpf/object-spec.ts'
+import { parseObject } from '../../src/ebpf/object/spec.ts'
 import { Program, type ProgramSpec } from '../../src/ebpf/prog.ts'
 import { socket } from '../../src/sys/socket.ts'
 import { ROOT } from '../helpers/machine.ts'

@@ -5,9 +5,9 @@
  *   deriving PID ORIGIN    lends to it what is derived from delegation ORIGIN, again and again until it is refused
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import type { Action } from '../../src/delegation/actions.ts'
 import { planFor, undelegate } from '../../src/delegation/delegate.ts'
 import { execute } from '../../src/delegation/execute.ts'
-import type { Action } from '../../src/delegation/plan.ts'
 import { openTarget, type Target } from '../../src/delegation/target.ts'
 import { Guard } from '../../src/guard/guard.ts'
 import { vocabulary } from '../kernel/delegation/lab.ts'

@@ -2,7 +2,7 @@
  * Confined cgroups: the same rights and limits for root of the host, who needs no token. The calls
  * are this process's own, which goes into the cgroup for them.
  *
- *   node --import tsx scripts/vm.ts --kernel 6.12 --tests test/vm/guard-confine.test.ts
+ *   node --import tsx scripts/vm/vm.ts --kernel 6.12 --tests test/vm/guard-confine.test.ts
  */
 import assert from 'node:assert/strict'
 import { mkdirSync, rmdirSync, writeFileSync } from 'node:fs'

@@ -1,7 +1,7 @@
 /**
  * What the guard costs, in one boot: the same calls before it is installed and with it.
  *
- *   node --import tsx scripts/vm.ts --kernel 6.12 -- node test/vm/guard-cost.ts
+ *   node --import tsx scripts/vm/vm.ts --kernel 6.12 -- node test/vm/guard-cost.ts
  *
  * Under software emulation only the ratios mean something. Rounds with and without alternate, so that drift hits both; the
  * least of the rounds is what other work on the machine disturbed least.

@@ -2,7 +2,7 @@
  * What a revoked delegation has attached is undone, where the kernel can, and its holders are
  * ended, and nobody else.
  *
- *   node --import tsx scripts/vm.ts --kernel 6.12 --tests test/vm/guard-detach.test.ts
+ *   node --import tsx scripts/vm/vm.ts --kernel 6.12 --tests test/vm/guard-detach.test.ts
  */
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
@@ -14,8 +14,8 @@ import { after, before, describe, test } from 'node:test'
 import { delegate } from '../../src/delegation/delegate.ts'
 import { Sandbox } from '../../src/delegation/sandbox.ts'
 import { openTarget } from '../../src/delegation/target.ts'
-import { attachRawTracepoint } from '../../src/ebpf/attach.ts'
-import { exit, mov64, R0 } from '../../src/ebpf/insn.ts'
+import { exit, mov64, R0 } from '../../src/ebpf/asm/insn.ts'
+import { attachRawTracepoint } from '../../src/ebpf/attach/attach.ts'
 import { linkIds, programIds } from '../../src/ebpf/object-id.ts'
 import { Program } from '../../src/ebpf/prog.ts'
 import { confine, unconfine } from '../../src/guard/confine.ts'

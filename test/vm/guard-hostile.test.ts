@@ -3,7 +3,7 @@
  * that it cannot; each time the answer is the one written there, the guard's event is seen, and who
  * may do the same does it.
  *
- *   node --import tsx scripts/vm.ts --kernel 6.12 --tests test/vm/guard-hostile.test.ts
+ *   node --import tsx scripts/vm/vm.ts --kernel 6.12 --tests test/vm/guard-hostile.test.ts
  */
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'

@@ -1,7 +1,7 @@
 /**
  * What the guard knows by name: digests, attach targets, units.
  *
- *   node --import tsx scripts/vm.ts --kernel 7 --tests test/vm/guard-lists.test.ts
+ *   node --import tsx scripts/vm/vm.ts --kernel 7 --tests test/vm/guard-lists.test.ts
  */
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'

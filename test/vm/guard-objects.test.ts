@@ -4,13 +4,13 @@
  * what is taken away. As in guard-hostile.test.ts SECURITY.md says what comes of it, the guard's
  * event is seen, and who may do the same does it.
  *
- *   node --import tsx scripts/vm.ts --kernel 6.12 --tests test/vm/guard-objects.test.ts
+ *   node --import tsx scripts/vm/vm.ts --kernel 6.12 --tests test/vm/guard-objects.test.ts
  */
 import assert from 'node:assert/strict'
 import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 import { after, before, test } from 'node:test'
 import { undelegate } from '../../src/delegation/delegate.ts'
-import { Btf, type BtfComposite } from '../../src/ebpf/btf.ts'
+import { Btf, type BtfComposite } from '../../src/ebpf/btf/btf.ts'
 import { Program } from '../../src/ebpf/prog.ts'
 import { guard_namespace, guard_usage } from '../../src/guard/layout.ts'
 import { DEFAULT_LIMITS } from '../../src/policy/policy.ts'

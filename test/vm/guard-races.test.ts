@@ -1,7 +1,7 @@
 /**
  * The guard, with several at work at once, or with one that ends half-way.
  *
- *   node --import tsx scripts/vm.ts --kernel 6.12 --tests test/vm/guard-races.test.ts
+ *   node --import tsx scripts/vm/vm.ts --kernel 6.12 --tests test/vm/guard-races.test.ts
  */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'

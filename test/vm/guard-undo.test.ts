@@ -4,9 +4,9 @@
  */
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
+import type { Action } from '../../src/delegation/actions.ts'
 import { planFor, undelegate } from '../../src/delegation/delegate.ts'
 import { execute } from '../../src/delegation/execute.ts'
-import type { Action } from '../../src/delegation/plan.ts'
 import { Guard } from '../../src/guard/guard.ts'
 import { installGuard, removeGuard } from '../../src/guard/install.ts'
 import { endExecutors } from '../../src/sys/executor.ts'

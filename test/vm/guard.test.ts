@@ -2,7 +2,7 @@
  * The guard on a real kernel: each refusal beside the same thing allowed. Runs in a VM, where the
  * kernel takes LSM programs and a mistake costs nothing:
  *
- *   node --import tsx scripts/vm.ts --kernel 6.12 --tests test/vm/guard.test.ts
+ *   node --import tsx scripts/vm/vm.ts --kernel 6.12 --tests test/vm/guard.test.ts
  */
 import assert from 'node:assert/strict'
 import { execFileSync, spawnSync } from 'node:child_process'

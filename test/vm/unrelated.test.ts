@@ -2,7 +2,7 @@
  * What the guard must never touch: BPF that nobody has delegated. The same work without the guard and with it, by bpftool as root, in a
  * privileged container, and by systemd for its units. Runs in a VM:
  *
- *   node --import tsx scripts/vm.ts --kernel 6.12 --with .cache/vm/systemd --tests test/vm/unrelated.test.ts
+ *   node --import tsx scripts/vm/vm.ts --kernel 6.12 --with .cache/vm/systemd --tests test/vm/unrelated.test.ts
  */
 import assert from 'node:assert/strict'
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'

@@ -2,6 +2,8 @@
  * bpftoken delegate and undelegate: into a user namespace that exists, a container's of any
  * runtime.
  */
+
+import { describeAction } from '../../delegation/actions.ts'
 import {
   delegateContext,
   delegate as delegateTo,
@@ -10,7 +12,6 @@ import {
   requireGuard,
   undelegate as takeBack,
 } from '../../delegation/delegate.ts'
-import { describeAction } from '../../delegation/plan.ts'
 import { type Concern, preflightTarget } from '../../delegation/preflight.ts'
 import { openTarget, type Target } from '../../delegation/target.ts'
 import { EXIT, NotSupportedError } from '../../errors.ts'

@@ -1,8 +1,9 @@
 /** bpftoken doctor: one line per fact, with a remedy for each that fails. */
-import { examine, type Fact } from '../../delegation/doctor.ts'
+
 import { EXIT } from '../../errors.ts'
 import { Guard } from '../../guard/guard.ts'
 import { probeGuard } from '../../guard/install.ts'
+import { examine, type Fact } from '../../lending/doctor.ts'
 import { print, printJson } from '../output.ts'
 
 /** Exit 0: delegation works here. 4: it does not. */

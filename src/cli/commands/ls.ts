@@ -1,5 +1,5 @@
 /** bpftoken ls: every delegated bpffs of this machine, whoever made it. */
-import { listInstances } from '../../delegation/bpffs-instance.ts'
+import { listInstances } from '../../delegation/instances.ts'
 import { describeMask } from '../../policy/mask-text.ts'
 import { MASK_DOMAINS } from '../../policy/vocabulary.ts'
 import { installedGuard } from '../installed-guard.ts'

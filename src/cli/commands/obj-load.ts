@@ -10,10 +10,10 @@ import {
   attachProgram,
   attachStructOpsMap,
   parseAttachSpec,
-} from '../../ebpf/attach-section.ts'
+} from '../../ebpf/attach/section.ts'
 import type { Link } from '../../ebpf/link.ts'
-import { type LoadedObject, loadObject } from '../../ebpf/object.ts'
-import { parseObject } from '../../ebpf/object-spec.ts'
+import { type LoadedObject, loadObject } from '../../ebpf/load/object.ts'
+import { parseObject } from '../../ebpf/object/spec.ts'
 import { Owned } from '../../ebpf/owned.ts'
 import { defaultToken } from '../../ebpf/token.ts'
 import { EXIT, UsageError } from '../../errors.ts'

@@ -2,9 +2,9 @@
  * bpftoken obj show: what an object file holds, and which of its CO-RE accesses this kernel cannot
  * satisfy. Offline.
  */
-import { CoreResolver } from '../../ebpf/core-relo.ts'
-import { kernelBtf, moduleBtfs } from '../../ebpf/kernel-btf.ts'
-import type { ObjectMap, ObjectSpec } from '../../ebpf/object-spec.ts'
+import { CoreResolver } from '../../ebpf/core/relo.ts'
+import { kernelBtf, moduleBtfs } from '../../ebpf/kernel/btf.ts'
+import type { ObjectMap, ObjectSpec } from '../../ebpf/object/spec.ts'
 import { printableName } from '../../ebpf/printable.ts'
 import { ATTACH_TYPES } from '../../ebpf/type-names.ts'
 import { BpftokenError, EXIT } from '../../errors.ts'

@@ -1,7 +1,7 @@
 /** bpftoken run: a program in its own namespaces, with a delegation in place before it starts. */
 import { constants } from 'node:os'
+import { describeAction } from '../../delegation/actions.ts'
 import { delegate, planFor, requireGuard, requireNetworkAllowed } from '../../delegation/delegate.ts'
-import { describeAction } from '../../delegation/plan.ts'
 import { Sandbox } from '../../delegation/sandbox.ts'
 import { subjectToRun } from '../../delegation/subject.ts'
 import { openTarget } from '../../delegation/target.ts'

@@ -1,7 +1,7 @@
 /** Raw attributes of bpf(2) for small objects of every kind, so that a test depends on nothing above the kernel. */
 import { readFileSync } from 'node:fs'
 import { runningVocabulary } from '../../../src/delegation/vocabulary.ts'
-import { Btf } from '../../../src/ebpf/btf.ts'
+import { Btf } from '../../../src/ebpf/btf/btf.ts'
 import type { MaskDomain } from '../../../src/policy/vocabulary.ts'
 import { Fd } from '../../../src/sys/fd.ts'
 import { native } from '../../../src/sys/native.ts'

@@ -5,9 +5,9 @@
  */
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
+import { planTakenContext } from '../../../src/delegation/actions.ts'
 import { delegateContext } from '../../../src/delegation/delegate.ts'
 import { execute } from '../../../src/delegation/execute.ts'
-import { planTakenContext } from '../../../src/delegation/plan.ts'
 import { openTarget, type Target } from '../../../src/delegation/target.ts'
 import { Token } from '../../../src/ebpf/token.ts'
 import { fsopen } from '../../../src/sys/mount.ts'

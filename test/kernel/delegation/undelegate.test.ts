@@ -3,8 +3,8 @@
  */
 import assert from 'node:assert/strict'
 import { afterEach, beforeEach, test } from 'node:test'
-import { listInstances } from '../../../src/delegation/bpffs-instance.ts'
 import { delegate, undelegate } from '../../../src/delegation/delegate.ts'
+import { listInstances } from '../../../src/delegation/instances.ts'
 import { openTarget, type Target } from '../../../src/delegation/target.ts'
 import { NotFoundError } from '../../../src/errors.ts'
 import { Shell } from '../../helpers/shell.ts'

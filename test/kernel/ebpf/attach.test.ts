@@ -7,13 +7,6 @@ import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import { after, before, test } from 'node:test'
 import {
-  attachCgroup,
-  attachRawTracepoint,
-  attachSocketFilter,
-  attachTcx,
-  attachXdp,
-} from '../../../src/ebpf/attach.ts'
-import {
   alu64,
   atomic,
   call,
@@ -30,7 +23,14 @@ import {
   R4,
   R10,
   store,
-} from '../../../src/ebpf/insn.ts'
+} from '../../../src/ebpf/asm/insn.ts'
+import {
+  attachCgroup,
+  attachRawTracepoint,
+  attachSocketFilter,
+  attachTcx,
+  attachXdp,
+} from '../../../src/ebpf/attach/attach.ts'
 import type { Link } from '../../../src/ebpf/link.ts'
 import { BpfMap } from '../../../src/ebpf/map.ts'
 import { Program } from '../../../src/ebpf/prog.ts'

@@ -1,6 +1,6 @@
 /** Runs inside a sandbox: for each line on stdin, probes every feature with the token of /sys/fs/bpf and answers in JSON. */
 import { createInterface } from 'node:readline'
-import { FEATURES, Features } from '../../../src/ebpf/features.ts'
+import { FEATURES, Features } from '../../../src/ebpf/kernel/features.ts'
 import { findToken } from '../../../src/ebpf/token.ts'
 import { SyscallError } from '../../../src/errors.ts'
 import { openFds, traceFds } from '../../../src/sys/fd.ts'

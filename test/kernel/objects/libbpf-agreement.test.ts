@@ -2,13 +2,13 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
-import type { MapDefinition } from '../../../src/ebpf/map-def.ts'
+import type { MapDefinition } from '../../../src/ebpf/object/map-def.ts'
 import {
   type ObjectMap,
   type ObjectProgram,
   type ObjectSpec,
   parseObject,
-} from '../../../src/ebpf/object-spec.ts'
+} from '../../../src/ebpf/object/spec.ts'
 import { ATTACH_TYPES, MAP_TYPES, PROG_TYPES } from '../../../src/ebpf/type-names.ts'
 import { FormatError } from '../../../src/errors.ts'
 import { corpusFile, corpusObjects } from '../../corpus/corpus.ts'

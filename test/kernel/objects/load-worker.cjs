@@ -11,11 +11,11 @@ const path = require('node:path')
 const readline = require('node:readline')
 
 const DIST = path.join(__dirname, 'dist')
-const { GlobalVariables } = require(path.join(DIST, 'ebpf/global-variables.js'))
-const { loadObject } = require(path.join(DIST, 'ebpf/object.js'))
-const { attachProgram } = require(path.join(DIST, 'ebpf/attach-section.js'))
+const { GlobalVariables } = require(path.join(DIST, 'ebpf/object/global-variables.js'))
+const { loadObject } = require(path.join(DIST, 'ebpf/load/object.js'))
+const { attachProgram } = require(path.join(DIST, 'ebpf/attach/section.js'))
 const { RingBuffer } = require(path.join(DIST, 'ebpf/ringbuf.js'))
-const { parseObject } = require(path.join(DIST, 'ebpf/object-spec.js'))
+const { parseObject } = require(path.join(DIST, 'ebpf/object/spec.js'))
 const { findToken } = require(path.join(DIST, 'ebpf/token.js'))
 
 const BPFFS = '/sys/fs/bpf'

@@ -1,0 +1,158 @@
+/**
+ * Attaching a loaded program as its section's name says, or to what the caller names: one door for all kinds.
+ *
+ * `SPEC` of the commands is the text that follows a kind's colon: `xdp:eth0`, `tcx:eth0/ingress`, `cgroup:/sys/fs/cgroup/x`.
+ */
+import { NotFoundError, NotSupportedError, UsageError } from '../../errors.ts'
+import { interfaceIndex } from '../../sys/socket.ts'
+import type { Link } from '../link.ts'
+import type { LoadedObject } from '../load/object.ts'
+import type { ObjectProgram } from '../object/spec.ts'
+import type { Program } from '../prog.ts'
+import {
+  attachCgroup,
+  attachIterator,
+  attachNetns,
+  attachRawTracepoint,
+  attachTcx,
+  attachXdp,
+} from './attach.ts'
+import {
+  attachKprobe,
+  attachKprobeMulti,
+  attachStructOps,
+  attachTracepoint,
+  attachTrampoline,
+  attachUprobe,
+  syscallFunction,
+  tracedFunctions,
+} from './trace.ts'
+
+/** Where to attach; undefined: where the section's name says. */
+export type AttachSpec =
+  | { readonly kind: 'xdp'; readonly device: string; readonly mode?: 'skb' | 'driver' | 'hardware' }
+  | { readonly kind: 'tcx'; readonly device: string; readonly direction: 'ingress' | 'egress' }
+  | { readonly kind: 'cgroup'; readonly path: string }
+  | { readonly kind: 'netns'; readonly path: string }
+
+/** Reads `xdp:eth0`, `xdp:eth0/skb`, `tcx:eth0/egress`, `cgroup:PATH`, `netns:PATH`. UsageError: none of these. */
+export function parseAttachSpec(text: string): AttachSpec {
+  const [, kind, rest = ''] = /^(\w+):(.+)$/.exec(text) ?? []
+  const [device = '', option] = rest.split('/')
+  if (
+    kind === 'xdp' &&
+    (option === undefined || option === 'skb' || option === 'driver' || option === 'hardware')
+  )
+    return { kind, device, ...(option === undefined ? {} : { mode: option }) }
+  if (kind === 'tcx' && (option === 'ingress' || option === 'egress'))
+    return { kind, device, direction: option }
+  if (kind === 'cgroup' || kind === 'netns') return { kind, path: rest }
+  throw new UsageError(`"${text}" does not say what to attach to`, {
+    context: { attach: text },
+    hint: 'Give xdp:DEVICE[/skb|driver|hardware], tcx:DEVICE/ingress|egress, cgroup:PATH, netns:PATH, or auto',
+  })
+}
+
+function nothing(program: ObjectProgram): UsageError {
+  return new UsageError(
+    `The section "${program.section}" does not say where program "${program.name}" attaches`,
+    {
+      context: { program: program.name, section: program.section },
+      hint: 'Name the place: xdp:DEVICE, tcx:DEVICE/ingress, cgroup:PATH or netns:PATH',
+    },
+  )
+}
+
+/** Whether `attachProgram` knows where without being told. */
+export function attachesItself(program: ObjectProgram): boolean {
+  return program.rule?.autoAttach !== undefined && program.target !== undefined
+}
+
+/**
+ * Attaches program `name`. UsageError: its section does not say where. NotSupportedError: this kind cannot be attached yet.
+ * Other failures are those of the kind's own function. The caller disposes of the link.
+ */
+export function attachProgram(object: LoadedObject, name: string, spec?: AttachSpec): Link {
+  const program = object.program(name)
+  const facts = object.spec.programs.find(one => one.name === name)!
+  return spec === undefined ? attachBySection(program, facts) : attachTo(program, facts, spec)
+}
+
+function attachTo(program: Program, { rule }: ObjectProgram, spec: AttachSpec): Link {
+  const attachType = rule?.attachType
+  switch (spec.kind) {
+    case 'xdp':
+      return attachXdp(program, {
+        ifindex: interfaceIndex(spec.device),
+        ...(spec.mode === undefined ? {} : { mode: spec.mode }),
+      })
+    case 'tcx':
+      return attachTcx(program, { ifindex: interfaceIndex(spec.device), direction: spec.direction })
+    case 'cgroup':
+      return attachCgroup(program, { cgroup: spec.path, attachType: attachType ?? 0 })
+    case 'netns':
+      return attachNetns(program, {
+        netns: spec.path,
+        attachType: rule?.type === 'flow_dissector' ? 'flow_dissector' : 'sk_lookup',
+      })
+  }
+}
+
+function attachBySection(program: Program, facts: ObjectProgram): Link {
+  const { rule, target, section } = facts
+  if (rule?.autoAttach === undefined) throw nothing(facts)
+  // What was loaded for a function needs no name any more.
+  if (rule.autoAttach === 'trace' || rule.autoAttach === 'lsm')
+    return attachTrampoline(program, { attachType: rule.attachType ?? 0 })
+  if (rule.autoAttach === 'iter') return attachIterator(program)
+  if (target === undefined) throw nothing(facts)
+  const onReturn = /^(kret|uret)/.test(section)
+  switch (rule.autoAttach) {
+    case 'kprobe': {
+      const [, symbol = target, off] = /^(.*?)\+(0x[0-9a-f]+|\d+)$/i.exec(target) ?? []
+      return attachKprobe(program, { symbol, off: Number(off ?? 0), onReturn })
+    }
+    case 'ksyscall':
+      return attachKprobe(program, { symbol: syscallFunction(target), onReturn })
+    case 'kprobe_multi':
+    case 'kprobe_session':
+      return attachKprobeMulti(program, {
+        symbols: /[*?]/.test(target) ? tracedFunctions(target) : target.split(','),
+        onReturn,
+        session: rule.autoAttach === 'kprobe_session',
+      })
+    case 'uprobe': {
+      const [, path, symbol, off] = /^(.+):([^:+]+)(?:\+(0x[0-9a-f]+|\d+))?$/i.exec(target) ?? []
+      if (path === undefined || symbol === undefined) throw nothing(facts)
+      const plain = /^\d|^0x/.test(symbol)
+      return attachUprobe(program, {
+        path,
+        onReturn,
+        ...(plain ? { off: Number(symbol) } : { symbol, off: Number(off ?? 0) }),
+      })
+    }
+    case 'tracepoint': {
+      const [category, event] = target.split('/')
+      if (category === undefined || event === undefined) throw nothing(facts)
+      return attachTracepoint(program, { category, name: event })
+    }
+    case 'raw_tracepoint':
+      return attachRawTracepoint(program, target)
+    default:
+      throw new NotSupportedError(
+        `Programs of section "${section}" cannot be attached by their section's name yet`,
+        {
+          context: { program: facts.name, section },
+          hint: 'Attach it with the function for its kind',
+        },
+      )
+  }
+}
+
+/** Registers struct_ops map `name`; the link, where there is one, ends the registration. */
+export function attachStructOpsMap(object: LoadedObject, name: string): Link | undefined {
+  const contents = object.structOps.get(name)
+  if (contents === undefined)
+    throw new NotFoundError(`The loaded object has no struct_ops map "${name}"`, { context: { map: name } })
+  return attachStructOps(object.map(name), contents)
+}

@@ -1,0 +1,155 @@
+/**
+ * Changes raw BTF in place: words of types, new types and strings at the end. Pure.
+ *
+ * A compiler's BTF needs corrections before a kernel takes it (sizes of data sections, linkage of externs,
+ * kinds the kernel does not know). Ids and string offsets stay as they are, because .BTF.ext refers to both.
+ */
+import { FormatError } from '../../errors.ts'
+import { BTF_KIND, Btf, type BtfKind } from './btf.ts'
+
+const HEADER_BYTES = 24
+const HEAD_WORDS = 3
+const MAGIC = 0xeb9f
+const KIND_MASK = 0x7f
+const VLEN_MASK = 0xffffff
+const KINDS = ['void', ...Object.keys(BTF_KIND)] as BtfKind[]
+
+/** Words that follow the three of a type's head, by kind and number of units. */
+function tailWords(kind: BtfKind, units: number): number {
+  switch (kind) {
+    case 'int':
+    case 'var':
+    case 'decl_tag':
+      return 1
+    case 'array':
+      return 3
+    case 'enum':
+    case 'func_proto':
+      return 2 * units
+    case 'struct':
+    case 'union':
+    case 'datasec':
+    case 'enum64':
+      return 3 * units
+    default:
+      return 0
+  }
+}
+
+/** The blob in the other byte order: all but the strings and the first four bytes are 32-bit words. */
+export function swapBtf(bytes: Uint8Array): Uint8Array {
+  const swapped = swapWords(bytes)
+  const view = new DataView(swapped.buffer, swapped.byteOffset, swapped.byteLength)
+  if (bytes.length < HEADER_BYTES) return swapped
+  const stringsOff = view.getUint32(4, true) + view.getUint32(16, true)
+  if (stringsOff < bytes.length) swapped.set(bytes.subarray(stringsOff), stringsOff)
+  return swapped
+}
+
+/** Magic, version and flags, then whole words: also the layout of .BTF.ext. A rest of less than a word stays. */
+export function swapWords(bytes: Uint8Array): Uint8Array {
+  const swapped = new Uint8Array(bytes)
+  const view = new DataView(swapped.buffer)
+  if (bytes.length < 4) return swapped
+  view.setUint16(0, view.getUint16(0, false), true)
+  for (let at = 4; at + 4 <= bytes.length; at += 4) view.setUint32(at, view.getUint32(at, false), true)
+  return swapped
+}
+
+export class BtfEditor {
+  /** The types as they were; those added here are not among them. */
+  readonly original: Btf
+  readonly #words: number[] | Uint32Array
+  readonly #strings: Buffer
+  /** First word of type `id` at index `id - 1`. */
+  readonly #starts: number[] = []
+  readonly #newWords: number[] = []
+  readonly #newStrings: Buffer[] = []
+  #stringsBytes: number
+
+  /** Takes little-endian BTF. FormatError: as `Btf.parse`. */
+  constructor(bytes: Uint8Array) {
+    this.original = Btf.parse(bytes)
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    const header = view.getUint32(4, true)
+    const typesOff = header + view.getUint32(8, true)
+    const count = view.getUint32(12, true) / 4
+    this.#words = new Uint32Array(count)
+    for (let i = 0; i < count; i++) this.#words[i] = view.getUint32(typesOff + i * 4, true)
+    const stringsOff = header + view.getUint32(16, true)
+    this.#stringsBytes = view.getUint32(20, true)
+    this.#strings = Buffer.from(bytes.buffer, bytes.byteOffset + stringsOff, this.#stringsBytes)
+    for (let at = 0; at < count; ) {
+      this.#starts.push(at)
+      const info = this.#words[at + 1]!
+      at += HEAD_WORDS + tailWords(KINDS[(info >>> 24) & KIND_MASK]!, info & VLEN_MASK)
+    }
+  }
+
+  /** The string at an offset of the string section. */
+  string(off: number): string {
+    const end = off < this.#strings.length ? this.#strings.indexOf(0, off) : -1
+    if (end === -1) throw new FormatError('BTF', `string offset ${off} lies outside the string section`)
+    return this.#strings.toString('utf8', off, end)
+  }
+
+  /** Word `n` of a type: 0 name, 1 info, 2 size or type, then what its kind has. */
+  word(id: number, n: number): number {
+    return this.#words[this.#starts[id - 1]! + n]!
+  }
+
+  setWord(id: number, n: number, value: number): void {
+    this.#words[this.#starts[id - 1]! + n] = value >>> 0
+  }
+
+  /** Makes another kind of a type that has as many words. */
+  setKind(id: number, kind: BtfKind, flag = false): void {
+    const units = this.word(id, 1) & VLEN_MASK
+    this.setWord(id, 1, ((flag ? 1 : 0) << 31) | (BTF_KIND[kind] << 24) | units)
+  }
+
+  /** `vlen`, which in a func is its linkage. */
+  setUnits(id: number, units: number): void {
+    this.setWord(id, 1, (this.word(id, 1) & ~VLEN_MASK) | units)
+  }
+
+  /** Adds a string: its offset. */
+  addString(text: string): number {
+    const off = this.#stringsBytes
+    const bytes = Buffer.from(`${text}\0`)
+    this.#newStrings.push(bytes)
+    this.#stringsBytes += bytes.length
+    return off
+  }
+
+  /** Adds a type: its id. */
+  addType(kind: BtfKind, name: string, sizeOrType: number, rest: readonly number[], units = 0): number {
+    const nameOff = name === '' ? 0 : this.addString(name)
+    this.#starts.push(this.#words.length + this.#newWords.length)
+    this.#newWords.push(nameOff, (BTF_KIND[kind] << 24) | units, sizeOrType, ...rest)
+    return this.#starts.length
+  }
+
+  /** The changed blob: header, types, strings, and nothing that newer formats put between them. */
+  build(): Uint8Array {
+    const words = [this.#words, this.#newWords]
+    const typesBytes = (this.#words.length + this.#newWords.length) * 4
+    const blob = new Uint8Array(HEADER_BYTES + typesBytes + this.#stringsBytes)
+    const view = new DataView(blob.buffer)
+    view.setUint16(0, MAGIC, true)
+    view.setUint8(2, 1)
+    const header = [HEADER_BYTES, 0, typesBytes, typesBytes, this.#stringsBytes]
+    for (const [i, word] of header.entries()) view.setUint32(4 + i * 4, word, true)
+    let at = HEADER_BYTES
+    for (const part of words) {
+      for (let i = 0; i < part.length; i++, at += 4) view.setUint32(at, part[i]!, true)
+    }
+    blob.set(this.#strings, at)
+    at += this.#strings.length
+    for (const bytes of this.#newStrings) {
+      blob.set(bytes, at)
+      at += bytes.length
+    }
+    return blob
+  }
+}

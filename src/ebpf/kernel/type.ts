@@ -1,0 +1,63 @@
+/**
+ * Names in the running kernel's own types: what a program attaches to, calls or points at. A name is looked for in
+ * vmlinux first and then in every module, as the kernel's loader tools do.
+ */
+import { NotFoundError, UsageError } from '../../errors.ts'
+import type { Btf, BtfKind } from '../btf/btf.ts'
+import type { SectionRule } from '../object/section-names.ts'
+import { kernelBtf, moduleBtfs } from './btf.ts'
+
+export interface KernelType {
+  readonly id: number
+  /** Undefined: vmlinux. */
+  readonly module: string | undefined
+  readonly types: Btf
+}
+
+/** The first type of that name and kind; undefined: this kernel has none. */
+export function findKernelType(name: string, kind: BtfKind): KernelType | undefined {
+  const vmlinux = kernelBtf().types
+  const id = vmlinux.find(name, kind)[0]
+  if (id !== undefined) return { id, module: undefined, types: vmlinux }
+  for (const { name: module, types } of moduleBtfs()) {
+    const own = types.find(name, kind).find(found => found >= types.firstId)
+    if (own !== undefined) return { id: own, module, types }
+  }
+  return undefined
+}
+
+/** How the kernel names what a program of this attach type attaches to (libbpf, btf_get_kernel_prefix_kind). */
+function kernelName(rule: Pick<SectionRule, 'attachType'>, target: string): { name: string; kind: BtfKind } {
+  switch (rule.attachType) {
+    case 'trace_raw_tp':
+      return { name: `btf_trace_${target}`, kind: 'typedef' }
+    case 'lsm_mac':
+    case 'lsm_cgroup':
+      return { name: `bpf_lsm_${target}`, kind: 'func' }
+    case 'trace_iter':
+      return { name: `bpf_iter_${target}`, kind: 'func' }
+    default:
+      return { name: target, kind: 'func' }
+  }
+}
+
+/** The type a program attaches to. NotFoundError: this kernel has no such function, hook or tracepoint. */
+export function findAttachTarget(
+  program: string,
+  rule: Pick<SectionRule, 'attachType'>,
+  target: string | undefined,
+): KernelType {
+  if (target === undefined)
+    throw new UsageError(`Program "${program}" does not say what it attaches to`, {
+      context: { program },
+      hint: 'Name a target for it when loading',
+    })
+  const { name, kind } = kernelName(rule, target)
+  const found = findKernelType(name, kind)
+  if (found === undefined)
+    throw new NotFoundError(`Program "${program}" attaches to "${target}", which this kernel does not have`, {
+      context: { program, target, type: name },
+      hint: 'Leave the program out, or load it on a kernel that has its target',
+    })
+  return found
+}

@@ -1,0 +1,130 @@
+/**
+ * One program made whole: its own code, and behind it every sub-program that it reaches. Pure.
+ *
+ * The kernel takes a program as one run of instructions. Calls and addresses of functions become distances; the tables
+ * of functions and source lines move along. What else an instruction refers to stays a reference, for object.ts to
+ * fill in. Source: libbpf, bpf_object__reloc_code and adjust_prog_btf_ext_info.
+ */
+import { FormatError } from '../../errors.ts'
+import { CLASS, OP, PSEUDO, SLOT_BYTES } from '../asm/insn.ts'
+import type { CoreRelo } from '../object/ext-info.ts'
+import { type FunctionSpec, LINE_WORDS, type Reference } from '../object/functions.ts'
+import type { Records } from '../prog.ts'
+
+/** A reference to something outside the program; `slot` counts in the whole program. */
+export type OuterReference = Exclude<Reference, { kind: 'function' }>
+
+export interface LinkedProgram {
+  /** Little endian, of its own: it may be changed. */
+  readonly code: Uint8Array
+  readonly references: readonly OuterReference[]
+  /** CO-RE relocations of each function; their slots count from `slot`. */
+  readonly coreRelos: readonly { readonly slot: number; readonly relos: readonly CoreRelo[] }[]
+  /** Undefined where the object does not describe every function. */
+  readonly funcInfo: Records | undefined
+  readonly lineInfo: Records | undefined
+}
+
+const CALL = CLASS.JMP | OP.CALL
+const FUNC_INFO_WORDS = 2
+/** As many as the verifier takes (BPF_MAX_SUBPROGS). */
+const MAX_FUNCTIONS = 256
+/** BPF_COMPLEXITY_LIMIT_INSNS; a longer program cannot be loaded. */
+const MAX_SLOTS = 1_000_000
+
+/** Links the program that begins with `functions[main]`. FormatError: it cannot be of any use. */
+export function linkProgram(functions: readonly FunctionSpec[], main: number): LinkedProgram {
+  const { order, starts, slots } = layOut(functions, main)
+  const code = new Uint8Array(slots * SLOT_BYTES)
+  const view = new DataView(code.buffer)
+  const references: OuterReference[] = []
+  const coreRelos: { slot: number; relos: readonly CoreRelo[] }[] = []
+  for (const index of order) {
+    const one = functions[index]!
+    const start = starts.get(index)!
+    code.set(one.code, start * SLOT_BYTES)
+    for (const reference of one.references) {
+      const slot = start + reference.slot
+      if (reference.kind === 'function') pointAt(view, slot, starts.get(reference.target)!)
+      else references.push({ ...reference, slot })
+    }
+    if (one.coreRelos.length > 0) coreRelos.push({ slot: start, relos: one.coreRelos })
+  }
+  const linked = order.map(index => ({ one: functions[index]!, start: starts.get(index)! }))
+  return { code, references, coreRelos, funcInfo: funcInfoOf(linked), lineInfo: lineInfoOf(linked) }
+}
+
+/** Which functions, in which order, at which slots. */
+function layOut(
+  functions: readonly FunctionSpec[],
+  main: number,
+): { order: number[]; starts: Map<number, number>; slots: number } {
+  const order: number[] = []
+  const starts = new Map<number, number>()
+  let slots = 0
+  const add = (index: number): void => {
+    if (starts.has(index)) return
+    if (order.length === MAX_FUNCTIONS)
+      throw new FormatError(
+        'BPF object',
+        `program "${functions[main]!.name}" has more than ${MAX_FUNCTIONS} functions`,
+      )
+    starts.set(index, slots)
+    order.push(index)
+    slots += functions[index]!.code.length / SLOT_BYTES
+    if (slots > MAX_SLOTS)
+      throw new FormatError(
+        'BPF object',
+        `program "${functions[main]!.name}" has more than ${MAX_SLOTS} instructions`,
+      )
+  }
+  add(main)
+  // The list grows while it is walked: functions reached, not yet looked into.
+  for (let next = 0; next < order.length; next++)
+    for (const reference of functions[order[next]!]!.references)
+      if (reference.kind === 'function') add(reference.target)
+  return { order, starts, slots }
+}
+
+/** A call, or a load of an address for a helper that calls back: both take the distance. */
+function pointAt(view: DataView, slot: number, target: number): void {
+  const at = slot * SLOT_BYTES
+  if (view.getUint8(at) !== CALL) {
+    view.setUint8(at + 1, (view.getUint8(at + 1) & 0xf) | (PSEUDO.FUNC << 4))
+    view.setInt32(at + SLOT_BYTES + 4, 0, true)
+  }
+  view.setInt32(at + 4, target - slot - 1, true)
+}
+
+interface Linked {
+  readonly one: FunctionSpec
+  readonly start: number
+}
+
+function records(words: readonly number[] | Uint32Array, wordsEach: number): Records {
+  const data = new Uint8Array(words.length * 4)
+  const view = new DataView(data.buffer)
+  for (let i = 0; i < words.length; i++) view.setUint32(i * 4, words[i]!, true)
+  return { recordBytes: wordsEach * 4, data }
+}
+
+/** struct bpf_func_info: slot, type id. The kernel wants one for every function, or none at all. */
+function funcInfoOf(linked: readonly Linked[]): Records | undefined {
+  if (linked.some(({ one }) => one.typeId === 0)) return undefined
+  return records(
+    linked.flatMap(({ one, start }) => [start, one.typeId]),
+    FUNC_INFO_WORDS,
+  )
+}
+
+/** struct bpf_line_info. The kernel wants every function to begin with one. */
+function lineInfoOf(linked: readonly Linked[]): Records | undefined {
+  if (linked.some(({ one }) => one.lines[0] !== 0 || one.lines.length === 0)) return undefined
+  const words = new Uint32Array(linked.reduce((sum, { one }) => sum + one.lines.length, 0))
+  let at = 0
+  for (const { one, start } of linked) {
+    words.set(one.lines, at)
+    for (const end = at + one.lines.length; at < end; at += LINE_WORDS) words[at]! += start
+  }
+  return records(words, LINE_WORDS)
+}

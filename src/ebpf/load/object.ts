@@ -1,0 +1,425 @@
+/**
+ * Loading an object: `loadObject(parseObject(bytes))`. Stage three of three: from a spec to maps and programs.
+ *
+ * Everything that depends on the running kernel is here and in what this file calls: where CO-RE finds a field, which
+ * number a kernel function has, what the verifier says. With a token it works for the unprivileged; then it asks for
+ * exactly the rights that object-needs.ts names: types wherever the object has them, every map, every program.
+ */
+import { NotFoundError, NotSupportedError, SyscallError, UsageError, VerifierError } from '../../errors.ts'
+import { BPF_F_SLEEPABLE, BPF_F_XDP_HAS_FRAGS } from '../../uapi/constants.ts'
+import { Btf } from '../btf/btf.ts'
+import { essentialName } from '../btf/names.ts'
+import { BtfObject } from '../btf/object.ts'
+import { BTF_FEATURES, type BtfFeature, sanitizeBtf } from '../btf/sanitize.ts'
+import { type CoreOutcome, CoreResolver, explainPoison } from '../core/relo.ts'
+import { kernelBtf, moduleBtfs, openModuleBtf } from '../kernel/btf.ts'
+import { Features } from '../kernel/features.ts'
+import { encodeKconfig, readKconfig } from '../kernel/kconfig.ts'
+import { findAttachTarget, findKernelType } from '../kernel/type.ts'
+import type { BpfMap } from '../map.ts'
+import type { ObjectProgram, ObjectSpec } from '../object/spec.ts'
+import { Owned } from '../owned.ts'
+import { Program, type ProgramSpec } from '../prog.ts'
+import { chooseToken, type Token, type TokenChoice } from '../token.ts'
+import type { AttachType, ProgType } from '../type-names.ts'
+import { type ExternValue, externValues } from './extern-values.ts'
+import { type LinkedProgram, linkProgram } from './linker.ts'
+import { type MapChoice, makeMaps } from './maps.ts'
+import { explainMissing, fillIn } from './references.ts'
+import { placeStructOps, type StructOpsValue } from './struct-ops-value.ts'
+
+/** What a loader may change about one program. */
+export interface ProgramChoice {
+  readonly load?: boolean
+  /** For sections whose name says nothing, or something else. */
+  readonly type?: ProgType | number
+  readonly attachType?: AttachType | number
+  /** What it attaches to: a function, a hook, a tracepoint, an iterator's name. */
+  readonly target?: string
+  /** `target` is a function of this program, which is traced or replaced. */
+  readonly targetProgram?: Program
+}
+
+export interface LoadOptions {
+  /** Undefined: the token that `defaultToken` finds; null: none. */
+  readonly token?: TokenChoice
+  /** Only these programs are loaded, whatever their sections say. */
+  readonly only?: readonly string[]
+  readonly programs?: Readonly<Record<string, ProgramChoice>>
+  readonly maps?: Readonly<Record<string, MapChoice>>
+  /** A directory in a bpffs for maps that are shared by a pin; /sys/fs/bpf by default. */
+  readonly pinRoot?: string
+  /** Configuration values, instead of those of the running kernel. */
+  readonly kconfig?: ReadonlyMap<string, string>
+  /** As `ProgramSpec.logLevel`. */
+  readonly logLevel?: number
+}
+
+/** Maps and programs of an object, by name. Whoever made it disposes of it; pins and links go on. */
+export class LoadedObject implements Disposable {
+  readonly spec: ObjectSpec
+  readonly maps: ReadonlyMap<string, BpfMap>
+  readonly programs: ReadonlyMap<string, Program>
+  /** What to put into `struct_ops` maps, to register them: see attach-section.ts. */
+  readonly structOps: ReadonlyMap<string, Uint8Array>
+  readonly #owned = new Owned()
+
+  constructor(
+    parts: Pick<LoadedObject, 'spec' | 'maps' | 'programs' | 'structOps'>,
+    /** Given away. */
+    owned: Owned,
+  ) {
+    this.spec = parts.spec
+    this.maps = parts.maps
+    this.programs = parts.programs
+    this.structOps = parts.structOps
+    owned.moveTo(this.#owned)
+  }
+
+  /** NotFoundError: no such map, or it was not made. */
+  map(name: string): BpfMap {
+    return named(this.maps, name, 'map')
+  }
+
+  /** NotFoundError: no such program, or it was not loaded. */
+  program(name: string): Program {
+    return named(this.programs, name, 'program')
+  }
+
+  [Symbol.dispose](): void {
+    this.#owned[Symbol.dispose]()
+  }
+}
+
+function named<T>(all: ReadonlyMap<string, T>, name: string, what: string): T {
+  const found = all.get(name)
+  if (found !== undefined) return found
+  throw new NotFoundError(`The loaded object has no ${what} "${name}"`, {
+    context: { [what]: name },
+    hint: `It has: ${[...all.keys()].join(', ') || 'none'}`,
+  })
+}
+
+/**
+ * Makes the maps and loads the programs of an object. Needs what BPF_BTF_LOAD, BPF_MAP_CREATE and BPF_PROG_LOAD need;
+ * EPERM names the missing right or capability as hint. VerifierError: a program was refused; a field that this
+ * kernel does not have is named. NotFoundError: this kernel has no such hook, function or configuration value.
+ * On failure nothing is left, but pins of maps that were made before.
+ */
+export async function loadObject(spec: ObjectSpec, options: LoadOptions = {}): Promise<LoadedObject> {
+  if (!spec.littleEndian)
+    throw new NotSupportedError('A big-endian object cannot be loaded on this machine', {
+      hint: 'Compile it for bpfel, or look at it with bpftoken obj show',
+    })
+  using owned = new Owned()
+  using transient = new Owned()
+  // Awaited here, or what is owned would be disposed of while it is being made.
+  return await new Loader(spec, options, owned, transient).load()
+}
+
+class Loader {
+  readonly #spec: ObjectSpec
+  readonly #options: LoadOptions
+  /** What the caller gets. */
+  readonly #owned: Owned
+  /** What is needed only while loading. */
+  readonly #transient: Owned
+  readonly #token: Token | null
+  readonly #modules = new Map<string, BtfObject>()
+  readonly #programs: readonly ObjectProgram[]
+  #btf: BtfObject | undefined
+  #resolver: CoreResolver | undefined
+  #externs: ReadonlyMap<string, ExternValue> = new Map()
+  readonly #structOps = new Map<string, StructOpsValue & { readonly module: string | undefined }>()
+  #maps: Map<string, BpfMap> = new Map()
+
+  constructor(spec: ObjectSpec, options: LoadOptions, owned: Owned, transient: Owned) {
+    this.#spec = spec
+    this.#options = options
+    this.#owned = owned
+    this.#transient = transient
+    this.#token = chooseToken(options.token) ?? null
+    this.#programs = chosenPrograms(spec, options)
+  }
+
+  async load(): Promise<LoadedObject> {
+    const spec = this.#spec
+    this.#btf = await this.#loadTypes()
+    this.#placeStructOps()
+    const unwanted = new Set([...this.#structOps.values()].flatMap(value => value.unwanted))
+    const wanted = this.#programs.filter(({ name }) => !unwanted.has(name))
+    const linked = wanted.map(program => ({ program, code: linkProgram(spec.functions, program.function) }))
+    this.#externs = this.#findExterns(linked.map(({ code }) => code))
+    this.#makeMaps()
+    const programs = new Map<string, Program>()
+    for (const { program, code } of linked)
+      programs.set(program.name, this.#owned.add(await this.#loadProgram(program, code)))
+    this.#fillProgramArrays(programs)
+    const structOps = this.#structOpsContents(programs)
+    return new LoadedObject({ spec, maps: this.#maps, programs, structOps }, this.#owned)
+  }
+
+  /** The object's types in the kernel. A kernel that does not know some kind of type gets a simpler one instead. */
+  async #loadTypes(): Promise<BtfObject | undefined> {
+    const { btf } = this.#spec
+    if (btf === undefined) return undefined
+    const token = this.#token
+    try {
+      return this.#transient.add(await BtfObject.load(btf.bytes, { token }))
+    } catch (error) {
+      // Without the right or the memory, a simpler one would fail too.
+      if (!(error instanceof SyscallError) || error.errnoName !== 'EINVAL') throw error
+      const lacking = await lackingIn(new Features(token))
+      if (lacking.size === 0) throw error
+      return this.#transient.add(await BtfObject.load(sanitizeBtf(btf.bytes, lacking), { token }))
+    }
+  }
+
+  #placeStructOps(): void {
+    const local = this.#spec.btf?.types
+    for (const { name, structOps, autocreate } of this.#spec.maps) {
+      const { create, use } = this.#options.maps?.[name] ?? {}
+      if (structOps === undefined || local === undefined || !(create ?? autocreate) || use !== undefined)
+        continue
+      const struct = essentialName(local.name(structOps.typeId))
+      const value = findKernelType(`bpf_struct_ops_${struct}`, 'struct')
+      const of = value && structOf(value, struct)
+      if (of === undefined)
+        throw new NotSupportedError(
+          `struct_ops "${name}": this kernel has no ${struct} that programs can make`,
+          {
+            context: { map: name, struct },
+            hint: 'Run a kernel that has it, or load the module that brings it',
+          },
+        )
+      const placed = placeStructOps(name, structOps, local, value!.types, of)
+      this.#structOps.set(name, { ...placed, module: value!.module })
+    }
+  }
+
+  /** Only those that the programs use, and those of `.kconfig`, which is one map. */
+  #findExterns(linked: readonly LinkedProgram[]): ReadonlyMap<string, ExternValue> {
+    const used = new Set(
+      linked.flatMap(({ references }) =>
+        references.flatMap(one => (one.kind === 'extern' ? [one.extern] : [])),
+      ),
+    )
+    return externValues(this.#spec.externs.filter(({ name, kind }) => kind === 'kconfig' || used.has(name)))
+  }
+
+  #makeMaps(): void {
+    const structOpsBtf = new Map(
+      [...this.#structOps].flatMap(([name, { module }]) =>
+        module === undefined ? [] : [[name, this.#module(module)] as const],
+      ),
+    )
+    this.#maps = makeMaps(
+      {
+        spec: this.#spec,
+        choices: this.#options.maps ?? {},
+        btf: this.#btf,
+        token: this.#token,
+        pinRoot: this.#options.pinRoot,
+        kconfig: this.#kconfig(),
+        structOps: this.#structOps,
+        structOpsBtf,
+      },
+      this.#owned,
+    )
+  }
+
+  /** Contents of the map `.kconfig`. */
+  #kconfig(): Uint8Array | undefined {
+    const externs = this.#spec.externs.filter(({ kind }) => kind === 'kconfig')
+    if (externs.length === 0) return undefined
+    return encodeKconfig(externs, this.#options.kconfig ?? readKconfig)
+  }
+
+  /** A module's types, open until loading is done. */
+  #module(name: string): BtfObject {
+    const known = this.#modules.get(name)
+    if (known !== undefined) return known
+    const opened = openModuleBtf(name, this.#token)
+    if (opened === undefined)
+      throw new NotFoundError(`The types of module "${name}" cannot be opened`, {
+        context: { module: name },
+        hint: 'Load the module, and have btf_get_fd_by_id delegated',
+      })
+    this.#modules.set(name, this.#transient.add(opened))
+    return opened
+  }
+
+  async #loadProgram(program: ObjectProgram, linked: LinkedProgram): Promise<Program> {
+    const outcomes = this.#relocate(program, linked)
+    const modules = fillIn(linked, {
+      spec: this.#spec,
+      maps: this.#maps,
+      externs: this.#externs,
+      module: name => this.#module(name),
+    })
+    const load: ProgramSpec = {
+      ...this.#kindOf(program),
+      insns: linked.code,
+      license: this.#spec.license,
+      name: program.name,
+      token: this.#token,
+      ...(this.#btf === undefined || linked.funcInfo === undefined
+        ? {}
+        : {
+            btf: {
+              object: this.#btf,
+              funcInfo: linked.funcInfo,
+              ...(linked.lineInfo === undefined ? {} : { lineInfo: linked.lineInfo }),
+            },
+          }),
+      // Index 0 means vmlinux, whatever stands there.
+      ...(modules.length === 0 ? {} : { fdArray: [modules[0]!.fd, ...modules.map(({ fd }) => fd)] }),
+      ...(this.#options.logLevel === undefined ? {} : { logLevel: this.#options.logLevel }),
+    }
+    try {
+      return await Program.load(load)
+    } catch (error) {
+      throw this.#explained(error, program, outcomes)
+    }
+  }
+
+  /** Type, attach type and target, from the section's name or as the caller chose. */
+  #kindOf(
+    program: ObjectProgram,
+  ): Pick<
+    ProgramSpec,
+    'type' | 'expectedAttachType' | 'attachBtfId' | 'attachBtf' | 'attachProgram' | 'flags'
+  > {
+    const { rule, name } = program
+    const choice = this.#options.programs?.[name] ?? {}
+    const type = choice.type ?? rule?.type
+    if (type === undefined)
+      throw new UsageError(
+        `The section "${program.section}" of program "${name}" does not say what type it is`,
+        {
+          context: { program: name, section: program.section },
+          hint: 'Give its type when loading, or leave the program out',
+        },
+      )
+    const attachType = choice.attachType ?? rule?.attachType
+    const flags =
+      (rule?.sleepable === true ? BPF_F_SLEEPABLE : 0) | (rule?.frags === true ? BPF_F_XDP_HAS_FRAGS : 0)
+    const kind = { type, flags, ...(attachType === undefined ? {} : { expectedAttachType: attachType }) }
+    const target = choice.target ?? program.target
+    if (type === 'struct_ops') return { ...kind, ...this.#memberFor(name) }
+    if (choice.targetProgram !== undefined)
+      return { ...kind, ...targetIn(choice.targetProgram, target, this.#token) }
+    if (rule?.btfTarget !== true || type === 'ext') return kind
+    const found = findAttachTarget(name, rule, target)
+    const attachBtf = found.module === undefined ? {} : { attachBtf: this.#module(found.module) }
+    return { ...kind, attachBtfId: found.id, ...attachBtf }
+  }
+
+  /** A struct_ops program is for one member of one struct, in each map that names it. */
+  #memberFor(program: string): Pick<ProgramSpec, 'expectedAttachType' | 'attachBtfId' | 'attachBtf'> {
+    for (const { slots, structId, module } of this.#structOps.values()) {
+      const slot = slots.find(one => one.program === program)
+      if (slot === undefined) continue
+      const attachBtf = module === undefined ? {} : { attachBtf: this.#module(module) }
+      return { expectedAttachType: slot.member, attachBtfId: structId, ...attachBtf }
+    }
+    throw new UsageError(`Program "${program}" is for no struct_ops map that is made`, {
+      context: { program },
+    })
+  }
+
+  #relocate(program: ObjectProgram, { code, coreRelos }: LinkedProgram): CoreOutcome[] {
+    if (coreRelos.length === 0) return []
+    this.#resolver ??= new CoreResolver(this.#spec.btf!.types, kernelBtf(), moduleBtfs)
+    const resolver = this.#resolver
+    return coreRelos.flatMap(({ slot, relos }) => resolver.apply(code, relos, program.name, slot))
+  }
+
+  /** Puts programs into the arrays that want them from the start. */
+  #fillProgramArrays(programs: ReadonlyMap<string, Program>): void {
+    for (const { name, values } of this.#spec.maps) {
+      const map = this.#maps.get(name)
+      if (map === undefined || this.#options.maps?.[name]?.use !== undefined) continue
+      for (const value of values) {
+        const program = 'program' in value ? programs.get(value.program) : undefined
+        if (program !== undefined) map.updateFd(value.index, program)
+      }
+    }
+  }
+
+  #structOpsContents(programs: ReadonlyMap<string, Program>): Map<string, Uint8Array> {
+    const contents = new Map<string, Uint8Array>()
+    for (const [name, value] of this.#structOps) {
+      const bytes = value.contents
+      const view = new DataView(bytes.buffer)
+      for (const { program, off } of value.slots) {
+        const loaded = programs.get(program)
+        if (loaded !== undefined) view.setBigUint64(off, BigInt(loaded.fd.number), true)
+      }
+      contents.set(name, bytes)
+    }
+    return contents
+  }
+
+  /** The same refusal, with what is behind an instruction that was made invalid on purpose. */
+  #explained(error: unknown, program: ObjectProgram, outcomes: readonly CoreOutcome[]): unknown {
+    if (!(error instanceof VerifierError)) return error
+    const reason = explainPoison(error.log, outcomes) ?? explainMissing(error.log, this.#spec)
+    if (reason === undefined) return error
+    const { errno, errnoName, log } = error
+    return new VerifierError({ program: program.name, errno, errnoName, summary: reason, log })
+  }
+}
+
+function chosenPrograms(spec: ObjectSpec, { only, programs = {} }: LoadOptions): ObjectProgram[] {
+  const known = new Set(spec.programs.map(({ name }) => name))
+  for (const name of [...(only ?? []), ...Object.keys(programs)])
+    if (!known.has(name))
+      throw new NotFoundError(`The object has no program "${name}"`, {
+        context: { program: name },
+        hint: `It has: ${[...known].join(', ') || 'none'}`,
+      })
+  return spec.programs.filter(
+    ({ name, autoload }) => only?.includes(name) ?? programs[name]?.load ?? autoload,
+  )
+}
+
+async function lackingIn(features: Features): Promise<Set<BtfFeature>> {
+  const lacking = new Set<BtfFeature>()
+  for (const feature of BTF_FEATURES) if ((await features.has(feature)) === false) lacking.add(feature)
+  return lacking
+}
+
+/** The kernel's struct within the value type of its maps; undefined: it is not what it should be. */
+function structOf(
+  value: { id: number; types: Btf },
+  name: string,
+): { structId: number; valueId: number; valueBytes: number } | undefined {
+  const type = value.types.type(value.id)
+  if (type.kind !== 'struct') return undefined
+  for (const member of type.members) {
+    const of = value.types.resolve(member.type)
+    if (of?.kind === 'struct' && of.name === name)
+      return { structId: of.id, valueId: value.id, valueBytes: type.size }
+  }
+  return undefined
+}
+
+/** A function of a loaded program, which tells its types by their id. */
+function targetIn(
+  program: Program,
+  name: string | undefined,
+  token: Token | null,
+): Pick<ProgramSpec, 'attachProgram' | 'attachBtfId'> {
+  const { btfId, name: programName } = program.info()
+  const notFound = (why: string): NotFoundError =>
+    new NotFoundError(`Program "${programName}" ${why}`, {
+      context: { program: programName, function: name },
+    })
+  if (name === undefined) throw notFound('is a target, of which no function is named')
+  if (btfId === 0) throw notFound('was loaded without types, so its functions have no names')
+  using object = BtfObject.fromId(btfId, { token })
+  const attachBtfId = Btf.parse(object.raw()).find(name, 'func')[0]
+  if (attachBtfId === undefined) throw notFound(`has no function "${name}"`)
+  return { attachProgram: program, attachBtfId }
+}

@@ -1,0 +1,288 @@
+/**
+ * The functions of an object, and what their instructions refer to. Pure.
+ *
+ * An object has sections of code; symbols cut them into functions: programs, and the sub-programs they
+ * call. What an instruction refers to by a relocation (a map, a variable, a function, an extern) is kept as a
+ * `Reference` by name, to be filled in when it is known. Source: libbpf, bpf_program__record_reloc.
+ */
+import { FormatError } from '../../errors.ts'
+import { CLASS, LD_IMM64, OP, PSEUDO, SLOT_BYTES } from '../asm/insn.ts'
+import {
+  type Elf,
+  type ElfRelocation,
+  type ElfSection,
+  type ElfSymbol,
+  SHF,
+  SHN,
+  SHT,
+  STB,
+  STT,
+  STV,
+} from '../elf/elf.ts'
+import type { CoreRelo, ExtInfo, ExtRecords } from './ext-info.ts'
+import { isExtern } from './externs.ts'
+import { lastAtOrBefore } from './map-def.ts'
+
+/** What an instruction stands for; `slot` is its place in the function or program. */
+export type Reference =
+  | { readonly kind: 'map'; readonly slot: number; readonly map: string }
+  /** A variable, `off` bytes into the value of a map of global data. */
+  | { readonly kind: 'data'; readonly slot: number; readonly map: string; readonly off: number }
+  | { readonly kind: 'extern'; readonly slot: number; readonly extern: string }
+  /** A call or the address of `functions[target]`. */
+  | { readonly kind: 'function'; readonly slot: number; readonly target: number }
+
+export interface FunctionSpec {
+  readonly name: string
+  readonly section: string
+  /** Number of its section, and its place there in slots. */
+  readonly sectionIndex: number
+  readonly slot: number
+  /** Instructions in little endian, whatever the object's byte order. */
+  readonly code: Uint8Array
+  readonly linkage: 'static' | 'global' | 'weak'
+  /** Global for the linker only; for the verifier it is static. */
+  readonly hidden: boolean
+  readonly references: readonly Reference[]
+  /** Its FUNC in BTF; 0: not known. */
+  readonly typeId: number
+  /** struct bpf_line_info: slot, file name, line, and line and column, of each statement. */
+  readonly lines: Uint32Array
+  readonly coreRelos: readonly CoreRelo[]
+}
+
+type Draft = { -readonly [K in keyof FunctionSpec]: FunctionSpec[K] }
+
+/** Words of struct bpf_line_info. */
+export const LINE_WORDS = 4
+
+const CALL = CLASS.JMP | OP.CALL
+
+function bad(message: string): FormatError {
+  return new FormatError('BPF object', message)
+}
+
+/** Where references lead: filled in before `resolve` is called. */
+export interface Places {
+  /** Name of the map at a byte of a section; undefined for sections without maps. */
+  map(section: number, off: number): string | undefined
+  /** Name of the map for a section of global data. */
+  data(section: number): string | undefined
+}
+
+/** All functions of an object, and the ways to find them. */
+export class Functions {
+  readonly #elf: Elf
+  readonly #drafts: Draft[] = []
+  /** Functions of a section, by their places. */
+  readonly #bySection = new Map<number, Draft[]>()
+  readonly #indexes = new Map<Draft, number>()
+
+  constructor(elf: Elf) {
+    this.#elf = elf
+    for (const section of elf.sections) if (isCode(section)) this.#bySection.set(section.index, [])
+    const code = new Map<number, Uint8Array>()
+    for (const symbol of elf.symbols) {
+      const section = elf.sections[symbol.section]
+      if (symbol.type !== STT.FUNC || section === undefined || !isCode(section)) continue
+      let bytes = code.get(section.index)
+      if (bytes === undefined) {
+        bytes = elf.littleEndian ? section.data : swapCode(section.data)
+        code.set(section.index, bytes)
+      }
+      this.#bySection.get(section.index)!.push(draftOf(symbol, section, bytes))
+    }
+    for (const drafts of this.#bySection.values()) {
+      drafts.sort((a, b) => a.slot - b.slot)
+      for (const [i, draft] of drafts.entries()) {
+        const before = drafts[i - 1]
+        if (before !== undefined && before.slot + before.code.length / SLOT_BYTES > draft.slot)
+          throw bad(`functions "${before.name}" and "${draft.name}" overlap`)
+        this.#indexes.set(draft, this.#drafts.length)
+        this.#drafts.push(draft)
+      }
+    }
+  }
+
+  get all(): readonly FunctionSpec[] {
+    return this.#drafts
+  }
+
+  /** The function that begins at a slot of a section. */
+  at(section: number, slot: number): FunctionSpec | undefined {
+    const draft = this.#containing(section, slot)
+    return draft?.slot === slot ? draft : undefined
+  }
+
+  #containing(section: number, slot: number): Draft | undefined {
+    const draft = lastAtOrBefore(this.#bySection.get(section) ?? [], one => one.slot, slot)
+    return draft !== undefined && slot < draft.slot + draft.code.length / SLOT_BYTES ? draft : undefined
+  }
+
+  /** Gives each function its part of .BTF.ext. `string` reads the strings of .BTF. */
+  annotate(info: ExtInfo, string: (off: number) => string): void {
+    const sections = new Map<string, number>()
+    for (const { name, index } of this.#elf.sections) if (!sections.has(name)) sections.set(name, index)
+    const each = (
+      groups: readonly ExtRecords[],
+      take: (of: Draft, slot: number, at: number, words: Uint32Array) => void,
+    ) => {
+      for (const { sectionNameOff, wordsEach, words } of groups) {
+        const section = sections.get(string(sectionNameOff))
+        if (section === undefined) continue
+        for (let at = 0; at < words.length; at += wordsEach) {
+          const slot = words[at]! / SLOT_BYTES
+          if (!Number.isInteger(slot)) throw new FormatError('BTF.ext', `byte ${words[at]} is no instruction`)
+          // A weak function that another one replaced has no symbol, but may still have records.
+          const of = this.#containing(section, slot)
+          if (of !== undefined) take(of, slot - of.slot, at, words)
+        }
+      }
+    }
+    each(info.functions, (of, slot, at, words) => {
+      if (slot === 0) of.typeId = words[at + 1]!
+    })
+    const lines = new Map<Draft, number[]>()
+    each(info.lines, (of, slot, at, words) => {
+      const numbers = lines.get(of)
+      if (numbers === undefined) lines.set(of, [slot, words[at + 1]!, words[at + 2]!, words[at + 3]!])
+      else numbers.push(slot, words[at + 1]!, words[at + 2]!, words[at + 3]!)
+    })
+    for (const [of, numbers] of lines) of.lines = Uint32Array.from(numbers)
+    const relos = new Map<Draft, CoreRelo[]>()
+    const strings = new Map<number, string>()
+    each(info.coreRelos, (of, slot, at, words) => {
+      const off = words[at + 2]!
+      const access = strings.get(off) ?? string(off)
+      strings.set(off, access)
+      const relo = { slot, kind: words[at + 3]!, typeId: words[at + 1]!, access }
+      const known = relos.get(of)
+      if (known === undefined) relos.set(of, [relo])
+      else known.push(relo)
+    })
+    for (const [of, list] of relos) of.coreRelos = list
+  }
+
+  /** Finds out what instructions refer to. */
+  resolve(places: Places): void {
+    for (const [section, drafts] of this.#bySection) {
+      const relocations = new Map<Draft, Map<number, ElfRelocation>>()
+      for (const relocation of this.#elf.relocations.get(section) ?? []) {
+        const slot = relocation.off / SLOT_BYTES
+        if (!Number.isInteger(slot))
+          throw bad(`relocation in section ${section} at byte ${relocation.off} is at no instruction`)
+        const of = this.#containing(section, slot)
+        if (of === undefined) continue
+        const known = relocations.get(of) ?? new Map<number, ElfRelocation>()
+        relocations.set(of, known.set(slot - of.slot, relocation))
+      }
+      for (const draft of drafts) draft.references = this.#references(draft, relocations.get(draft), places)
+    }
+  }
+
+  #references(of: Draft, relocations: Map<number, ElfRelocation> | undefined, places: Places): Reference[] {
+    const found: Reference[] = []
+    const view = new DataView(of.code.buffer, of.code.byteOffset, of.code.length)
+    const slots = of.code.length / SLOT_BYTES
+    let used = 0
+    for (let slot = 0; slot < slots; slot++) {
+      const at = slot * SLOT_BYTES
+      const opcode = of.code[at]!
+      const source = of.code[at + 1]! >> 4
+      const relocation = relocations?.get(slot)
+      if (relocation !== undefined) {
+        used++
+        const symbol = this.#elf.symbols[relocation.symbol]!
+        const imm = view.getInt32(at + 4, true)
+        found.push(this.#reference(of, slot, { opcode, source, imm }, symbol, places))
+      } else if (opcode === CALL && source === PSEUDO.CALL) {
+        // A static function of the same section: the distance needs no relocation.
+        const target = of.slot + slot + 1 + view.getInt32(at + 4, true)
+        found.push({ kind: 'function', slot, target: this.#target(of, of.sectionIndex, target) })
+      }
+      if (opcode === LD_IMM64) slot++
+    }
+    if (used < (relocations?.size ?? 0)) throw bad(`function "${of.name}" has a relocation within a constant`)
+    return found
+  }
+
+  #reference(
+    of: Draft,
+    slot: number,
+    insn: { opcode: number; source: number; imm: number },
+    symbol: ElfSymbol,
+    places: Places,
+  ): Reference {
+    const { opcode, source, imm } = insn
+    const refuse = (why: string) => bad(`function "${of.name}" at ${slot}: ${why}`)
+    if (opcode !== CALL && opcode !== LD_IMM64)
+      throw refuse(`instruction 0x${opcode.toString(16)} cannot have a relocation`)
+    if (isExtern(symbol)) return { kind: 'extern', slot, extern: symbol.name }
+    const what = symbol.name === '' ? `section ${symbol.section}` : `"${symbol.name}"`
+    if (symbol.section === SHN.UNDEF) throw refuse(`refers to ${what}, which is not defined`)
+    if (symbol.section >= SHN.LORESERVE)
+      throw refuse(`refers to ${what}, which has no place; a global variable wants a value`)
+    const { section, value } = symbol
+    if (opcode === CALL) {
+      if (source !== PSEUDO.CALL) throw refuse('a relocation is at a call of a helper')
+      return { kind: 'function', slot, target: this.#target(of, section, value / SLOT_BYTES + imm + 1) }
+    }
+    if (this.#bySection.has(section))
+      return { kind: 'function', slot, target: this.#target(of, section, (value + imm) / SLOT_BYTES) }
+    const data = places.data(section)
+    if (data !== undefined) return { kind: 'data', slot, map: data, off: value + imm }
+    const map = places.map(section, value)
+    if (map !== undefined) return { kind: 'map', slot, map }
+    throw refuse(`refers to ${what} in section "${this.#elf.sections[section]!.name}", where no map is`)
+  }
+
+  #target(of: Draft, section: number, slot: number): number {
+    const target = this.at(section, slot)
+    if (target === undefined)
+      throw bad(
+        `function "${of.name}" refers to slot ${slot} of section ${section}, where no function begins`,
+      )
+    return this.#indexes.get(target as Draft)!
+  }
+}
+
+function isCode(section: ElfSection): boolean {
+  return section.type === SHT.PROGBITS && (section.flags & SHF.EXECINSTR) !== 0 && section.data.length > 0
+}
+
+function draftOf(symbol: ElfSymbol, section: ElfSection, bytes: Uint8Array): Draft {
+  const { name, value, sizeBytes } = symbol
+  if (
+    value % SLOT_BYTES !== 0 ||
+    sizeBytes % SLOT_BYTES !== 0 ||
+    sizeBytes === 0 ||
+    value + sizeBytes > bytes.length
+  )
+    throw bad(`function "${name}" of ${sizeBytes} bytes at ${value} does not fit section "${section.name}"`)
+  return {
+    name,
+    section: section.name,
+    sectionIndex: section.index,
+    slot: value / SLOT_BYTES,
+    code: bytes.subarray(value, value + sizeBytes),
+    linkage: symbol.bind === STB.LOCAL ? 'static' : symbol.bind === STB.WEAK ? 'weak' : 'global',
+    hidden: symbol.visibility === STV.HIDDEN || symbol.visibility === STV.INTERNAL,
+    references: [],
+    typeId: 0,
+    lines: new Uint32Array(),
+    coreRelos: [],
+  }
+}
+
+/** Big-endian instructions in little endian: registers trade places, as C lays out bit fields the other way round. */
+function swapCode(code: Uint8Array): Uint8Array {
+  const swapped = new Uint8Array(code)
+  const view = new DataView(swapped.buffer)
+  for (let at = 0; at + SLOT_BYTES <= swapped.length; at += SLOT_BYTES) {
+    const regs = swapped[at + 1]!
+    swapped[at + 1] = (regs >> 4) | ((regs & 0xf) << 4)
+    view.setInt16(at + 2, view.getInt16(at + 2, false), true)
+    view.setInt32(at + 4, view.getInt32(at + 4, false), true)
+  }
+  return swapped
+}

@@ -1,0 +1,279 @@
+/**
+ * What an object asks of the kernel when it is loaded: each command, what for, and the capabilities. Pure.
+ *
+ * These are the needs of loading alone, with the rules of object.ts: types wherever the object has them, every map
+ * that is made by itself, the chosen programs. What a loader asks for on top, to find out what the kernel can do,
+ * is in loader-probes.ts.
+ */
+
+import { CLASS, LD_IMM64, OP, SLOT_BYTES } from '../ebpf/asm/insn.ts'
+import type { Btf, BtfComposite } from '../ebpf/btf/btf.ts'
+import type { FunctionSpec } from '../ebpf/object/functions.ts'
+import type { MapDefinition } from '../ebpf/object/map-def.ts'
+import { legacySection, type SectionRule } from '../ebpf/object/section-names.ts'
+import type { ObjectMap, ObjectProgram, ObjectSpec } from '../ebpf/object/spec.ts'
+import { quoted } from '../ebpf/printable.ts'
+import { type Need, neededCapabilities } from '../ebpf/rights.ts'
+import { ATTACH_TYPES } from '../ebpf/type-names.ts'
+import { bpf_func_id } from '../uapi/bpf.ts'
+import type { CapabilityName } from '../uapi/constants.ts'
+
+/** One command that loading an object gives. */
+export interface ObjectNeed {
+  readonly need: Need
+  /** What asks for it: `program "x"`, `map "y"`. */
+  readonly by: string
+  readonly capabilities: readonly CapabilityName[]
+  /** The rule for a program. */
+  readonly rule?: SectionRule
+  /** For a map: it holds global data. */
+  readonly globalData?: boolean
+}
+
+export interface ObjectNeeds {
+  readonly needs: readonly ObjectNeed[]
+  /** What the file does not decide. */
+  readonly notes: readonly string[]
+  /** Why it cannot be loaded as it is. */
+  readonly problems: readonly string[]
+}
+
+export interface NeedsOptions {
+  /** Only these programs, whatever their sections say. */
+  readonly programs?: readonly string[] | undefined
+  /** Section names as libbpf before 1.0 and cilium/ebpf take them, with anything behind. */
+  readonly looseSections?: boolean
+  /**
+   * Names of the members of a struct that programs can make (`tcp_congestion_ops`), in the kernel where the object
+   * will be loaded; undefined: it has no such struct. Without this the object's own idea of the struct has to do.
+   */
+  readonly kernelStruct?: ((name: string) => readonly string[] | undefined) | undefined
+}
+
+/** All that loading the object asks for. */
+export function objectNeeds(spec: ObjectSpec, options: NeedsOptions = {}): ObjectNeeds {
+  return new Collector(spec, options).collect()
+}
+
+/** Those programs that will be loaded. */
+export function chosenPrograms(
+  spec: ObjectSpec,
+  names: readonly string[] | undefined,
+): readonly ObjectProgram[] {
+  return spec.programs.filter(({ name, autoload }) => (names === undefined ? autoload : names.includes(name)))
+}
+
+class Collector {
+  readonly #spec: ObjectSpec
+  readonly #options: NeedsOptions
+  readonly #needs: ObjectNeed[] = []
+  readonly #notes: string[] = []
+  readonly #problems: string[] = []
+
+  constructor(spec: ObjectSpec, options: NeedsOptions) {
+    this.#spec = spec
+    this.#options = options
+  }
+
+  collect(): ObjectNeeds {
+    const { btf, maps } = this.#spec
+    if (btf !== undefined) this.#add({ cmd: 'btf_load' }, 'types (BTF)')
+    for (const map of maps) if (map.autocreate) this.#map(map)
+    const programs = chosenPrograms(this.#spec, this.#options.programs)
+    for (const program of programs) this.#program(program)
+    this.#noteModules(programs)
+    return { needs: this.#needs, notes: this.#notes, problems: this.#problems }
+  }
+
+  #add(
+    need: Need,
+    by: string,
+    more: readonly CapabilityName[] = [],
+    about: Pick<ObjectNeed, 'rule' | 'globalData'> = {},
+  ): void {
+    const capabilities = [...new Set([...neededCapabilities(need), ...more])]
+    this.#needs.push({ need, by, capabilities, ...about })
+  }
+
+  #map(map: ObjectMap): void {
+    const globalData = isGlobalData(map)
+    const one = ({ type }: MapDefinition, by: string) =>
+      this.#add({ cmd: 'map_create', mapType: type }, by, [], { globalData })
+    one(map, `map ${quoted(map.name)}`)
+    if (map.inner !== undefined) one(map.inner, `inner maps of ${quoted(map.name)}`)
+  }
+
+  #program(program: ObjectProgram): void {
+    const name = `program ${quoted(program.name)}`
+    const rule =
+      program.rule ??
+      (this.#options.looseSections === true ? legacySection(program.section)?.rule : undefined)
+    if (rule === undefined) {
+      this.#problems.push(
+        `${name} in section ${quoted(program.section)}: type unknown; choose others with --program, or give the type when loading`,
+      )
+      return
+    }
+    const attachType = rule.type === 'struct_ops' ? this.#member(program) : rule.attachType
+    if (rule.type === 'struct_ops' && attachType === undefined) return
+    const need: Need = {
+      cmd: 'prog_load',
+      progType: rule.type,
+      ...(attachType === undefined ? {} : { attachType }),
+    }
+    this.#add(need, name, helperCapabilities(this.#spec, program), { rule })
+    if (rule.type === 'ext') {
+      // The program that it replaces a function of is known by its BTF, which is opened by id.
+      this.#add({ cmd: 'btf_get_fd_by_id' }, `types of what ${name} replaces`)
+      this.#notes.push(
+        `${name} replaces a function of another program: opening its types under a token needs Linux 6.15`,
+      )
+    } else if (rule.btfTarget && program.target === undefined) {
+      this.#notes.push(
+        `${name} in section ${quoted(program.section)} does not say what it attaches to: its loader has to`,
+      )
+    }
+  }
+
+  /** Expected attach type of a struct_ops program: the number of its member. Undefined: it is not loaded. */
+  #member(program: ObjectProgram): number | undefined {
+    const { maps, btf } = this.#spec
+    for (const { structOps, autocreate } of maps) {
+      if (structOps === undefined || btf === undefined || !autocreate) continue
+      for (const [member, by] of structOps.programs)
+        if (by === program.name) return this.#memberOf(program, btf.types, structOps.typeId, member)
+    }
+    this.#problems.push(`program ${quoted(program.name)} is for no struct_ops map that is made`)
+    return undefined
+  }
+
+  #memberOf(program: ObjectProgram, types: Btf, typeId: number, member: string): number | undefined {
+    const struct = types.type(typeId) as BtfComposite
+    const name = struct.name.replace(/___.*$/s, '')
+    const what = `program ${quoted(program.name)} is member ${quoted(member)} of struct ${quoted(name)}`
+    const theirs = this.#options.kernelStruct?.(name)
+    const number = (theirs ?? struct.members.map(one => one.name)).indexOf(member)
+    if (theirs === undefined)
+      this.#notes.push(`${what}: its attach bit is that of the object's own struct, not of a kernel's`)
+    else if (number === -1) {
+      this.#notes.push(`${what}, which this kernel does not have: it is left out`)
+      return undefined
+    }
+    // bpf_token_allow_prog refuses numbers that are no attach type, whatever the mask.
+    if (number >= ATTACH_TYPES.words().length) {
+      this.#problems.push(`${what}: its number, ${number}, is no attach type, so no token can lend it`)
+      return undefined
+    }
+    return number
+  }
+
+  /** Types of modules are opened by id; whether a name is of a module only the running kernel knows. */
+  #noteModules(programs: readonly ObjectProgram[]): void {
+    const names = this.#spec.externs
+      .filter(({ kind, typeId }) => kind === 'kfunc' || (kind === 'ksym' && typeId !== 0))
+      .map(({ name }) => name)
+    for (const { rule, target } of programs)
+      if (rule?.btfTarget === true && rule.type !== 'ext' && target !== undefined) names.push(target)
+    if (names.length === 0) return
+    this.#notes.push(
+      `if a module, not the kernel itself, has ${listed([...new Set(names)])}: add command btf_get_fd_by_id and capability sys_admin (Linux 6.15)`,
+    )
+  }
+}
+
+const SHOWN_NAMES = 4
+
+/** `"a", "b" or 3 others`. */
+function listed(names: readonly string[]): string {
+  const shown = names.slice(0, SHOWN_NAMES).map(quoted).join(', ')
+  const others = names.length - SHOWN_NAMES
+  return others <= 0 ? shown : `${shown} or ${others === 1 ? 'one other' : `${others} others`}`
+}
+
+/**
+ * Helpers that the verifier gives only with CAP_PERFMON, besides those that only tracing programs have. Source:
+ * kernel/bpf/helpers.c, bpf_base_func_proto; kernel/bpf/syscall.c, syscall_prog_func_proto; net/core/filter.c, bpf_sk_base_func_proto.
+ */
+const PERFMON_HELPERS: ReadonlySet<number> = new Set([
+  bpf_func_id.BPF_FUNC_trace_printk,
+  bpf_func_id.BPF_FUNC_perf_event_read,
+  bpf_func_id.BPF_FUNC_get_current_task,
+  bpf_func_id.BPF_FUNC_perf_event_read_value,
+  bpf_func_id.BPF_FUNC_send_signal,
+  bpf_func_id.BPF_FUNC_probe_read_user,
+  bpf_func_id.BPF_FUNC_probe_read_kernel,
+  bpf_func_id.BPF_FUNC_probe_read_user_str,
+  bpf_func_id.BPF_FUNC_probe_read_kernel_str,
+  bpf_func_id.BPF_FUNC_send_signal_thread,
+  bpf_func_id.BPF_FUNC_skc_to_tcp6_sock,
+  bpf_func_id.BPF_FUNC_skc_to_tcp_sock,
+  bpf_func_id.BPF_FUNC_skc_to_tcp_timewait_sock,
+  bpf_func_id.BPF_FUNC_skc_to_tcp_request_sock,
+  bpf_func_id.BPF_FUNC_skc_to_udp6_sock,
+  bpf_func_id.BPF_FUNC_copy_from_user,
+  bpf_func_id.BPF_FUNC_snprintf_btf,
+  bpf_func_id.BPF_FUNC_get_current_task_btf,
+  bpf_func_id.BPF_FUNC_snprintf,
+  bpf_func_id.BPF_FUNC_sys_bpf,
+  bpf_func_id.BPF_FUNC_task_pt_regs,
+  bpf_func_id.BPF_FUNC_trace_vprintk,
+  bpf_func_id.BPF_FUNC_skc_to_unix_sock,
+  bpf_func_id.BPF_FUNC_copy_from_user_task,
+  bpf_func_id.BPF_FUNC_skc_to_mptcp_sock,
+])
+const PROBE_READ_HELPERS: ReadonlySet<number> = new Set([
+  bpf_func_id.BPF_FUNC_probe_read_user,
+  bpf_func_id.BPF_FUNC_probe_read_kernel,
+  bpf_func_id.BPF_FUNC_probe_read_user_str,
+  bpf_func_id.BPF_FUNC_probe_read_kernel_str,
+])
+function helperCapabilities(spec: ObjectSpec, program: ObjectProgram): CapabilityName[] {
+  const helpers = helpersOf(spec, program)
+  const needed: CapabilityName[] = []
+  if ([...helpers].some(id => PERFMON_HELPERS.has(id))) needed.push('CAP_PERFMON')
+  // Since Linux 6.14 a token lends it; before, CAP_SYS_ADMIN of the initial namespace was asked for.
+  if (helpers.has(bpf_func_id.BPF_FUNC_probe_write_user)) needed.push('CAP_SYS_ADMIN')
+  return needed
+}
+
+/** Whether the program calls `bpf_probe_read_kernel`, `bpf_probe_read_user` or their kin for strings. */
+export function readsByProbe(spec: ObjectSpec, program: ObjectProgram): boolean {
+  return [...helpersOf(spec, program)].some(id => PROBE_READ_HELPERS.has(id))
+}
+
+/** Numbers of the helpers that a program and its sub-programs call, reachable or not. */
+export function helpersOf(spec: ObjectSpec, program: ObjectProgram): ReadonlySet<number> {
+  const helpers = new Set<number>()
+  for (const { code } of functionsOf(spec, program)) {
+    const view = new DataView(code.buffer, code.byteOffset, code.byteLength)
+    for (let off = 0; off + SLOT_BYTES <= code.length; off += SLOT_BYTES) {
+      const opcode = view.getUint8(off)
+      if (opcode === LD_IMM64) off += SLOT_BYTES
+      else if (opcode === (CLASS.JMP | OP.CALL) && view.getUint8(off + 1) >> 4 === 0)
+        helpers.add(view.getInt32(off + 4, true))
+    }
+  }
+  return helpers
+}
+
+export function isGlobalData({ kind }: ObjectMap): boolean {
+  return kind !== 'declared' && kind !== 'struct_ops'
+}
+
+/** Whether the program or its sub-programs use a variable. */
+export function usesGlobalData(spec: ObjectSpec, program: ObjectProgram): boolean {
+  const kconfig = new Set(spec.externs.filter(({ kind }) => kind === 'kconfig').map(({ name }) => name))
+  return functionsOf(spec, program).some(({ references }) =>
+    references.some(one => one.kind === 'data' || (one.kind === 'extern' && kconfig.has(one.extern))),
+  )
+}
+
+/** A program's own function and all that it leads to. */
+function functionsOf(spec: ObjectSpec, program: ObjectProgram): FunctionSpec[] {
+  const seen = new Set([program.function])
+  // A set takes what is added while it is walked.
+  for (const index of seen)
+    for (const reference of spec.functions[index]!.references)
+      if (reference.kind === 'function') seen.add(reference.target)
+  return [...seen].map(index => spec.functions[index]!)
+}

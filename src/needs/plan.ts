@@ -1,0 +1,295 @@
+/**
+ * The least rights that object files need, each with who asks for it. Pure.
+ *
+ * What an object asks for is src/needs/object.ts, what a loader asks for on top
+ * src/needs/loader-probes.ts; here both become masks, capabilities and reasons. As a policy and as
+ * other texts: rights-plan-text.ts.
+ */
+
+import type { ObjectSpec } from '../ebpf/object/spec.ts'
+import { printableName, quoted } from '../ebpf/printable.ts'
+import { neededRights, type Right } from '../ebpf/rights.ts'
+import { CAPABILITIES, type Capability } from '../policy/policy.ts'
+import { MASK_DOMAINS, type MaskDomain, type Masks } from '../policy/vocabulary.ts'
+import type { CapabilityName } from '../uapi/constants.ts'
+import { type Loader, type LoaderNeed, loaderNeeds, mayLoseAttachType } from './loader-probes.ts'
+import { chosenPrograms, type NeedsOptions, type ObjectNeed, objectNeeds, usesGlobalData } from './object.ts'
+
+export interface NamedSpec {
+  readonly name: string
+  readonly spec: ObjectSpec
+}
+
+export interface PlanOptions extends Pick<NeedsOptions, 'kernelStruct'> {
+  readonly loader: Loader
+  /** Only these programs; all objects' maps and types all the same, as loaders do it. */
+  readonly programs?: readonly string[] | undefined
+}
+
+export interface PlannedRight {
+  readonly domain: MaskDomain
+  readonly word: string
+  readonly bit: number
+  /** Programs, maps and types, or what the loader wants it for. */
+  readonly by: readonly string[]
+  /** Only the loader's own probes ask for it. */
+  readonly forLoader: boolean
+  /** False: whether it is used depends on the loader's version, or on what else it finds. */
+  readonly certain: boolean
+}
+
+export interface PlannedCapability {
+  readonly name: Capability
+  readonly by: readonly string[]
+  readonly forLoader: boolean
+}
+
+export interface RightsPlan {
+  readonly loader: Loader
+  readonly objects: readonly string[]
+  readonly masks: Masks
+  /** By domain, those of the objects before those of the loader, then by bit. */
+  readonly rights: readonly PlannedRight[]
+  /** What the workload needs in its own user namespace, besides a token. */
+  readonly capabilities: readonly PlannedCapability[]
+  /** What the files do not decide. */
+  readonly notes: readonly string[]
+  /** Why loading would fail whatever is lent. */
+  readonly problems: readonly string[]
+}
+
+/**
+ * The verifier follows values; the file does not tell what it will find. Source:
+ * kernel/bpf/verifier.c, allow_ptr_leaks.
+ */
+const PERFMON_NOTE =
+  'if the verifier refuses what it lets root load ("pointer comparison prohibited", "pointer -= pointer prohibited", "invalid read from stack"): add capability perfmon'
+
+/** The union of what the objects need, loaded by that loader. */
+export function planRights(specs: readonly NamedSpec[], options: PlanOptions): RightsPlan {
+  const rights = new Map<string, Draft>()
+  const capabilities = new Map<Capability, { by: Set<string>; forLoader: boolean }>()
+  const notes = new Set<string>()
+  const problems: string[] = []
+  const labels = labelsOf(specs.map(({ name }) => name))
+  addCapability(capabilities, 'CAP_BPF', 'every token', false)
+  for (const { name, spec } of specs) {
+    const named = (text: string) => (specs.length === 1 ? text : `${labels.get(name)}: ${text}`)
+    const own = objectNeeds(spec, {
+      programs: options.programs,
+      looseSections: options.loader === 'cilium-ebpf',
+      kernelStruct: options.kernelStruct,
+    })
+    const usesData = chosenPrograms(spec, options.programs).some(program => usesGlobalData(spec, program))
+    for (const need of own.needs)
+      addOwn(rights, capabilities, need, named(need.by), certainty(need, options.loader, usesData))
+    for (const need of loaderNeeds(options.loader, spec, own.needs, options.programs))
+      addLoaders(rights, capabilities, need)
+    for (const note of own.notes) notes.add(named(note))
+    problems.push(...own.problems.map(named))
+    for (const note of loaderNotes(options.loader, spec, own.needs)) notes.add(note)
+  }
+  for (const program of options.programs ?? [])
+    if (!specs.some(({ spec }) => spec.programs.some(({ name }) => name === program)))
+      problems.push(`no object has a program ${quoted(program)}`)
+  if (!capabilities.has('perfmon') && [...rights.values()].some(({ domain }) => domain === 'progs'))
+    notes.add(PERFMON_NOTE)
+  settle(rights, options.loader)
+  const planned = sorted([...rights.values()])
+  return {
+    loader: options.loader,
+    objects: specs.map(({ name }) => name),
+    masks: masksOf(planned),
+    rights: planned,
+    capabilities: CAPABILITIES.flatMap(name => {
+      const found = capabilities.get(name)
+      return found === undefined ? [] : [{ name, by: [...found.by], forLoader: found.forLoader }]
+    }),
+    notes: [...notes],
+    problems,
+  }
+}
+
+/**
+ * What each object is called in reasons: its name without folders, where that is enough to tell it
+ * from the others.
+ */
+function labelsOf(names: readonly string[]): ReadonlyMap<string, string> {
+  const short = (name: string) => name.slice(name.lastIndexOf('/') + 1)
+  const shared = new Set(names).size !== new Set(names.map(short)).size
+  return new Map(names.map(name => [name, printableName(shared ? name : short(name))]))
+}
+
+interface Draft extends Right {
+  by: Set<string>
+  forLoader: boolean
+  certain: boolean
+  /** All that ask for this attach type may lose it on the way. */
+  optional: boolean
+}
+
+/** The draft for a right: what the object asks for stands before what the loader asks for. */
+function draft(rights: Map<string, Draft>, right: Right, forLoader: boolean): Draft {
+  const key = `${right.domain} ${right.bit}`
+  const known = rights.get(key)
+  if (known !== undefined && (known.forLoader === forLoader || forLoader)) return known
+  const made = {
+    ...right,
+    by: new Set<string>(),
+    forLoader,
+    certain: known?.certain ?? false,
+    optional: true,
+  }
+  rights.set(key, made)
+  return made
+}
+
+type Capabilities = Map<Capability, { by: Set<string>; forLoader: boolean }>
+
+/**
+ * Whether loading fails without what is asked for; `optional`: not the attach type, where the
+ * loader drops it.
+ */
+type Certainty = 'certain' | 'optional' | 'perhaps'
+
+function certainty(need: ObjectNeed, loader: Loader, usesData: boolean): Certainty {
+  if (loader !== 'libbpf') return 'certain'
+  // It goes on without types (but for struct_ops), and without global data that no program uses.
+  if (need.need.cmd === 'btf_load' || (need.globalData === true && !usesData)) return 'perhaps'
+  return mayLoseAttachType(need) ? 'optional' : 'certain'
+}
+
+function addOwn(
+  rights: Map<string, Draft>,
+  capabilities: Capabilities,
+  need: ObjectNeed,
+  by: string,
+  certain: Certainty,
+): void {
+  for (const right of neededRights(need.need)) {
+    const found = draft(rights, right, false)
+    found.by.add(by)
+    const losable = right.domain === 'attachs' && certain === 'optional'
+    if (!losable) found.optional = false
+    if (!losable && certain !== 'perhaps') found.certain = true
+  }
+  for (const name of need.capabilities) addCapability(capabilities, name, by, false)
+}
+
+function addLoaders(rights: Map<string, Draft>, capabilities: Capabilities, need: LoaderNeed): void {
+  for (const right of neededRights(need.need)) {
+    const found = draft(rights, right, true)
+    if (found.forLoader) found.by.add(need.why)
+    if (need.certain) found.certain = true
+    found.optional = false
+  }
+  for (const name of need.capabilities) addCapability(capabilities, name, need.why, true)
+}
+
+function addCapability(all: Capabilities, name: CapabilityName, by: string, forLoader: boolean): void {
+  const word = CAPABILITIES.find(one => `CAP_${one.toUpperCase()}` === name)
+  if (word === undefined) return
+  const known = all.get(word)
+  if (known === undefined || (known.forLoader && !forLoader)) all.set(word, { by: new Set([by]), forLoader })
+  else if (known.forLoader === forLoader && !known.by.has('every token')) known.by.add(by)
+}
+
+/** What about libbpf depends on all that is lent together. */
+function settle(rights: Map<string, Draft>, loader: Loader): void {
+  if (loader !== 'libbpf') return
+  const find = (domain: MaskDomain, word: string) =>
+    [...rights.values()].find(right => right.domain === domain && right.word === word)
+  // Its trivial program is a socket filter or else a tracepoint program, either of attach type 0.
+  const trivial = [find('cmds', 'prog_load'), find('attachs', 'cgroup_inet_ingress')]
+  if (find('progs', 'tracepoint') === undefined) trivial.push(find('progs', 'socket_filter'))
+  for (const right of trivial) if (right !== undefined) right.certain = true
+  // With cgroup_sock lent its probe of attach types succeeds, and all of them count.
+  if (find('progs', 'cgroup_sock') !== undefined && find('attachs', 'cgroup_inet_sock_create') !== undefined)
+    for (const right of rights.values())
+      if (right.domain === 'attachs' && right.optional) right.certain = true
+}
+
+function loaderNotes(loader: Loader, spec: ObjectSpec, needs: readonly ObjectNeed[]): string[] {
+  const notes: string[] = []
+  const opens = needs.some(({ need }) => need.cmd === 'btf_get_fd_by_id')
+  switch (loader) {
+    case 'libbpf':
+      if (needs.some(mayLoseAttachType) && !needs.some(({ need }) => need.progType === 'cgroup_sock'))
+        notes.push(
+          'libbpf probes attach types with a cgroup_sock program, which is not lent; it then loads programs whose section allows it with attach type 0 (cgroup_inet_ingress), so both are listed',
+        )
+      if (spec.btf === undefined && spec.maps.some(({ kind }) => kind === 'declared'))
+        notes.push('libbpf 1.0 and later refuse maps that are not described in BTF')
+      break
+    case 'cilium-ebpf':
+      if (opens)
+        notes.push(
+          'cilium/ebpf does not open types by id with a token (0.22): this fails in a workload whatever is lent',
+        )
+      break
+    case 'aya':
+      notes.push('aya has no support for tokens yet (0.13): these rights are what it will need')
+      break
+    case 'bpftoken':
+      break
+  }
+  return notes
+}
+
+function sorted(drafts: readonly Draft[]): PlannedRight[] {
+  const order = (right: Draft) =>
+    MASK_DOMAINS.indexOf(right.domain) * 256 + Number(right.forLoader) * 128 + right.bit
+  return [...drafts]
+    .sort((a, b) => order(a) - order(b))
+    .map(({ domain, word, bit, by, forLoader, certain }) => ({
+      ...{ domain, word, bit, by: [...by], forLoader, certain },
+    }))
+}
+
+function masksOf(rights: readonly PlannedRight[]): Masks {
+  const masks = { cmds: 0n, maps: 0n, progs: 0n, attachs: 0n }
+  for (const { domain, bit } of rights) if (bit < 64) masks[domain] |= 1n << BigInt(bit)
+  return masks
+}
+
+/** What a policy's masks and capabilities are compared in. */
+export interface LentRights {
+  readonly masks: Masks
+  readonly capabilities: readonly Capability[]
+}
+
+export interface RightsComparison {
+  readonly lacking: readonly {
+    readonly domain: MaskDomain | 'capabilities'
+    readonly word: string
+    readonly by: readonly string[]
+    readonly certain: boolean
+  }[]
+  /** Bits by domain that no object and no probe asks for. */
+  readonly needless: Masks
+  readonly needlessCapabilities: readonly Capability[]
+}
+
+/** What is lent too little and what too much. */
+export function compareRights(plan: RightsPlan, lent: LentRights): RightsComparison {
+  const lacking = plan.rights
+    .filter(({ domain, bit }) => ((lent.masks[domain] >> BigInt(bit)) & 1n) === 0n)
+    .map(({ domain, word, by, certain }) => ({ domain, word, by, certain }))
+  // CAP_SYS_ADMIN stands in for every other capability.
+  const held = (name: Capability) =>
+    lent.capabilities.includes(name) || lent.capabilities.includes('sys_admin')
+  const without = plan.capabilities
+    .filter(({ name }) => !held(name))
+    .map(({ name, by }) => ({ domain: 'capabilities' as const, word: name, by, certain: true }))
+  const beyond = (domain: MaskDomain) => lent.masks[domain] & ~plan.masks[domain]
+  return {
+    lacking: [...lacking, ...without],
+    needless: {
+      cmds: beyond('cmds'),
+      maps: beyond('maps'),
+      progs: beyond('progs'),
+      attachs: beyond('attachs'),
+    },
+    needlessCapabilities: lent.capabilities.filter(name => !plan.capabilities.some(one => one.name === name)),
+  }
+}
