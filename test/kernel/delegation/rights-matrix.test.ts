@@ -3,38 +3,16 @@
  * of them the answer is EPERM. Types that this kernel refuses even to the host's root are counted.
  */
 import assert from 'node:assert/strict'
-import { after, before, describe, test } from 'node:test'
+import { describe, test } from 'node:test'
 import { PROGRAM_CLASSES } from '../../../src/policy/kernel-classes.ts'
 import { ANY_MASK, MASK_DOMAINS, type MaskDomain, type Masks } from '../../../src/policy/vocabulary.ts'
 import { bpf_attr_get_id } from '../../../src/uapi/bpf.ts'
 import { kernelSince } from '../../helpers/machine.ts'
-import {
-  asHostRoot,
-  BPF_BTF_GET_FD_BY_ID,
-  btfCommand,
-  type Command,
-  MapParts,
-  progCommand,
-  Targets,
-} from './attributes.ts'
-import { EVERYTHING, Lab, vocabulary } from './lab.ts'
-import { leavesNothing } from './residue.ts'
+import { asHostRoot, BPF_BTF_GET_FD_BY_ID, btfCommand, type Command, progCommand } from './attributes.ts'
+import { lab, parts, targets, withLabAndParts } from './fixture.ts'
+import { EVERYTHING, vocabulary } from './lab.ts'
 
-let lab: Lab
-let targets: Targets
-let parts: MapParts
-before(async () => {
-  targets = new Targets()
-  parts = new MapParts(targets)
-  lab = await Lab.open()
-})
-after(async () => {
-  parts[Symbol.dispose]()
-  lab[Symbol.dispose]()
-  await lab.sandbox.exited
-})
-// Behind the hooks above: what they hold is closed before it is counted.
-leavesNothing()
+withLabAndParts()
 
 type Words = Partial<Record<MaskDomain, string>>
 
