@@ -26,7 +26,9 @@ function policyFor(...subjects: Subject[]): Policy {
   return { ...policyWith({}), subjects }
 }
 
-/** A process with these ids, as setpriv(1) sets them. Not of busybox, which gives up what differs. */
+/**
+ * A process with these ids, as setpriv(1) sets them. Not of busybox, which gives up what differs.
+ */
 async function startWith(...options: string[]): Promise<ChildProcess> {
   const child = spawn('setpriv', [...options, program()], { stdio: ['pipe', 'ignore', 'ignore'] })
   await once(child, 'spawn')
