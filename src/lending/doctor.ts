@@ -4,7 +4,7 @@
  * `required` facts decide whether delegation works here; the others matter for the guard or for
  * some loaders.
  */
-import { existsSync, readFileSync, readlinkSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { release } from 'node:os'
 import { DEFAULT_PATH } from '../delegation/actions.ts'
 import { type DelegateGuard, delegate } from '../delegation/delegate.ts'
@@ -13,17 +13,14 @@ import { Sandbox } from '../delegation/sandbox.ts'
 import { openTarget } from '../delegation/target.ts'
 import { kernelHasTokens, scratchBpffs } from '../delegation/token-support.ts'
 import { runningVocabulary, VMLINUX_BTF } from '../delegation/vocabulary.ts'
-import { assemble, exit, mov64, R0 } from '../ebpf/asm/insn.ts'
-import { Btf } from '../ebpf/btf/btf.ts'
-import { effectiveCapabilities, INITIAL_USER_NAMESPACE } from '../ebpf/rights.ts'
-import { BpftokenError, SyscallError } from '../errors.ts'
+import { exit, mov64, R0 } from '../ebpf/asm/insn.ts'
+import { findAttachTarget } from '../ebpf/kernel/type.ts'
+import { Program } from '../ebpf/prog.ts'
+import { MAP_TYPES } from '../ebpf/type-names.ts'
+import { BpftokenError, NotFoundError, SyscallError, VerifierError } from '../errors.ts'
 import { hasBit } from '../policy/vocabulary.ts'
-import { progLoad } from '../sys/bpf.ts'
-import { Fd } from '../sys/fd.ts'
-import { procFields } from '../sys/proc-file.ts'
-import { bpf_attach_type, bpf_map_type, bpf_prog_type } from '../uapi/bpf.ts'
+import { effectiveCapabilities, inInitialUserNamespace, ownNamespace, ownStatus } from '../sys/self.ts'
 import { CAPABILITIES } from '../uapi/constants.ts'
-import { errnoName } from '../uapi/errno.ts'
 
 export interface Fact {
   readonly name: string
@@ -82,10 +79,6 @@ function readText(path: string): string | undefined {
   }
 }
 
-function statusField(name: string): string | undefined {
-  return procFields(readFileSync('/proc/self/status', 'utf8')).get(name)
-}
-
 function kernel(): Finding {
   return good(`Linux ${release()}, ${process.arch}`)
 }
@@ -99,10 +92,9 @@ function btf(): Finding {
 }
 
 function initialUserNamespace(): Finding {
-  const own = readlinkSync('/proc/self/ns/user')
-  if (own === INITIAL_USER_NAMESPACE) return good('the initial user namespace')
+  if (inInitialUserNamespace()) return good('the initial user namespace')
   return bad(
-    `${own} is not the initial user namespace`,
+    `${ownNamespace('user')} is not the initial user namespace`,
     'Enable delegation outside of containers, on the host',
   )
 }
@@ -116,7 +108,7 @@ function capabilities(): Finding {
 }
 
 function seccomp(): Finding {
-  const mode = statusField('Seccomp')
+  const mode = ownStatus('Seccomp')
   if (mode === '0') return good('no filter')
   return bad(
     'a seccomp filter is active and may refuse bpf(2), fsopen(2) or setns(2)',
@@ -174,7 +166,7 @@ const SCRATCH = {
   mode: 'enforce',
   events: 'refused',
   rights: {
-    masks: { cmds: 1n, maps: 1n << BigInt(bpf_map_type.BPF_MAP_TYPE_ARRAY), progs: 0n, attachs: 0n },
+    masks: { cmds: 1n, maps: 1n << BigInt(MAP_TYPES.number('array')), progs: 0n, attachs: 0n },
     capabilities: ['bpf'],
   },
 } as const
@@ -225,38 +217,29 @@ function lsmList(): Finding {
 
 /** A program for the hook that the guard needs most, never attached. */
 async function lsmPrograms(): Promise<Finding> {
-  const btfBytes = readFileSync(VMLINUX_BTF)
-  const [id] = Btf.parse(btfBytes).find('bpf_lsm_bpf_token_create', 'func')
-  if (id === undefined)
-    return bad(
-      'this kernel has no hook bpf_token_create',
-      'For the guard: Linux 6.9 or newer with CONFIG_BPF_LSM=y',
-    )
-  const { bytes, insns } = assemble([mov64(R0, 0), exit()])
-  const log = new Uint8Array(4096)
-  const { result } = await progLoad(
-    {
-      prog_type: bpf_prog_type.BPF_PROG_TYPE_LSM,
-      expected_attach_type: bpf_attach_type.BPF_LSM_MAC,
-      attach_btf_id: id,
-      insn_cnt: insns.length,
-      log_level: 1,
-      log_size: log.length,
-    },
-    { insns: bytes, license: new TextEncoder().encode('Dual BSD/GPL\0'), log_buf: log },
-  )
-  if (result >= 0) {
-    new Fd(result).close()
+  try {
+    using _ = await Program.load({
+      type: 'lsm',
+      expectedAttachType: 'lsm_mac',
+      attachBtfId: findAttachTarget('doctor', { attachType: 'lsm_mac' }, 'bpf_token_create').id,
+      insns: [mov64(R0, 0), exit()],
+      license: 'Dual BSD/GPL',
+      token: null,
+    })
     return good('can be loaded')
+  } catch (error) {
+    if (error instanceof NotFoundError)
+      return bad(
+        'this kernel has no hook bpf_token_create',
+        'For the guard: Linux 6.9 or newer with CONFIG_BPF_LSM=y',
+      )
+    if (!(error instanceof SyscallError || error instanceof VerifierError)) throw error
+    const [said] = error instanceof VerifierError ? error.log : []
+    return bad(
+      `refused with ${error.errnoName}${said ? `: ${said}` : ''}`,
+      'The guard cannot run here; policies that need it are refused unless they say guard: optional. Use a kernel with CONFIG_BPF_LSM=y and without lockdown',
+    )
   }
-  const said = new TextDecoder()
-    .decode(log.subarray(0, log.indexOf(0)))
-    .trim()
-    .split('\n')[0]
-  return bad(
-    `refused with ${errnoName(result)}${said ? `: ${said}` : ''}`,
-    'The guard cannot run here; policies that need it are refused unless they say guard: optional. Use a kernel with CONFIG_BPF_LSM=y and without lockdown',
-  )
 }
 
 function guardEnforces({ guarded }: Examination): Finding {
