@@ -103,7 +103,8 @@ function refuseForeignNamespaces(mountNamespace: Fd, facts: TargetFacts): void {
   if (facts.userNamespace === ownUserNamespace)
     throw new ConflictError(`Process ${facts.pid} is in the same user namespace as bpftoken`, {
       context,
-      hint: 'A token works only inside a user namespace of its own: start the target in one, e.g. with bpftoken run',
+      hint: 'A token works only inside a user namespace of its own: start the target in one',
+      reason: 'no-user-namespace',
     })
   using owner = owningUserNamespace(mountNamespace)
   const owning = `user:[${inodeOf(owner)}]`

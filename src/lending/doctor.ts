@@ -7,7 +7,7 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { release } from 'node:os'
 import { DEFAULT_PATH } from '../delegation/actions.ts'
-import { type DelegateGuard, delegate } from '../delegation/delegate.ts'
+import { delegate } from '../delegation/delegate.ts'
 import { ask } from '../delegation/execute.ts'
 import { Sandbox } from '../delegation/sandbox.ts'
 import { openTarget } from '../delegation/target.ts'
@@ -18,6 +18,8 @@ import { findAttachTarget } from '../ebpf/kernel/type.ts'
 import { Program } from '../ebpf/prog.ts'
 import { MAP_TYPES } from '../ebpf/type-names.ts'
 import { BpftokenError, NotFoundError, SyscallError, VerifierError } from '../errors.ts'
+import type { Guard } from '../guard/guard.ts'
+import { probeGuard } from '../guard/install.ts'
 import { hasBit } from '../policy/vocabulary.ts'
 import { effectiveCapabilities, inInitialUserNamespace, ownNamespace, ownStatus } from '../sys/self.ts'
 import { CAPABILITIES } from '../uapi/constants.ts'
@@ -39,10 +41,8 @@ interface Check {
 }
 
 export interface Examination {
-  /** Makes a policy known to the guard that is installed, for the delegation that is tried. */
-  readonly lend?: ((policy: typeof SCRATCH) => DelegateGuard & Disposable) | undefined
-  /** Whether a guard enforces. */
-  readonly guarded?: boolean
+  /** The one that is installed. */
+  readonly guard?: Guard | undefined
 }
 
 const good = (detail: string): Finding => ({ ok: true, detail })
@@ -127,7 +127,7 @@ function tokens(): Finding {
 }
 
 /** All of it, in a namespace of our own that is gone afterwards: delegate, make a token, use it. */
-async function endToEnd({ lend }: Examination): Promise<Finding> {
+async function endToEnd({ guard }: Examination): Promise<Finding> {
   const vocabulary = runningVocabulary()
   using sandbox = await Sandbox.start({
     command: ['/bin/true'],
@@ -138,8 +138,8 @@ async function endToEnd({ lend }: Examination): Promise<Finding> {
     stdio: ['ignore', 'ignore', 'ignore'],
   })
   using target = openTarget(sandbox.pid)
-  using guard = lend?.(SCRATCH)
-  const { path } = await delegate(SCRATCH, target, vocabulary, { guard })
+  using lender = guard?.lend(SCRATCH)
+  const { path } = await delegate(SCRATCH, target, vocabulary, { guard: lender })
   try {
     await ask(target, [{ op: 'MAKE_TOKEN', text: [path] }, { op: 'MAKE_MAP' }])
   } catch (error) {
@@ -181,7 +181,7 @@ function userNamespaces(): Finding {
 
 function mountPoint(): Finding {
   if (existsSync(DEFAULT_PATH)) return good(DEFAULT_PATH)
-  return bad(`${DEFAULT_PATH} does not exist`, 'Mount sysfs at /sys, or name another directory with --path')
+  return bad(`${DEFAULT_PATH} does not exist`, 'Mount sysfs at /sys, or name another directory')
 }
 
 function unprivilegedBpf(): Finding {
@@ -242,11 +242,12 @@ async function lsmPrograms(): Promise<Finding> {
   }
 }
 
-function guardEnforces({ guarded }: Examination): Finding {
-  if (guarded === true) return good('enforces: it refused the mount option that is reserved for asking')
+function guardEnforces({ guard }: Examination): Finding {
+  if (guard !== undefined && probeGuard())
+    return good('enforces: it refused the mount option that is reserved for asking')
   return bad(
     'is not installed: limits, expiry and revocation are not enforced',
-    'Where LSM programs can be loaded: bpftoken guard install',
+    'Install it, where LSM programs can be loaded',
   )
 }
 
