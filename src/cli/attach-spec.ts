@@ -5,7 +5,10 @@ import { UsageError } from '../errors.ts'
 export const ATTACH_FORMS =
   'xdp:DEVICE[/skb|driver|hardware], tcx:DEVICE/ingress|egress, cgroup:PATH, netns:PATH'
 
-/** Reads `xdp:eth0`, `xdp:eth0/skb`, `tcx:eth0/egress`, `cgroup:PATH`, `netns:PATH`. UsageError: none of these. */
+/**
+ * Reads `xdp:eth0`, `xdp:eth0/skb`, `tcx:eth0/egress`, `cgroup:PATH`, `netns:PATH`. UsageError:
+ * none of these.
+ */
 export function parseAttachSpec(text: string): AttachSpec {
   const [, kind, rest = ''] = /^(\w+):(.+)$/.exec(text) ?? []
   const [device = '', option] = rest.split('/')

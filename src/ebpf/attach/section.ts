@@ -51,8 +51,9 @@ export function attachesItself(program: ObjectProgram): boolean {
 }
 
 /**
- * Attaches program `name`. InputError: its section does not say where. NotSupportedError: this kind cannot be attached yet.
- * Other failures are those of the kind's own function. The caller disposes of the link.
+ * Attaches program `name`. InputError: its section does not say where. NotSupportedError: this kind
+ * cannot be attached yet. Other failures are those of the kind's own function. The caller disposes
+ * of the link.
  */
 export function attachProgram(object: LoadedObject, name: string, spec?: AttachSpec): Link {
   const program = object.program(name)

@@ -12,7 +12,7 @@ import { lend, type PreparedLoan, prepareLoan } from '../../../src/lending/lend.
 import { HeldProgram, prepareRun } from '../../../src/lending/run.ts'
 import { undelegate } from '../../../src/lending/undelegate.ts'
 import { policyWith, vocabulary } from '../delegation/lab.ts'
-import { leavesNothing } from '../delegation/residue.ts'
+import { leavesNothing } from '../delegation/leaves-nothing.ts'
 import { Workload } from '../delegation/workload.ts'
 
 const PATH = '/sys/fs/bpf'
