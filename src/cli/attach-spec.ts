@@ -2,8 +2,7 @@
 import type { AttachSpec } from '../ebpf/attach/section.ts'
 import { UsageError } from '../errors.ts'
 
-export const ATTACH_FORMS =
-  'xdp:DEVICE[/skb|driver|hardware], tcx:DEVICE/ingress|egress, cgroup:PATH, netns:PATH'
+const ATTACH_FORMS = 'xdp:DEVICE[/skb|driver|hardware], tcx:DEVICE/ingress|egress, cgroup:PATH, netns:PATH'
 
 /**
  * Reads `xdp:eth0`, `xdp:eth0/skb`, `tcx:eth0/egress`, `cgroup:PATH`, `netns:PATH`. UsageError:

@@ -7,7 +7,7 @@ import type { Fact } from '../lending/doctor.ts'
 import { hintFor } from '../uapi/hints.ts'
 import { word } from './output.ts'
 
-export const INSTALL_GUARD = 'Install it as root: bpftoken guard install'
+const INSTALL_GUARD = 'Install it as root: bpftoken guard install'
 
 const OVERRIDE = 'say --any-subject to lend to it all the same'
 
