@@ -10,7 +10,6 @@ import { after, before, test } from 'node:test'
 import { BpfMap } from '../../src/ebpf/map.ts'
 import { Program } from '../../src/ebpf/prog.ts'
 import { NotFoundError, NotSupportedError, SyscallError } from '../../src/errors.ts'
-import { allow, delegators, disallow } from '../../src/guard/delegators.ts'
 import { GUARD_DIRECTORY } from '../../src/guard/directory.ts'
 import { Guard } from '../../src/guard/guard.ts'
 import { installGuard, removeGuard } from '../../src/guard/install.ts'
@@ -121,9 +120,9 @@ test('a unit delegates from its cgroup, also when that is made anew', { skip }, 
   const moveTo = (cgroup: string): void => writeFileSync(`${cgroup}/cgroup.procs`, String(process.pid))
   mkdirSync(slice)
   try {
-    allow(guard, who, { implicit: true, policy: policyOf({ masks: { cmds: 1n } }) })
+    guard.allow(who, { implicit: true, policy: policyOf({ masks: { cmds: 1n } }) })
     assert.deepEqual(
-      delegators(guard).map(one => [one.who, one.implicit]),
+      guard.delegators().map(one => [one.who, one.implicit]),
       [[who, true]],
     )
     for (let start = 0; start < 2; start++) {
@@ -134,8 +133,8 @@ test('a unit delegates from its cgroup, also when that is made anew', { skip }, 
       assert.equal(create(), 'EACCES', 'beside it')
       rmdirSync(unit)
     }
-    assert.equal(disallow(guard, who), true)
-    assert.equal(disallow(guard, who), false)
+    assert.equal(guard.disallow(who), true)
+    assert.equal(guard.disallow(who), false)
     mkdirSync(unit)
     moveTo(unit)
     assert.equal(create(), 'EACCES', 'no delegator any more')

@@ -5,7 +5,7 @@
 import { requireGuard } from '../../delegation/delegate.ts'
 import { EXIT, UsageError } from '../../errors.ts'
 import { confine as confineCgroup, unconfine as freeCgroup, idOfCgroup } from '../../guard/confine.ts'
-import { Guard } from '../../guard/guard.ts'
+import { delegationId, Guard } from '../../guard/guard.ts'
 import { guardHolds } from '../../guard/terms.ts'
 import { type AdmissionOptions, requireNoSubjects } from '../admission.ts'
 import { note, print, printJson } from '../output.ts'
@@ -39,7 +39,7 @@ export function unconfine(id: number | undefined, options: { cgroup?: string; js
   if ((id === undefined) === (options.cgroup === undefined))
     throw new UsageError('Name what is confined by its number, or by --cgroup')
   using guard = Guard.open()
-  const found = id === undefined ? idOfCgroup(guard, options.cgroup!) : BigInt(id)
+  const found = id === undefined ? idOfCgroup(guard, options.cgroup!) : delegationId(id)
   freeCgroup(guard, found)
   if (options.json === true) printJson({ unconfined: Number(found) })
   else

@@ -15,7 +15,7 @@ import {
 import { type Concern, preflightTarget } from '../../delegation/preflight.ts'
 import { openTarget, type Target } from '../../delegation/target.ts'
 import { EXIT, NotSupportedError } from '../../errors.ts'
-import type { Guard, Lender } from '../../guard/guard.ts'
+import type { DelegationId, Guard, Lender } from '../../guard/guard.ts'
 import type { Policy } from '../../policy/policy.ts'
 import type { Vocabulary } from '../../policy/vocabulary.ts'
 import { type AdmissionOptions, admitTarget } from '../admission.ts'
@@ -199,6 +199,6 @@ export async function undelegate(options: UndelegateOptions): Promise<number> {
 }
 
 /** Those that there are, with all that is derived from them. */
-function revokeAll(guard: Guard, ids: readonly (bigint | undefined)[]): bigint[] {
+function revokeAll(guard: Guard, ids: readonly (DelegationId | undefined)[]): DelegationId[] {
   return ids.flatMap(id => (id === undefined ? [] : guard.revoke(id)))
 }

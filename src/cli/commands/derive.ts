@@ -1,7 +1,7 @@
 /** bpftoken derive: a narrower delegation out of one that lives, which falls with it. */
 import { requireGuard } from '../../delegation/delegate.ts'
 import { ConflictError, DeniedError } from '../../errors.ts'
-import { bootTimeNs, Guard, type GuardDelegation } from '../../guard/guard.ts'
+import { bootTimeNs, delegationId, Guard, type GuardDelegation } from '../../guard/guard.ts'
 import { guardHolds } from '../../guard/terms.ts'
 import { attenuate, type Removal } from '../../policy/attenuate.ts'
 import { DEFAULT_LIMITS, type Limits, type Policy, type Terms } from '../../policy/policy.ts'
@@ -27,7 +27,7 @@ export async function derive(id: number, options: DeriveOptions): Promise<number
   const vocabulary = await loadVocabulary()
   const asked = await loadPolicy(options.policy, vocabulary)
   using guard = Guard.open()
-  const parent = guard.delegation(BigInt(id))
+  const parent = guard.delegation(delegationId(id))
   requireParent(parent)
   const { policy, removed } = narrowed(parent, asked, vocabulary)
   if (options.strict === true && removed.length > 0)

@@ -1,7 +1,7 @@
 /** bpftoken revoke: take a delegation back, and undo what was loaded under it. */
 import { EXIT } from '../../errors.ts'
 import { type DetachResult, detach, type Staying } from '../../guard/detach.ts'
-import { Guard } from '../../guard/guard.ts'
+import { delegationId, Guard } from '../../guard/guard.ts'
 import { type Holder, Inventory } from '../../guard/inventory.ts'
 import { columns, note, print, printJson, word } from '../output.ts'
 import { requireRoot } from '../privilege.ts'
@@ -20,7 +20,7 @@ export async function revoke(id: number, options: RevokeOptions): Promise<number
   requireRoot('bpftoken revoke')
   const { kill = false, json = false } = options
   using guard = Guard.open()
-  const ids = guard.revoke(BigInt(id))
+  const ids = guard.revoke(delegationId(id))
   // Said at once: whatever becomes of the rest, this much is done.
   if (!json) print(describeRevoked(ids))
   if (options.detach !== true && !kill) {

@@ -127,6 +127,26 @@ export function openVmlinuxBtf(token?: TokenChoice): BtfObject | undefined {
   return openKernelObject('vmlinux', token)
 }
 
+let vmlinuxId: number | undefined
+
+/**
+ * The id of vmlinux's own types, by which programs know them; it is the same until the next boot.
+ * NotSupportedError: there are none, or this process may not open them. Needs what
+ * `openVmlinuxBtf` needs without a token.
+ */
+export function kernelBtfId(): number {
+  vmlinuxId ??= findVmlinuxId()
+  return vmlinuxId
+}
+
+function findVmlinuxId(): number {
+  using object = openVmlinuxBtf(null)
+  if (object !== undefined) return object.info().id
+  throw new NotSupportedError('This kernel gives out no types (BTF) of its own', {
+    hint: 'Run a kernel built with CONFIG_DEBUG_INFO_BTF, as root',
+  })
+}
+
 function openKernelObject(name: string, token: TokenChoice): BtfObject | undefined {
   for (const id of listedOrGuessedIds()) {
     const object = fromId(id, token)
