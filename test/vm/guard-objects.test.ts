@@ -36,6 +36,9 @@ import {
 } from '../../src/uapi/bpf.ts'
 import {
   AT_FDCWD,
+  BPF_F_ALLOW_MULTI,
+  BPF_F_BEFORE,
+  BPF_F_REPLACE,
   CLONE_NEWNET,
   CLONE_NEWNS,
   CLONE_NEWUSER,
@@ -67,9 +70,6 @@ const XDP_RX_RING = 2
 const SOCK_STREAM = 1
 const SOCK_RAW = 3
 const BPF_F_PATH_FD = 1 << 14
-const BPF_F_ALLOW_MULTI = 2
-const BPF_F_REPLACE = 4
-const BPF_F_BEFORE = 8
 const {
   BPF_CGROUP_INET_SOCK_CREATE,
   BPF_FLOW_DISSECTOR,

@@ -10,13 +10,12 @@ import { execute } from '../../src/delegation/execute.ts'
 import { Guard } from '../../src/guard/guard.ts'
 import { installGuard, removeGuard } from '../../src/guard/install.ts'
 import { endExecutors } from '../../src/sys/executor.ts'
+import { O_DIRECTORY } from '../../src/uapi/constants.ts'
 import { errnoName } from '../../src/uapi/errno.ts'
 import { vocabulary } from '../kernel/delegation/lab.ts'
 import { removeProgram } from '../kernel/delegation/workload.ts'
 import { Borrower, PATH, policyOf } from './borrower.ts'
 import { eventually, skip } from './guarded.ts'
-
-const O_DIRECTORY = 0o200000
 
 let guard: Guard
 let borrower: Borrower

@@ -11,14 +11,12 @@ import { execute } from '../../../src/delegation/execute.ts'
 import { openTarget, type Target } from '../../../src/delegation/target.ts'
 import { Token } from '../../../src/ebpf/token.ts'
 import { fsopen } from '../../../src/sys/mount.ts'
+import { AT_FDCWD, O_DIRECTORY } from '../../../src/uapi/constants.ts'
 import { errnoName } from '../../../src/uapi/errno.ts'
 import { EVERYTHING, Lab, outcome, policyWith, tokenWithin, vocabulary } from './lab.ts'
 import { leavesNothing } from './residue.ts'
 import { fsopenWithin } from './within.ts'
 import { Workload } from './workload.ts'
-
-const AT_FDCWD = -100
-const O_DIRECTORY = 0o200000
 
 let workload: Workload
 let target: Target
