@@ -3,7 +3,6 @@
  */
 import { readFileSync, realpathSync, statSync } from 'node:fs'
 import path from 'node:path'
-import { isDeepStrictEqual } from 'node:util'
 import { nameFrom } from '../ebpf/object-name.ts'
 import { NotFoundError, NotSupportedError, UsageError } from '../errors.ts'
 import { parseMountInfo } from '../sys/mountinfo.ts'
@@ -73,7 +72,7 @@ export function allow(maps: GuardMaps, who: Delegator, options: AllowOptions = {
   if (policy === undefined) write(implicit ? EVERYTHING : NO_CEILING)
   else writeTerms(maps, policy, write)
   // What had this name before: the file was replaced, or the cgroup above made anew.
-  for (const old of keysNamed(table, who)) if (!isDeepStrictEqual(old, key)) table.delete(old)
+  for (const old of keysNamed(table, who)) if (!table.isSameKey(old, key)) table.delete(old)
 }
 
 /** What it has lent goes on. False: it was not allowed. */
@@ -115,7 +114,7 @@ function tableOf({ tables }: GuardMaps, who: Delegator): Delegators {
 
 function keysNamed(table: Delegators, who: Delegator): (FileKey | CgroupKey)[] {
   const label = labelOf(who)
-  return [...table.entries()].filter(([, { name }]) => isDeepStrictEqual(name, label)).map(([key]) => key)
+  return [...table.entries()].filter(([, { name }]) => Buffer.from(name).equals(label)).map(([key]) => key)
 }
 
 function keyOf(who: Delegator): FileKey | CgroupKey {

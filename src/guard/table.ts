@@ -106,6 +106,11 @@ export class Table<Key, Value, Given = Value> extends Cells<Key, Value, Given> {
     return this.map.delete(this.key.encode(key))
   }
 
+  /** Whether the map takes these for one key. */
+  isSameKey(one: Key, other: Key): boolean {
+    return Buffer.from(this.key.encode(one)).equals(this.key.encode(other))
+  }
+
   /** Each key that is there the whole time once, whatever comes and goes meanwhile. */
   *keys(): Generator<Key> {
     for (const key of this.map.keys()) yield this.#readKey(key)

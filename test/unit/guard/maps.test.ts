@@ -147,6 +147,15 @@ describe('tables', () => {
     assert.equal(processes.delete(key!), false)
   })
 
+  test('a key is the same whether it was given or read back', () => {
+    const { files } = tables()
+    const given = { inode: 12n, device: 34 }
+    files.set(given, { implicit: 1 })
+    const [read] = [...files.keys()]
+    assert.equal(files.isSameKey(read!, given), true)
+    assert.equal(files.isSameKey(read!, { inode: 12n, device: 35 }), false)
+  })
+
   test('a map is opened when its table is asked for, and once', () => {
     made.length = 0
     const of = tables()
