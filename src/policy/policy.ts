@@ -8,7 +8,7 @@
  */
 import { FormatError } from '../errors.ts'
 import { hexMask } from './mask-text.ts'
-import type { DocumentSpec } from './schema.ts'
+import type { Subject } from './subject.ts'
 import { ANY_MASK, MASK_DOMAINS, type Masks } from './vocabulary.ts'
 
 /** The capabilities that a token can stand in for: the four that bpf(2) tests through a token. */
@@ -88,9 +88,6 @@ export interface Terms {
   readonly mode: 'enforce' | 'permissive'
   readonly events: Events
 }
-
-/** Who may get the delegation: every field that is present must match. See decide.ts. */
-export type Subject = NonNullable<DocumentSpec['subjects']>[number]
 
 export interface Policy extends Terms {
   readonly name: string

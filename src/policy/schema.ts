@@ -17,6 +17,7 @@ import {
   parseSize,
   SIZE_PATTERN,
 } from './quantity.ts'
+import type { Subject } from './subject.ts'
 
 export const API_VERSION = 'bpftoken.dev/v1'
 export const KIND = 'DelegationPolicy'
@@ -88,6 +89,9 @@ const account = (noun: string, id: string) => {
   return z.union([name, z.int().min(USER_IDS.min, wrong).max(USER_IDS.max, wrong)], wrong).optional()
 }
 
+/** So that no field is in one of the two alone. */
+type SubjectShape = { readonly [F in keyof Subject]-?: z.ZodType<Subject[F]> }
+
 const subject = z
   .strictObject({
     user: account('user', 'uid').describe(
@@ -132,7 +136,7 @@ const subject = z
       })
       .optional()
       .describe('A pod of a Kubernetes cluster. Not supported yet: an entry with it matches nobody.'),
-  })
+  } satisfies SubjectShape)
   .refine(entry => Object.keys(entry).length > 0, {
     error: 'a subject without fields would match everyone; name at least one',
     // A misspelt field is reported as that, not also as a missing one.

@@ -12,6 +12,7 @@ import { mkdirSync, rmdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { after, before } from 'node:test'
+import { compiled } from '../../scripts/compiled.ts'
 import { undelegate } from '../../src/delegation/delegate.ts'
 import { BpfMap } from '../../src/ebpf/map.ts'
 import { Program } from '../../src/ebpf/prog.ts'
@@ -53,7 +54,6 @@ import {
   OPEN_TREE_CLONE,
   XDP_FLAGS_SKB_MODE,
 } from '../../src/uapi/constants.ts'
-import { compiled } from '../helpers/compiled.ts'
 import { Inconclusive } from '../helpers/conclusive.ts'
 import { type Command, MapParts, mapAttr, progCommand, Targets } from '../kernel/delegation/attributes.ts'
 import { outcome, vocabulary } from '../kernel/delegation/lab.ts'
