@@ -3,10 +3,10 @@ import { readdirSync, type StatsFs, statfsSync, statSync } from 'node:fs'
 import path from 'node:path'
 import { NotFoundError, NotSupportedError, UsageError } from '../errors.ts'
 import { CGROUP2_SUPER_MAGIC } from '../uapi/constants.ts'
+import { CGROUP_ROOT } from '../uapi/mount-points.ts'
 import type { CgroupId } from './id.ts'
 import { GUARD_CGROUP_LEVELS } from './layout.ts'
 
-export const CGROUP_ROOT = '/sys/fs/cgroup'
 /** Of the root of all cgroups. */
 export const ROOT_CGROUP_ID = 1n as CgroupId
 

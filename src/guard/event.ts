@@ -1,8 +1,7 @@
 /** The guard's events: what was asked of it, by whom, and how it answered. Pure. */
 import { nameFrom } from '../ebpf/object-name.ts'
-import { ATTACH_TYPES, MAP_TYPES, PROG_TYPES } from '../ebpf/type-names.ts'
+import { ATTACH_TYPES, CMDS, MAP_TYPES, PROG_TYPES } from '../ebpf/type-names.ts'
 import { FormatError } from '../errors.ts'
-import { bpf_cmd } from '../uapi/bpf.ts'
 import { CAPABILITIES } from '../uapi/constants.ts'
 import { type DelegationId, delegationIn } from './id.ts'
 import { guard_event, POINTS, REASONS, VERDICTS } from './layout.ts'
@@ -36,12 +35,6 @@ export interface GuardEvent {
 
 const NO_CMD = 0xffff_ffff
 const NO_TYPE = 0xffff_ffff
-const CMD_WORDS = new Map(
-  Object.entries(bpf_cmd).map(([name, number]) => [
-    number as number,
-    name.replace(/^BPF_/, '').toLowerCase(),
-  ]),
-)
 const CAPABILITY_WORDS = new Map(
   Object.entries(CAPABILITIES).map(([name, number]) => [
     number as number,
@@ -70,7 +63,7 @@ export function decodeEvent(record: Uint8Array): GuardEvent {
     uid: raw.uid!,
     task: nameFrom(raw.task),
     cgroup: raw.cgroup!,
-    cmd: raw.cmd === NO_CMD ? undefined : (CMD_WORDS.get(raw.cmd!) ?? String(raw.cmd)),
+    cmd: raw.cmd === NO_CMD ? undefined : CMDS.word(raw.cmd!),
     type: typeOf(point, raw.type!),
     name: nameFrom(raw.name),
     holder: delegationIn(raw.holder!),

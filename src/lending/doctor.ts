@@ -17,6 +17,7 @@ import { assemble, exit, mov64, R0 } from '../ebpf/asm/insn.ts'
 import { Btf } from '../ebpf/btf/btf.ts'
 import { effectiveCapabilities, INITIAL_USER_NAMESPACE } from '../ebpf/rights.ts'
 import { BpftokenError, SyscallError } from '../errors.ts'
+import { DEFAULT_TERMS } from '../policy/policy.ts'
 import { hasBit } from '../policy/vocabulary.ts'
 import { progLoad } from '../sys/bpf.ts'
 import { Fd } from '../sys/fd.ts'
@@ -162,17 +163,8 @@ async function endToEnd({ lend }: Examination): Promise<Finding> {
 
 /** Just enough to make one array map. */
 const SCRATCH = {
+  ...DEFAULT_TERMS,
   name: 'doctor',
-  limits: {},
-  programs: { digests: 'any' },
-  targets: { functions: 'any' },
-  sharing: { bindMount: false, passToken: false },
-  revocable: true,
-  network: 'own',
-  cgroups: 'own',
-  derive: { allowed: false, maxDepth: 1 },
-  mode: 'enforce',
-  events: 'refused',
   rights: {
     masks: { cmds: 1n, maps: 1n << BigInt(bpf_map_type.BPF_MAP_TYPE_ARRAY), progs: 0n, attachs: 0n },
     capabilities: ['bpf'],

@@ -89,6 +89,21 @@ export interface Terms {
   readonly events: Events
 }
 
+/** What holds where a document does not say: the schema and all that makes terms without one. */
+export const DEFAULT_TERMS = {
+  limits: {},
+  programs: { digests: 'any' },
+  targets: { functions: 'any' },
+  sharing: { bindMount: false, passToken: false },
+  revocable: true,
+  network: 'own',
+  cgroups: 'own',
+  guard: 'required',
+  derive: { allowed: false, maxDepth: 1 },
+  mode: 'enforce',
+  events: 'refused',
+} as const satisfies Omit<Terms, 'rights'>
+
 export interface Policy extends Terms {
   readonly name: string
   readonly description?: string
