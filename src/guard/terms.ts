@@ -26,7 +26,7 @@ const bitOf = (name: Capability): bigint =>
   1n << BigInt(CAPABILITIES[`CAP_${name.toUpperCase()}` as keyof typeof CAPABILITIES])
 
 /** Bit n stands for capability number n. */
-export function capabilityMask(terms: Pick<Terms, 'rights'>): bigint {
+function capabilityMask(terms: Pick<Terms, 'rights'>): bigint {
   return terms.rights.capabilities.reduce((mask, name) => mask | bitOf(name), 0n)
 }
 

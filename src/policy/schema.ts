@@ -306,7 +306,6 @@ export const documentSchema = z
 export type PolicyDocument = z.output<typeof documentSchema>
 /** A document as its author may write it. */
 export type PolicyDocumentInput = z.input<typeof documentSchema>
-export type DocumentSpec = PolicyDocument['spec']
 
 /** JSON Schema (draft 2020-12) of the document as written; for editors and other validators. */
 export function policyJSONSchema(): Record<string, unknown> {

@@ -40,7 +40,6 @@ export const MNT_DETACH = 0x2
 // linux/fcntl.h
 export const AT_FDCWD = -100
 export const AT_EMPTY_PATH = 0x1000
-export const AT_STATX_DONT_SYNC = 0x4000
 
 // linux/openat2.h
 export const RESOLVE_IN_ROOT = 0x10
