@@ -4,7 +4,6 @@
  */
 import { requireGuard } from '../../delegation/delegate.ts'
 import { EXIT, UsageError } from '../../errors.ts'
-import { confine as confineCgroup, unconfine as freeCgroup, idOfCgroup } from '../../guard/confine.ts'
 import { delegationId, Guard } from '../../guard/guard.ts'
 import { guardHolds } from '../../guard/terms.ts'
 import { type AdmissionOptions, requireNoSubjects } from '../admission.ts'
@@ -24,7 +23,7 @@ export async function confine(options: ConfineOptions): Promise<number> {
   const policy = await loadPolicy(options.policy, await loadVocabulary())
   requireNoSubjects(policy, 'who comes into a cgroup later is not compared with them', options)
   for (const path of requireGuard(policy, guardHolds)) note(`the guard does not enforce ${path} yet`)
-  const id = confineCgroup(guard, options.cgroup, policy)
+  const id = guard.confine(options.cgroup, policy)
   if (options.json === true) printJson({ id: Number(id), cgroup: options.cgroup, policy: policy.name })
   else
     print(
@@ -39,8 +38,8 @@ export function unconfine(id: number | undefined, options: { cgroup?: string; js
   if ((id === undefined) === (options.cgroup === undefined))
     throw new UsageError('Name what is confined by its number, or by --cgroup')
   using guard = Guard.open()
-  const found = id === undefined ? idOfCgroup(guard, options.cgroup!) : delegationId(id)
-  freeCgroup(guard, found)
+  const found = id === undefined ? guard.idOfCgroup(options.cgroup!) : delegationId(id)
+  guard.unconfine(found)
   if (options.json === true) printJson({ unconfined: Number(found) })
   else
     print(
