@@ -46,7 +46,7 @@ export type Action =
 
 export type MountAttribute = 'nosuid' | 'nodev' | 'noexec'
 
-export { DEFAULT_BPFFS as DEFAULT_PATH } from '../uapi/mount-points.ts'
+export { DEFAULT_BPFFS as DEFAULT_PATH } from '../uapi/kernel-paths.ts'
 
 export interface Wish {
   readonly masks: Masks

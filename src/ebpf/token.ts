@@ -15,7 +15,7 @@ import { procFields } from '../sys/proc-file.ts'
 import { bpf_token_info } from '../uapi/bpf.ts'
 import { O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../uapi/constants.ts'
 import { ERRNO } from '../uapi/errno.ts'
-import { DEFAULT_BPFFS } from '../uapi/mount-points.ts'
+import { DEFAULT_BPFFS } from '../uapi/kernel-paths.ts'
 import { type MissingRight, missingIn, type Need, type TokenRights } from './rights.ts'
 
 export { DEFAULT_BPFFS }

@@ -3,7 +3,7 @@ import { readdirSync, type StatsFs, statfsSync, statSync } from 'node:fs'
 import path from 'node:path'
 import { NotFoundError, NotSupportedError, UsageError } from '../errors.ts'
 import { CGROUP2_SUPER_MAGIC } from '../uapi/constants.ts'
-import { CGROUP_ROOT } from '../uapi/mount-points.ts'
+import { CGROUP_ROOT } from '../uapi/kernel-paths.ts'
 import type { CgroupId } from './id.ts'
 import { GUARD_CGROUP_LEVELS } from './layout.ts'
 

@@ -6,7 +6,7 @@ import path from 'node:path'
 import { nameFrom } from '../ebpf/object-name.ts'
 import { NotFoundError, NotSupportedError, UsageError } from '../errors.ts'
 import { parseMountInfo } from '../sys/mountinfo.ts'
-import { CGROUP_ROOT } from '../uapi/mount-points.ts'
+import { CGROUP_ROOT } from '../uapi/kernel-paths.ts'
 import { cgroupNamed, findCgroup, ROOT_CGROUP_ID } from './cgroup.ts'
 import {
   GUARD_CGROUP_LEVELS,

@@ -12,7 +12,7 @@ import { ask } from '../delegation/execute.ts'
 import { Sandbox } from '../delegation/sandbox.ts'
 import { openTarget } from '../delegation/target.ts'
 import { kernelHasTokens, scratchBpffs } from '../delegation/token-support.ts'
-import { runningVocabulary, VMLINUX_BTF } from '../delegation/vocabulary.ts'
+import { runningVocabulary } from '../delegation/vocabulary.ts'
 import { assemble, exit, mov64, R0 } from '../ebpf/asm/insn.ts'
 import { Btf } from '../ebpf/btf/btf.ts'
 import { effectiveCapabilities, INITIAL_USER_NAMESPACE } from '../ebpf/rights.ts'
@@ -25,6 +25,7 @@ import { procFields } from '../sys/proc-file.ts'
 import { bpf_attach_type, bpf_map_type, bpf_prog_type } from '../uapi/bpf.ts'
 import { CAPABILITIES } from '../uapi/constants.ts'
 import { errnoName } from '../uapi/errno.ts'
+import { VMLINUX_BTF } from '../uapi/kernel-paths.ts'
 
 export interface Fact {
   readonly name: string
