@@ -3,13 +3,13 @@
  * Offline.
  */
 import { readFileSync } from 'node:fs'
-import { VMLINUX_BTF } from '../../delegation/vocabulary.ts'
 import { Btf, type BtfComposite } from '../../ebpf/btf/btf.ts'
 import { EXIT } from '../../errors.ts'
 import type { Loader } from '../../needs/loader-probes.ts'
 import { compareRights, planRights, type RightsComparison, type RightsPlan } from '../../needs/plan.ts'
 import { type PlanFormat, planLines, riskOf } from '../../needs/text.ts'
 import { ANY_MASK, MASK_DOMAINS } from '../../policy/vocabulary.ts'
+import { VMLINUX_BTF } from '../../uapi/kernel-paths.ts'
 import { readObjects } from '../object-files.ts'
 import { columns, note, print, printJson } from '../output.ts'
 
