@@ -47,6 +47,8 @@ export interface SandboxSpec {
    * Since Linux 5.14.
    */
   readonly killRest?: boolean
+  /** With `killRest`: its own cgroup, as `planCgroup` gives it. Default: planned by itself. */
+  readonly cgroup?: string
   /** Where the program stays in the session of our terminal: when it stops, stop us with it. */
   readonly stopTogether?: boolean
   readonly timeoutMs?: number
@@ -102,7 +104,7 @@ export class Sandbox implements Disposable {
   static async start(spec: SandboxSpec): Promise<Sandbox> {
     requireOwnProc()
     refuseIds(spec)
-    const cgroup = spec.killRest === true ? planCgroup(spec) : undefined
+    const cgroup = spec.killRest === true ? (spec.cgroup ?? planCgroup(spec)) : undefined
     const watcher = await Watcher.start(spec, cgroup)
     let sandbox: Sandbox | undefined
     try {

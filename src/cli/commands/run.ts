@@ -133,14 +133,14 @@ function cannotRun(name: string, { call, errno, errnoName, hint }: SyscallError)
   return new SyscallError({ call, errno, errnoName, object: name }, { hint })
 }
 
-interface HeldSignals extends Disposable {
+export interface HeldSignals extends Disposable {
   readonly abort: AbortController
   /** Once the program runs, signals are its own business. */
   released: boolean
   toSandbox(sandbox: Sandbox): void
 }
 
-function holdSignals(): HeldSignals {
+export function holdSignals(): HeldSignals {
   let target: Sandbox | undefined
   const handlers = FORWARDED.map(signal => {
     const handler = (): void => {
