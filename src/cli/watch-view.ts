@@ -139,9 +139,7 @@ class TableView implements WatchView {
     if (this.#events.length > SHOWN_EVENTS) this.#events.shift()
   }
 
-  end(): void {
-    this.counters(this.#readings)
-  }
+  end(): void {}
 
   #draw(rows: string[][]): void {
     const counts = [...this.#counts].map(([map, count]) => `${count} of ${map}`).join(', ')

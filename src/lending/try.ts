@@ -94,6 +94,8 @@ function lotOf(program: ObjectProgram, places: TrialPlaces, callees: ReadonlySet
   const type = rule?.type ?? ''
   const at = (spec: Placement['spec']): Lot => ({ place: { program: name, spec } })
   if (callees.has(name)) return idleFor('other programs jump to it')
+  if (type === 'struct_ops')
+    return { why: 'its struct_ops map is registered for the whole host, which is not tried', needsHost: true }
   if (rule?.autoAttach === 'iter') return idleFor('it runs when somebody reads it')
   if (attachesItself(program)) return at(undefined)
   if (type === 'sk_lookup' || type === 'flow_dissector')

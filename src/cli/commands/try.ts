@@ -88,7 +88,7 @@ export async function tryObject(file: string, options: TryOptions): Promise<numb
 
   sayBefore({ file, text, risk, trial, user, network, json, planned: options.policy === undefined })
   if (options.policy !== undefined) sayLacking(plan, policy, options.policy)
-  requireUse(trial, file)
+  requireUse(trial, file, options)
   if (risk.level === 'critical' && options.yes !== true) throw tooRisky(risk, policy)
   requireReachable(user)
   const installed = await installedGuard()
@@ -195,7 +195,7 @@ function sayBefore({ file, text, risk, trial, user, network, json, planned }: An
     return
   }
   // All that a plan rates as low would hide what is not.
-  print(...text.split('\n').filter(line => !/^#   low: /.test(line)))
+  print(...text.split('\n').filter(line => !/^# {3}low: /.test(line)))
   const what = planned ? 'the least policy' : 'this policy'
   print(
     `${what}, lent to ${user.name} (${user.uid}:${user.gid}) in ${networkText(network)}; risk: ${risk.level}`,
@@ -216,7 +216,7 @@ function sayLacking(plan: RightsPlan, policy: Policy, file: string): void {
 }
 
 /** Fail early: nothing would be seen of it. */
-function requireUse({ places, idle }: TrialPlan, file: string): void {
+function requireUse({ places, idle }: TrialPlan, file: string, { program = [] }: TryOptions): void {
   if (places.length > 0) return
   if (idle.length === 0)
     throw new UsageError(`"${printableName(file)}" has no program that is loaded by itself`, {
@@ -231,7 +231,7 @@ function requireUse({ places, idle }: TrialPlan, file: string): void {
     {
       context: { programs: idle.map(({ program }) => program).join(',') },
       hint: needsHost
-        ? `The policy above is what loading takes. As root, without a delegation: bpftoken obj load ${file} --attach auto --watch`
+        ? `The policy above is what loading takes. As root, without a delegation: ${['bpftoken', 'obj', 'load', file, ...program.map(name => `--program=${name}`), '--attach', 'auto', '--watch'].join(' ')}`
         : 'Name a place with --attach, or only load it: bpftoken run --policy POLICY -- bpftoken obj load OBJECT',
     },
   )
