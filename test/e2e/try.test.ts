@@ -2,12 +2,21 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync, mkdirSync, readdirSync, readFileSync, symlinkSync, unlinkSync } from 'node:fs'
+import {
+  chmodSync,
+  copyFileSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  symlinkSync,
+  unlinkSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { after, test } from 'node:test'
 import { cli, execute, finish, inPublic, PUBLIC, publicCli } from '../helpers/cli.ts'
-import { HANG_MS } from '../helpers/eventually.ts'
+import { eventually, HANG_MS } from '../helpers/eventually.ts'
 import { inVm, needsTokens, ROOT } from '../helpers/machine.ts'
 import { residue, snapshot } from '../helpers/residue.ts'
 import { Scratch } from '../helpers/scratch.ts'
@@ -44,8 +53,12 @@ function inPlace(cwd: string, line: string): [string, string[]] {
   return inPublic(['sh', '-c', 'cd "$1" && eval "exec $2"', 'sh', cwd, line])
 }
 
-/** Lines of its output, until `enough`; then SIGINT, and all that it says. */
-async function watched(child: ChildProcess, enough: (line: string) => boolean): Promise<string[]> {
+/** Lines of its output, until `enough`; then the signal, and all that it says. */
+async function watched(
+  child: ChildProcess,
+  enough: (line: string) => boolean,
+  signal: NodeJS.Signals = 'SIGINT',
+): Promise<string[]> {
   const lines: string[] = []
   const timer = setTimeout(() => child.kill('SIGKILL'), HANG_MS)
   let interrupted = false
@@ -53,7 +66,7 @@ async function watched(child: ChildProcess, enough: (line: string) => boolean): 
     lines.push(line)
     if (interrupted || !enough(line)) continue
     interrupted = true
-    child.kill('SIGINT')
+    child.kill(signal)
   }
   clearTimeout(timer)
   assert.ok(interrupted, `it ended by itself: ${lines.join('\n')}`)
@@ -105,9 +118,11 @@ async function compiledStarter() {
 
 interface Document {
   readonly type: string
+  readonly programs?: { readonly id: number }[]
   readonly maps?: {
+    readonly id: number
     readonly map: string
-    readonly rows: { readonly key: unknown; readonly value: number }[]
+    readonly rows?: { readonly key: unknown; readonly value: number }[]
   }[]
   readonly value?: { readonly bytes: number; readonly protocol: number }
   readonly attach?: string[]
@@ -166,18 +181,67 @@ test('on a terminal a table is drawn anew, and Ctrl-C ends it', starter, async (
   assert.ok(seen.includes('\x1b['))
 })
 
-test('killed, it leaves nothing behind', starter, async () => {
-  const { scratch, env, object } = await compiledStarter()
-  using _ = scratch
-  const there = snapshot()
-  const child = spawn(...inPlace(scratch.path, `bpftoken try ${object}`), {
-    env,
-    stdio: ['ignore', 'pipe', 'inherit'],
+/** The loader of that object, by the namespaces and kernel objects that are its own. */
+function tracesOf(name: string, loaded: Document): string[] {
+  // The launcher, which watches over it, was given the same words.
+  const pid = readdirSync('/proc').find(one => {
+    const [program, ...words] = /^\d+$/.test(one) ? commandLine(one) : []
+    return program === process.execPath && words.includes(`--name=${name}`)
   })
-  for await (const line of createInterface(child.stdout!))
-    if (line.startsWith('packets = ')) child.kill('SIGKILL')
-  assert.equal(await statusOf(child), null)
-  assert.deepEqual(await residue(there), [])
+  const [net, mnt] = ['net', 'mnt'].map(kind => readlinkSync(`/proc/${pid}/ns/${kind}`))
+  return [
+    `network namespace ${net}`,
+    ...[...snapshot()].filter(line => line.startsWith('bpffs ') && line.endsWith(` in ${mnt}`)),
+    ...loaded.programs!.map(({ id }) => `prog ${id}`),
+    ...loaded.maps!.map(({ id }) => `map ${id}`),
+  ]
+}
+
+function commandLine(pid: string): string[] {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0')
+  } catch {
+    return [] // It has ended.
+  }
+}
+
+test('interrupted or killed, it leaves nothing behind', starter, async () => {
+  for (const [signal, name] of [
+    ['SIGINT', 'left-by-int'],
+    ['SIGKILL', 'left-by-kill'],
+  ] as const) {
+    const { scratch, env, object } = await compiledStarter()
+    using _ = scratch
+    const copy = join(scratch.path, `${name}.o`)
+    copyFileSync(object, copy)
+    const child = spawn(...inPlace(scratch.path, `bpftoken try ${copy} --json`), {
+      env,
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    let loaded: Document | undefined
+    let traces: string[] = []
+    await watched(
+      child,
+      line => {
+        const document = JSON.parse(line) as Document
+        if (document.type === 'loaded') loaded = document
+        if (document.type !== 'counters') return false
+        traces = tracesOf(name, loaded!)
+        return true
+      },
+      signal,
+    )
+    await statusOf(child)
+    // One network, one delegation, one program, three maps.
+    assert.equal(traces.length, 6)
+    await eventually(
+      () => {
+        const there = snapshot()
+        return traces.every(line => !there.has(line))
+      },
+      `after ${signal} something stays of ${traces.join(', ')}`,
+    )
+  }
 })
 
 test('the client of the starter counts under run, with its policy', starter, async () => {
