@@ -1,5 +1,5 @@
 /** Watching a loaded object: its counters once a second, its events as they come, until Ctrl-C. */
-import { setTimeout as sleep } from 'node:timers/promises'
+import { setImmediate as otherEvents, setTimeout as sleep } from 'node:timers/promises'
 import { isatty } from 'node:tty'
 import type { LoadedObject } from '../ebpf/load/object.ts'
 import { Owned } from '../ebpf/owned.ts'
@@ -18,6 +18,9 @@ export interface WatchOptions {
 }
 
 const PERIOD_MS = 1000
+const BURST = 256
+/** To show records may make more of them, where the program watches us too. */
+const MAX_LAST_EVENTS = 4096
 const STDOUT = 1
 
 /** Shows what the object counts and tells until `until` aborts; then once more, and all events. */
@@ -37,13 +40,19 @@ export async function watch(object: LoadedObject, { json, ping, until }: WatchOp
   const tasks = [
     countEvery(object, view, traffic, signal),
     ...rings.map(async ({ name, ring, type }) => {
-      for await (const record of ring.records({ signal })) view.event(name, showRecord(type, record))
+      let count = 0
+      for await (const record of ring.records({ signal })) {
+        view.event(name, showRecord(type, record))
+        // Records that come faster than they are shown must not keep signals from us.
+        if (++count % BURST === 0) await otherEvents()
+      }
     }),
   ]
   // All end before what they use does; one that fails ends the others.
   await Promise.all(tasks.map(task => task.catch(reason => failed.abort(reason))))
   if (!until.aborted) throw failed.signal.reason
-  for (const { name, ring, type } of rings) ring.drain(record => view.event(name, showRecord(type, record)))
+  for (const { name, ring, type } of rings)
+    ring.drain(record => view.event(name, showRecord(type, record)), MAX_LAST_EVENTS)
   view.counters(readCounters(object))
   view.end()
 }

@@ -102,21 +102,24 @@ export async function tryObject(file: string, options: TryOptions): Promise<numb
   const ping = options.ping && network === 'own'
   if (ping) note('it sends itself packets over the loopback device of its own network, once a second')
   using signals = holdSignals()
-  using lender = guard?.lend(policy)
-  using sandbox = await startTrial({
-    policy,
-    vocabulary,
-    user,
-    network,
-    command: [process.execPath, MAIN, ...loaderWords(name, trial, options, ping)],
-    env: workloadEnvironment(process.env, { user, tokenPath: DEFAULT_PATH }),
-    object: bytes,
-    cgroup,
-    path: DEFAULT_PATH,
-    guard: lender,
-    signal: signals.abort.signal,
-    onStart: started => signals.toSandbox(started),
-  })
+  const start = async () => {
+    using lender = guard?.lend(policy)
+    return await startTrial({
+      policy,
+      vocabulary,
+      user,
+      network,
+      command: [process.execPath, MAIN, ...loaderWords(name, trial, options, ping)],
+      env: workloadEnvironment(process.env, { user, tokenPath: DEFAULT_PATH }),
+      object: bytes,
+      cgroup,
+      path: DEFAULT_PATH,
+      guard: lender,
+      signal: signals.abort.signal,
+      onStart: started => signals.toSandbox(started),
+    })
+  }
+  using sandbox = await start()
   signals.released = true
   const { code, signal } = await sandbox.ended()
   return code ?? 128 + constants.signals[signal!]

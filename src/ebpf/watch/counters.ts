@@ -37,6 +37,8 @@ const MAX_ROWS = 20
 const SMALL_ARRAY = 4
 /** Elements that are looked at, each with a system call or two. */
 const MAX_ELEMENTS = 1024
+/** Of a longer value only its length is shown. */
+const MAX_VALUE_BYTES = 4096
 
 /** Whether there is something to read in it: counters and data, not constants. */
 export function isCounter({ kind, type }: Pick<ObjectMap, 'kind' | 'type'>): boolean {
@@ -62,7 +64,10 @@ function readVariables({ spec }: LoadedObject, facts: ObjectMap, map: BpfMap): R
   const { all } = new GlobalVariables(types, facts.valueTypeId)
   const rows = [...all]
     .filter(([, { typeId }]) => types.resolve(typeId)?.kind !== 'ptr')
-    .map(([key, { typeId, off }]) => ({ key, value: showBytes({ types, id: typeId }, bytes, off) }))
+    .map(([key, { typeId, off, sizeBytes }]) => ({
+      key,
+      value: lengthOf(sizeBytes) ?? showBytes({ types, id: typeId }, bytes, off),
+    }))
   if (rows.length === 0) return []
   return [{ map: facts.name, kind: 'variables', perCpu: false, rows, more: 0, cut: false }]
 }
@@ -126,11 +131,16 @@ function typeOf(types: TypeOf['types'] | undefined, id: number): TypeOf | undefi
 
 /** Of per-CPU maps the sum; where there is none, what each CPU has. */
 function showElement(map: BpfMap, type: TypeOf | undefined, bytes: Uint8Array): Shown {
-  if (!isPerCpu(map)) return showBytes(type, bytes)
+  const long = lengthOf(bytes.length)
+  if (long !== undefined || !isPerCpu(map)) return long ?? showBytes(type, bytes)
   const perCpu = splitPerCpu(bytes, map.valueBytes)
   if (type === undefined) return perCpu.map(one => showBytes(undefined, one))
   const values: TypedValue[] = perCpu.map(one => readValue(type.types, type.id, one))
   const sum = sumOf(values)
   if (sum !== undefined) return showValue(type.types, type.id, sum)
   return values.map(one => showValue(type.types, type.id, one))
+}
+
+function lengthOf(bytes: number): string | undefined {
+  return bytes > MAX_VALUE_BYTES ? `(${bytes} bytes)` : undefined
 }
