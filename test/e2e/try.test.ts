@@ -261,6 +261,36 @@ test('the client of the starter counts under run, with its policy', starter, asy
   assert.equal(lines[0], 'attached to lo')
 })
 
+/** An event for each system call of the machine, those that tell of events among them. */
+const FLOOD = `
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+struct { __uint(type, BPF_MAP_TYPE_RINGBUF); __uint(max_entries, 4096); } calls SEC(".maps");
+SEC("raw_tp/sys_enter") int enter(void *ctx)
+{
+	__u64 now = bpf_ktime_get_ns();
+	bpf_ringbuf_output(&calls, &now, sizeof(now), 0);
+	return 0;
+}
+char LICENSE[] SEC("license") = "GPL";
+`
+
+test('a flood of events, which shows make more of, does not keep Ctrl-C waiting', starter, async () => {
+  const { scratch, env, directory } = await compiledStarter()
+  using _ = scratch
+  scratch.write('counter/flood.bpf.c', FLOOD)
+  assert.equal((await execute('make', ['-C', directory, 'flood.bpf.o'], { env })).status, 0)
+  for (const [json, mark] of [
+    ['', /^\d+ more events$/],
+    ['--json', /"type":"event"/],
+  ] as const) {
+    const line = `bpftoken try ${directory}/flood.bpf.o --yes ${json}`
+    const child = spawn(...inPlace(scratch.path, line), { env, stdio: ['ignore', 'pipe', 'inherit'] })
+    await watched(child, said => mark.test(said))
+    assert.equal(await statusOf(child), 0)
+  }
+})
+
 const TRACE = `${PUBLIC}/test/fixtures/trace.bpf.o`
 
 test('what needs the host is said before anything is done', machine, async () => {
