@@ -1,8 +1,9 @@
 /** The option `--attach [PROGRAM=]SPEC`: what attaches where. */
 import { type Placement, placementsOf, type Wish } from '../ebpf/attach/placement.ts'
-import { type AttachSpec, parseAttachSpec } from '../ebpf/attach/section.ts'
+import type { AttachSpec } from '../ebpf/attach/section.ts'
 import type { ObjectProgram } from '../ebpf/object/spec.ts'
 import { UsageError } from '../errors.ts'
+import { parseAttachSpec } from './attach-spec.ts'
 
 /** UsageError: it does not say where. */
 export function parseWish(text: string): Wish {

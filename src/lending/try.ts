@@ -1,11 +1,5 @@
-/**
- * Trying an object: where its programs can attach under a delegation, and a loader of ours that has
- * one, in namespaces of its own.
- */
-import type { StdioOptions } from 'node:child_process'
-import { type DelegateGuard, delegate } from '../delegation/delegate.ts'
-import { Sandbox } from '../delegation/sandbox.ts'
-import { openTarget } from '../delegation/target.ts'
+/** Trying an object: where its programs can attach under a loan, in namespaces of their own. */
+import { planCgroup } from '../delegation/rest.ts'
 import {
   isForCgroups,
   isForDevices,
@@ -15,9 +9,7 @@ import {
 } from '../ebpf/attach/placement.ts'
 import { attachesItself } from '../ebpf/attach/section.ts'
 import type { ObjectProgram, ObjectSpec } from '../ebpf/object/spec.ts'
-import { ConflictError } from '../errors.ts'
-import type { Policy } from '../policy/policy.ts'
-import type { Vocabulary } from '../policy/vocabulary.ts'
+import { ConflictError, NotSupportedError } from '../errors.ts'
 
 /** A program that is loaded and attached to nothing. */
 export interface Idle {
@@ -62,7 +54,7 @@ export function planTrial(
     const lot = lotOf(program, places, callees)
     if ('place' in lot && places.wishes.length === 0) own.push(lot.place)
     else if ('place' in lot)
-      idle.push({ program: program.name, why: 'no --attach is for it', needsHost: false })
+      idle.push({ program: program.name, why: 'it is not among what is to be attached', needsHost: false })
     else idle.push({ program: program.name, ...lot })
   }
   const all = [...wished.places, ...own]
@@ -102,12 +94,12 @@ function lotOf(program: ObjectProgram, places: TrialPlaces, callees: ReadonlySet
     return at({ kind: 'netns', path: '/proc/self/ns/net' })
   if (isForCgroups(type))
     return places.cgroup === undefined
-      ? idleFor('the loader has no cgroup of its own here: name one with --attach')
+      ? idleFor('the loader has no cgroup of its own here, and no other is named')
       : at({ kind: 'cgroup', path: places.cgroup })
   const direction = rule?.attachType === 'tcx_egress' ? 'egress' : 'ingress'
   const isTcx = type === 'sched_cls' && !`${rule?.attachType}`.startsWith('netkit')
   if (!isForDevices(program) && !isTcx) return idleFor('there is nothing here that it could attach to')
-  if (!places.ownNetwork) return idleFor('no device of the host is taken unasked: name one with --attach')
+  if (!places.ownNetwork) return idleFor('no device of the host is taken unasked, and none is named')
   return at(isTcx ? { kind: 'tcx', device: 'lo', direction } : { kind: 'xdp', device: 'lo' })
 }
 
@@ -126,62 +118,19 @@ function requireOneXdp(places: readonly Placement[]): void {
         `"${other}" and "${program}" both attach to device ${spec.device}, which takes one XDP program`,
         {
           context: { device: spec.device, programs: `${other},${program}` },
-          hint: `Choose with --program, or by --attach ${other}=xdp:${spec.device}`,
+          hint: 'Load one of them only, or name the one that attaches there',
         },
       )
     taken.set(spec.device, program)
   }
 }
 
-export interface Trial {
-  readonly policy: Policy
-  readonly vocabulary: Vocabulary
-  readonly user: { readonly uid: number; readonly gid: number }
-  readonly network: 'own' | 'host'
-  /** The loader: it reads the object from its standard input. */
-  readonly command: readonly [string, ...string[]]
-  readonly env: NodeJS.ProcessEnv
-  readonly object: Uint8Array
-  /** As `planCgroup` gives it: the loader runs there. Undefined: in ours. */
-  readonly cgroup: string | undefined
-  /** Where the delegation is mounted. */
-  readonly path: string
-  /** The part of the guard that is installed. */
-  readonly guard: DelegateGuard | undefined
-  /** Aborted: the loan ends before it has begun. */
-  readonly signal: AbortSignal
-  /** The sandbox is there, and not yet all that it is for. */
-  readonly onStart?: (sandbox: Sandbox) => void
-}
-
-/**
- * Lends, and starts the loader with the object. Its standard output and error are ours. The caller
- * disposes of the sandbox: the loader, its programs and the delegation go with it.
- */
-export async function startTrial(trial: Trial): Promise<Sandbox> {
-  const { policy, vocabulary, path, guard, signal, cgroup } = trial
-  const sandbox = await Sandbox.start({
-    command: trial.command,
-    uid: trial.user.uid,
-    gid: trial.user.gid,
-    network: trial.network,
-    capabilities: policy.rights.capabilities,
-    env: trial.env,
-    stdio: ['pipe', 'inherit', 'inherit'] satisfies StdioOptions,
-    stopTogether: true,
-    ...(cgroup === undefined ? {} : { killRest: true, cgroup }),
-  })
+/** A cgroup for the loader alone, yet to be made; undefined: it cannot have one here. */
+export function ownCgroup(user: { readonly uid: number; readonly gid: number }): string | undefined {
   try {
-    trial.onStart?.(sandbox)
-    using target = openTarget(sandbox.pid)
-    await delegate(policy, target, vocabulary, { path, signal, guard })
-    signal.throwIfAborted()
-    await sandbox.release()
-    // That it ends without reading is told by its status.
-    sandbox.child.stdin!.on('error', () => {}).end(trial.object)
-    return sandbox
+    return planCgroup(user)
   } catch (error) {
-    sandbox[Symbol.dispose]()
-    throw error
+    if (!(error instanceof NotSupportedError)) throw error
+    return undefined
   }
 }

@@ -6,9 +6,6 @@ import { realpathSync, statSync, writeFileSync } from 'node:fs'
 import { constants } from 'node:os'
 import path from 'node:path'
 import { DEFAULT_PATH } from '../../delegation/actions.ts'
-import { requireGuard, requireNetworkAllowed } from '../../delegation/delegate.ts'
-import { planCgroup } from '../../delegation/rest.ts'
-import { subjectToRun } from '../../delegation/subject.ts'
 import { isForCgroups } from '../../ebpf/attach/placement.ts'
 import { type ObjectProgram, type ObjectSpec, parseObject } from '../../ebpf/object/spec.ts'
 import { printableName, quoted } from '../../ebpf/printable.ts'
@@ -20,14 +17,14 @@ import {
   NotSupportedError,
   UsageError,
 } from '../../errors.ts'
-import { planTrial, startTrial, type TrialPlan } from '../../lending/try.ts'
+import { HeldProgram, prepareRun } from '../../lending/run.ts'
+import { ownCgroup, planTrial, type TrialPlan } from '../../lending/try.ts'
 import { compareRights, planRights, type RightsPlan } from '../../needs/plan.ts'
 import { planLines } from '../../needs/text.ts'
 import { parsePolicy } from '../../policy/parse.ts'
 import { CAPABILITIES, type Policy } from '../../policy/policy.ts'
 import { assessRisk, type RiskAssessment } from '../../policy/risk.ts'
 import { accounts } from '../accounts.ts'
-import { admit } from '../admission.ts'
 import { parseWish, placementsFor, placementText } from '../attachments.ts'
 import { workloadEnvironment } from '../environment.ts'
 import { installedGuard } from '../installed-guard.ts'
@@ -91,37 +88,33 @@ export async function tryObject(file: string, options: TryOptions): Promise<numb
   requireUse(trial, file, options)
   if (risk.level === 'critical' && options.yes !== true) throw tooRisky(risk, policy)
   requireReachable(user)
-  const installed = await installedGuard()
-  using guard = installed?.guard
-  const unenforced = requireGuard(policy, installed?.holds)
-  for (const field of unenforced) note(`without the guard nothing enforces ${field}`)
-  if (network === 'host') requireNetworkAllowed(policy, vocabulary)
-  admit(policy, subjectToRun({ ...user, program: process.execPath }, policy, accounts), {})
-  if (options.savePolicy !== undefined) savePolicy(options.savePolicy, text)
-
+  using guard = await installedGuard()
   const ping = options.ping && network === 'own'
-  if (ping) note('it sends itself packets over the loopback device of its own network, once a second')
-  using signals = holdSignals()
-  const start = async () => {
-    using lender = guard?.lend(policy)
-    return await startTrial({
-      policy,
-      vocabulary,
-      user,
-      network,
+  const prepared = prepareRun({
+    ...{ policy, vocabulary, accounts, guard, path: DEFAULT_PATH },
+    program: {
       command: [process.execPath, MAIN, ...loaderWords(name, trial, options, ping)],
+      ...{ uid: user.uid, gid: user.gid, network, capabilities: [] },
       env: workloadEnvironment(process.env, { user, tokenPath: DEFAULT_PATH }),
-      object: bytes,
-      cgroup,
-      path: DEFAULT_PATH,
-      guard: lender,
-      signal: signals.abort.signal,
-      onStart: started => signals.toSandbox(started),
-    })
-  }
-  using sandbox = await start()
+      stdio: ['pipe', 'inherit', 'inherit'],
+      stopTogether: true,
+      ...(cgroup === undefined ? {} : { killRest: true, cgroup }),
+    },
+  })
+  for (const field of prepared.unenforced) note(`without the guard nothing enforces ${field}`)
+  if (options.savePolicy !== undefined) savePolicy(options.savePolicy, text)
+  if (ping) note('it sends itself packets over the loopback device of its own network, once a second')
+
+  using signals = holdSignals()
+  using program = await HeldProgram.start(prepared)
+  signals.toProgram(program)
+  await program.lend({ signal: signals.abort.signal })
+  signals.abort.signal.throwIfAborted()
   signals.released = true
-  const { code, signal } = await sandbox.ended()
+  await program.release()
+  // That it ends without reading is told by its status.
+  program.stdin!.on('error', () => {}).end(bytes)
+  const { code, signal } = await program.ended()
   return code ?? 128 + constants.signals[signal!]
 }
 
@@ -252,16 +245,6 @@ function tooRisky({ items }: RiskAssessment, { name }: Policy): DeniedError {
       hint: 'Say --yes to lend it all the same, or leave these programs out with --program',
     },
   )
-}
-
-/** A cgroup for the loader alone; undefined: it cannot have one here. */
-function ownCgroup(user: HostUser): string | undefined {
-  try {
-    return planCgroup(user)
-  } catch (error) {
-    if (!(error instanceof NotSupportedError)) throw error
-    return undefined
-  }
 }
 
 /** The loader runs as that user, who may not come to a clone in somebody's home. */

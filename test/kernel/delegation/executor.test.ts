@@ -21,6 +21,7 @@ import { delegate, delegateContext, undelegate } from '../../../src/delegation/d
 import { execute } from '../../../src/delegation/execute.ts'
 import { openTarget, type Target } from '../../../src/delegation/target.ts'
 import { delegatedMounts } from '../../../src/ebpf/bpffs.ts'
+import type { NotUndoneError } from '../../../src/errors.ts'
 import { borrowExecutor, Executor, endExecutors, returnExecutor } from '../../../src/sys/executor.ts'
 import { readProc } from '../../../src/sys/process.ts'
 import { errnoName } from '../../../src/uapi/errno.ts'
@@ -205,7 +206,7 @@ test('a child that is stopped is given up in time, and what it had attached is u
       },
     })
     const code = at === attached ? 'BPFTOKEN_NOT_UNDONE' : 'BPFTOKEN_TIMEOUT'
-    await assert.rejects(given, { code, message: /did not finish within 300 ms/ })
+    await assert.rejects(given, { code, message: /did not finish within 3000 ms/ })
     assert.deepEqual(mounted(), [])
     await gone(child)
   }
@@ -265,6 +266,27 @@ test('an executor that is killed before any action leaves nothing, and the next 
     assert.deepEqual(mounted(), [], `killed before ${plan[at]?.do}`)
     await works()
   }
+})
+
+test('an executor that is killed while it should undo is told beside why it had to', async () => {
+  let executor: Executor
+  const given = execute(pausingAt(plan, 0), target, vocabulary, {
+    paused: one => {
+      executor = one
+    },
+    reached: () => {
+      executor.kill()
+      throw new Error('not wanted')
+    },
+  })
+  await assert.rejects(given, (error: NotUndoneError) => {
+    assert.equal(error.code, 'BPFTOKEN_NOT_UNDONE')
+    assert.equal(error.causes[0]!.message, 'not wanted')
+    assert.match(error.causes[1]!.message, /executes delegations has died/)
+    return true
+  })
+  assert.deepEqual(mounted(), [])
+  await works()
 })
 
 test('an executor that is killed with the context of a workload leaves it useless', async () => {
