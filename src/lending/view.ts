@@ -4,6 +4,7 @@ import type { DetachResult } from '../guard/detach.ts'
 import type { GuardDelegation } from '../guard/guard.ts'
 import { hexMask } from '../policy/mask-text.ts'
 import { MASK_DOMAINS } from '../policy/vocabulary.ts'
+import type { Loan } from './journal.ts'
 import type { TakenBack } from './undelegate.ts'
 
 const NS_PER_MS = 1_000_000n
@@ -36,6 +37,15 @@ function termsToJSON({ rights, limits, ...rest }: GuardDelegation['terms']) {
     ...rest,
     rights: { ...rights, masks },
     limits: { ...counts, ...(mapBytes === undefined ? {} : { mapBytes: Number(mapBytes) }) },
+  }
+}
+
+/** A loan that was made. */
+export function loanToJSON({ target, place, mount, delegation }: Loan) {
+  return {
+    target,
+    ...('path' in place ? { delegation: mount } : place),
+    ...(delegation === undefined ? {} : { id: Number(delegation) }),
   }
 }
 

@@ -3,6 +3,7 @@ import { describeAction } from '../../delegation/actions.ts'
 import { EXIT } from '../../errors.ts'
 import type { Loan, Place } from '../../lending/journal.ts'
 import { actionsOf, lend, type PreparedLoan, prepareLoan } from '../../lending/lend.ts'
+import { loanToJSON } from '../../lending/view.ts'
 import { accounts } from '../accounts.ts'
 import { type AdmissionOptions, tellVerdict } from '../admission.ts'
 import { installedGuard } from '../installed-guard.ts'
@@ -64,12 +65,11 @@ export function tellPrepared({ facts, concerns }: PreparedLoan): object {
 
 /** Tells of the loan; `also` is what else `--json` prints. */
 export function tellLoan(loan: Loan, { json, also }: { json?: boolean; also: object }): void {
-  const { target, place, mount, delegation } = loan
   if (json === true) {
-    const id = delegation === undefined ? {} : { id: Number(delegation) }
-    printJson({ target, ...('path' in place ? { delegation: mount } : place), ...id, ...also })
+    printJson({ ...loanToJSON(loan), ...also })
     return
   }
+  const { target, place, mount, delegation } = loan
   print(
     'path' in place
       ? `delegated to process ${target.pid} at ${word(mount!.path)}: ${mount!.options.join(' ')}`
