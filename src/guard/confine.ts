@@ -51,7 +51,7 @@ export function unconfine(maps: GuardMaps, id: DelegationId): void {
   if (entry === undefined)
     throw new NotFoundError(`No cgroup is confined by delegation ${id}`, {
       context: { delegation: String(id) },
-      hint: 'See bpftoken guard status for those that are',
+      reason: 'not-confined',
     })
   end(maps, [entry])
 }
@@ -62,7 +62,7 @@ export function idOfCgroup(maps: GuardMaps, directory: string): DelegationId {
   if (id !== undefined) return id
   throw new NotFoundError(`The cgroup ${directory} is not confined`, {
     context: { cgroup: directory },
-    hint: 'See bpftoken guard status for those that are',
+    reason: 'not-confined',
   })
 }
 
@@ -105,9 +105,7 @@ function freeId(maps: GuardMaps): DelegationId {
   }
   throw new ConflictError(
     `${GUARD_CONFINEMENTS - 1} cgroups are confined, or have objects of when they were`,
-    {
-      hint: 'End one first: bpftoken unconfine',
-    },
+    { hint: 'End one first', reason: 'confinements-full' },
   )
 }
 

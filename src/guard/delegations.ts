@@ -69,7 +69,7 @@ export function rawDelegation(maps: GuardMaps, id: DelegationId): RawDelegation 
   if (raw !== undefined) return raw
   throw new NotFoundError(`There is no delegation ${id}`, {
     context: { delegation: String(id) },
-    hint: 'See bpftoken guard status for those that live',
+    reason: 'delegation-unknown',
   })
 }
 

@@ -4,7 +4,7 @@
 import { readFileSync, realpathSync, statSync } from 'node:fs'
 import path from 'node:path'
 import { nameFrom } from '../ebpf/object-name.ts'
-import { NotFoundError, NotSupportedError, UsageError } from '../errors.ts'
+import { InputError, NotFoundError, NotSupportedError } from '../errors.ts'
 import { parseMountInfo } from '../sys/mountinfo.ts'
 import { CGROUP_ROOT } from '../uapi/kernel-paths.ts'
 import { cgroupNamed, findCgroup, ROOT_CGROUP_ID } from './cgroup.ts'
@@ -156,7 +156,7 @@ function fileKey(executable: string): FileKey {
 }
 
 function cgroupKey(directory: string): CgroupKey {
-  if (!path.isAbsolute(directory)) throw new UsageError(`The cgroup ${directory} is not an absolute path`)
+  if (!path.isAbsolute(directory)) throw new InputError(`The cgroup ${directory} is not an absolute path`)
   const plain = path.resolve(directory)
   if (plain === CGROUP_ROOT && findCgroup(plain).id === ROOT_CGROUP_ID)
     return { parent: 0n, name: new Uint8Array(GUARD_NAME_BYTES) }
@@ -177,7 +177,7 @@ function cgroupKey(directory: string): CgroupKey {
  */
 function unitCgroup(unit: string): string {
   if (!UNIT.test(unit))
-    throw new UsageError(`"${unit}" is no name of a unit`, { hint: 'Write it in full: NAME.service' })
+    throw new InputError(`"${unit}" is no name of a unit`, { hint: 'Write it in full: NAME.service' })
   if (unit.endsWith('.slice')) return path.join(CGROUP_ROOT, ...slices(unit))
   return cgroupNamed(unit) ?? path.join(CGROUP_ROOT, 'system.slice', unit)
 }

@@ -2,12 +2,10 @@
  * bpftoken guard allow and disallow: which other programs may enable delegation, and how much of
  * it.
  */
-import { requireGuard } from '../../delegation/delegate.ts'
 import { EXIT, NotFoundError, UsageError } from '../../errors.ts'
 import type { Delegator } from '../../guard/delegators.ts'
 import { Guard } from '../../guard/guard.ts'
 import { type Breadth, breadthOf } from '../../guard/program-names.ts'
-import { guardHolds } from '../../guard/terms.ts'
 import { type AdmissionOptions, requireNoSubjects } from '../admission.ts'
 import { describeWho } from '../guard-text.ts'
 import { note, print, printJson } from '../output.ts'
@@ -33,10 +31,7 @@ export async function allow(options: AllowOptions): Promise<number> {
   const policy =
     options.policy === undefined ? undefined : await loadPolicy(options.policy, await loadVocabulary())
   if (policy === undefined) note('without --policy it may delegate everything')
-  else {
-    requireNoSubjects(policy, 'to whom a delegator lends is not compared with them', options)
-    for (const path of requireGuard(policy, guardHolds)) note(`the guard does not enforce ${path} yet`)
-  }
+  else requireNoSubjects(policy, 'to whom a delegator lends is not compared with them', options)
   const breadth = options.exe === undefined ? [] : breadthOrNone(options.exe)
   for (const { what } of breadth) note(`warning: ${what}`)
   const implicit = options.implicit === true
