@@ -237,7 +237,7 @@ const spec = z.strictObject({
     .enum(['own', 'any'])
     .default('own')
     .describe(
-      "`own`: what is attached to a cgroup is attached to the workload's own or one below it: that in which its first token was made, or to which `delegate --cgroup` binds them. The root of all cgroups is nobody's own. `any`: to every cgroup whose directory it can open. The guard holds to `own`.",
+      "`own`: what is attached to a cgroup is attached to the workload's own or one below it: that in which its first token was made, or to which `delegate --only-cgroup` binds them. The root of all cgroups is nobody's own. `any`: to every cgroup whose directory it can open. The guard holds to `own`.",
     ),
   guard: z
     .enum(['required', 'optional'])

@@ -13,7 +13,7 @@ import {
   undelegate as takeBack,
 } from '../../delegation/delegate.ts'
 import { type Concern, preflightTarget } from '../../delegation/preflight.ts'
-import { openTarget, type Target } from '../../delegation/target.ts'
+import type { Target } from '../../delegation/target.ts'
 import { EXIT, NotSupportedError } from '../../errors.ts'
 import type { Guard, Lender } from '../../guard/guard.ts'
 import type { Policy } from '../../policy/policy.ts'
@@ -25,31 +25,36 @@ import { requirePath } from '../mount-path.ts'
 import { note, print, printJson, word } from '../output.ts'
 import { loadPolicy, loadVocabulary } from '../policy-file.ts'
 import { requireRoot } from '../privilege.ts'
+import { openRecipient, type RecipientOptions, recipientName } from '../recipient.ts'
 
-export interface DelegateOptions extends AdmissionOptions {
-  pid: number
+export interface DelegateOptions extends AdmissionOptions, RecipientOptions {
   policy: string
   path: string
   contextFd?: number
-  cgroup?: string
+  onlyCgroup?: string
   strict?: boolean
   dryRun?: boolean
   json?: boolean
 }
 
 export async function delegate(options: DelegateOptions): Promise<number> {
+  recipientName(options)
   requireRoot('bpftoken delegate')
+  requirePath(options.path)
   const vocabulary = await loadVocabulary()
   const policy = await loadPolicy(options.policy, vocabulary)
   const installed = await installedGuard()
   using guard = installed?.guard
   const unenforced = requireGuard(policy, installed?.holds)
-  if (options.cgroup !== undefined && guard === undefined)
-    throw new NotSupportedError('--cgroup needs the guard: the kernel lets tokens be made in any cgroup', {
-      context: { cgroup: options.cgroup },
-      hint: 'Install it as root: bpftoken guard install',
-    })
-  using target = openRecipient(options)
+  if (options.onlyCgroup !== undefined && guard === undefined)
+    throw new NotSupportedError(
+      '--only-cgroup needs the guard: the kernel lets tokens be made in any cgroup',
+      {
+        context: { cgroup: options.onlyCgroup },
+        hint: 'Install it as root: bpftoken guard install',
+      },
+    )
+  using target = await openRecipient(options)
   const { record, confirm } = admitTarget(policy, target, {
     ...options,
     vocabulary,
@@ -67,15 +72,9 @@ export async function delegate(options: DelegateOptions): Promise<number> {
     return EXIT.ok
   }
   for (const path of unenforced) note(`without the guard nothing enforces ${path}`)
-  using lender = guard?.lend(policy, options.cgroup === undefined ? {} : { cgroup: options.cgroup })
+  using lender = guard?.lend(policy, options.onlyCgroup === undefined ? {} : { cgroup: options.onlyCgroup })
   const also = { preflight, ...record }
   return await deliver({ ...options, policy, target, vocabulary, lender, confirm, also })
-}
-
-/** The process that is lent to. UsageError, NotFoundError: not there. The caller disposes of it. */
-export function openRecipient({ pid, path }: { pid: number; path: string }): Target {
-  requirePath(path)
-  return openTarget(pid)
 }
 
 /**
@@ -152,19 +151,19 @@ function andId(id: bigint | undefined): string[] {
   return id === undefined ? [] : [`delegation ${id}: bpftoken revoke ${id} takes it back`]
 }
 
-export interface UndelegateOptions {
-  pid: number
+export interface UndelegateOptions extends RecipientOptions {
   path: string
   mount?: number
   json?: boolean
 }
 
 export async function undelegate(options: UndelegateOptions): Promise<number> {
+  recipientName(options)
   requireRoot('bpftoken undelegate')
   const installed = await installedGuard()
   using guard = installed?.guard
   requirePath(options.path)
-  using target = openTarget(options.pid)
+  using target = await openRecipient(options)
   const gone = await takeBack(target, await loadVocabulary(), {
     path: options.path,
     mount: options.mount,
@@ -185,7 +184,7 @@ export async function undelegate(options: UndelegateOptions): Promise<number> {
     const more =
       unmounted === 0 ? '' : `, and ${unmounted} other ${unmounted === 1 ? 'mount' : 'mounts'} of it`
     print(
-      `unmounted ${word(gone.path)} of process ${options.pid}${more}${left.length === 0 ? ': no new token can be made from it' : ''}`,
+      `unmounted ${word(gone.path)} of process ${target.facts.pid}${more}${left.length === 0 ? ': no new token can be made from it' : ''}`,
     )
     for (const { path, mountNamespace, pids } of left)
       print(

@@ -7,15 +7,16 @@ import { attenuate, type Removal } from '../../policy/attenuate.ts'
 import { DEFAULT_LIMITS, type Limits, type Policy, type Terms } from '../../policy/policy.ts'
 import { MASK_DOMAINS, type Vocabulary } from '../../policy/vocabulary.ts'
 import { type AdmissionOptions, admitTarget } from '../admission.ts'
+import { requirePath } from '../mount-path.ts'
 import { note } from '../output.ts'
 import { loadPolicy, loadVocabulary } from '../policy-file.ts'
 import { requireRoot } from '../privilege.ts'
-import { deliver, lookAhead, openRecipient } from './delegate.ts'
+import { openRecipient, type RecipientOptions, recipientName } from '../recipient.ts'
+import { deliver, lookAhead } from './delegate.ts'
 
 const NS_PER_SEC = 1_000_000_000n
 
-export interface DeriveOptions extends AdmissionOptions {
-  pid: number
+export interface DeriveOptions extends AdmissionOptions, RecipientOptions {
   policy: string
   path: string
   strict?: boolean
@@ -23,7 +24,9 @@ export interface DeriveOptions extends AdmissionOptions {
 }
 
 export async function derive(id: number, options: DeriveOptions): Promise<number> {
+  recipientName(options)
   requireRoot('bpftoken derive')
+  requirePath(options.path)
   const vocabulary = await loadVocabulary()
   const asked = await loadPolicy(options.policy, vocabulary)
   using guard = Guard.open()
@@ -39,7 +42,7 @@ export async function derive(id: number, options: DeriveOptions): Promise<number
       },
     )
   for (const path of requireGuard(policy, guardHolds)) note(`the guard does not enforce ${path} yet`)
-  using target = openRecipient(options)
+  using target = await openRecipient(options)
   const { record, confirm } = admitTarget(policy, target, { ...options, vocabulary, guarded: true })
   const preflight = lookAhead(target, policy, vocabulary, options)
   for (const removal of removed) note(`not in delegation ${id}: ${describeRemoval(removal)}`)
