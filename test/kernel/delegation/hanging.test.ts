@@ -20,7 +20,7 @@ import { HANG_MS } from '../../helpers/eventually.ts'
 import { Scratch } from '../../helpers/scratch.ts'
 import { FUSE, FuseServer } from './fuse.ts'
 import { policyWith, vocabulary } from './lab.ts'
-import { leavesNothing } from './residue.ts'
+import { leavesNothing } from './leaves-nothing.ts'
 import { ALL_CAPS, Workload } from './workload.ts'
 
 const PATH = '/sys/fs/bpf'
