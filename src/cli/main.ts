@@ -6,6 +6,7 @@
 import { CommanderError, InvalidArgumentError, Option } from 'commander'
 import { DEFAULT_PATH } from '../delegation/actions.ts'
 import { EXIT, UsageError } from '../errors.ts'
+import { PLAN_FORMATS } from '../needs/format/names.ts'
 import {
   DELEGATION_IDS,
   DESCRIPTORS,
@@ -341,9 +342,11 @@ function buildProgram(): Command {
     .addOption(new Option('--program <name>', 'only this program (repeatable)').argParser(collect))
     .addOption(
       new Option('--format <form>', 'what is printed: a policy, mount options, or settings of another tool')
-        .choices(['yaml', 'options', 'systemd', 'lxd', 'incus'])
+        .choices(PLAN_FORMATS)
         .default('yaml'),
     )
+    .option('--seccomp-profile <file>', 'write one for the container, which the form then names')
+    .option('--seccomp-base <file>', "what that is made of (default: the runtime's own)")
     .option('--check <policy>', 'tell what a policy lacks and what it grants needlessly')
     .option('--strict', 'with --check: fail also for what is granted needlessly')
     .addOption(json())
