@@ -3,7 +3,7 @@
 # what is missing, and leaves apt's own sources as they are:
 #   .cache/host  bpftool and bubblewrap that run on this Debian as they are
 #   .cache/podman  Podman with crun and runc, which runs on this Debian once it lies over /usr and /etc
-#   .cache/sid   newest bpftool, iproute2, xdp-tools and veristat, with the libraries that they need
+#   .cache/sid   newest bpftool, iproute2, xdp-tools, veristat and systemd, with the libraries that they need
 # Where that cannot be, .cache/why-not says why, in the words in which tests are then skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 HOST_PACKAGES=(bpftool/bookworm-backports bubblewrap/bookworm)
 PODMAN_PACKAGES=({podman,crun,runc,conmon,uidmap}/bookworm golang-github-containers-{common,image}/bookworm
   {libgpgme11,libassuan0,libsubid4,libyajl2}/bookworm)
-SID_PACKAGES=(bpftool iproute2 xdp-tools libxdp1 veristat busybox-static)
+SID_PACKAGES=(bpftool iproute2 xdp-tools libxdp1 veristat busybox-static systemd)
 
 cache=$PWD/.cache
 apt=$cache/apt

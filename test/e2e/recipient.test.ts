@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { cli } from '../helpers/cli.ts'
 import { needsProgram, needsTokens, ROOT } from '../helpers/machine.ts'
-import { ALICE, Podman } from '../helpers/podman.ts'
+import { ALICE, IMAGE, Podman } from '../helpers/podman.ts'
 import { residue, snapshot } from '../helpers/residue.ts'
 import { Scratch } from '../helpers/scratch.ts'
 import { Shell } from '../helpers/shell.ts'
@@ -78,16 +78,7 @@ describe('of Podman', machine, () => {
     const made: string[] = []
     while (starts.size === ids.length) {
       const name = `more-${made.length}`
-      const id = await podman.podman(
-        'create',
-        '--name',
-        name,
-        '--network',
-        'none',
-        '--rootfs',
-        '/run/rootfs',
-        'true',
-      )
+      const id = await podman.podman('create', '--name', name, '--network', 'none', IMAGE, 'true')
       made.push(name)
       ids.push(id)
       starts.add(id[0]!)

@@ -12,6 +12,8 @@ import { CACHE } from './machine.ts'
 
 /** Host ids from here on are for containers. */
 const FIRST_ID = 300_000
+/** Nothing but directories: programs are those of the host. */
+export const IMAGE = 'localhost/directories:1'
 /** A user of that mount namespace, who has containers of their own. */
 export const ALICE = { name: 'alice', uid: 54_321, home: '/run/alice' } as const
 
@@ -36,10 +38,10 @@ for file in /etc/subuid /etc/subgid; do
   printf '%s\\n' containers:${FIRST_ID}:655360 ${ALICE.name}:1000000:65536 >$file
 done
 mkdir /run/rootfs /run/rootfs/proc /run/rootfs/sys /run/rootfs/dev /run/rootfs/etc /run/rootfs/run \\
-  /run/rootfs/tmp /run/rootfs/usr /run/rootfs/mnt
+  /run/rootfs/tmp /run/rootfs/usr /run/rootfs/mnt /run/rootfs/srv
 for link in bin sbin lib lib64; do ln -s usr/$link /run/rootfs/$link; done
 cp -a /run/rootfs /run/alice/rootfs
-chown -hR ${FIRST_ID}:${FIRST_ID} /run/rootfs
+tar -C /run/rootfs -c . | podman --log-level error import --quiet - ${IMAGE} >/dev/null
 chown -hR ${ALICE.uid}:${ALICE.uid} /run/alice/rootfs
 echo ready
 exec cat
@@ -89,17 +91,7 @@ export class Podman {
 
   /** Starts a container of root's that sleeps, with further options of `podman run`. */
   sleeper(name: string, ...options: readonly string[]): Promise<string> {
-    const words = [
-      'run',
-      '--detach',
-      '--name',
-      name,
-      ...PLAIN,
-      ...options,
-      '--rootfs',
-      '/run/rootfs',
-      ...SLEEP,
-    ]
+    const words = ['run', '--detach', '--name', name, ...PLAIN, ...options, IMAGE, ...SLEEP]
     return this.podman(...words)
   }
 
