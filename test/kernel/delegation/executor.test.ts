@@ -198,7 +198,7 @@ test('a child that is stopped is given up in time, and what it had attached is u
   for (const at of [2, attached]) {
     let child = 0
     const given = execute(pausingAt(plan, at), target, vocabulary, {
-      timeoutMs: 300,
+      timeoutMs: 3000,
       paused: executor => {
         child = childrenOf(executor, true)[0]!
         process.kill(child, 'SIGSTOP')
@@ -361,7 +361,7 @@ test('a file system that never answers costs its own delegation the time that it
     let ticks = 0
     const ticking = setInterval(() => ticks++, 20)
     const abort = new AbortController()
-    const hung = delegate(policy, place, vocabulary, { path: '/mnt/x', timeoutMs: 1500 })
+    const hung = delegate(policy, place, vocabulary, { path: '/mnt/x', timeoutMs: 5000 })
     const cancelled = delegate(policy, place, vocabulary, { path: '/mnt/y', signal: abort.signal })
     const outcome = assert.rejects(hung, { code: 'BPFTOKEN_TIMEOUT' })
     const interrupted = assert.rejects(cancelled, /^Error: enough$/)

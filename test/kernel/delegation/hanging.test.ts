@@ -201,7 +201,7 @@ test('an executor that not even SIGKILL ends is left behind and told of, and ano
   try {
     const attached = plan.findIndex(action => action.do === 'attachMount') + 1
     const pausing: Action[] = [...plan.slice(0, attached), { do: 'pause' }, ...plan.slice(attached)]
-    const given = execute(pausing, target, vocabulary, { executor, timeoutMs: 100, paused })
+    const given = execute(pausing, target, vocabulary, { executor, timeoutMs: 5000, paused })
     await assert.rejects(inTime(given), {
       code: 'BPFTOKEN_NOT_UNDONE',
       message: new RegExp(`hangs, and was left behind \\(process ${pid}\\)`),

@@ -44,7 +44,7 @@ test('undelegate() unmounts what was bound elsewhere, copied and propagated, and
   const namespaces: string[] = []
   const copyNamespace = async (propagation: string): Promise<void> => {
     const start = `unshare --mount --propagation ${propagation} sleep 600 > /dev/null &`
-    const started = 'until [ "$(cat /proc/$!/comm)" = sleep ]; do sleep 0.05; done; echo $!'
+    const started = 'until grep -q ^sleep /proc/$!/cmdline; do sleep 0.05; done; echo $!'
     namespaces.push(await shell.run(`${start} ${started}`))
   }
   await shell.run('mount -t tmpfs t /mnt && mkdir /mnt/shared /mnt/bound /mnt/deep /mnt/other')
