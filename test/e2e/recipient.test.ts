@@ -3,6 +3,8 @@
  * of names that mean nothing, several, or what does not run.
  */
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdirSync, readFileSync, rmdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
@@ -196,6 +198,88 @@ describe('of a Podman that lies', machine, () => {
     const { status, stderr } = await delegate('web')
     assert.equal(status, 1)
     assert.match(stderr, /the answer is no JSON/)
+  })
+})
+
+describe('of a daemon that speaks as Docker does', machine, () => {
+  let podman: Podman
+  let shell: Shell
+  before(async () => {
+    podman = await Podman.start()
+    shell = await Shell.start()
+  })
+  after(async () => {
+    await shell.end()
+    await podman.end()
+  })
+
+  const web = 'b'.repeat(64)
+  const list = (state: string) =>
+    JSON.stringify([
+      { Id: web, Names: ['/web'], State: state },
+      { Id: 'c'.repeat(64), Names: ['/other'], State: 'running' },
+    ])
+  const details = (state: object) => JSON.stringify({ Id: web, State: state })
+
+  /** While it answers these paths, and nothing else, at Docker's socket. */
+  async function answering(answers: Readonly<Record<string, string>>, during: () => Promise<void>) {
+    const script = scratch.write(
+      'docker.js',
+      `const answers = ${JSON.stringify(answers)}
+require('node:http').createServer((request, response) => {
+  const found = request.method === 'GET' && answers[request.url]
+  response.statusCode = found ? 200 : 404
+  response.end(found || '{}')
+}).listen('/run/docker.sock', () => console.log('listens'))
+process.stdin.resume().on('end', () => process.exit())`,
+    )
+    const daemon = spawn('nsenter', [...podman.enter, process.execPath, script], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    })
+    const ended = once(daemon, 'exit')
+    try {
+      await once(daemon.stdout, 'data')
+      await during()
+    } finally {
+      daemon.stdin.end()
+      await ended
+      await podman.execute('rm', '-f', '/run/docker.sock')
+    }
+  }
+
+  const delegate = (name: string) => podman.cli('delegate', '--policy', POLICY, '--container', name)
+  const running = (pid: number) => ({ Status: 'running', Running: true, Pid: pid, StartedAt: 'x' })
+
+  test('its container is lent to, by name', async () => {
+    const answers = {
+      '/containers/json?all=1': list('running'),
+      [`/containers/${web}/json`]: details(running(shell.pid)),
+    }
+    await answering(answers, async () => {
+      const { status, stdout, stderr } = await delegate('web')
+      assert.equal(status, 0, stderr)
+      assert.match(stderr, /container web \(b{12}\) of Docker is process/)
+      assert.match(stdout, new RegExp(`process ${shell.pid} at`))
+      const other = await delegate('nope')
+      assert.equal(other.status, 1)
+      assert.match(other.stderr, /no container "nope": web .* of Docker, running; other/)
+    })
+  })
+
+  test('one that has ended is refused, and so is an answer of another container', async () => {
+    const ended = { ...running(shell.pid), Status: 'exited', Running: false }
+    const cases: [string, RegExp][] = [
+      [details(ended), /Container web .* is exited/],
+      [details({ ...running(shell.pid) }).replaceAll('b', 'd'), /not of the container that was asked for/],
+    ]
+    for (const [said, why] of cases) {
+      const answers = { '/containers/json?all=1': list('exited'), [`/containers/${web}/json`]: said }
+      await answering(answers, async () => {
+        const { status, stderr } = await delegate('web')
+        assert.equal(status, 1)
+        assert.match(stderr, why)
+      })
+    }
   })
 })
 

@@ -72,9 +72,14 @@ export class Podman {
     return new Podman(holder)
   }
 
+  /** Words of nsenter(1), before a command. */
+  get enter(): readonly string[] {
+    return ['--target', String(this.#holder.pid), '--mount', '--']
+  }
+
   /** Runs any program where Podman is. */
   execute(command: string, ...args: readonly string[]): Promise<Result> {
-    return execute('nsenter', ['--target', String(this.#holder.pid), '--mount', '--', command, ...args])
+    return execute('nsenter', [...this.enter, command, ...args])
   }
 
   /** Runs bpftoken there. */
