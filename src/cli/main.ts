@@ -168,7 +168,7 @@ function buildProgram(): Command {
       ),
     )
     .addOption(json())
-    .action(act(async options => (await import('./commands/delegate.ts')).undelegate(options)))
+    .action(act(async options => (await import('./commands/undelegate.ts')).undelegate(options)))
 
   recipientOptions(
     program

@@ -5,6 +5,7 @@ import type { Target } from '../delegation/target.ts'
 import { UsageError } from '../errors.ts'
 import type { Owner, RecipientName } from '../lending/recipient/recipient.ts'
 import { PROCESS_IDS, parseWithin } from '../uapi/number-range.ts'
+import { requirePath } from './mount-path.ts'
 import { note } from './output.ts'
 import { userOfName } from './user.ts'
 
@@ -13,6 +14,7 @@ export interface RecipientOptions {
   container?: string
   unit?: string
   cgroup?: string
+  path: string
 }
 
 /** Adds them to a command. */
@@ -36,6 +38,7 @@ function processId(text: string): number {
  */
 export async function openRecipient(options: RecipientOptions): Promise<Target> {
   const name = recipientName(options)
+  requirePath(options.path)
   // Rarely asked for, and start-up is felt.
   const { openRecipient: open } = await import('../lending/recipient/recipient.ts')
   const { target, what } = await open(name)
@@ -44,7 +47,8 @@ export async function openRecipient(options: RecipientOptions): Promise<Target> 
 }
 
 /** UsageError: none is named, or several. */
-export function recipientName({ pid, container, unit, cgroup }: RecipientOptions): RecipientName {
+export function recipientName(options: Omit<RecipientOptions, 'path'>): RecipientName {
+  const { pid, container, unit, cgroup } = options
   const named = Object.entries({ pid, container, unit, cgroup }).filter(([, value]) => value !== undefined)
   if (named.length !== 1)
     throw new UsageError(

@@ -114,7 +114,7 @@ export function allowing(profile: SeccompProfile, calls: readonly string[]): Sec
     names: [...calls],
     action: ALLOW,
     args: [],
-    comment: 'added by bpftoken plan',
+    comment: 'added by bpftoken',
     includes: {},
     excludes: {},
   }

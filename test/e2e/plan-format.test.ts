@@ -48,7 +48,8 @@ describe('podman', needsProgram('podman/usr/bin/podman'), () => {
     }
     const words = ['exec', name, '/srv/bpftool', 'prog', 'load', '/mnt/pass.o', '/sys/fs/bpf/pass']
     const result = await podman.execute('podman', ...words)
-    await podman.podman('rm', '--force', '--time', '0', name)
+    // What it cannot remove while conmon does the same goes with the mount namespace.
+    await podman.execute('podman', 'rm', '--force', '--time', '0', name)
     return result
   }
 

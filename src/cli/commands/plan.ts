@@ -15,6 +15,7 @@ import { riskOf } from '../../needs/risk.ts'
 import { ANY_MASK, MASK_DOMAINS } from '../../policy/vocabulary.ts'
 import { readObjects } from '../object-files.ts'
 import { columns, note, print, printJson } from '../output.ts'
+import { PLAN_WORDS } from '../plan-words.ts'
 
 export interface PlanCommandOptions {
   loader: Loader
@@ -62,11 +63,11 @@ function requireSeccompFits(options: PlanCommandOptions): void {
 async function factsFor(made: RightsPlan, options: PlanCommandOptions): Promise<FormatFacts> {
   const { format, seccompProfile: path, seccompBase: from } = options
   const owner = SECCOMP_FORMATS[format]
-  if (owner === undefined) return { seccomp: { is: 'unknown' } }
+  if (owner === undefined) return { seccomp: { is: 'unknown' }, words: PLAN_WORDS }
   const { seccompOf, writeProfile } = await import('../seccomp-profile.ts')
-  if (path !== undefined) return { seccomp: writeProfile(made, owner, { path, from }) }
+  if (path !== undefined) return { seccomp: writeProfile(made, owner, { path, from }), words: PLAN_WORDS }
   // Of nodes elsewhere this machine knows nothing.
-  return { seccomp: format === 'kubernetes' ? { is: 'unknown' } : seccompOf(made, owner) }
+  return { seccomp: format === 'kubernetes' ? { is: 'unknown' } : seccompOf(made, owner), words: PLAN_WORDS }
 }
 
 function outcome({ problems }: RightsPlan): number {

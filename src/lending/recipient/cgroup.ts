@@ -4,7 +4,7 @@
  */
 import { readdirSync, readFileSync, readlinkSync, type StatsFs, statfsSync } from 'node:fs'
 import { isAbsolute, join } from 'node:path'
-import { ConflictError, NotFoundError, UsageError } from '../../errors.ts'
+import { ConflictError, InputError, NotFoundError } from '../../errors.ts'
 import { procNumbers } from '../../sys/proc-file.ts'
 import { requireOwnProc } from '../../sys/process.ts'
 import { unlessGone } from '../../sys/tasks.ts'
@@ -21,7 +21,7 @@ export function cgroupRoot(): string | undefined {
 
 export function processOfCgroup(directory: string): Found {
   if (!isAbsolute(directory) || unlessMissing(directory, () => isCgroup2(directory)) === false)
-    throw new UsageError(`${JSON.stringify(directory)} is no cgroup`, {
+    throw new InputError(`${JSON.stringify(directory)} is no cgroup`, {
       context: { cgroup: directory },
       hint: `Name a directory in cgroup version 2${cgroupRoot() === undefined ? '' : `, below ${cgroupRoot()}`}`,
     })
@@ -68,12 +68,12 @@ export function chooseMember(
   if (first === undefined)
     throw new ConflictError(`In ${what} no process has a user namespace of its own: ${described(members)}`, {
       context,
-      hint: 'A token works only in one: start it with PrivateUsers= and DelegateNamespaces=mnt (systemd), --userns=auto (Podman), or bpftoken run',
+      hint: 'A token works only in one: start it with PrivateUsers= and DelegateNamespaces=mnt (systemd) or --userns=auto (Podman)',
     })
   if (firsts.size > 1)
     throw new ConflictError(
       `In ${what} there are processes in ${firsts.size} different user or mount namespaces: ${described([...firsts.values()])}`,
-      { context, hint: 'Name one of them by its number: --pid' },
+      { context, reason: 'name-ambiguous' },
     )
   return {
     pid: first.pid,

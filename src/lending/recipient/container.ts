@@ -1,5 +1,5 @@
 /** A container by its name or id, of whichever engine has it. */
-import { ConflictError, NotFoundError, NotSupportedError, UsageError } from '../../errors.ts'
+import { ConflictError, InputError, NotFoundError, NotSupportedError } from '../../errors.ts'
 import { type Container, isContainerName } from './container-list.ts'
 import { dockerContainers } from './docker.ts'
 import { podmanContainers } from './podman.ts'
@@ -8,8 +8,9 @@ import type { Found, Owner } from './recipient.ts'
 /** Of `owner` where there is one, else of root. */
 export async function processOfContainer(name: string, owner: Owner | undefined): Promise<Found> {
   if (!isContainerName(name))
-    throw new UsageError(`${JSON.stringify(name)} cannot be the name or id of a container`, {
-      hint: 'Give a name or id as podman ps and docker ps show them, for a rootless one with its user before it: alice/web',
+    throw new InputError(`${JSON.stringify(name)} cannot be the name or id of a container`, {
+      reason: 'name-unknown',
+      context: { container: name },
     })
   const engines = await Promise.all([
     podmanContainers(owner),
@@ -18,7 +19,7 @@ export async function processOfContainer(name: string, owner: Owner | undefined)
   if (engines.every(one => one === undefined))
     throw new NotSupportedError(`There is neither Podman nor a running Docker${of(owner)} here`, {
       context: { container: name },
-      hint: 'Name the process by its number instead (--pid)',
+      reason: 'names-unavailable',
     })
   return chooseContainer(
     engines.flatMap(one => one ?? []),
@@ -38,14 +39,14 @@ export function chooseContainer(all: readonly Container[], name: string, owner?:
   if (one === undefined)
     throw new NotFoundError(`There is no container ${JSON.stringify(name)}${of(owner)}${candidates(known)}`, {
       context,
-      hint: 'Give a name or id as podman ps --all and docker ps --all show them, for a rootless one with its user before it: alice/web',
+      reason: 'name-unknown',
     })
   if (meant.length > 1)
     throw new ConflictError(
       `${JSON.stringify(name)} means several containers${of(owner)}${candidates(meant)}`,
       {
         context,
-        hint: 'Give the id, or more of it',
+        reason: 'name-ambiguous',
       },
     )
   if (one.pid === undefined)

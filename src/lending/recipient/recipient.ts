@@ -103,7 +103,7 @@ function requireOwner(target: Target, name: RecipientName, { pid, what }: Found)
     `Process ${pid}, which is said to be ${what}, is in no user namespace of user ${owner.name}`,
     {
       context: { pid, uid: owner.uid },
-      hint: 'Name what belongs to root without a user before it',
+      hint: 'What belongs to root is named without a user before it',
     },
   )
 }

@@ -69,7 +69,7 @@ export function ask(program: string, args: readonly string[], owner?: Owner): Pr
 function failed(program: string, why: string): NotSupportedError {
   return new NotSupportedError(`${program} does not answer: ${why}`, {
     context: { program },
-    hint: 'Name the process by its number instead (--pid)',
+    reason: 'names-unavailable',
   })
 }
 

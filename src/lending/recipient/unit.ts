@@ -5,7 +5,7 @@
  */
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
-import { ConflictError, NotFoundError, NotSupportedError, UsageError } from '../../errors.ts'
+import { ConflictError, InputError, NotFoundError, NotSupportedError } from '../../errors.ts'
 import { PROCESS_IDS, parseWithin } from '../../uapi/number-range.ts'
 import { cgroupRoot, findBelow, processWithin } from './cgroup.ts'
 import type { Found, Owner } from './recipient.ts'
@@ -20,15 +20,16 @@ const HAS_TYPE = /\.(service|scope|slice)$/
 
 export async function processOfUnit(name: string, owner: Owner | undefined): Promise<Found> {
   if (!UNIT_NAME.test(name))
-    throw new UsageError(`${JSON.stringify(name)} cannot be the name of a unit`, {
-      hint: 'Give one as systemctl shows it: web.service, for one of a user with that user before it: alice/web.service',
+    throw new InputError(`${JSON.stringify(name)} cannot be the name of a unit`, {
+      reason: 'name-unknown',
+      context: { unit: name },
     })
   const unit = HAS_TYPE.test(name) ? name : `${name}.service`
   const systemctl = systemProgram('systemctl')
   if (!existsSync(BOOTED) || systemctl === undefined)
     throw new NotSupportedError('systemd does not run here', {
       context: { unit },
-      hint: 'Name the process by its number instead (--pid)',
+      reason: 'names-unavailable',
     })
   if (owner !== undefined) return processOfUserUnit(unit, owner)
   return processOfState(
@@ -72,7 +73,7 @@ function processOfState(state: UnitState, unit: string): Found {
   if (!state.loaded)
     throw new NotFoundError(`There is no unit ${unit}`, {
       context,
-      hint: 'systemctl list-units shows those that there are; one of a user has that user before it: alice/web.service',
+      reason: 'name-unknown',
     })
   const root = cgroupRoot()
   if (state.active === 'inactive' || state.active === 'failed' || state.cgroup === undefined)
@@ -99,7 +100,7 @@ function processOfUserUnit(unit: string, owner: Owner): Found {
   if (directories.length > 1)
     throw new ConflictError(`User ${owner.name} has several cgroups ${unit}: ${directories.join(', ')}`, {
       context,
-      hint: 'Name one of them: --cgroup',
+      hint: 'Name one of these cgroups',
     })
   return processWithin(directory, `unit ${unit} of user ${owner.name}`)
 }

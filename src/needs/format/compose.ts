@@ -18,7 +18,7 @@ export function composeText(plan: RightsPlan, facts: FormatFacts): string[] {
       : []),
     ...containerRemarks(plan, facts, {
       own: [DOCKER_USER_NAMESPACE, 'With podman-compose add to the service: userns_mode: "auto"'],
-      mount: mountedBy('--container NAME'),
+      mount: mountedBy(facts.words, { container: 'NAME' }),
     }),
   ]
 }

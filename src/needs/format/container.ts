@@ -11,9 +11,22 @@ export type SeccompFact =
   /** No default profile was found. */
   | { readonly is: 'unknown' }
 
-/** What is known of the machine that the text is for. */
+/** Commands of ours that the comments tell of, as the reader would type them. */
+export interface FormatWords {
+  /** Prints the policy that the plan is. */
+  readonly plan: string
+  /** Makes a seccomp profile, too. */
+  readonly profile: string
+  /** Lends what the file `policy` says to a container or to the process of a cgroup. */
+  readonly lend: (recipient: { container: string } | { cgroup: string }, policy: string) => string
+  /** Tells how the guard lets another program lend. */
+  readonly allow: string
+}
+
+/** What is known of the machine that the text is for, and of who reads it. */
 export interface FormatFacts {
   readonly seccomp: SeccompFact
+  readonly words: FormatWords
 }
 
 /** `BPF`, as runtimes take them. */
@@ -30,15 +43,20 @@ export function reachesNetwork({ rights }: RightsPlan): boolean {
 }
 
 /**
- * What ends the text of each runtime: its own remarks, what seccomp needs, and who mounts. `mount`
- * is the command for that, and `option` the option of plan that writes a profile.
+ * What ends the text of each runtime: its own remarks, what seccomp needs, and who mounts.
  */
 export function containerRemarks(
   plan: RightsPlan,
-  { seccomp }: FormatFacts,
+  { seccomp, words }: FormatFacts,
   { own = [], mount }: { own?: readonly string[]; mount: readonly string[] },
 ): string[] {
-  return comments([...own, ...networkRemark(plan), ...seccompRemark(seccomp), ...mount, ...remarks(plan)])
+  return comments([
+    ...own,
+    ...networkRemark(plan),
+    ...seccompRemark(seccomp, words),
+    ...mount,
+    ...remarks(plan),
+  ])
 }
 
 function networkRemark(plan: RightsPlan): string[] {
@@ -49,7 +67,7 @@ function networkRemark(plan: RightsPlan): string[] {
     : []
 }
 
-function seccompRemark(seccomp: SeccompFact): string[] {
+function seccompRemark(seccomp: SeccompFact, { profile }: FormatWords): string[] {
   switch (seccomp.is) {
     case 'made':
       return [`The seccomp profile is ${JSON.stringify(seccomp.from)} and what the plan needs beside.`]
@@ -60,21 +78,25 @@ function seccompRemark(seccomp: SeccompFact): string[] {
     case 'refused':
       return [
         `${JSON.stringify(seccomp.from)}, the default here, refuses what these programs call.`,
-        'Have one made that this text then names: bpftoken plan --seccomp-profile FILE',
+        `Have one made that this text then names: ${profile}`,
       ]
     case 'unknown':
       return [
         'The default seccomp profiles of Podman 5.4, Docker 23, containerd 1.7 and newer let bpf(2) through to who has BPF;',
-        'for others have one made where such a profile is: bpftoken plan --seccomp-profile FILE',
+        `for others have one made where such a profile is: ${profile}`,
       ]
   }
 }
 
-/** For a command that is told of in a comment. POLICY is the policy that the plan is, too. */
-export function mountedBy(recipient: string, who = 'root of the host'): string[] {
+/** That somebody mounts, and how. */
+export function mountedBy(
+  { plan, lend }: FormatWords,
+  recipient: { container: string } | { cgroup: string },
+  who = 'root of the host',
+): string[] {
   return [
-    `The bpffs is mounted by ${who} once the container runs. POLICY is what bpftoken plan prints by itself:`,
-    `  bpftoken delegate ${recipient} --policy POLICY`,
+    `The bpffs is mounted by ${who} once the container runs. POLICY is what ${plan} prints by itself:`,
+    `  ${lend(recipient, 'POLICY')}`,
     'Until then the kernel refuses what is loaded inside.',
   ]
 }

@@ -10,6 +10,9 @@ export const DOCKER_USER_NAMESPACE =
 export function dockerText(plan: RightsPlan, facts: FormatFacts): string[] {
   return [
     ...runCommand(plan, facts, 'docker', []),
-    ...containerRemarks(plan, facts, { own: [DOCKER_USER_NAMESPACE], mount: mountedBy('--container NAME') }),
+    ...containerRemarks(plan, facts, {
+      own: [DOCKER_USER_NAMESPACE],
+      mount: mountedBy(facts.words, { container: 'NAME' }),
+    }),
   ]
 }

@@ -38,12 +38,6 @@ export const SECCOMP_FORMATS: Partial<Record<PlanFormat, 'podman' | 'docker'>> =
 }
 
 /** The lines of it. Names from objects are within one line each. */
-export function planLines(
-  plan: RightsPlan,
-  format: PlanFormat,
-  facts: FormatFacts = NOTHING_KNOWN,
-): string[] {
+export function planLines(plan: RightsPlan, format: PlanFormat, facts: FormatFacts): string[] {
   return TEXTS[format](plan, facts)
 }
-
-const NOTHING_KNOWN: FormatFacts = { seccomp: { is: 'unknown' } }

@@ -1,5 +1,6 @@
 /** A plan as the configuration of an Incus instance. Pure. */
 import type { RightsPlan } from '../plan.ts'
+import type { FormatFacts } from './container.ts'
 import { instanceText, type Keys } from './instance.ts'
 
 const KEYS: Keys = {
@@ -9,6 +10,6 @@ const KEYS: Keys = {
   attachs: 'security.bpffs.delegate_attachs',
 }
 
-export function incusText(plan: RightsPlan): string[] {
-  return instanceText(plan, KEYS, ',', [])
+export function incusText(plan: RightsPlan, facts: FormatFacts): string[] {
+  return instanceText(plan, facts, KEYS, ',', [])
 }

@@ -4,6 +4,7 @@ import type { MaskDomain } from '../../policy/vocabulary.ts'
 import { headerVocabulary } from '../header-words.ts'
 import type { RightsPlan } from '../plan.ts'
 import { capabilityNames, comments, heading, lentDomains, remarks } from './comments.ts'
+import type { FormatFacts } from './container.ts'
 
 export type Keys = Readonly<Record<MaskDomain, string>>
 
@@ -12,6 +13,7 @@ export type Keys = Readonly<Record<MaskDomain, string>>
  */
 export function instanceText(
   plan: RightsPlan,
+  { words: { allow } }: FormatFacts,
   keys: Keys,
   separator: string,
   first: readonly string[],
@@ -27,7 +29,7 @@ export function instanceText(
     ...comments([
       `capabilities inside, which a container's root has: ${capabilityNames(plan)}`,
       'the bpffs is mounted when the instance starts; where the guard of bpftoken is installed, the daemon must be',
-      '  allowed to: bpftoken guard allow --help',
+      `  allowed to: ${allow}`,
       ...remarks(plan),
     ]),
   ]

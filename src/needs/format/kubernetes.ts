@@ -27,7 +27,7 @@ export function kubernetesText(plan: RightsPlan, facts: FormatFacts): string[] {
       own: file === undefined ? [] : [`Each node needs the profile as ${PROFILES}/${file}`],
       mount: [
         'Kubernetes cannot say: a bpffs that delegates. No volume and no field of a pod is one.',
-        ...mountedBy('--cgroup DIR', 'root of the node'),
+        ...mountedBy(facts.words, { cgroup: 'DIR' }, 'root of the node'),
         "DIR is the cgroup of the pod's container, below /sys/fs/cgroup/kubepods.slice.",
       ],
     }),

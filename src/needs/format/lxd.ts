@@ -1,5 +1,6 @@
 /** A plan as the configuration of an LXD instance. Pure. */
 import type { RightsPlan } from '../plan.ts'
+import type { FormatFacts } from './container.ts'
 import { instanceText, type Keys } from './instance.ts'
 
 const KEYS: Keys = {
@@ -9,6 +10,6 @@ const KEYS: Keys = {
   attachs: 'security.delegate_bpf.attach_types',
 }
 
-export function lxdText(plan: RightsPlan): string[] {
-  return instanceText(plan, KEYS, ':', ['  security.delegate_bpf: "true"'])
+export function lxdText(plan: RightsPlan, facts: FormatFacts): string[] {
+  return instanceText(plan, facts, KEYS, ':', ['  security.delegate_bpf: "true"'])
 }

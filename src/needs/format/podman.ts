@@ -8,7 +8,7 @@ export function podmanText(plan: RightsPlan, facts: FormatFacts): string[] {
     ...runCommand(plan, facts, 'podman', ['--userns=auto']),
     ...containerRemarks(plan, facts, {
       own: ['Without root, leave --userns out: such a container has a user namespace of its user.'],
-      mount: mountedBy('--container NAME'),
+      mount: mountedBy(facts.words, { container: 'NAME' }),
     }),
   ]
 }

@@ -4,7 +4,7 @@ import { capabilityNames, comments, heading } from './comments.ts'
 import { containerRemarks, type FormatFacts } from './container.ts'
 
 export function quadletText(plan: RightsPlan, facts: FormatFacts): string[] {
-  const { seccomp } = facts
+  const { seccomp, words } = facts
   return [
     ...comments([heading(plan)]),
     '[Container]',
@@ -14,11 +14,12 @@ export function quadletText(plan: RightsPlan, facts: FormatFacts): string[] {
     '',
     '[Service]',
     ...comments(['Where [Container] has no ContainerName=, Podman calls it so:']),
-    'ExecStartPost=bpftoken delegate --container systemd-%N --policy /etc/bpftoken/%N.yaml',
+    `ExecStartPost=${words.lend({ container: 'systemd-%N' }, '/etc/bpftoken/%N.yaml')}`,
     ...containerRemarks(plan, facts, {
       mount: [
-        'The bpffs is mounted by ExecStartPost=, which is root in a system unit. The policy is what bpftoken plan prints',
-        "by itself. A user's unit may not lend: there root of the host does it, with --container USER/NAME.",
+        `The bpffs is mounted by ExecStartPost=, which is root in a system unit. The policy is what ${words.plan} prints`,
+        "by itself. A user's unit may not lend: there root of the host does it:",
+        `  ${words.lend({ container: 'USER/NAME' }, 'POLICY')}`,
       ],
     }),
   ]

@@ -4,7 +4,7 @@ import { DOMAIN_ENUMS, type MaskDomain } from '../../policy/vocabulary.ts'
 import { headerVocabulary } from '../header-words.ts'
 import type { RightsPlan } from '../plan.ts'
 import { capabilityNames, comments, heading, lentDomains, remarks } from './comments.ts'
-import { reachesNetwork } from './container.ts'
+import { type FormatFacts, reachesNetwork } from './container.ts'
 
 const SYSTEMD_KEYS = {
   cmds: 'BPFDelegateCommands',
@@ -14,7 +14,7 @@ const SYSTEMD_KEYS = {
 } as const satisfies Record<MaskDomain, string>
 
 /** For systemd 258 and later. */
-export function systemdText(plan: RightsPlan): string[] {
+export function systemdText(plan: RightsPlan, { words: { allow } }: FormatFacts): string[] {
   const unnamed: string[] = []
   const settings = lentDomains(plan).map(domain => {
     const { words: named, leftover } = wordsOf(headerVocabulary(), domain, plan.masks[domain])
@@ -42,7 +42,7 @@ export function systemdText(plan: RightsPlan): string[] {
       '  root of the unit has them, unless CapabilityBoundingSet= leaves them out; for another User= say AmbientCapabilities=',
       'a SystemCallFilter= of the unit must have bpf in it',
       'systemd 258 and later mounts the bpffs itself, before the program starts; where the guard of bpftoken is installed,',
-      '  it must be allowed to: bpftoken guard allow --help',
+      `  it must be allowed to: ${allow}`,
       ...unnamed,
       ...remarks(plan),
     ]),

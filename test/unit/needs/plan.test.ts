@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
+import { PLAN_WORDS } from '../../../src/cli/plan-words.ts'
 import { parseObject } from '../../../src/ebpf/object/spec.ts'
 import { FormatError } from '../../../src/errors.ts'
 import { planLines } from '../../../src/needs/format/format.ts'
@@ -18,7 +19,8 @@ import { xdpObject } from '../../helpers/xdp-object.ts'
 
 const XDP = { name: 'pass.o', spec: parseObject(xdpObject(), { name: 'pass' }) }
 const words = (plan: RightsPlan) => plan.rights.map(({ domain, word }) => `${domain} ${word}`)
-const planText = (plan: RightsPlan, format: PlanFormat) => planLines(plan, format).join('\n')
+const planText = (plan: RightsPlan, format: PlanFormat) =>
+  planLines(plan, format, { seccomp: { is: 'unknown' }, words: PLAN_WORDS }).join('\n')
 const reread = (plan: RightsPlan) =>
   parsePolicy(planText(plan, 'yaml'), { source: 'plan', vocabulary: headerVocabulary() })
 

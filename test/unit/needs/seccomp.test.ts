@@ -73,7 +73,7 @@ describe('allowing()', () => {
         names: ['bpf'],
         action: ALLOW,
         args: [],
-        comment: 'added by bpftoken plan',
+        comment: 'added by bpftoken',
         includes: {},
         excludes: {},
       },

@@ -7,6 +7,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { parse } from 'yaml'
+import { PLAN_WORDS } from '../../../../src/cli/plan-words.ts'
 import { parseObject } from '../../../../src/ebpf/object/spec.ts'
 import type { SeccompFact } from '../../../../src/needs/format/container.ts'
 import { planLines, SECCOMP_FORMATS } from '../../../../src/needs/format/format.ts'
@@ -20,7 +21,7 @@ const XDP = planRights([{ name: 'pass.o', spec: parseObject(xdpObject(), { name:
 const FROM = '/usr/share/containers/seccomp.json'
 const MADE: SeccompFact = { is: 'made', path: '/etc/bpftoken/pass.json', from: FROM }
 const text = (format: PlanFormat, seccomp: SeccompFact = { is: 'unknown' }, plan: RightsPlan = XDP): string =>
-  `${planLines(plan, format, { seccomp }).join('\n')}\n`
+  `${planLines(plan, format, { seccomp, words: PLAN_WORDS }).join('\n')}\n`
 
 describe('planLines() is, word for word', () => {
   for (const format of PLAN_FORMATS)
