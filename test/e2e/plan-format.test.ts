@@ -48,8 +48,7 @@ describe('podman', needsProgram('podman/usr/bin/podman'), () => {
     }
     const words = ['exec', name, '/srv/bpftool', 'prog', 'load', '/mnt/pass.o', '/sys/fs/bpf/pass']
     const result = await podman.execute('podman', ...words)
-    // What it cannot remove while conmon does the same goes with the mount namespace.
-    await podman.execute('podman', 'rm', '--force', '--time', '0', name)
+    await podman.remove(name)
     return result
   }
 

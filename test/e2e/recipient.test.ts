@@ -87,7 +87,7 @@ describe('of Podman', machine, () => {
     }
     const shared = ids.find((id, i) => ids.findIndex(one => one[0] === id[0]) !== i)![0]!
     const { status, stderr } = await delegate('--container', shared, '--dry-run')
-    if (made.length > 0) await podman.podman('rm', ...made)
+    if (made.length > 0) await podman.remove(...made)
     assert.equal(status, 1)
     assert.match(stderr, /means several containers: .*; /)
     assert.equal((await delegate('--container', ids[0]!, '--dry-run')).status, 0)
@@ -96,7 +96,7 @@ describe('of Podman', machine, () => {
   test('one in our own user namespace: refused, and how it would get one', async () => {
     await podman.sleeper('plain', '--cap-add', 'BPF')
     const { status, stderr } = await delegate('--container', 'plain')
-    await podman.podman('rm', '--force', '--time', '0', 'plain')
+    await podman.remove('plain')
     assert.equal(status, 1)
     assert.match(stderr, /Of container plain .* same user namespace/)
     assert.match(stderr, /--userns=auto/)

@@ -120,10 +120,18 @@ export class Podman {
     return Number(await this.podman('inspect', '--format', '{{.State.Pid}}', name))
   }
 
+  /**
+   * Ends containers. What Podman then cannot remove, while conmon does the same, goes with the mount
+   * namespace.
+   */
+  async remove(...names: readonly string[]): Promise<void> {
+    await this.execute('podman', 'rm', '--force', '--time', '0', ...names)
+  }
+
   /** Ends it with all containers. */
   async end(): Promise<void> {
     await this.asAlice('podman', 'rm', '--all', '--force', '--time', '0')
-    await this.podman('rm', '--all', '--force', '--time', '0')
+    await this.remove('--all')
     // Rootless Podman keeps a process that holds its user namespace.
     await this.asAlice('sh', '-c', 'kill "$(cat "$XDG_RUNTIME_DIR"/libpod/tmp/pause.pid)" 2>/dev/null')
     const exited = once(this.#holder, 'exit')
