@@ -6,18 +6,19 @@
 import { CommanderError, InvalidArgumentError, Option } from 'commander'
 import { DEFAULT_PATH } from '../delegation/actions.ts'
 import { EXIT, UsageError } from '../errors.ts'
+import { PLAN_FORMATS } from '../needs/format/names.ts'
 import {
   DELEGATION_IDS,
   DESCRIPTORS,
   MOUNT_IDS,
   type NumberRange,
-  PROCESS_IDS,
   parseWithin,
 } from '../uapi/number-range.ts'
 import { Command } from './command.ts'
 import { reportError } from './failure-report.ts'
 import { Interrupted } from './interrupted.ts'
 import { complain, print } from './output.ts'
+import { recipientOptions } from './recipient.ts'
 
 /**
  * Parses a number of that range. Fail closed: the kernel would cut a larger one to the width of its
@@ -48,10 +49,6 @@ function normalCapability(name: string): string {
 const json = (): Option => new Option('--json', 'print one JSON document (errors: on stderr)')
 const path = (): Option =>
   new Option('--path <dir>', 'where the bpffs is mounted inside').default(DEFAULT_PATH)
-const pid = (): Option =>
-  new Option('--pid <pid>', 'a process in the user namespace')
-    .argParser(numberWithin(PROCESS_IDS))
-    .makeOptionMandatory()
 const policy = (): Option => new Option('--policy <file>', 'what is lent (YAML)').makeOptionMandatory()
 const anySubject = (): Option =>
   new Option('--any-subject', 'also where the policy names others as subjects; that is said aloud')
@@ -141,10 +138,11 @@ function buildProgram(): Command {
     )
     .action(act(async (command, options) => (await import('./commands/run.ts')).run(command, options)))
 
-  program
-    .command('delegate')
-    .description('lend to a process that runs in a user namespace of its own, e.g. a container')
-    .addOption(pid())
+  recipientOptions(
+    program
+      .command('delegate')
+      .description('lend to a process that runs in a user namespace of its own, e.g. a container'),
+  )
     .addOption(policy())
     .addOption(path())
     .addOption(
@@ -153,7 +151,7 @@ function buildProgram(): Command {
         'configure the bpffs context that the process opened; it mounts it itself',
       ).argParser(numberWithin(DESCRIPTORS)),
     )
-    .option('--cgroup <dir>', 'tokens can be made in this cgroup and below only (needs the guard)')
+    .option('--only-cgroup <dir>', 'tokens can be made in this cgroup and below only (needs the guard)')
     .addOption(anySubject())
     .option(
       '--strict',
@@ -163,10 +161,11 @@ function buildProgram(): Command {
     .addOption(json())
     .action(act(async options => (await import('./commands/delegate.ts')).delegate(options)))
 
-  program
-    .command('undelegate')
-    .description('unmount a delegation, so that no new token can be made from it')
-    .addOption(pid())
+  recipientOptions(
+    program
+      .command('undelegate')
+      .description('unmount a delegation, so that no new token can be made from it'),
+  )
     .addOption(path())
     .addOption(
       new Option('--mount <id>', 'which mount, by the number that ls shows, instead of its path').argParser(
@@ -176,11 +175,12 @@ function buildProgram(): Command {
     .addOption(json())
     .action(act(async options => (await import('./commands/undelegate.ts')).undelegate(options)))
 
-  program
-    .command('derive')
-    .description('lend a part of what is lent already; it falls with its origin (needs the guard)')
-    .argument('<id>', 'number of the delegation to derive from', numberWithin(DELEGATION_IDS))
-    .addOption(pid())
+  recipientOptions(
+    program
+      .command('derive')
+      .description('lend a part of what is lent already; it falls with its origin (needs the guard)')
+      .argument('<id>', 'number of the delegation to derive from', numberWithin(DELEGATION_IDS)),
+  )
     .addOption(policy())
     .addOption(path())
     .option(
@@ -347,9 +347,11 @@ function buildProgram(): Command {
     .addOption(new Option('--program <name>', 'only this program (repeatable)').argParser(collect))
     .addOption(
       new Option('--format <form>', 'what is printed: a policy, mount options, or settings of another tool')
-        .choices(['yaml', 'options', 'systemd', 'lxd', 'incus'])
+        .choices(PLAN_FORMATS)
         .default('yaml'),
     )
+    .option('--seccomp-profile <file>', 'write one for the container, which the form then names')
+    .option('--seccomp-base <file>', "what that is made of (default: the runtime's own)")
     .option('--check <policy>', 'tell what a policy lacks and what it grants needlessly')
     .option('--strict', 'with --check: fail also for what is granted needlessly')
     .addOption(json())
