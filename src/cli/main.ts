@@ -52,6 +52,11 @@ const path = (): Option =>
 const policy = (): Option => new Option('--policy <file>', 'what is lent (YAML)').makeOptionMandatory()
 const anySubject = (): Option =>
   new Option('--any-subject', 'also where the policy names others as subjects; that is said aloud')
+const attach = (what: string): Option =>
+  new Option(
+    '--attach <spec>',
+    `${what}, [PROGRAM=]SPEC: auto, xdp:DEVICE[/MODE], tcx:DEVICE/ingress|egress, cgroup:PATH, netns:PATH (repeatable)`,
+  ).argParser(collect)
 const dryRun = (): Option => new Option('--dry-run', 'print what would be done, and do nothing')
 
 /** The three names that a delegator can have for the guard. */
@@ -357,6 +362,37 @@ function buildProgram(): Command {
     )
     .action(act(async (files, options) => (await import('./commands/plan.ts')).plan(files, options)))
 
+  program
+    .command('try')
+    .description('see a BPF object work: the least policy for it, lent, loaded, attached; until interrupted')
+    .argument('<object>', 'an object file that a compiler made for BPF')
+    .addOption(attach('where its programs attach (default: to its own network and cgroup)'))
+    .addOption(new Option('--program <name>', 'only this program (repeatable)').argParser(collect))
+    .option('--policy <file>', 'lend this, instead of the least that the object needs')
+    .addOption(
+      new Option('--cap <name>', 'lend a further capability, such as perfmon (repeatable)').argParser(
+        collectCapabilities,
+      ),
+    )
+    .option('--save-policy <file>', 'write the policy that was lent to a new file')
+    .option(
+      '--user <user>',
+      'host user that loads it: name, uid or uid:gid (default: who called sudo, else nobody)',
+    )
+    .option('--host-net', "share the host's network instead of an own one")
+    .option('--no-ping', 'send it no packets over loopback')
+    .option('--yes', 'lend also what is as good as root')
+    .addOption(new Option('--json', 'print JSON Lines (errors: on stderr)'))
+    .action(act(async (file, options) => (await import('./commands/try.ts')).tryObject(file, options)))
+
+  program
+    .command('init')
+    .description('write a starter: a BPF program in C, its policy, a client, a Makefile')
+    .argument('[dir]', 'where; it is made', '.')
+    .option('--force', 'write only the files that are missing; none is overwritten')
+    .addOption(json())
+    .action(act(async (dir, options) => (await import('./commands/init.ts')).init(dir, options)))
+
   const obj = program.command('obj').description('look at BPF object files, and load them')
   obj
     .command('show')
@@ -372,10 +408,10 @@ function buildProgram(): Command {
     .argument('<file>', 'an object file')
     .option('--program <name...>', 'only these programs (repeatable)')
     .option('--pin <dir>', 'pin programs, maps and links in this directory of a bpffs, and leave')
-    .option(
-      '--attach <spec>',
-      'attach: auto, xdp:DEVICE[/MODE], tcx:DEVICE/ingress|egress, cgroup:PATH, netns:PATH; lasts until interrupted',
-    )
+    .addOption(attach('attach until interrupted'))
+    .option('--watch', 'show counters and events until interrupted')
+    .option('--ping', 'with --watch: send packets to itself over loopback, once a second')
+    .option('--name <name>', 'what its global data are called after (default: the name of the file)')
     .addOption(json())
     .action(act(async (file, options) => (await import('./commands/obj-load.ts')).load(file, options)))
 

@@ -1,5 +1,6 @@
 /** bpftoken derive: a narrower delegation out of one that lives, which falls with it. */
 import { EXIT } from '../../errors.ts'
+import { delegationId } from '../../guard/guard.ts'
 import { describeRemoval, prepareDerivation } from '../../lending/derive.ts'
 import { lend } from '../../lending/lend.ts'
 import { accounts } from '../accounts.ts'
@@ -27,7 +28,7 @@ export async function derive(id: number, options: DeriveOptions): Promise<number
   using recipient = await openRecipient(options)
   using loan = prepareDerivation({
     ...{ policy, vocabulary, accounts, guard, recipient },
-    parent: BigInt(id),
+    parent: delegationId(id),
     place: { path: options.path },
     anySubject: options.anySubject,
     exact: options.strict,

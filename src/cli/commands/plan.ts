@@ -2,9 +2,6 @@
  * bpftoken plan: the least rights that object files need, and how a policy compares with them.
  * Offline.
  */
-import { readFileSync } from 'node:fs'
-import { VMLINUX_BTF } from '../../delegation/vocabulary.ts'
-import { Btf, type BtfComposite } from '../../ebpf/btf/btf.ts'
 import { EXIT, UsageError } from '../../errors.ts'
 import type { FormatFacts } from '../../needs/format/container.ts'
 import { planLines, SECCOMP_FORMATS } from '../../needs/format/format.ts'
@@ -13,6 +10,7 @@ import type { Loader } from '../../needs/loader-probes.ts'
 import { compareRights, planRights, type RightsComparison, type RightsPlan } from '../../needs/plan.ts'
 import { riskOf } from '../../needs/risk.ts'
 import { ANY_MASK, MASK_DOMAINS } from '../../policy/vocabulary.ts'
+import { structOfKernel } from '../kernel-structs.ts'
 import { readObjects } from '../object-files.ts'
 import { columns, note, print, printJson } from '../output.ts'
 import { PLAN_WORDS } from '../plan-words.ts'
@@ -73,28 +71,6 @@ async function factsFor(made: RightsPlan, options: PlanCommandOptions): Promise<
 function outcome({ problems }: RightsPlan): number {
   for (const problem of problems) note(problem)
   return problems.length === 0 ? EXIT.ok : EXIT.failed
-}
-
-/**
- * Members of the running kernel's structs. Reads its types at the first question; few objects ask.
- */
-function structOfKernel(): (name: string) => readonly string[] | undefined {
-  let kernel: Btf | null | undefined
-  return name => {
-    if (kernel === undefined) kernel = kernelTypes()
-    const id = kernel?.find(name, 'struct')[0]
-    return id === undefined ? undefined : (kernel!.type(id) as BtfComposite).members.map(one => one.name)
-  }
-}
-
-/** Null: this kernel does not tell. */
-function kernelTypes(): Btf | null {
-  try {
-    return Btf.parse(readFileSync(VMLINUX_BTF))
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === undefined) throw error
-    return null
-  }
 }
 
 async function check(made: RightsPlan, file: string, options: PlanCommandOptions): Promise<number> {
