@@ -4,14 +4,14 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
 .DELETE_ON_ERROR:
-.PHONY: help setup build check fix test unit kernel e2e vm test-vm test-kill demo bench docs debs corpus oracle fuzz objects clean
+.PHONY: help setup build check fix test unit kernel e2e vm test-vm test-kill prebuilds demo bench debs corpus oracle fuzz objects clean
 
-# Stamps: what npm, node-gyp and tsc write last.
+# Stamps: what npm, the C compiler and tsc write last. Paths are relative: a clone may lie anywhere.
 MODULES := node_modules/.package-lock.json
 ADDON := build/Release/bpftoken.node
 DIST := dist/cli/main.js
 
-NATIVE_SOURCES := binding.gyp $(wildcard native/*.[ch] native/*/*.[ch])
+NATIVE_SOURCES := native/build.sh $(wildcard native/*.[ch] native/*/*.[ch])
 SOURCES := $(shell find src -name '*.ts') tsconfig.json tsconfig.build.json package.json
 TSX := node --import tsx
 
@@ -22,17 +22,19 @@ build: $(ADDON) $(DIST) ## addon, launcher and JavaScript
 
 setup: $(MODULES) ## compiler and npm packages
 
-check: $(ADDON) ## fast gate: format, lint, types, layering, unit tests, generated documents
+check: build ## fast gate: format, lint, types, layering, unit tests, generated documents
 	npx biome ci --error-on-warnings
 	npx tsc -p tsconfig.json
 	$(TSX) scripts/gen-policy-docs.ts --check
 	$(TSX) scripts/gen-guard-layout.ts --check
+	scripts/check-package.sh
 	$(TSX) scripts/test.ts unit
 
 fix: $(MODULES) ## format, fix what can fix, regenerate documents
 	npx biome check --write
 	$(TSX) scripts/gen-policy-docs.ts
 	$(TSX) scripts/gen-guard-layout.ts
+	$(TSX) scripts/gen-api.ts
 
 test: build debs corpus oracle ## all tests: unit, kernel, e2e (these two as root) and vm
 	$(TSX) scripts/test.ts
@@ -51,6 +53,9 @@ test-vm: build ## all tests in virtual machines: kernels 6.12 and 7 with tokens,
 
 test-kill: build ## commands killed at 200 random moments each (in `make test`: 40)
 	BPFTOKEN_TEST_KILLS=200 $(TSX) scripts/test.ts test/e2e/kill.test.ts
+
+prebuilds: $(MODULES) ## what is native, for x64 and arm64, glibc and musl, as the package brings it
+	scripts/prebuilds.sh
 
 vm: ## QEMU and Debian's kernels, into .cache
 	scripts/fetch-vm.sh
@@ -79,7 +84,7 @@ objects: $(MODULES) ## compile the BPF C of the repository again, and make what 
 	$(TSX) scripts/gen-guard-layout.ts
 
 clean: ## remove what was built; .cache stays
-	rm -rf build dist node_modules bench/bin
+	rm -rf build dist prebuilds node_modules bench/bin
 
 $(MODULES): package-lock.json
 	scripts/setup.sh
