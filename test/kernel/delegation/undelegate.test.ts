@@ -9,7 +9,7 @@ import { openTarget, type Target } from '../../../src/delegation/target.ts'
 import { NotFoundError } from '../../../src/errors.ts'
 import { Shell } from '../../helpers/shell.ts'
 import { policyWith, vocabulary } from './lab.ts'
-import { leavesNothing } from './residue.ts'
+import { leavesNothing } from './leaves-nothing.ts'
 
 let shell: Shell
 let target: Target
