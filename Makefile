@@ -10,6 +10,7 @@ SHELL := /bin/bash
 MODULES := node_modules/.package-lock.json
 ADDON := build/Release/bpftoken.node
 DIST := dist/cli/main.js
+PREBUILDS := prebuilds/.made
 
 NATIVE_SOURCES := native/build.sh $(wildcard native/*.[ch] native/*/*.[ch])
 SOURCES := $(shell find src -name '*.ts') tsconfig.json tsconfig.build.json package.json
@@ -36,7 +37,7 @@ fix: $(MODULES) ## format, fix what can fix, regenerate documents
 	$(TSX) scripts/gen-guard-layout.ts
 	$(TSX) scripts/gen-api.ts
 
-test: build debs corpus oracle ## all tests: unit, kernel, e2e (these two as root) and vm
+test: build $(PREBUILDS) debs corpus oracle ## all tests: unit, kernel, e2e (these two as root) and vm
 	$(TSX) scripts/test.ts
 
 unit: $(ADDON) ## unit tests only
@@ -45,7 +46,7 @@ unit: $(ADDON) ## unit tests only
 kernel: build ## tests of the running kernel only
 	$(TSX) scripts/test.ts kernel
 
-e2e: build debs ## tests of the commands and of unmodified programs only
+e2e: build $(PREBUILDS) debs ## tests of the commands and of unmodified programs only
 	$(TSX) scripts/test.ts e2e
 
 test-vm: build ## all tests in virtual machines: kernels 6.12 and 7 with tokens, 6.1 without
@@ -54,7 +55,7 @@ test-vm: build ## all tests in virtual machines: kernels 6.12 and 7 with tokens,
 test-kill: build ## commands killed at 200 random moments each (in `make test`: 40)
 	BPFTOKEN_TEST_KILLS=200 $(TSX) scripts/test.ts test/e2e/kill.test.ts
 
-prebuilds: $(MODULES) ## what is native, for x64 and arm64, glibc and musl, as the package brings it
+prebuilds: ## what is native, for x64 and arm64, glibc and musl, as the package brings it
 	scripts/prebuilds.sh
 
 vm: ## QEMU and Debian's kernels, into .cache
@@ -68,6 +69,7 @@ bench: build corpus oracle ## speed, as ratios against plain C
 
 debs: ## unmodified programs for the e2e tests, into .cache
 	@scripts/fetch-debs.sh || echo 'fetch-debs: tests that need these programs will be skipped' >&2
+	@scripts/fetch-arm64.sh || echo 'fetch-arm64: what is prebuilt for arm64 will not be run' >&2
 
 corpus: $(MODULES) ## BPF objects of Debian packages, into .cache, for the tests that read them
 	@$(TSX) test/corpus/scan.ts || echo 'corpus: tests that need these objects will be skipped' >&2
@@ -92,6 +94,11 @@ $(MODULES): package-lock.json
 
 $(ADDON): $(NATIVE_SOURCES) | $(MODULES)
 	scripts/setup.sh --addon
+	touch $@
+
+# Some may be missing, which is said: the tests need those of this machine.
+$(PREBUILDS): scripts/prebuilds.sh $(NATIVE_SOURCES)
+	@scripts/prebuilds.sh || echo 'prebuilds: tests of what is missing will be skipped' >&2
 	touch $@
 
 $(DIST): $(SOURCES) | $(MODULES)

@@ -17,6 +17,8 @@ declare -A DEBIAN=([x64]=amd64 [arm64]=arm64) MACHINE=([x64]=x86_64 [arm64]=aarc
 
 cache=$PWD/.cache/native
 mkdir -p "$cache"
+scratch=$(mktemp -d -t bpftoken-prebuilds-XXXXXX)
+trap 'rm -rf "$scratch"' EXIT
 
 say() { echo "prebuilds: $*" >&2; }
 
@@ -39,8 +41,7 @@ sysroot() {
   local root=$cache/$1 apt
   [[ "$(cat "$root/.packages" 2>/dev/null)" != "${PACKAGES[*]}" ]] || return 0
   say "fetching headers and libraries for $1"
-  apt=$cache/$1-apt
-  rm -rf "$apt"
+  apt=$scratch/$1
   (
     private_apt --arch "${DEBIAN[$1]}" "$apt" $SUITE && cd "$apt/archives" && apt-get -qq download "${PACKAGES[@]}"
   ) || return 1
@@ -49,7 +50,6 @@ sysroot() {
   mkdir "$root/kernel"
   ln -s "../usr/include/linux" "../usr/include/asm-generic" "../usr/include/${MACHINE[$1]}-linux-gnu/asm" "$root/kernel"
   echo "${PACKAGES[*]}" >"$root/.packages"
-  rm -rf "$apt"
 }
 
 # cross ARCH OUT: all four files.
@@ -72,6 +72,7 @@ cross() {
     LDFLAGS="$musl/libc.a $gcc/libgcc.a $musl/libc.a $musl/crtn.o" native/build.sh "$2" - programs
 }
 
+mkdir -p prebuilds
 NODE_INCLUDE=$(node native/node-headers.cjs) || {
   say "Node's headers are missing (Debian: apt-get install libnode-dev)"
   exit 1
