@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
 .DELETE_ON_ERROR:
-.PHONY: help setup build check fix test unit kernel e2e vm test-vm test-kill prebuilds demo bench debs corpus oracle fuzz objects clean
+.PHONY: help setup build check fix test unit kernel e2e vm test-vm test-kill prebuilds demo bench deb test-deb debs corpus oracle fuzz objects clean
 
 # Stamps: what npm, the C compiler and tsc write last. Paths are relative: a clone may lie anywhere.
 MODULES := node_modules/.package-lock.json
@@ -63,6 +63,12 @@ vm: ## QEMU and Debian's kernels, into .cache
 
 demo: build ## a minute's story with real results
 	$(TSX) examples/demo/main.ts
+
+deb: build $(PREBUILDS) ## packages for Debian and Ubuntu, into build/deb
+	scripts/build-deb.sh
+
+test-deb: deb ## these: made again to the same bytes, lintian, installed and removed in a scratch system
+	scripts/test-deb.sh
 
 bench: build corpus oracle ## speed, as ratios against plain C
 	$(TSX) bench/run.ts

@@ -2,6 +2,12 @@
 # its own in DIR, so that what this machine knows and installs stays as it is. The mirror is the one that apt already
 # uses. Nothing counts as installed, so that `install --download-only` fetches every dependency, into DIR/archives.
 
+# The mirror of Debian that apt uses here.
+debian_mirror() {
+  apt-get indextargets --format '$(ORIGIN) $(LABEL) $(REPO_URI)' 'Created-By: Packages' |
+    awk '$1 == "Debian" && $2 == "Debian" { print $3; exit }'
+}
+
 private_apt() {
   local arch dir mirror suite
   arch=$(dpkg --print-architecture 2>/dev/null) || true
@@ -17,8 +23,7 @@ private_apt() {
   fi
   mkdir -p "$dir"/{lists/partial,archives/partial}
   : >"$dir/status"
-  mirror=$(apt-get indextargets --format '$(ORIGIN) $(LABEL) $(REPO_URI)' 'Created-By: Packages' |
-    awk '$1 == "Debian" && $2 == "Debian" { print $3; exit }')
+  mirror=$(debian_mirror)
   if [[ -z $mirror ]]; then
     echo 'no Debian mirror in the configuration of apt (try apt-get update)' >&2
     return 1

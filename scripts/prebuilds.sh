@@ -9,8 +9,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/apt.sh
 
-CLANG=clang-14
-LINKER=lld-14
 SUITE=bookworm
 PACKAGES=(libc6 libc6-dev libgcc-12-dev linux-libc-dev musl musl-dev)
 declare -A DEBIAN=([x64]=amd64 [arm64]=arm64) MACHINE=([x64]=x86_64 [arm64]=aarch64)
@@ -22,18 +20,25 @@ trap 'rm -rf "$scratch"' EXIT
 
 say() { echo "prebuilds: $*" >&2; }
 
-# The compiler and the linker, each by itself: one may be there without the other.
+# Compiler and linker of one version, each looked for by itself: one may be there without the other.
 find_compiler() {
-  local missing=() tool
-  for tool in $CLANG $LINKER; do command -v "$tool" >/dev/null || missing+=("$tool"); done
-  if ((${#missing[@]} == 0)); then return 0; fi
+  local version
+  for version in -14 -15 -16 -17 -18 -19 -20 -21 ''; do
+    if command -v clang$version >/dev/null && command -v ld.lld$version >/dev/null; then
+      CLANG=clang$version
+      return 0
+    fi
+  done
+  [[ ${1-} != again ]] || return 1
   if [[ $EUID -ne 0 ]] || ! command -v apt-get >/dev/null; then
-    say "please install ${missing[*]}"
+    say 'please install clang and lld'
     return 1
   fi
-  say "installing ${missing[*]}"
+  say 'installing clang and lld'
   apt-get update -qq || true # An old list may do; if not, the next step says so.
-  DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends "${missing[@]}" >/dev/null
+  DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends clang-14 lld-14 >/dev/null ||
+    DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends clang lld >/dev/null || return 1
+  find_compiler again
 }
 
 # sysroot ARCH: headers and libraries in .cache/native/ARCH, fetched when they are not there.
