@@ -74,7 +74,9 @@ cross() {
   CC=$cc CFLAGS=-Wno-sign-compare LDFLAGS="-L$root/lib/$machine-linux-musl -lc" \
     native/build.sh "$2" node.napi.musl.node || return 1
   CC="$cc $musl/crt1.o $musl/crti.o" CFLAGS=-Wno-sign-compare \
-    LDFLAGS="$musl/libc.a $gcc/libgcc.a $musl/libc.a $musl/crtn.o" native/build.sh "$2" - programs
+    LDFLAGS="$musl/libc.a $gcc/libgcc.a $musl/libc.a $musl/crtn.o" native/build.sh "$2" - programs || return 1
+  # It is in the programs now, and its licence wants to be told.
+  cp "$root/usr/share/doc/musl-dev/copyright" "$2/musl-copyright.txt"
 }
 
 mkdir -p prebuilds

@@ -12,11 +12,10 @@ const PACKAGE = path.resolve(__dirname, '../..')
 export function loadAddon(): unknown {
   try {
     return require('node-gyp-build')(PACKAGE)
-  } catch (cause) {
+  } catch (error) {
     throw new NotSupportedError(`There is no addon for this Node (linux-${process.arch})`, {
-      context: { arch: process.arch, node: process.versions.node },
+      context: { arch: process.arch, node: process.versions.node, reason: (error as Error).message },
       hint: 'Run npm rebuild bpftoken, or make build in a clone: it is compiled, or what that takes is said',
-      cause,
     })
   }
 }

@@ -176,6 +176,19 @@ test('where nothing is prebuilt it is compiled, else one line says what is missi
   assert.equal((await execute(process.execPath, [script], { env: { PATH: '/none' } })).status, 0)
 })
 
+test('without an addon the command says so', async () => {
+  using scratch = new Scratch()
+  bare(scratch)
+  for (const part of ['dist', 'node_modules/commander'])
+    cpSync(join(PACKAGE, part), join(scratch.path, part), { recursive: true })
+  const { status, stdout, stderr } = await execute(process.execPath, [
+    join(scratch.path, 'dist/cli/main.js'),
+    'ls',
+  ])
+  assert.deepEqual([status, stdout], [4, ''])
+  assert.match(stderr, /There is no addon for this Node \(linux-\w+\)\n.*next: Run npm rebuild bpftoken/)
+})
+
 test('what is prebuilt is not compiled again', needsPrebuilds('x64'), async () => {
   using scratch = new Scratch()
   const script = bare(scratch)
