@@ -14,15 +14,16 @@ export {
   type ErrorContext,
   type ErrorDetails,
   FormatError,
+  InputError,
   InternalError,
   NotFoundError,
   NotSupportedError,
   NotUndoneError,
   PolicyError,
   type PolicyIssue,
+  type Reason,
   SyscallError,
   TimeoutError,
-  UsageError,
   VerifierError,
 } from './errors.ts'
 

@@ -169,7 +169,7 @@ function buildProgram(): Command {
       ),
     )
     .addOption(json())
-    .action(act(async options => (await import('./commands/delegate.ts')).undelegate(options)))
+    .action(act(async options => (await import('./commands/undelegate.ts')).undelegate(options)))
 
   program
     .command('derive')

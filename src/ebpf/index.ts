@@ -107,7 +107,6 @@ export {
   attachesItself,
   attachProgram,
   attachStructOpsMap,
-  parseAttachSpec,
 } from './attach/section.ts'
 export {
   attachKprobe,
@@ -167,8 +166,8 @@ export {
   type TestRunOptions,
   type TestRunResult,
 } from './prog.ts'
+export { effectiveCapabilities } from './refusal.ts'
 export {
-  effectiveCapabilities,
   type MissingRight,
   missingCapabilities,
   type Need,

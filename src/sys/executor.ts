@@ -180,7 +180,7 @@ export class Executor implements Disposable {
       child.on('error', () => {}) // The socket ends then; so whoever asks learns of it.
       if (child.pid === undefined)
         throw new NotFoundError('Cannot start bpftoken-executor', {
-          hint: 'Install bpftoken again, or run make build in a clone',
+          hint: 'Install bpftoken again, or build the clone',
         })
       child.unref()
       return new Executor(child, socket, journal)
@@ -464,7 +464,7 @@ function refusal(message: Uint8Array): BpftokenError | undefined {
   if (ours.every((value, i) => value === its[i])) return undefined
   return new NotSupportedError('bpftoken-executor is of another version', {
     context: { ours: ours.join(), its: its.join() },
-    hint: 'Install bpftoken again, or run make build in a clone',
+    hint: 'Install bpftoken again, or build the clone',
   })
 }
 

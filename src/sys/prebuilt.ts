@@ -15,7 +15,7 @@ export function loadAddon(): unknown {
   } catch (error) {
     throw new NotSupportedError(`There is no addon for this Node (linux-${process.arch})`, {
       context: { arch: process.arch, node: process.versions.node, reason: (error as Error).message },
-      hint: 'Run npm rebuild bpftoken, or make build in a clone: it is compiled, or what that takes is said',
+      hint: 'Run npm rebuild bpftoken: it is compiled, or what that takes is said',
     })
   }
 }

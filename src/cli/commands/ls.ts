@@ -8,8 +8,7 @@ import { loadVocabulary } from '../policy-file.ts'
 
 export async function ls(options: { json?: boolean }): Promise<number> {
   const vocabulary = await loadVocabulary()
-  const installed = await installedGuard()
-  using guard = installed?.guard
+  using guard = await installedGuard()
   const known = guard?.delegations() ?? []
   const instances = listInstances(vocabulary).map(instance => ({
     ...instance,

@@ -1,6 +1,6 @@
 /** bpftoken token show: inside a workload, what a token made here allows and what backs it. */
 import { runningVocabulary } from '../../delegation/vocabulary.ts'
-import { effectiveCapabilities } from '../../ebpf/rights.ts'
+import { effectiveCapabilities } from '../../ebpf/refusal.ts'
 import { DEFAULT_BPFFS, findToken, type Token } from '../../ebpf/token.ts'
 import { EXIT } from '../../errors.ts'
 import { PROGRAM_CLASSES } from '../../policy/kernel-classes.ts'

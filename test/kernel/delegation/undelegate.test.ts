@@ -43,8 +43,10 @@ test('undelegate() takes a path however it is written', async () => {
 test('undelegate() unmounts what was bound elsewhere, copied and propagated, and no other delegation', async () => {
   const namespaces: string[] = []
   const copyNamespace = async (propagation: string): Promise<void> => {
-    const start = `unshare --mount --propagation ${propagation} sleep 600 > /dev/null &`
-    const started = 'until [ "$(cat /proc/$!/comm)" = sleep ]; do sleep 0.05; done; echo $!'
+    // Of bash: a shell of busybox takes its own unshare, which cannot leave propagation as it is.
+    const inside = "sh -c 'touch /mnt/started; exec sleep 600'"
+    const start = `bash -c "exec unshare --mount --propagation ${propagation} ${inside}" > /dev/null &`
+    const started = 'until [ -e /mnt/started ]; do sleep 0.05; done; rm /mnt/started; echo $!'
     namespaces.push(await shell.run(`${start} ${started}`))
   }
   await shell.run('mount -t tmpfs t /mnt && mkdir /mnt/shared /mnt/bound /mnt/deep /mnt/other')
