@@ -71,7 +71,7 @@ system() {
 }
 
 install_package() {
-  inside env DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends "$@" >"$scratch/log" 2>&1
+  inside env DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends "$@" >"$scratch/log" 2>&1
 }
 
 # What was installed runs, and leaves nothing but words when it is removed.
