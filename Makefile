@@ -4,14 +4,15 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
 .DELETE_ON_ERROR:
-.PHONY: help setup build check fix test unit kernel e2e vm test-vm test-kill demo bench docs debs corpus oracle fuzz objects clean
+.PHONY: help setup build check fix test unit kernel e2e vm test-vm test-kill prebuilds demo bench deb test-deb debs corpus oracle fuzz objects clean
 
-# Stamps: what npm, node-gyp and tsc write last.
+# Stamps: what npm, the C compiler and tsc write last. Paths are relative: a clone may lie anywhere.
 MODULES := node_modules/.package-lock.json
 ADDON := build/Release/bpftoken.node
 DIST := dist/cli/main.js
+PREBUILDS := prebuilds/.made
 
-NATIVE_SOURCES := binding.gyp $(wildcard native/*.[ch] native/*/*.[ch])
+NATIVE_SOURCES := native/build.sh $(wildcard native/*.[ch] native/*/*.[ch])
 SOURCES := $(shell find src -name '*.ts') tsconfig.json tsconfig.build.json package.json
 TSX := node --import tsx
 
@@ -22,19 +23,21 @@ build: $(ADDON) $(DIST) ## addon, launcher and JavaScript
 
 setup: $(MODULES) ## compiler and npm packages
 
-check: $(ADDON) ## fast gate: format, lint, types, layering, unit tests, generated documents
+check: build ## fast gate: format, lint, types, layering, unit tests, generated documents
 	npx biome ci --error-on-warnings
 	npx tsc -p tsconfig.json
 	$(TSX) scripts/gen-policy-docs.ts --check
 	$(TSX) scripts/gen-guard-layout.ts --check
+	scripts/check-package.sh
 	$(TSX) scripts/test.ts unit
 
 fix: $(MODULES) ## format, fix what can fix, regenerate documents
 	npx biome check --write
 	$(TSX) scripts/gen-policy-docs.ts
 	$(TSX) scripts/gen-guard-layout.ts
+	$(TSX) scripts/gen-api.ts
 
-test: build debs corpus oracle ## all tests: unit, kernel, e2e (these two as root) and vm
+test: build $(PREBUILDS) debs corpus oracle ## all tests: unit, kernel, e2e (these two as root) and vm
 	$(TSX) scripts/test.ts
 
 unit: $(ADDON) ## unit tests only
@@ -43,7 +46,7 @@ unit: $(ADDON) ## unit tests only
 kernel: build ## tests of the running kernel only
 	$(TSX) scripts/test.ts kernel
 
-e2e: build debs ## tests of the commands and of unmodified programs only
+e2e: build $(PREBUILDS) debs ## tests of the commands and of unmodified programs only
 	$(TSX) scripts/test.ts e2e
 
 test-vm: build ## all tests in virtual machines: kernels 6.12 and 7 with tokens, 6.1 without
@@ -52,17 +55,27 @@ test-vm: build ## all tests in virtual machines: kernels 6.12 and 7 with tokens,
 test-kill: build ## commands killed at 200 random moments each (in `make test`: 40)
 	BPFTOKEN_TEST_KILLS=200 $(TSX) scripts/test.ts test/e2e/kill.test.ts
 
+prebuilds: ## what is native, for x64 and arm64, glibc and musl, as the package brings it
+	scripts/prebuilds.sh
+
 vm: ## QEMU and Debian's kernels, into .cache
 	scripts/fetch-vm.sh
 
 demo: build ## a minute's story with real results
 	$(TSX) examples/demo/main.ts
 
+deb: build $(PREBUILDS) ## packages for Debian and Ubuntu, into build/deb
+	scripts/build-deb.sh
+
+test-deb: build $(PREBUILDS) ## these: the same bytes when made again, lintian, installed and removed in a scratch system
+	scripts/test-deb.sh
+
 bench: build corpus oracle ## speed, as ratios against plain C
 	$(TSX) bench/run.ts
 
 debs: ## unmodified programs for the e2e tests, into .cache
 	@scripts/fetch-debs.sh || echo 'fetch-debs: tests that need these programs will be skipped' >&2
+	@scripts/fetch-arm64.sh || echo 'fetch-arm64: what is prebuilt for arm64 will not be run' >&2
 
 corpus: $(MODULES) ## BPF objects of Debian packages, into .cache, for the tests that read them
 	@$(TSX) test/corpus/scan.ts || echo 'corpus: tests that need these objects will be skipped' >&2
@@ -79,7 +92,7 @@ objects: $(MODULES) ## compile the BPF C of the repository again, and make what 
 	$(TSX) scripts/gen-guard-layout.ts
 
 clean: ## remove what was built; .cache stays
-	rm -rf build dist node_modules bench/bin
+	rm -rf build dist prebuilds node_modules bench/bin
 
 $(MODULES): package-lock.json
 	scripts/setup.sh
@@ -87,6 +100,11 @@ $(MODULES): package-lock.json
 
 $(ADDON): $(NATIVE_SOURCES) | $(MODULES)
 	scripts/setup.sh --addon
+	touch $@
+
+# Some may be missing, which is said: the tests need those of this machine.
+$(PREBUILDS): scripts/prebuilds.sh $(NATIVE_SOURCES)
+	@scripts/prebuilds.sh || echo 'prebuilds: tests of what is missing will be skipped' >&2
 	touch $@
 
 $(DIST): $(SOURCES) | $(MODULES)

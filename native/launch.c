@@ -111,7 +111,8 @@ static void drop_precedence(void)
 	char score[16] = "";
 	int fd = open("/proc/self/oom_score_adj", O_RDWR | O_CLOEXEC);
 	struct sched_param none = { 0 };
-	int policy = sched_getscheduler(0);
+	/* By number: musl has only stubs of these two, which fail. */
+	int policy = syscall(SYS_sched_getscheduler, 0);
 
 	if (fd < 0 || read(fd, score, sizeof(score) - 1) <= 0)
 		die("oom_score_adj");
@@ -119,7 +120,7 @@ static void drop_precedence(void)
 		die("oom_score_adj");
 	close(fd);
 	if (policy < 0 || (policy != SCHED_OTHER && policy != SCHED_BATCH && policy != SCHED_IDLE &&
-			   sched_setscheduler(0, SCHED_OTHER, &none) < 0))
+			   syscall(SYS_sched_setscheduler, 0, SCHED_OTHER, &none) < 0))
 		die("sched_setscheduler");
 	/* -1 is a failure too: then there is nothing to lose by setting it. */
 	if (getpriority(PRIO_PROCESS, 0) < 0 && setpriority(PRIO_PROCESS, 0, 0) < 0)

@@ -1,9 +1,21 @@
-# To be sourced: `private_apt DIR SUITE...` lets apt read those suites of Debian with lists, caches and a status of
+# To be sourced: `private_apt [--arch ARCH] DIR SUITE...` lets apt read those suites of Debian with lists, caches and a status of
 # its own in DIR, so that what this machine knows and installs stays as it is. The mirror is the one that apt already
 # uses. Nothing counts as installed, so that `install --download-only` fetches every dependency, into DIR/archives.
 
+# The mirror of Debian that apt uses here.
+debian_mirror() {
+  apt-get indextargets --format '$(ORIGIN) $(LABEL) $(REPO_URI)' 'Created-By: Packages' |
+    awk '$1 == "Debian" && $2 == "Debian" { print $3; exit }'
+}
+
 private_apt() {
-  local dir=$1 mirror suite
+  local arch dir mirror suite
+  arch=$(dpkg --print-architecture 2>/dev/null) || true
+  if [[ $1 == --arch ]]; then
+    arch=$2
+    shift 2
+  fi
+  dir=$1
   shift
   if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then
     echo 'this is no Debian: apt-get is missing' >&2
@@ -11,8 +23,7 @@ private_apt() {
   fi
   mkdir -p "$dir"/{lists/partial,archives/partial}
   : >"$dir/status"
-  mirror=$(apt-get indextargets --format '$(ORIGIN) $(LABEL) $(REPO_URI)' 'Created-By: Packages' |
-    awk '$1 == "Debian" && $2 == "Debian" { print $3; exit }')
+  mirror=$(debian_mirror)
   if [[ -z $mirror ]]; then
     echo 'no Debian mirror in the configuration of apt (try apt-get update)' >&2
     return 1
@@ -30,6 +41,8 @@ Dir::Etc::sourceparts "/dev/null";
 Dir::Etc::preferences "/dev/null";
 Dir::Etc::preferencesparts "/dev/null";
 Dir::Log "$dir";
+APT::Architecture "$arch";
+APT::Architectures { "$arch"; };
 Acquire::Languages "none";
 Acquire::Check-Valid-Until "false";
 APT::Sandbox::User "";

@@ -1,14 +1,15 @@
 /** Programs in C that tests run, compiled once: a VM that runs these tests has no compiler. */
 import { execFileSync } from 'node:child_process'
-import { existsSync, mkdirSync, readFileSync, renameSync, statSync } from 'node:fs'
-import { basename, dirname, join } from 'node:path'
-import { CACHE } from './tree.ts'
+import { mkdirSync, readFileSync, renameSync, statSync } from 'node:fs'
+import { basename, join } from 'node:path'
+import { CACHE, ROOT } from './tree.ts'
 
-/** Where Node's own headers are, which an addon needs. */
-function nodeHeaders(): string[] {
-  const places = [join(dirname(process.execPath), '../include/node'), '/usr/include/node']
-  const found = places.find(place => existsSync(join(place, 'node_api.h')))
-  return ['-shared', '-fPIC', ...(found === undefined ? [] : [`-I${found}`])]
+/** What makes it an addon of Node. */
+function addonFlags(): string[] {
+  const headers = execFileSync(process.execPath, [join(ROOT, 'native/node-headers.cjs')], {
+    encoding: 'utf8',
+  })
+  return ['-shared', '-fPIC', `-I${headers.trim()}`]
 }
 
 /**
@@ -22,7 +23,7 @@ export function compiled(source: string): string {
   mkdirSync(join(CACHE, 'compiled'), { recursive: true })
   const partial = `${program}.${process.pid}`
   const isAddon = readFileSync(source, 'utf8').includes('NAPI_MODULE_INIT')
-  execFileSync('gcc', ['-O1', '-Wall', '-Werror', ...(isAddon ? nodeHeaders() : []), '-o', partial, source])
+  execFileSync('gcc', ['-O1', '-Wall', '-Werror', ...(isAddon ? addonFlags() : []), '-o', partial, source])
   renameSync(partial, program)
   return program
 }

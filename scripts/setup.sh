@@ -1,15 +1,13 @@
 #!/bin/bash
-# Compiler and npm packages. With --addon only rebuilds the addon and the launcher from native/.
+# Compiler and npm packages. With --addon only compiles what native/ holds.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-need() { command -v "$1" >/dev/null || missing+=("$2"); }
+if [[ ${1-} == --addon ]]; then exec node native/install.cjs --build; fi
 
-# node-gyp needs these; everything else comes from npm.
 missing=()
-need python3 python3
-need gcc gcc
-need g++ g++
+command -v gcc >/dev/null || missing+=(gcc libc6-dev)
+node native/node-headers.cjs >/dev/null || missing+=(libnode-dev)
 if ((${#missing[@]})); then
   if [[ $EUID -ne 0 ]] || ! command -v apt-get >/dev/null; then
     echo "setup: please install ${missing[*]}" >&2
@@ -20,11 +18,5 @@ if ((${#missing[@]})); then
   DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends "${missing[@]}"
 fi
 
-# Debian's Node brings its headers; without them node-gyp would download some.
-if [[ -f /usr/include/node/node_api.h ]]; then export npm_config_nodedir=/usr; fi
-
-if [[ ${1-} == --addon ]]; then
-  npm_config_build_from_source=true npm run --silent install
-else
-  npm ci --no-audit --no-fund
-fi
+echo 'setup: fetching npm packages' # npm itself is silent for as long as that takes.
+npm ci --ignore-scripts --no-audit --no-fund

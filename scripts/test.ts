@@ -16,6 +16,7 @@ import { join, relative, resolve } from 'node:path'
 import { run } from 'node:test'
 import { spec } from 'node:test/reporters'
 import { parseArgs } from 'node:util'
+import { install } from './installed.ts'
 import { Report } from './report.ts'
 import { RUN_VARIABLE, residue, snapshot } from './residue.ts'
 import { ROOT } from './tree.ts'
@@ -81,6 +82,18 @@ async function runTier(tier: Tier, files: string[]): Promise<void> {
     for (const left of await residue(before)) total.failures.push(`left behind: ${left}`)
 }
 
+let installed = false
+
+/** What the tests of the commands run is the package as it is installed. */
+function installOnce(): void {
+  if (installed) return
+  installed = true
+  console.log('installing the package from its tarball')
+  const reason = install()
+  if (reason !== undefined)
+    total.skips.push(`commands of dist are tested, not of an installed package: ${reason}`)
+}
+
 /** The five files whose tests took longest. */
 function slowest(timesMs: ReadonlyMap<string, number>): string {
   const files = [...timesMs].sort(([, a], [, b]) => b - a).slice(0, 5)
@@ -110,6 +123,7 @@ async function main(): Promise<void> {
     if (tier === undefined) throw new Error(`"${name}" is neither a tier nor a file of one`)
     const files = testFiles(path)
     console.log(`\n== ${relative(ROOT, path)}: ${files.length} files ==`)
+    if (tier === TIERS['e2e']) installOnce()
     if (files.length > 0) await runTier(tier, files)
   }
   if (values.report !== undefined) writeFileSync(values.report, JSON.stringify(total))

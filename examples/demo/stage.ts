@@ -14,9 +14,25 @@ export function tell(text: string): void {
   console.log(`${text}\n`)
 }
 
-/** What a command said, indented. */
+/** What a command said, indented; of lines that differ in their times only the first, and how many follow. */
 export function said(output: string): void {
-  for (const line of output.trimEnd().split('\n')) console.log(`    ${line}`)
+  let last: string | undefined
+  let more = 0
+  const endOfSame = (): void => {
+    if (more > 0) console.log(`    ... and ${more} more of these`)
+    more = 0
+  }
+  for (const line of output.trimEnd().split('\n')) {
+    const timeless = line.replace(/^\d{4}-\d\d-\d\dT[\d:.]+Z /, '')
+    if (timeless === last && timeless !== line) {
+      more++
+      continue
+    }
+    endOfSame()
+    console.log(`    ${line}`)
+    last = timeless
+  }
+  endOfSame()
   console.log()
 }
 

@@ -16,7 +16,7 @@ import {
   SyscallError,
   TimeoutError,
 } from '../errors.ts'
-import { launcherPath } from '../sys/native.ts'
+import { launcherPath } from '../sys/prebuilt.ts'
 import { kill, openProcess, type ProcessHandle, requireOwnProc } from '../sys/process.ts'
 import { CAPABILITIES } from '../uapi/constants.ts'
 import { errnoName } from '../uapi/errno.ts'
@@ -380,7 +380,7 @@ function launchFailure(text: string): BpftokenError {
 }
 
 const START_HINTS: Readonly<Record<string, string>> = {
-  ENOENT: 'Run make build',
+  ENOENT: 'Install bpftoken again, or build the clone',
   EMFILE: 'Allow more open files (ulimit -n)',
 }
 

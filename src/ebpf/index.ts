@@ -5,29 +5,169 @@
  * the kernel lets a token authorise takes `token`, and finds one by itself as libbpf does (token.ts).
  */
 
-export * from './asm/disasm.ts'
-export * from './asm/insn.ts'
-export * from './attach/attach.ts'
-export * from './attach/section.ts'
-export * from './attach/trace.ts'
-export * from './bpffs.ts'
-export * from './btf/btf.ts'
-export * from './btf/builder.ts'
-export * from './btf/object.ts'
+export { disassemble, disassembleInsn } from './asm/disasm.ts'
+export {
+  ALU_OPS,
+  type AluOp,
+  ATOMIC_CMPXCHG,
+  ATOMIC_FETCH,
+  ATOMIC_LOAD_ACQ,
+  ATOMIC_OPS,
+  ATOMIC_STORE_REL,
+  ATOMIC_XCHG,
+  type AtomicOp,
+  addrSpaceCast,
+  alu32,
+  alu64,
+  assemble,
+  atomic,
+  bswap,
+  CLASS,
+  call,
+  callKfunc,
+  callLocal,
+  cmpxchg,
+  decode,
+  decodeSlot,
+  encode,
+  exit,
+  type HelperName,
+  type Insn,
+  JUMP_OPS,
+  type JumpOp,
+  jump,
+  jumpIf,
+  jumpIf32,
+  jumpIndirect,
+  jumpLong,
+  type Label,
+  LD_IMM64,
+  label,
+  ldAbs,
+  ldBtfId,
+  ldFunc,
+  ldImm64,
+  ldInd,
+  ldMapFd,
+  ldMapIdx,
+  ldMapIdxValue,
+  ldMapValue,
+  load,
+  loadAcquire,
+  MODE,
+  mayGoto,
+  mov32,
+  mov64,
+  movsx32,
+  movsx64,
+  neg32,
+  neg64,
+  OP,
+  PSEUDO,
+  R0,
+  R1,
+  R2,
+  R3,
+  R4,
+  R5,
+  R6,
+  R7,
+  R8,
+  R9,
+  R10,
+  type Reg,
+  SIZE,
+  type SignedSize,
+  SLOT_BYTES,
+  SRC_X,
+  slotsOf,
+  store,
+  storeRelease,
+  type Target,
+  toBe,
+  toLe,
+  type UnsignedSize,
+  xchg,
+} from './asm/insn.ts'
+export {
+  type Anchor,
+  attachCgroup,
+  attachIterator,
+  attachNetfilter,
+  attachNetns,
+  attachRawTracepoint,
+  attachSocketFilter,
+  attachSockmap,
+  attachTcx,
+  attachXdp,
+  detachSocketFilter,
+} from './attach/attach.ts'
+export {
+  type AttachSpec,
+  attachesItself,
+  attachProgram,
+  attachStructOpsMap,
+} from './attach/section.ts'
+export {
+  attachKprobe,
+  attachKprobeMulti,
+  attachStructOps,
+  attachTracepoint,
+  attachTrampoline,
+  attachUprobe,
+  attachUprobeMulti,
+  syscallFunction,
+  tracedFunctions,
+} from './attach/trace.ts'
+export { type BpffsMount, bpffsMount, bpffsMounts, type DelegationText, delegatedMounts } from './bpffs.ts'
+export {
+  BTF_KIND,
+  Btf,
+  type BtfArray,
+  type BtfComposite,
+  type BtfDatasec,
+  type BtfEnum,
+  type BtfEnum64,
+  type BtfFloat,
+  type BtfFuncProto,
+  type BtfFwd,
+  type BtfInt,
+  type BtfKind,
+  type BtfMember,
+  type BtfRef,
+  type BtfType,
+  findEnums,
+} from './btf/btf.ts'
+export { BtfBuilder, type MemberSpec, type NamedType } from './btf/builder.ts'
+export { BtfObject, type BtfObjectInfo } from './btf/object.ts'
 export { printType, printTypes } from './btf/print.ts'
-export * from './btf/typed-value.ts'
-export * from './elf/embedded-objects.ts'
+export { readValue, type TypedValue, writeValue } from './btf/typed-value.ts'
+export { type EmbeddedObject, embeddedObjects } from './elf/embedded-objects.ts'
 export { forgetKernelBtf } from './kernel/btf.ts'
 export { FEATURES, type Feature, type FeatureName, Features } from './kernel/features.ts'
-export * from './link.ts'
+export { Link, type LinkInfo } from './link.ts'
 export type { MapChoice } from './load/maps.ts'
-export * from './load/object.ts'
-export * from './map.ts'
-export * from './object/global-variables.ts'
-export * from './object/section-names.ts'
-export * from './object/spec.ts'
-export * from './object-id.ts'
-export * from './prog.ts'
+export { LoadedObject, type LoadOptions, loadObject, type ProgramChoice } from './load/object.ts'
+export { BpfMap, ELEMENT_FLAGS, type Key, MAP_FLAGS, type MapInfo, type MapSpec } from './map.ts'
+export { type GlobalVariable, GlobalVariables } from './object/global-variables.ts'
+export {
+  type AutoAttach,
+  legacySection,
+  SECTION_RULES,
+  type SectionName,
+  type SectionRule,
+  sectionName,
+} from './object/section-names.ts'
+export { type ObjectMap, type ObjectProgram, type ObjectSpec, parseObject } from './object/spec.ts'
+export { btfIds, linkIds, mapIds, programIds } from './object-id.ts'
+export {
+  Program,
+  type ProgramInfo,
+  type ProgramSpec,
+  type Records,
+  type TestRunOptions,
+  type TestRunResult,
+} from './prog.ts'
 export { effectiveCapabilities } from './refusal.ts'
 export {
   type MissingRight,
@@ -38,6 +178,28 @@ export {
   type TokenRights,
 } from './rights.ts'
 export { RingBuffer, UserRingBuffer } from './ringbuf.ts'
-export * from './token.ts'
-export * from './type-names.ts'
-export * from './verifier-log.ts'
+export {
+  chooseToken,
+  DEFAULT_BPFFS,
+  defaultToken,
+  findToken,
+  forgetDefaultToken,
+  missingRights,
+  parseTokenFdinfo,
+  Token,
+  type TokenChoice,
+} from './token.ts'
+export {
+  ATTACH_TYPES,
+  type AttachType,
+  CMDS,
+  type Cmd,
+  LINK_TYPES,
+  type LinkType,
+  MAP_TYPES,
+  type MapType,
+  PROG_TYPES,
+  type ProgType,
+  TypeNames,
+} from './type-names.ts'
+export { summarize, type VerifierSummary } from './verifier-log.ts'

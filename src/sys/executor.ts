@@ -28,8 +28,9 @@ import {
 } from './executor-layout.ts'
 import { failure } from './failure.ts'
 import type { Fd } from './fd.ts'
-import { executorPath, native } from './native.ts'
+import { native } from './native.ts'
 import { readable, type Watch, watchReadable } from './poll.ts'
+import { executorPath } from './prebuilt.ts'
 import { procFields, procNumbers } from './proc-file.ts'
 import { recvFds, sendFds, socketPair } from './socket.ts'
 import { unlessGone } from './tasks.ts'
@@ -178,7 +179,9 @@ export class Executor implements Disposable {
       })
       child.on('error', () => {}) // The socket ends then; so whoever asks learns of it.
       if (child.pid === undefined)
-        throw new NotFoundError('Cannot start bpftoken-executor', { hint: 'Run make build' })
+        throw new NotFoundError('Cannot start bpftoken-executor', {
+          hint: 'Install bpftoken again, or build the clone',
+        })
       child.unref()
       return new Executor(child, socket, journal)
     } catch (error) {
@@ -461,7 +464,7 @@ function refusal(message: Uint8Array): BpftokenError | undefined {
   if (ours.every((value, i) => value === its[i])) return undefined
   return new NotSupportedError('bpftoken-executor is of another version', {
     context: { ours: ours.join(), its: its.join() },
-    hint: 'Run make build',
+    hint: 'Install bpftoken again, or build the clone',
   })
 }
 

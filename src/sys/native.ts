@@ -3,7 +3,7 @@
  *
  * Only `src/sys` imports this. `use()` is the seam where unit tests put a fake.
  */
-import path from 'node:path'
+import { loadAddon } from './prebuilt.ts'
 
 type Result = number
 type Bytes = Uint8Array
@@ -56,29 +56,15 @@ export interface Native {
   interfaceIndex(name: string): Result
 }
 
-const PACKAGE = path.resolve(__dirname, '../..')
-
 let loaded: Native | undefined
 
 /** The addon, loaded when it is first needed. */
 export function native(): Native {
-  loaded ??= require('node-gyp-build')(PACKAGE) as Native
+  loaded ??= loadAddon() as Native
   return loaded
 }
 
 /** Unit tests only: replaces the addon; `undefined` brings the real one back. */
 export function use(fake: Native | undefined): void {
   loaded = fake
-}
-
-/**
- * The program that becomes the workload of a sandbox, and watches over it; built beside the addon.
- */
-export function launcherPath(): string {
-  return path.join(PACKAGE, 'build/Release/bpftoken-launch')
-}
-
-/** The program that does what delegating takes, see executor.ts; built beside the addon. */
-export function executorPath(): string {
-  return path.join(PACKAGE, 'build/Release/bpftoken-executor')
 }

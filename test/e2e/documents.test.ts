@@ -4,6 +4,7 @@ import { chmodSync, cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writ
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
+import { PACKAGE, PREFIX } from '../../scripts/installed.ts'
 import { execute } from '../helpers/cli.ts'
 import { needsTokens, ROOT } from '../helpers/machine.ts'
 
@@ -17,10 +18,15 @@ const blocks = documents.flatMap(file =>
   })),
 )
 
+/** Where every user can read it, with `bpftoken` on the path: what is installed, or as it would be. */
 let stage: string
+let bin: string
 before(() => {
-  // Installed where the unprivileged program can read it too, with `bpftoken` on the path.
+  stage = PACKAGE
+  bin = `${PREFIX}/bin`
+  if (PREFIX !== undefined) return
   stage = mkdtempSync(join(tmpdir(), 'bpftoken-docs-'))
+  bin = stage
   chmodSync(stage, 0o755)
   const modules = ['commander', 'node-gyp-build', 'yaml', 'zod'].map(name => `node_modules/${name}`)
   for (const part of ['package.json', 'dist', 'build/Release', 'examples', ...modules])
@@ -31,13 +37,15 @@ before(() => {
     { mode: 0o755 },
   )
 })
-after(() => rmSync(stage, { recursive: true, force: true }))
+after(() => {
+  if (PREFIX === undefined) rmSync(stage, { recursive: true, force: true })
+})
 
 test('there are shell blocks to run', () => assert.ok(blocks.length >= 2))
 
 for (const { file, script } of blocks) {
   test(`${file} runs: ${script.split('\n')[0]}`, needsTokens(), async () => {
-    const env = { ...process.env, PATH: `${stage}:${process.env['PATH']}` }
+    const env = { ...process.env, PATH: `${bin}:${process.env['PATH']}` }
     const { status, stderr, stdout } = await execute('bash', ['-euo', 'pipefail', '-c', script], {
       cwd: stage,
       env,

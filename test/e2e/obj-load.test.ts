@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { residue, snapshot } from '../../scripts/residue.ts'
-import { cli, execute, inPublic, PUBLIC, publicCli } from '../helpers/cli.ts'
+import { cli, execute, inPublic, PUBLIC, PUBLIC_CLI, publicCli } from '../helpers/cli.ts'
 import { needsTokens, ROOT } from '../helpers/machine.ts'
 import { Scratch } from '../helpers/scratch.ts'
 
@@ -21,17 +21,7 @@ async function planned(scratch: Scratch, ...args: string[]): Promise<string> {
 
 /** `bpftoken obj load ARGS` under `bpftoken run`. */
 function trial(policy: string, ...args: string[]) {
-  return publicCli([
-    'run',
-    '--policy',
-    policy,
-    '--',
-    process.execPath,
-    `${PUBLIC}/dist/cli/main.js`,
-    'obj',
-    'load',
-    ...args,
-  ])
+  return publicCli(['run', '--policy', policy, '--', process.execPath, PUBLIC_CLI, 'obj', 'load', ...args])
 }
 
 test('a planned policy loads its object in one line, and says with which token', machine, async () => {
@@ -56,7 +46,7 @@ test('without a right the load is refused, and the right is named', machine, asy
 test('--attach lasts until interrupted, and --pin outlives the command', machine, async () => {
   using scratch = new Scratch()
   const policy = await planned(scratch)
-  const load = `"${process.execPath}" ${PUBLIC}/dist/cli/main.js obj load ${PUBLIC}/${OBJECT} --attach xdp:lo/skb`
+  const load = `"${process.execPath}" ${PUBLIC_CLI} obj load ${PUBLIC}/${OBJECT} --attach xdp:lo/skb`
   // It answers SIGHUP, as SIGINT, once it is attached and waits.
   const script = `
     ${load} --program count >/dev/null 2>&1 &
@@ -69,7 +59,7 @@ test('--attach lasts until interrupted, and --pin outlives the command', machine
   `
   const [command, args] = inPublic([
     process.execPath,
-    `${PUBLIC}/dist/cli/main.js`,
+    PUBLIC_CLI,
     'run',
     '--policy',
     policy,

@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { compiled } from '../../scripts/compiled.ts'
-import { cli } from '../helpers/cli.ts'
+import { CLI, cli } from '../helpers/cli.ts'
 import { needsTokens, ROOT } from '../helpers/machine.ts'
 import { Shell } from '../helpers/shell.ts'
 
@@ -97,9 +97,7 @@ test('what is foretold comes true: no token without CAP_BPF, one with it', machi
     try {
       const made = await cli(['delegate', '--pid', String(shell.pid), '--policy', POLICY])
       assert.equal(made.status, 0, made.stderr)
-      const said = await shell.run(
-        `${process.execPath} '${ROOT}/dist/cli/main.js' token show 2>&1; echo status $?`,
-      )
+      const said = await shell.run(`${process.execPath} '${CLI}' token show 2>&1; echo status $?`)
       assert.match(said, new RegExp(`status ${status}$`), said)
     } finally {
       await shell.end()

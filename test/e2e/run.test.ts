@@ -13,7 +13,7 @@ import { compiled } from '../../scripts/compiled.ts'
 import { hasBit } from '../../src/policy/vocabulary.ts'
 import { effectiveCapabilities } from '../../src/sys/self.ts'
 import { CAPABILITIES } from '../../src/uapi/constants.ts'
-import { CLI, cli, execute, finish, publicCli, type Result, startCli } from '../helpers/cli.ts'
+import { CLI, cli, execute, finish, PUBLIC_CLI, publicCli, type Result, startCli } from '../helpers/cli.ts'
 import { needsTokens, ROOT } from '../helpers/machine.ts'
 import { Scratch } from '../helpers/scratch.ts'
 
@@ -194,7 +194,7 @@ test(
       [['--identity'], '4001:4002'],
       [[], '0:0'],
     ] as const) {
-      const show = ['node', '/mnt/dist/cli/main.js', 'token', 'show']
+      const show = ['node', PUBLIC_CLI, 'token', 'show']
       const command = ['sh', '-c', inside, 'sh', process.execPath, ...show.slice(1)]
       const { status, stdout, stderr } = await publicCli([
         ...RUN.slice(2),

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { after, test } from 'node:test'
 import { residue, snapshot } from '../../scripts/residue.ts'
-import { asNobody, CLI, cli, execute, finish, PUBLIC, publicCli, startCli } from '../helpers/cli.ts'
+import { asNobody, CLI, cli, execute, finish, PUBLIC_CLI, publicCli, startCli } from '../helpers/cli.ts'
 import { HANG_MS } from '../helpers/eventually.ts'
 import { needsTokens, ROOT } from '../helpers/machine.ts'
 import { Scratch } from '../helpers/scratch.ts'
@@ -96,7 +96,7 @@ test(
 )
 
 test('token show tells inside what was lent, and outside why there is no token', machine, async () => {
-  const show = [process.execPath, `${PUBLIC}/dist/cli/main.js`, 'token', 'show']
+  const show = [process.execPath, PUBLIC_CLI, 'token', 'show']
   const plain = await publicCli(run('--', ...show))
   assert.equal(plain.status, 0, plain.stderr)
   assert.match(plain.stdout, /^progs +xdp$/m)

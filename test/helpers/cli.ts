@@ -1,13 +1,17 @@
-/** The built commands, as their users run them. `make build` comes first. */
+/**
+ * The commands, as their users run them: those of the installed package, or where none is installed those
+ * that `make build` made.
+ */
 import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { constants } from 'node:os'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
+import { PACKAGE } from '../../scripts/installed.ts'
 import { HANG_MS } from './eventually.ts'
 import { ROOT } from './machine.ts'
 
-export const CLI = join(ROOT, 'dist/cli/main.js')
+export const CLI = join(PACKAGE, 'dist/cli/main.js')
 
 export interface Result {
   /** As a shell gives it: 128 + number when a signal ended the command. */
@@ -36,6 +40,9 @@ export function cli(args: readonly string[], options: RunOptions = {}): Promise<
 /** Where `inPublic` shows this repository. */
 export const PUBLIC = '/mnt'
 
+/** The command where this repository is at `PUBLIC`. */
+export const PUBLIC_CLI = CLI.startsWith(`${ROOT}/`) ? CLI.replace(ROOT, PUBLIC) : CLI
+
 /**
  * A command line that runs `command` where this repository is at `PUBLIC`, in a mount namespace of
  * its own: workloads run as an ordinary user, who may not reach a clone in root's home. Needs root.
@@ -47,7 +54,7 @@ export function inPublic(command: readonly string[]): [string, string[]] {
 
 /** Runs the command to its end, with the repository at `PUBLIC`. */
 export function publicCli(args: readonly string[], options: RunOptions = {}): Promise<Result> {
-  return execute(...inPublic([process.execPath, `${PUBLIC}/dist/cli/main.js`, ...args]), options)
+  return execute(...inPublic([process.execPath, PUBLIC_CLI, ...args]), options)
 }
 
 /** A command line that runs `command` as the user nobody, with no capability. Needs root. */

@@ -11,7 +11,7 @@ import { text } from 'node:stream/consumers'
 import { test } from 'node:test'
 import { Sandbox, type SandboxSpec } from '../../../src/delegation/sandbox.ts'
 import { ConflictError, InputError } from '../../../src/errors.ts'
-import { launcherPath } from '../../../src/sys/native.ts'
+import { launcherPath } from '../../../src/sys/prebuilt.ts'
 import { isRoot } from '../../helpers/machine.ts'
 
 const machine = isRoot ? {} : { skip: 'needs root' }

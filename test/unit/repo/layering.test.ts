@@ -7,6 +7,7 @@ import { test } from 'node:test'
 const SRC = resolve(__dirname, '../../../src')
 
 const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
+  index: ['errors'],
   errors: [],
   uapi: ['uapi'],
   sys: ['errors', 'uapi', 'sys'],

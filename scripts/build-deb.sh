@@ -1,0 +1,106 @@
+#!/bin/bash
+# Makes packages for Debian and Ubuntu, build/deb/bpftoken_VERSION_ARCH.deb, of what `make build prebuilds` made:
+#   scripts/build-deb.sh [amd64|arm64]...
+# The same sources make the same bytes: times are that of the last commit, or SOURCE_DATE_EPOCH.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+umask 022
+
+(($# > 0)) || set -- amd64 arm64
+declare -A NODE_ARCH=([amd64]=x64 [arm64]=arm64)
+version=$(node -p "require('./package.json').version")
+: "${SOURCE_DATE_EPOCH:=$(git log -1 --format=%ct 2>/dev/null || stat -c %Y package.json)}"
+export SOURCE_DATE_EPOCH
+scratch=$(mktemp -d -t bpftoken-deb-XXXXXX)
+trap 'rm -rf "$scratch"' EXIT
+mkdir -p build/deb
+
+# filled ARCH SIZE: a template of packaging/debian, on standard input, with what is known.
+filled() {
+  sed -e "s/@VERSION@/$version/" -e "s/@ARCH@/$1/" -e "s/@SIZE@/$2/" \
+    -e "s/@DATE@/$(LC_ALL=C date -u -R -d "@$SOURCE_DATE_EPOCH")/"
+}
+
+# The programs of the package and of what it depends on, without what only developers read.
+add_library() {
+  local lib=$1/usr/lib/bpftoken prebuilt=prebuilds/linux-${NODE_ARCH[$2]} name
+  mkdir -p "$lib/node_modules" "$lib/bpf" "$lib/$prebuilt"
+  cp -R dist "$lib/"
+  cp package.json "$lib/"
+  cp bpf/guard.bpf.o bpf/inventory.bpf.o "$lib/bpf/"
+  cp "$prebuilt"/{node.napi.glibc.node,bpftoken-launch,bpftoken-executor} "$lib/$prebuilt/"
+  chmod 644 "$lib/$prebuilt"/*.node
+  for name in $(node -p "Object.keys(require('./package.json').dependencies).join(' ')"); do
+    if ! grep -q "^Files: usr/lib/bpftoken/node_modules/$name/\*$" packaging/debian/copyright; then
+      echo "build-deb: packaging/debian/copyright does not name $name" >&2
+      return 1
+    fi
+    cp -R "node_modules/$name" "$lib/node_modules/"
+  done
+  # Their licences are in the copyright file.
+  find "$lib" -regextype posix-extended -type f \
+    \( -regex '.*\.(map|md|ts|cts|mts|flow)' -o -iname 'license*' \) -delete
+  rm -rf "$lib"/node_modules/zod/src "$lib"/node_modules/yaml/browser "$lib"/node_modules/*/.github
+  find "$lib" -type d -empty -delete
+  find "$lib" -name '*.js' -o -name '*.cjs' -o -name '*.mjs' -o -name '*.json' | xargs -d '\n' chmod 644
+  sed -i '1s|^#!/usr/bin/env node$|#!/usr/bin/node|' "$lib/dist/cli/main.js"
+  sed -i '1{/^#!/d}' "$lib"/node_modules/*/bin.{js,mjs} "$lib"/node_modules/node-gyp-build/{build-test,optional}.js 2>/dev/null || true
+  chmod 755 "$lib/dist/cli/main.js" "$lib/$prebuilt"/bpftoken-*
+  mkdir -p "$1/usr/bin"
+  ln -s ../lib/bpftoken/dist/cli/main.js "$1/usr/bin/bpftoken"
+}
+
+add_documents() {
+  local doc=$1/usr/share/doc/bpftoken
+  mkdir -p "$doc"
+  cp packaging/debian/copyright "$doc/"
+  cp README.md SECURITY.md "$doc/"
+  cp -R docs examples "$doc/"
+  rm -r "$doc/examples/demo" # It is for a clone.
+  gzip -9n <CHANGELOG.md >"$doc/CHANGELOG.md.gz"
+  filled "$2" 0 <packaging/debian/changelog.in | gzip -9n >"$doc/changelog.gz"
+  mkdir -p "$1/usr/share/lintian/overrides"
+  cp packaging/debian/lintian-overrides "$1/usr/share/lintian/overrides/bpftoken"
+}
+
+# What the build made of the commands: man pages, and completions of shells.
+add_generated() {
+  local page name
+  for page in build/man/*.[1-9]; do
+    [[ -e $page ]] || continue
+    mkdir -p "$1/usr/share/man/man${page##*.}"
+    gzip -9n <"$page" >"$1/usr/share/man/man${page##*.}/$(basename "$page").gz"
+  done
+  while read -r name place; do
+    [[ -e build/completions/$name ]] || continue
+    mkdir -p "$1/usr/share/$(dirname "$place")"
+    cp "build/completions/$name" "$1/usr/share/$place"
+  done <<'PLACES'
+bpftoken bash-completion/completions/bpftoken
+_bpftoken zsh/vendor-completions/_bpftoken
+bpftoken.fish fish/vendor_completions.d/bpftoken.fish
+PLACES
+}
+
+add_control() {
+  local control=$1/DEBIAN
+  mkdir "$control"
+  (cd "$1" && find usr -type f -print0 | LC_ALL=C sort -z | xargs -0 md5sum) >"$control/md5sums"
+  filled "$2" "$(du -sk --exclude=DEBIAN "$1" | cut -f1)" <packaging/debian/control.in >"$control/control"
+  install -m 755 packaging/debian/prerm "$control/prerm"
+}
+
+for arch in "$@"; do
+  if [[ ! -e prebuilds/linux-${NODE_ARCH[$arch]}/node.napi.glibc.node ]]; then
+    echo "build-deb: nothing is prebuilt for $arch (make prebuilds)" >&2
+    exit 1
+  fi
+  tree=$scratch/$arch
+  mkdir "$tree"
+  add_library "$tree" "$arch"
+  add_documents "$tree" "$arch"
+  add_generated "$tree"
+  add_control "$tree" "$arch"
+  find "$tree" -print0 | xargs -0 touch -h -d "@$SOURCE_DATE_EPOCH"
+  dpkg-deb --root-owner-group -Zxz --build "$tree" "build/deb/bpftoken_${version}_$arch.deb"
+done

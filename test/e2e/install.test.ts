@@ -1,0 +1,196 @@
+/**
+ * The package as a stranger gets it: what is native comes prebuilt for each machine and loads there, the
+ * doors open, and where nothing prebuilt suits, one line says what is missing.
+ */
+import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
+import { cpSync, existsSync, mkdirSync, readFileSync, symlinkSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { test } from 'node:test'
+import { PACKAGE, PREFIX } from '../../scripts/installed.ts'
+import { asNobody, execute, type Result } from '../helpers/cli.ts'
+import { CACHE, needsTokens, ROOT } from '../helpers/machine.ts'
+import { Scratch } from '../helpers/scratch.ts'
+
+const POLICY = join(ROOT, 'examples/policies/packet-counter.yaml')
+const installed = PREFIX === undefined ? { skip: 'no package is installed: scripts/test.ts says why' } : {}
+
+/** Debian's name of the machine. */
+const MACHINES = { x64: 'x86_64', arm64: 'aarch64' } as const
+type Arch = keyof typeof MACHINES
+
+const folder = (arch: Arch): string => join(ROOT, 'prebuilds', `linux-${arch}`)
+
+/** Where scripts/prebuilds.sh could not cross-compile there is no musl addon. */
+function needsPrebuilds(arch: Arch): { skip?: string } {
+  if (existsSync(join(folder(arch), 'node.napi.musl.node'))) return {}
+  return { skip: `nothing is prebuilt for linux-${arch}, or only for machines like this one: make prebuilds` }
+}
+
+function needsEmulation(): { skip?: string } {
+  const machine = needsPrebuilds('arm64')
+  if (machine.skip !== undefined || existsSync(join(CACHE, 'arm64/root'))) return machine
+  const why = join(CACHE, 'arm64-why-not')
+  return { skip: existsSync(why) ? readFileSync(why, 'utf8').trim() : 'run scripts/fetch-arm64.sh' }
+}
+
+/** Runs a program for arm64. */
+function emulated(program: string, ...args: string[]): Promise<Result> {
+  const root = join(CACHE, 'arm64/root')
+  return execute(join(CACHE, 'arm64/qemu-aarch64-static'), ['-L', root, program, ...args])
+}
+
+interface Symbols {
+  /** Each with its version, as `free@GLIBC_2.17`, where it has one. */
+  readonly needed: string[]
+  readonly given: ReadonlySet<string>
+}
+
+function dynamicSymbols(file: string): Symbols {
+  const rows = execFileSync('readelf', ['-W', '--dyn-syms', file], { encoding: 'utf8' })
+    .split('\n')
+    .map(line => line.trim().split(/\s+/))
+    .filter(([number, , , , , , , name]) => /^\d+:$/.test(number!) && name !== undefined)
+  return {
+    needed: rows.filter(row => row[6] === 'UND' && row[4] === 'GLOBAL').map(row => row[7]!),
+    given: new Set(rows.filter(row => row[6] !== 'UND').map(row => row[7]!.replace(/@.*/, ''))),
+  }
+}
+
+const isOfNode = (symbol: string): boolean => /^(napi|uv)_/.test(symbol)
+
+for (const arch of Object.keys(MACHINES) as Arch[]) {
+  test(`the addon for glibc on ${arch} needs no newer one than Node does`, needsPrebuilds(arch), () => {
+    const { needed } = dynamicSymbols(join(folder(arch), 'node.napi.glibc.node'))
+    const versions = needed.flatMap(symbol => [...symbol.matchAll(/@GLIBC_(\d+)\.(\d+)/g)])
+    assert.ok(versions.length > 5)
+    // Node 20 is built for glibc 2.28.
+    for (const [symbol, major, minor] of versions) assert.ok(major === '2' && Number(minor) <= 28, symbol)
+  })
+
+  test(`the addon for musl on ${arch} needs only what Node and musl have`, needsPrebuilds(arch), () => {
+    const { needed } = dynamicSymbols(join(folder(arch), 'node.napi.musl.node'))
+    const musl = join(CACHE, `native/${arch}/lib/${MACHINES[arch]}-linux-musl/libc.so`)
+    const { given } = dynamicSymbols(musl)
+    const foreign = (symbols: string[]) => symbols.filter(name => !isOfNode(name) && !given.has(name))
+    assert.deepEqual(foreign(needed), [])
+    assert.ok(needed.some(isOfNode))
+    // Else all that is said above would be of nothing.
+    const glibc = dynamicSymbols(join(folder(arch), 'node.napi.glibc.node')).needed
+    assert.notDeepEqual(foreign(glibc.map(symbol => symbol.replace(/@.*/, ''))), [])
+  })
+
+  test(`launcher and executor for ${arch} need no library at all`, needsPrebuilds(arch), () => {
+    for (const name of ['bpftoken-launch', 'bpftoken-executor']) {
+      const segments = execFileSync('readelf', ['-W', '-l', join(folder(arch), name)], { encoding: 'utf8' })
+      assert.match(segments, /LOAD/)
+      assert.doesNotMatch(segments, /INTERP/)
+    }
+  })
+}
+
+test('launcher and executor for arm64 run', needsEmulation(), async () => {
+  const launch = await emulated(join(folder('arm64'), 'bpftoken-launch'))
+  assert.deepEqual([launch.status, launch.stdout], [2, ''])
+  assert.match(launch.stderr, /^bpftoken-launch is started by bpftoken run, not by hand\n$/)
+  const executor = await emulated(join(folder('arm64'), 'bpftoken-executor'), 'layout')
+  const ours = await execute(join(folder('x64'), 'bpftoken-executor'), ['layout'])
+  assert.deepEqual([executor.status, executor.stdout], [0, ours.stdout])
+})
+
+test('the command and its addon load into an arm64 Node', needsEmulation(), async () => {
+  const node = join(CACHE, 'arm64/root/usr/bin/node')
+  const addon = join(folder('arm64'), 'node.napi.glibc.node')
+  // What a shell would do first: show the version. Emulated, more of the command takes minutes.
+  const both = `
+    console.log(process.arch, typeof require(${JSON.stringify(addon)}).bpf)
+    process.argv = [process.execPath, 'bpftoken', '--version']
+    require(${JSON.stringify(join(PACKAGE, 'dist/cli/main.js'))})`
+  const { status, stdout, stderr } = await emulated(node, '-e', both)
+  assert.deepEqual([status, stderr], [0, ''])
+  const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string }
+  assert.equal(stdout, `arm64 function\n${version}\n`)
+})
+
+test('an installed package needs nothing else: it lends with what it brought', {
+  ...needsTokens(),
+  ...installed,
+}, async () => {
+  assert.ok(!existsSync(join(PACKAGE, 'build')))
+  const command = join(PREFIX!, 'bin/bpftoken')
+  const inside = await execute(command, ['run', '--policy', POLICY, '--', command, 'token', 'show'])
+  assert.deepEqual([inside.status, inside.stderr], [0, ''])
+  assert.match(inside.stdout, /^progs +xdp$/m)
+  const without = await execute(...asNobody([command, 'token', 'show']))
+  assert.notEqual(without.status, 0)
+  assert.equal(without.stdout, '')
+})
+
+test('the doors open to require and to import, and nothing else does', installed, async () => {
+  using scratch = new Scratch()
+  mkdirSync(join(scratch.path, 'node_modules'))
+  symlinkSync(PACKAGE, join(scratch.path, 'node_modules/bpftoken'))
+  const required = `
+    const { NotFoundError, version } = require('bpftoken')
+    const { parseObject } = require('bpftoken/ebpf')
+    const { parsePolicy } = require('bpftoken/policy')
+    console.log(version, new NotFoundError('x').code, typeof parseObject, typeof parsePolicy)`
+  const imported = `
+    import { NotFoundError, version } from 'bpftoken'
+    import { parseObject } from 'bpftoken/ebpf'
+    import { parsePolicy } from 'bpftoken/policy'
+    console.log(version, new NotFoundError('x').code, typeof parseObject, typeof parsePolicy)`
+  const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string }
+  for (const file of [scratch.write('required.cjs', required), scratch.write('imported.mjs', imported)]) {
+    const { stdout, stderr } = await execute(process.execPath, [file])
+    assert.equal(stdout, `${version} BPFTOKEN_NOT_FOUND function function\n`, stderr)
+  }
+  const inner = scratch.write('inner.cjs', "require('bpftoken/dist/cli/main.js')")
+  assert.match((await execute(process.execPath, [inner])).stderr, /ERR_PACKAGE_PATH_NOT_EXPORTED/)
+})
+
+/** A package in which nothing is prebuilt. */
+function bare(scratch: Scratch): string {
+  for (const part of ['native', 'package.json', 'node_modules/node-gyp-build'])
+    cpSync(join(ROOT, part), join(scratch.path, part), { recursive: true })
+  return join(scratch.path, 'native/install.cjs')
+}
+
+test('where nothing is prebuilt it is compiled, else one line says what is missing', async () => {
+  using scratch = new Scratch()
+  const script = bare(scratch)
+  const { status, stdout, stderr } = await execute(process.execPath, [script], {
+    env: { PATH: dirname('/none/x') },
+  })
+  assert.deepEqual([status, stdout], [1, ''])
+  assert.match(stderr, /^bpftoken: nothing prebuilt is here for linux-\w+; .*a C compiler \(Debian: .*\)\n$/)
+  const compiled = await execute(process.execPath, [script])
+  assert.equal(compiled.status, 0, compiled.stderr)
+  const load = `console.log(typeof require('node-gyp-build')(${JSON.stringify(scratch.path)}).bpf)`
+  const loads = await execute(process.execPath, ['-e', load], { cwd: ROOT })
+  assert.equal(loads.stdout, 'function\n')
+  // Nothing is left to be done.
+  assert.equal((await execute(process.execPath, [script], { env: { PATH: '/none' } })).status, 0)
+})
+
+test('without an addon the command says so', async () => {
+  using scratch = new Scratch()
+  bare(scratch)
+  for (const part of ['dist', 'node_modules/commander'])
+    cpSync(join(PACKAGE, part), join(scratch.path, part), { recursive: true })
+  const { status, stdout, stderr } = await execute(process.execPath, [
+    join(scratch.path, 'dist/cli/main.js'),
+    'ls',
+  ])
+  assert.deepEqual([status, stdout], [4, ''])
+  assert.match(stderr, /There is no addon for this Node \(linux-\w+\)\n.*next: Run npm rebuild bpftoken/)
+})
+
+test('what is prebuilt is not compiled again', needsPrebuilds('x64'), async () => {
+  using scratch = new Scratch()
+  const script = bare(scratch)
+  cpSync(join(ROOT, 'prebuilds'), join(scratch.path, 'prebuilds'), { recursive: true })
+  const { status, stderr } = await execute(process.execPath, [script], { env: { PATH: '/none' } })
+  assert.deepEqual([status, stderr], [0, ''])
+  assert.ok(!existsSync(join(scratch.path, 'build')))
+})
