@@ -1,7 +1,7 @@
 /** The commands as users run them: what they print, how they end, what they refuse. */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
+import { closeSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { cli, finish, startCli } from '../helpers/cli.ts'
@@ -79,13 +79,69 @@ test('what is wrong with the command line is JSON where that is asked for, in wh
     ['run --json', true],
     ['run --policy --json', false],
     ['run true --json', false],
-    ['bogus --json', false],
+    ['bogus --json', true],
+    ['bogus', false],
+    ['--json bogus', true],
+    ['--json policy chek', true],
+    ['policy --json check', true],
+    ['policy', undefined],
+    ['policy --json', true],
+    ['--json ls --bogus', true],
+    ['ls --json=yes', true],
+    ['plan --format=x --json x.o', true],
+    ['plan --format=--json x.o', false],
+    ['events --json --bogus', true],
   ] as const) {
     const { status, stdout, stderr } = await cli(words.split(' '))
     assert.deepEqual([status, stdout], [2, ''], words)
     assert.equal(jsonCode(stderr), isJson ? 'BPFTOKEN_USAGE' : undefined, words)
-    if (!isJson) assert.match(stderr, /^error: .*\n$/, words)
+    // Undefined: help, where no command is named.
+    if (isJson === undefined) assert.match(stderr, /^Usage: /, words)
+    else if (!isJson) assert.match(stderr, /^error: .*\n$/, words)
   }
+})
+
+test('a word that is misspelt is named before what is missing', async () => {
+  for (const [words, told] of [
+    ['dlegate --pid 4', "unknown command 'dlegate' (Did you mean delegate?)"],
+    ['policy chek', "unknown command 'chek' (Did you mean check?)"],
+    ['delegate --polcy x', "unknown option '--polcy' (Did you mean --policy?)"],
+    ['run --polcy x', "unknown option '--polcy' (Did you mean --policy?)"],
+    ['plan --prgram x', "unknown option '--prgram' (Did you mean --program?)"],
+    ['delegate --policy x', "required option '--pid <pid>' not specified"],
+  ] as const) {
+    const { status, stderr } = await cli(words.split(' '))
+    assert.deepEqual([status, stderr], [2, `error: ${told}\n`], words)
+  }
+})
+
+test('an answer that cannot be written is told as JSON where that is asked for, before or behind', async () => {
+  for (const words of [
+    ['--json', 'ls'],
+    ['ls', '--json'],
+    ['policy', '--json', 'check', POLICY],
+    ['policy', 'check', POLICY, '--json'],
+  ]) {
+    const full = openSync('/dev/full', 'w')
+    const { status, stderr } = await cli(words, { stdio: ['ignore', full, 'pipe'] })
+    closeSync(full)
+    assert.deepEqual([status, jsonCode(stderr)], [1, 'BPFTOKEN_SYSCALL'], words.join(' '))
+  }
+})
+
+test('-q leaves out notes, -v tells the facts of a failure, and errors are told by all', async () => {
+  const missing = ['policy', 'show', '/no/such']
+  const plain = await cli(missing)
+  const quiet = await cli([...missing, '-q'])
+  assert.deepEqual([quiet.status, quiet.stderr], [1, plain.stderr])
+  const verbose = await cli(['--verbose', ...missing])
+  assert.equal(verbose.status, 1)
+  assert.match(verbose.stderr, /^bpftoken: {3}BPFTOKEN_NOT_FOUND file=\/no\/such errno=ENOENT$/m)
+  assert.match(verbose.stderr, /^bpftoken: took \d+ ms$/m)
+  const user = { uid: 65534, gid: 65534 }
+  if (process.geteuid?.() !== 0) return
+  assert.match((await cli(['ls'], user)).stderr, /not root/)
+  assert.deepEqual(await cli(['ls', '-q'], user).then(({ status, stderr }) => [status, stderr]), [0, ''])
 })
 
 test(

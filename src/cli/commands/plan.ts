@@ -11,7 +11,7 @@ import { compareRights, planRights, type RightsComparison, type RightsPlan } fro
 import { type PlanFormat, planLines, riskOf } from '../../needs/text.ts'
 import { ANY_MASK, MASK_DOMAINS } from '../../policy/vocabulary.ts'
 import { readObjects } from '../object-files.ts'
-import { columns, note, print, printJson } from '../output.ts'
+import { columns, print, printJson, warn } from '../output.ts'
 
 export interface PlanCommandOptions {
   loader: Loader
@@ -41,7 +41,7 @@ export async function plan(files: string[], options: PlanCommandOptions): Promis
 }
 
 function outcome({ problems }: RightsPlan): number {
-  for (const problem of problems) note(problem)
+  for (const problem of problems) warn(problem)
   return problems.length === 0 ? EXIT.ok : EXIT.failed
 }
 
