@@ -5,7 +5,7 @@
  * It loads no command: the module of one is loaded when it is chosen, since start-up is felt on
  * each `run`.
  */
-import { InvalidArgumentError, Option } from 'commander'
+import { Argument, InvalidArgumentError, Option } from 'commander'
 import { DEFAULT_PATH } from '../delegation/actions.ts'
 import {
   DELEGATION_IDS,
@@ -16,6 +16,7 @@ import {
   parseWithin,
 } from '../uapi/number-range.ts'
 import { Command } from './command.ts'
+import type { Shell } from './completion.ts'
 
 /**
  * Parses a number of that range. Fail closed: the kernel would cut a larger one to the width of its
@@ -428,6 +429,23 @@ export function commandTree(finish: Finish, version: string): Command {
   )
     .example('token show', 'the token that a loader would find')
     .action(act(async () => (await import('./commands/token.ts')).show))
+
+  common(
+    root
+      .command('completion')
+      .description('print the script that completes the words of bpftoken in a shell')
+      .addArgument(new Argument('<shell>', 'which one').choices(['bash', 'zsh', 'fish'])),
+    'of errors only: as a JSON document on stderr',
+  )
+    .example('completion bash > /etc/bash_completion.d/bpftoken', 'for all users of bash')
+    .example('completion zsh > ~/.zfunc/_bpftoken', 'for zsh, in a directory of $fpath')
+    .example('completion fish > ~/.config/fish/completions/bpftoken.fish', 'for fish')
+    .action(
+      act(async () => {
+        const { completion } = await import('./commands/completion.ts')
+        return (shell: Shell) => completion(shell, root)
+      }),
+    )
 
   return root
 }

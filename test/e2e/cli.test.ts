@@ -4,6 +4,8 @@ import { once } from 'node:events'
 import { closeSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { completionScript, SHELLS } from '../../src/cli/completion.ts'
+import { commandTree } from '../../src/cli/tree.ts'
 import { cli, finish, startCli } from '../helpers/cli.ts'
 import { needsTokens, ROOT } from '../helpers/machine.ts'
 import { Scratch } from '../helpers/scratch.ts'
@@ -318,4 +320,17 @@ test('delegate lends to a running sandbox, ls shows it, undelegate takes it back
     await finish(child)
   }
   assert.equal((await cli(['delegate', '--pid', String(process.pid), '--policy', POLICY])).status, 1)
+})
+
+test('completion prints what the build made of the tree, and refuses other shells', async () => {
+  const tree = commandTree(() => {}, '')
+  for (const shell of SHELLS) {
+    const { status, stdout } = await cli(['completion', shell])
+    assert.deepEqual([status, stdout], [0, completionScript(shell, tree)], shell)
+    // The same without the shortcut.
+    assert.equal((await cli(['completion', '-q', shell])).stdout, stdout)
+  }
+  const { status, stderr } = await cli(['completion', 'csh'])
+  assert.equal(status, 2)
+  assert.match(stderr, /Allowed choices are bash, zsh, fish/)
 })
