@@ -255,6 +255,16 @@ export function commandTree(finish: Finish, version: string): Command {
     .action(act(async () => (await import('./commands/policy.ts')).show))
   common(
     policies
+      .command('diff')
+      .description('what a policy grants more and less than another one, and the risk of both')
+      .argument('<before>', 'the policy to compare with')
+      .argument('<after>', 'the policy that is compared'),
+  )
+    .details('Exit: 0 they grant the same; 1 they differ; 2 one is not a valid policy.')
+    .example('policy diff policy.yaml policy-new.yaml', 'what a change would let others do')
+    .action(act(async () => (await import('./commands/policy-diff.ts')).diff))
+  common(
+    policies
       .command('test')
       .description('who would get a delegation under a policy, and why; nothing is done')
       .argument('<file>', 'the policy')

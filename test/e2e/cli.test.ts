@@ -1,18 +1,19 @@
 /** The commands as users run them: what they print, how they end, what they refuse. */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { closeSync, openSync, readFileSync } from 'node:fs'
+import { closeSync, mkdirSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { completionScript, SHELLS } from '../../src/cli/completion.ts'
 import { commandTree } from '../../src/cli/tree.ts'
-import { cli, finish, startCli } from '../helpers/cli.ts'
+import { CLI, cli, execute, finish, startCli } from '../helpers/cli.ts'
 import { needsTokens, ROOT } from '../helpers/machine.ts'
 import { Scratch } from '../helpers/scratch.ts'
 
 const machine = needsTokens()
 const POLICY = join(ROOT, 'examples/policies/packet-counter.yaml')
 const GUARDED = join(ROOT, 'examples/policies/tracing.yaml')
+const NETWORK = join(ROOT, 'test/fixtures/network.bpf.o')
 const run = (...args: string[]) => cli(['run', '--policy', POLICY, ...args])
 
 test('every command has --help, and unknown words are usage errors', async () => {
@@ -217,6 +218,127 @@ test('policy check passes a good policy, fails a risky one and points into a wro
   )
   assert.equal(wrong.status, 2)
   assert.ok(JSON.parse(wrong.stdout)[0].issues.some((issue: { line: number }) => issue.line === 2))
+})
+
+test('policy check takes directories, goes on after a bad file, and says a verdict for each', async () => {
+  using scratch = new Scratch()
+  mkdirSync(join(scratch.path, 'below'))
+  scratch.write('a.yaml', readFileSync(POLICY, 'utf8'))
+  scratch.write('below/b.yml', 'kind: Nonsense\n')
+  scratch.write('below/c.yaml', readFileSync(GUARDED, 'utf8'))
+  scratch.write('d.txt', 'no policy')
+  const verdicts = (stdout: string): string[] =>
+    stdout.split('\n').filter(line => /: (passes|fails|not valid|not read)/.test(line))
+  const all = await cli(['policy', 'check', scratch.path, `${scratch.path}/none.yaml`])
+  assert.equal(all.status, 2)
+  assert.deepEqual(
+    verdicts(all.stdout).map(line => line.replace(`${scratch.path}/`, '')),
+    [
+      'a.yaml: passes, 2 notes: risk low',
+      'below/b.yml: not valid',
+      'below/c.yaml: passes: risk critical',
+      'none.yaml: not read',
+    ],
+  )
+  assert.match(all.stdout, /\n4 policies: 2 pass, 1 not valid, 1 not read; highest risk critical\n$/)
+  assert.match(all.stderr, /none\.yaml": ENOENT/)
+  const unread = await cli(['policy', 'check', POLICY, '/no/such'])
+  assert.equal(unread.status, 1)
+  assert.equal((await cli(['policy', 'check', `${scratch.path}/a.yaml`, GUARDED])).status, 0)
+  assert.equal((await cli(['policy', 'check', '--max-risk', 'high', POLICY, GUARDED])).status, 1)
+  const empty = new Scratch()
+  assert.equal((await cli(['policy', 'check', empty.path])).status, 2)
+  empty[Symbol.dispose]()
+})
+
+test('policy check of one policy ends with its bars, the longest first, and its verdict', async () => {
+  const { stdout } = await cli(['policy', 'check', GUARDED])
+  const lines = stdout.trimEnd().split('\n')
+  assert.equal(lines.at(-1), `${GUARDED}: passes: risk critical`)
+  const bars = lines.flatMap(line => /^ {4}(#+)\.* {2}/.exec(line)?.[1]?.length ?? [])
+  assert.ok(bars.length > 5)
+  assert.deepEqual(
+    bars,
+    bars.toSorted((a, b) => b - a),
+  )
+  assert.match(lines.find(line => line.includes('progs tracing'))!, /^ {4}#### {2}critical {2}progs tracing /)
+})
+
+test('policy diff says what more and what less is granted, and exits as diff does', async () => {
+  const { status, stdout } = await cli(['policy', 'diff', POLICY, GUARDED])
+  assert.equal(status, 1)
+  assert.match(stdout, /^spec\.rights\.progs +- +tracing +more$/m)
+  assert.match(stdout, /^spec\.rights\.progs +xdp +- +less$/m)
+  assert.match(stdout, /^spec\.limits\.tokens +1024 \(default\) +1 +less$/m)
+  assert.match(stdout, /^risk +low +critical$/m)
+  const same = await cli(['policy', 'diff', POLICY, POLICY])
+  assert.equal(same.status, 0)
+  assert.match(same.stdout, /grant the same/)
+  assert.equal((await cli(['policy', 'diff', POLICY, '/no/such'])).status, 1)
+  using scratch = new Scratch()
+  assert.equal((await cli(['policy', 'diff', POLICY, scratch.write('x.yaml', 'kind: x\n')])).status, 2)
+})
+
+test('colours are for terminals, unless FORCE_COLOR or NO_COLOR say otherwise', async () => {
+  const words = ['policy', 'check', GUARDED]
+  const colored = async (env: NodeJS.ProcessEnv, onTerminal = false): Promise<boolean> => {
+    const all = { PATH: process.env['PATH'], TERM: 'xterm', ...env }
+    const run = [process.execPath, CLI, ...words]
+    const { stdout } = onTerminal
+      ? await execute('script', ['-qec', run.map(word => `'${word}'`).join(' '), '/dev/null'], { env: all })
+      : await execute(run[0]!, run.slice(1), { env: all })
+    assert.match(stdout, /critical/)
+    return stdout.includes('\x1b[')
+  }
+  assert.equal(await colored({}), false)
+  assert.equal(await colored({ FORCE_COLOR: '1' }), true)
+  assert.equal(await colored({ FORCE_COLOR: '0' }), false)
+  if ((await execute('sh', ['-c', 'command -v script'])).status !== 0) return
+  assert.equal(await colored({}, true), true)
+  assert.equal(await colored({ NO_COLOR: '1' }, true), false)
+  assert.equal(await colored({ TERM: 'dumb' }, true), false)
+})
+
+test('who is not root is denied, and so is a load without rights', machine, async () => {
+  const user = { uid: 65534, gid: 65534 }
+  for (const words of [
+    ['doctor'],
+    ['run', '--policy', POLICY, '--', 'true'],
+    ['delegate', '--pid', '1', '--policy', POLICY],
+    ['undelegate', '--pid', '1'],
+    ['derive', '1', '--pid', '1', '--policy', POLICY],
+    ['confine', '--cgroup', '/sys/fs/cgroup', '--policy', POLICY],
+    ['unconfine', '1'],
+    ['policy', 'install', POLICY],
+    ['guard', 'install'],
+    ['guard', 'status'],
+    ['guard', 'allow', '--exe', '/bin/true'],
+    ['guard', 'disallow', '--exe', '/bin/true'],
+    ['guard', 'remove'],
+    ['revoke', '1'],
+    ['show', '1'],
+    ['events'],
+    ['obj', 'load', NETWORK],
+  ]) {
+    const { status, stderr } = await cli(words, user)
+    assert.equal(status, 3, `${words.join(' ')}: ${stderr}`)
+  }
+  for (const words of [['ls'], ['policy', 'check', POLICY], ['plan', NETWORK]])
+    assert.equal((await cli(words, user)).status, 0, words.join(' '))
+})
+
+test('token show says that nothing is delegated, and where it looked', machine, async () => {
+  const env = { PATH: process.env['PATH'] }
+  for (const [words, more, told] of [
+    [[], {}, /Nothing is delegated .*\/sys\/fs\/bpf, where loaders look/],
+    [['--path', '/no/such'], {}, /Nothing is delegated .*\/no\/such, as --path says, and it does not exist/],
+    [[], { LIBBPF_BPF_TOKEN_PATH: '/etc' }, /\/etc, as LIBBPF_BPF_TOKEN_PATH says, and no bpffs/],
+    [[], { LIBBPF_BPF_TOKEN_PATH: '' }, /switched off here/],
+  ] as const) {
+    const { status, stderr } = await cli(['token', 'show', ...words], { env: { ...env, ...more } })
+    assert.equal(status, 1)
+    assert.match(stderr, told)
+  }
 })
 
 test('policy show --masks prints numbers and mount options', async () => {

@@ -6,7 +6,7 @@ import { probeGuard } from '../../guard/install.ts'
 import { examine, type Fact } from '../../lending/doctor.ts'
 import { print, printJson } from '../output.ts'
 
-/** Exit 0: delegation works here. 4: it does not. */
+/** Exit 0: delegation works here. 4: it does not. 3: that takes root to find out. */
 export async function doctor(options: { json?: boolean }): Promise<number> {
   using guard = process.geteuid?.() === 0 ? Guard.openOrNull() : undefined
   const report = (fact: Fact): void => {
@@ -22,5 +22,7 @@ export async function doctor(options: { json?: boolean }): Promise<number> {
   const works = facts.every(fact => fact.ok || !fact.required)
   if (options.json === true) printJson({ works, facts })
   else print(works ? 'delegation works on this machine' : 'delegation does not work here, see above')
-  return works ? EXIT.ok : EXIT.notSupported
+  if (works) return EXIT.ok
+  // To whom nothing can be proven is denied, not unsupported.
+  return process.geteuid?.() === 0 ? EXIT.notSupported : EXIT.denied
 }

@@ -16,7 +16,7 @@ import { type LoadedObject, loadObject } from '../../ebpf/load/object.ts'
 import { parseObject } from '../../ebpf/object/spec.ts'
 import { Owned } from '../../ebpf/owned.ts'
 import { defaultToken } from '../../ebpf/token.ts'
-import { EXIT, UsageError } from '../../errors.ts'
+import { DeniedError, EXIT, SyscallError, UsageError } from '../../errors.ts'
 import { readObjectFile } from '../object-files.ts'
 import { columns, note, print, printJson } from '../output.ts'
 
@@ -33,7 +33,9 @@ export async function load(file: string, options: ObjLoadOptions): Promise<numbe
   const where =
     options.attach === undefined || options.attach === 'auto' ? undefined : parseAttachSpec(options.attach)
   const token = defaultToken()
-  using object = await loadObject(spec, options.program === undefined ? {} : { only: options.program })
+  using object = await loadObject(spec, options.program === undefined ? {} : { only: options.program }).catch(
+    refusalOf,
+  )
   using links = new Owned()
   const attached = options.attach === undefined ? [] : attachAll(object, where, links)
   if (options.pin !== undefined) pinAll(object, attached, options.pin)
@@ -43,6 +45,12 @@ export async function load(file: string, options: ObjLoadOptions): Promise<numbe
     await interrupted()
   }
   return EXIT.ok
+}
+
+/** That the kernel lets us not is a refusal, and no failure like others. */
+function refusalOf(error: unknown): never {
+  if (!(error instanceof SyscallError) || !['EPERM', 'EACCES'].includes(error.errnoName)) throw error
+  throw new DeniedError('The kernel refuses to load it', { cause: error, hint: error.hint })
 }
 
 interface Attached {

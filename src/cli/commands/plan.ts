@@ -12,6 +12,7 @@ import { type PlanFormat, planLines, riskOf } from '../../needs/text.ts'
 import { ANY_MASK, MASK_DOMAINS } from '../../policy/vocabulary.ts'
 import { readObjects } from '../object-files.ts'
 import { columns, print, printJson, warn } from '../output.ts'
+import { Progress } from '../progress.ts'
 
 export interface PlanCommandOptions {
   loader: Loader
@@ -27,7 +28,9 @@ export interface PlanCommandOptions {
  * something.
  */
 export async function plan(files: string[], options: PlanCommandOptions): Promise<number> {
-  const { specs, unreadable } = readObjects(files)
+  using progress = new Progress({ total: files.length })
+  const { specs, unreadable } = readObjects(files, file => progress.step(file))
+  progress[Symbol.dispose]()
   const planned = planRights(specs, {
     loader: options.loader,
     programs: options.program,
