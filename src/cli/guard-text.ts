@@ -28,7 +28,7 @@ export function cgroupText({ id, path }: NonNullable<GuardDelegation['cgroup']>)
   return path ?? `cgroup ${id}, which is gone`
 }
 
-/** As `--json` has it: small numbers are numbers. */
+/** As `--json` has it: times by our calendar. */
 export function delegationToJSON(one: GuardDelegation) {
   const { id, createdNs, expiresNs, revokedNs, parent, cgroup, live, ...rest } = one
   return {
@@ -38,8 +38,8 @@ export function delegationToJSON(one: GuardDelegation) {
     ...(expiresNs === undefined ? {} : { expiresAt: wallTime(expiresNs) }),
     ...(revokedNs === undefined ? {} : { revokedAt: wallTime(revokedNs) }),
     ...(parent === undefined ? {} : { parent: Number(parent) }),
-    ...(cgroup === undefined ? {} : { cgroup: { ...cgroup, id: Number(cgroup.id) } }),
-    live: { ...live, mapBytes: Number(live.mapBytes) },
+    cgroup,
+    live,
   }
 }
 

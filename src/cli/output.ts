@@ -11,6 +11,7 @@ import { isatty } from 'node:tty'
 import { styleText } from 'node:util'
 import { printable, printableJson } from '../ebpf/printable.ts'
 import { SyscallError } from '../errors.ts'
+import { MASK_DOMAINS } from '../policy/vocabulary.ts'
 import { Interrupted } from './interrupted.ts'
 
 const STDOUT = 1
@@ -101,14 +102,20 @@ export function print(...lines: readonly Line[]): void {
   writeOut(rendered(lines, STDOUT))
 }
 
-/** One JSON document, in which 64-bit numbers are hexadecimal text. `compact`: in one line. */
+/**
+ * One JSON document. Of 64-bit numbers those that are masks are hexadecimal text; others are
+ * numbers, or decimal text where JSON has no such number. `compact`: in one line.
+ */
 export function printJson(value: unknown, layout: 'indented' | 'compact' = 'indented'): void {
   writeOut(`${jsonText(value, layout)}\n`)
 }
 
 function jsonText(value: unknown, layout: 'indented' | 'compact'): string {
-  const withoutBigints = (_: string, v: unknown): unknown =>
-    typeof v === 'bigint' ? `0x${v.toString(16)}` : v
+  const withoutBigints = (key: string, v: unknown): unknown => {
+    if (typeof v !== 'bigint') return v
+    if ((MASK_DOMAINS as readonly string[]).includes(key)) return `0x${v.toString(16)}`
+    return v <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(v) : String(v)
+  }
   return printableJson(JSON.stringify(value, withoutBigints, layout === 'indented' ? 2 : undefined))
 }
 

@@ -6,6 +6,7 @@
  * each `run`.
  */
 import { Argument, InvalidArgumentError, Option } from 'commander'
+import { DOCUMENT_NAMES } from '../api/names.ts'
 import { DEFAULT_PATH } from '../delegation/actions.ts'
 import {
   DELEGATION_IDS,
@@ -439,6 +440,16 @@ export function commandTree(finish: Finish, version: string): Command {
   )
     .example('token show', 'the token that a loader would find')
     .action(act(async () => (await import('./commands/token.ts')).show))
+
+  common(
+    root
+      .command('schema')
+      .description('the JSON Schema of what a command prints with --json; without a name, all names')
+      .addArgument(new Argument('[name]', 'which document').choices(DOCUMENT_NAMES)),
+  )
+    .example('schema', 'the names of all documents')
+    .example('schema policy-check', 'what policy check --json prints')
+    .action(act(async () => (await import('./commands/schema.ts')).schema))
 
   common(
     root

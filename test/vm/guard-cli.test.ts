@@ -8,6 +8,7 @@ import { chmodSync, copyFileSync, mkdirSync, rmdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { CLI, cli, execute, startCli } from '../helpers/cli.ts'
+import { checkedDocument, documentOf } from '../helpers/documents.ts'
 import { ROOT } from '../helpers/machine.ts'
 import { Scratch } from '../helpers/scratch.ts'
 import { skip } from './guarded.ts'
@@ -87,7 +88,7 @@ async function ok(...args: string[]): Promise<string> {
 }
 
 async function json(...args: string[]): Promise<Record<string, unknown>> {
-  return JSON.parse(await ok(...args, '--json')) as Record<string, unknown>
+  return checkedDocument(documentOf(args), await ok(...args, '--json')) as Record<string, unknown>
 }
 
 /** A process in namespaces of its own, to delegate to. */

@@ -5,7 +5,6 @@ import { describeLimits } from '../../policy/limits-text.ts'
 import { lintPolicy } from '../../policy/lint.ts'
 import { describeMask, hexMask, mountOption } from '../../policy/mask-text.ts'
 import { parseLocatedPolicy, parsePolicy } from '../../policy/parse.ts'
-import { policyToJSON } from '../../policy/policy.ts'
 import { assessRisk, compareRisk, RISK_LEVELS, type RiskLevel } from '../../policy/risk.ts'
 import { MASK_DOMAINS, type Vocabulary } from '../../policy/vocabulary.ts'
 import { describeFailure } from '../failure-report.ts'
@@ -129,7 +128,7 @@ export function show(file: string, options: { masks?: boolean; json?: boolean })
     words: mountOption(vocabulary, domain, policy.rights.masks[domain]),
   }))
   if (options.json === true) {
-    printJson(options.masks === true ? masks : policyToJSON(policy))
+    printJson(options.masks === true ? masks : policy)
   } else if (options.masks === true) {
     print(...columns(masks.map(({ option, hex, words }) => [option, hex, `${option}=${words}`])))
   } else {
