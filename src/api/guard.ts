@@ -1,6 +1,7 @@
 /** Documents about the guard, and what it knows. Loads zod. */
 import { z } from 'zod'
 import { count, flag, id, pid, size, strict, text, texts, time } from './basics.ts'
+import { instance } from './lending.ts'
 import { guardTerms } from './policy.ts'
 
 const mode = z.enum(['enforce', 'permissive'])
@@ -84,6 +85,36 @@ export const holder = strict({
 })
 
 const revoked = z.array(id)
+const liveLink = strict(link)
+
+/** A delegation with what is derived from it, and what lives of it. */
+const tree: z.ZodType = strict({
+  ...show.shape,
+  get derived(): z.ZodType {
+    return z.array(tree)
+  },
+  programs: z.array(strict({ ...object, links: z.array(liveLink) })),
+  maps: z.array(strict(object)),
+  links: z.array(liveLink),
+})
+
+export const lsTree = strict({
+  guarded: flag,
+  lent: z.array(
+    strict({
+      place: z.discriminatedUnion('kind', [
+        strict({ kind: z.literal('container'), runtime: text, id: text }),
+        strict({ kind: z.literal('unit'), name: text }),
+        strict({ kind: z.literal('cgroup'), path: text }),
+        strict({ kind: z.literal('unknown'), why: text }),
+      ]),
+      userNamespace: text.optional(),
+      mounts: z.array(strict(instance)),
+      delegations: z.array(tree),
+    }),
+  ),
+})
+
 export const revoke = z.union([
   strict({ revoked }),
   strict({

@@ -74,7 +74,7 @@ export const derive = loans({
   removed: z.array(strict({ path: text, what: text, why: text })),
 })
 
-const instance = {
+export const instance = {
   ...mount,
   mountNamespace: text,
   userNamespace: text,

@@ -13,6 +13,7 @@ export const DOCUMENTS = {
   confine: 'what is confined now',
   unconfine: 'what is confined no more',
   ls: 'all delegated bpffs instances',
+  'ls-tree': 'what is lent, by who has it, with what lives of it',
   'policy-check': 'of each policy, what is wrong with it, and its risk',
   'policy-show': 'a policy as it is understood',
   'policy-show-masks': 'the four masks of a policy',

@@ -21,6 +21,7 @@ export const SCHEMAS: Readonly<Record<DocumentName, z.ZodType>> = {
   confine: lending.confine,
   unconfine: lending.unconfine,
   ls: lending.ls,
+  'ls-tree': guard.lsTree,
   'policy-check': policy.policyCheck,
   'policy-show': policy.policyShow,
   'policy-show-masks': policy.policyShowMasks,

@@ -226,8 +226,17 @@ export function commandTree(finish: Finish, version: string): Command {
     .example('unconfine --cgroup /sys/fs/cgroup/system.slice/agent.service', 'by its cgroup')
     .action(act(async () => (await import('./commands/confine.ts')).unconfine))
 
-  common(root.command('ls'))
-    .description('all delegated bpffs instances of this machine, whoever made them')
+  common(
+    root
+      .command('ls')
+      .description('all delegated bpffs instances of this machine, whoever made them')
+      .option('--tree', 'by container or unit; with the guard also what is derived, and what was loaded'),
+  )
+    .details(
+      'Containers and units are told by the names of their cgroups. Without the guard, what was loaded under a\n' +
+        'delegation is not known.',
+    )
+    .example('ls --tree', 'who has what, and what lives of it')
     .example('ls', 'one row for each mount')
     .action(act(async () => (await import('./commands/ls.ts')).ls))
 

@@ -435,6 +435,11 @@ test('delegate lends to a running sandbox, ls shows it, undelegate takes it back
     const listed = JSON.parse((await cli(['ls', '--json'])).stdout) as { path: string; pids: number[] }[]
     const ours = listed.filter(i => i.pids.includes(Number(pid))).map(i => i.path)
     assert.deepEqual(ours.sort(), ['/mnt', '/sys/fs/bpf'])
+    const tree = (await cli(['ls', '--tree'])).stdout
+    for (const path of ['/mnt', '/sys/fs/bpf'])
+      assert.match(tree, new RegExp(`^  mount \\d+ at ${path}: process ${pid} .*delegate_progs=xdp`, 'm'))
+    if (!(await cli(['guard', 'status'])).stdout.startsWith('installed'))
+      assert.match(tree, /is not known: only the guard knows it\n$/)
     assert.equal((await cli(['undelegate', '--pid', pid])).status, 0)
     assert.equal((await cli(['undelegate', '--pid', pid])).status, 1)
   } finally {

@@ -85,6 +85,8 @@ test('what is lent, and taken back', machine, async () => {
     await document(['delegate', ...to, '--policy', POLICY])
     const listed = (await document(['ls'])) as { pids: number[] }[]
     assert.ok(listed.some(({ pids }) => pids.includes(shell.pid)))
+    const tree = (await document(['ls', '--tree'])) as { lent: { mounts: { pids: number[] }[] }[] }
+    assert.ok(tree.lent.some(({ mounts }) => mounts.some(({ pids }) => pids.includes(shell.pid))))
     await document(['undelegate', ...to])
   } finally {
     await shell.end()

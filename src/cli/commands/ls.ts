@@ -6,7 +6,8 @@ import { installedGuard } from '../installed-guard.ts'
 import { note, print, printJson, styled, table, word } from '../output.ts'
 import { loadVocabulary } from '../policy-file.ts'
 
-export async function ls(options: { json?: boolean }): Promise<number> {
+export async function ls(options: { tree?: boolean; json?: boolean }): Promise<number> {
+  if (options.tree === true) return (await import('./ls-tree.ts')).lsTree(options)
   const vocabulary = await loadVocabulary()
   const installed = await installedGuard()
   using guard = installed?.guard
