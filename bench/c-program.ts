@@ -1,4 +1,6 @@
-/** The C side of a comparison: compiled here, then asked for measurements over its stdin and stdout. */
+/**
+ * The C side of a comparison: compiled here, then asked for measurements over its stdin and stdout.
+ */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { mkdirSync } from 'node:fs'
 import path from 'node:path'

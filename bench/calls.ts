@@ -1,6 +1,6 @@
 /**
- * Single bpf(2) calls, ours beside C. A token can only be made inside a user namespace of its own, so a
- * worker (calls-worker.ts) does the measuring there, and we lend it the rights.
+ * Single bpf(2) calls, ours beside C. A token can only be made inside a user namespace of its own,
+ * so a worker (calls-worker.ts) does the measuring there, and we lend it the rights.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'

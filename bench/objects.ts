@@ -1,6 +1,6 @@
 /**
- * Object files, ours beside libbpf (the oracle of test/corpus, in the same process for all rounds): reading all of
- * the corpus, and loading single objects from file to programs in the kernel.
+ * Object files, ours beside libbpf (the oracle of test/corpus, in the same process for all rounds):
+ * reading all of the corpus, and loading single objects from file to programs in the kernel.
  */
 import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
@@ -83,7 +83,10 @@ async function newestLoadable(
   throw new Error(`libbpf can load no object "${pattern}" of the corpus`)
 }
 
-/** libbpf reads the kernel's types again for each object; we keep them, so we are measured with and without. */
+/**
+ * libbpf reads the kernel's types again for each object; we keep them, so we are measured with and
+ * without.
+ */
 async function measureLoading(
   object: CorpusObject,
   oracle: CProgram,

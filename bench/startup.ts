@@ -1,4 +1,6 @@
-/** `bpftoken run -- true` beside what cannot be saved: starting Node, and making a user namespace. */
+/**
+ * `bpftoken run -- true` beside what cannot be saved: starting Node, and making a user namespace.
+ */
 import { execFile } from 'node:child_process'
 import path from 'node:path'
 import { promisify } from 'node:util'

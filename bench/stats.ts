@@ -1,4 +1,7 @@
-/** From samples to what is printed: minimum, median, 90th percentile, and ratios of interleaved rounds. */
+/**
+ * From samples to what is printed: minimum, median, 90th percentile, and ratios of interleaved
+ * rounds.
+ */
 
 export interface Summary {
   readonly min: number

@@ -72,7 +72,10 @@ static napi_value send_fds(napi_env env, napi_callback_info info)
 	return number(env, sent < 0 ? -errno : sent);
 }
 
-/* (socket, bytes) => [bytes received, ...fds] or -errno. Does not block; descriptors come close-on-exec. */
+/*
+ * (socket, bytes) => [bytes received, ...fds] or -errno. Does not block; descriptors come
+ * close-on-exec.
+ */
 static napi_value recv_fds(napi_env env, napi_callback_info info)
 {
 	napi_value argv[2], array;

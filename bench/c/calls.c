@@ -3,8 +3,9 @@
  *
  *   calls MAP_FD BPFFS_PATH
  *
- * For each line "update N", "lookup N" or "token N" on stdin it makes N calls and answers with their
- * nanoseconds. The map is a hash map with 4-byte keys and 8-byte values, made by the benchmark.
+ * For each line "update N", "lookup N" or "token N" on stdin it makes N calls and answers with
+ * their nanoseconds. The map is a hash map with 4-byte keys and 8-byte values, made by the
+ * benchmark.
  */
 #include "within.h"
 

@@ -1,11 +1,13 @@
 /*
- * The floor: one delegation in plain C with the newest calls (Linux 6.11), and without a care for safety.
+ * The floor: one delegation in plain C with the newest calls (Linux 6.11), and without a care for
+ * safety.
  *
  *   delegate-floor PID PATH UID GID CMDS MAPS PROGS ATTACHS
  *
- * For each line "N" on stdin it delegates N times and answers with one line of JSON: the nanoseconds of each. All that
- * bpftoken makes sure of is made sure of, by pidfd ioctls and statmount(2); one child, which shares memory and
- * descriptors, enters the namespaces once. Undoing is not timed.
+ * For each line "N" on stdin it delegates N times and answers with one line of JSON: the
+ * nanoseconds of each. All that bpftoken makes sure of is made sure of, by pidfd ioctls and
+ * statmount(2); one child, which shares memory and descriptors, enters the namespaces once. Undoing
+ * is not timed.
  */
 #include "within.h"
 

@@ -3,10 +3,10 @@
  *
  *   delegate PID PATH UID GID CMDS MAPS PROGS ATTACHS
  *
- * For each line "bare N" or "checked N" on stdin it delegates N times and answers with one line of JSON:
- * for each delegation the nanoseconds of its steps. `bare` does only what makes the mount; `checked` also
- * the system calls by which bpftoken makes sure of the target before and of the mount after. Undoing is
- * not timed.
+ * For each line "bare N" or "checked N" on stdin it delegates N times and answers with one line of
+ * JSON: for each delegation the nanoseconds of its steps. `bare` does only what makes the mount;
+ * `checked` also the system calls by which bpftoken makes sure of the target before and of the
+ * mount after. Undoing is not timed.
  */
 #include "within.h"
 

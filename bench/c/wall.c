@@ -1,4 +1,7 @@
-/* wall COMMAND [ARGUMENT...]: runs it without output and prints its nanoseconds, from before fork to after wait. */
+/*
+ * wall COMMAND [ARGUMENT...]: runs it without output and prints its nanoseconds, from before fork
+ * to after wait.
+ */
 #include "within.h"
 
 #include <fcntl.h>

@@ -3,8 +3,8 @@
  * src/sys/executor-layout.ts has the same numbers, `bpftoken-executor layout` prints these, and
  * test/unit/sys/executor-layout.test.ts compares the two.
  *
- * Every message is one packet of a SOCK_SEQPACKET socket and begins with its kind. All integers are of the
- * machine's own byte order.
+ * Every message is one packet of a SOCK_SEQPACKET socket and begins with its kind. All integers are
+ * of the machine's own byte order.
  */
 #ifndef BPFTOKEN_EXECUTOR_H
 #define BPFTOKEN_EXECUTOR_H
@@ -17,7 +17,9 @@
 #define EXECUTOR_UNDOS 4
 /* "None", where an id or a slot may be missing. */
 #define EXECUTOR_NONE 0xffffffffu
-/* Added to the errno of an action that was not tried, because the namespaces could not be entered. */
+/*
+ * Added to the errno of an action that was not tried, because the namespaces could not be entered.
+ */
 #define EXECUTOR_ENTERING 4096
 /* With it, where the kernel would have let the target look into the child. */
 #define EXECUTOR_EXPOSED 4095
@@ -45,8 +47,8 @@
 	X(REACHED)   /* what the path leads to afterwards */
 
 /*
- * Actions. `number` and `more` are of the executor_action; the text follows it, each part with a zero byte.
- * Those of the first list are done by the child, inside the target's namespaces.
+ * Actions. `number` and `more` are of the executor_action; the text follows it, each part with a
+ * zero byte. Those of the first list are done by the child, inside the target's namespaces.
  */
 #define EXECUTOR_CHILD_OPS(X)                                                                                         \
 	X(OPEN_DIRECTORY) /* text: path below ROOT; fills DIRECTORY */                                                \
@@ -99,7 +101,9 @@ struct executor_plan {
 	uint32_t serial;      /* no two plans of an executor have the same */
 };
 
-/* In the journal: of the plan `serial` this is to be done with the descriptor that comes with it. */
+/*
+ * In the journal: of the plan `serial` this is to be done with the descriptor that comes with it.
+ */
 struct executor_entry {
 	uint32_t serial, op;
 };

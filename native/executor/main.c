@@ -226,10 +226,11 @@ static uint32_t owner_of(int namespace)
 #define LOCK_POLL_NS 500000
 
 /*
- * Two that attach in one mount namespace at once would each find the other's mount where it looks for its
- * own, and both give way. So they go one after the other. The lock is on a file of the namespace that we
- * alone have opened; it ends when that is closed, or with us. Whoever else may open the namespace, the
- * target too, can hold the lock, and costs the target its delegation. The descriptor, or -errno.
+ * Two that attach in one mount namespace at once would each find the other's mount where it looks
+ * for its own, and both give way. So they go one after the other. The lock is on a file of the
+ * namespace that we alone have opened; it ends when that is closed, or with us. Whoever else may
+ * open the namespace, the target too, can hold the lock, and costs the target its delegation. The
+ * descriptor, or -errno.
  */
 static int lock_mounts(const struct plan *plan)
 {

@@ -43,24 +43,33 @@ export class Link implements Disposable {
     this.fd = fd
   }
 
-  /** Opens a pinned link: BPF_OBJ_GET. TypeError: something else is pinned there. The caller disposes of it. */
+  /**
+   * Opens a pinned link: BPF_OBJ_GET. TypeError: something else is pinned there. The caller
+   * disposes of it.
+   */
   static open(path: string): Link {
     return new Link(expectKind(objGet(path), 'link'))
   }
 
-  /** Opens a link by id. Needs CAP_SYS_ADMIN in the initial user namespace. ENOENT: none such. The caller disposes of it. */
+  /**
+   * Opens a link by id. Needs CAP_SYS_ADMIN in the initial user namespace. ENOENT: none such. The
+   * caller disposes of it.
+   */
   static fromId(id: number): Link {
     return new Link(getFdById('BPF_LINK_GET_FD_BY_ID', id))
   }
 
-  /** Gives the link a name in a bpffs, so that it outlives us: BPF_OBJ_PIN. unlink(2) removes it. */
+  /**
+   * Gives the link a name in a bpffs, so that it outlives us: BPF_OBJ_PIN. unlink(2) removes it.
+   */
   pin(path: string): void {
     objPin(this.fd, path)
   }
 
   /**
-   * Swaps the program without a gap: BPF_LINK_UPDATE; needs no capability. With `expected`, only if that one is there
-   * now (EPERM otherwise). EINVAL: another type of program. ENOLINK: detached. EOPNOTSUPP, EINVAL: not for this type of link.
+   * Swaps the program without a gap: BPF_LINK_UPDATE; needs no capability. With `expected`, only if
+   * that one is there now (EPERM otherwise). EINVAL: another type of program. ENOLINK: detached.
+   * EOPNOTSUPP, EINVAL: not for this type of link.
    */
   update(program: Program, expected?: Program): void {
     linkUpdate({
@@ -71,8 +80,9 @@ export class Link implements Disposable {
   }
 
   /**
-   * Detaches now, whoever else holds the link: BPF_LINK_DETACH, since Linux 5.9; needs no capability. EOPNOTSUPP: not for
-   * tracing, raw tracepoints, perf events, kprobe_multi, uprobe_multi and iterators; close all descriptors instead.
+   * Detaches now, whoever else holds the link: BPF_LINK_DETACH, since Linux 5.9; needs no
+   * capability. EOPNOTSUPP: not for tracing, raw tracepoints, perf events, kprobe_multi,
+   * uprobe_multi and iterators; close all descriptors instead.
    */
   detach(): void {
     linkDetach(this.fd)

@@ -1,6 +1,7 @@
 /**
- * Many elements of a map in one command: BPF_MAP_{LOOKUP,LOOKUP_AND_DELETE,UPDATE,DELETE}_BATCH. Since
- * Linux 5.6, by map type; ENOTSUPP where a type has none. No capability is needed beyond the map's descriptor.
+ * Many elements of a map in one command: BPF_MAP_{LOOKUP,LOOKUP_AND_DELETE,UPDATE,DELETE}_BATCH.
+ * Since Linux 5.6, by map type; ENOTSUPP where a type has none. No capability is needed beyond the
+ * map's descriptor.
  */
 import { SyscallError } from '../errors.ts'
 import { mapBatch, mapLookupAll } from '../sys/bpf.ts'
@@ -8,7 +9,10 @@ import type { Fd } from '../sys/fd.ts'
 
 export type Element = [key: Uint8Array, value: Uint8Array]
 
-/** What a batch must know of a map. `valueBytes` is what bpf(2) copies: for a per-CPU map, of all CPUs. */
+/**
+ * What a batch must know of a map. `valueBytes` is what bpf(2) copies: for a per-CPU map, of all
+ * CPUs.
+ */
 export interface BatchTarget {
   readonly fd: Fd
   readonly keyBytes: number
@@ -16,8 +20,8 @@ export interface BatchTarget {
 }
 
 /**
- * All elements, some `chunk` of them at a time; with `remove` they are taken out. The cursor is a bucket,
- * not a key, so what is deleted meanwhile does not disturb the walk over a hash.
+ * All elements, some `chunk` of them at a time; with `remove` they are taken out. The cursor is a
+ * bucket, not a key, so what is deleted meanwhile does not disturb the walk over a hash.
  */
 export async function* readBatches(
   map: BatchTarget,

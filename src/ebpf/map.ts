@@ -1,9 +1,9 @@
 /**
  * BPF maps. Start at `BpfMap.create`; types go by the kernel's words, keys and values are bytes.
  *
- * A map is checked for capabilities once, when it is made; who holds its descriptor may do all the rest.
- * Lengths of keys and values are checked here before every call, because the kernel reads and writes as
- * many bytes as the map says, whatever was given.
+ * A map is checked for capabilities once, when it is made; who holds its descriptor may do all the
+ * rest. Lengths of keys and values are checked here before every call, because the kernel reads and
+ * writes as many bytes as the map says, whatever was given.
  */
 import { ConflictError } from '../errors.ts'
 import {
@@ -31,7 +31,10 @@ import { chooseToken, type TokenChoice } from './token.ts'
 import { MAP_TYPES, type MapType } from './type-names.ts'
 
 export const MAP_FLAGS = bpf_map_flags
-/** For `update` and `push`: any, only a new key, only an existing one; and under the value's spin lock. */
+/**
+ * For `update` and `push`: any, only a new key, only an existing one; and under the value's spin
+ * lock.
+ */
 export const ELEMENT_FLAGS = {
   any: bpf_elem_flags.BPF_ANY,
   noExist: bpf_elem_flags.BPF_NOEXIST,
@@ -48,7 +51,10 @@ export interface MapSpec {
   keyBytes?: number
   /** Of one CPU, for per-CPU types. 0, the default, for types without values. */
   valueBytes?: number
-  /** For ring buffers: bytes of data, a power of two times the page size. 0, the default, where the type wants that. */
+  /**
+   * For ring buffers: bytes of data, a power of two times the page size. 0, the default, where the
+   * type wants that.
+   */
   maxEntries?: number
   /** `MAP_FLAGS` */
   flags?: number
@@ -98,7 +104,10 @@ const INDEXED: readonly MapType[] = [
   ...(['devmap', 'cpumap', 'xskmap', 'sockmap', 'reuseport_sockarray'] as const),
 ]
 
-/** A map, by an open descriptor. Whoever made the object closes it; the map lives as long as anything refers to it. */
+/**
+ * A map, by an open descriptor. Whoever made the object closes it; the map lives as long as
+ * anything refers to it.
+ */
 export class BpfMap implements Disposable {
   readonly fd: Fd
   readonly type: MapType
@@ -106,7 +115,9 @@ export class BpfMap implements Disposable {
   /** As declared: of one CPU for per-CPU types. */
   readonly valueBytes: number
   readonly maxEntries: number
-  /** Bytes that lookups give and updates take: for per-CPU types, one slot for each possible CPU. */
+  /**
+   * Bytes that lookups give and updates take: for per-CPU types, one slot for each possible CPU.
+   */
   readonly transferBytes: number
   readonly #number = new Uint8Array(4)
   readonly #numberView = new DataView(this.#number.buffer)
@@ -121,10 +132,11 @@ export class BpfMap implements Disposable {
   }
 
   /**
-   * Makes a map: BPF_MAP_CREATE. Needs CAP_BPF, for some types CAP_NET_ADMIN, in the token's user namespace
-   * or, without a token, in the initial one. EPERM names the missing right or capability as hint. EINVAL:
-   * sizes or flags do not fit the type. ENOMEM: too big. The caller disposes of it. Memory counts for the
-   * caller's memory cgroup; RLIMIT_MEMLOCK plays no part since Linux 5.11.
+   * Makes a map: BPF_MAP_CREATE. Needs CAP_BPF, for some types CAP_NET_ADMIN, in the token's user
+   * namespace or, without a token, in the initial one. EPERM names the missing right or capability
+   * as hint. EINVAL: sizes or flags do not fit the type. ENOMEM: too big. The caller disposes of
+   * it. Memory counts for the caller's memory cgroup; RLIMIT_MEMLOCK plays no part since Linux
+   * 5.11.
    */
   static create(spec: MapSpec): BpfMap {
     const type = MAP_TYPES.number(spec.type)
@@ -166,12 +178,18 @@ export class BpfMap implements Disposable {
     return new BpfMap(expectKind(fd, 'map'), readInfo(fd))
   }
 
-  /** Opens a pinned map: BPF_OBJ_GET. Needs read and write permission on the file. The caller disposes of it. */
+  /**
+   * Opens a pinned map: BPF_OBJ_GET. Needs read and write permission on the file. The caller
+   * disposes of it.
+   */
   static open(path: string): BpfMap {
     return BpfMap.fromFd(objGet(path))
   }
 
-  /** Opens a map by id. Needs CAP_SYS_ADMIN in the initial user namespace. ENOENT: no such map. The caller disposes of it. */
+  /**
+   * Opens a map by id. Needs CAP_SYS_ADMIN in the initial user namespace. ENOENT: no such map. The
+   * caller disposes of it.
+   */
   static fromId(id: number): BpfMap {
     return BpfMap.fromFd(getFdById('BPF_MAP_GET_FD_BY_ID', id))
   }
@@ -181,12 +199,18 @@ export class BpfMap implements Disposable {
     return readInfo(this.fd)
   }
 
-  /** Gives the map a name in a bpffs: BPF_OBJ_PIN. EPERM: not a bpffs. EEXIST: taken. unlink(2) removes it. */
+  /**
+   * Gives the map a name in a bpffs: BPF_OBJ_PIN. EPERM: not a bpffs. EEXIST: taken. unlink(2)
+   * removes it.
+   */
   pin(path: string): void {
     objPin(this.fd, path)
   }
 
-  /** From now on bpf(2) refuses to change the map (EPERM); programs still may. EBUSY: mapped writable. EPERM: frozen already. */
+  /**
+   * From now on bpf(2) refuses to change the map (EPERM); programs still may. EBUSY: mapped
+   * writable. EPERM: frozen already.
+   */
   freeze(): void {
     mapFreeze(this.fd)
   }
@@ -198,7 +222,10 @@ export class BpfMap implements Disposable {
     return mapLookupElem(this.fd, this.#key(key), value, flags) ? value : undefined
   }
 
-  /** Sets the value of `key`. E2BIG: full. EEXIST, ENOENT: by the flags. EPERM: frozen or opened read-only. */
+  /**
+   * Sets the value of `key`. E2BIG: full. EEXIST, ENOENT: by the flags. EPERM: frozen or opened
+   * read-only.
+   */
   update(key: Key, value: Uint8Array, flags: number = ELEMENT_FLAGS.any): void {
     if (value.length !== this.transferBytes) throw wrongLength('value', value, this.transferBytes)
     mapUpdateElem(this.fd, this.#key(key), value, flags)
@@ -227,8 +254,9 @@ export class BpfMap implements Disposable {
   }
 
   /**
-   * Puts an object into a map of descriptors: programs (`prog_array`), maps (`array_of_maps`), cgroups, perf
-   * events, sockets. The map then holds its own reference. Such a map, when looked up, gives ids: `lookupId`.
+   * Puts an object into a map of descriptors: programs (`prog_array`), maps (`array_of_maps`),
+   * cgroups, perf events, sockets. The map then holds its own reference. Such a map, when looked
+   * up, gives ids: `lookupId`.
    */
   updateFd(key: Key, object: { readonly fd: Fd }, flags: number = ELEMENT_FLAGS.any): void {
     const value = new Uint8Array(this.transferBytes)
@@ -242,7 +270,10 @@ export class BpfMap implements Disposable {
     return value && new DataView(value.buffer).getUint32(0, true)
   }
 
-  /** Adds to a queue, a stack or a bloom filter. E2BIG: full, unless ELEMENT_FLAGS.exist lets the oldest go. */
+  /**
+   * Adds to a queue, a stack or a bloom filter. E2BIG: full, unless ELEMENT_FLAGS.exist lets the
+   * oldest go.
+   */
   push(value: Uint8Array, flags: number = ELEMENT_FLAGS.any): void {
     if (value.length !== this.transferBytes) throw wrongLength('value', value, this.transferBytes)
     mapUpdateElem(this.fd, null, value, flags)
@@ -267,8 +298,9 @@ export class BpfMap implements Disposable {
   }
 
   /**
-   * All keys: BPF_MAP_GET_NEXT_KEY. A key that is there the whole time comes exactly once, whatever is
-   * deleted or added meanwhile, by us or by others. ConflictError: it changes too fast to be read.
+   * All keys: BPF_MAP_GET_NEXT_KEY. A key that is there the whole time comes exactly once, whatever
+   * is deleted or added meanwhile, by us or by others. ConflictError: it changes too fast to be
+   * read.
    */
   *keys(): Generator<Uint8Array> {
     // When the key we stand on was deleted, the kernel starts over; so what was seen is remembered.
@@ -300,12 +332,18 @@ export class BpfMap implements Disposable {
     }
   }
 
-  /** All elements in one command, for maps of some megabytes at most. Since Linux 5.6; not every type. */
+  /**
+   * All elements in one command, for maps of some megabytes at most. Since Linux 5.6; not every
+   * type.
+   */
   readAll(): Element[] {
     return readAtOnce({ ...this.#batchTarget(), maxEntries: this.maxEntries })
   }
 
-  /** All elements in few commands, `chunk` at a time; with `remove` they are taken out. Since Linux 5.6; not every type. */
+  /**
+   * All elements in few commands, `chunk` at a time; with `remove` they are taken out. Since Linux
+   * 5.6; not every type.
+   */
   batches(options: { chunk?: number; remove?: boolean } = {}): AsyncGenerator<Element[]> {
     const { chunk = Math.min(this.maxEntries, 1024), remove = false } = options
     return readBatches(this.#batchTarget(), { chunk, remove })
@@ -316,12 +354,17 @@ export class BpfMap implements Disposable {
     return writeBatch(this.#batchTarget(), elements, flags)
   }
 
-  /** Removes many keys in one command, up to the first one that is not there: how many were removed. */
+  /**
+   * Removes many keys in one command, up to the first one that is not there: how many were removed.
+   */
   deleteBatch(keys: readonly Uint8Array[]): Promise<number> {
     return deleteBatch(this.#batchTarget(), keys)
   }
 
-  /** The values of an `array` made with BPF_F_MMAPABLE as memory, each in a slot of a multiple of 8 bytes. */
+  /**
+   * The values of an `array` made with BPF_F_MMAPABLE as memory, each in a slot of a multiple of 8
+   * bytes.
+   */
   mmap(options: { writable: boolean }): Mapping {
     const bytes = this.maxEntries * slotBytes(this.valueBytes)
     return mapShared(this.fd, Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES, 0, options.writable)

@@ -1,6 +1,7 @@
 /**
- * Ids of all BPF objects on this machine: BPF_*_GET_NEXT_ID. Needs CAP_SYS_ADMIN in the initial user namespace;
- * a token does not help. Objects may come and go while the ids are read: opening one can fail with ENOENT.
+ * Ids of all BPF objects on this machine: BPF_*_GET_NEXT_ID. Needs CAP_SYS_ADMIN in the initial
+ * user namespace; a token does not help. Objects may come and go while the ids are read: opening
+ * one can fail with ENOENT.
  */
 import { getNextId } from '../sys/bpf.ts'
 

@@ -12,7 +12,10 @@ const KINDS = {
 
 export type ObjectKind = keyof typeof KINDS
 
-/** The descriptor again, if it is of that kind; otherwise it is closed and a TypeError says what it is. */
+/**
+ * The descriptor again, if it is of that kind; otherwise it is closed and a TypeError says what it
+ * is.
+ */
 export function expectKind(fd: Fd, kind: ObjectKind): Fd {
   // The link is only read: a token must never be opened by way of it.
   const target = readlinkSync(`/proc/self/fd/${fd.number}`)

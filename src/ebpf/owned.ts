@@ -1,4 +1,7 @@
-/** Things to dispose of together, last one first. What ES calls DisposableStack, which Node 20 does not have. */
+/**
+ * Things to dispose of together, last one first. What ES calls DisposableStack, which Node 20 does
+ * not have.
+ */
 export class Owned implements Disposable {
   readonly #all: Disposable[] = []
 

@@ -1,6 +1,6 @@
 /**
- * Values of per-CPU maps: bpf(2) copies one for each possible CPU, each in a slot rounded up to 8 bytes
- * (kernel/bpf/syscall.c, bpf_map_value_size).
+ * Values of per-CPU maps: bpf(2) copies one for each possible CPU, each in a slot rounded up to 8
+ * bytes (kernel/bpf/syscall.c, bpf_map_value_size).
  */
 import { readFileSync } from 'node:fs'
 
@@ -37,7 +37,10 @@ export function splitPerCpu(data: Uint8Array, valueBytes: number): Uint8Array[] 
   )
 }
 
-/** The reverse: what an update takes. Each value must be `valueBytes` long, and there must be one per possible CPU. */
+/**
+ * The reverse: what an update takes. Each value must be `valueBytes` long, and there must be one
+ * per possible CPU.
+ */
 export function joinPerCpu(values: readonly Uint8Array[], valueBytes: number): Uint8Array {
   if (values.length !== possibleCpus() || values.some(value => value.length !== valueBytes))
     throw new TypeError(`a per-CPU value is ${possibleCpus()} arrays of ${valueBytes} bytes each`)

@@ -1,7 +1,8 @@
 /**
  * BPF programs: loading with the verifier's log, running, pinning, info. Start at `Program.load`.
  *
- * The kernel checks capabilities and rights here, when a program is loaded; attaching it is almost free.
+ * The kernel checks capabilities and rights here, when a program is loaded; attaching it is almost
+ * free.
  */
 import { VerifierError } from '../errors.ts'
 import { getFdById, objGet, objGetInfoByFd, objPin, progBindMap, progLoad, progTestRun } from '../sys/bpf.ts'
@@ -44,13 +45,19 @@ export interface ProgramSpec {
   btf?: { object: { readonly fd: Fd }; funcInfo?: Records; lineInfo?: Records }
   /** Maps and module BTF that instructions name by index instead of by descriptor. */
   fdArray?: readonly Fd[]
-  /** 1, 2, plus 4 for statistics: the log is then `program.log`. Otherwise only a failure asks for it. */
+  /**
+   * 1, 2, plus 4 for statistics: the log is then `program.log`. Otherwise only a failure asks for
+   * it.
+   */
   logLevel?: number
   /** Undefined: the token that `defaultToken` finds; null: none. */
   token?: TokenChoice
 }
 
-/** What the kernel says of a program. Sizes of code are 0 for callers without CAP_BPF in the initial user namespace. */
+/**
+ * What the kernel says of a program. Sizes of code are 0 for callers without CAP_BPF in the initial
+ * user namespace.
+ */
 export interface ProgramInfo {
   id: number
   type: ProgType
@@ -103,7 +110,10 @@ const DATA_HEADROOM_BYTES = 256
 /** The kernel may give up a load that signals interrupt; libbpf tries as often. */
 const LOAD_ATTEMPTS = 5
 
-/** A program, by an open descriptor. Whoever made the object closes it; links and pins keep the program alive. */
+/**
+ * A program, by an open descriptor. Whoever made the object closes it; links and pins keep the
+ * program alive.
+ */
 export class Program implements Disposable {
   readonly fd: Fd
   /** What the verifier wrote, when `logLevel` asked for it. */
@@ -115,13 +125,13 @@ export class Program implements Disposable {
   }
 
   /**
-   * Loads a program: BPF_PROG_LOAD, on a worker thread. Needs CAP_BPF and, by type, CAP_NET_ADMIN or CAP_PERFMON,
-   * in the token's user namespace or, without a token, in the initial one.
+   * Loads a program: BPF_PROG_LOAD, on a worker thread. Needs CAP_BPF and, by type, CAP_NET_ADMIN
+   * or CAP_PERFMON, in the token's user namespace or, without a token, in the initial one.
    *
-   * VerifierError with the log when the verifier refused it. Otherwise SyscallError: EPERM names the missing right
-   * or capability as hint; EINVAL: type, attach type and flags do not go together; E2BIG: too many instructions;
-   * ENOTSUPP: this attach target is not possible. The caller disposes of it; descriptors in `spec` stay open until
-   * the promise is settled.
+   * VerifierError with the log when the verifier refused it. Otherwise SyscallError: EPERM names
+   * the missing right or capability as hint; EINVAL: type, attach type and flags do not go
+   * together; E2BIG: too many instructions; ENOTSUPP: this attach target is not possible. The
+   * caller disposes of it; descriptors in `spec` stay open until the promise is settled.
    */
   static async load(spec: ProgramSpec): Promise<Program> {
     const token = chooseToken(spec.token)
@@ -132,7 +142,8 @@ export class Program implements Disposable {
       const level = spec.logLevel ?? BPF_LOG_LEVEL1
       attempt = await load(level, FIRST_LOG_BYTES)
       for (let bytes = FIRST_LOG_BYTES; attempt.result === -ERRNO['ENOSPC']! && bytes < BPF_LOG_MAX_BYTES; ) {
-        // Since Linux 6.4 the kernel says how much it wanted to write; before, double until it fits.
+        // Since Linux 6.4 the kernel says how much it wanted to write; before, double until it
+        // fits.
         bytes = Math.min(BPF_LOG_MAX_BYTES, Math.max(attempt.logTrueBytes, bytes * 2))
         attempt = await load(level, bytes)
       }
@@ -146,17 +157,26 @@ export class Program implements Disposable {
     return new Program(expectKind(fd, 'program'))
   }
 
-  /** Opens a pinned program: BPF_OBJ_GET. Needs read and write permission on the file. The caller disposes of it. */
+  /**
+   * Opens a pinned program: BPF_OBJ_GET. Needs read and write permission on the file. The caller
+   * disposes of it.
+   */
   static open(path: string): Program {
     return Program.fromFd(objGet(path))
   }
 
-  /** Opens a program by id. Needs CAP_SYS_ADMIN in the initial user namespace. ENOENT: none such. The caller disposes of it. */
+  /**
+   * Opens a program by id. Needs CAP_SYS_ADMIN in the initial user namespace. ENOENT: none such.
+   * The caller disposes of it.
+   */
   static fromId(id: number): Program {
     return new Program(getFdById('BPF_PROG_GET_FD_BY_ID', id))
   }
 
-  /** Gives the program a name in a bpffs: BPF_OBJ_PIN. EPERM: not a bpffs. EEXIST: taken. unlink(2) removes it. */
+  /**
+   * Gives the program a name in a bpffs: BPF_OBJ_PIN. EPERM: not a bpffs. EEXIST: taken. unlink(2)
+   * removes it.
+   */
   pin(path: string): void {
     objPin(this.fd, path)
   }
@@ -192,14 +212,15 @@ export class Program implements Disposable {
   }
 
   /**
-   * Runs the program here and now: BPF_PROG_TEST_RUN, on a worker thread; needs no capability. ENOTSUPP: this type cannot
-   * be run so. EINVAL: data, context or `repeat` do not fit the type.
+   * Runs the program here and now: BPF_PROG_TEST_RUN, on a worker thread; needs no capability.
+   * ENOTSUPP: this type cannot be run so. EINVAL: data, context or `repeat` do not fit the type.
    */
   async testRun(options: TestRunOptions = {}): Promise<TestRunResult> {
     const { dataIn, contextIn } = options
     const outBytes = options.dataOutBytes ?? (dataIn === undefined ? 0 : dataIn.length + DATA_HEADROOM_BYTES)
     const data = outBytes === 0 ? undefined : new Uint8Array(outBytes)
-    // A syscall program's context is written back where it came from (net/bpf/test_run.c refuses any ctx_out for it).
+    // A syscall program's context is written back where it came from (net/bpf/test_run.c refuses
+    // any ctx_out for it).
     const inPlace = contextIn !== undefined && this.info().type === 'syscall'
     const context = contextIn?.slice()
     const attr = await progTestRun(

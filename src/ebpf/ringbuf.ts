@@ -1,5 +1,6 @@
 /**
- * Ring buffers: records from BPF programs to us (`RingBuffer`) and from us to programs (`UserRingBuffer`).
+ * Ring buffers: records from BPF programs to us (`RingBuffer`) and from us to programs
+ * (`UserRingBuffer`).
  *
  * Layout of the mapping (kernel/bpf/ringbuf.c, struct bpf_ringbuf), native endian:
  *
@@ -8,10 +9,11 @@
  *   2 * page   data, `maxEntries` bytes, and then the same pages once more, so that a record that
  *              runs over the end lies in one piece
  *
- * Positions count bytes since the beginning and wrap around at 2^64; modulo size they are offsets into
- * data. A record is aligned to 8 bytes: u32 length with BUSY and DISCARD in its upper bits, u32 for the
- * kernel's use, then the bytes. Positions and lengths are read and written atomically, because the other
- * side is on another CPU: a record's bytes are there once its length is seen without BUSY.
+ * Positions count bytes since the beginning and wrap around at 2^64; modulo size they are offsets
+ * into data. A record is aligned to 8 bytes: u32 length with BUSY and DISCARD in its upper bits,
+ * u32 for the kernel's use, then the bytes. Positions and lengths are read and written atomically,
+ * because the other side is on another CPU: a record's bytes are there once its length is seen
+ * without BUSY.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { FormatError } from '../errors.ts'
@@ -24,7 +26,10 @@ const HEADER_BYTES = bpf_ringbuf_bits.BPF_RINGBUF_HDR_SZ
 const BUSY = bpf_ringbuf_bits.BPF_RINGBUF_BUSY_BIT | 0
 const DISCARD = bpf_ringbuf_bits.BPF_RINGBUF_DISCARD_BIT
 const LENGTH = ~(BUSY | DISCARD)
-/** Between two looks at a record that is reserved but not yet submitted, for which poll would not wait. */
+/**
+ * Between two looks at a record that is reserved but not yet submitted, for which poll would not
+ * wait.
+ */
 const BUSY_WAIT_MS = 1
 
 function recordBytes(length: number): number {
@@ -59,7 +64,9 @@ export class Ring {
     return Number(BigInt.asUintN(64, producer - consumer))
   }
 
-  /** Takes the next record out; undefined: there is none, or the next one is still being written. */
+  /**
+   * Takes the next record out; undefined: there is none, or the next one is still being written.
+   */
   read(): Uint8Array | undefined {
     for (;;) {
       const consumer = Atomics.load(this.consumer, 0)
@@ -113,8 +120,9 @@ function mapRing(map: BpfMap, writable: 'consumer' | 'producer'): { ring: Ring; 
 }
 
 /**
- * The reading end of a `ringbuf` map; there may be one at a time. Since Linux 5.8. mmap(2) of the map, which needs no
- * capability; EPERM: it was opened read-only. The caller disposes of it, and of the map afterwards.
+ * The reading end of a `ringbuf` map; there may be one at a time. Since Linux 5.8. mmap(2) of the
+ * map, which needs no capability; EPERM: it was opened read-only. The caller disposes of it, and of
+ * the map afterwards.
  */
 export class RingBuffer implements Disposable {
   readonly #map: BpfMap
@@ -144,7 +152,10 @@ export class RingBuffer implements Disposable {
     return count
   }
 
-  /** Every record, as it comes, without end: leave the loop, or abort, which throws the signal's reason. */
+  /**
+   * Every record, as it comes, without end: leave the loop, or abort, which throws the signal's
+   * reason.
+   */
   async *records(options: { signal?: AbortSignal } = {}): AsyncGenerator<Uint8Array> {
     const { signal } = options
     for (;;) {
@@ -171,8 +182,9 @@ export class RingBuffer implements Disposable {
 }
 
 /**
- * The writing end of a `user_ringbuf` map, which a program empties with bpf_user_ringbuf_drain(). Since Linux 6.1. There
- * may be one at a time. The caller disposes of it, and of the map afterwards.
+ * The writing end of a `user_ringbuf` map, which a program empties with bpf_user_ringbuf_drain().
+ * Since Linux 6.1. There may be one at a time. The caller disposes of it, and of the map
+ * afterwards.
  */
 export class UserRingBuffer implements Disposable {
   readonly #ring: Ring
@@ -184,7 +196,10 @@ export class UserRingBuffer implements Disposable {
     this.#mappings = mappings
   }
 
-  /** Adds a record; false: no room until a program has read some. RangeError: it is larger than the ring. */
+  /**
+   * Adds a record; false: no room until a program has read some. RangeError: it is larger than the
+   * ring.
+   */
   write(record: Uint8Array): boolean {
     return this.#ring.write(record)
   }

@@ -2,8 +2,9 @@
  * The words for map, program, attach, link types and commands: the kernel's own mount-option words.
  *
  * A word is the enumerator in lower case without its prefix: `BPF_MAP_TYPE_RINGBUF` is `ringbuf`,
- * `BPF_CGROUP_INET_INGRESS` is `cgroup_inet_ingress`. Where two enumerators share a number the first one
- * is the word, as in /proc/mounts. A number stands for itself, so types newer than our headers work too.
+ * `BPF_CGROUP_INET_INGRESS` is `cgroup_inet_ingress`. Where two enumerators share a number the
+ * first one is the word, as in /proc/mounts. A number stands for itself, so types newer than our
+ * headers work too.
  */
 import { bpf_attach_type, bpf_cmd, bpf_link_type, bpf_map_type, bpf_prog_type } from '../uapi/bpf.ts'
 

@@ -18,13 +18,18 @@ const NOISE = [
   /^(Validating .*\(\) func#\d+|Func#\d+ .* is (safe|global))/,
 ]
 
-/** `12: (85) call bpf_map_lookup_elem#1`, and what the kernel adds: `; R0_w=map_value_or_null(...)`. */
+/**
+ * `12: (85) call bpf_map_lookup_elem#1`, and what the kernel adds: `; R0_w=map_value_or_null(...)`.
+ */
 const INSTRUCTION = /^\d+: \([0-9a-f]{2}\) /
 const STATE_AFTER = /\s+; (R\d|fp-?\d|frame\d).*$/
 /** `; if (data + 14 > data_end) @ counter.bpf.c:21`. */
 const SOURCE = /^; /
 const MAX_REASON_LINES = 6
-/** Since Linux 7.3: what was said above once more, at length, with the program around it and how it came there. */
+/**
+ * Since Linux 7.3: what was said above once more, at length, with the program around it and how it
+ * came there.
+ */
 const REPORT = /^Verification failed: /
 
 export interface VerifierSummary {

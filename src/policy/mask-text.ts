@@ -1,8 +1,9 @@
 /**
  * Masks as text: the words of a policy, and the values of the kernel's `delegate_*` mount options.
  *
- * The two grammars differ on purpose. A policy is strict (lower case, no prefix, every item adds). The
- * kernel's is what it is (bpf_parse_param in kernel/bpf/inode.c): names in any case, and a number that
+ * The two grammars differ on purpose. A policy is strict (lower case, no prefix, every item adds).
+ * The kernel's is what it is (bpf_parse_param in kernel/bpf/inode.c): names in any case, and a
+ * number that
  * *replaces* what the items before it gave. We write numeric masks to the kernel, so its quirks matter
  * only for reading what others wrote and for showing what somebody could type.
  */
@@ -30,8 +31,8 @@ export type MaskResult =
 /**
  * The mask that a policy's words stand for.
  *
- * A word is a name of this kernel, `any`, or a number (`0x3`, `3`) that is itself a mask. All items are
- * ORed. `any` is the kernel's: all 64 bits, so also what later kernels will add.
+ * A word is a name of this kernel, `any`, or a number (`0x3`, `3`) that is itself a mask. All items
+ * are ORed. `any` is the kernel's: all 64 bits, so also what later kernels will add.
  */
 export function maskOf(
   vocabulary: Vocabulary,
@@ -95,8 +96,8 @@ function suggestWord(vocabulary: Vocabulary, domain: MaskDomain, word: string): 
 }
 
 /**
- * The canonical names of the bits in `mask`, lowest bit first, and the bits that have no name in this
- * kernel as one hex number. All 64 bits are the one word `any`.
+ * The canonical names of the bits in `mask`, lowest bit first, and the bits that have no name in
+ * this kernel as one hex number. All 64 bits are the one word `any`.
  */
 export function wordsOf(
   vocabulary: Vocabulary,
@@ -110,21 +111,28 @@ export function wordsOf(
   return { words, leftover: leftover === 0n ? undefined : hexMask(leftover) }
 }
 
-/** Names of `mask` with a leftover, if any, as the last item: the form for people. `any` for all 64 bits. */
+/**
+ * Names of `mask` with a leftover, if any, as the last item: the form for people. `any` for all 64
+ * bits.
+ */
 export function describeMask(vocabulary: Vocabulary, domain: MaskDomain, mask: bigint): string[] {
   const { words, leftover } = wordsOf(vocabulary, domain, mask)
   return leftover === undefined ? words : [...words, leftover]
 }
 
-/** `0x...`: the form that is written to the kernel. Immune to names, to the 255 characters of fsconfig(2) and to quirks. */
+/**
+ * `0x...`: the form that is written to the kernel. Immune to names, to the 255 characters of
+ * fsconfig(2) and to quirks.
+ */
 export function hexMask(mask: bigint): string {
   return `0x${mask.toString(16)}`
 }
 
 /**
- * The value of a `delegate_*` option in words, as a person could give it to mount(8). Bits without a
- * name come first: a number replaces what stands before it. An empty mask is `0x0`, since the kernel
- * refuses an empty value. May be longer than the 255 characters that fsconfig(2) takes at once.
+ * The value of a `delegate_*` option in words, as a person could give it to mount(8). Bits without
+ * a name come first: a number replaces what stands before it. An empty mask is `0x0`, since the
+ * kernel refuses an empty value. May be longer than the 255 characters that fsconfig(2) takes at
+ * once.
  */
 export function mountOption(vocabulary: Vocabulary, domain: MaskDomain, mask: bigint): string {
   if (mask === 0n) return hexMask(mask)
@@ -140,7 +148,8 @@ export type MountValueResult =
  * The mask that the kernel takes from the value of a `delegate_*` option; for reading /proc/mounts.
  * Refuses what the kernel refuses, with its errno.
  *
- * In /proc/mounts `any` is printed for all *named* bits; as input it sets all 64. Both read as all 64.
+ * In /proc/mounts `any` is printed for all *named* bits; as input it sets all 64. Both read as all
+ * 64.
  */
 export function parseMountValue(vocabulary: Vocabulary, domain: MaskDomain, text: string): MountValueResult {
   const { bitOfName, unfit } = vocabulary[domain]
@@ -162,7 +171,10 @@ export function parseMountValue(vocabulary: Vocabulary, domain: MaskDomain, text
   return { ok: true, mask }
 }
 
-/** kstrtou64 with base 0: hex with 0x, octal with a leading 0, else decimal; one leading plus is allowed. */
+/**
+ * kstrtou64 with base 0: hex with 0x, octal with a leading 0, else decimal; one leading plus is
+ * allowed.
+ */
 function kernelNumber(item: string): bigint | undefined {
   const digits = item.startsWith('+') ? item.slice(1) : item
   if (digits.length > 4096) return undefined

@@ -4,8 +4,9 @@
 const LONGEST_WORD = 64
 
 /**
- * The candidate with the smallest edit distance to `word`, or undefined when none is near enough to be
- * what was meant: at most one edit per three letters. The first of several equally near ones wins.
+ * The candidate with the smallest edit distance to `word`, or undefined when none is near enough to
+ * be what was meant: at most one edit per three letters. The first of several equally near ones
+ * wins.
  */
 export function nearest(word: string, candidates: Iterable<string>): string | undefined {
   if (word.length > LONGEST_WORD) return undefined
@@ -23,7 +24,10 @@ export function nearest(word: string, candidates: Iterable<string>): string | un
   return best
 }
 
-/** Insertions, deletions, substitutions and swaps of neighbours that turn `a` into `b` (optimal string alignment). */
+/**
+ * Insertions, deletions, substitutions and swaps of neighbours that turn `a` into `b` (optimal
+ * string alignment).
+ */
 export function editDistance(a: string, b: string): number {
   let beforeLast: number[] = []
   let last = Array.from({ length: b.length + 1 }, (_, j) => j)

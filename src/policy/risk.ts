@@ -1,9 +1,9 @@
 /**
  * How dangerous a policy is, bit by bit, with the reason.
  *
- * A rating says what a *malicious* workload could do with the right, on a kernel whose verifier holds.
- * `critical` means as good as root on the host. Unknown is never low: a type that this table does not
- * know, and bits that this kernel has no name for, are rated high.
+ * A rating says what a *malicious* workload could do with the right, on a kernel whose verifier
+ * holds. `critical` means as good as root on the host. Unknown is never low: a type that this table
+ * does not know, and bits that this kernel has no name for, are rated high.
  */
 import {
   CONSULTED_COMMANDS,

@@ -2,9 +2,9 @@
  * bpf(2), one function per command and nothing decided: attributes in kernel spelling, descriptors as `Fd`.
  *
  * A pointer field is never set by number: the byte array it shall point at is given, and the addon
- * writes its address. Functions that can take long (`progLoad`, `btfLoad`, `progTestRun`, batches) run
- * on a worker thread. Failures are `SyscallError`s with `op` such as `BPF_MAP_CREATE`, except where
- * the doc says that an errno is an answer.
+ * writes its address. Functions that can take long (`progLoad`, `btfLoad`, `progTestRun`, batches)
+ * run on a worker thread. Failures are `SyscallError`s with `op` such as `BPF_MAP_CREATE`, except
+ * where the doc says that an errno is an answer.
  */
 import {
   bpf_attr_btf_load,
@@ -73,7 +73,10 @@ function cString(text: string): Uint8Array {
 
 // ---- maps ----
 
-/** Creates a map. The caller closes it. Errno by step: kernel-facts 3.2 (EPERM, EINVAL, ENOMEM, EBADF for a bad token). */
+/**
+ * Creates a map. The caller closes it. Errno by step: kernel-facts 3.2 (EPERM, EINVAL, ENOMEM,
+ * EBADF for a bad token).
+ */
 export function mapCreate(attr: Attr<typeof bpf_attr_map_create>): Fd {
   return new Fd(run('BPF_MAP_CREATE', bpf_attr_map_create, attr))
 }
@@ -91,8 +94,8 @@ function element(cmd: number, fd: Fd, flags: number, refs: (Uint8Array | number)
 }
 
 /**
- * Copies the value of `key` (null for queues, stacks, bloom filters) into `value`, which must be as long
- * as the kernel writes; false: no such key.
+ * Copies the value of `key` (null for queues, stacks, bloom filters) into `value`, which must be as
+ * long as the kernel writes; false: no such key.
  */
 export function mapLookupElem(fd: Fd, key: Uint8Array | null, value: Uint8Array, flags = 0): boolean {
   map_fd.set(elemView, 0, fd.number)
@@ -104,7 +107,10 @@ export function mapLookupElem(fd: Fd, key: Uint8Array | null, value: Uint8Array,
   return true
 }
 
-/** Sets the value of `key` (null for queues and stacks). EEXIST and ENOENT by flags, E2BIG when full. */
+/**
+ * Sets the value of `key` (null for queues and stacks). EEXIST and ENOENT by flags, E2BIG when
+ * full.
+ */
 export function mapUpdateElem(fd: Fd, key: Uint8Array | null, value: Uint8Array, flags = 0): void {
   map_fd.set(elemView, 0, fd.number)
   elemView.setBigUint64(FLAGS.off, BigInt(flags), true)
@@ -148,7 +154,10 @@ type BatchCmd =
   | 'BPF_MAP_UPDATE_BATCH'
   | 'BPF_MAP_DELETE_BATCH'
 
-/** One batch step. `done`: ENOENT, the end of the map, which still brings `count` elements. ENOSPC: a hash bucket did not fit. */
+/**
+ * One batch step. `done`: ENOENT, the end of the map, which still brings `count` elements. ENOSPC:
+ * a hash bucket did not fit.
+ */
 export async function mapBatch(
   cmd: BatchCmd,
   attr: Attr<typeof bpf_attr_map_batch>,
@@ -175,7 +184,10 @@ export function mapLookupAll(fd: Fd, count: number, pointers: Pointers<typeof bp
   return bpf_attr_map_batch.decode(bytes).count!
 }
 
-/** From now on programs may read the map and bpf(2) may not write it. EBUSY: mapped writable. EPERM: already frozen. */
+/**
+ * From now on programs may read the map and bpf(2) may not write it. EBUSY: mapped writable. EPERM:
+ * already frozen.
+ */
 export function mapFreeze(fd: Fd): void {
   run('BPF_MAP_FREEZE', bpf_attr_map_elem, { map_fd: fd.number })
 }
@@ -213,7 +225,10 @@ export function btfLoad(
   )
 }
 
-/** Runs a program once or `repeat` times; the attribute as the kernel left it. ENOTSUPP: this type cannot be run so. */
+/**
+ * Runs a program once or `repeat` times; the attribute as the kernel left it. ENOTSUPP: this type
+ * cannot be run so.
+ */
 export async function progTestRun(
   attr: Attr<typeof bpf_attr_prog_test_run>,
   pointers: Pointers<typeof bpf_attr_prog_test_run>,
@@ -240,7 +255,10 @@ export function progDetach(attr: Attr<typeof bpf_attr_prog_attach>): void {
   run('BPF_PROG_DETACH', bpf_attr_prog_attach, attr)
 }
 
-/** What is attached to a target. EPERM without CAP_NET_ADMIN or CAP_SYS_ADMIN in the initial user namespace. */
+/**
+ * What is attached to a target. EPERM without CAP_NET_ADMIN or CAP_SYS_ADMIN in the initial user
+ * namespace.
+ */
 export function progQuery(
   attr: Attr<typeof bpf_attr_prog_query>,
   pointers: Pointers<typeof bpf_attr_prog_query>,
@@ -282,7 +300,10 @@ export function iterCreate(link: Fd): Fd {
 
 // ---- objects by path, id and descriptor ----
 
-/** Gives an object a name in a bpffs. EPERM: the path is not in one; EEXIST: taken; EINVAL: cannot be pinned (a token). */
+/**
+ * Gives an object a name in a bpffs. EPERM: the path is not in one; EEXIST: taken; EINVAL: cannot
+ * be pinned (a token).
+ */
 export function objPin(fd: Fd, path: string): void {
   run('BPF_OBJ_PIN', bpf_attr_obj, { bpf_fd: fd.number }, { pathname: cString(path) }, path)
 }
@@ -300,7 +321,10 @@ type NextIdCmd =
   | 'BPF_BTF_GET_NEXT_ID'
   | 'BPF_LINK_GET_NEXT_ID'
 
-/** The next id in use, or undefined at the end. EPERM without CAP_SYS_ADMIN in the initial user namespace. */
+/**
+ * The next id in use, or undefined at the end. EPERM without CAP_SYS_ADMIN in the initial user
+ * namespace.
+ */
 export function getNextId(cmd: NextIdCmd, startId: number): number | undefined {
   const bytes = bpf_attr_get_id.encode({ start_id: startId }, bpf_attr_get_id.fields.open_flags.off + 4)
   const result = raw(cmd, bytes)
@@ -340,11 +364,13 @@ export function enableStats(type: number): Fd {
 // ---- tokens ----
 
 /**
- * Makes a BPF token from the root directory of a bpffs, opened without O_PATH. Since Linux 6.9. Needs
- * CAP_BPF in the user namespace of that bpffs, which must be the caller's own. The caller closes it.
+ * Makes a BPF token from the root directory of a bpffs, opened without O_PATH. Since Linux 6.9.
+ * Needs CAP_BPF in the user namespace of that bpffs, which must be the caller's own. The caller
+ * closes it.
  *
- * EBADF: not open, or O_PATH. EINVAL: not the root, not a bpffs, or no tokens in this kernel. EPERM: another user namespace,
- * or no CAP_BPF. EOPNOTSUPP: the initial user namespace. ENOENT: nothing delegated. Source: kernel/bpf/token.c.
+ * EBADF: not open, or O_PATH. EINVAL: not the root, not a bpffs, or no tokens in this kernel.
+ * EPERM: another user namespace, or no CAP_BPF. EOPNOTSUPP: the initial user namespace. ENOENT:
+ * nothing delegated. Source: kernel/bpf/token.c.
  */
 export function tokenCreate(bpffs: Fd, flags = 0, object?: string): Fd {
   return new Fd(run('BPF_TOKEN_CREATE', bpf_attr_token_create, { bpffs_fd: bpffs.number, flags }, {}, object))

@@ -1,4 +1,7 @@
-/** The corpus: BPF objects of Debian packages, by content, in .cache/corpus (see scan.ts, which fills it). */
+/**
+ * The corpus: BPF objects of Debian packages, by content, in .cache/corpus (see scan.ts, which
+ * fills it).
+ */
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { CACHE } from '../helpers/machine.ts'
@@ -19,7 +22,9 @@ export interface Occurrence {
 export interface CorpusObject {
   /** First 16 hex digits of the SHA-256 of its bytes; the file is `<hash>.o`. */
   readonly hash: string
-  /** `package_version/file` or `package_version/file@offset` of the first occurrence, for people. */
+  /**
+   * `package_version/file` or `package_version/file@offset` of the first occurrence, for people.
+   */
   readonly name: string
   readonly size: number
   readonly endian: 'little' | 'big'

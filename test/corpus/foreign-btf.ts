@@ -1,8 +1,9 @@
 /**
- * Takes the types out of a kernel image: node --import tsx test/corpus/foreign-btf.ts VMLINUZ OUTPUT
+ * Takes the types out of a kernel image: node --import tsx test/corpus/foreign-btf.ts VMLINUZ
+ * OUTPUT
  *
- * The image holds the kernel compressed, an ELF file with a section .BTF. The ELF reader here is on purpose not
- * that of src/ebpf, which is to be tested.
+ * The image holds the kernel compressed, an ELF file with a section .BTF. The ELF reader here is on
+ * purpose not that of src/ebpf, which is to be tested.
  */
 import { spawnSync } from 'node:child_process'
 import { readFileSync, renameSync, writeFileSync } from 'node:fs'
@@ -41,7 +42,8 @@ function unpack(image: Buffer): Buffer {
   if (format === undefined)
     throw new Error(`the kernel is compressed in an unknown way: ${payload.toString('hex', 0, 8)}`)
   const [program, ...args] = format.command as [string, ...string[]]
-  // The size that follows the data is none of theirs, so these programs may end with a failure, their work done.
+  // The size that follows the data is none of theirs, so these programs may end with a failure,
+  // their work done.
   const { stdout, error } = spawnSync(program, args, { input: payload, maxBuffer: 2 ** 30 })
   const btf = stdout === null ? undefined : btfOf(stdout)
   if (btf === undefined) throw error ?? new Error('the kernel has no types')

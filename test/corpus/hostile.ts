@@ -1,4 +1,7 @@
-/** What every reader of objects promises for bytes of any kind: a result or a FormatError, soon, in little memory. */
+/**
+ * What every reader of objects promises for bytes of any kind: a result or a FormatError, soon, in
+ * little memory.
+ */
 import { readFileSync, statSync } from 'node:fs'
 import { getHeapStatistics } from 'node:v8'
 import { Btf } from '../../src/ebpf/btf/btf.ts'
@@ -11,7 +14,9 @@ import { ConflictError, FormatError } from '../../src/errors.ts'
 import { corpusFile, corpusObjects } from './corpus.ts'
 import { mutate, Random, type Seed, seedOf } from './mutate.ts'
 
-/** For one input. Machines that run tests are busy, so what takes longer is measured a second time. */
+/**
+ * For one input. Machines that run tests are busy, so what takes longer is measured a second time.
+ */
 const LIMIT_MS = 2000
 /** Growth of memory while one input is read: a base, and so much for each byte of it. */
 const LIMIT_BYTES = 64 * 1024 * 1024
@@ -19,7 +24,10 @@ const LIMIT_FACTOR = 400
 const SAMPLE = 500
 const MAX_SEED_BYTES = 64 * 1024
 
-/** What inputs are made of: of the corpus what is not too large, which would say the same, but slowly. */
+/**
+ * What inputs are made of: of the corpus what is not too large, which would say the same, but
+ * slowly.
+ */
 export function seedObjects(): { name: string; bytes: Buffer }[] {
   const files = corpusObjects().map(object => ({ name: object.name, path: corpusFile(object) }))
   return files
@@ -95,7 +103,8 @@ function orRefused<T>(read: () => T): T | undefined {
 function readAll(seed: Seed, bytes: Buffer): void {
   const spec = orRefused(() => parseObject(bytes, { name: 'hostile' }))
   if (spec?.btf !== undefined) decodeAll(spec.btf.types)
-  // By themselves too, since what is wrong elsewhere would keep an object from being read as far as here.
+  // By themselves too, since what is wrong elsewhere would keep an object from being read as far as
+  // here.
   const part = (extent: Seed['btf']) =>
     extent === undefined ? undefined : bytes.subarray(extent.off, extent.off + extent.sizeBytes)
   const btfBytes = part(seed.btf)
@@ -120,7 +129,10 @@ function decodeAll(types: Btf): void {
   }
 }
 
-/** Against the object's own types, and against those that it had before the changes, in which most is found. */
+/**
+ * Against the object's own types, and against those that it had before the changes, in which most
+ * is found.
+ */
 function relocateAll(seed: Seed, spec: ObjectSpec): void {
   const local = spec.btf?.types
   if (local === undefined) return

@@ -1,6 +1,7 @@
 /**
- * Makes hostile objects of good ones: changes where readers look (headers, sizes, types, records, string
- * offsets, access strings), and blind ones. Pure; the same seed and number give the same bytes.
+ * Makes hostile objects of good ones: changes where readers look (headers, sizes, types, records,
+ * string offsets, access strings), and blind ones. Pure; the same seed and number give the same
+ * bytes.
  */
 import { type Elf, parseElf } from '../../src/ebpf/elf/elf.ts'
 
@@ -108,7 +109,9 @@ function accessesIn(bytes: Buffer, { off, sizeBytes }: Extent): Extent[] {
 
 type Mutation = (bytes: Buffer, seed: Seed, random: Random) => Buffer
 
-/** A word of a part becomes an edge case, a neighbour of itself, another word of the part, or noise. */
+/**
+ * A word of a part becomes an edge case, a neighbour of itself, another word of the part, or noise.
+ */
 function changeWord(bytes: Buffer, { off, sizeBytes }: Extent, random: Random): void {
   const words = Math.floor(sizeBytes / 4)
   if (words === 0) return

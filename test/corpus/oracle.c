@@ -1,17 +1,19 @@
 /*
- * What libbpf says of BPF objects: reads their paths, one a line, and answers each with one line of JSON.
+ * What libbpf says of BPF objects: reads their paths, one a line, and answers each with one line of
+ * JSON.
  *
  *   oracle [--time] open|relocate|load [BTF]
  *
- * open      only what the file says: programs and maps
- * relocate  also the instructions of each program after bpf_object__prepare, with CO-RE against BTF, or that of
+ * open      only what the file says: programs and maps relocate  also the instructions of each
+ * program after bpf_object__prepare, with CO-RE against BTF, or that of
  *           the running kernel: all programs are asked for, and struct_ops are left out, so that a kernel
  *           without such a struct still has the rest relocated. Needs root.
- * load      also whether bpf_object__load works, with a bpffs of its own for each object. Needs root.
+ * load      also whether bpf_object__load works, with a bpffs of its own for each object. Needs
+ * root.
  * --time    an answer is only how many nanoseconds it took, or -errno.
  *
- * `error` is the first failure's errno, or 0; `stage` is how far it came: open, externs, core, relocate (where
- * references are filled in), prepare, load. What libbpf printed is on stderr.
+ * `error` is the first failure's errno, or 0; `stage` is how far it came: open, externs, core,
+ * relocate (where references are filled in), prepare, load. What libbpf printed is on stderr.
  */
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -124,8 +126,8 @@ static void fresh_bpffs(enum mode mode)
 }
 
 /*
- * Symbols that this kernel may lack and the corpus wants: with them libbpf goes on to relocate. Their addresses are
- * not looked at.
+ * Symbols that this kernel may lack and the corpus wants: with them libbpf goes on to relocate.
+ * Their addresses are not looked at.
  */
 static int add_symbols(void)
 {
@@ -158,7 +160,10 @@ static void time_it(const char *path, enum mode mode, const struct bpf_object_op
 	printf("%lld\n", error ? (long long)error : now_ns() - start);
 }
 
-/* What the file says is printed as it was before the work, which changes it: autoload, sizes, flags. */
+/*
+ * What the file says is printed as it was before the work, which changes it: autoload, sizes,
+ * flags.
+ */
 static void answer(const char *path, enum mode mode, const struct bpf_object_open_opts *opts)
 {
 	struct bpf_object *object = bpf_object__open_file(path, opts);

@@ -1,4 +1,6 @@
-/** What libbpf says of objects: runs .cache/oracle/oracle (see oracle.c, which oracle.sh builds). */
+/**
+ * What libbpf says of objects: runs .cache/oracle/oracle (see oracle.c, which oracle.sh builds).
+ */
 import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
@@ -47,7 +49,10 @@ export interface OracleAnswer {
   readonly warnings: readonly string[]
 }
 
-/** Asks about each file, in order. All but `open` need root. `btf`: a kernel's types, else those of this one. */
+/**
+ * Asks about each file, in order. All but `open` need root. `btf`: a kernel's types, else those of
+ * this one.
+ */
 export function askOracle(
   mode: 'open' | 'relocate' | 'load',
   files: readonly string[],

@@ -1,10 +1,11 @@
 /**
- * Fills .cache/corpus with the BPF objects of Debian packages: node --import tsx test/corpus/scan.ts [--force]
+ * Fills .cache/corpus with the BPF objects of Debian packages: node --import tsx
+ * test/corpus/scan.ts [--force]
  *
- * fetch.sh brings the packages; each is unpacked, and every ELF64 relocatable file for BPF in it, a file of
- * its own or carved out of an executable or library, is stored once, by content. Does nothing when the
- * corpus is complete, unless forced. The ELF reader here is on purpose not that of src/ebpf, which is to be
- * tested.
+ * fetch.sh brings the packages; each is unpacked, and every ELF64 relocatable file for BPF in it, a
+ * file of its own or carved out of an executable or library, is stored once, by content. Does
+ * nothing when the corpus is complete, unless forced. The ELF reader here is on purpose not that of
+ * src/ebpf, which is to be tested.
  */
 import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -25,7 +26,10 @@ const HEADER_SIZE = 64
 type Extent = Pick<CorpusObject, 'size' | 'endian' | 'sections'>
 type Origin = Omit<Occurrence, 'path'> & { suites: string[] }
 
-/** How far a BPF object that starts at the first byte reaches, and its sections; undefined if none does. */
+/**
+ * How far a BPF object that starts at the first byte reaches, and its sections; undefined if none
+ * does.
+ */
 function bpfObject(bytes: Buffer): Extent | undefined {
   if (bytes.length < HEADER_SIZE || bytes.readUInt32BE(0) !== 0x7f454c46 || bytes[4] !== 2) return undefined
   const endian = bytes[5] === 1 ? 'little' : 'big'
@@ -53,7 +57,9 @@ function bpfObject(bytes: Buffer): Extent | undefined {
   return { size, endian, sections }
 }
 
-/** Every BPF object in a file: the file itself, or else at each place where an ELF header stands. */
+/**
+ * Every BPF object in a file: the file itself, or else at each place where an ELF header stands.
+ */
 function* objectsIn(bytes: Buffer): Generator<{ off?: number; bytes: Buffer; extent: Extent }> {
   const whole = bpfObject(bytes)
   if (whole !== undefined) {

@@ -12,7 +12,10 @@ const options = existsSync(VMLINUX) ? {} : { skip: `${VMLINUX} is missing: the k
 
 type Tables = Record<string, Record<string, number | bigint> | Struct<Fields>>
 
-/** Differences between our tables and a kernel's: `wrong` breaks the ABI, `unknown` is only newer than we are. */
+/**
+ * Differences between our tables and a kernel's: `wrong` breaks the ABI, `unknown` is only newer
+ * than we are.
+ */
 function compare(tables: Tables, kernel: Uapi): { wrong: string[]; unknown: string[]; compared: number } {
   const wrong: string[] = []
   const unknown: string[] = []

@@ -3,9 +3,8 @@
  * (the first is a cgroup's directory) and says so on stdout, in JSON. To each line on stdin it lets a datagram pass over its
  * loopback device and answers with the counts; to `again` it attaches each program once more, and answers how that went.
  */
+
 import { execFileSync } from 'node:child_process'
-import { createSocket } from 'node:dgram'
-import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -27,6 +26,7 @@ import { BpfMap } from '../../src/ebpf/map.ts'
 import { parseObject } from '../../src/ebpf/object/spec.ts'
 import { Program, type ProgramSpec } from '../../src/ebpf/prog.ts'
 import { socket } from '../../src/sys/socket.ts'
+import { datagram } from '../helpers/datagram.ts'
 import { ROOT } from '../helpers/machine.ts'
 import { errnoOf } from './guarded.ts'
 
@@ -167,18 +167,6 @@ async function attachAll(counts: BpfMap): Promise<Attached> {
 /** `ok`, and detached at once, or the errno's name. */
 function attachAgain({ kind, program }: (typeof loaded)[number]): string {
   return errnoOf(() => KINDS[kind]!.attach(program)?.close())
-}
-
-/** One datagram over loopback. */
-async function datagram(): Promise<void> {
-  const receiver = createSocket('udp4').bind(0, '127.0.0.1')
-  await once(receiver, 'listening')
-  const arrived = once(receiver, 'message')
-  const sender = createSocket('udp4')
-  sender.send('x', receiver.address().port, '127.0.0.1')
-  await arrived
-  sender.close()
-  receiver.close()
 }
 
 async function main(): Promise<void> {

@@ -11,16 +11,14 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { after, before, type TestContext, test } from 'node:test'
-import { Guard } from '../../src/guard/guard.ts'
-import { installGuard, removeGuard } from '../../src/guard/install.ts'
+import { type TestContext, test } from 'node:test'
 import type { Policy } from '../../src/policy/policy.ts'
 import { conclusive } from '../helpers/conclusive.ts'
 import { eventually } from '../helpers/eventually.ts'
 import { ROOT } from '../helpers/machine.ts'
-import { removeProgram } from '../kernel/delegation/workload.ts'
 import { Borrower, type Changes, type Loan, policyOf } from './borrower.ts'
 import { skip } from './guarded.ts'
+import { begin, borrower, end, guard, underGuard } from './under-guard.ts'
 
 // ---- the list ----
 
@@ -51,34 +49,13 @@ const tried: string[] = []
 
 // ---- whom and what rows have ----
 
-/** Of the row that runs. */
-export let guard: Guard
 /** The workload. */
-export let mallory: Borrower
-
-async function begin(): Promise<void> {
-  await installGuard()
-  guard = Guard.open()
-  mallory = await Borrower.start()
-}
-
-async function end(): Promise<void> {
-  mallory[Symbol.dispose]()
-  await mallory.workload.exited
-  guard[Symbol.dispose]()
-  await removeGuard()
-}
+export { borrower as mallory, guard } from './under-guard.ts'
 
 /** To be called once by each file, before its rows. */
 export function hostile(heading: string): void {
   listed = new Map(readAttempts(heading).map(one => [one.name, one]))
-  before(async () => {
-    if (skip === false) await begin()
-  })
-  after(async () => {
-    if (skip === false) await end()
-    removeProgram()
-  })
+  underGuard()
   test(`the list of SECURITY.md is what is tried here: ${heading}`, () => {
     assert.ok(listed.size > 0)
     assert.deepEqual([...listed.keys()].sort(), [...tried].sort())
@@ -94,7 +71,7 @@ export function lending(
   body: (loan: Loan) => void | Promise<void>,
   options: Parameters<Borrower['lending']>[3] = {},
 ): Promise<void> {
-  return mallory.lending(guard, { mode, ...changes }, body, options)
+  return borrower.lending(guard, { mode, ...changes }, body, options)
 }
 
 /** What `lending` lends, in the mode of the row. */

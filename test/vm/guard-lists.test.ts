@@ -6,38 +6,20 @@
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { mkdirSync, rmdirSync, writeFileSync } from 'node:fs'
-import { after, before, test } from 'node:test'
+import { test } from 'node:test'
 import { BpfMap } from '../../src/ebpf/map.ts'
 import { Program } from '../../src/ebpf/prog.ts'
 import { NotFoundError, NotSupportedError, SyscallError } from '../../src/errors.ts'
 import { allow, delegators, disallow } from '../../src/guard/delegators.ts'
 import { GUARD_DIRECTORY } from '../../src/guard/directory.ts'
-import { Guard } from '../../src/guard/guard.ts'
-import { installGuard, removeGuard } from '../../src/guard/install.ts'
 import { fsconfigCreate, fsconfigString, fsopen } from '../../src/sys/mount.ts'
 import { native } from '../../src/sys/native.ts'
 import { progCommand } from '../kernel/delegation/attributes.ts'
-import { removeProgram } from '../kernel/delegation/workload.ts'
-import { Borrower, type Changes, made, policyOf } from './borrower.ts'
+import { type Changes, made, policyOf } from './borrower.ts'
 import { skip } from './guarded.ts'
+import { borrower, guard, underGuard } from './under-guard.ts'
 
-let guard: Guard
-let borrower: Borrower
-
-before(async () => {
-  if (skip !== false) return
-  await installGuard()
-  guard = Guard.open()
-  borrower = await Borrower.start()
-})
-after(async () => {
-  if (skip !== false) return
-  borrower[Symbol.dispose]()
-  await borrower.workload.exited
-  removeProgram()
-  guard[Symbol.dispose]()
-  await removeGuard()
-})
+underGuard()
 
 function count(name: string): number {
   using map = BpfMap.open(`${GUARD_DIRECTORY}/maps/${name}`)

@@ -6,14 +6,14 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
-import { after, before, describe, test } from 'node:test'
+import { describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { undelegate } from '../../src/delegation/delegate.ts'
 import { bpffsMounts } from '../../src/ebpf/bpffs.ts'
 import { BpfMap } from '../../src/ebpf/map.ts'
 import { GUARD_DIRECTORY } from '../../src/guard/directory.ts'
-import { Guard, type Lender } from '../../src/guard/guard.ts'
-import { guardStatus, installGuard, removeGuard } from '../../src/guard/install.ts'
+import type { Lender } from '../../src/guard/guard.ts'
+import { guardStatus, installGuard } from '../../src/guard/install.ts'
 import { guard_config } from '../../src/guard/layout.ts'
 import type { Fd } from '../../src/sys/fd.ts'
 import { fsconfigCreate, fsconfigFlag, fsconfigString } from '../../src/sys/mount.ts'
@@ -21,29 +21,13 @@ import { readProc } from '../../src/sys/process.ts'
 import { FSCONFIG_CMD_CREATE } from '../../src/uapi/constants.ts'
 import { outcome, vocabulary } from '../kernel/delegation/lab.ts'
 import { fsopenWithin } from '../kernel/delegation/within.ts'
-import { removeProgram } from '../kernel/delegation/workload.ts'
 import { Borrower, type Changes, policyOf } from './borrower.ts'
 import { deriving, killedBefore, steps } from './delegator.ts'
 import { errnoOf, eventually, skip } from './guarded.ts'
 import { Hammer, type Hammered } from './hammer.ts'
+import { borrower, guard, underGuard } from './under-guard.ts'
 
-let guard: Guard
-let borrower: Borrower
-
-before(async () => {
-  if (skip !== false) return
-  await installGuard()
-  guard = Guard.open()
-  borrower = await Borrower.start()
-})
-after(async () => {
-  if (skip !== false) return
-  borrower[Symbol.dispose]()
-  await borrower.workload.exited
-  removeProgram()
-  guard[Symbol.dispose]()
-  await removeGuard()
-})
+underGuard()
 
 function keysOf(name: string): Uint8Array[] {
   using map = BpfMap.open(`${GUARD_DIRECTORY}/maps/${name}`)

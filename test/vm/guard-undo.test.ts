@@ -3,38 +3,19 @@
  * back.
  */
 import assert from 'node:assert/strict'
-import { after, before, test } from 'node:test'
+import { test } from 'node:test'
 import type { Action } from '../../src/delegation/actions.ts'
 import { planFor, undelegate } from '../../src/delegation/delegate.ts'
 import { execute } from '../../src/delegation/execute.ts'
-import { Guard } from '../../src/guard/guard.ts'
-import { installGuard, removeGuard } from '../../src/guard/install.ts'
-import { endExecutors } from '../../src/sys/executor.ts'
 import { errnoName } from '../../src/uapi/errno.ts'
 import { vocabulary } from '../kernel/delegation/lab.ts'
-import { removeProgram } from '../kernel/delegation/workload.ts'
-import { Borrower, PATH, policyOf } from './borrower.ts'
+import { PATH, policyOf } from './borrower.ts'
 import { eventually, skip } from './guarded.ts'
+import { borrower, guard, underGuard } from './under-guard.ts'
 
 const O_DIRECTORY = 0o200000
 
-let guard: Guard
-let borrower: Borrower
-before(async () => {
-  if (skip !== false) return
-  await installGuard()
-  guard = Guard.open()
-  borrower = await Borrower.start()
-})
-after(async () => {
-  if (skip !== false) return
-  borrower[Symbol.dispose]()
-  await borrower.workload.exited
-  removeProgram()
-  await endExecutors()
-  guard[Symbol.dispose]()
-  await removeGuard()
-})
+underGuard()
 
 /** Opens the root directory of what is mounted at PATH, and keeps it. */
 const hold = (): Promise<number> => borrower.workload.must('openat', -100, PATH, O_DIRECTORY, 0)

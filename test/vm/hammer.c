@@ -1,8 +1,9 @@
 /*
- * Makes maps, one after the other, under the tokens with descriptors 3 to 2 + COUNT in turn, until it is refused: hammer HEX
- * OFFSET COUNT, where HEX is the attribute of BPF_MAP_CREATE and OFFSET that of the token's descriptor in it. Says `go` after
- * the first round, and after later ones where it has not said so for a while; and at the end how many it made, when the last
- * that succeeded began (CLOCK_MONOTONIC, ns), and the errno.
+ * Makes maps, one after the other, under the tokens with descriptors 3 to 2 + COUNT in turn, until
+ * it is refused: hammer HEX OFFSET COUNT, where HEX is the attribute of BPF_MAP_CREATE and OFFSET
+ * that of the token's descriptor in it. Says `go` after the first round, and after later ones where
+ * it has not said so for a while; and at the end how many it made, when the last that succeeded
+ * began (CLOCK_MONOTONIC, ns), and the errno.
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -1,4 +1,7 @@
-/* A process whose second thread has files of its own, and in them a token and a map: it says "ready" and waits. */
+/*
+ * A process whose second thread has files of its own, and in them a token and a map: it says
+ * "ready" and waits.
+ */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <pthread.h>

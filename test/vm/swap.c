@@ -1,7 +1,8 @@
 /*
- * Makes maps under the token with descriptor 5, while another thread puts there the token with descriptor 3, then that with 4,
- * then 3 again: swap HEX, where HEX is the attribute of BPF_MAP_CREATE. Keeps the maps. Goes on until calls were refused with
- * EDQUOT and with EPERM, each MANY times, or for SECONDS; then says how many maps there are, and how many calls ended with
+ * Makes maps under the token with descriptor 5, while another thread puts there the token with
+ * descriptor 3, then that with 4, then 3 again: swap HEX, where HEX is the attribute of
+ * BPF_MAP_CREATE. Keeps the maps. Goes on until calls were refused with EDQUOT and with EPERM, each
+ * MANY times, or for SECONDS; then says how many maps there are, and how many calls ended with
  * which errno, and waits for the end of its input.
  */
 #define _GNU_SOURCE

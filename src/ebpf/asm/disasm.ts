@@ -44,7 +44,10 @@ const hex = (n: number) => `0x${(n >>> 0).toString(16)}`
 const code = (i: Insn) => i.code.toString(16).padStart(2, '0')
 const memory = (size: string, reg: number, off: number) => `(${size} *)(r${reg} ${signed(off)})`
 
-/** One instruction without its opcode: `r0 = 2`, `if r1 == 0x0 goto pc+2`, `call bpf_ringbuf_output#130`. */
+/**
+ * One instruction without its opcode: `r0 = 2`, `if r1 == 0x0 goto pc+2`, `call
+ * bpf_ringbuf_output#130`.
+ */
 export function disassembleInsn(i: Insn): string {
   switch (i.code & 0x07) {
     case CLASS.ALU:
@@ -62,7 +65,9 @@ export function disassembleInsn(i: Insn): string {
   }
 }
 
-/** A program, one line per instruction: `   4: (b7) r0 = 2`, numbered by slot as in verifier logs. */
+/**
+ * A program, one line per instruction: `   4: (b7) r0 = 2`, numbered by slot as in verifier logs.
+ */
 export function disassemble(bytes: Uint8Array): string[] {
   const lines: string[] = []
   const number = (at: number) => `${at / SLOT_BYTES}`.padStart(4)

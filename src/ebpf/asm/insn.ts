@@ -157,7 +157,10 @@ export const mov64 = (dst: Reg, src: Reg | number): Insn =>
   withOperand(CLASS.ALU64 | ALU_OPS['='], src, { dst: dst.reg })
 export const mov32 = (dst: Reg, src: Reg | number): Insn =>
   withOperand(CLASS.ALU | ALU_OPS['='], src, { dst: dst.reg })
-/** Sign-extends the lowest `bits` of `src` to 64 bits. Since Linux 6.6, as the other v4 instructions. */
+/**
+ * Sign-extends the lowest `bits` of `src` to 64 bits. Since Linux 6.6, as the other v4
+ * instructions.
+ */
 export const movsx64 = (dst: Reg, src: Reg, bits: 8 | 16 | 32): Insn => ({ ...mov64(dst, src), off: bits })
 export const movsx32 = (dst: Reg, src: Reg, bits: 8 | 16): Insn => ({ ...mov32(dst, src), off: bits })
 export const neg64 = (dst: Reg): Insn => insn(CLASS.ALU64 | OP.NEG, { dst: dst.reg })
@@ -171,14 +174,19 @@ export const toBe = (dst: Reg, bits: 16 | 32 | 64): Insn =>
 /** Swaps bytes whatever the byte order. Since Linux 6.6. */
 export const bswap = (dst: Reg, bits: 16 | 32 | 64): Insn =>
   insn(CLASS.ALU64 | OP.END, { dst: dst.reg, imm: bits })
-/** Converts an arena pointer between address spaces: 0 is the kernel's, 1 the arena's. Since Linux 6.9. */
+/**
+ * Converts an arena pointer between address spaces: 0 is the kernel's, 1 the arena's. Since Linux
+ * 6.9.
+ */
 export const addrSpaceCast = (dst: Reg, src: Reg, dstSpace: number, srcSpace: number): Insn => ({
   ...mov64(dst, src),
   off: 1,
   imm: (dstSpace << 16) | srcSpace,
 })
 
-/** `load('u32', R2, R1, 4)` is r2 = *(u32 *)(r1 + 4); signed sizes sign-extend (since Linux 6.6). */
+/**
+ * `load('u32', R2, R1, 4)` is r2 = *(u32 *)(r1 + 4); signed sizes sign-extend (since Linux 6.6).
+ */
 export function load(size: UnsignedSize | SignedSize, dst: Reg, src: Reg, off: number): Insn {
   const signed = size.startsWith('s')
   const width = SIZE[signed ? (`u${size.slice(1)}` as UnsignedSize) : (size as UnsignedSize)]
@@ -273,7 +281,10 @@ export function call(helper: HelperName | number): Insn {
 /** Calls a function of this program. */
 export const callLocal = (target: Target): Insn =>
   insn(CLASS.JMP | OP.CALL, { src: PSEUDO.CALL, ...to(target, 'imm') })
-/** Calls a kfunc by the BTF id of its FUNC; `fdIndex` is its module's place in fd_array, 0 for vmlinux. */
+/**
+ * Calls a kfunc by the BTF id of its FUNC; `fdIndex` is its module's place in fd_array, 0 for
+ * vmlinux.
+ */
 export const callKfunc = (btfId: number, fdIndex = 0): Insn =>
   insn(CLASS.JMP | OP.CALL, { src: PSEUDO.KFUNC_CALL, imm: btfId, off: fdIndex })
 export const exit = (): Insn => insn(CLASS.JMP | OP.EXIT)
@@ -287,7 +298,10 @@ export function slotsOf({ code }: Pick<Insn, 'code'>): 1 | 2 {
   return code === LD_IMM64 ? 2 : 1
 }
 
-/** Resolves labels and encodes. Throws FormatError for a label missing or given twice, or a value out of range. */
+/**
+ * Resolves labels and encodes. Throws FormatError for a label missing or given twice, or a value
+ * out of range.
+ */
 export function assemble(items: readonly (Insn | Label)[]): { bytes: Uint8Array; insns: Insn[] } {
   const places = new Map<string, number>()
   let slots = 0

@@ -1,9 +1,10 @@
 /**
  * Attaching programs: one function per kind of target, each giving a link.
  *
- * None of these commands checks a capability or a token: who has a loaded program may attach it. Devices are looked
- * up in the caller's network namespace at that moment. All are BPF_LINK_CREATE unless said otherwise; the caller
- * disposes of the link. EINVAL: the program's type or expected attach type is not for this target.
+ * None of these commands checks a capability or a token: who has a loaded program may attach it.
+ * Devices are looked up in the caller's network namespace at that moment. All are BPF_LINK_CREATE
+ * unless said otherwise; the caller disposes of the link. EINVAL: the program's type or expected
+ * attach type is not for this target.
  */
 import { linkCreate, rawTracepointOpen } from '../../sys/bpf.ts'
 import { Fd } from '../../sys/fd.ts'
@@ -32,8 +33,9 @@ import { ATTACH_TYPES, type AttachType } from '../type-names.ts'
 const XDP_MODES = { skb: XDP_FLAGS_SKB_MODE, driver: XDP_FLAGS_DRV_MODE, hardware: XDP_FLAGS_HW_MODE }
 
 /**
- * Every packet that device `ifindex` receives. Since Linux 5.9. `mode` is the kernel's choice by default: driver where
- * it can, else skb. EBUSY: something else is attached. EOPNOTSUPP: the driver has no such mode. ENODEV: no such device here.
+ * Every packet that device `ifindex` receives. Since Linux 5.9. `mode` is the kernel's choice by
+ * default: driver where it can, else skb. EBUSY: something else is attached. EOPNOTSUPP: the driver
+ * has no such mode. ENODEV: no such device here.
  */
 export function attachXdp(
   program: Program,
@@ -46,7 +48,10 @@ export function attachXdp(
   })
 }
 
-/** Whom to stand next to, among the programs on one hook. `before` or `after` alone: first or last of all. */
+/**
+ * Whom to stand next to, among the programs on one hook. `before` or `after` alone: first or last
+ * of all.
+ */
 export interface Anchor {
   before?: Link | Program | { programId: number } | { linkId: number } | 'all'
   after?: Link | Program | { programId: number } | { linkId: number } | 'all'
@@ -66,8 +71,9 @@ function anchorOf({ before, after }: Anchor): { flags: number; relative: number 
 }
 
 /**
- * Packets of a device at the traffic control layer; the program's type is `sched_cls`. Since Linux 6.6. Many programs run
- * one after the other while each returns TCX_NEXT. ENOENT: the anchor is not there. ESTALE: `revision` has moved on.
+ * Packets of a device at the traffic control layer; the program's type is `sched_cls`. Since Linux
+ * 6.6. Many programs run one after the other while each returns TCX_NEXT. ENOENT: the anchor is not
+ * there. ESTALE: `revision` has moved on.
  */
 export function attachTcx(
   program: Program,
@@ -83,9 +89,10 @@ export function attachTcx(
 }
 
 /**
- * What the processes of a cgroup do: `cgroup` is its directory in a cgroup2 file system, or a descriptor of it (O_PATH
- * suffices). Since Linux 5.7. Programs of parents run too. EBADF: not a cgroup2 directory. EPERM: `cgroup_skb`
- * without CAP_NET_ADMIN, or a parent's attachment forbids it.
+ * What the processes of a cgroup do: `cgroup` is its directory in a cgroup2 file system, or a
+ * descriptor of it (O_PATH suffices). Since Linux 5.7. Programs of parents run too. EBADF: not a
+ * cgroup2 directory. EPERM: `cgroup_skb` without CAP_NET_ADMIN, or a parent's attachment forbids
+ * it.
  */
 export function attachCgroup(
   program: Program,
@@ -97,8 +104,9 @@ export function attachCgroup(
 }
 
 /**
- * Socket lookup or flow dissection in a network namespace: a file such as /proc/self/ns/net, or a descriptor of one.
- * Since Linux 5.8 (`flow_dissector`) and 5.9 (`sk_lookup`). EEXIST: the one flow dissector is taken.
+ * Socket lookup or flow dissection in a network namespace: a file such as /proc/self/ns/net, or a
+ * descriptor of one. Since Linux 5.8 (`flow_dissector`) and 5.9 (`sk_lookup`). EEXIST: the one flow
+ * dissector is taken.
  */
 export function attachNetns(
   program: Program,
@@ -114,8 +122,9 @@ const HOOKS = { prerouting: 0, localIn: 1, forward: 2, localOut: 3, postrouting:
 const NETFILTER_IP_DEFRAG = 1 // BPF_F_NETFILTER_IP_DEFRAG: linux/bpf.h
 
 /**
- * A netfilter hook of the caller's network namespace. Since Linux 6.4. Lower priorities run first; each is taken by at
- * most one BPF program: EBUSY. `defragment` (since 6.6) wants a priority above -400.
+ * A netfilter hook of the caller's network namespace. Since Linux 6.4. Lower priorities run first;
+ * each is taken by at most one BPF program: EBUSY. `defragment` (since 6.6) wants a priority above
+ * -400.
  */
 export function attachNetfilter(
   program: Program,
@@ -134,25 +143,30 @@ export function attachNetfilter(
   })
 }
 
-/** The messages of the sockets in a `sockmap` or `sockhash`; program types `sk_skb` and `sk_msg`. Since Linux 6.10. */
+/**
+ * The messages of the sockets in a `sockmap` or `sockhash`; program types `sk_skb` and `sk_msg`.
+ * Since Linux 6.10.
+ */
 export function attachSockmap(program: Program, target: { map: BpfMap; attachType: AttachType }): Link {
   return create(program, target.attachType, `map ${target.map.type}`, { target_fd: target.map.fd.number })
 }
 
 /**
- * A raw tracepoint, on the whole machine: BPF_RAW_TRACEPOINT_OPEN. Since Linux 4.17. ENOENT: no tracepoint of that
- * name. The program cannot be detached, only its link closed.
+ * A raw tracepoint, on the whole machine: BPF_RAW_TRACEPOINT_OPEN. Since Linux 4.17. ENOENT: no
+ * tracepoint of that name. The program cannot be detached, only its link closed.
  */
 export function attachRawTracepoint(program: Program, name: string, options: { cookie?: bigint } = {}): Link {
   return new Link(rawTracepointOpen(name, program.fd, options.cookie))
 }
 
 /**
- * An iterator, of which `Link.readIterator` reads; the program's type is `tracing`, its attach type `trace_iter`. Since
- * Linux 5.8. What it goes over is in the program; over the elements of a map, `map` says of which.
+ * An iterator, of which `Link.readIterator` reads; the program's type is `tracing`, its attach type
+ * `trace_iter`. Since Linux 5.8. What it goes over is in the program; over the elements of a map,
+ * `map` says of which.
  */
 export function attachIterator(program: Program, options: { map?: BpfMap } = {}): Link {
-  // union bpf_iter_link_info, the part of `map`: map_fd @0. 16 bytes; the kernel takes the length as the version.
+  // union bpf_iter_link_info, the part of `map`: map_fd @0. 16 bytes; the kernel takes the length
+  // as the version.
   const info = options.map && new Uint8Array(16)
   if (info !== undefined) new DataView(info.buffer).setUint32(0, options.map!.fd.number, true)
   return create(
@@ -165,8 +179,9 @@ export function attachIterator(program: Program, options: { map?: BpfMap } = {})
 }
 
 /**
- * Filters what a socket receives: setsockopt(2) SO_ATTACH_BPF. Since Linux 3.19. The socket holds the program until it is
- * closed or another filter comes. A program that returns 0 drops; otherwise the packet is cut to that many bytes.
+ * Filters what a socket receives: setsockopt(2) SO_ATTACH_BPF. Since Linux 3.19. The socket holds
+ * the program until it is closed or another filter comes. A program that returns 0 drops; otherwise
+ * the packet is cut to that many bytes.
  */
 export function attachSocketFilter(socket: Fd, program: Program): void {
   setIntOption(socket, SOL_SOCKET, SO_ATTACH_BPF, program.fd.number)

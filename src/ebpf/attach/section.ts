@@ -1,7 +1,9 @@
 /**
- * Attaching a loaded program as its section's name says, or to what the caller names: one door for all kinds.
+ * Attaching a loaded program as its section's name says, or to what the caller names: one door for
+ * all kinds.
  *
- * `SPEC` of the commands is the text that follows a kind's colon: `xdp:eth0`, `tcx:eth0/ingress`, `cgroup:/sys/fs/cgroup/x`.
+ * `SPEC` of the commands is the text that follows a kind's colon: `xdp:eth0`, `tcx:eth0/ingress`,
+ * `cgroup:/sys/fs/cgroup/x`.
  */
 import { NotFoundError, NotSupportedError, UsageError } from '../../errors.ts'
 import { interfaceIndex } from '../../sys/socket.ts'
@@ -35,7 +37,10 @@ export type AttachSpec =
   | { readonly kind: 'cgroup'; readonly path: string }
   | { readonly kind: 'netns'; readonly path: string }
 
-/** Reads `xdp:eth0`, `xdp:eth0/skb`, `tcx:eth0/egress`, `cgroup:PATH`, `netns:PATH`. UsageError: none of these. */
+/**
+ * Reads `xdp:eth0`, `xdp:eth0/skb`, `tcx:eth0/egress`, `cgroup:PATH`, `netns:PATH`. UsageError:
+ * none of these.
+ */
 export function parseAttachSpec(text: string): AttachSpec {
   const [, kind, rest = ''] = /^(\w+):(.+)$/.exec(text) ?? []
   const [device = '', option] = rest.split('/')
@@ -69,8 +74,9 @@ export function attachesItself(program: ObjectProgram): boolean {
 }
 
 /**
- * Attaches program `name`. UsageError: its section does not say where. NotSupportedError: this kind cannot be attached yet.
- * Other failures are those of the kind's own function. The caller disposes of the link.
+ * Attaches program `name`. UsageError: its section does not say where. NotSupportedError: this kind
+ * cannot be attached yet. Other failures are those of the kind's own function. The caller disposes
+ * of the link.
  */
 export function attachProgram(object: LoadedObject, name: string, spec?: AttachSpec): Link {
   const program = object.program(name)

@@ -1,9 +1,10 @@
 /**
- * Attaching programs that watch the kernel or other processes: kprobes, uprobes, tracepoints, functions, LSM hooks.
+ * Attaching programs that watch the kernel or other processes: kprobes, uprobes, tracepoints,
+ * functions, LSM hooks.
  *
- * What is attached here sees the whole machine, in a container too. The links that go through perf_event_open(2)
- * want CAP_PERFMON in the initial user namespace, which no token gives; the `multi` ones want nothing. The caller disposes
- * of the link.
+ * What is attached here sees the whole machine, in a container too. The links that go through
+ * perf_event_open(2) want CAP_PERFMON in the initial user namespace, which no token gives; the
+ * `multi` ones want nothing. The caller disposes of the link.
  */
 import { readFileSync } from 'node:fs'
 import { NotFoundError, NotSupportedError } from '../../errors.ts'
@@ -56,7 +57,10 @@ function probeEvent(pmu: 'kprobe' | 'uprobe', onReturn: boolean, text: string, o
   return { type: Number(pmuFile(pmu, 'type')), config: bit === undefined ? 0n : 1n << BigInt(bit), text, off }
 }
 
-/** Entry (or, with `onReturn`, return) of a kernel function, `off` bytes behind its start. ENOENT: no such function. Since Linux 4.17. */
+/**
+ * Entry (or, with `onReturn`, return) of a kernel function, `off` bytes behind its start. ENOENT:
+ * no such function. Since Linux 4.17.
+ */
 export function attachKprobe(
   program: Program,
   target: { symbol: string; off?: number; onReturn?: boolean } & Cookie,
@@ -71,14 +75,17 @@ const SYSCALL_PREFIX: Readonly<Record<string, string>> = {
   s390x: '__s390x_sys_',
 }
 
-/** The kernel's function for a system call, such as `getppid`; with a wrapper, its arguments are in a struct. */
+/**
+ * The kernel's function for a system call, such as `getppid`; with a wrapper, its arguments are in
+ * a struct.
+ */
 export function syscallFunction(name: string): string {
   return `${hasSyscallWrapper() ? (SYSCALL_PREFIX[process.arch] ?? '__se_sys_') : '__se_sys_'}${name}`
 }
 
 /**
- * Kernel functions that can be traced and whose names fit a pattern with `*` and `?`. NotFoundError: none does.
- * NotSupportedError: tracefs cannot be read, which only root may.
+ * Kernel functions that can be traced and whose names fit a pattern with `*` and `?`.
+ * NotFoundError: none does. NotSupportedError: tracefs cannot be read, which only root may.
  */
 export function tracedFunctions(pattern: string): string[] {
   const fits = new RegExp(
@@ -112,7 +119,10 @@ function tracefsFile(path: string): string {
   })
 }
 
-/** A place in a file that processes run: a symbol or a byte offset; `pid` -1, the default, means every process. Since Linux 4.17. */
+/**
+ * A place in a file that processes run: a symbol or a byte offset; `pid` -1, the default, means
+ * every process. Since Linux 4.17.
+ */
 export function attachUprobe(
   program: Program,
   target: { path: string; symbol?: string; off?: number; onReturn?: boolean; pid?: number } & Cookie,
@@ -154,8 +164,8 @@ function tracepointId(category: string, name: string): bigint {
 }
 
 /**
- * What a tracing or LSM program was loaded for: entry or exit of a function, an LSM hook, a typed tracepoint. With
- * `target`, a function of another program instead. Since Linux 5.5.
+ * What a tracing or LSM program was loaded for: entry or exit of a function, an LSM hook, a typed
+ * tracepoint. With `target`, a function of another program instead. Since Linux 5.5.
  */
 export function attachTrampoline(
   program: Program,
@@ -180,8 +190,9 @@ function words64(values: readonly bigint[]): Uint8Array {
 }
 
 /**
- * Many kernel functions at once; since Linux 5.18. No capability is asked beyond having loaded the program, but addresses
- * are: NotSupportedError where /proc/kallsyms hides them. NotFoundError: a function does not exist.
+ * Many kernel functions at once; since Linux 5.18. No capability is asked beyond having loaded the
+ * program, but addresses are: NotSupportedError where /proc/kallsyms hides them. NotFoundError: a
+ * function does not exist.
  */
 export function attachKprobeMulti(
   program: Program,
@@ -207,7 +218,10 @@ export function attachKprobeMulti(
   return new Link(linkCreate(attr, pointers, `${addresses.length} kernel functions`))
 }
 
-/** Many places of one file; since Linux 6.6. Hits every process that runs it, unless `pid` names one. */
+/**
+ * Many places of one file; since Linux 6.6. Hits every process that runs it, unless `pid` names
+ * one.
+ */
 export function attachUprobeMulti(
   program: Program,
   target: {
@@ -235,8 +249,9 @@ export function attachUprobeMulti(
 }
 
 /**
- * Registers a `struct_ops` map: its contents are set and, where the map was made for it, a link holds the registration,
- * which ends with it (since Linux 6.4). Undefined: the map itself is registered, until its value is deleted.
+ * Registers a `struct_ops` map: its contents are set and, where the map was made for it, a link
+ * holds the registration, which ends with it (since Linux 6.4). Undefined: the map itself is
+ * registered, until its value is deleted.
  */
 export function attachStructOps(map: BpfMap, contents: Uint8Array): Link | undefined {
   map.update(0, contents)

@@ -3,9 +3,9 @@
  *
  * Opening scans the type section once and keeps one offset per type; types and strings are decoded
  * when asked for, since /sys/kernel/btf/vmlinux has some 130,000 of them and callers want a few.
- * Anything malformed is a FormatError, at the latest when it is asked for; memory is bounded by the input.
- * Layout: include/uapi/linux/btf.h and Documentation/bpf/btf.rst. Start with `Btf.parse`, or with
- * `findEnums` where start-up time counts.
+ * Anything malformed is a FormatError, at the latest when it is asked for; memory is bounded by the
+ * input. Layout: include/uapi/linux/btf.h and Documentation/bpf/btf.rst. Start with `Btf.parse`, or
+ * with `findEnums` where start-up time counts.
  */
 import { FormatError } from '../../errors.ts'
 import { BtfNames, BtfStrings } from './names.ts'
@@ -87,7 +87,9 @@ export type BtfType = BtfInt | BtfRef | BtfArray | BtfComposite | BtfEnum | BtfE
 const MAGIC = 0xeb9f
 const MIN_HEADER_BYTES = 24
 const HEAD_WORDS = 3
-/** As the kernel's MAX_RESOLVE_DEPTH: longer chains of modifiers and arrays do not occur, cycles do. */
+/**
+ * As the kernel's MAX_RESOLVE_DEPTH: longer chains of modifiers and arrays do not occur, cycles do.
+ */
 const MAX_DEPTH = 32
 
 const KIND_NAMES = ['void', ...Object.keys(BTF_KIND)] as BtfKind[]
@@ -120,7 +122,10 @@ function bad(message: string, off?: number): FormatError {
   return new FormatError('BTF', message, off === undefined ? {} : { off })
 }
 
-/** Checks the header and cuts out the two sections. `split`: continues another blob, whose strings it may use alone. */
+/**
+ * Checks the header and cuts out the two sections. `split`: continues another blob, whose strings
+ * it may use alone.
+ */
 function sections(bytes: Uint8Array, split = false): Sections {
   if (bytes.length < MIN_HEADER_BYTES) {
     throw bad(`${bytes.length} bytes are too few for a header of ${MIN_HEADER_BYTES}`)
@@ -184,10 +189,11 @@ function badType(words: Uint32Array, at: number, typesOff: number): FormatError 
 }
 
 /**
- * The values of some enums, by name: `findEnums(vmlinux, ['bpf_cmd']).get('bpf_cmd')!.get('BPF_PROG_LOAD')`.
- * One scan, no index, no string decoded but those asked for: a few milliseconds for a vmlinux in a
- * fresh process. An enum that is not there is missing from the result; of two with the same name the
- * first counts. Only enums of 32-bit values (BTF_KIND_ENUM).
+ * The values of some enums, by name: `findEnums(vmlinux,
+ * ['bpf_cmd']).get('bpf_cmd')!.get('BPF_PROG_LOAD')`. One scan, no index, no string decoded but
+ * those asked for: a few milliseconds for a vmlinux in a fresh process. An enum that is not there
+ * is missing from the result; of two with the same name the first counts. Only enums of 32-bit
+ * values (BTF_KIND_ENUM).
  */
 export function findEnums(bytes: Uint8Array, names: readonly string[]): Map<string, Map<string, number>> {
   const input = sections(bytes)
@@ -219,14 +225,17 @@ function enumerators(words: Uint32Array, at: number, strings: BtfStrings): { nam
   })
 }
 
-/** Functions that are searched for by name; the next one builds their index, which costs as much as a few searches. */
+/**
+ * Functions that are searched for by name; the next one builds their index, which costs as much as
+ * a few searches.
+ */
 const SEARCHES_BEFORE_INDEX = 4
 
 /**
  * All types of one BTF blob, decoded on demand. Ids count from 1; 0 is void and no type.
  *
- * A kernel module's BTF is split: it continues the kernel's. Its ids and string offsets begin where those of its base
- * end, and all look-ups reach through to the base.
+ * A kernel module's BTF is split: it continues the kernel's. Its ids and string offsets begin where
+ * those of its base end, and all look-ups reach through to the base.
  */
 export class Btf {
   readonly #words: Uint32Array
@@ -234,7 +243,10 @@ export class Btf {
   /** First word of type `id` at index `id - firstId`. */
   readonly #starts: Uint32Array
   readonly #base: Btf | undefined
-  /** Functions outnumber all other named types of a kernel four to one, so they are indexed by themselves. */
+  /**
+   * Functions outnumber all other named types of a kernel four to one, so they are indexed by
+   * themselves.
+   */
   #typeNames: BtfNames | undefined
   #functionNames: BtfNames | undefined
   #searches = 0
@@ -251,8 +263,8 @@ export class Btf {
   }
 
   /**
-   * Opens a raw BTF blob, such as /sys/kernel/btf/vmlinux or an ELF object's .BTF. `base` is what a split blob
-   * continues: vmlinux for /sys/kernel/btf/MODULE. Keeps `bytes`.
+   * Opens a raw BTF blob, such as /sys/kernel/btf/vmlinux or an ELF object's .BTF. `base` is what a
+   * split blob continues: vmlinux for /sys/kernel/btf/MODULE. Keeps `bytes`.
    */
   static parse(bytes: Uint8Array, base?: Btf): Btf {
     return new Btf(bytes, base)
@@ -263,7 +275,10 @@ export class Btf {
     return this.firstId - 1 + this.#starts.length
   }
 
-  /** Ids of all types with this name, optionally of one kind only; ascending, so the base's come first. */
+  /**
+   * Ids of all types with this name, optionally of one kind only; ascending, so the base's come
+   * first.
+   */
   find(name: string, kind?: BtfKind): number[] {
     if (name === '') return []
     const ids = this.#base?.find(name, kind) ?? []
@@ -277,8 +292,9 @@ export class Btf {
   }
 
   /**
-   * Ids of the types of this blob, without its base, that are called `name` once the flavour is cut off:
-   * `task_struct` finds `task_struct` and `task_struct___old`. Ascending; functions are not among them.
+   * Ids of the types of this blob, without its base, that are called `name` once the flavour is cut
+   * off: `task_struct` finds `task_struct` and `task_struct___old`. Ascending; functions are not
+   * among them.
    */
   findFlavours(name: string): number[] {
     if (name === '') return []
@@ -446,7 +462,9 @@ export class Btf {
     throw bad(`type id ${id} is behind more than ${MAX_DEPTH} qualifiers`)
   }
 
-  /** Bytes a value of this type takes, as C's sizeof. Pointers are 8 bytes: BPF is a 64-bit machine. */
+  /**
+   * Bytes a value of this type takes, as C's sizeof. Pointers are 8 bytes: BPF is a 64-bit machine.
+   */
   sizeof(id: number): number {
     let count = 1
     for (let depth = 0; depth < MAX_DEPTH; depth++) {

@@ -6,8 +6,8 @@
  *   btf.struct('pair', 8, [{ name: 'a', type: int, bitOff: 0 }, { name: 'b', type: int, bitOff: 32 }])
  *   const blob = btf.build()
  *
- * Each method returns the new type's id; ids may be used before the type exists. What makes sense is
- * the kernel's to judge.
+ * Each method returns the new type's id; ids may be used before the type exists. What makes sense
+ * is the kernel's to judge.
  */
 import { FormatError } from '../../errors.ts'
 import { BTF_KIND, type BtfKind } from './btf.ts'

@@ -1,8 +1,9 @@
 /**
  * Changes raw BTF in place: words of types, new types and strings at the end. Pure.
  *
- * A compiler's BTF needs corrections before a kernel takes it (sizes of data sections, linkage of externs,
- * kinds the kernel does not know). Ids and string offsets stay as they are, because .BTF.ext refers to both.
+ * A compiler's BTF needs corrections before a kernel takes it (sizes of data sections, linkage of
+ * externs, kinds the kernel does not know). Ids and string offsets stay as they are, because
+ * .BTF.ext refers to both.
  */
 import { FormatError } from '../../errors.ts'
 import { BTF_KIND, Btf, type BtfKind } from './btf.ts'
@@ -36,7 +37,9 @@ function tailWords(kind: BtfKind, units: number): number {
   }
 }
 
-/** The blob in the other byte order: all but the strings and the first four bytes are 32-bit words. */
+/**
+ * The blob in the other byte order: all but the strings and the first four bytes are 32-bit words.
+ */
 export function swapBtf(bytes: Uint8Array): Uint8Array {
   const swapped = swapWords(bytes)
   const view = new DataView(swapped.buffer, swapped.byteOffset, swapped.byteLength)
@@ -46,7 +49,10 @@ export function swapBtf(bytes: Uint8Array): Uint8Array {
   return swapped
 }
 
-/** Magic, version and flags, then whole words: also the layout of .BTF.ext. A rest of less than a word stays. */
+/**
+ * Magic, version and flags, then whole words: also the layout of .BTF.ext. A rest of less than a
+ * word stays.
+ */
 export function swapWords(bytes: Uint8Array): Uint8Array {
   const swapped = new Uint8Array(bytes)
   const view = new DataView(swapped.buffer)

@@ -1,8 +1,9 @@
 /**
  * The names in BTF: its strings, and an index of types by name. Pure; used by btf.ts only.
  *
- * A vmlinux has some 130,000 types and 3 MB of strings, and reading an object's CO-RE relocations asks it for hundreds
- * of names. The index is one pass over the names, with hashes instead of JavaScript strings.
+ * A vmlinux has some 130,000 types and 3 MB of strings, and reading an object's CO-RE relocations
+ * asks it for hundreds of names. The index is one pass over the names, with hashes instead of
+ * JavaScript strings.
  */
 import { FormatError } from '../../errors.ts'
 
@@ -56,8 +57,8 @@ export class BtfStrings {
 }
 
 /**
- * A name without its flavour: what follows the last `___` between other characters. `task_struct` of
- * `task_struct___v5`. As libbpf's bpf_core_essential_name_len.
+ * A name without its flavour: what follows the last `___` between other characters. `task_struct`
+ * of `task_struct___v5`. As libbpf's bpf_core_essential_name_len.
  */
 export function essentialName(name: string): string {
   for (let at = name.length - FLAVOUR_UNDERSCORES - 1; at > 0; at--)
@@ -75,7 +76,9 @@ export class BtfNames {
   readonly #next: Uint32Array
   readonly #hashes: Uint32Array
 
-  /** `places` are those of the types to find; `words[starts[place]]` is the offset of a type's name. */
+  /**
+   * `places` are those of the types to find; `words[starts[place]]` is the offset of a type's name.
+   */
   constructor(words: Uint32Array, starts: Uint32Array, strings: BtfStrings, places: Uint32Array) {
     const count = places.length
     let buckets = 1
@@ -113,7 +116,10 @@ export class BtfNames {
   }
 }
 
-/** Of a name without its flavour, or of the `whole` name. One loop without calls: it sees some 3 MB in a process that has just begun. */
+/**
+ * Of a name without its flavour, or of the `whole` name. One loop without calls: it sees some 3 MB
+ * in a process that has just begun.
+ */
 function hashOf(bytes: Uint8Array, start: number, whole = false): number {
   // Longer names are an error when they are read.
   const end = Math.min(bytes.length, start + MAX_NAME_BYTES + 1)

@@ -1,4 +1,6 @@
-/** BTF objects: type information that lives in the kernel, for maps and programs that refer to it. */
+/**
+ * BTF objects: type information that lives in the kernel, for maps and programs that refer to it.
+ */
 import { SyscallError } from '../../errors.ts'
 import { btfLoad, getFdById, objGetInfoByFd } from '../../sys/bpf.ts'
 import { failure } from '../../sys/failure.ts'
@@ -31,9 +33,10 @@ export class BtfObject implements Disposable {
   }
 
   /**
-   * Gives raw BTF to the kernel: BPF_BTF_LOAD, since Linux 4.18. Needs CAP_BPF in the token's user namespace
-   * or, without a token, in the initial one. EPERM names the missing right or capability as hint; EINVAL
-   * carries the end of the kernel's log as hint and all of it as `context.log`. The caller disposes of it.
+   * Gives raw BTF to the kernel: BPF_BTF_LOAD, since Linux 4.18. Needs CAP_BPF in the token's user
+   * namespace or, without a token, in the initial one. EPERM names the missing right or capability
+   * as hint; EINVAL carries the end of the kernel's log as hint and all of it as `context.log`. The
+   * caller disposes of it.
    */
   static async load(btf: Uint8Array, options: { token?: TokenChoice } = {}): Promise<BtfObject> {
     const token = chooseToken(options.token)
@@ -62,8 +65,8 @@ export class BtfObject implements Disposable {
   }
 
   /**
-   * Opens BTF by id. Needs CAP_SYS_ADMIN in the initial user namespace or, since Linux 6.15, in that of a token
-   * that lends btf_get_fd_by_id. ENOENT: no such BTF. The caller disposes of it.
+   * Opens BTF by id. Needs CAP_SYS_ADMIN in the initial user namespace or, since Linux 6.15, in
+   * that of a token that lends btf_get_fd_by_id. ENOENT: no such BTF. The caller disposes of it.
    */
   static fromId(id: number, options: { token?: TokenChoice } = {}): BtfObject {
     const token = chooseToken(options.token)

@@ -1,15 +1,20 @@
 /**
- * BTF types as C: `printType` one of them, `printTypes` all in an order that a compiler takes. Pure.
+ * BTF types as C: `printType` one of them, `printTypes` all in an order that a compiler takes.
+ * Pure.
  *
- * Names that are no C identifiers are changed into some; of several types with one name the later ones get `___2` and
- * so on, which CO-RE ignores. Padding, packing and alignment are not written, so sizes may differ when it is compiled.
+ * Names that are no C identifiers are changed into some; of several types with one name the later
+ * ones get `___2` and so on, which CO-RE ignores. Padding, packing and alignment are not written,
+ * so sizes may differ when it is compiled.
  */
 import { FormatError } from '../../errors.ts'
 import type { Btf, BtfComposite, BtfEnum, BtfEnum64, BtfFloat, BtfInt, BtfRef, BtfType } from './btf.ts'
 
 /** Types within types; the kernel's own limit for chains is 32. */
 const MAX_DEPTH = 64
-/** Declarations within one type: anonymous types are written where they are used, so shared ones multiply. */
+/**
+ * Declarations within one type: anonymous types are written where they are used, so shared ones
+ * multiply.
+ */
 const MAX_PARTS = 200_000
 
 const C_INT = /^(?:(?:char|short|int|long|signed|unsigned|_Bool|__int128) ?)+$/
@@ -21,14 +26,17 @@ const KEYWORDS = new Set(['auto', 'break', 'case', 'char', 'const', 'continue', 
 
 type Tagged = BtfComposite | BtfEnum | BtfEnum64
 
-/** One type, as it would be declared: `struct pair { ... };`, `typedef unsigned int u32;`, `int (*)(void)`. */
+/**
+ * One type, as it would be declared: `struct pair { ... };`, `typedef unsigned int u32;`, `int
+ * (*)(void)`.
+ */
 export function printType(btf: Btf, id: number): string {
   return new Printer(btf).definition(id)
 }
 
 /**
- * All types: structs, unions, enums and typedefs, each after those that it needs. Variables, sections and functions are
- * left out. Throws FormatError for types that no C program could have.
+ * All types: structs, unions, enums and typedefs, each after those that it needs. Variables,
+ * sections and functions are left out. Throws FormatError for types that no C program could have.
  */
 export function printTypes(btf: Btf): string {
   const printer = new Printer(btf)
@@ -44,7 +52,10 @@ class Printer {
   /** Types that are written, or being written. */
   readonly #begun = new Set<number>()
   readonly #declared = new Set<string>()
-  /** The first type by `tag NAME` and by `NAME`. Tags and other names do not get in each other's way. */
+  /**
+   * The first type by `tag NAME` and by `NAME`. Tags and other names do not get in each other's
+   * way.
+   */
   readonly #owners = new Map<string, string>()
   readonly #names = new Map<string, string>()
   #parts = 0

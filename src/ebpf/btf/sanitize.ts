@@ -1,8 +1,9 @@
 /**
  * Makes an object's BTF simpler, for kernels that do not know every kind of type. Pure.
  *
- * Each kind that is lacking is replaced by one of as many words that all kernels know, so ids and string offsets stay
- * as they are. Only what is lost in the kernel's messages differs. Rules: libbpf, bpf_object__sanitize_btf.
+ * Each kind that is lacking is replaced by one of as many words that all kernels know, so ids and
+ * string offsets stay as they are. Only what is lost in the kernel's messages differs. Rules:
+ * libbpf, bpf_object__sanitize_btf.
  */
 import type { BtfDatasec, BtfType } from './btf.ts'
 import { BtfEditor } from './editor.ts'
@@ -25,7 +26,9 @@ export type BtfFeature = (typeof BTF_FEATURES)[number]
 const NAME = 0
 const SIZE_OR_TYPE = 2
 const BODY = 3
-/** Encoding of an int of one byte: of anything bigger a smaller variable would seem to be cut off. */
+/**
+ * Encoding of an int of one byte: of anything bigger a smaller variable would seem to be cut off.
+ */
 const BYTE_INT = 8
 
 /** The blob without what the kernel lacks. FormatError: as `Btf.parse`. */

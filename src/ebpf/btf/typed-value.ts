@@ -1,5 +1,6 @@
 /**
- * Values in memory as JavaScript values, by their type in BTF: for maps, ring buffers and global variables. Pure.
+ * Values in memory as JavaScript values, by their type in BTF: for maps, ring buffers and global
+ * variables. Pure.
  *
  * | C                                         | JavaScript                                         |
  * |---|---|
@@ -11,9 +12,9 @@
  * | other arrays                              | array                                              |
  * | struct, union                             | object; members of anonymous ones stand beside the others |
  *
- * `writeValue` is the mirror image. It also takes a bigint for a number and the other way round, and a string for an
- * array of bytes. Members that an object does not have stay as they are: so one member of a union can be written.
- * Byte order is little-endian.
+ * `writeValue` is the mirror image. It also takes a bigint for a number and the other way round,
+ * and a string for an array of bytes. Members that an object does not have stay as they are: so one
+ * member of a union can be written. Byte order is little-endian.
  */
 import { FormatError } from '../../errors.ts'
 import type { Btf, BtfComposite, BtfType } from './btf.ts'
@@ -56,21 +57,28 @@ interface Scalar {
 
 const MAX_DEPTH = 64
 const INT_BYTES: readonly number[] = [1, 2, 4, 8, 16]
-/** Unions within unions can make many values of few bytes: more than this for each byte do not come from a compiler. */
+/**
+ * Unions within unions can make many values of few bytes: more than this for each byte do not come
+ * from a compiler.
+ */
 const MAX_COUNT_PER_BYTE = 64
 const MIN_COUNT_LIMIT = 65536
 
 const codecs = new WeakMap<Btf, Map<number, Codec>>()
 
-/** The value of type `typeId` at byte `off`. RangeError: it runs past the end. TypeError: a type without values, such as void. */
+/**
+ * The value of type `typeId` at byte `off`. RangeError: it runs past the end. TypeError: a type
+ * without values, such as void.
+ */
 export function readValue(btf: Btf, typeId: number, bytes: Uint8Array, off = 0): TypedValue {
   const codec = codecFor(btf, typeId, bytes, off)
   return codec.read(viewOf(bytes), off * 8)
 }
 
 /**
- * Sets the value of type `typeId` at byte `off`. RangeError: a number or length does not fit; the message names the
- * member. TypeError: another kind of value, or no such member. What was written before the failure stays written.
+ * Sets the value of type `typeId` at byte `off`. RangeError: a number or length does not fit; the
+ * message names the member. TypeError: another kind of value, or no such member. What was written
+ * before the failure stays written.
  */
 export function writeValue(
   btf: Btf,
@@ -155,7 +163,8 @@ class Compiler {
     const element = this.compile(elementId)
     const { scalar: of, sizeBytes } = element
     if (of?.sizeBytes === 1 && !of.bool) return byteArray(count)
-    // Elements of no size are as good as none; otherwise there could be four thousand million of them.
+    // Elements of no size are as good as none; otherwise there could be four thousand million of
+    // them.
     return sizeBytes === 0 ? array(element, 0) : array(element, count)
   }
 

@@ -1,12 +1,15 @@
 /**
- * What a CO-RE relocation is about: a path of fields and array elements, a value of an enum, or a whole type. Pure.
+ * What a CO-RE relocation is about: a path of fields and array elements, a value of an enum, or a
+ * whole type. Pure.
  *
- * The compiler writes places: `0:1:2` of `struct s` is the third part of what the second member of `s` is. Read
- * with the program's types that becomes names, `s::b.c`, and with a kernel's types places and an offset again.
+ * The compiler writes places: `0:1:2` of `struct s` is the third part of what the second member of
+ * `s` is. Read with the program's types that becomes names, `s::b.c`, and with a kernel's types
+ * places and an offset again.
  *
  *   struct s { int a; struct { int b; int c[4]; }; };      0:1:1:2  =  s::c[2]  =  bit 128
  *
- * Rules: libbpf `src/relo_core.c` (LGPL-2.1 or BSD-2-Clause), bpf_core_parse_spec and bpf_core_spec_match.
+ * Rules: libbpf `src/relo_core.c` (LGPL-2.1 or BSD-2-Clause), bpf_core_parse_spec and
+ * bpf_core_spec_match.
  */
 import { bpf_core_relo_kind as KIND } from '../../uapi/bpf.ts'
 import type { BtfArray } from '../btf/btf.ts'
@@ -28,7 +31,10 @@ export interface CoreAccess {
   readonly types: CoreTypes
   /** Type id as it was written or found, before typedefs are looked through. */
   readonly root: number
-  /** Of fields all of them, of enums the value, of types none. The first one is the element of a pointed array. */
+  /**
+   * Of fields all of them, of enums the value, of types none. The first one is the element of a
+   * pointed array.
+   */
   readonly steps: readonly CoreStep[]
   readonly bitOff: number
 }
@@ -51,7 +57,9 @@ const SUBJECTS: ReadonlyMap<number, Subject> = new Map([
   [KIND.BPF_CORE_ENUMVAL_VALUE, 'value'],
 ])
 
-/** As libbpf: longer paths are refused, of the program and through the kernel's anonymous members. */
+/**
+ * As libbpf: longer paths are refused, of the program and through the kernel's anonymous members.
+ */
 const MAX_PLACES = 64
 const MAX_PLACE = 0x7fff_ffff
 const MAX_BITS = 0xffff_ffff
@@ -136,7 +144,9 @@ function addBits(a: number, b: number): number {
   return a + b
 }
 
-/** An array without length that is the last member of its struct, `reached` by that member's name. */
+/**
+ * An array without length that is the last member of its struct, `reached` by that member's name.
+ */
 function isFlexible(types: CoreTypes, reached: CoreStep, array: BtfArray): boolean {
   if (reached.name === undefined || array.count > 0) return false
   const holder = types.resolve(reached.type)
@@ -188,7 +198,10 @@ interface FoundMember {
   readonly places: number
 }
 
-/** A member by name, also within anonymous members. `seen`: types that have it not, so that shared ones cost once. */
+/**
+ * A member by name, also within anonymous members. `seen`: types that have it not, so that shared
+ * ones cost once.
+ */
 function findMember(
   types: CoreTypes,
   id: number,

@@ -14,7 +14,10 @@ const MAX_DEPTH = 32
 
 type FuncProto = Extract<BtfType, { kind: 'func_proto' }>
 
-/** Whether a field of one type can be read as the other: sizes may differ, kinds may not. Typedefs are looked through. */
+/**
+ * Whether a field of one type can be read as the other: sizes may differ, kinds may not. Typedefs
+ * are looked through.
+ */
 export function fieldsCompatible(
   local: CoreTypes,
   localId: number,
@@ -59,7 +62,9 @@ export class CoreMatcher {
     this.#target = target
   }
 
-  /** The names have been compared by the caller; typedefs are types of their own at the root only. */
+  /**
+   * The names have been compared by the caller; typedefs are types of their own at the root only.
+   */
   compatible(localId: number, targetId: number): boolean {
     const a = this.#local.btf
     const b = this.#target.btf
@@ -105,8 +110,8 @@ export class CoreMatcher {
   }
 
   /**
-   * Structs by their members' names and types, enums by their values' names, the rest by shape. Behind a pointer only
-   * kind and name of a struct count.
+   * Structs by their members' names and types, enums by their values' names, the rest by shape.
+   * Behind a pointer only kind and name of a struct count.
    */
   matches(localId: number, targetId: number): boolean {
     return this.#matches(localId, targetId, false, MAX_DEPTH)
@@ -168,7 +173,10 @@ export class CoreMatcher {
     return namedParts(a).every(({ name }) => places.has(essentialName(name)))
   }
 
-  /** A pair is compared once, however many ways lead to it: types that share parts would take exponential time. */
+  /**
+   * A pair is compared once, however many ways lead to it: types that share parts would take
+   * exponential time.
+   */
   #once(key: string, compare: () => boolean): boolean {
     const known = this.#known.get(key)
     if (known !== undefined) return known

@@ -1,15 +1,18 @@
 /**
  * Writes the number of a CO-RE relocation into its instruction. Pure.
  *
- * An offset stands in a load or store, or is added to a register; other numbers are constants. The number that the
- * compiler wrote is compared first: if it is not what the program's own types say, the relocation is at the wrong place.
+ * An offset stands in a load or store, or is added to a register; other numbers are constants. The
+ * number that the compiler wrote is compared first: if it is not what the program's own types say,
+ * the relocation is at the wrong place.
  */
 
 import { CLASS, decodeSlot, type Insn, LD_IMM64, OP, SIZE, SLOT_BYTES, SRC_X } from '../asm/insn.ts'
 import { coreError } from './types.ts'
 import type { CoreAnswer } from './value.ts'
 
-/** A helper that no kernel has: 0xbad2310, "bad relo", as libbpf; the relocation's number is added. */
+/**
+ * A helper that no kernel has: 0xbad2310, "bad relo", as libbpf; the relocation's number is added.
+ */
 export const POISON = 195_896_080
 
 const CALL = CLASS.JMP | OP.CALL
@@ -23,7 +26,10 @@ const SIZE_BITS: ReadonlyMap<number, number> = new Map([
   [8, SIZE.u64],
 ])
 
-/** Patches the instruction at `slot`. Throws FormatError where it is none that a relocation can be in. */
+/**
+ * Patches the instruction at `slot`. Throws FormatError where it is none that a relocation can be
+ * in.
+ */
 export function patchInstruction(
   code: Uint8Array,
   slot: number,
@@ -91,7 +97,9 @@ function resized(insn: Insn, { local, target }: CoreAnswer, sizes: string): numb
   return (insn.code & ~SIZE_MASK) | bits
 }
 
-/** Both slots of a constant: the verifier would stop at the second one with a reason that misleads. */
+/**
+ * Both slots of a constant: the verifier would stop at the second one with a reason that misleads.
+ */
 function poison(code: Uint8Array, at: number, isWide: boolean, number: number): { poisoned: true } {
   const view = new DataView(code.buffer, code.byteOffset, code.byteLength)
   for (let slot = at; slot <= (isWide ? at + SLOT_BYTES : at); slot += SLOT_BYTES) {

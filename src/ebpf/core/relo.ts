@@ -1,10 +1,12 @@
 /**
- * CO-RE: puts the offsets, sizes and numbers of the running kernel into a program's instructions. Pure.
+ * CO-RE: puts the offsets, sizes and numbers of the running kernel into a program's instructions.
+ * Pure.
  *
- * A program is compiled against its own idea of the kernel's types. For each relocation the kernel's types of the same
- * name, without flavour, are candidates; those that have what is asked for must agree on the number. Where none has it,
- * the instruction becomes a call that no kernel knows: harmless where the program looks first, and else refused.
- * Rules: libbpf `src/relo_core.c` (LGPL-2.1 or BSD-2-Clause). Start with `CoreResolver.apply`.
+ * A program is compiled against its own idea of the kernel's types. For each relocation the
+ * kernel's types of the same name, without flavour, are candidates; those that have what is asked
+ * for must agree on the number. Where none has it, the instruction becomes a call that no kernel
+ * knows: harmless where the program looks first, and else refused. Rules: libbpf `src/relo_core.c`
+ * (LGPL-2.1 or BSD-2-Clause). Start with `CoreResolver.apply`.
  */
 import { ConflictError, FormatError } from '../../errors.ts'
 import { bpf_core_relo_kind as KIND } from '../../uapi/bpf.ts'
@@ -70,7 +72,10 @@ export class CoreResolver {
   readonly #candidates = new Map<number, Candidate[]>()
   readonly #answers = new Map<string, CoreAnswer>()
 
-  /** `local`: the object's types. `modules` is called when vmlinux has no type of a name that is asked for. */
+  /**
+   * `local`: the object's types. `modules` is called when vmlinux has no type of a name that is
+   * asked for.
+   */
   constructor(local: Btf, vmlinux: CoreTarget, modules: () => readonly CoreTarget[] = () => []) {
     this.#local = new CoreTypes(local)
     this.#vmlinux = vmlinux
@@ -78,9 +83,9 @@ export class CoreResolver {
   }
 
   /**
-   * Patches `code`, little-endian instructions, in place; `slotOff` is where the function of the relocations begins in
-   * it. Throws FormatError where a relocation makes no sense or does not fit its instruction, ConflictError where
-   * candidates disagree. `program` is for these messages.
+   * Patches `code`, little-endian instructions, in place; `slotOff` is where the function of the
+   * relocations begins in it. Throws FormatError where a relocation makes no sense or does not fit
+   * its instruction, ConflictError where candidates disagree. `program` is for these messages.
    */
   apply(code: Uint8Array, relos: readonly CoreRelo[], program: string, slotOff = 0): CoreOutcome[] {
     return relos.map((relo, number) => {
@@ -131,7 +136,8 @@ export class CoreResolver {
     const first = found[0]
     if (first === undefined)
       return { what, local, target: coreValue(relo.kind, undefined), resizable: local.accessBytes === 0 }
-    // As libbpf: later relocations of the type see only the candidates that had what the earlier ones asked for.
+    // As libbpf: later relocations of the type see only the candidates that had what the earlier
+    // ones asked for.
     this.#candidates.set(
       relo.typeId,
       found.map(one => one.candidate),
@@ -189,8 +195,8 @@ function matchCandidate(kind: number, local: CoreAccess, candidate: Candidate): 
 }
 
 /**
- * Whether a value of another size, extended by zeroes to 64 bits, stays the same: pointers and unsigned integers.
- * As libbpf, which takes signed characters and booleans for unsigned.
+ * Whether a value of another size, extended by zeroes to 64 bits, stays the same: pointers and
+ * unsigned integers. As libbpf, which takes signed characters and booleans for unsigned.
  */
 function keepsValue(local: CoreTypes, localId: number, target: CoreTypes, targetId: number): boolean {
   const a = local.resolve(localId)
@@ -226,8 +232,8 @@ function withPlace(error: unknown, program: string, number: number, relo: CoreRe
 const CALLED = /(?:^(\d+): \(85\) call|invalid func) unknown#(\d+)/
 
 /**
- * For a verifier log that ended at a poisoned instruction: a sentence that names what the kernel has not. Undefined:
- * it ended elsewhere.
+ * For a verifier log that ended at a poisoned instruction: a sentence that names what the kernel
+ * has not. Undefined: it ended elsewhere.
  */
 export function explainPoison(log: readonly string[], outcomes: readonly CoreOutcome[]): string | undefined {
   const poisoned = outcomes.filter(outcome => outcome.poisoned)

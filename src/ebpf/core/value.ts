@@ -1,6 +1,7 @@
 /**
  * The number that a CO-RE relocation stands for, by the types of a program or of a kernel. Pure.
- * Rules: libbpf `src/relo_core.c` (LGPL-2.1 or BSD-2-Clause), bpf_core_calc_field_relo and its neighbours.
+ * Rules: libbpf `src/relo_core.c` (LGPL-2.1 or BSD-2-Clause), bpf_core_calc_field_relo and its
+ * neighbours.
  */
 import { bpf_core_relo_kind as KIND } from '../../uapi/bpf.ts'
 import { type CoreAccess, subjectOf } from './access.ts'
@@ -9,7 +10,9 @@ import { coreError, isComposite, isEnum } from './types.ts'
 export interface CoreValue {
   /** 64 bits, unsigned. */
   readonly value: bigint
-  /** Offsets of whole fields: bytes that a load or store of the field takes, and its type. Else 0. */
+  /**
+   * Offsets of whole fields: bytes that a load or store of the field takes, and its type. Else 0.
+   */
   readonly accessBytes: number
   readonly accessType: number
   /** Whether the compiler is sure to have written the same number for the program's own types. */
@@ -35,7 +38,10 @@ const plain = (value: number | bigint, certain = true): CoreValue => ({
   certain,
 })
 
-/** `access` is undefined where a kernel has no such thing; then undefined means that there is no number either. */
+/**
+ * `access` is undefined where a kernel has no such thing; then undefined means that there is no
+ * number either.
+ */
 export function coreValue(kind: number, access: CoreAccess | undefined): CoreValue | undefined {
   switch (subjectOf(kind)) {
     case 'type':
@@ -90,7 +96,8 @@ function fieldValue(kind: number, access: CoreAccess): CoreValue {
     ? bitFieldSpan(bitOff, member.bitSize, type !== undefined && 'size' in type ? type.size : 0)
     : { bytes: types.sizeof(member.type), off: Math.floor(bitOff / 8) }
   const bits = isBitField ? member.bitSize : span.bytes * 8
-  // A bit field may be read in several ways, and the compiler chose one: only sign and width are certain.
+  // A bit field may be read in several ways, and the compiler chose one: only sign and width are
+  // certain.
   switch (kind) {
     case KIND.BPF_CORE_FIELD_BYTE_OFFSET:
       if (isBitField) return plain(span.off, false)

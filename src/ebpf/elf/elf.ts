@@ -1,9 +1,10 @@
 /**
  * ELF64 reader: bytes to sections, symbols and relocations, in both byte orders. Pure.
  *
- * Only what a relocatable BPF object holds; every length is checked against the file before it is used, and
- * contents are views into it, so time and memory are linear in the input. Anything malformed is a FormatError.
- * Layout: System V ABI, chapter 4; include/uapi/linux/elf.h. Start with `parseElf`.
+ * Only what a relocatable BPF object holds; every length is checked against the file before it is
+ * used, and contents are views into it, so time and memory are linear in the input. Anything
+ * malformed is a FormatError. Layout: System V ABI, chapter 4; include/uapi/linux/elf.h. Start with
+ * `parseElf`.
  */
 import { FormatError } from '../../errors.ts'
 
@@ -83,7 +84,10 @@ export interface Elf {
   readonly sections: readonly ElfSection[]
   /** By number; the first one is empty. No symbols: none in the file. */
   readonly symbols: readonly ElfSymbol[]
-  /** Relocations by the number of the section that they apply to, except those for debug information. */
+  /**
+   * Relocations by the number of the section that they apply to, except those for debug
+   * information.
+   */
   readonly relocations: ReadonlyMap<number, readonly ElfRelocation[]>
 }
 
@@ -92,10 +96,16 @@ const SECTION_BYTES = 64
 const SYMBOL_BYTES = 24
 const REL_BYTES = 16
 const RELA_BYTES = 24
-/** Bounds the memory of a table whose names all end in one endless string. Symbols of the kernel have up to 512. */
+/**
+ * Bounds the memory of a table whose names all end in one endless string. Symbols of the kernel
+ * have up to 512.
+ */
 const MAX_NAME_BYTES = 1024
 
-/** Sections whose relocations are for debuggers and linkers; .BTF.ext has byte offsets in place of addresses. */
+/**
+ * Sections whose relocations are for debuggers and linkers; .BTF.ext has byte offsets in place of
+ * addresses.
+ */
 const DEBUG_INFORMATION = /^\.(debug_|BTF$|BTF\.ext$|eh_frame$)/
 
 const MAGIC = [0x7f, 0x45, 0x4c, 0x46]
@@ -169,7 +179,8 @@ function readSections(bytes: Uint8Array, read: Reader): RawSection[] {
   if (entryBytes !== SECTION_BYTES) throw bad(`section headers of ${entryBytes} bytes are not known`, 58)
   if (tableOff + count * SECTION_BYTES > bytes.length) throw bad('section headers run past the end', 40)
 
-  // Data that overlap would be copied and parsed once for each section: refused, as no compiler makes them.
+  // Data that overlap would be copied and parsed once for each section: refused, as no compiler
+  // makes them.
   let total = 0
   const heads = Array.from({ length: count }, (_, index) => {
     const at = tableOff + index * SECTION_BYTES

@@ -1,8 +1,10 @@
 /**
- * BPF objects inside other files: what bpftool's skeletons and bpf2go put into executables and libraries. Pure.
+ * BPF objects inside other files: what bpftool's skeletons and bpf2go put into executables and
+ * libraries. Pure.
  *
- * An object is found by its ELF header and reaches as far as its header says its sections do. Contents are views.
- * Time is linear in the file: who writes many headers over one table of sections is refused.
+ * An object is found by its ELF header and reaches as far as its header says its sections do.
+ * Contents are views. Time is linear in the file: who writes many headers over one table of
+ * sections is refused.
  */
 import { FormatError } from '../../errors.ts'
 import { EM_BPF, ET_REL, SHT } from './elf.ts'
@@ -15,7 +17,10 @@ export interface EmbeddedObject {
 
 /** `\x7fELF`, 64 bits. */
 const MAGIC = Buffer.from([0x7f, 0x45, 0x4c, 0x46, 2])
-/** Of the file header, and of each section header (struct Elf64_Ehdr, Elf64_Shdr in include/uapi/linux/elf.h). */
+/**
+ * Of the file header, and of each section header (struct Elf64_Ehdr, Elf64_Shdr in
+ * include/uapi/linux/elf.h).
+ */
 const HEADER_BYTES = 64
 /** Section headers that a file may claim beyond those it has room for. */
 const SPARE_HEADERS = 1 << 16

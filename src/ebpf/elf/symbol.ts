@@ -1,8 +1,9 @@
 /**
- * Where in a file the code of a symbol is: executables and libraries, 64 bits, both byte orders. Pure.
+ * Where in a file the code of a symbol is: executables and libraries, 64 bits, both byte orders.
+ * Pure.
  *
- * A uprobe is set at a byte of the file, while a symbol's value is an address; the section that the symbol is in
- * says how far apart they are. Layout: System V ABI, chapter 4.
+ * A uprobe is set at a byte of the file, while a symbol's value is an address; the section that the
+ * symbol is in says how far apart they are. Layout: System V ABI, chapter 4.
  */
 import { FormatError, NotFoundError } from '../../errors.ts'
 import { isElf } from './elf.ts'
@@ -18,7 +19,10 @@ function bad(message: string): FormatError {
   return new FormatError('ELF', message)
 }
 
-/** Byte offset in the file of function `name`. NotFoundError: neither symbol table has it. `path` is for messages. */
+/**
+ * Byte offset in the file of function `name`. NotFoundError: neither symbol table has it. `path` is
+ * for messages.
+ */
 export function symbolOffset(bytes: Uint8Array, name: string, path: string): bigint {
   if (bytes.length < HEADER_BYTES || !isElf(bytes) || bytes[4] !== 2) throw bad(`${path} is not of 64 bits`)
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)

@@ -1,4 +1,7 @@
-/** What an object's externs are on the running kernel: addresses, BTF ids, and where configuration values lie. */
+/**
+ * What an object's externs are on the running kernel: addresses, BTF ids, and where configuration
+ * values lie.
+ */
 import { NotFoundError } from '../../errors.ts'
 import { essentialName } from '../btf/names.ts'
 import { ksymAddresses } from '../kernel/kallsyms.ts'

@@ -1,9 +1,10 @@
 /**
  * One program made whole: its own code, and behind it every sub-program that it reaches. Pure.
  *
- * The kernel takes a program as one run of instructions. Calls and addresses of functions become distances; the tables
- * of functions and source lines move along. What else an instruction refers to stays a reference, for object.ts to
- * fill in. Source: libbpf, bpf_object__reloc_code and adjust_prog_btf_ext_info.
+ * The kernel takes a program as one run of instructions. Calls and addresses of functions become
+ * distances; the tables of functions and source lines move along. What else an instruction refers
+ * to stays a reference, for object.ts to fill in. Source: libbpf, bpf_object__reloc_code and
+ * adjust_prog_btf_ext_info.
  */
 import { FormatError } from '../../errors.ts'
 import { CLASS, OP, PSEUDO, SLOT_BYTES } from '../asm/insn.ts'

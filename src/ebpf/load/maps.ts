@@ -163,7 +163,10 @@ function create(map: ObjectMap, choice: MapChoice, making: MapMaking): BpfMap {
   return createFrom(spec)
 }
 
-/** Types of key and value are a gift to whoever looks at the map: without them it works as well, mostly. */
+/**
+ * Types of key and value are a gift to whoever looks at the map: without them it works as well,
+ * mostly.
+ */
 function createFrom(spec: MapSpec): BpfMap {
   try {
     return BpfMap.create(spec)
@@ -198,7 +201,10 @@ function specOf(map: MapDefinition, choice: MapChoice, { btf, token }: MapMaking
 const NAME_CHARS = 15
 const MIN_SUFFIX_CHARS = 7
 
-/** As libbpf names them, so that tools find them: as much of the object's name as fits before `.rodata`. */
+/**
+ * As libbpf names them, so that tools find them: as much of the object's name as fits before
+ * `.rodata`.
+ */
 function dataName(object: string, section: string): string {
   const room = NAME_CHARS - Math.min(NAME_CHARS, Math.max(MIN_SUFFIX_CHARS, section.length))
   return object.slice(0, room) + section

@@ -1,9 +1,11 @@
 /**
- * Loading an object: `loadObject(parseObject(bytes))`. Stage three of three: from a spec to maps and programs.
+ * Loading an object: `loadObject(parseObject(bytes))`. Stage three of three: from a spec to maps
+ * and programs.
  *
- * Everything that depends on the running kernel is here and in what this file calls: where CO-RE finds a field, which
- * number a kernel function has, what the verifier says. With a token it works for the unprivileged; then it asks for
- * exactly the rights that object-needs.ts names: types wherever the object has them, every map, every program.
+ * Everything that depends on the running kernel is here and in what this file calls: where CO-RE
+ * finds a field, which number a kernel function has, what the verifier says. With a token it works
+ * for the unprivileged; then it asks for exactly the rights that object-needs.ts names: types
+ * wherever the object has them, every map, every program.
  */
 import { NotFoundError, NotSupportedError, SyscallError, UsageError, VerifierError } from '../../errors.ts'
 import { BPF_F_SLEEPABLE, BPF_F_XDP_HAS_FRAGS } from '../../uapi/constants.ts'
@@ -55,7 +57,9 @@ export interface LoadOptions {
   readonly logLevel?: number
 }
 
-/** Maps and programs of an object, by name. Whoever made it disposes of it; pins and links go on. */
+/**
+ * Maps and programs of an object, by name. Whoever made it disposes of it; pins and links go on.
+ */
 export class LoadedObject implements Disposable {
   readonly spec: ObjectSpec
   readonly maps: ReadonlyMap<string, BpfMap>
@@ -101,10 +105,11 @@ function named<T>(all: ReadonlyMap<string, T>, name: string, what: string): T {
 }
 
 /**
- * Makes the maps and loads the programs of an object. Needs what BPF_BTF_LOAD, BPF_MAP_CREATE and BPF_PROG_LOAD need;
- * EPERM names the missing right or capability as hint. VerifierError: a program was refused; a field that this
- * kernel does not have is named. NotFoundError: this kernel has no such hook, function or configuration value.
- * On failure nothing is left, but pins of maps that were made before.
+ * Makes the maps and loads the programs of an object. Needs what BPF_BTF_LOAD, BPF_MAP_CREATE and
+ * BPF_PROG_LOAD need; EPERM names the missing right or capability as hint. VerifierError: a program
+ * was refused; a field that this kernel does not have is named. NotFoundError: this kernel has no
+ * such hook, function or configuration value. On failure nothing is left, but pins of maps that
+ * were made before.
  */
 export async function loadObject(spec: ObjectSpec, options: LoadOptions = {}): Promise<LoadedObject> {
   if (!spec.littleEndian)
@@ -159,7 +164,10 @@ class Loader {
     return new LoadedObject({ spec, maps: this.#maps, programs, structOps }, this.#owned)
   }
 
-  /** The object's types in the kernel. A kernel that does not know some kind of type gets a simpler one instead. */
+  /**
+   * The object's types in the kernel. A kernel that does not know some kind of type gets a simpler
+   * one instead.
+   */
   async #loadTypes(): Promise<BtfObject | undefined> {
     const { btf } = this.#spec
     if (btf === undefined) return undefined
@@ -390,7 +398,9 @@ async function lackingIn(features: Features): Promise<Set<BtfFeature>> {
   return lacking
 }
 
-/** The kernel's struct within the value type of its maps; undefined: it is not what it should be. */
+/**
+ * The kernel's struct within the value type of its maps; undefined: it is not what it should be.
+ */
 function structOf(
   value: { id: number; types: Btf },
   name: string,

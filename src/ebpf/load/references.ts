@@ -1,6 +1,7 @@
 /**
- * What a linked program's instructions refer to, filled in: descriptors of maps, fields of global data, addresses and
- * BTF ids of externs. What is not there becomes an instruction that the verifier refuses if it can be reached.
+ * What a linked program's instructions refer to, filled in: descriptors of maps, fields of global
+ * data, addresses and BTF ids of externs. What is not there becomes an instruction that the
+ * verifier refuses if it can be reached.
  */
 
 import { CLASS, LD_IMM64, OP, PSEUDO, SLOT_BYTES } from '../asm/insn.ts'
@@ -10,7 +11,10 @@ import type { ObjectSpec } from '../object/spec.ts'
 import type { ExternValue } from './extern-values.ts'
 import type { LinkedProgram } from './linker.ts'
 
-/** Numbers of helpers that no kernel has, so that the verifier refuses just these instructions. The same as libbpf's. */
+/**
+ * Numbers of helpers that no kernel has, so that the verifier refuses just these instructions. The
+ * same as libbpf's.
+ */
 const MAP_POISON = 2_001_000_000
 const EXTERN_POISON = 2_002_000_000
 
@@ -26,7 +30,10 @@ export interface Referents {
   readonly module: (name: string) => BtfObject
 }
 
-/** Changes the code in place. Gives the modules' types that calls name by index in fd_array, from index 1 on. */
+/**
+ * Changes the code in place. Gives the modules' types that calls name by index in fd_array, from
+ * index 1 on.
+ */
 export function fillIn({ code, references }: LinkedProgram, referents: Referents): BtfObject[] {
   const view = new DataView(code.buffer, code.byteOffset, code.length)
   const modules: BtfObject[] = []
@@ -59,7 +66,8 @@ function putMap(
     put(view, at, source, map.fd.number, off)
     return
   }
-  // Code that is never reached may use a map that was not made. Both halves, since one alone is no instruction.
+  // Code that is never reached may use a map that was not made. Both halves, since one alone is no
+  // instruction.
   const number = MAP_POISON + spec.maps.findIndex(one => one.name === name)
   poisonCall(view, at, number)
   poisonCall(view, at + SLOT_BYTES, number)
@@ -124,7 +132,10 @@ function poisonCall(view: DataView, at: number, number: number): void {
   view.setInt32(at + 4, number, true)
 }
 
-/** What is behind an instruction that was made invalid here, from the verifier's log; undefined: nothing of ours. */
+/**
+ * What is behind an instruction that was made invalid here, from the verifier's log; undefined:
+ * nothing of ours.
+ */
 export function explainMissing(log: readonly string[], spec: ObjectSpec): string | undefined {
   const number = Number(/invalid func unknown#(\d+)/.exec(log.join('\n'))?.[1] ?? -1)
   const map = spec.maps[number - MAP_POISON]

@@ -1,8 +1,9 @@
 /**
  * A `struct_ops` value as the running kernel wants it. Pure, given the kernel's types.
  *
- * The object has the struct as its compiler knew it; the kernel's may have other members in other places. Members are
- * matched by name, programs by the member they are for. Source: libbpf, bpf_map__init_kern_struct_ops.
+ * The object has the struct as its compiler knew it; the kernel's may have other members in other
+ * places. Members are matched by name, programs by the member they are for. Source: libbpf,
+ * bpf_map__init_kern_struct_ops.
  */
 import { NotSupportedError } from '../../errors.ts'
 import type { Btf, BtfComposite, BtfMember } from '../btf/btf.ts'
@@ -35,7 +36,10 @@ function unsupported(map: string, message: string): NotSupportedError {
   return new NotSupportedError(`struct_ops "${map}": ${message}`, { context: { map } })
 }
 
-/** Places the object's struct into the kernel's. NotSupportedError: it says something the kernel cannot take. */
+/**
+ * Places the object's struct into the kernel's. NotSupportedError: it says something the kernel
+ * cannot take.
+ */
 export function placeStructOps(
   map: string,
   ops: StructOps,

@@ -1,8 +1,9 @@
 /**
  * .BTF.ext: which function, source line and CO-RE relocation belongs to which instruction. Pure.
  *
- * Three tables of fixed-size records, each grouped by section; places are byte offsets into the section.
- * Source: Documentation/bpf/btf.rst section 4.2, and tools/lib/bpf/btf.c, btf_ext_setup_info. Little endian.
+ * Three tables of fixed-size records, each grouped by section; places are byte offsets into the
+ * section. Source: Documentation/bpf/btf.rst section 4.2, and tools/lib/bpf/btf.c,
+ * btf_ext_setup_info. Little endian.
  */
 import { FormatError } from '../../errors.ts'
 
@@ -20,7 +21,9 @@ export interface ExtInfo {
   readonly coreRelos: readonly ExtRecords[]
 }
 
-/** `BPF_CORE_*`: what a CO-RE relocation asks, enum bpf_core_relo_kind in include/uapi/linux/bpf.h. */
+/**
+ * `BPF_CORE_*`: what a CO-RE relocation asks, enum bpf_core_relo_kind in include/uapi/linux/bpf.h.
+ */
 export interface CoreRelo {
   /** Place of the instruction, in slots from the start of its function or program. */
   readonly slot: number

@@ -1,9 +1,10 @@
 /**
  * What an object wants from the kernel by name: configuration values, symbols and functions. Pure.
  *
- * `extern` variables in .kconfig become fields of one read-only map; variables and functions in .ksyms
- * become addresses or BTF ids. Here they are found, and the object's BTF is corrected so that a kernel takes
- * it: as in libbpf (src/libbpf.c, bpf_object__collect_externs), for offsets have to be the same.
+ * `extern` variables in .kconfig become fields of one read-only map; variables and functions in
+ * .ksyms become addresses or BTF ids. Here they are found, and the object's BTF is corrected so
+ * that a kernel takes it: as in libbpf (src/libbpf.c, bpf_object__collect_externs), for offsets
+ * have to be the same.
  */
 import { FormatError } from '../../errors.ts'
 import type { BtfArray, BtfDatasec, BtfRef, BtfType } from '../btf/btf.ts'
@@ -30,8 +31,8 @@ export interface ExternSpec {
   /** Number of its symbol. */
   readonly symbol: number
   /**
-   * Type in the object's BTF, behind typedefs and qualifiers; of a function its prototype. 0: void, so
-   * that only the address is wanted.
+   * Type in the object's BTF, behind typedefs and qualifiers; of a function its prototype. 0: void,
+   * so that only the address is wanted.
    */
   readonly typeId: number
   /** For `kconfig`. */
@@ -118,7 +119,10 @@ function ksym(btf: BtfEditor, { symbol, name, weak, type }: Found): ExternSpec {
   return { name, weak, kind, symbol, typeId: btf.original.resolve(type.type)?.id ?? 0 }
 }
 
-/** Offsets in the map, in libbpf's order (cmp_externs): widest alignment first, then smallest, then by name. */
+/**
+ * Offsets in the map, in libbpf's order (cmp_externs): widest alignment first, then smallest, then
+ * by name.
+ */
 function placeFields(
   btf: BtfEditor,
   found: readonly Found[],

@@ -1,9 +1,10 @@
 /**
  * The functions of an object, and what their instructions refer to. Pure.
  *
- * An object has sections of code; symbols cut them into functions: programs, and the sub-programs they
- * call. What an instruction refers to by a relocation (a map, a variable, a function, an extern) is kept as a
- * `Reference` by name, to be filled in when it is known. Source: libbpf, bpf_program__record_reloc.
+ * An object has sections of code; symbols cut them into functions: programs, and the sub-programs
+ * they call. What an instruction refers to by a relocation (a map, a variable, a function, an
+ * extern) is kept as a `Reference` by name, to be filled in when it is known. Source: libbpf,
+ * bpf_program__record_reloc.
  */
 import { FormatError } from '../../errors.ts'
 import { CLASS, LD_IMM64, OP, PSEUDO, SLOT_BYTES } from '../asm/insn.ts'
@@ -274,7 +275,10 @@ function draftOf(symbol: ElfSymbol, section: ElfSection, bytes: Uint8Array): Dra
   }
 }
 
-/** Big-endian instructions in little endian: registers trade places, as C lays out bit fields the other way round. */
+/**
+ * Big-endian instructions in little endian: registers trade places, as C lays out bit fields the
+ * other way round.
+ */
 function swapCode(code: Uint8Array): Uint8Array {
   const swapped = new Uint8Array(code)
   const view = new DataView(swapped.buffer)

@@ -1,8 +1,9 @@
 /**
- * Global variables of an object: sections `.data`, `.rodata`, `.bss` and `.kconfig` as maps of one value. Pure.
+ * Global variables of an object: sections `.data`, `.rodata`, `.bss` and `.kconfig` as maps of one
+ * value. Pure.
  *
- * Clang leaves sizes and offsets in the BTF of these sections at zero, so they are filled in here from the
- * symbols. Source: libbpf, btf_fixup_datasec and bpf_object__init_internal_map.
+ * Clang leaves sizes and offsets in the BTF of these sections at zero, so they are filled in here
+ * from the symbols. Source: libbpf, btf_fixup_datasec and bpf_object__init_internal_map.
  */
 import { FormatError } from '../../errors.ts'
 import { bpf_map_flags } from '../../uapi/bpf.ts'

@@ -1,6 +1,6 @@
 /**
- * Global variables of an object by name, in the bytes of their section: before loading its initial contents, and
- * afterwards the value of its map. Pure.
+ * Global variables of an object by name, in the bytes of their section: before loading its initial
+ * contents, and afterwards the value of its map. Pure.
  */
 import { ConflictError, NotFoundError } from '../../errors.ts'
 import type { Btf } from '../btf/btf.ts'
@@ -16,12 +16,17 @@ export interface GlobalVariable {
 
 export class GlobalVariables {
   readonly section: string
-  /** By name, in order of their places. Of statics with one name in several functions, the first. */
+  /**
+   * By name, in order of their places. Of statics with one name in several functions, the first.
+   */
   readonly all: ReadonlyMap<string, GlobalVariable>
   readonly #btf: Btf
   readonly #ambiguous: ReadonlySet<string>
 
-  /** `datasecId` is a data section of the object's corrected BTF: `valueTypeId` of the section's map. */
+  /**
+   * `datasecId` is a data section of the object's corrected BTF: `valueTypeId` of the section's
+   * map.
+   */
   constructor(btf: Btf, datasecId: number) {
     const section = btf.type(datasecId)
     if (section.kind !== 'datasec')
@@ -41,13 +46,19 @@ export class GlobalVariables {
     this.#ambiguous = ambiguous
   }
 
-  /** What the variable is in `bytes`, as `readValue`. NotFoundError: there is none of that name. ConflictError: there are several. */
+  /**
+   * What the variable is in `bytes`, as `readValue`. NotFoundError: there is none of that name.
+   * ConflictError: there are several.
+   */
   get(bytes: Uint8Array, name: string): TypedValue {
     const { typeId, off } = this.#find(name)
     return readValue(this.#btf, typeId, bytes, off)
   }
 
-  /** Sets the variable in `bytes`, as `writeValue`. RangeError and TypeError name it. Otherwise as `get`. */
+  /**
+   * Sets the variable in `bytes`, as `writeValue`. RangeError and TypeError name it. Otherwise as
+   * `get`.
+   */
   set(bytes: Uint8Array, name: string, value: TypedValue): void {
     const { typeId, off } = this.#find(name)
     try {

@@ -1,9 +1,9 @@
 /**
  * Map definitions in an object: BTF-defined ones in `.maps`, and the older structs in `maps`. Pure.
  *
- * A BTF-defined map is a variable whose type says everything: `__uint(max_entries, 8)` is a member that
- * points to an array of 8, `__type(key, u32)` one that points to the key, `__array(values, ...)` an
- * empty array whose initial contents are relocations. Source: libbpf, parse_btf_map_def.
+ * A BTF-defined map is a variable whose type says everything: `__uint(max_entries, 8)` is a member
+ * that points to an array of 8, `__type(key, u32)` one that points to the key, `__array(values,
+ * ...)` an empty array whose initial contents are relocations. Source: libbpf, parse_btf_map_def.
  */
 import { FormatError } from '../../errors.ts'
 import type { Btf, BtfComposite, BtfDatasec, BtfMember, BtfRef } from '../btf/btf.ts'
@@ -228,8 +228,8 @@ export function isLegacyMaps(name: string): boolean {
 }
 
 /**
- * Maps of a section `maps`: for each symbol a struct bpf_map_def of five numbers. Loaders put more behind
- * them, each of its own; only zeros are understood there.
+ * Maps of a section `maps`: for each symbol a struct bpf_map_def of five numbers. Loaders put more
+ * behind them, each of its own; only zeros are understood there.
  */
 export function legacyMaps(elf: Elf, section: ElfSection): PlacedMap[] {
   const symbols = elf.symbols.filter(

@@ -1,12 +1,16 @@
 /**
- * What a section's name says of the programs in it: `SEC("kprobe/vfs_read")`. Pure data with one look-up.
+ * What a section's name says of the programs in it: `SEC("kprobe/vfs_read")`. Pure data with one
+ * look-up.
  *
- * Source: libbpf, src/libbpf.c, `section_defs[]` (v1.8, f7081a6b), in its order, since the first match counts. The
- * looser matching that libbpf had before 1.0, and cilium/ebpf still has, is `legacySection`.
+ * Source: libbpf, src/libbpf.c, `section_defs[]` (v1.8, f7081a6b), in its order, since the first
+ * match counts. The looser matching that libbpf had before 1.0, and cilium/ebpf still has, is
+ * `legacySection`.
  */
 import type { AttachType, ProgType } from '../type-names.ts'
 
-/** How a program of this section is attached by itself; undefined: the section does not say where. */
+/**
+ * How a program of this section is attached by itself; undefined: the section does not say where.
+ */
 export type AutoAttach =
   | 'kprobe'
   | 'kprobe_multi'
@@ -29,7 +33,10 @@ export interface SectionRule {
   readonly type: ProgType
   /** Attach types newer than our headers are numbers. */
   readonly attachType: AttachType | number | undefined
-  /** The target is a function or a type, found in the BTF of the kernel, of a module or of another program. */
+  /**
+   * The target is a function or a type, found in the BTF of the kernel, of a module or of another
+   * program.
+   */
   readonly btfTarget: boolean
   readonly sleepable: boolean
   /** XDP: takes packets in several buffers. */
@@ -40,7 +47,10 @@ export interface SectionRule {
 /** A section's name taken apart. */
 export interface SectionName {
   readonly rule: SectionRule
-  /** What follows the first slash of a pattern with `+`: a function, `path:symbol`, `category/event`. */
+  /**
+   * What follows the first slash of a pattern with `+`: a function, `path:symbol`,
+   * `category/event`.
+   */
   readonly target: string | undefined
 }
 
@@ -183,7 +193,10 @@ const WITH_TARGET = new Map(
   SECTION_RULES.filter(r => r.pattern.endsWith('+')).map(r => [r.pattern.slice(0, -1), r]),
 )
 
-/** The rule for a section, as libbpf since 1.0 finds it; undefined: it has none. A leading `?` is no part of the name. */
+/**
+ * The rule for a section, as libbpf since 1.0 finds it; undefined: it has none. A leading `?` is no
+ * part of the name.
+ */
 export function sectionName(name: string): SectionName | undefined {
   const exact = EXACT.get(name)
   if (exact !== undefined) return { rule: exact, target: undefined }
@@ -193,13 +206,16 @@ export function sectionName(name: string): SectionName | undefined {
   return { rule, target: slash === -1 || slash === name.length - 1 ? undefined : name.slice(slash + 1) }
 }
 
-/** Types whose names libbpf before 1.0 took with anything behind them: `xdp_filter`, `classifier/ingress`. */
+/**
+ * Types whose names libbpf before 1.0 took with anything behind them: `xdp_filter`,
+ * `classifier/ingress`.
+ */
 const SLOPPY =
   /^(socket|classifier|action|xdp|perf_event|lwt_|sockops|sk_skb|sk_msg|lirc_mode2|flow_dissector|cgroup_skb\/|cgroup\/(skb|sock|dev))/
 
 /**
- * The rule as libbpf before 1.0 found it, for objects of that time: a name that begins with the pattern will
- * do (SEC_SLOPPY_PFX in libbpf 0.8). The longest pattern wins.
+ * The rule as libbpf before 1.0 found it, for objects of that time: a name that begins with the
+ * pattern will do (SEC_SLOPPY_PFX in libbpf 0.8). The longest pattern wins.
  */
 export function legacySection(name: string): SectionName | undefined {
   const strict = sectionName(name)

@@ -1,8 +1,10 @@
 /**
- * An object file as pure data: `parseObject(bytes)`. The same on every machine; nothing of the kernel is asked.
+ * An object file as pure data: `parseObject(bytes)`. The same on every machine; nothing of the
+ * kernel is asked.
  *
- * Stage two of three: elf.ts reads bytes, this says what they mean, object.ts makes kernel objects of it.
- * Objects in the other byte order come out the same, to be inspected; only their data stay as they were.
+ * Stage two of three: elf.ts reads bytes, this says what they mean, object.ts makes kernel objects
+ * of it. Objects in the other byte order come out the same, to be inspected; only their data stay
+ * as they were.
  */
 import { FormatError } from '../../errors.ts'
 import { Btf } from '../btf/btf.ts'
@@ -30,11 +32,16 @@ export interface ObjectProgram {
   readonly name: string
   /** Without a leading `?`. */
   readonly section: string
-  /** What the section's name says; undefined: nothing that is known, so the type has to be given. */
+  /**
+   * What the section's name says; undefined: nothing that is known, so the type has to be given.
+   */
   readonly rule: SectionRule | undefined
   /** What the section's name says to attach to. */
   readonly target: string | undefined
-  /** Whether it is loaded unless the loader is told otherwise: false for sections that begin with `?`. */
+  /**
+   * Whether it is loaded unless the loader is told otherwise: false for sections that begin with
+   * `?`.
+   */
   readonly autoload: boolean
   /** Number of its code in `functions`. */
   readonly function: number
@@ -104,7 +111,8 @@ function correct(
   functions: readonly FunctionSpec[],
 ): { bytes: Uint8Array; types: Btf } {
   correctDatasecs(elf, editor)
-  // The verifier takes a global function on its own, without what its callers know: hidden ones need not suffer that.
+  // The verifier takes a global function on its own, without what its callers know: hidden ones
+  // need not suffer that.
   for (const { section, hidden, linkage, typeId } of functions)
     if (section === TEXT && hidden && linkage !== 'static' && typeId !== 0)
       if (editor.original.type(typeId).kind === 'func') editor.setUnits(typeId, 0)
@@ -189,7 +197,10 @@ function programsOf(elf: Elf, functions: Functions, maps: readonly ObjectMap[]):
     })
 }
 
-/** Programs of struct_ops by name, and whether a map that is made by itself wants them; others are not in it. */
+/**
+ * Programs of struct_ops by name, and whether a map that is made by itself wants them; others are
+ * not in it.
+ */
 function wantedByStructOps(maps: readonly ObjectMap[]): Map<string, boolean> {
   const wanted = new Map<string, boolean>()
   for (const { structOps, autocreate } of maps)

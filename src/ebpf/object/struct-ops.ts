@@ -1,8 +1,9 @@
 /**
- * `struct_ops` in an object: a variable of a kernel struct whose function pointers are programs. Pure.
+ * `struct_ops` in an object: a variable of a kernel struct whose function pointers are programs.
+ * Pure.
  *
- * The section holds the struct as the compiler knows it; relocations say which member is which program.
- * Source: libbpf, init_struct_ops_maps and bpf_object__collect_st_ops_relos.
+ * The section holds the struct as the compiler knows it; relocations say which member is which
+ * program. Source: libbpf, init_struct_ops_maps and bpf_object__collect_st_ops_relos.
  */
 import { FormatError } from '../../errors.ts'
 import { bpf_map_flags } from '../../uapi/bpf.ts'
@@ -35,7 +36,9 @@ function bad(map: string, message: string): FormatError {
   return new FormatError('BPF object', `struct_ops "${map}": ${message}`)
 }
 
-/** All maps of one such section. `programAt` names the program that starts at a byte of a section. */
+/**
+ * All maps of one such section. `programAt` names the program that starts at a byte of a section.
+ */
 export function structOpsMaps(
   elf: Elf,
   section: ElfSection,

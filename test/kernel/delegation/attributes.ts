@@ -1,4 +1,7 @@
-/** Raw attributes of bpf(2) for small objects of every kind, so that a test depends on nothing above the kernel. */
+/**
+ * Raw attributes of bpf(2) for small objects of every kind, so that a test depends on nothing above
+ * the kernel.
+ */
 import { readFileSync } from 'node:fs'
 import { runningVocabulary } from '../../../src/delegation/vocabulary.ts'
 import { Btf } from '../../../src/ebpf/btf/btf.ts'
@@ -87,7 +90,9 @@ const SHAPES: Readonly<Record<string, MapShape>> = {
   arena: { key_size: 0, value_size: 0, max_entries: 1, map_flags: BPF_F_MMAPABLE },
 }
 
-/** The attribute for a map of the type with this mount-option word, with more fields set by `also`. */
+/**
+ * The attribute for a map of the type with this mount-option word, with more fields set by `also`.
+ */
 export function mapAttr(type: string, token?: number, also: MapShape = {}): Uint8Array {
   const shape = { key_size: 4, value_size: 4, max_entries: 1, ...SHAPES[type], ...also }
   const flags = (shape.map_flags ?? 0) | BPF_F_TOKEN_FD
@@ -162,7 +167,9 @@ export class Targets {
   }
 }
 
-/** Objects of the host's root that maps of some types refer to; a token is not asked about those. */
+/**
+ * Objects of the host's root that maps of some types refer to; a token is not asked about those.
+ */
 export class MapParts implements Disposable {
   readonly #btf: Fd
   readonly #inner: Fd

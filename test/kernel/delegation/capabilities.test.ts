@@ -3,28 +3,15 @@
  * says.
  */
 import assert from 'node:assert/strict'
-import { after, before, test } from 'node:test'
+import { test } from 'node:test'
 import { Token } from '../../../src/ebpf/token.ts'
 import { NET_ADMIN_MAPS, PROGRAM_CLASSES } from '../../../src/policy/kernel-classes.ts'
 import { Fd } from '../../../src/sys/fd.ts'
-import { asHostRoot, MapParts, progCommand, Targets } from './attributes.ts'
-import { type Cap, callWithin, EVERYTHING, Lab, openIn, outcome, tokenWithin, vocabulary } from './lab.ts'
-import { leavesNothing } from './residue.ts'
+import { asHostRoot, progCommand } from './attributes.ts'
+import { lab, parts, targets, withLabAndParts } from './fixture.ts'
+import { type Cap, callWithin, EVERYTHING, openIn, outcome, tokenWithin, vocabulary } from './lab.ts'
 
-let lab: Lab
-let targets: Targets
-let parts: MapParts
-before(async () => {
-  targets = new Targets()
-  parts = new MapParts(targets)
-  lab = await Lab.open()
-})
-after(async () => {
-  parts[Symbol.dispose]()
-  lab[Symbol.dispose]()
-  await lab.sandbox.exited
-})
-leavesNothing()
+withLabAndParts()
 
 test('BPF_PROG_LOAD under a token needs exactly the capabilities of the class table', t =>
   lab.lending(EVERYTHING, ({ token }) => {

@@ -13,7 +13,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
-import { after, before, test } from 'node:test'
+import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { type Action, planDelegation, planTakenContext } from '../../../src/delegation/actions.ts'
@@ -25,8 +25,8 @@ import { borrowExecutor, Executor, endExecutors, returnExecutor } from '../../..
 import { readProc } from '../../../src/sys/process.ts'
 import { errnoName } from '../../../src/uapi/errno.ts'
 import { Scratch } from '../../helpers/scratch.ts'
+import { target, withWorkload, workload } from './fixture.ts'
 import { EVERYTHING, policyWith, vocabulary } from './lab.ts'
-import { leavesNothing } from './residue.ts'
 import { Workload } from './workload.ts'
 
 const PATH = '/sys/fs/bpf'
@@ -35,18 +35,7 @@ const wish = { masks: policy.rights.masks, rootUid: 65534, rootGid: 65534 }
 const plan = planDelegation(wish, PATH)
 const O_DIRECTORY = 0o200000
 
-let workload: Workload
-let target: Target
-before(async () => {
-  workload = await Workload.sandboxed()
-  target = openTarget(workload.pid)
-})
-after(async () => {
-  target[Symbol.dispose]()
-  workload[Symbol.dispose]()
-  await workload.exited
-})
-leavesNothing()
+withWorkload()
 
 /** The plan, waiting before its action with this index. */
 function pausingAt(actions: readonly Action[], at: number): Action[] {
@@ -209,7 +198,7 @@ test('a child that is stopped is given up in time, and what it had attached is u
   for (const at of [2, attached]) {
     let child = 0
     const given = execute(pausingAt(plan, at), target, vocabulary, {
-      timeoutMs: 300,
+      timeoutMs: 3000,
       paused: executor => {
         child = childrenOf(executor, true)[0]!
         process.kill(child, 'SIGSTOP')
@@ -372,7 +361,7 @@ test('a file system that never answers costs its own delegation the time that it
     let ticks = 0
     const ticking = setInterval(() => ticks++, 20)
     const abort = new AbortController()
-    const hung = delegate(policy, place, vocabulary, { path: '/mnt/x', timeoutMs: 1500 })
+    const hung = delegate(policy, place, vocabulary, { path: '/mnt/x', timeoutMs: 5000 })
     const cancelled = delegate(policy, place, vocabulary, { path: '/mnt/y', signal: abort.signal })
     const outcome = assert.rejects(hung, { code: 'BPFTOKEN_TIMEOUT' })
     const interrupted = assert.rejects(cancelled, /^Error: enough$/)

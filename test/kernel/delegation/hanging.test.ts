@@ -20,7 +20,7 @@ import { HANG_MS } from '../../helpers/eventually.ts'
 import { Scratch } from '../../helpers/scratch.ts'
 import { FUSE, FuseServer } from './fuse.ts'
 import { policyWith, vocabulary } from './lab.ts'
-import { leavesNothing } from './residue.ts'
+import { leavesNothing } from './leaves-nothing.ts'
 import { ALL_CAPS, Workload } from './workload.ts'
 
 const PATH = '/sys/fs/bpf'
@@ -201,7 +201,7 @@ test('an executor that not even SIGKILL ends is left behind and told of, and ano
   try {
     const attached = plan.findIndex(action => action.do === 'attachMount') + 1
     const pausing: Action[] = [...plan.slice(0, attached), { do: 'pause' }, ...plan.slice(attached)]
-    const given = execute(pausing, target, vocabulary, { executor, timeoutMs: 100, paused })
+    const given = execute(pausing, target, vocabulary, { executor, timeoutMs: 5000, paused })
     await assert.rejects(inTime(given), {
       code: 'BPFTOKEN_NOT_UNDONE',
       message: new RegExp(`hangs, and was left behind \\(process ${pid}\\)`),

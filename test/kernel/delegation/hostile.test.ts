@@ -1,26 +1,19 @@
 /** Targets that exit, move, stop or lie, and loans that are given up half-way. */
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
-import { after, before, test } from 'node:test'
+import { test } from 'node:test'
 import { planDelegation } from '../../../src/delegation/actions.ts'
 import { delegate, undelegate } from '../../../src/delegation/delegate.ts'
 import { execute } from '../../../src/delegation/execute.ts'
 import { openTarget } from '../../../src/delegation/target.ts'
 import { HANG_MS } from '../../helpers/eventually.ts'
 import { inVm } from '../../helpers/machine.ts'
+import { lab, withLab } from './fixture.ts'
 import { Lab, policyWith, vocabulary } from './lab.ts'
-import { leavesNothing, ourInstances } from './residue.ts'
+import { ourInstances } from './leaves-nothing.ts'
 import { ALL_CAPS, Workload } from './workload.ts'
 
-let lab: Lab
-before(async () => {
-  lab = await Lab.open()
-})
-after(async () => {
-  lab[Symbol.dispose]()
-  await lab.sandbox.exited
-})
-leavesNothing()
+withLab()
 
 const policy = policyWith({ cmds: 1n })
 

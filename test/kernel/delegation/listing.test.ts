@@ -17,7 +17,7 @@ import { BPF_FS_MAGIC, O_CLOEXEC, O_RDONLY } from '../../../src/uapi/constants.t
 import { kernelSince } from '../../helpers/machine.ts'
 import { Shell } from '../../helpers/shell.ts'
 import { policyWith, vocabulary } from './lab.ts'
-import { leavesNothing } from './residue.ts'
+import { leavesNothing } from './leaves-nothing.ts'
 
 let shell: Shell
 leavesNothing()

@@ -4,7 +4,7 @@
  * parseMountValue().
  */
 import assert from 'node:assert/strict'
-import { after, before, describe, test } from 'node:test'
+import { describe, test } from 'node:test'
 import { delegate, undelegate } from '../../../src/delegation/delegate.ts'
 import { Token } from '../../../src/ebpf/token.ts'
 import type { SyscallError } from '../../../src/errors.ts'
@@ -20,19 +20,11 @@ import { readProc } from '../../../src/sys/process.ts'
 import { O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../../../src/uapi/constants.ts'
 import { errnoName } from '../../../src/uapi/errno.ts'
 import { kernelSince } from '../../helpers/machine.ts'
-import { callWithin, Lab, openIn, policyWith, tokenWithin, vocabulary } from './lab.ts'
-import { leavesNothing } from './residue.ts'
+import { lab, withLab } from './fixture.ts'
+import { callWithin, openIn, policyWith, tokenWithin, vocabulary } from './lab.ts'
 import { fsopenWithin } from './within.ts'
 
-let lab: Lab
-before(async () => {
-  lab = await Lab.open()
-})
-after(async () => {
-  lab[Symbol.dispose]()
-  await lab.sandbox.exited
-})
-leavesNothing()
+withLab()
 
 interface Made {
   /** Errno of each setting, `ok` where it was taken. */

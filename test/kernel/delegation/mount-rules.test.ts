@@ -1,25 +1,17 @@
 /** Who may set rights, make a bpffs, and change one: nobody inside, and nobody afterwards. */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
-import { after, before, test } from 'node:test'
+import { test } from 'node:test'
 import { delegate, undelegate } from '../../../src/delegation/delegate.ts'
 import { Token } from '../../../src/ebpf/token.ts'
 import { Fd } from '../../../src/sys/fd.ts'
 import { fsconfigCreate, fsconfigString, fsmount } from '../../../src/sys/mount.ts'
 import { FSCONFIG_CMD_CREATE, FSCONFIG_SET_STRING } from '../../../src/uapi/constants.ts'
-import { callWithin, EVERYTHING, Lab, openIn, outcome, policyWith, tokenWithin, vocabulary } from './lab.ts'
-import { leavesNothing } from './residue.ts'
+import { lab, withLab } from './fixture.ts'
+import { callWithin, EVERYTHING, openIn, outcome, policyWith, tokenWithin, vocabulary } from './lab.ts'
 import { fsopenWithin } from './within.ts'
 
-let lab: Lab
-before(async () => {
-  lab = await Lab.open()
-})
-after(async () => {
-  lab[Symbol.dispose]()
-  await lab.sandbox.exited
-})
-leavesNothing()
+withLab()
 
 const context = () => fsopenWithin(lab.target.process.pidfd, 'bpf')
 const inside = (fs: Fd, cmd: number, key: string | null, value: string | null) =>

@@ -1,40 +1,19 @@
 /**
- * Every map type, program type and BTF load under a token: the right bits suffice, and without any one
- * of them the answer is EPERM. Types that this kernel refuses even to the host's root are counted.
+ * Every map type, program type and BTF load under a token: the right bits suffice, and without any
+ * one of them the answer is EPERM. Types that this kernel refuses even to the host's root are
+ * counted.
  */
 import assert from 'node:assert/strict'
-import { after, before, describe, test } from 'node:test'
+import { describe, test } from 'node:test'
 import { PROGRAM_CLASSES } from '../../../src/policy/kernel-classes.ts'
 import { ANY_MASK, MASK_DOMAINS, type MaskDomain, type Masks } from '../../../src/policy/vocabulary.ts'
 import { bpf_attr_get_id } from '../../../src/uapi/bpf.ts'
 import { kernelSince } from '../../helpers/machine.ts'
-import {
-  asHostRoot,
-  BPF_BTF_GET_FD_BY_ID,
-  btfCommand,
-  type Command,
-  MapParts,
-  progCommand,
-  Targets,
-} from './attributes.ts'
-import { EVERYTHING, Lab, vocabulary } from './lab.ts'
-import { leavesNothing } from './residue.ts'
+import { asHostRoot, BPF_BTF_GET_FD_BY_ID, btfCommand, type Command, progCommand } from './attributes.ts'
+import { lab, parts, targets, withLabAndParts } from './fixture.ts'
+import { EVERYTHING, vocabulary } from './lab.ts'
 
-let lab: Lab
-let targets: Targets
-let parts: MapParts
-before(async () => {
-  targets = new Targets()
-  parts = new MapParts(targets)
-  lab = await Lab.open()
-})
-after(async () => {
-  parts[Symbol.dispose]()
-  lab[Symbol.dispose]()
-  await lab.sandbox.exited
-})
-// Behind the hooks above: what they hold is closed before it is counted.
-leavesNothing()
+withLabAndParts()
 
 type Words = Partial<Record<MaskDomain, string>>
 
@@ -46,7 +25,10 @@ function masksOf(words: Words): Partial<Masks> {
   return Object.fromEntries(Object.entries(words).map(([d, word]) => [d, bit(d as MaskDomain, word)]))
 }
 
-/** Under a token with `masks`; a command that needs no token would make the whole test void, so that is checked too. */
+/**
+ * Under a token with `masks`; a command that needs no token would make the whole test void, so that
+ * is checked too.
+ */
 function under(masks: Partial<Masks>, command: (token: number) => Command): Promise<string> {
   return lab.lending(masks, ({ token }) => lab.run(command(token.number)))
 }
@@ -68,7 +50,8 @@ async function hold(
   for (const domain of domains) {
     const lost = bit(domain, words[domain]!)
     const rest = { ...masksOf(words), [domain]: 0n }
-    // Nothing at all makes no token: then another map type or command stands in for "something else".
+    // Nothing at all makes no token: then another map type or command stands in for "something
+    // else".
     const some = Object.values(rest).some(mask => mask !== 0n) ? rest : { maps: 2n }
     expect(`without ${domain}`, await under(some, command), 'EPERM')
     const all = { ...EVERYTHING, [domain]: ANY_MASK & ~lost }
@@ -106,7 +89,10 @@ test('BPF_MAP_CREATE under a token needs cmds map_create and the type, for every
   assert.deepEqual(refused, [['unspec', 'EINVAL']])
 })
 
-/** Attach types whose 0 the kernel rewrites before it asks the token (bpf_prog_load_fixup_attach_type). */
+/**
+ * Attach types whose 0 the kernel rewrites before it asks the token
+ * (bpf_prog_load_fixup_attach_type).
+ */
 const FIXED_UP: Readonly<Record<string, string>> = {
   cgroup_sock: 'cgroup_inet_sock_create',
   sk_reuseport: 'sk_reuseport_select',
@@ -118,7 +104,10 @@ function askedBit(type: string, attach: string): string {
   return attach === ZERO ? (FIXED_UP[type] ?? attach) : attach
 }
 
-/** Types that a token cannot be tried with on a kernel whose own root is refused: no trampolines, no driver. */
+/**
+ * Types that a token cannot be tried with on a kernel whose own root is refused: no trampolines, no
+ * driver.
+ */
 const MAY_BE_REFUSED = ['tracing', 'lsm', 'ext', 'lirc_mode2', 'struct_ops', 'unspec', 'netfilter']
 
 describe('BPF_PROG_LOAD under a token', () => {

@@ -3,9 +3,9 @@
  * their user namespace.
  */
 import assert from 'node:assert/strict'
-import { after, afterEach, before, beforeEach, test } from 'node:test'
+import { afterEach, beforeEach, test } from 'node:test'
 import { delegate, undelegate } from '../../../src/delegation/delegate.ts'
-import { openTarget, type Target } from '../../../src/delegation/target.ts'
+import { openTarget } from '../../../src/delegation/target.ts'
 import { Token } from '../../../src/ebpf/token.ts'
 import { objPin } from '../../../src/sys/bpf.ts'
 import { Fd } from '../../../src/sys/fd.ts'
@@ -25,8 +25,8 @@ import {
 } from '../../../src/uapi/constants.ts'
 import { errnoName } from '../../../src/uapi/errno.ts'
 import { BPF_MAP_CREATE, BPF_OBJ_PIN, BPF_TOKEN_CREATE, mapAttr, tokenAttr } from './attributes.ts'
+import { workload as holder, target, withWorkload } from './fixture.ts'
 import { callWithin, capMask, openIn, outcome, policyWith, tokenWithin, vocabulary } from './lab.ts'
-import { leavesNothing } from './residue.ts'
 import { bpfWithin } from './within.ts'
 import { Workload } from './workload.ts'
 
@@ -34,18 +34,7 @@ const PATH = '/sys/fs/bpf'
 const LENT = { cmds: 1n, maps: 1n << 2n, progs: 0n, attachs: 0n }
 
 /** The holder of the delegation. */
-let holder: Workload
-let target: Target
-before(async () => {
-  holder = await Workload.sandboxed()
-  target = openTarget(holder.pid)
-})
-after(async () => {
-  target[Symbol.dispose]()
-  holder[Symbol.dispose]()
-  await holder.exited
-})
-leavesNothing()
+withWorkload()
 
 let root: number
 let token: number

@@ -6,9 +6,8 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
-import { after, afterEach, before, beforeEach, test } from 'node:test'
+import { afterEach, beforeEach, test } from 'node:test'
 import { delegate, undelegate } from '../../../src/delegation/delegate.ts'
-import { openTarget, type Target } from '../../../src/delegation/target.ts'
 import { parseTokenFdinfo, Token } from '../../../src/ebpf/token.ts'
 import { Fd } from '../../../src/sys/fd.ts'
 import { fsconfigCreate, fsconfigString, fsmount } from '../../../src/sys/mount.ts'
@@ -25,27 +24,15 @@ import {
 } from '../../../src/uapi/constants.ts'
 import { errnoName } from '../../../src/uapi/errno.ts'
 import { BPF_MAP_CREATE, mapAttr } from './attributes.ts'
+import { target, withWorkload, workload } from './fixture.ts'
 import { callWithin, openIn, outcome, policyWith, tokenWithin, vocabulary } from './lab.ts'
-import { leavesNothing } from './residue.ts'
 import { fsopenWithin } from './within.ts'
-import { Workload } from './workload.ts'
 
 const PATH = '/sys/fs/bpf'
 const KEYS = ['delegate_cmds', 'delegate_maps', 'delegate_progs', 'delegate_attachs']
 const LENT = { cmds: 1n, maps: 1n << 2n, progs: 0n, attachs: 0n }
 
-let workload: Workload
-let target: Target
-before(async () => {
-  workload = await Workload.sandboxed()
-  target = openTarget(workload.pid)
-})
-after(async () => {
-  target[Symbol.dispose]()
-  workload[Symbol.dispose]()
-  await workload.exited
-})
-leavesNothing()
+withWorkload()
 
 let root: Fd
 let early: Token

@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
-import { after, before, test } from 'node:test'
+import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { delegate, delegateContext, undelegate } from '../../../src/delegation/delegate.ts'
 import { type Accounts, subjectOf } from '../../../src/delegation/subject.ts'
@@ -14,19 +14,11 @@ import { openTarget } from '../../../src/delegation/target.ts'
 import { DeniedError, NotFoundError } from '../../../src/errors.ts'
 import type { Policy, Subject } from '../../../src/policy/policy.ts'
 import { openProcess, readProc } from '../../../src/sys/process.ts'
-import { EVERYTHING, Lab, policyWith, vocabulary } from './lab.ts'
-import { leavesNothing } from './residue.ts'
+import { lab, withLab } from './fixture.ts'
+import { EVERYTHING, policyWith, vocabulary } from './lab.ts'
 import { program, Workload } from './workload.ts'
 
-let lab: Lab
-before(async () => {
-  lab = await Lab.open()
-})
-after(async () => {
-  lab[Symbol.dispose]()
-  await lab.sandbox.exited
-})
-leavesNothing()
+withLab()
 
 const NOBODY_KNOWN: Accounts = { uidOf: () => undefined, gidOf: () => undefined }
 
@@ -34,7 +26,9 @@ function policyFor(...subjects: Subject[]): Policy {
   return { ...policyWith({}), subjects }
 }
 
-/** A process with these ids, as setpriv(1) sets them. Not of busybox, which gives up what differs. */
+/**
+ * A process with these ids, as setpriv(1) sets them. Not of busybox, which gives up what differs.
+ */
 async function startWith(...options: string[]): Promise<ChildProcess> {
   const child = spawn('setpriv', [...options, program()], { stdio: ['pipe', 'ignore', 'ignore'] })
   await once(child, 'spawn')

@@ -4,34 +4,21 @@
  * mounts and uses it.
  */
 import assert from 'node:assert/strict'
-import { after, before, test } from 'node:test'
+import { test } from 'node:test'
 import { planTakenContext } from '../../../src/delegation/actions.ts'
 import { delegateContext } from '../../../src/delegation/delegate.ts'
 import { execute } from '../../../src/delegation/execute.ts'
-import { openTarget, type Target } from '../../../src/delegation/target.ts'
 import { Token } from '../../../src/ebpf/token.ts'
 import { fsopen } from '../../../src/sys/mount.ts'
 import { errnoName } from '../../../src/uapi/errno.ts'
+import { target, withWorkload, workload } from './fixture.ts'
 import { EVERYTHING, Lab, outcome, policyWith, tokenWithin, vocabulary } from './lab.ts'
-import { leavesNothing } from './residue.ts'
 import { fsopenWithin } from './within.ts'
-import { Workload } from './workload.ts'
 
 const AT_FDCWD = -100
 const O_DIRECTORY = 0o200000
 
-let workload: Workload
-let target: Target
-before(async () => {
-  workload = await Workload.sandboxed()
-  target = openTarget(workload.pid)
-})
-after(async () => {
-  target[Symbol.dispose]()
-  workload[Symbol.dispose]()
-  await workload.exited
-})
-leavesNothing()
+withWorkload()
 
 const policy = policyWith({ cmds: 1n, maps: 1n << 2n })
 const lend = (fd: number) => delegateContext(policy, target, fd, vocabulary)

@@ -12,7 +12,7 @@ import { open } from '../../../src/sys/open.ts'
 import { O_CLOEXEC, O_DIRECTORY, O_PATH, O_RDONLY } from '../../../src/uapi/constants.ts'
 import { BPF_TOKEN_CREATE, mapAttr, tokenAttr } from './attributes.ts'
 import { capMask, EVERYTHING, Lab, openIn, outcome, policyWith, tokenWithin, vocabulary } from './lab.ts'
-import { leavesNothing } from './residue.ts'
+import { leavesNothing } from './leaves-nothing.ts'
 import { bpfWithin } from './within.ts'
 
 let lab: Lab

@@ -9,7 +9,7 @@ import { openTarget, type Target } from '../../../src/delegation/target.ts'
 import { NotFoundError } from '../../../src/errors.ts'
 import { Shell } from '../../helpers/shell.ts'
 import { policyWith, vocabulary } from './lab.ts'
-import { leavesNothing } from './residue.ts'
+import { leavesNothing } from './leaves-nothing.ts'
 
 let shell: Shell
 let target: Target
@@ -43,8 +43,9 @@ test('undelegate() takes a path however it is written', async () => {
 test('undelegate() unmounts what was bound elsewhere, copied and propagated, and no other delegation', async () => {
   const namespaces: string[] = []
   const copyNamespace = async (propagation: string): Promise<void> => {
-    const start = `unshare --mount --propagation ${propagation} sleep 600 > /dev/null &`
-    const started = 'until [ "$(cat /proc/$!/comm)" = sleep ]; do sleep 0.05; done; echo $!'
+    const inside = "sh -c 'touch /mnt/started; exec sleep 600'"
+    const start = `unshare --mount --propagation ${propagation} ${inside} > /dev/null &`
+    const started = 'until [ -e /mnt/started ]; do sleep 0.05; done; rm /mnt/started; echo $!'
     namespaces.push(await shell.run(`${start} ${started}`))
   }
   await shell.run('mount -t tmpfs t /mnt && mkdir /mnt/shared /mnt/bound /mnt/deep /mnt/other')

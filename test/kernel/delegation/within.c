@@ -1,18 +1,19 @@
 #define _GNU_SOURCE
 /*
- * One system call inside another process's namespaces, for tests: any call of the addon's table, at once, with
- * descriptors of ours. bpftoken itself never does it like this (native/executor/): the child shares our memory and
- * our descriptors, and we wait for it without end. It is an addon of its own, which lab.ts compiles.
+ * One system call inside another process's namespaces, for tests: any call of the addon's table, at
+ * once, with descriptors of ours. bpftoken itself never does it like this (native/executor/): the
+ * child shares our memory and our descriptors, and we wait for it without end. It is an addon of
+ * its own, which lab.ts compiles.
  *
  * setns(2) into a user namespace wants a single-threaded caller, which Node is not. So a child made by
  * clone(CLONE_VM | CLONE_VFORK | CLONE_FILES) joins by pidfd, does one call and exits: it shares our
  * memory, so arguments need no copying, and our descriptor table, so a new descriptor is ours.
  *
- * What the target could do to that child decides how safe this is. While it runs it is visible in our
- * PID namespace and has the target's user namespace, where the target's root may hold CAP_SYS_PTRACE:
- * attaching to it would mean writing our memory. The kernel allows that only for dumpable memory, so
- * we make ours undumpable first; from then on only CAP_SYS_PTRACE in the *initial* user namespace may
- * attach (kernel/ptrace.c, __ptrace_may_access, mm->user_ns).
+ * What the target could do to that child decides how safe this is. While it runs it is visible in
+ * our PID namespace and has the target's user namespace, where the target's root may hold
+ * CAP_SYS_PTRACE: attaching to it would mean writing our memory. The kernel allows that only for
+ * dumpable memory, so we make ours undumpable first; from then on only CAP_SYS_PTRACE in the
+ * *initial* user namespace may attach (kernel/ptrace.c, __ptrace_may_access, mm->user_ns).
  */
 #include "../../../native/call.c"
 
@@ -82,8 +83,9 @@ static int child(void *data)
 }
 
 /*
- * Keeps the child on the processor that we are on: it runs while we wait, and a new task is otherwise put on
- * an idle processor, whose waking takes several times as long as the call itself. Only speed depends on it.
+ * Keeps the child on the processor that we are on: it runs while we wait, and a new task is
+ * otherwise put on an idle processor, whose waking takes several times as long as the call itself.
+ * Only speed depends on it.
  */
 static bool stay_here(cpu_set_t *before)
 {
@@ -202,7 +204,10 @@ static bool marshal(napi_env env, size_t argc, napi_value *argv, struct within *
 	return call_marshal(env, named, argc - HEAD, argv + HEAD, &within->call);
 }
 
-/* (pidfd, namespaces, caps|null, directory|-1, name, ...args) => [result or -errno, stage]; for calls that cannot block. */
+/*
+ * (pidfd, namespaces, caps|null, directory|-1, name, ...args) => [result or -errno, stage]; for
+ * calls that cannot block.
+ */
 static napi_value within_now(napi_env env, napi_callback_info info)
 {
 	napi_value argv[HEAD + CALL_ARGS + CALL_REFS * 3];
@@ -257,7 +262,10 @@ static napi_value within_cancel(napi_env env, napi_callback_info info)
 		return NULL;
 	struct within *within = data;
 	within->cancelled = true;
-	/* Not held by the worker while the child runs, only while it is reaped; then there is no one to kill. */
+	/*
+	 * Not held by the worker while the child runs, only while it is reaped; then there is no
+	 * one to kill.
+	 */
 	if (pthread_mutex_trylock(&within->reaping) == 0) {
 		if (within->pid > 0)
 			kill(within->pid, SIGKILL);

@@ -2,9 +2,8 @@
  * Attached programs see real events, stop seeing them once detached, and tell about them by ring
  * buffer.
  */
+
 import assert from 'node:assert/strict'
-import { createSocket } from 'node:dgram'
-import { once } from 'node:events'
 import { after, before, test } from 'node:test'
 import {
   alu64,
@@ -38,6 +37,7 @@ import { RingBuffer } from '../../../src/ebpf/ringbuf.ts'
 import { endExecutors } from '../../../src/sys/executor.ts'
 import { openFds, traceFds } from '../../../src/sys/fd.ts'
 import { socket } from '../../../src/sys/socket.ts'
+import { datagram } from '../../helpers/datagram.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import { needsTokens } from '../../helpers/machine.ts'
 
@@ -63,18 +63,6 @@ function counting(counts: BpfMap, verdict: number) {
 
 const counter = () => BpfMap.create({ type: 'array', keyBytes: 4, valueBytes: 8, maxEntries: 1, token: null })
 const read = (counts: BpfMap) => Number(new DataView(counts.lookup(0)!.buffer).getBigUint64(0, true))
-
-/** One datagram over loopback. */
-async function packet(): Promise<void> {
-  const receiver = createSocket('udp4').bind(0, '127.0.0.1')
-  await once(receiver, 'listening')
-  const arrived = once(receiver, 'message')
-  const sender = createSocket('udp4')
-  sender.send('x', receiver.address().port, '127.0.0.1')
-  await arrived
-  sender.close()
-  receiver.close()
-}
 
 interface Case {
   type: 'xdp' | 'sched_cls' | 'cgroup_skb' | 'raw_tracepoint'
@@ -129,14 +117,14 @@ for (const [name, { type, verdict, expected, attach }] of Object.entries(CASES))
       {
         using link = attach(program)
         assert.equal(link.info().programId, program.info().id)
-        await packet()
+        await datagram()
       }
       const seen = read(counts)
       assert.ok(seen > 0, 'saw nothing')
       // A packet that was under way may still be counted.
       const stillCounts = async (): Promise<boolean> => {
         const before = read(counts)
-        await packet()
+        await datagram()
         return read(counts) > before
       }
       await eventually(async () => !(await stillCounts()), 'goes on counting')
@@ -155,7 +143,7 @@ test('a socket filter decides what a socket receives', needsTokens(), async () =
   // AF_PACKET, SOCK_RAW, all protocols in network order.
   using raw = socket(17, 3, 0x0300)
   attachSocketFilter(raw, program)
-  await packet()
+  await datagram()
   assert.ok(read(counts) > 0)
 })
 

@@ -1,4 +1,7 @@
-/** That a kernel takes what sanitizeBtf() makes of real objects' types: lacking any one kind, and lacking all. */
+/**
+ * That a kernel takes what sanitizeBtf() makes of real objects' types: lacking any one kind, and
+ * lacking all.
+ */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'

@@ -1,4 +1,7 @@
-/** Runs inside a sandbox: for each line on stdin, probes every feature with the token of /sys/fs/bpf and answers in JSON. */
+/**
+ * Runs inside a sandbox: for each line on stdin, probes every feature with the token of /sys/fs/bpf
+ * and answers in JSON.
+ */
 import { createInterface } from 'node:readline'
 import { FEATURES, Features } from '../../../src/ebpf/kernel/features.ts'
 import { findToken } from '../../../src/ebpf/token.ts'

@@ -1,4 +1,6 @@
-/** Program and BtfObject on the running kernel: loading, the verifier's log, running, pinning, ids. */
+/**
+ * Program and BtfObject on the running kernel: loading, the verifier's log, running, pinning, ids.
+ */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import path from 'node:path'
@@ -78,7 +80,8 @@ for (const [type, expectedAttachType, returns = 1] of PLAIN) {
       assert.equal(program.info().gplCompatible, true)
       assert.deepEqual(program.log, [])
     } catch (error) {
-      // The type is not built into this kernel; then it has no log to show, and every program of it is refused.
+      // The type is not built into this kernel; then it has no log to show, and every program of it
+      // is refused.
       if (!(error instanceof SyscallError) || error.errnoName !== 'EINVAL' || error.hint !== undefined)
         throw error
       assert.ok(NOT_BUILT_IN.includes(type), `${type}: ${error.message}`)

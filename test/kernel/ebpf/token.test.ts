@@ -1,4 +1,7 @@
-/** findToken() looks where libbpf looks, and is loud or quiet as libbpf is. That it finds one is shown in e2e by `token show`. */
+/**
+ * findToken() looks where libbpf looks, and is loud or quiet as libbpf is. That it finds one is
+ * shown in e2e by `token show`.
+ */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, rmdirSync } from 'node:fs'

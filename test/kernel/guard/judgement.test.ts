@@ -8,7 +8,7 @@ import { after, before, beforeEach, describe, test } from 'node:test'
 import { bpf_attach_type, bpf_cmd } from '../../../src/uapi/bpf.ts'
 import { CAPABILITIES } from '../../../src/uapi/constants.ts'
 import { needsTokens } from '../../helpers/machine.ts'
-import { leavesNothing } from '../delegation/residue.ts'
+import { leavesNothing } from '../delegation/leaves-nothing.ts'
 import { Judgement, type Question } from './judgement.ts'
 
 const COUNT = 8

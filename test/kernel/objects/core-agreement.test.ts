@@ -1,4 +1,7 @@
-/** Where CO-RE puts fields of this kernel's types, and of kernels that do not run here: beside libbpf, instruction by instruction. */
+/**
+ * Where CO-RE puts fields of this kernel's types, and of kernels that do not run here: beside
+ * libbpf, instruction by instruction.
+ */
 import assert from 'node:assert/strict'
 import { existsSync, readFileSync } from 'node:fs'
 import { test } from 'node:test'
@@ -36,7 +39,10 @@ function subjects(): Subject[] {
   })
 }
 
-/** Code of each function that a program reaches, in the order in which libbpf appends them: each one with its own, first. */
+/**
+ * Code of each function that a program reaches, in the order in which libbpf appends them: each one
+ * with its own, first.
+ */
 function reached(functions: readonly FunctionSpec[], main: number): number[] {
   const order: number[] = []
   const add = (index: number) => {
@@ -78,7 +84,10 @@ class Relocated {
 const hex = (bytes: Uint8Array, slot: number) =>
   Buffer.from(bytes.subarray(slot * SLOT_BYTES, (slot + 1) * SLOT_BYTES)).toString('hex')
 
-/** An instruction without what no two loads have in common: descriptors, addresses, numbers of relocations. */
+/**
+ * An instruction without what no two loads have in common: descriptors, addresses, numbers of
+ * relocations.
+ */
 function masked(bytes: Uint8Array, slot: number, outer: boolean): string {
   const insn = Buffer.from(bytes.subarray(slot * SLOT_BYTES, (slot + 1) * SLOT_BYTES))
   const imm = insn.readInt32LE(4)

@@ -1,4 +1,7 @@
-/** A sandbox with a worker that loads objects, and delegations to it with just the masks that a test wants. */
+/**
+ * A sandbox with a worker that loads objects, and delegations to it with just the masks that a test
+ * wants.
+ */
 import { once } from 'node:events'
 import { copyFileSync, cpSync, existsSync, rmSync } from 'node:fs'
 import { basename, join } from 'node:path'

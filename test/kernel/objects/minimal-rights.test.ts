@@ -1,6 +1,7 @@
 /**
- * What `plan` says is what it takes: for every object of the corpus that root can load here, our loader succeeds in an
- * unprivileged user namespace with exactly the planned bits, and fails when any one of them is missing.
+ * What `plan` says is what it takes: for every object of the corpus that root can load here, our
+ * loader succeeds in an unprivileged user namespace with exactly the planned bits, and fails when
+ * any one of them is missing.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
@@ -28,7 +29,10 @@ function needs(): { skip?: string } {
   return machine.skip === undefined ? needsCorpus() : machine
 }
 
-/** What root loads on this kernel; undefined for the rest, of which libbpf-agreement.test.ts says that libbpf loads it no more. */
+/**
+ * What root loads on this kernel; undefined for the rest, of which libbpf-agreement.test.ts says
+ * that libbpf loads it no more.
+ */
 async function loadable(object: CorpusObject): Promise<ObjectSpec | undefined> {
   using bpffs = privateBpffs()
   try {
@@ -113,7 +117,8 @@ test(
           if (!spared) continue
           const what = `${domain} ${word}`
           if (certain) wrong.push(`${object.name} (${object.hash}) loads without ${what}`)
-          // libbpf takes a refused probe for an old kernel, and goes on without or does something else.
+          // libbpf takes a refused probe for an old kernel, and goes on without or does something
+          // else.
           else spare.set(what, (spare.get(what) ?? 0) + 1)
         }
       }

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
-import { dirname, join, resolve } from 'node:path'
+import { basename, dirname, join, resolve } from 'node:path'
 import { test } from 'node:test'
 
 const ROOT = resolve(__dirname, '../../..')
@@ -56,4 +56,33 @@ test('links between documents lead to files that exist', inGit, () => {
 test('deadLinks() finds a link to a missing file, and lets others pass', () => {
   const text = '[a](docs/none.md) [b](README.md#use) [c](https://kernel.org) [d](#here)'
   assert.deepEqual(deadLinks('x.md', text), ['docs/none.md'])
+})
+
+/** Folders whose files a document may name by their path. */
+const FOLDERS = /^(?:src|test|native|bpf|scripts|docs|bench|examples|packaging|integrations)\//
+/** A name alone that can only be one of a file of ours. */
+const FILE_NAME = /^[\w-]+(?:\.[\w-]+)*\.(?:ts|cjs|sh|md)$/
+
+/** Paths and names of files in backticks that are none of `files`. */
+function deadPaths(text: string, files: readonly string[]): string[] {
+  const names = new Set(files.map(file => basename(file)))
+  const isThere = (path: string): boolean =>
+    path.includes('/')
+      ? files.some(file => file === path || file.startsWith(`${path.replace(/\/$/, '')}/`))
+      : names.has(path)
+  return [...text.matchAll(/`([\w./@-]+)`/g)]
+    .map(([, path]) => path!)
+    .filter(path => (FOLDERS.test(path) || FILE_NAME.test(path)) && !isThere(path))
+}
+
+test('each path in backticks in a document exists', inGit, () => {
+  const files = trackedFiles()
+  for (const name of files.filter(file => file.endsWith('.md')))
+    assert.deepEqual(deadPaths(readFileSync(join(ROOT, name), 'utf8'), files), [], name)
+})
+
+test('deadPaths() finds a file and a folder that are not there, and lets others pass', () => {
+  const text =
+    '`src/a.ts` `src/b.ts` `b.ts` `src/` `src/cli/` `test/x/` `bpftoken/ebpf` `/sys/fs/bpf` `bpf.h`'
+  assert.deepEqual(deadPaths(text, ['src/a.ts', 'src/cli/c.ts']), ['src/b.ts', 'b.ts', 'test/x/'])
 })

@@ -46,7 +46,9 @@ const GOLDEN: [insn: asm.Insn, text: string][] = [
   [asm.exit(), '(95) exit'],
 ]
 
-/** Where the kernel prints addresses or resolved names, or that it does not print unless it made it. */
+/**
+ * Where the kernel prints addresses or resolved names, or that it does not print unless it made it.
+ */
 const OURS: [insn: asm.Insn, text: string][] = [
   [asm.ldMapFd(R1, 5), '(18) r1 = map[fd:5]'],
   [asm.ldMapValue(R1, 5, 8), '(18) r1 = map[fd:5][0]+8'],

@@ -295,7 +295,10 @@ test('Btf returns or throws FormatError when a piece of vmlinux is damaged', nee
   )
 })
 
-/** A blob of vmlinux's first types and strings, so that damage meets real data behind a valid header. */
+/**
+ * A blob of vmlinux's first types and strings, so that damage meets real data behind a valid
+ * header.
+ */
 function pieceOf(vmlinux: Buffer, typesBytes: number, stringsBytes: number): Uint8Array {
   const header = vmlinux.readUInt32LE(4)
   const strings = header + vmlinux.readUInt32LE(16)

@@ -1,4 +1,7 @@
-/** Every CO-RE relocation of the corpus, against the running kernel's types: an answer or one of two errors. */
+/**
+ * Every CO-RE relocation of the corpus, against the running kernel's types: an answer or one of two
+ * errors.
+ */
 import assert from 'node:assert/strict'
 import { existsSync, readFileSync } from 'node:fs'
 import { test } from 'node:test'

@@ -46,7 +46,8 @@ test('embeddedObjects() finds nothing in what is cut off, no BPF or not relocata
 
 test('embeddedObjects() refuses many headers over one table', () => {
   const object = xdpObject()
-  // 32768 sections far behind, of which the last is too long: each header costs a look at all of them.
+  // 32768 sections far behind, of which the last is too long: each header costs a look at all of
+  // them.
   const count = 0x8000
   const file = Buffer.alloc(64 * 200 + 64 * count)
   file.writeBigUInt64LE(2n ** 62n, file.length - 64 + 32)

@@ -1,4 +1,7 @@
-/** Readers of objects meet hostile bytes: a short run of scripts/fuzz.ts, with known inputs and with new ones. */
+/**
+ * Readers of objects meet hostile bytes: a short run of scripts/fuzz.ts, with known inputs and with
+ * new ones.
+ */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { needsCorpus } from '../../../corpus/corpus.ts'

@@ -1,4 +1,7 @@
-/** parseObject(): what it reads, and that bytes of any kind give a spec or a FormatError and nothing else. */
+/**
+ * parseObject(): what it reads, and that bytes of any kind give a spec or a FormatError and nothing
+ * else.
+ */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
@@ -78,7 +81,8 @@ test(
     let read = 0
     for (const object of objects) if (isObject(readFileSync(corpusFile(object)), object.name)) read++
     t.diagnostic(`${read} of ${objects.length} read`)
-    // Refused are custom sections, declarations without BTF and maps of other loaders: 45 of 544 when this was written.
+    // Refused are custom sections, declarations without BTF and maps of other loaders: 45 of 544
+    // when this was written.
     assert.ok(read / objects.length > 0.9)
   },
 )

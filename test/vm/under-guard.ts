@@ -1,0 +1,41 @@
+/**
+ * The guard, and a workload to lend to, for the tests of a file:
+ *
+ *   underGuard()
+ *   test('...', { skip }, () => borrower.lending(guard, {}, ({ token }) => assert.equal(token(), 'ok')))
+ */
+import { after, before } from 'node:test'
+import { Guard } from '../../src/guard/guard.ts'
+import { installGuard, removeGuard } from '../../src/guard/install.ts'
+import { endExecutors } from '../../src/sys/executor.ts'
+import { removeProgram } from '../kernel/delegation/workload.ts'
+import { Borrower } from './borrower.ts'
+import { skip } from './guarded.ts'
+
+export let guard: Guard
+export let borrower: Borrower
+
+/** To be called once by each file, before its tests. */
+export function underGuard(): void {
+  before(begin)
+  after(end)
+}
+
+/** Installs the guard and starts the workload. */
+export async function begin(): Promise<void> {
+  if (skip !== false) return
+  await installGuard()
+  guard = Guard.open()
+  borrower = await Borrower.start()
+}
+
+/** Ends the workload, and takes the guard away. */
+export async function end(): Promise<void> {
+  if (skip !== false) return
+  borrower[Symbol.dispose]()
+  await borrower.workload.exited
+  removeProgram()
+  await endExecutors()
+  guard[Symbol.dispose]()
+  await removeGuard()
+}
