@@ -84,10 +84,10 @@ export function stderrIsTerminal(): boolean {
   return isatty(STDERR)
 }
 
-/** The same line of the terminal on stderr again; empty: it is gone. */
+/** The same line of the terminal on stderr again, cut to its width; empty: it is gone. */
 export function rewrite(text: string): void {
   try {
-    write(STDERR, `\r\x1b[K${printable(text)}`)
+    write(STDERR, `\r\x1b[K${cut(printable(text), (process.stderr.columns || 80) - 1)}`)
   } catch {
     // Nobody can be told.
   }
