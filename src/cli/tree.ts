@@ -240,7 +240,9 @@ export function commandTree(finish: Finish, version: string): Command {
     .example('ls', 'one row for each mount')
     .action(act(async () => (await import('./commands/ls.ts')).ls))
 
-  const policies = common(root.command('policy')).description('look at policies, without touching the kernel')
+  const policies = common(root.command('policy'))
+    .description('look at policies, without touching the kernel')
+    .example('policy check policies/', 'what is wrong with these, and what they would let others do')
   common(
     policies
       .command('check')
@@ -296,9 +298,9 @@ export function commandTree(finish: Finish, version: string): Command {
     .example('policy install /etc/bpftoken/policies', 'all of a directory, or none')
     .action(act(async () => (await import('./commands/policy-install.ts')).policyInstall))
 
-  const guard = common(root.command('guard')).description(
-    'the BPF-LSM programs that enforce policy where masks end',
-  )
+  const guard = common(root.command('guard'))
+    .description('the BPF-LSM programs that enforce policy where masks end')
+    .example('guard status', 'whether it enforces')
   common(
     guard
       .command('install')
@@ -412,7 +414,9 @@ export function commandTree(finish: Finish, version: string): Command {
     .example('plan --check policy.yaml --strict counter.bpf.o', 'for CI: no less and no more')
     .action(act(async () => (await import('./commands/plan.ts')).plan))
 
-  const obj = common(root.command('obj')).description('look at BPF object files, and load them')
+  const obj = common(root.command('obj'))
+    .description('look at BPF object files, and load them')
+    .example('obj show counter.bpf.o', 'what is inside')
   common(
     obj
       .command('show')
@@ -440,7 +444,9 @@ export function commandTree(finish: Finish, version: string): Command {
     .example('run --policy policy.yaml -- bpftoken obj load counter.bpf.o', 'a one-line trial of a policy')
     .action(act(async () => (await import('./commands/obj-load.ts')).load))
 
-  const token = common(root.command('token')).description('inside a workload')
+  const token = common(root.command('token'))
+    .description('inside a workload')
+    .example('token show', 'what its token allows')
   common(
     token
       .command('show')

@@ -15,9 +15,9 @@ test('every command takes the common options, and says what it is for, with an e
     const long = command.options.map(option => option.long)
     for (const name of ['--json', '--quiet', '--verbose']) assert.ok(long.includes(name), command.path)
     assert.notEqual(command.description(), '', command.path)
+    assert.ok(command.examples.length > 0, command.path)
   }
   for (const command of leaves(tree())) {
-    assert.ok(command.examples.length > 0, command.path)
     for (const argument of command.registeredArguments)
       assert.notEqual(argument.description, '', `${command.path}: ${argument.name()}`)
   }
@@ -35,7 +35,7 @@ test('every example is a command line that its command takes', () => {
       // What a shell makes of it.
       root.parse(words.replace(/ [>|] .*/, '').split(' '), { from: 'user' })
       assert.equal(chosen.length, 1, words)
-      if (path !== '' && !words.startsWith('run ')) assert.equal(chosen[0], path, words)
+      if (!words.startsWith('run ')) assert.ok(`${chosen[0]} `.startsWith(path), words)
     }
 })
 
