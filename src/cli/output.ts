@@ -6,9 +6,7 @@
  * between two of its lines; one within a line is shown as `\u{a}`. So a forgotten line break is
  * seen, and a forgotten escape cannot be.
  */
-import { writeSync } from 'node:fs'
-import { isatty } from 'node:tty'
-import { styleText } from 'node:util'
+import { fstatSync, writeSync } from 'node:fs'
 import { printable, printableJson } from '../ebpf/printable.ts'
 import { SyscallError } from '../errors.ts'
 import { MASK_DOMAINS } from '../policy/vocabulary.ts'
@@ -53,6 +51,15 @@ export function styled(style: Styled['style'], text: string): Styled {
 
 const textOf = (part: string | Styled): string => (typeof part === 'string' ? part : part.text)
 
+/** Loads what knows terminals, which is much of Node, only where there may be one. */
+function isatty(fd: number): boolean {
+  try {
+    return fstatSync(fd).isCharacterDevice() && process.getBuiltinModule('node:tty').isatty(fd)
+  } catch {
+    return false // It is closed.
+  }
+}
+
 /** See https://no-color.org and Node's FORCE_COLOR; an empty variable is none. */
 function showsColor(fd: number): boolean {
   const { NO_COLOR, FORCE_COLOR, TERM } = process.env
@@ -66,7 +73,8 @@ function rendered(lines: readonly Line[], fd: number): string {
     const text = printable(textOf(one))
     if (typeof one === 'string') return text
     color ??= showsColor(fd)
-    return color ? styleText(STYLES[one.style], text, { validateStream: false }) : text
+    if (!color) return text
+    return process.getBuiltinModule('node:util').styleText(STYLES[one.style], text, { validateStream: false })
   }
   return lines.map(line => `${typeof line === 'string' ? part(line) : line.map(part).join('')}\n`).join('')
 }
