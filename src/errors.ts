@@ -15,6 +15,7 @@ export const ERROR_CODES = {
   BPFTOKEN_VERIFIER: { title: 'The kernel verifier refused a program', http: 422, exit: EXIT.failed },
   BPFTOKEN_FORMAT: { title: 'Bytes or text do not have the format they claim', http: 400, exit: EXIT.failed },
   BPFTOKEN_USAGE: { title: 'The command line is wrong', http: 400, exit: EXIT.usage },
+  BPFTOKEN_INPUT: { title: 'A value that was given is not valid', http: 400, exit: EXIT.usage },
   BPFTOKEN_POLICY_INVALID: { title: 'The policy is not valid', http: 400, exit: EXIT.usage },
   BPFTOKEN_DENIED: { title: 'Refused by policy, or for want of privilege', http: 403, exit: EXIT.denied },
   BPFTOKEN_NOT_SUPPORTED: { title: 'Not supported on this machine', http: 501, exit: EXIT.notSupported },
@@ -31,10 +32,39 @@ export type ErrorCode = keyof typeof ERROR_CODES
 /** Facts about a failure as data. JSON-safe, no secrets. */
 export type ErrorContext = Readonly<Record<string, string | number | boolean | undefined>>
 
+/**
+ * What went wrong, more exactly than the code says, where the next step depends on the front: a
+ * command line has other words for it than a daemon. The facts for these words are the context.
+ */
+export type Reason =
+  | 'big-endian'
+  | 'confinements-full'
+  | 'delegation-unknown'
+  | 'guard-missing'
+  | 'guard-needed'
+  | 'may-stand'
+  | 'more-than-parent'
+  | 'network-shared'
+  | 'no-place'
+  | 'no-user-namespace'
+  | 'not-confined'
+  | 'not-delegated'
+  | 'not-derivable'
+  | 'nothing-to-derive'
+  | 'place-taken'
+  | 'subject-refused'
+  | 'subjects-not-compared'
+  | 'subjects-unsupported'
+  | 'tokens-unknown'
+
 export interface ErrorDetails {
   context?: ErrorContext
-  /** One imperative sentence: what the reader can do next. */
+  /**
+   * One imperative sentence: what the reader can do next. It names no command and no option of
+   * ours: these are chosen by the front, see `Reason`.
+   */
   hint?: string | undefined
+  reason?: Reason | undefined
   cause?: unknown
 }
 
@@ -43,6 +73,7 @@ export abstract class BpftokenError extends Error {
   abstract readonly code: ErrorCode
   readonly context: ErrorContext
   readonly hint: string | undefined
+  readonly reason: Reason | undefined
   /** The message, as the lines that it was made of. */
   readonly lines: readonly string[]
 
@@ -53,6 +84,7 @@ export abstract class BpftokenError extends Error {
     this.name = new.target.name
     this.context = details.context ?? {}
     this.hint = details.hint
+    this.reason = details.reason
   }
 
   get exitStatus(): number {
@@ -60,9 +92,10 @@ export abstract class BpftokenError extends Error {
   }
 
   /** The shape that `--json` prints. */
-  toJSON(): { code: ErrorCode; message: string; hint?: string; context: ErrorContext } {
+  toJSON(): { code: ErrorCode; reason?: Reason; message: string; hint?: string; context: ErrorContext } {
     return {
       code: this.code,
+      ...(this.reason === undefined ? {} : { reason: this.reason }),
       message: this.message,
       ...(this.hint === undefined ? {} : { hint: this.hint }),
       context: this.context,
@@ -143,7 +176,12 @@ export class FormatError extends BpftokenError {
   }
 }
 
-/** The command line does not fit. */
+/** A value that was given is none that can be used: a number out of its range, a path of another kind. */
+export class InputError extends BpftokenError {
+  readonly code = 'BPFTOKEN_INPUT'
+}
+
+/** The command line does not fit. Thrown by the commands alone; libraries throw InputError. */
 export class UsageError extends BpftokenError {
   readonly code = 'BPFTOKEN_USAGE'
 }

@@ -6,6 +6,7 @@ import { issues, trace } from './policy.ts'
 
 const failure = {
   code: z.enum(Object.keys(ERROR_CODES) as [ErrorCode, ...ErrorCode[]]),
+  reason: text.optional().describe('Which of several next steps helps'),
   message: text,
   hint: text.optional(),
   context: z.record(text, z.union([text, z.number(), z.boolean()])).describe('Facts about it'),

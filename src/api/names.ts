@@ -1,5 +1,5 @@
 /**
- * The documents that commands print with --json, by name: that of the command, and what makes it
+ * The JSON documents by name: that of the command that prints it, and what makes it
  * print another one. Apart from their schemas, which load zod.
  */
 export const DOCUMENTS = {

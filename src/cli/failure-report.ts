@@ -1,6 +1,7 @@
 /** Tells of a failure on stderr, all its causes included, and gives the exit status for it. */
-import { BpftokenError, InternalError, SyscallError, VerifierError } from '../errors.ts'
+import { BpftokenError, InternalError, NotUndoneError, SyscallError, VerifierError } from '../errors.ts'
 import { hintFor } from '../uapi/hints.ts'
+import { hintOf } from './hints.ts'
 import { Interrupted } from './interrupted.ts'
 import { complain, complainJson, spoken, warn } from './output.ts'
 
@@ -22,11 +23,15 @@ export function describeFailure(error: unknown): FailureReport {
   const all = [...withCauses(error, 0)]
   const [first] = all as [Failure, ...Failure[]]
   const hints = [...new Set(hintsOf(all))]
-  const [body, ...causes] = all.map(({ known }) => known.toJSON())
+  const [body, ...causes] = all.map(({ known }) => documentOf(known))
+  const told = new Set(first.known.lines)
   return {
     lines: [
       ...all.flatMap(({ known, depth }) =>
-        known.lines.map(line => (depth === 0 ? line : `${'  '.repeat(Math.min(depth, 2))}because: ${line}`)),
+        known.lines
+          // NotUndoneError has the messages of its causes in its own.
+          .filter(line => depth === 0 || !(first.joins && told.has(line)))
+          .map(line => (depth === 0 ? line : `${'  '.repeat(Math.min(depth, 2))}because: ${line}`)),
       ),
       ...hints.map(hint => `  next: ${hint}`),
     ],
@@ -61,6 +66,12 @@ function factsOf(error: unknown): string[] {
   ])
 }
 
+/** The hint of `--json` is in the words of the command line, too. */
+function documentOf(known: BpftokenError): object {
+  const hint = hintOf(known)
+  return { ...known.toJSON(), ...(hint === undefined ? {} : { hint }) }
+}
+
 interface Failure {
   readonly raw: unknown
   readonly known: BpftokenError
@@ -72,16 +83,18 @@ interface Failure {
 /** The failure and all that caused it, each before its own causes. */
 function* withCauses(raw: unknown, depth: number): Generator<Failure> {
   const causes = causesOf(raw)
-  yield { raw, known: asKnown(raw, causes.length > 1), depth, joins: causes.length > 1 }
+  const joins = causes.length > 1 || raw instanceof NotUndoneError
+  yield { raw, known: asKnown(raw, joins), depth, joins }
   if (depth < MAX_DEPTH) for (const cause of causes) yield* withCauses(cause, depth + 1)
 }
 
 /**
- * Those of an AggregateError; the failure and the failed clean-up of a SuppressedError; a plain
- * cause.
+ * Those of an AggregateError, or of what could not be undone; the failure and the failed clean-up
+ * of a SuppressedError; a plain cause.
  */
 function causesOf(error: unknown): unknown[] {
   if (!(error instanceof Error)) return []
+  if (error instanceof NotUndoneError) return [...error.causes]
   const { errors, error: failed, suppressed } = error as Partial<AggregateError & SuppressedError>
   if (Array.isArray(errors)) return errors
   // `error` is what failed last; what it hides came first.
@@ -125,6 +138,6 @@ function hintsOf([first, ...causes]: readonly Failure[]): string[] {
     if (name === 'EMFILE' || name === 'ENFILE') return [hintFor(name, name)!]
   }
   const internal = all.find(({ known }) => known instanceof InternalError)
-  const from = first!.joins ? causes.filter(({ depth }) => depth === 1) : [first!]
-  return [...from, ...(internal === undefined ? [] : [internal])].flatMap(({ known }) => known.hint ?? [])
+  const from = first!.joins ? [first!, ...causes.filter(({ depth }) => depth === 1)] : [first!]
+  return [...from, ...(internal === undefined ? [] : [internal])].flatMap(({ known }) => hintOf(known) ?? [])
 }

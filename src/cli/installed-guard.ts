@@ -3,18 +3,18 @@ import { existsSync } from 'node:fs'
 import { GUARD_DIRECTORY } from '../guard/directory.ts'
 import type { Guard } from '../guard/guard.ts'
 
-export interface InstalledGuard {
-  /** The caller disposes of it. */
-  readonly guard: Guard
-  /** Whether it holds to the field of a policy at this path. */
-  readonly holds: (path: string) => boolean
-}
-
-/** Undefined: there is none, or only half of one. Needs root, as all commands that lend. */
-export async function installedGuard(): Promise<InstalledGuard | undefined> {
+/**
+ * Undefined: there is none, or only half of one. Needs root, as all commands that lend. The caller
+ * disposes of it.
+ */
+export async function installedGuard(): Promise<Guard | undefined> {
   if (!existsSync(GUARD_DIRECTORY)) return undefined
   const { Guard } = await import('../guard/guard.ts')
-  const { guardHolds } = await import('../guard/terms.ts')
-  const guard = Guard.openOrNull()
-  return guard && { guard, holds: guardHolds }
+  return Guard.openOrNull()
+}
+
+/** NotFoundError: there is none. The caller disposes of it. */
+export async function requiredGuard(): Promise<Guard> {
+  const { Guard } = await import('../guard/guard.ts')
+  return Guard.open()
 }

@@ -176,7 +176,7 @@ export function commandTree(finish: Finish, version: string): Command {
       ),
   )
     .example('undelegate --pid 4711', 'all mounts of what was lent to it at /sys/fs/bpf')
-    .action(act(async () => (await import('./commands/delegate.ts')).undelegate))
+    .action(act(async () => (await import('./commands/undelegate.ts')).undelegate))
 
   common(
     root

@@ -1,7 +1,7 @@
 /**
  * A delegation as a list of actions: data that says what to do, not how. Pure.
  *
- * `execute.ts` hands it to the executor; `--dry-run` prints the list. Two directions: the context
+ * `execute.ts` hands it to the executor; a trial run shows the list. Two directions: the context
  * is opened for the target by a child of the executor (`openContext`), or the workload opened it
  * and lends us its descriptor (`takeContext`), and then mounts by itself.
  */
@@ -118,7 +118,7 @@ export function planTakenContext(wish: Wish, fd: number, unmapped?: number): Act
   ]
 }
 
-/** One line per action, for `--dry-run`. */
+/** One line per action, for who wants to see them first. */
 export function describeAction(action: Action): string {
   switch (action.do) {
     case 'openDirectory':

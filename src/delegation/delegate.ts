@@ -1,11 +1,9 @@
-/** The live loan: delegate, take it back, and what stands in the way of it. */
+/** The live loan: delegate, and take it back. */
 import { posix } from 'node:path'
 import { bpffsMount, delegatedMounts } from '../ebpf/bpffs.ts'
-import { ConflictError, DeniedError, NotFoundError, NotSupportedError } from '../errors.ts'
-import { guardNeeds } from '../policy/guard-needs.ts'
-import { PROGRAM_CLASSES } from '../policy/kernel-classes.ts'
-import type { Policy, Terms } from '../policy/policy.ts'
-import { bitsOf, type Vocabulary } from '../policy/vocabulary.ts'
+import { ConflictError, NotFoundError } from '../errors.ts'
+import type { Policy } from '../policy/policy.ts'
+import type { Vocabulary } from '../policy/vocabulary.ts'
 import type { Executor, SeenMount } from '../sys/executor.ts'
 import type { Fd } from '../sys/fd.ts'
 import { readProc } from '../sys/process.ts'
@@ -13,7 +11,7 @@ import { type Action, DEFAULT_PATH, planDelegation, planTakenContext, type Wish 
 import { type Copies, pathOfMount, unmountCopies } from './copies.ts'
 import { ask, assertMasks, type ExecuteOptions, execute, mountsAt } from './execute.ts'
 import { type DelegatedMount, delegatedMount } from './instances.ts'
-import { foreignOwner, inOurNetwork, type Target } from './target.ts'
+import type { Target } from './target.ts'
 
 /**
  * The guard's part, where it is installed: see src/guard. Whoever gives it has made the ability
@@ -203,7 +201,7 @@ function placeOf(target: Target, { path = DEFAULT_PATH, mount }: UndelegateOptio
   if (found !== undefined) return found
   throw new NotFoundError(`Process ${target.facts.pid} has no mount ${mount}`, {
     context: { pid: target.facts.pid, mount },
-    hint: 'See bpftoken ls for what is delegated where',
+    reason: 'not-delegated',
   })
 }
 
@@ -220,7 +218,7 @@ function isLent(mount: SeenMount, target: Target): boolean {
 function noDelegation(target: Target, path: string): NotFoundError {
   return new NotFoundError(`Process ${target.facts.pid} has no delegation at ${path}`, {
     context: { pid: target.facts.pid, path },
-    hint: 'See bpftoken ls for what is delegated where',
+    reason: 'not-delegated',
   })
 }
 
@@ -252,72 +250,7 @@ function hidden(
     {
       context: { pid, path, revoked: revoked.join(',') },
       cause,
-      hint: 'Unmount what hides it in the target (nsenter -t PID -U -m umount ...), then undelegate again; or end the processes of that user namespace',
-    },
-  )
-}
-
-/**
- * Refuses terms that only the guard can enforce, unless they say `guard: optional`; gives the paths
- * of those that then go unenforced. `held` tells of a path whether the guard that is installed
- * holds to it; by default there is none. Fail closed: a limit that nobody holds to is no limit.
- */
-export function requireGuard(policy: Policy, held: (path: string) => boolean = () => false): string[] {
-  const needs = guardNeeds(policy).filter(need => !held(need.path))
-  if (needs.length === 0 || policy.guard === 'optional') return needs.map(need => need.path)
-  const list = needs.map(need => `${need.path} (${need.reason})`).join(', ')
-  throw new NotSupportedError(`Policy "${policy.name}" needs what no guard holds to here: ${list}`, {
-    context: { policy: policy.name, fields: needs.map(need => need.path).join(',') },
-    hint: 'Install the guard (bpftoken guard install), remove these fields, or say spec.guard: optional to go on without their being enforced',
-  })
-}
-
-/** Program types among the rights that reach the devices or sockets of a network namespace. */
-export function networkRights(terms: Terms, vocabulary: Vocabulary): string[] {
-  // Fail closed: a type that we have no class for may reach it too.
-  return bitsOf(terms.rights.masks.progs)
-    .map(bit => vocabulary.progs.nameOfBit.get(bit) ?? `bit ${bit}`)
-    .filter(name => ['network', undefined].includes(PROGRAM_CLASSES[name]?.reach))
-}
-
-/** Whether it lends what reaches the network, and not the host's. */
-export function needsOwnNetwork(policy: Policy, vocabulary: Vocabulary): boolean {
-  return policy.network !== 'host' && networkRights(policy, vocabulary).length > 0
-}
-
-/**
- * Refuses a target that the host's network can be reached from. `guarded`: a guard judges each
- * attachment by its network, so that who may come later does not matter.
- */
-export function requireOwnNetwork(
-  target: Target,
-  policy: Policy,
-  vocabulary: Vocabulary,
-  guarded: boolean,
-): void {
-  if (!needsOwnNetwork(policy, vocabulary)) return
-  const there = inOurNetwork(target)
-  if (there !== undefined) requireNetworkAllowed(policy, vocabulary, there)
-  const owner = guarded && policy.mode === 'enforce' ? undefined : foreignOwner(target)
-  if (owner !== undefined)
-    requireNetworkAllowed(
-      policy,
-      vocabulary,
-      `user ${owner}, who made that user namespace, can enter it from the host's network`,
-    )
-}
-
-/**
- * A token holder may attach to the host's devices with no capability at all; so policy must say so.
- */
-export function requireNetworkAllowed(policy: Policy, vocabulary: Vocabulary, why?: string): void {
-  if (!needsOwnNetwork(policy, vocabulary)) return
-  const reaching = networkRights(policy, vocabulary)
-  throw new DeniedError(
-    `Policy "${policy.name}" lends ${reaching.slice(0, 4).join(', ')}${reaching.length > 4 ? ', ...' : ''}, which reach the network, and says network: own${why === undefined ? '' : `: ${why}`}`,
-    {
-      context: { policy: policy.name, network: policy.network, progs: reaching.join(',') },
-      hint: 'Give the workload its own network namespace (no --host-net) and a user namespace that root made, install the guard, or say spec.network: host',
+      hint: 'Unmount what hides it in the target (nsenter -t PID -U -m umount ...), then take it back again; or end the processes of that user namespace',
     },
   )
 }

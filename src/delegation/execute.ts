@@ -54,7 +54,12 @@ export interface ExecuteOptions {
   /**
    * Judges the mount that was made; when it throws, the mount is undone as after any other failure.
    */
-  accept?: (made: DelegatedMount) => void
+  accept?: ((made: DelegatedMount) => void) | undefined
+  /**
+   * Done once all is made and reached, before it is kept: when it throws, everything is undone.
+   * Undefined: the workload mounts it.
+   */
+  reached?: ((made: DelegatedMount | undefined) => void | Promise<void>) | undefined
   /** The one that the guard knows; default: any. */
   executor?: Executor | undefined
   /** Takes back in the guard what was lent, where it cannot be undone for sure. Gives the ids. */
@@ -96,6 +101,8 @@ export async function execute(
       throw error
     }
   }
+  /** Why what was made is undone: it is told also when undoing fails. */
+  let undoing: Error | undefined
   const run = async (executor: Executor): Promise<DelegatedMount | undefined> => {
     const answer = await executor.run(plan, options.signal, paused)
     let undone: readonly Undone[] = answer.undone
@@ -112,9 +119,11 @@ export async function execute(
       // Whoever gives up now comes too late: it is done.
       const made = answer.mounts[0] && madeMount(answer.mounts[0], target, vocabulary)
       if (made !== undefined) options.accept?.(made)
+      await options.reached?.(made)
       executor.keep()
       return made
     } catch (error) {
+      undoing = error as Error
       if (answer.held) undone = (await executor.undo(plan.deadlineMs)).undone
       throw judgeUndone(error as Error, undone, wasAttached(raw, answer, undone), target, options)
     }
@@ -124,7 +133,7 @@ export async function execute(
       return await withExecutor(options.executor, run)
     } catch (error) {
       if (!(error instanceof ExecutorLost)) throw error
-      throw await undoForLost(error, target, options)
+      throw await undoForLost(error, undoing, target, options)
     }
   }
   try {
@@ -267,7 +276,8 @@ function failed(
     if (name === 'EEXIST')
       return new ConflictError(`Process ${pid} has a delegation at ${action.path} already`, {
         context,
-        hint: `Remove it with bpftoken undelegate --pid ${pid} --path ${action.path}, or name another --path`,
+        hint: 'Take it back, or name another directory',
+        reason: 'place-taken',
       })
     if (name === 'EXDEV')
       return new ConflictError(
@@ -458,12 +468,21 @@ function notUndone(
   return new NotUndoneError(all, stands, {
     cause: causes[0],
     context: { pid, userNamespace, mountNamespace },
-    hint: `End the processes of that user namespace, or unmount it there (bpftoken ls shows what is mounted); a guard could revoke it: bpftoken guard install`,
+    hint: 'End the processes of that user namespace, or unmount it there; a guard could revoke it',
+    reason: 'may-stand',
   })
 }
 
-/** The executor died: what it had begun is undone by another one. */
-async function undoForLost(lost: ExecutorLost, target: Target, options: ExecuteOptions): Promise<Error> {
+/**
+ * The executor died, perhaps while it was `undoing` something: what it had begun is undone by
+ * another one.
+ */
+async function undoForLost(
+  lost: ExecutorLost,
+  undoing: Error | undefined,
+  target: Target,
+  options: ExecuteOptions,
+): Promise<Error> {
   const causes: Error[] = []
   let attached = false
   for (const one of lost.unfinished) {
@@ -475,8 +494,9 @@ async function undoForLost(lost: ExecutorLost, target: Target, options: ExecuteO
       one.fd.close()
     }
   }
-  if (causes.length === 0 && !attached) return lost
-  return notUndone([lost, ...causes], attached && causes.length === 0, target, options)
+  if (causes.length === 0 && !attached) return undoing ?? lost
+  const first = undoing === undefined ? [lost] : [undoing, lost]
+  return notUndone([...first, ...causes], attached && causes.length === 0, target, options)
 }
 
 /** Whether others could reach it. */

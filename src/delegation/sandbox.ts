@@ -11,10 +11,10 @@ import type { Duplex } from 'node:stream'
 import {
   type BpftokenError,
   ConflictError,
+  InputError,
   NotFoundError,
   SyscallError,
   TimeoutError,
-  UsageError,
 } from '../errors.ts'
 import { launcherPath } from '../sys/native.ts'
 import { kill, openProcess, type ProcessHandle, requireOwnProc } from '../sys/process.ts'
@@ -173,7 +173,7 @@ function refuseIds({ uid, gid }: SandboxSpec): void {
   const context = { uid, gid }
   // Fail closed: the kernel would cut a larger number to 32 bits, 4294967296 to 0.
   if (!isWithin(USER_IDS, uid) || !isWithin(USER_IDS, gid))
-    throw new UsageError(`${uid}:${gid} are no ids`, {
+    throw new InputError(`${uid}:${gid} are no ids`, {
       context,
       hint: `An id is a whole number from ${USER_IDS.min} to ${USER_IDS.max}`,
     })
@@ -338,7 +338,7 @@ function launcherArguments(spec: SandboxSpec, cgroup: string | undefined): strin
 function threeOf(stdio: StdioOptions = 'inherit'): Extract<StdioOptions, unknown[]> {
   const three = typeof stdio === 'string' ? [stdio, stdio, stdio] : stdio
   if (three.length !== 3)
-    throw new UsageError(`A sandboxed program gets three descriptors, not ${three.length}`)
+    throw new InputError(`A sandboxed program gets three descriptors, not ${three.length}`)
   return three
 }
 
@@ -354,7 +354,7 @@ function environmentBytes(env: NodeJS.ProcessEnv): Buffer {
 function capabilityBit(name: string): number {
   const bit = (CAPABILITIES as Readonly<Record<string, number>>)[`CAP_${name.toUpperCase()}`]
   if (bit === undefined)
-    throw new UsageError(`There is no capability "${name}"`, {
+    throw new InputError(`There is no capability "${name}"`, {
       hint: 'Name it as in capabilities(7), without CAP_',
     })
   return bit

@@ -3,12 +3,13 @@
  * `run` will start. Nothing that the process says of itself is believed, and what cannot be said
  * for certain is unknown, which matches no policy.
  */
-import { readFileSync, readlinkSync, realpathSync } from 'node:fs'
+import { readFileSync, realpathSync } from 'node:fs'
 import { NotFoundError } from '../errors.ts'
 import type { Policy } from '../policy/policy.ts'
 import { type Fact, type Identity, namesIn, type SubjectFacts, unitOfCgroup } from '../policy/subject.ts'
 import { cgroup2Path, procFields, procNumbers } from '../sys/proc-file.ts'
 import { type ProcessHandle, readProc } from '../sys/process.ts'
+import { INITIAL_CGROUP_NAMESPACE, inInitialUserNamespace, ownNamespace } from '../sys/self.ts'
 
 /** The users and groups of this machine; undefined where there is none of that name. */
 export interface Accounts {
@@ -23,12 +24,6 @@ export interface ProgramToRun {
   /** The program as it is named on the command line. */
   readonly program: string
 }
-
-/**
- * Inode numbers of the initial namespaces (include/uapi/linux/nsfs.h, the same in every kernel).
- */
-const INITIAL_USER_NAMESPACE = 'user:[4026531837]'
-const INITIAL_CGROUP_NAMESPACE = 'cgroup:[4026531835]'
 
 /** What the kernel says of a process, of what the policy asks for. NotFoundError: it has exited. */
 export function subjectOf(process: ProcessHandle, policy: Policy, accounts: Accounts): SubjectFacts {
@@ -90,8 +85,7 @@ type Status = ReadonlyMap<string, string>
  * The one id that all four of a line of /proc/PID/status are: real, effective, saved, file system.
  */
 function idsFrom(status: Status, line: 'Uid' | 'Gid'): Fact<number> {
-  if (readlinkSync('/proc/self/ns/user') !== INITIAL_USER_NAMESPACE)
-    return { unknown: 'ids are not those of the initial user namespace here' }
+  if (!inInitialUserNamespace()) return { unknown: 'ids are not those of the initial user namespace here' }
   const ids = procNumbers(status.get(line) ?? '')
   const [real] = ids ?? []
   if (ids?.length !== 4 || real === undefined) return { unknown: `the kernel gives no ${line}` }
@@ -110,7 +104,7 @@ function groupsFrom(status: Status): Fact<readonly number[]> {
 
 /** From /proc/PID/cgroup; the kernel lets no name of a cgroup have a line break. */
 function cgroupFrom(text: string): Fact<string> {
-  if (readlinkSync('/proc/self/ns/cgroup') !== INITIAL_CGROUP_NAMESPACE)
+  if (ownNamespace('cgroup') !== INITIAL_CGROUP_NAMESPACE)
     return { unknown: 'cgroups are not seen from their root here' }
   const path = cgroup2Path(text)
   if (path === undefined) return { unknown: 'there is no cgroup v2 here' }

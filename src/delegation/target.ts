@@ -22,6 +22,7 @@ import {
   readProc,
   rootOf,
 } from '../sys/process.ts'
+import { ownNamespace } from '../sys/self.ts'
 import { allTasks, unlessGone } from '../sys/tasks.ts'
 
 export interface TargetFacts {
@@ -98,11 +99,12 @@ let ownUserNamespace: string | undefined
 function refuseForeignNamespaces(mountNamespace: Fd, facts: TargetFacts): void {
   const context = { pid: facts.pid, userNamespace: facts.userNamespace }
   // Node has threads, so that it cannot change it.
-  ownUserNamespace ??= readlinkSync('/proc/self/ns/user')
+  ownUserNamespace ??= ownNamespace('user')
   if (facts.userNamespace === ownUserNamespace)
     throw new ConflictError(`Process ${facts.pid} is in the same user namespace as bpftoken`, {
       context,
-      hint: 'A token works only inside a user namespace of its own: start the target in one, e.g. with bpftoken run',
+      hint: 'A token works only inside a user namespace of its own: start the target in one',
+      reason: 'no-user-namespace',
     })
   using owner = owningUserNamespace(mountNamespace)
   const owning = `user:[${inodeOf(owner)}]`
@@ -121,7 +123,7 @@ function refuseForeignNamespaces(mountNamespace: Fd, facts: TargetFacts): void {
  * may use our devices: the target, or any other thread or process. Undefined: nothing is.
  */
 export function inOurNetwork(target: Target): string | undefined {
-  const ours = readlinkSync('/proc/self/ns/net')
+  const ours = ownNamespace('net')
   const { pid, userNamespace } = target.facts
   if (namespaceOf(target.process, 'net') === ours) return `process ${pid} shares the host's network`
   for (const { tid, directory } of allTasks()) {

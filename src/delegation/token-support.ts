@@ -41,6 +41,7 @@ export function explainFailure(error: unknown): unknown {
   }
   return new NotSupportedError('This kernel has no BPF tokens', {
     cause: error,
-    hint: 'Run Linux 6.9 or newer; bpftoken doctor shows what else is missing',
+    hint: 'Run Linux 6.9 or newer',
+    reason: 'tokens-unknown',
   })
 }

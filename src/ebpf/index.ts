@@ -26,8 +26,8 @@ export * from './object/section-names.ts'
 export * from './object/spec.ts'
 export * from './object-id.ts'
 export * from './prog.ts'
+export { effectiveCapabilities } from './refusal.ts'
 export {
-  effectiveCapabilities,
   type MissingRight,
   missingCapabilities,
   type Need,

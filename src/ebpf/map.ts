@@ -26,7 +26,7 @@ import { deleteBatch, type Element, readAtOnce, readBatches, writeBatch } from '
 import { expectKind } from './object-kind.ts'
 import { nameFrom, objectName } from './object-name.ts'
 import { joinPerCpu, possibleCpus, slotBytes, splitPerCpu } from './per-cpu.ts'
-import { explain } from './rights.ts'
+import { explain } from './refusal.ts'
 import { chooseToken, type TokenChoice } from './token.ts'
 import { MAP_TYPES, type MapType } from './type-names.ts'
 

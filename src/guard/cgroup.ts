@@ -1,7 +1,7 @@
 /** Cgroups (version 2) as the guard knows them: by id, which is the inode number, and depth. */
 import { readdirSync, type StatsFs, statfsSync, statSync } from 'node:fs'
 import path from 'node:path'
-import { NotFoundError, NotSupportedError, UsageError } from '../errors.ts'
+import { InputError, NotFoundError, NotSupportedError } from '../errors.ts'
 import { GUARD_CGROUP_LEVELS } from './layout.ts'
 
 export const CGROUP_ROOT = '/sys/fs/cgroup'
@@ -16,13 +16,13 @@ export interface Cgroup {
 }
 
 /**
- * NotFoundError: there is no such directory. UsageError: not one of cgroup2, or too deep for the
+ * NotFoundError: there is no such directory. InputError: not one of cgroup2, or too deep for the
  * guard.
  */
 export function findCgroup(directory: string): Cgroup {
-  if (!path.isAbsolute(directory)) throw new UsageError(`The cgroup ${directory} is not an absolute path`)
+  if (!path.isAbsolute(directory)) throw new InputError(`The cgroup ${directory} is not an absolute path`)
   if (isOther(directory))
-    throw new UsageError(`${directory} is no cgroup`, {
+    throw new InputError(`${directory} is no cgroup`, {
       context: { cgroup: directory },
       hint: `Name a directory below ${CGROUP_ROOT}, in cgroup version 2`,
     })
@@ -38,7 +38,7 @@ export function findCgroup(directory: string): Cgroup {
     level++
   }
   if (level >= GUARD_CGROUP_LEVELS)
-    throw new UsageError(
+    throw new InputError(
       `${directory} is ${level} levels deep, and the guard knows ${GUARD_CGROUP_LEVELS - 1}`,
       {
         context: { cgroup: directory, level },

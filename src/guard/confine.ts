@@ -84,7 +84,7 @@ export function unconfine(maps: GuardMaps, id: bigint): void {
   if (entry === undefined)
     throw new NotFoundError(`No cgroup is confined by delegation ${id}`, {
       context: { delegation: String(id) },
-      hint: 'See bpftoken guard status for those that are',
+      reason: 'not-confined',
     })
   end(maps, [entry])
 }
@@ -96,7 +96,7 @@ export function idOfCgroup(maps: GuardMaps, directory: string): bigint {
   if (entry !== undefined) return entry.id
   throw new NotFoundError(`The cgroup ${directory} is not confined`, {
     context: { cgroup: directory },
-    hint: 'See bpftoken guard status for those that are',
+    reason: 'not-confined',
   })
 }
 
@@ -136,9 +136,7 @@ function freeId(maps: GuardMaps): bigint {
   for (let id = 1n; id < GUARD_CONFINEMENTS; id++) if (!taken.has(id) && !hasObjects(maps, id)) return id
   throw new ConflictError(
     `${GUARD_CONFINEMENTS - 1} cgroups are confined, or have objects of when they were`,
-    {
-      hint: 'End one first: bpftoken unconfine',
-    },
+    { hint: 'End one first', reason: 'confinements-full' },
   )
 }
 

@@ -72,7 +72,7 @@ export function rawDelegation(maps: GuardMaps, id: bigint): RawDelegation {
   if (raw?.id === id) return raw
   throw new NotFoundError(`There is no delegation ${id}`, {
     context: { delegation: String(id) },
-    hint: 'See bpftoken guard status for those that live',
+    reason: 'delegation-unknown',
   })
 }
 

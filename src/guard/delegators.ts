@@ -4,7 +4,7 @@
 import { readFileSync, realpathSync, statSync } from 'node:fs'
 import path from 'node:path'
 import { nameFrom } from '../ebpf/object-name.ts'
-import { NotFoundError, NotSupportedError, UsageError } from '../errors.ts'
+import { InputError, NotFoundError, NotSupportedError } from '../errors.ts'
 import { parseMountInfo } from '../sys/mountinfo.ts'
 import { CGROUP_ROOT, cgroupNamed, findCgroup, ROOT_CGROUP_ID } from './cgroup.ts'
 import { GUARD_CGROUP_LEVELS, guard_cgroup, guard_delegator, guard_file } from './layout.ts'
@@ -148,7 +148,7 @@ function fileKey(executable: string): Uint8Array {
 }
 
 function cgroupKey(directory: string): Uint8Array {
-  if (!path.isAbsolute(directory)) throw new UsageError(`The cgroup ${directory} is not an absolute path`)
+  if (!path.isAbsolute(directory)) throw new InputError(`The cgroup ${directory} is not an absolute path`)
   const plain = path.resolve(directory)
   if (plain === CGROUP_ROOT && findCgroup(plain).id === ROOT_CGROUP_ID) return guard_cgroup.encode({})
   const above = findCgroup(path.dirname(plain))
@@ -168,7 +168,7 @@ function cgroupKey(directory: string): Uint8Array {
  */
 function unitCgroup(unit: string): string {
   if (!UNIT.test(unit))
-    throw new UsageError(`"${unit}" is no name of a unit`, { hint: 'Write it in full: NAME.service' })
+    throw new InputError(`"${unit}" is no name of a unit`, { hint: 'Write it in full: NAME.service' })
   if (unit.endsWith('.slice')) return path.join(CGROUP_ROOT, ...slices(unit))
   return cgroupNamed(unit) ?? path.join(CGROUP_ROOT, 'system.slice', unit)
 }

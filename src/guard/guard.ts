@@ -44,7 +44,7 @@ export class Guard extends GuardMaps {
     if (guard !== undefined) return guard
     throw new NotFoundError(`The guard is not installed in ${directory}`, {
       context: { directory },
-      hint: 'Install it as root: bpftoken guard install',
+      reason: 'guard-missing',
     })
   }
 

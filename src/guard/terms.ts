@@ -11,16 +11,6 @@ export const NO_LIMIT64 = (1n << 64n) - 1n
 
 const NS_PER_SEC = 1_000_000_000n
 
-/**
- * What `guardNeeds` may name. A digest or function that this kernel cannot compare is refused when
- * it is installed.
- */
-const HELD = /^spec\.(limits\.|mode$|programs\.digests$|targets\.functions$|derive\.allowed$|events$)/
-
-export function guardHolds(path: string): boolean {
-  return HELD.test(path)
-}
-
 const bitOf = (name: Capability): bigint =>
   1n << BigInt(CAPABILITIES[`CAP_${name.toUpperCase()}` as keyof typeof CAPABILITIES])
 

@@ -4,26 +4,25 @@
  * `required` facts decide whether delegation works here; the others matter for the guard or for
  * some loaders.
  */
-import { existsSync, readFileSync, readlinkSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { release } from 'node:os'
 import { DEFAULT_PATH } from '../delegation/actions.ts'
-import { type DelegateGuard, delegate } from '../delegation/delegate.ts'
+import { delegate } from '../delegation/delegate.ts'
 import { ask } from '../delegation/execute.ts'
 import { Sandbox } from '../delegation/sandbox.ts'
 import { openTarget } from '../delegation/target.ts'
 import { kernelHasTokens, scratchBpffs } from '../delegation/token-support.ts'
 import { runningVocabulary, VMLINUX_BTF } from '../delegation/vocabulary.ts'
-import { assemble, exit, mov64, R0 } from '../ebpf/asm/insn.ts'
-import { Btf } from '../ebpf/btf/btf.ts'
-import { effectiveCapabilities, INITIAL_USER_NAMESPACE } from '../ebpf/rights.ts'
-import { BpftokenError, SyscallError } from '../errors.ts'
+import { exit, mov64, R0 } from '../ebpf/asm/insn.ts'
+import { findAttachTarget } from '../ebpf/kernel/type.ts'
+import { Program } from '../ebpf/prog.ts'
+import { MAP_TYPES } from '../ebpf/type-names.ts'
+import { BpftokenError, NotFoundError, SyscallError, VerifierError } from '../errors.ts'
+import type { Guard } from '../guard/guard.ts'
+import { probeGuard } from '../guard/install.ts'
 import { hasBit } from '../policy/vocabulary.ts'
-import { progLoad } from '../sys/bpf.ts'
-import { Fd } from '../sys/fd.ts'
-import { procFields } from '../sys/proc-file.ts'
-import { bpf_attach_type, bpf_map_type, bpf_prog_type } from '../uapi/bpf.ts'
+import { effectiveCapabilities, inInitialUserNamespace, ownNamespace, ownStatus } from '../sys/self.ts'
 import { CAPABILITIES } from '../uapi/constants.ts'
-import { errnoName } from '../uapi/errno.ts'
 
 export interface Fact {
   readonly name: string
@@ -42,10 +41,8 @@ interface Check {
 }
 
 export interface Examination {
-  /** Makes a policy known to the guard that is installed, for the delegation that is tried. */
-  readonly lend?: ((policy: typeof SCRATCH) => DelegateGuard & Disposable) | undefined
-  /** Whether a guard enforces. */
-  readonly guarded?: boolean
+  /** The one that is installed. */
+  readonly guard?: Guard | undefined
 }
 
 const good = (detail: string): Finding => ({ ok: true, detail })
@@ -82,10 +79,6 @@ function readText(path: string): string | undefined {
   }
 }
 
-function statusField(name: string): string | undefined {
-  return procFields(readFileSync('/proc/self/status', 'utf8')).get(name)
-}
-
 function kernel(): Finding {
   return good(`Linux ${release()}, ${process.arch}`)
 }
@@ -99,10 +92,9 @@ function btf(): Finding {
 }
 
 function initialUserNamespace(): Finding {
-  const own = readlinkSync('/proc/self/ns/user')
-  if (own === INITIAL_USER_NAMESPACE) return good('the initial user namespace')
+  if (inInitialUserNamespace()) return good('the initial user namespace')
   return bad(
-    `${own} is not the initial user namespace`,
+    `${ownNamespace('user')} is not the initial user namespace`,
     'Enable delegation outside of containers, on the host',
   )
 }
@@ -116,7 +108,7 @@ function capabilities(): Finding {
 }
 
 function seccomp(): Finding {
-  const mode = statusField('Seccomp')
+  const mode = ownStatus('Seccomp')
   if (mode === '0') return good('no filter')
   return bad(
     'a seccomp filter is active and may refuse bpf(2), fsopen(2) or setns(2)',
@@ -135,7 +127,7 @@ function tokens(): Finding {
 }
 
 /** All of it, in a namespace of our own that is gone afterwards: delegate, make a token, use it. */
-async function endToEnd({ lend }: Examination): Promise<Finding> {
+async function endToEnd({ guard }: Examination): Promise<Finding> {
   const vocabulary = runningVocabulary()
   using sandbox = await Sandbox.start({
     command: ['/bin/true'],
@@ -146,8 +138,8 @@ async function endToEnd({ lend }: Examination): Promise<Finding> {
     stdio: ['ignore', 'ignore', 'ignore'],
   })
   using target = openTarget(sandbox.pid)
-  using guard = lend?.(SCRATCH)
-  const { path } = await delegate(SCRATCH, target, vocabulary, { guard })
+  using lender = guard?.lend(SCRATCH)
+  const { path } = await delegate(SCRATCH, target, vocabulary, { guard: lender })
   try {
     await ask(target, [{ op: 'MAKE_TOKEN', text: [path] }, { op: 'MAKE_MAP' }])
   } catch (error) {
@@ -174,7 +166,7 @@ const SCRATCH = {
   mode: 'enforce',
   events: 'refused',
   rights: {
-    masks: { cmds: 1n, maps: 1n << BigInt(bpf_map_type.BPF_MAP_TYPE_ARRAY), progs: 0n, attachs: 0n },
+    masks: { cmds: 1n, maps: 1n << BigInt(MAP_TYPES.number('array')), progs: 0n, attachs: 0n },
     capabilities: ['bpf'],
   },
 } as const
@@ -189,7 +181,7 @@ function userNamespaces(): Finding {
 
 function mountPoint(): Finding {
   if (existsSync(DEFAULT_PATH)) return good(DEFAULT_PATH)
-  return bad(`${DEFAULT_PATH} does not exist`, 'Mount sysfs at /sys, or name another directory with --path')
+  return bad(`${DEFAULT_PATH} does not exist`, 'Mount sysfs at /sys, or name another directory')
 }
 
 function unprivilegedBpf(): Finding {
@@ -225,45 +217,37 @@ function lsmList(): Finding {
 
 /** A program for the hook that the guard needs most, never attached. */
 async function lsmPrograms(): Promise<Finding> {
-  const btfBytes = readFileSync(VMLINUX_BTF)
-  const [id] = Btf.parse(btfBytes).find('bpf_lsm_bpf_token_create', 'func')
-  if (id === undefined)
-    return bad(
-      'this kernel has no hook bpf_token_create',
-      'For the guard: Linux 6.9 or newer with CONFIG_BPF_LSM=y',
-    )
-  const { bytes, insns } = assemble([mov64(R0, 0), exit()])
-  const log = new Uint8Array(4096)
-  const { result } = await progLoad(
-    {
-      prog_type: bpf_prog_type.BPF_PROG_TYPE_LSM,
-      expected_attach_type: bpf_attach_type.BPF_LSM_MAC,
-      attach_btf_id: id,
-      insn_cnt: insns.length,
-      log_level: 1,
-      log_size: log.length,
-    },
-    { insns: bytes, license: new TextEncoder().encode('Dual BSD/GPL\0'), log_buf: log },
-  )
-  if (result >= 0) {
-    new Fd(result).close()
+  try {
+    using _ = await Program.load({
+      type: 'lsm',
+      expectedAttachType: 'lsm_mac',
+      attachBtfId: findAttachTarget('doctor', { attachType: 'lsm_mac' }, 'bpf_token_create').id,
+      insns: [mov64(R0, 0), exit()],
+      license: 'Dual BSD/GPL',
+      token: null,
+    })
     return good('can be loaded')
+  } catch (error) {
+    if (error instanceof NotFoundError)
+      return bad(
+        'this kernel has no hook bpf_token_create',
+        'For the guard: Linux 6.9 or newer with CONFIG_BPF_LSM=y',
+      )
+    if (!(error instanceof SyscallError || error instanceof VerifierError)) throw error
+    const [said] = error instanceof VerifierError ? error.log : []
+    return bad(
+      `refused with ${error.errnoName}${said ? `: ${said}` : ''}`,
+      'The guard cannot run here; policies that need it are refused unless they say guard: optional. Use a kernel with CONFIG_BPF_LSM=y and without lockdown',
+    )
   }
-  const said = new TextDecoder()
-    .decode(log.subarray(0, log.indexOf(0)))
-    .trim()
-    .split('\n')[0]
-  return bad(
-    `refused with ${errnoName(result)}${said ? `: ${said}` : ''}`,
-    'The guard cannot run here; policies that need it are refused unless they say guard: optional. Use a kernel with CONFIG_BPF_LSM=y and without lockdown',
-  )
 }
 
-function guardEnforces({ guarded }: Examination): Finding {
-  if (guarded === true) return good('enforces: it refused the mount option that is reserved for asking')
+function guardEnforces({ guard }: Examination): Finding {
+  if (guard !== undefined && probeGuard())
+    return good('enforces: it refused the mount option that is reserved for asking')
   return bad(
     'is not installed: limits, expiry and revocation are not enforced',
-    'Where LSM programs can be loaded: bpftoken guard install',
+    'Install it, where LSM programs can be loaded',
   )
 }
 

@@ -110,7 +110,7 @@ class Collector {
       (this.#options.looseSections === true ? legacySection(program.section)?.rule : undefined)
     if (rule === undefined) {
       this.#problems.push(
-        `${name} in section ${quoted(program.section)}: type unknown; choose others with --program, or give the type when loading`,
+        `${name} in section ${quoted(program.section)}: type unknown; leave the program out, or give its type when loading`,
       )
       return
     }

@@ -324,7 +324,7 @@ function* irrevocable(view: RightsView): Iterable<LintFinding> {
   yield note(
     'irrevocable',
     'spec.revocable',
-    'attachments that no link holds are allowed: they outlive the workload, and revoke --detach cannot undo them',
+    'attachments that no link holds are allowed: they outlive the workload, and revoking cannot undo them',
     'Say revocable: true, unless the workload attaches without links.',
   )
 }

@@ -225,7 +225,7 @@ const spec = z.strictObject({
     .boolean()
     .default(true)
     .describe(
-      'Attachments that no link holds (BPF_PROG_ATTACH to anything but a map, struct_ops without BPF_F_LINK) outlive the workload, and `revoke --detach` cannot undo them. The guard refuses them when `true`.',
+      'Attachments that no link holds (BPF_PROG_ATTACH to anything but a map, struct_ops without BPF_F_LINK) outlive the workload, and revoking cannot undo them. The guard refuses them when `true`.',
     ),
   network: z
     .enum(['own', 'host'])
@@ -237,7 +237,7 @@ const spec = z.strictObject({
     .enum(['own', 'any'])
     .default('own')
     .describe(
-      "`own`: what is attached to a cgroup is attached to the workload's own or one below it: that in which its first token was made, or to which `delegate --cgroup` binds them. The root of all cgroups is nobody's own. `any`: to every cgroup whose directory it can open. The guard holds to `own`.",
+      "`own`: what is attached to a cgroup is attached to the workload's own or one below it: that in which its first token was made, or to which the delegator binds them. The root of all cgroups is nobody's own. `any`: to every cgroup whose directory it can open. The guard holds to `own`.",
     ),
   guard: z
     .enum(['required', 'optional'])

@@ -1,5 +1,4 @@
 /** What owns what: nsfs ioctls (include/uapi/linux/nsfs.h, since Linux 4.9 and 4.11). */
-import { readlinkSync } from 'node:fs'
 import { NotFoundError } from '../errors.ts'
 import {
   NS_GET_OWNER_UID,
@@ -14,6 +13,7 @@ import { Fd } from './fd.ts'
 import { native } from './native.ts'
 import { inodeOf } from './open.ts'
 import { openNamespace, type ProcessHandle } from './process.ts'
+import { ownNamespace } from './self.ts'
 
 /**
  * The namespace that the process is in at this moment, by ioctl of its pidfd (since Linux 6.11),
@@ -48,7 +48,7 @@ export function ownerUid(userNamespace: Fd): number {
  */
 export function ownerUids(userNamespace: Fd): number[] {
   const owners = [ownerUid(userNamespace)]
-  const ours = readlinkSync('/proc/self/ns/user')
+  const ours = ownNamespace('user')
   let above = parentOf(userNamespace)
   try {
     while (`user:[${inodeOf(above)}]` !== ours) {

@@ -41,7 +41,7 @@ const HINTS: readonly (readonly [op: string, errno: string, hint: string])[] = [
   ['pidfd_getfd', 'EBADF', 'The process has no such descriptor'],
   ['pidfd_getfd', 'EPERM', 'CAP_SYS_PTRACE over the process is needed'],
   ['openat2', 'EACCES', 'CAP_SYS_PTRACE over the process is needed: be root outside of containers'],
-  ['openat2', 'ENOENT', 'Make the directory inside the target first, or name another with --path'],
+  ['openat2', 'ENOENT', 'Make the directory inside the target first, or name another'],
   ['openat2', 'ENOTDIR', 'Name a directory; a symbolic link as the last component is not followed'],
   ['openat2', 'ELOOP', 'Name the directory itself: magic links and link loops are not followed'],
   ['openat2', 'ETIMEDOUT', 'A file system of the target does not answer'],

@@ -7,6 +7,8 @@ import { test } from 'node:test'
 import type { Action } from '../../src/delegation/actions.ts'
 import { planFor, undelegate } from '../../src/delegation/delegate.ts'
 import { execute } from '../../src/delegation/execute.ts'
+import type { Loan } from '../../src/lending/journal.ts'
+import { lend, prepareLoan } from '../../src/lending/lend.ts'
 import { errnoName } from '../../src/uapi/errno.ts'
 import { vocabulary } from '../kernel/delegation/lab.ts'
 import { PATH, policyOf } from './borrower.ts'
@@ -84,6 +86,41 @@ test('a delegation that fails once its mount was reached is revoked, and that is
       await given
       assert.equal(await tokenOf(root), 'ok')
       await undelegate(borrower.target, vocabulary)
+    }
+    await borrower.workload.must('close', root)
+    await eventually(() => guard.delegations().length === 0, 'the delegation has not ended')
+  }
+})
+
+test('a loan that its journal does not take is revoked, and whoever holds it makes no token', {
+  skip,
+}, async () => {
+  for (const takes of [true, false]) {
+    let root = -1
+    let told: bigint | undefined
+    const journal = {
+      will: () => assert.deepEqual(guard.delegations(), []),
+      did: async (outcome: object) => {
+        told = (outcome as Loan).delegation
+        root = await hold()
+        if (!takes) throw new Error('no room')
+      },
+      failed: (error: unknown) => assert.match(String(error), /no room/),
+    }
+    using loan = prepareLoan({
+      ...{ policy: policyOf(), vocabulary, guard, recipient: borrower.target, place: { path: PATH } },
+      accounts: { uidOf: () => undefined, gidOf: () => undefined },
+    })
+    const given = lend(loan, { journal })
+    if (takes) {
+      assert.equal((await given).delegation, told)
+      assert.equal(guard.delegation(told!).revoked, false)
+      assert.equal(await tokenOf(root), 'ok')
+      await undelegate(borrower.target, vocabulary)
+    } else {
+      await assert.rejects(given, /^Error: no room$/)
+      assert.equal(guard.delegation(told!).revoked, true)
+      assert.equal(await tokenOf(root), 'EACCES')
     }
     await borrower.workload.must('close', root)
     await eventually(() => guard.delegations().length === 0, 'the delegation has not ended')

@@ -2,13 +2,11 @@
  * bpftoken confine and unconfine: rights and limits for a service in the host's user namespace, by
  * its cgroup.
  */
-import { requireGuard } from '../../delegation/delegate.ts'
 import { EXIT, UsageError } from '../../errors.ts'
-import { confine as confineCgroup, unconfine as freeCgroup, idOfCgroup } from '../../guard/confine.ts'
-import { Guard } from '../../guard/guard.ts'
-import { guardHolds } from '../../guard/terms.ts'
-import { type AdmissionOptions, requireNoSubjects } from '../admission.ts'
-import { note, print, printJson } from '../output.ts'
+import { confine as confineCgroup, unconfine as freeCgroup } from '../../lending/confine.ts'
+import { type AdmissionOptions, tellSubjectsIgnored } from '../admission.ts'
+import { requiredGuard } from '../installed-guard.ts'
+import { print, printJson } from '../output.ts'
 import { loadPolicy, loadVocabulary } from '../policy-file.ts'
 import { requireRoot } from '../privilege.ts'
 
@@ -20,28 +18,30 @@ export interface ConfineOptions extends AdmissionOptions {
 
 export async function confine(options: ConfineOptions): Promise<number> {
   requireRoot('bpftoken confine')
-  using guard = Guard.open()
+  using guard = await requiredGuard()
   const policy = await loadPolicy(options.policy, await loadVocabulary())
-  requireNoSubjects(policy, 'who comes into a cgroup later is not compared with them', options)
-  for (const path of requireGuard(policy, guardHolds)) note(`the guard does not enforce ${path} yet`)
-  const id = confineCgroup(guard, options.cgroup, policy)
-  if (options.json === true) printJson({ id: Number(id), cgroup: options.cgroup, policy: policy.name })
+  const { cgroup, anySubject } = options
+  const { id, subjectsIgnored } = await confineCgroup({ guard, policy, cgroup, anySubject })
+  if (subjectsIgnored) tellSubjectsIgnored(policy.name)
+  if (options.json === true) printJson({ id: Number(id), cgroup, policy: policy.name })
   else
     print(
-      `bpf(2) in ${options.cgroup} and below is confined to policy "${policy.name}"`,
+      `bpf(2) in ${cgroup} and below is confined to policy "${policy.name}"`,
       `delegation ${id}: bpftoken unconfine ${id} ends it, bpftoken revoke ${id} leaves it nothing`,
     )
   return EXIT.ok
 }
 
-export function unconfine(id: number | undefined, options: { cgroup?: string; json?: boolean }): number {
+export async function unconfine(
+  id: number | undefined,
+  { cgroup, json }: { cgroup?: string; json?: boolean },
+): Promise<number> {
   requireRoot('bpftoken unconfine')
-  if ((id === undefined) === (options.cgroup === undefined))
+  if ((id === undefined) === (cgroup === undefined))
     throw new UsageError('Name what is confined by its number, or by --cgroup')
-  using guard = Guard.open()
-  const found = id === undefined ? idOfCgroup(guard, options.cgroup!) : BigInt(id)
-  freeCgroup(guard, found)
-  if (options.json === true) printJson({ unconfined: Number(found) })
+  using guard = await requiredGuard()
+  const found = await freeCgroup(guard, cgroup === undefined ? BigInt(id!) : { cgroup })
+  if (json === true) printJson({ unconfined: Number(found) })
   else
     print(
       `delegation ${found} has ended: bpf(2) there is what the kernel makes of it; what it loaded goes on`,

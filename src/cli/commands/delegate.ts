@@ -1,35 +1,20 @@
-/**
- * bpftoken delegate and undelegate: into a user namespace that exists, a container's of any
- * runtime.
- */
-
+/** bpftoken delegate: into a user namespace that exists, a container's of any runtime. */
 import { describeAction } from '../../delegation/actions.ts'
-import {
-  delegateContext,
-  delegate as delegateTo,
-  planFor,
-  planForContext,
-  requireGuard,
-  undelegate as takeBack,
-} from '../../delegation/delegate.ts'
-import { type Concern, preflightTarget } from '../../delegation/preflight.ts'
-import { openTarget, type Target } from '../../delegation/target.ts'
-import { EXIT, NotSupportedError } from '../../errors.ts'
-import type { Guard, Lender } from '../../guard/guard.ts'
-import type { Policy } from '../../policy/policy.ts'
-import type { Vocabulary } from '../../policy/vocabulary.ts'
-import { type AdmissionOptions, admitTarget } from '../admission.ts'
+import { EXIT } from '../../errors.ts'
+import type { Loan, Place } from '../../lending/journal.ts'
+import { actionsOf, lend, type PreparedLoan, prepareLoan } from '../../lending/lend.ts'
+import { loanToJSON } from '../../lending/view.ts'
+import { accounts } from '../accounts.ts'
+import { type AdmissionOptions, tellVerdict } from '../admission.ts'
 import { installedGuard } from '../installed-guard.ts'
 import { interruption } from '../interrupted.ts'
-import { requirePath } from '../mount-path.ts'
 import { note, print, printJson, word } from '../output.ts'
 import { loadPolicy, loadVocabulary } from '../policy-file.ts'
 import { requireRoot } from '../privilege.ts'
+import { type RecipientOptions, recipientOf } from '../recipient.ts'
 
-export interface DelegateOptions extends AdmissionOptions {
-  pid: number
+export interface DelegateOptions extends AdmissionOptions, RecipientOptions {
   policy: string
-  path: string
   contextFd?: number
   cgroup?: string
   strict?: boolean
@@ -41,164 +26,54 @@ export async function delegate(options: DelegateOptions): Promise<number> {
   requireRoot('bpftoken delegate')
   const vocabulary = await loadVocabulary()
   const policy = await loadPolicy(options.policy, vocabulary)
-  const installed = await installedGuard()
-  using guard = installed?.guard
-  const unenforced = requireGuard(policy, installed?.holds)
-  if (options.cgroup !== undefined && guard === undefined)
-    throw new NotSupportedError('--cgroup needs the guard: the kernel lets tokens be made in any cgroup', {
-      context: { cgroup: options.cgroup },
-      hint: 'Install it as root: bpftoken guard install',
-    })
-  using target = openRecipient(options)
-  const { record, confirm } = admitTarget(policy, target, {
-    ...options,
-    vocabulary,
-    guarded: guard !== undefined,
+  using guard = await installedGuard()
+  using loan = prepareLoan({
+    ...{ policy, vocabulary, accounts, guard },
+    recipient: recipientOf(options),
+    place: placeOf(options),
+    cgroup: options.cgroup,
+    anySubject: options.anySubject,
+    onlyIfUsable: options.strict,
   })
-  const preflight = lookAhead(target, policy, vocabulary, options)
+  const also = tellPrepared(loan)
   if (options.dryRun === true) {
-    const known = guard && { ability: policy.name }
-    const actions =
-      options.contextFd === undefined
-        ? planFor(policy, target, options.path, known)
-        : planForContext(policy, target, options.contextFd, known)
-    if (options.json === true) printJson({ target: target.facts, actions, preflight, ...record })
+    const actions = actionsOf(loan)
+    if (options.json === true) printJson({ target: loan.facts.target, actions, ...also })
     else print(...actions.map(describeAction))
     return EXIT.ok
   }
-  for (const path of unenforced) note(`without the guard nothing enforces ${path}`)
-  using lender = guard?.lend(policy, options.cgroup === undefined ? {} : { cgroup: options.cgroup })
-  const also = { preflight, ...record }
-  return await deliver({ ...options, policy, target, vocabulary, lender, confirm, also })
+  for (const path of loan.unenforced) note(`without the guard nothing enforces ${path}`)
+  tellLoan(await lend(loan, { signal: interruption() }), { ...options, also })
+  return EXIT.ok
 }
 
-/** The process that is lent to. UsageError, NotFoundError: not there. The caller disposes of it. */
-export function openRecipient({ pid, path }: { pid: number; path: string }): Target {
-  requirePath(path)
-  return openTarget(pid)
+function placeOf({ path, contextFd }: DelegateOptions): Place {
+  return contextFd === undefined ? { path } : { contextFd }
 }
 
 /**
- * What may keep the target from using the loan, told on stderr. NotSupportedError: there is
- * something, and that is not wanted.
+ * Says on stderr what is odd about a loan before it is made. Gives what `--json` prints of it.
  */
-export function lookAhead(
-  target: Target,
-  policy: Policy,
-  vocabulary: Vocabulary,
-  { strict = false }: { strict?: boolean },
-): Concern[] {
-  const concerns = preflightTarget(target, policy.rights, vocabulary)
-  if (strict && concerns.length > 0)
-    throw new NotSupportedError(
-      `Process ${target.facts.pid} could not use the loan: ${concerns.map(({ what }) => what).join('; ')}`,
-      {
-        context: { pid: target.facts.pid, concerns: concerns.map(({ code }) => code).join(',') },
-        hint: concerns.map(({ remedy }) => remedy).join('. '),
-      },
-    )
+export function tellPrepared({ facts, concerns }: PreparedLoan): object {
+  const record = tellVerdict(facts.verdict)
   for (const { what, certain, remedy } of concerns) {
     note(`${certain ? 'warning' : 'this may not work'}: ${what}`)
     note(`  next: ${remedy}`)
   }
-  return concerns
+  return { preflight: concerns, ...record }
 }
 
-export interface Loan {
-  readonly policy: Policy
-  readonly target: Target
-  readonly vocabulary: Vocabulary
-  readonly lender: Lender | undefined
-  readonly path: string
-  readonly contextFd?: number
-  readonly json?: boolean
-  /** Throws when the target is no more who was admitted. */
-  readonly confirm: () => void
-  /** What else `--json` prints. */
-  readonly also?: object
-}
-
-/** Makes the loan and tells of it; SIGINT and SIGTERM undo what was begun. */
-export async function deliver(loan: Loan): Promise<number> {
-  const { policy, target, vocabulary, lender, path, contextFd, confirm, json, also } = loan
-  const { facts } = target
-  const how = { signal: interruption(), guard: lender, confirm }
-  if (contextFd !== undefined) {
-    await delegateContext(policy, target, contextFd, vocabulary, how)
-    if (json === true) printJson({ target: facts, contextFd, ...idOf(lender?.delegation()), ...also })
-    else
-      print(
-        `process ${facts.pid} may now mount its context (descriptor ${contextFd})`,
-        ...andId(lender?.delegation()),
-      )
-    return EXIT.ok
+/** Tells of the loan; `also` is what else `--json` prints. */
+export function tellLoan(loan: Loan, { json, also }: { json?: boolean; also: object }): void {
+  if (json === true) {
+    printJson({ ...loanToJSON(loan), ...also })
+    return
   }
-  const made = await delegateTo(policy, target, vocabulary, { ...how, path })
-  if (json === true) printJson({ target: facts, delegation: made, ...idOf(lender?.delegation()), ...also })
-  else
-    print(
-      `delegated to process ${facts.pid} at ${word(made.path)}: ${made.options.join(' ')}`,
-      ...andId(lender?.delegation()),
-    )
-  return EXIT.ok
-}
-
-/** The guard's number for it, for `revoke`; nothing where there is no guard. */
-function idOf(id: bigint | undefined): { id?: number } {
-  return id === undefined ? {} : { id: Number(id) }
-}
-
-function andId(id: bigint | undefined): string[] {
-  return id === undefined ? [] : [`delegation ${id}: bpftoken revoke ${id} takes it back`]
-}
-
-export interface UndelegateOptions {
-  pid: number
-  path: string
-  mount?: number
-  json?: boolean
-}
-
-export async function undelegate(options: UndelegateOptions): Promise<number> {
-  requireRoot('bpftoken undelegate')
-  const installed = await installedGuard()
-  using guard = installed?.guard
-  requirePath(options.path)
-  using target = openTarget(options.pid)
-  const gone = await takeBack(target, await loadVocabulary(), {
-    path: options.path,
-    mount: options.mount,
-    ...(guard === undefined
-      ? {}
-      : {
-          revoke: root => revokeAll(guard, [guard.delegationAt(root)]),
-          revokeIn: userNamespace =>
-            revokeAll(
-              guard,
-              guard.delegations().map(one => (one.userNamespace === userNamespace ? one.id : undefined)),
-            ),
-        }),
-  })
-  if (options.json === true) printJson({ target: target.facts, unmounted: gone })
-  else {
-    const { unmounted, left } = gone.copies
-    const more =
-      unmounted === 0 ? '' : `, and ${unmounted} other ${unmounted === 1 ? 'mount' : 'mounts'} of it`
-    print(
-      `unmounted ${word(gone.path)} of process ${options.pid}${more}${left.length === 0 ? ': no new token can be made from it' : ''}`,
-    )
-    for (const { path, mountNamespace, pids } of left)
-      print(
-        `still mounted at ${word(path)} in ${mountNamespace} (process ${pids[0]}): tokens can be made there`,
-      )
-    if (gone.revoked.length > 0)
-      print(`revoked delegation ${gone.revoked.join(', ')}: tokens made before serve no longer`)
-    else print('tokens made before, and what was loaded with them, go on until their holders exit')
-  }
-  return gone.copies.left.length === 0 ? EXIT.ok : EXIT.failed
-}
-
-/** Those that there are, with all that is derived from them. */
-function revokeAll(guard: Guard, ids: readonly (bigint | undefined)[]): bigint[] {
-  return ids.flatMap(id => (id === undefined ? [] : guard.revoke(id)))
+  const { target, place, mount, delegation } = loan
+  print(
+    'path' in place
+      ? `delegated to process ${target.pid} at ${word(mount!.path)}: ${mount!.options.join(' ')}`
+      : `process ${target.pid} may now mount its context (descriptor ${place.contextFd})`,
+  )
+  if (delegation !== undefined) print(`delegation ${delegation}: bpftoken revoke ${delegation} takes it back`)
 }

@@ -2,7 +2,6 @@
  * bpftoken guard allow and disallow: which other programs may enable delegation, and how much of
  * it.
  */
-import { requireGuard } from '../../delegation/delegate.ts'
 import { EXIT, NotFoundError, UsageError } from '../../errors.ts'
 import {
   allow as allowDelegator,
@@ -11,7 +10,6 @@ import {
 } from '../../guard/delegators.ts'
 import { Guard } from '../../guard/guard.ts'
 import { type Breadth, breadthOf } from '../../guard/program-names.ts'
-import { guardHolds } from '../../guard/terms.ts'
 import { type AdmissionOptions, requireNoSubjects } from '../admission.ts'
 import { describeWho } from '../guard-text.ts'
 import { note, print, printJson } from '../output.ts'
@@ -37,10 +35,7 @@ export async function allow(options: AllowOptions): Promise<number> {
   const policy =
     options.policy === undefined ? undefined : await loadPolicy(options.policy, await loadVocabulary())
   if (policy === undefined) note('without --policy it may delegate everything')
-  else {
-    requireNoSubjects(policy, 'to whom a delegator lends is not compared with them', options)
-    for (const path of requireGuard(policy, guardHolds)) note(`the guard does not enforce ${path} yet`)
-  }
+  else requireNoSubjects(policy, 'to whom a delegator lends is not compared with them', options)
   const breadth = options.exe === undefined ? [] : breadthOrNone(options.exe)
   for (const { what } of breadth) note(`warning: ${what}`)
   const implicit = options.implicit === true

@@ -2,7 +2,7 @@
 import { EXIT } from '../../errors.ts'
 import type { GuardEvent } from '../../guard/event.ts'
 import { Guard } from '../../guard/guard.ts'
-import { wallTime } from '../guard-text.ts'
+import { wallTime } from '../../lending/view.ts'
 import { note, print, printJson, word } from '../output.ts'
 import { requireRoot } from '../privilege.ts'
 

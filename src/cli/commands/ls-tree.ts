@@ -2,15 +2,15 @@
 import { EXIT } from '../../errors.ts'
 import { type Lent, type LentDelegation, listLent } from '../../lending/lent.ts'
 import type { Place } from '../../lending/place.ts'
-import { delegationToJSON, stateOf } from '../guard-text.ts'
+import { delegationToJSON } from '../../lending/view.ts'
+import { stateOf } from '../guard-text.ts'
 import { installedGuard } from '../installed-guard.ts'
 import { note, print, printJson, word } from '../output.ts'
 import { loadVocabulary } from '../policy-file.ts'
 
 export async function lsTree(options: { json?: boolean }): Promise<number> {
   const vocabulary = await loadVocabulary()
-  const installed = process.geteuid?.() === 0 ? await installedGuard() : undefined
-  using guard = installed?.guard
+  using guard = process.geteuid?.() === 0 ? await installedGuard() : undefined
   if (process.geteuid?.() !== 0) note('not root: only the mounts of your own processes can be seen')
   const lent = await listLent(vocabulary, guard)
   const guarded = guard !== undefined

@@ -9,8 +9,7 @@ import { loadVocabulary } from '../policy-file.ts'
 export async function ls(options: { tree?: boolean; json?: boolean }): Promise<number> {
   if (options.tree === true) return (await import('./ls-tree.ts')).lsTree(options)
   const vocabulary = await loadVocabulary()
-  const installed = await installedGuard()
-  using guard = installed?.guard
+  using guard = await installedGuard()
   const known = guard?.delegations() ?? []
   const instances = listInstances(vocabulary).map(instance => ({
     ...instance,

@@ -9,7 +9,6 @@ import {
   attachesItself,
   attachProgram,
   attachStructOpsMap,
-  parseAttachSpec,
 } from '../../ebpf/attach/section.ts'
 import type { Link } from '../../ebpf/link.ts'
 import { type LoadedObject, loadObject } from '../../ebpf/load/object.ts'
@@ -17,6 +16,7 @@ import { parseObject } from '../../ebpf/object/spec.ts'
 import { Owned } from '../../ebpf/owned.ts'
 import { defaultToken } from '../../ebpf/token.ts'
 import { DeniedError, EXIT, SyscallError, UsageError } from '../../errors.ts'
+import { parseAttachSpec } from '../attach-spec.ts'
 import { readObjectFile } from '../object-files.ts'
 import { columns, note, print, printJson } from '../output.ts'
 

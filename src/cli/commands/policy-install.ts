@@ -1,10 +1,8 @@
 /** bpftoken policy install: makes policies known to the guard, as abilities. */
-import { requireGuard } from '../../delegation/delegate.ts'
 import { EXIT, UsageError } from '../../errors.ts'
 import { Guard } from '../../guard/guard.ts'
-import { guardHolds } from '../../guard/terms.ts'
 import { type AdmissionOptions, requireNoSubjects } from '../admission.ts'
-import { note, print, printJson } from '../output.ts'
+import { print, printJson } from '../output.ts'
 import { loadPolicy, loadVocabulary, policyFilesAt } from '../policy-file.ts'
 import { requireRoot } from '../privilege.ts'
 
@@ -24,9 +22,6 @@ export async function policyInstall(paths: string[], options: InstallOptions): P
   if (twice !== undefined) throw new UsageError(`Two of these policies are called "${twice}"`)
   for (const policy of policies)
     requireNoSubjects(policy, 'the guard does not compare them: any delegator may name it', options)
-  for (const policy of policies)
-    for (const path of requireGuard(policy, guardHolds))
-      note(`policy "${policy.name}": the guard does not enforce ${path} yet`)
   for (const policy of policies) guard.installPolicy(policy.name, policy)
   if (options.json === true) printJson({ installed: names })
   else print(`installed as abilities: ${names.join(', ')}`)

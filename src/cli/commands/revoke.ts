@@ -1,8 +1,10 @@
 /** bpftoken revoke: take a delegation back, and undo what was loaded under it. */
 import { EXIT } from '../../errors.ts'
-import { type DetachResult, detach, type Staying } from '../../guard/detach.ts'
-import { Guard } from '../../guard/guard.ts'
-import { type Holder, Inventory } from '../../guard/inventory.ts'
+import type { DetachResult, Staying } from '../../guard/detach.ts'
+import type { Holder } from '../../guard/inventory.ts'
+import { countLeft, detach, isUndone, revoke as revokeAll } from '../../lending/revoke.ts'
+import { detachToJSON } from '../../lending/view.ts'
+import { requiredGuard } from '../installed-guard.ts'
 import { columns, note, print, printJson, word } from '../output.ts'
 import { requireRoot } from '../privilege.ts'
 
@@ -19,37 +21,29 @@ export interface RevokeOptions {
 export async function revoke(id: number, options: RevokeOptions): Promise<number> {
   requireRoot('bpftoken revoke')
   const { kill = false, json = false } = options
-  using guard = Guard.open()
-  const ids = guard.revoke(BigInt(id))
+  using guard = await requiredGuard()
+  const ids = await revokeAll(guard, BigInt(id))
   // Said at once: whatever becomes of the rest, this much is done.
   if (!json) print(describeRevoked(ids))
+  const revoked = ids.map(Number)
   if (options.detach !== true && !kill) {
-    if (json) printJson({ revoked: ids.map(Number) })
+    if (json) printJson({ revoked })
     else print('what was loaded with them goes on; bpftoken revoke --detach undoes that')
     return EXIT.ok
   }
-  using inventory = await Inventory.open(guard)
-  const unseen = guard.delegations().filter(({ id, terms }) => ids.includes(id) && !terms.revocable)
-  for (const { id } of unseen)
+  const tellUnseen = (one: bigint): void =>
     note(
-      `delegation ${id} may have attached programs without links (revocable: false): they are not looked for`,
+      `delegation ${one} may have attached programs without links (revocable: false): they are not looked for`,
     )
-  const result = await detach(inventory, new Set(ids), { kill })
-  if (json) printJson({ revoked: ids.map(Number), ...toJSON(result) })
+  const result = await detach(guard, ids, { kill, tellUnseen })
+  if (json) printJson({ revoked, ...detachToJSON(result) })
   else print(...describe(result, { id, kill }))
-  const { stays, left } = result
-  return stays.length > 0 || left.programs.length > 0 || (kill && countLeft(result) > 0)
-    ? EXIT.failed
-    : EXIT.ok
+  return isUndone(result, { kill }) ? EXIT.ok : EXIT.failed
 }
 
 function describeRevoked([id, ...derived]: readonly bigint[]): string {
   const also = derived.length === 0 ? '' : `, with what is derived from it (${derived.join(', ')})`
   return `delegation ${id} is revoked${also}: no token of it is of use any more`
-}
-
-function countLeft({ left }: DetachResult): number {
-  return left.programs.length + left.maps.length + left.links.length
 }
 
 function describe(result: DetachResult, asked: { id: number; kill: boolean }): string[] {
@@ -95,23 +89,4 @@ function names(holders: readonly Holder[]): string {
   return holders
     .map(({ pid, task, within }) => `${word(task)} (${pid}${within ? '' : ', outside of the delegation'})`)
     .join(', ')
-}
-
-/** Ids of delegations are small numbers. */
-function toJSON({ detached, stays, killed, left, holders }: DetachResult) {
-  const plain = <T extends { delegation: bigint }>({ delegation, ...rest }: T) => ({
-    ...rest,
-    delegation: Number(delegation),
-  })
-  return {
-    detached: detached.map(plain),
-    stays: stays.map(plain),
-    killed,
-    left: {
-      programs: left.programs.map(plain),
-      maps: left.maps.map(plain),
-      links: left.links.map(plain),
-    },
-    holders,
-  }
 }

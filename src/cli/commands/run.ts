@@ -1,14 +1,11 @@
 /** bpftoken run: a program in its own namespaces, with a delegation in place before it starts. */
 import { constants } from 'node:os'
 import { describeAction } from '../../delegation/actions.ts'
-import { delegate, planFor, requireGuard, requireNetworkAllowed } from '../../delegation/delegate.ts'
-import { Sandbox } from '../../delegation/sandbox.ts'
-import { subjectToRun } from '../../delegation/subject.ts'
-import { openTarget } from '../../delegation/target.ts'
 import { quoted } from '../../ebpf/printable.ts'
-import { SyscallError } from '../../errors.ts'
+import { EXIT, SyscallError } from '../../errors.ts'
+import { HeldProgram, prepareRun } from '../../lending/run.ts'
 import { accounts } from '../accounts.ts'
-import { type AdmissionOptions, admit, recordOf } from '../admission.ts'
+import { type AdmissionOptions, tellVerdict } from '../admission.ts'
 import { refuseLost, workloadEnvironment } from '../environment.ts'
 import { reportError } from '../failure-report.ts'
 import { installedGuard } from '../installed-guard.ts'
@@ -17,7 +14,7 @@ import { requirePath } from '../mount-path.ts'
 import { note, print, printJson } from '../output.ts'
 import { loadPolicy, loadVocabulary } from '../policy-file.ts'
 import { requireRoot } from '../privilege.ts'
-import { resolveUser } from '../user.ts'
+import { type HostUser, resolveUser } from '../user.ts'
 
 export interface RunOptions extends AdmissionOptions {
   policy: string
@@ -52,44 +49,33 @@ export async function run(command: string[], options: RunOptions): Promise<numbe
   requireRoot('bpftoken run')
   const vocabulary = await loadVocabulary()
   const policy = await loadPolicy(options.policy, vocabulary)
-  const installed = await installedGuard()
-  using guard = installed?.guard
-  const unenforced = requireGuard(policy, installed?.holds)
-  const network = options.hostNet === true ? 'host' : 'own'
-  if (network === 'host') requireNetworkAllowed(policy, vocabulary)
+  using guard = await installedGuard()
   const user = resolveUser(options.user, process.env)
-  const subject = subjectToRun({ ...user, program: command[0]! }, policy, accounts)
-  const record = recordOf(admit(policy, subject, options))
-  const capabilities = [...new Set([...policy.rights.capabilities, ...(options.cap ?? [])])]
-  requirePath(options.path)
-  for (const [i, word] of command.entries())
-    refuseLost(word, i === 0 ? 'the name of the program' : `its argument ${i}`)
-  refuseLost(options.path, '--path')
-  const env = workloadEnvironment(process.env, {
-    user,
-    tokenPath: options.path,
-    named: options.env,
-    keep: options.keepEnv,
+  const network = options.hostNet === true ? 'host' : 'own'
+  const prepared = prepareRun({
+    ...{ policy, vocabulary, accounts, guard },
+    path: options.path,
+    anySubject: options.anySubject,
+    program: {
+      command: command as [string, ...string[]],
+      ...{ uid: user.uid, gid: user.gid, network },
+      capabilities: options.cap ?? [],
+      identity: options.identity === true ? 'same' : 'root',
+      killRest: options.killRest === true,
+      stopTogether: true,
+      env: environmentFor(command, user, options),
+    },
   })
+  const record = tellVerdict(prepared.verdict)
 
-  // From here on a signal must not leave a half-made loan: it ends the sandbox, and all goes with
+  // From here on a signal must not leave a half-made loan: it ends the program, and all goes with
   // it.
   using signals = holdSignals()
-  using sandbox = await Sandbox.start({
-    command: command as [string, ...string[]],
-    uid: user.uid,
-    gid: user.gid,
-    network,
-    capabilities,
-    identity: options.identity === true ? 'same' : 'root',
-    killRest: options.killRest === true,
-    stopTogether: true,
-    env,
-  })
-  signals.toSandbox(sandbox)
-  using target = openTarget(sandbox.pid)
+  using program = await HeldProgram.start(prepared)
+  signals.toProgram(program)
   if (options.dryRun === true) {
-    const actions = planFor(policy, target, options.path, guard && { ability: policy.name })
+    const { capabilities } = prepared
+    const actions = program.actions()
     if (options.json === true) printJson({ user, network, capabilities, command, actions, ...record })
     else {
       print(
@@ -98,22 +84,15 @@ export async function run(command: string[], options: RunOptions): Promise<numbe
       for (const action of actions) print(`  ${describeAction(action)}`)
       print(`  run ${command.join(' ')}`)
     }
-    return 0
+    return EXIT.ok
   }
-  {
-    using lender = guard?.lend(policy)
-    await delegate(policy, target, vocabulary, {
-      path: options.path,
-      signal: signals.abort.signal,
-      guard: lender,
-    })
-  }
-  for (const path of unenforced) note(`without the guard nothing enforces ${path}`)
+  await program.lend({ signal: signals.abort.signal })
+  for (const path of prepared.unenforced) note(`without the guard nothing enforces ${path}`)
   // From here on signals are for the program; the launcher, until it has become it, dies of them.
   signals.abort.signal.throwIfAborted()
   signals.released = true
   try {
-    const { inRoot } = await sandbox.release()
+    const { inRoot } = await program.release()
     if (inRoot) note(`${user.name} may not enter the working directory: the program starts in /`)
   } catch (error) {
     // As env(1) and shells do: 127 not found, 126 found but not executable.
@@ -125,8 +104,23 @@ export async function run(command: string[], options: RunOptions): Promise<numbe
     }
     throw error
   }
-  const { code, signal } = await sandbox.ended()
+  const { code, signal } = await program.ended()
   return code ?? 128 + constants.signals[signal!]
+}
+
+/** UsageError: a word or a variable that is not as it was given. */
+function environmentFor(command: readonly string[], user: HostUser, options: RunOptions): NodeJS.ProcessEnv {
+  const { path } = options
+  requirePath(path)
+  for (const [i, word] of command.entries())
+    refuseLost(word, i === 0 ? 'the name of the program' : `its argument ${i}`)
+  refuseLost(path, '--path')
+  return workloadEnvironment(process.env, {
+    user,
+    tokenPath: path,
+    named: options.env,
+    keep: options.keepEnv,
+  })
 }
 
 function cannotRun(name: string, { call, errno, errnoName, hint }: SyscallError): SyscallError {
@@ -137,11 +131,11 @@ interface HeldSignals extends Disposable {
   readonly abort: AbortController
   /** Once the program runs, signals are its own business. */
   released: boolean
-  toSandbox(sandbox: Sandbox): void
+  toProgram(program: HeldProgram): void
 }
 
 function holdSignals(): HeldSignals {
-  let target: Sandbox | undefined
+  let target: HeldProgram | undefined
   const handlers = FORWARDED.map(signal => {
     const handler = (): void => {
       if (!held.released && signal !== 'SIGCONT' && signal !== 'SIGWINCH')
@@ -154,8 +148,8 @@ function holdSignals(): HeldSignals {
   const held: HeldSignals = {
     abort: new AbortController(),
     released: false,
-    toSandbox(sandbox) {
-      target = sandbox
+    toProgram(program) {
+      target = program
     },
     [Symbol.dispose]() {
       for (const remove of handlers) remove()

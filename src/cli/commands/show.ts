@@ -1,11 +1,12 @@
 /** bpftoken show: what the guard knows of one delegation. */
 import { EXIT } from '../../errors.ts'
 import { Guard, type GuardDelegation } from '../../guard/guard.ts'
+import { delegationToJSON, wallTime } from '../../lending/view.ts'
 import { describeLimits } from '../../policy/limits-text.ts'
 import { describeMask } from '../../policy/mask-text.ts'
 import { formatSize } from '../../policy/quantity.ts'
 import { MASK_DOMAINS, type Vocabulary } from '../../policy/vocabulary.ts'
-import { cgroupText, delegationToJSON, recipientOf, stateOf, wallTime } from '../guard-text.ts'
+import { cgroupText, recipientOf, stateOf } from '../guard-text.ts'
 import { columns, print, printJson } from '../output.ts'
 import { loadVocabulary } from '../policy-file.ts'
 import { requireRoot } from '../privilege.ts'

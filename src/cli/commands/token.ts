@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { runningVocabulary } from '../../delegation/vocabulary.ts'
 import { delegatedMounts } from '../../ebpf/bpffs.ts'
-import { effectiveCapabilities } from '../../ebpf/rights.ts'
+import { effectiveCapabilities } from '../../ebpf/refusal.ts'
 import { DEFAULT_BPFFS, Token } from '../../ebpf/token.ts'
 import { DeniedError, EXIT, NotFoundError, SyscallError } from '../../errors.ts'
 import { PROGRAM_CLASSES } from '../../policy/kernel-classes.ts'

@@ -1,11 +1,8 @@
 /**
  * Attaching a loaded program as its section's name says, or to what the caller names: one door for
  * all kinds.
- *
- * `SPEC` of the commands is the text that follows a kind's colon: `xdp:eth0`, `tcx:eth0/ingress`,
- * `cgroup:/sys/fs/cgroup/x`.
  */
-import { NotFoundError, NotSupportedError, UsageError } from '../../errors.ts'
+import { InputError, NotFoundError, NotSupportedError } from '../../errors.ts'
 import { interfaceIndex } from '../../sys/socket.ts'
 import type { Link } from '../link.ts'
 import type { LoadedObject } from '../load/object.ts'
@@ -37,33 +34,13 @@ export type AttachSpec =
   | { readonly kind: 'cgroup'; readonly path: string }
   | { readonly kind: 'netns'; readonly path: string }
 
-/**
- * Reads `xdp:eth0`, `xdp:eth0/skb`, `tcx:eth0/egress`, `cgroup:PATH`, `netns:PATH`. UsageError:
- * none of these.
- */
-export function parseAttachSpec(text: string): AttachSpec {
-  const [, kind, rest = ''] = /^(\w+):(.+)$/.exec(text) ?? []
-  const [device = '', option] = rest.split('/')
-  if (
-    kind === 'xdp' &&
-    (option === undefined || option === 'skb' || option === 'driver' || option === 'hardware')
-  )
-    return { kind, device, ...(option === undefined ? {} : { mode: option }) }
-  if (kind === 'tcx' && (option === 'ingress' || option === 'egress'))
-    return { kind, device, direction: option }
-  if (kind === 'cgroup' || kind === 'netns') return { kind, path: rest }
-  throw new UsageError(`"${text}" does not say what to attach to`, {
-    context: { attach: text },
-    hint: 'Give xdp:DEVICE[/skb|driver|hardware], tcx:DEVICE/ingress|egress, cgroup:PATH, netns:PATH, or auto',
-  })
-}
-
-function nothing(program: ObjectProgram): UsageError {
-  return new UsageError(
+function nothing(program: ObjectProgram): InputError {
+  return new InputError(
     `The section "${program.section}" does not say where program "${program.name}" attaches`,
     {
       context: { program: program.name, section: program.section },
-      hint: 'Name the place: xdp:DEVICE, tcx:DEVICE/ingress, cgroup:PATH or netns:PATH',
+      hint: 'Name a device, a cgroup or a network namespace for it',
+      reason: 'no-place',
     },
   )
 }
@@ -74,7 +51,7 @@ export function attachesItself(program: ObjectProgram): boolean {
 }
 
 /**
- * Attaches program `name`. UsageError: its section does not say where. NotSupportedError: this kind
+ * Attaches program `name`. InputError: its section does not say where. NotSupportedError: this kind
  * cannot be attached yet. Other failures are those of the kind's own function. The caller disposes
  * of the link.
  */

@@ -9,7 +9,8 @@ import { bpf_btf_info, bpf_map_flags } from '../../uapi/bpf.ts'
 import { BPF_LOG_LEVEL1 } from '../../uapi/constants.ts'
 import { expectKind } from '../object-kind.ts'
 import { nameFrom } from '../object-name.ts'
-import { explain, type Need } from '../rights.ts'
+import { explain } from '../refusal.ts'
+import type { Need } from '../rights.ts'
 import { chooseToken, type TokenChoice } from '../token.ts'
 
 export interface BtfObjectInfo {

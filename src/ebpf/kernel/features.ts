@@ -4,10 +4,10 @@
  * A probe that is refused for want of a right says nothing about the kernel. Other loaders take that for "no" and then
  * load something else, or fail later for a reason that is none; here such an answer is undefined, and is asked again.
  */
-import { readlinkSync } from 'node:fs'
 import { NotSupportedError, SyscallError, VerifierError } from '../../errors.ts'
 import { getFdById, linkCreate, objGetInfoByFd, tokenCreate } from '../../sys/bpf.ts'
 import { open } from '../../sys/open.ts'
+import { effectiveCapabilities, inInitialUserNamespace } from '../../sys/self.ts'
 import { bpf_map_flags, bpf_token_info } from '../../uapi/bpf.ts'
 import { BPF_F_SLEEPABLE, BPF_F_XDP_HAS_FRAGS, O_CLOEXEC, O_PATH } from '../../uapi/constants.ts'
 import {
@@ -37,7 +37,7 @@ import { BtfObject } from '../btf/object.ts'
 import type { BtfFeature } from '../btf/sanitize.ts'
 import { BpfMap, type MapSpec } from '../map.ts'
 import { Program, type ProgramSpec } from '../prog.ts'
-import { effectiveCapabilities, INITIAL_USER_NAMESPACE, missingCapabilities } from '../rights.ts'
+import { missingCapabilities } from '../rights.ts'
 import { chooseToken, type TokenChoice } from '../token.ts'
 import { ATTACH_TYPES, type AttachType, type ProgType } from '../type-names.ts'
 import { kernelBtf } from './btf.ts'
@@ -333,7 +333,7 @@ function isJudgedInFull(error: VerifierError, choice: TokenChoice): boolean {
   if (missingCapabilities(['CAP_BPF', 'CAP_PERFMON'], effectiveCapabilities()).length > 0) return false
   const token = chooseToken(choice)
   // Fail closed: outside the initial user namespace, capabilities are worth nothing without a token.
-  if (token === undefined) return readlinkSync('/proc/self/ns/user') === INITIAL_USER_NAMESPACE
+  if (token === undefined) return inInitialUserNamespace()
   return token.covers({ cmd: 'prog_load', progType: error.context['type'] as ProgType })
 }
 

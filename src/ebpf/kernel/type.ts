@@ -2,7 +2,7 @@
  * Names in the running kernel's own types: what a program attaches to, calls or points at. A name is looked for in
  * vmlinux first and then in every module, as the kernel's loader tools do.
  */
-import { NotFoundError, UsageError } from '../../errors.ts'
+import { InputError, NotFoundError } from '../../errors.ts'
 import type { Btf, BtfKind } from '../btf/btf.ts'
 import type { SectionRule } from '../object/section-names.ts'
 import { kernelBtf, moduleBtfs } from './btf.ts'
@@ -48,7 +48,7 @@ export function findAttachTarget(
   target: string | undefined,
 ): KernelType {
   if (target === undefined)
-    throw new UsageError(`Program "${program}" does not say what it attaches to`, {
+    throw new InputError(`Program "${program}" does not say what it attaches to`, {
       context: { program },
       hint: 'Name a target for it when loading',
     })

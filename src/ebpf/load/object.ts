@@ -7,7 +7,7 @@
  * for the unprivileged; then it asks for exactly the rights that object-needs.ts names: types
  * wherever the object has them, every map, every program.
  */
-import { NotFoundError, NotSupportedError, SyscallError, UsageError, VerifierError } from '../../errors.ts'
+import { InputError, NotFoundError, NotSupportedError, SyscallError, VerifierError } from '../../errors.ts'
 import { BPF_F_SLEEPABLE, BPF_F_XDP_HAS_FRAGS } from '../../uapi/constants.ts'
 import { Btf } from '../btf/btf.ts'
 import { essentialName } from '../btf/names.ts'
@@ -114,7 +114,8 @@ function named<T>(all: ReadonlyMap<string, T>, name: string, what: string): T {
 export async function loadObject(spec: ObjectSpec, options: LoadOptions = {}): Promise<LoadedObject> {
   if (!spec.littleEndian)
     throw new NotSupportedError('A big-endian object cannot be loaded on this machine', {
-      hint: 'Compile it for bpfel, or look at it with bpftoken obj show',
+      hint: 'Compile it for bpfel',
+      reason: 'big-endian',
     })
   using owned = new Owned()
   using transient = new Owned()
@@ -302,7 +303,7 @@ class Loader {
     const choice = this.#options.programs?.[name] ?? {}
     const type = choice.type ?? rule?.type
     if (type === undefined)
-      throw new UsageError(
+      throw new InputError(
         `The section "${program.section}" of program "${name}" does not say what type it is`,
         {
           context: { program: name, section: program.section },
@@ -331,7 +332,7 @@ class Loader {
       const attachBtf = module === undefined ? {} : { attachBtf: this.#module(module) }
       return { expectedAttachType: slot.member, attachBtfId: structId, ...attachBtf }
     }
-    throw new UsageError(`Program "${program}" is for no struct_ops map that is made`, {
+    throw new InputError(`Program "${program}" is for no struct_ops map that is made`, {
       context: { program },
     })
   }

@@ -10,7 +10,7 @@ import type { Duplex } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { test } from 'node:test'
 import { Sandbox, type SandboxSpec } from '../../../src/delegation/sandbox.ts'
-import { ConflictError, UsageError } from '../../../src/errors.ts'
+import { ConflictError, InputError } from '../../../src/errors.ts'
 import { launcherPath } from '../../../src/sys/native.ts'
 import { isRoot } from '../../helpers/machine.ts'
 
@@ -31,8 +31,8 @@ const start = (spec: Partial<SandboxSpec>): Promise<Sandbox> =>
 
 test('Sandbox.start() takes ids that the kernel has, and not those that it would cut', machine, async () => {
   for (const id of [2 ** 32, 2 ** 32 - 1, 2 ** 40, -1, 1.5, Number.NaN, '65534' as unknown as number]) {
-    await assert.rejects(start({ uid: id }), UsageError, `uid ${id}`)
-    await assert.rejects(start({ gid: id }), UsageError, `gid ${id}`)
+    await assert.rejects(start({ uid: id }), InputError, `uid ${id}`)
+    await assert.rejects(start({ gid: id }), InputError, `gid ${id}`)
   }
   await assert.rejects(start({ uid: 0 }), ConflictError)
   await assert.rejects(start({ gid: -0 }), ConflictError)
@@ -52,7 +52,7 @@ test('a sandbox that is given up kills its program, however often it is given up
 })
 
 test('Sandbox.start() gives three descriptors and no more', machine, async () => {
-  await assert.rejects(start({ stdio: ['ignore', 'ignore', 'ignore', 'pipe'] }), UsageError)
+  await assert.rejects(start({ stdio: ['ignore', 'ignore', 'ignore', 'pipe'] }), InputError)
   using sandbox = await start({ stdio: ['ignore', 'ignore', 'ignore'] })
   await sandbox.release()
   assert.equal((await sandbox.exited).code, 0)

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
 import { describeFailure } from '../../../src/cli/failure-report.ts'
 import { Interrupted } from '../../../src/cli/interrupted.ts'
-import { ConflictError, DeniedError, PolicyError, SyscallError } from '../../../src/errors.ts'
+import { ConflictError, DeniedError, NotUndoneError, PolicyError, SyscallError } from '../../../src/errors.ts'
 
 const busy = new SyscallError({ call: 'umount2', errno: 16, errnoName: 'EBUSY' }, { hint: 'It is in use' })
 const thrown = (make: () => unknown): unknown => {
@@ -47,6 +47,24 @@ test('a failure whose undoing failed tells both, with the advice for each', () =
   assert.deepEqual(describeFailure(suppressed).lines, lines)
   const signal = describeFailure(new AggregateError([new Interrupted('SIGINT'), busy], 'both'))
   assert.equal(signal.lines[1], '  because: interrupted by SIGINT')
+})
+
+test('what could not be undone tells all its causes, once each, with the advice for each', () => {
+  const deeper = new ConflictError('first', { hint: 'one', cause: new Error('below') })
+  const error = new NotUndoneError([deeper, busy], 'It may stand', {
+    cause: deeper,
+    reason: 'may-stand',
+  })
+  const report = describeFailure(error)
+  assert.deepEqual(report.lines.slice(0, 3), ['first', 'umount2 failed with EBUSY', 'It may stand'])
+  assert.match(report.lines[3]!, /^ {4}because: internal error: below$/)
+  assert.match(report.lines[4]!, /^ {2}next: .*bpftoken ls/)
+  assert.deepEqual(report.lines.slice(5, 7), ['  next: one', '  next: It is in use'])
+  const { causes } = (report.document as { error: { causes: { code: string }[] } }).error
+  assert.deepEqual(
+    causes.map(({ code }) => code),
+    ['BPFTOKEN_CONFLICT', 'BPFTOKEN_INTERNAL', 'BPFTOKEN_SYSCALL'],
+  )
 })
 
 test('a defect is one line with the way to its stack, and has a code', () => {

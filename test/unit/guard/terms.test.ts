@@ -7,11 +7,11 @@ import {
   encodeName,
   encodeTerms,
   type GuardTerms,
-  guardHolds,
   NO_LIMIT32,
   NO_LIMIT64,
 } from '../../../src/guard/terms.ts'
 import { guardNeeds } from '../../../src/policy/guard-needs.ts'
+import type { Terms } from '../../../src/policy/policy.ts'
 
 const STRICT: GuardTerms = {
   rights: {
@@ -61,14 +61,29 @@ describe('encodeTerms()', () => {
   })
 })
 
-test('guardHolds() covers all that a policy may need the guard for, and nothing else', () => {
-  const needs = guardNeeds({ ...STRICT, mode: 'permissive', guard: 'required' })
-  assert.equal(needs.length, 11)
-  assert.deepEqual(
-    needs.filter(({ path }) => !guardHolds(path)),
-    [],
-  )
-  assert.equal(guardHolds('spec.limitsX'), false)
+test('whatever a policy may need the guard for is told to the guard', () => {
+  const bare = { ...OPEN, mode: 'enforce', guard: 'required' } as const
+  const told = (terms: Terms) =>
+    encodeTerms(terms, {
+      digests: terms.programs.digests === 'any' ? 0n : 7n,
+      functions: terms.targets.functions === 'any' ? 0n : 8n,
+    })
+  assert.deepEqual(guardNeeds(bare), [])
+  const fields: Partial<Terms>[] = [
+    ...Object.entries(STRICT.limits).map(([field, limit]) => ({ limits: { [field]: limit } })),
+    { programs: STRICT.programs },
+    { targets: STRICT.targets },
+    { derive: STRICT.derive },
+    { mode: 'permissive' },
+    { events: 'all' },
+  ]
+  const paths = fields.flatMap(field => {
+    const terms = { ...bare, ...field }
+    assert.notDeepEqual(told(terms), told(bare), JSON.stringify(Object.keys(field)))
+    return guardNeeds(terms).map(({ path }) => path)
+  })
+  const all = guardNeeds({ ...STRICT, mode: 'permissive', guard: 'required' })
+  assert.deepEqual(paths.sort(), all.map(({ path }) => path).sort())
 })
 
 describe('names', () => {

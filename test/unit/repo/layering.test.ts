@@ -1,7 +1,7 @@
 /** Who may import whom: the table of ARCHITECTURE.md, held against every import in src. */
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
-import { dirname, join, relative, resolve } from 'node:path'
+import { basename, dirname, join, relative, resolve } from 'node:path'
 import { test } from 'node:test'
 
 const SRC = resolve(__dirname, '../../../src')
@@ -20,6 +20,15 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   cli: ['errors', 'uapi', 'ebpf', 'policy', 'api', 'guard', 'delegation', 'needs', 'lending', 'cli'],
 }
 
+/**
+ * What the commands take of these folders, besides types: what is to be looked at, and the guard's
+ * own management. Whatever lends or takes back is a use case, in lending.
+ */
+const CLI_TAKES: Readonly<Record<string, readonly string[]>> = {
+  delegation: ['actions', 'instances', 'vocabulary'],
+  guard: ['delegators', 'directory', 'guard', 'install', 'program-names'],
+}
+
 /** Only commands talk to people and to the environment; one file reads libbpf's variable. */
 const SPEAKS = /\bprocess\.(env|exit|exitCode|stdout|stderr)\b|\bconsole\./
 const MAY_SPEAK = /^cli\/|^ebpf\/token\.ts$/
@@ -35,6 +44,10 @@ function layerOf(file: string): string {
  */
 const LINES_OF_REGEXP =
   /\/[dgisuvy]*m[dgimsuvy]*(?=\.(?:exec|test|source|\[)|[,;)\]]|$)|RegExp\([^\n]*, ?['"`]\w*m/m
+
+/** Imports that bring more than types. */
+const VALUE_IMPORT =
+  /(?:^|\n)(?:import|export) (?!type )(?:[^'\n;]|\n(?! *import ))*from '(\.[^']+)'|\bimport\('(\.[^']+)'\)/g
 
 /** What is wrong with a file of this text. */
 function violations(file: string, text: string): string[] {
@@ -54,6 +67,13 @@ function violations(file: string, text: string): string[] {
       wrong.push(`${name} imports ${target}`)
     }
   }
+  if (layerOf(file) === 'cli')
+    for (const [, from, lazy] of text.matchAll(VALUE_IMPORT)) {
+      const path = resolve(dirname(file), from ?? lazy!)
+      const takes = CLI_TAKES[layerOf(path)]
+      if (takes !== undefined && !takes.includes(basename(path, '.ts')))
+        wrong.push(`${name} imports ${relative(SRC, path)}`)
+    }
   if (/node-gyp-build/.test(text) && !name.startsWith('sys/')) wrong.push(`${name} touches the addon`)
   const code = text.replace(/\/\*[\s\S]*?\*\/|\/\/.*$/gm, '')
   if (LINES_OF_REGEXP.test(code)) wrong.push(`${name} has a regular expression with the flag m`)
@@ -87,6 +107,15 @@ test('violations() finds an import against the arrows, a Node module in policy, 
   assert.deepEqual(violations(join(SRC, 'sys/x.ts'), "await import('../cli/main.ts')"), [
     'sys/x.ts imports cli',
   ])
+  const takes = (line: string) => violations(join(SRC, 'cli/commands/x.ts'), line)
+  assert.deepEqual(takes("import {\n  a,\n} from '../../delegation/delegate.ts'"), [
+    'cli/commands/x.ts imports delegation/delegate.ts',
+  ])
+  assert.deepEqual(takes("await import('../../guard/confine.ts')"), [
+    'cli/commands/x.ts imports guard/confine.ts',
+  ])
+  assert.deepEqual(takes("import type { A } from '../../delegation/delegate.ts'"), [])
+  assert.deepEqual(takes("import { a } from '../../delegation/actions.ts'"), [])
   assert.deepEqual(violations(join(SRC, 'policy/x.ts'), "import fs from 'node:fs'"), [
     'policy/x.ts imports node:fs',
   ])

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { admit, recordOf, requireNoSubjects } from '../../../src/cli/admission.ts'
 import { DeniedError, NotSupportedError } from '../../../src/errors.ts'
+import { admit, requireNoSubjects } from '../../../src/lending/admission.ts'
 import type { SubjectFacts } from '../../../src/policy/subject.ts'
 import { policyWithRights } from '../policy/sample-kernel.ts'
 
@@ -36,16 +36,20 @@ test('admit() gives the verdict, or throws it with its trace as text and as data
   assert.throws(() => admit(policyFor('[{ container: { name: a } }]'), ALICE, {}), NotSupportedError)
 })
 
-test('recordOf() records what only --any-subject let through', () => {
-  const record = (subjects: string) => recordOf(admit(policyFor(subjects), ALICE, { anySubject: true }))
-  assert.deepEqual(record('[{ user: bob }]'), { anySubject: true })
-  assert.deepEqual(record('[{ user: alice }]'), {})
+test('admit() says when only the override let it through, which a subject that asks for itself has not', () => {
+  const because = (subjects: string) => admit(policyFor(subjects), ALICE, { anySubject: true }).because
+  assert.equal(because('[{ user: bob }]'), 'any-subject')
+  assert.equal(because('[{ user: alice }]'), 'subject')
+  assert.throws(
+    () => admit(policyFor('[{ user: bob }]'), ALICE, { by: 'subject', anySubject: true }),
+    DeniedError,
+  )
 })
 
 test('requireNoSubjects() refuses a policy with subjects where nobody compares them, an empty list too', () => {
   for (const subjects of ['[{ user: alice }]', '[]']) {
     assert.throws(() => requireNoSubjects(policyFor(subjects), 'nobody asks', {}), NotSupportedError)
-    requireNoSubjects(policyFor(subjects), 'nobody asks', { anySubject: true })
+    assert.equal(requireNoSubjects(policyFor(subjects), 'nobody asks', { anySubject: true }), true)
   }
-  requireNoSubjects(policyFor(), 'nobody asks', {})
+  assert.equal(requireNoSubjects(policyFor(), 'nobody asks', {}), false)
 })

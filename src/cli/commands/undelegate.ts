@@ -1,0 +1,45 @@
+/** bpftoken undelegate: no new token can be made where it was mounted. */
+import { EXIT } from '../../errors.ts'
+import { type TakenBack, undelegate as takeBack } from '../../lending/undelegate.ts'
+import { takenBackToJSON } from '../../lending/view.ts'
+import { installedGuard } from '../installed-guard.ts'
+import { print, printJson, word } from '../output.ts'
+import { loadVocabulary } from '../policy-file.ts'
+import { requireRoot } from '../privilege.ts'
+import { type RecipientOptions, recipientOf } from '../recipient.ts'
+
+export interface UndelegateOptions extends RecipientOptions {
+  mount?: number
+  json?: boolean
+}
+
+/** Exit 1: it is still mounted somewhere. */
+export async function undelegate(options: UndelegateOptions): Promise<number> {
+  requireRoot('bpftoken undelegate')
+  using guard = await installedGuard()
+  const taken = await takeBack({
+    recipient: recipientOf(options),
+    path: options.path,
+    mount: options.mount,
+    vocabulary: await loadVocabulary(),
+    guard,
+  })
+  if (options.json === true) printJson(takenBackToJSON(taken))
+  else print(...describe(taken))
+  return taken.unmounted.copies.left.length === 0 ? EXIT.ok : EXIT.failed
+}
+
+function describe({ target, unmounted: gone }: TakenBack): string[] {
+  const { unmounted, left } = gone.copies
+  const more = unmounted === 0 ? '' : `, and ${unmounted} other ${unmounted === 1 ? 'mount' : 'mounts'} of it`
+  return [
+    `unmounted ${word(gone.path)} of process ${target.pid}${more}${left.length === 0 ? ': no new token can be made from it' : ''}`,
+    ...left.map(
+      ({ path, mountNamespace, pids }) =>
+        `still mounted at ${word(path)} in ${mountNamespace} (process ${pids[0]}): tokens can be made there`,
+    ),
+    gone.revoked.length > 0
+      ? `revoked delegation ${gone.revoked.join(', ')}: tokens made before serve no longer`
+      : 'tokens made before, and what was loaded with them, go on until their holders exit',
+  ]
+}

@@ -1,0 +1,69 @@
+/**
+ * Why a command was refused: the missing right or capability by name.
+ *
+ * The kernel answers EPERM for both and ignores silently a token that does not cover the request,
+ * so the reason is computed here from the token's masks and our own capabilities.
+ */
+import { SyscallError } from '../errors.ts'
+import { effectiveCapabilities, inInitialUserNamespace } from '../sys/self.ts'
+import { missingCapabilities, missingIn, type Need, neededCapabilities, type TokenRights } from './rights.ts'
+import { ATTACH_TYPES, CMDS, MAP_TYPES, PROG_TYPES } from './type-names.ts'
+
+/** For the public door, and for commands: they do not reach below this layer. */
+export { effectiveCapabilities }
+
+const VOCABULARY = { cmds: CMDS, maps: MAP_TYPES, progs: PROG_TYPES, attachs: ATTACH_TYPES }
+
+/** `xdp, socket_filter`, or `nothing`. */
+function wordsOf(domain: keyof TokenRights, mask: bigint): string {
+  const names = VOCABULARY[domain]
+  const words = names.words().filter(word => ((mask >> BigInt(names.number(word as never))) & 1n) === 1n)
+  if (words.length === names.words().length) return 'any'
+  return words.length === 0 ? 'nothing' : words.join(', ')
+}
+
+interface TokenFacts {
+  /** The bpffs it is of, where known. */
+  path: string | undefined
+  info(): TokenRights
+}
+
+/**
+ * The next step after an EPERM, or undefined when nothing better is known than the errno's own
+ * hint.
+ */
+function reasonFor(need: Need, token: TokenFacts | undefined): string | undefined {
+  const wanting = missingCapabilities(neededCapabilities(need), effectiveCapabilities())
+  if (token === undefined) {
+    if (!inInitialUserNamespace())
+      return 'No BPF token is in use: have rights delegated at /sys/fs/bpf, or name the bpffs in LIBBPF_BPF_TOKEN_PATH'
+    return wanting.length === 0 ? undefined : `Missing capability: ${wanting.join(', ')}, or a BPF token`
+  }
+  const rights = token.info()
+  const missing = missingIn(rights, need)
+  if (missing.length > 0) {
+    const named = missing.map(({ domain, word }) => `${domain} ${word}`).join(', ')
+    const { domain } = missing[0]!
+    const of = token.path === undefined ? 'the token' : `the token of ${token.path}`
+    const plural = missing.length > 1 ? 'rights' : 'right'
+    const lends = missing.length > 1 ? '' : ` (${of} lends ${wordsOf(domain, rights[domain])})`
+    return `Missing ${plural}: ${named}${lends}`
+  }
+  if (wanting.length > 0)
+    return `Missing capability: ${wanting.join(', ')} in the user namespace of the token, which lends the rights`
+  return 'The token lends the rights: use it in the user namespace it was made in; a security module may refuse too'
+}
+
+/**
+ * The same failure with its object and, for EPERM, with the reason as hint. Other errors pass
+ * unchanged.
+ */
+export function explain(error: unknown, object: string, need: Need, token: TokenFacts | undefined): unknown {
+  if (!(error instanceof SyscallError)) return error
+  const reason = error.errnoName === 'EPERM' ? reasonFor(need, token) : undefined
+  const { call, op, errno, errnoName } = error
+  return new SyscallError(
+    { call, op, errno, errnoName, object },
+    { context: { object }, hint: reason ?? error.hint },
+  )
+}

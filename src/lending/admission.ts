@@ -1,0 +1,97 @@
+/** Whether a subject may have what a policy lends, before anything is done. */
+import { type Accounts, subjectOf } from '../delegation/subject.ts'
+import { foreignOwner, inOurNetwork, type Target } from '../delegation/target.ts'
+import { DeniedError, NotSupportedError } from '../errors.ts'
+import { needsOwnNetwork, requireNetworkAllowed } from '../policy/conditions.ts'
+import { type Allowed, decide, type Request } from '../policy/decide.ts'
+import type { Policy } from '../policy/policy.ts'
+import type { SubjectFacts } from '../policy/subject.ts'
+import { verdictLines } from '../policy/verdict-text.ts'
+import type { Vocabulary } from '../policy/vocabulary.ts'
+
+export interface AdmissionOptions {
+  /** Who named the policy. Default: an operator. */
+  readonly by?: Request['by'] | undefined
+  /**
+   * An operator lends also to whom the policy does not name. The verdict then says so, and whoever
+   * asked is to be told.
+   */
+  readonly anySubject?: boolean | undefined
+}
+
+/**
+ * The verdict that lets this subject have the policy. DeniedError, NotSupportedError: with the
+ * trace.
+ */
+export function admit(
+  policy: Policy,
+  subject: SubjectFacts,
+  { by = 'operator', anySubject = false }: AdmissionOptions,
+): Allowed {
+  const verdict = decide(subject, { by, anySubject }, [policy], new Date())
+  if (verdict.allowed) return verdict
+  const message = verdictLines(verdict)
+  const context = { policy: policy.name, refusal: verdict.because }
+  if (verdict.because === 'unsupported')
+    throw new NotSupportedError(message, { context, reason: 'subjects-unsupported' })
+  throw new DeniedError(message, { context, trace: verdict.trace, reason: 'subject-refused' })
+}
+
+export interface TargetAdmission extends AdmissionOptions {
+  readonly vocabulary: Vocabulary
+  readonly accounts: Accounts
+  /** There is a guard, which judges by the network too. */
+  readonly guarded: boolean
+}
+
+/** What a delegation to a process that runs is bound to. */
+export interface Admitted {
+  readonly verdict: Allowed
+  /** Throws as `admitTarget` does when the process is no more what was let through. */
+  confirm(): void
+}
+
+/** Lets the target have the policy, by what the kernel says of it now, and again in `confirm`. */
+export function admitTarget(policy: Policy, target: Target, options: TargetAdmission): Admitted {
+  const { vocabulary, guarded, accounts, by } = options
+  requireOwnNetwork(target, policy, vocabulary, guarded)
+  const verdict = admit(policy, subjectOf(target.process, policy, accounts), options)
+  return {
+    verdict,
+    confirm() {
+      requireOwnNetwork(target, policy, vocabulary, guarded)
+      // Where no subject was compared, none can have changed.
+      if (verdict.because === 'subject') admit(policy, subjectOf(target.process, policy, accounts), { by })
+    },
+  }
+}
+
+/**
+ * Refuses a target that the host's network can be reached from. `guarded`: a guard judges each
+ * attachment by its network, so that who may come later does not matter.
+ */
+function requireOwnNetwork(target: Target, policy: Policy, vocabulary: Vocabulary, guarded: boolean): void {
+  if (!needsOwnNetwork(policy, vocabulary)) return
+  const there = inOurNetwork(target)
+  if (there !== undefined) requireNetworkAllowed(policy, vocabulary, there)
+  const owner = guarded && policy.mode === 'enforce' ? undefined : foreignOwner(target)
+  if (owner !== undefined)
+    requireNetworkAllowed(
+      policy,
+      vocabulary,
+      `user ${owner}, who made that user namespace, can enter it from the host's network`,
+    )
+}
+
+/**
+ * Refuses a policy with subjects where nobody compares them: `why`. Fail closed: they would be
+ * said, and not held. True: they were overridden, and whoever asked is to be told.
+ */
+export function requireNoSubjects(policy: Policy, why: string, { anySubject }: AdmissionOptions): boolean {
+  if (policy.subjects === undefined) return false
+  if (anySubject === true) return true
+  throw new NotSupportedError(`Policy "${policy.name}" names subjects, and ${why}`, {
+    context: { policy: policy.name },
+    reason: 'subjects-not-compared',
+  })
+}

@@ -1,0 +1,46 @@
+/** The making of one loan, between `will` and `did`, of whatever kind it is. */
+import { delegate, delegateContext } from '../delegation/delegate.ts'
+import type { Target } from '../delegation/target.ts'
+import type { Guard } from '../guard/guard.ts'
+import type { Vocabulary } from '../policy/vocabulary.ts'
+import { type Journaled, journaled, type LendFacts, type Loan } from './journal.ts'
+
+export interface LoanToMake {
+  readonly facts: LendFacts
+  readonly target: Target
+  readonly vocabulary: Vocabulary
+  readonly guard: Guard | undefined
+  /** Throws when the target is no more who was admitted. */
+  readonly confirm?: (() => void) | undefined
+}
+
+export interface Making extends Journaled {
+  /** Undoes what was done so far; too late once the mount is being attached. */
+  readonly signal?: AbortSignal | undefined
+}
+
+/** Makes it. On any failure nothing is left behind, or NotUndoneError says what is. */
+export function makeLoan(loan: LoanToMake, how: Making): Promise<Loan> {
+  const { facts, target, vocabulary, guard, confirm } = loan
+  const { policy, place, parent, cgroup } = facts
+  return journaled(how, { do: 'lend', ...facts }, async did => {
+    how.signal?.throwIfAborted()
+    using lender = guard?.lend(policy, {
+      ...(parent === undefined ? {} : { parent }),
+      ...(cgroup === undefined ? {} : { cgroup }),
+    })
+    let made: Loan | undefined
+    const options = {
+      signal: how.signal,
+      guard: lender,
+      confirm,
+      reached: (mount: Loan['mount']) => {
+        made = { target: target.facts, place, mount, delegation: lender?.delegation() }
+        return did(made)
+      },
+    }
+    if ('path' in place) await delegate(policy, target, vocabulary, { ...options, path: place.path })
+    else await delegateContext(policy, target, place.contextFd, vocabulary, options)
+    return made!
+  })
+}

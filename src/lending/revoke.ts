@@ -1,0 +1,57 @@
+/**
+ * To take a delegation back in the guard, at once, wherever it is mounted; and to undo what was
+ * loaded under it.
+ */
+import { type DetachResult, detach as detachAll } from '../guard/detach.ts'
+import type { Guard } from '../guard/guard.ts'
+import { Inventory } from '../guard/inventory.ts'
+import { type Journaled, journaled } from './journal.ts'
+
+/**
+ * Revokes it, with all that is derived from it: the ids, this one first. NotFoundError: there is no
+ * such delegation.
+ */
+export function revoke(guard: Guard, id: bigint, how: Journaled = {}): Promise<readonly bigint[]> {
+  return journaled(how, { do: 'revoke', delegation: id }, async did => {
+    const revoked = guard.revoke(id)
+    await did({ revoked })
+    return revoked
+  })
+}
+
+export interface DetachOptions extends Journaled {
+  /** Also kill those in its user namespaces, or confined cgroups, that hold any of it. */
+  readonly kill?: boolean
+  /** Told first: this delegation may have attached programs without links, which are not found. */
+  readonly tellUnseen?: (delegation: bigint) => void
+}
+
+/** Undoes what was loaded under these delegations, which `revoke` gave: see src/guard/detach.ts. */
+export async function detach(
+  guard: Guard,
+  revoked: readonly bigint[],
+  { kill = false, tellUnseen, ...how }: DetachOptions = {},
+): Promise<DetachResult> {
+  return await journaled(how, { do: 'detach', delegations: revoked, kill }, async did => {
+    using inventory = await Inventory.open(guard)
+    for (const { id, terms } of guard.delegations())
+      if (revoked.includes(id) && !terms.revocable) tellUnseen?.(id)
+    const result = await detachAll(inventory, new Set(revoked), { kill })
+    await did(result)
+    return result
+  })
+}
+
+/**
+ * Whether all is undone that was to be: nothing stays attached, no program is left that may be
+ * attached without a link, and with `kill` nothing at all.
+ */
+export function isUndone(result: DetachResult, { kill = false }: Pick<DetachOptions, 'kill'>): boolean {
+  const { stays, left } = result
+  return stays.length === 0 && left.programs.length === 0 && !(kill && countLeft(result) > 0)
+}
+
+/** Objects that are still in the kernel. */
+export function countLeft({ left }: DetachResult): number {
+  return left.programs.length + left.maps.length + left.links.length
+}

@@ -1,0 +1,54 @@
+/** To take a loan back where it is mounted; with a guard, what was made of it falls too. */
+import { undelegate as takeAway, type Undelegated } from '../delegation/delegate.ts'
+import { openTarget, type Target, type TargetFacts } from '../delegation/target.ts'
+import { Owned } from '../ebpf/owned.ts'
+import type { Guard } from '../guard/guard.ts'
+import type { Vocabulary } from '../policy/vocabulary.ts'
+import { type Journaled, journaled } from './journal.ts'
+
+export interface UndelegateRequest {
+  /** A process that has it mounted: its number, or as the caller holds it. */
+  readonly recipient: number | Target
+  readonly path: string
+  /** By its id instead, which the kernel's table of mounts has. */
+  readonly mount?: number | undefined
+  readonly vocabulary: Vocabulary
+  /** Undefined: none is installed. */
+  readonly guard: Guard | undefined
+}
+
+export interface TakenBack {
+  readonly target: TargetFacts
+  readonly unmounted: Undelegated
+}
+
+/** Errors are those of `undelegate` in src/delegation/delegate.ts, and of `openTarget`. */
+export async function undelegate(request: UndelegateRequest, how: Journaled = {}): Promise<TakenBack> {
+  const { recipient, path, mount, vocabulary, guard } = request
+  using held = new Owned()
+  const target = typeof recipient === 'number' ? held.add(openTarget(recipient)) : recipient
+  // Awaited here, or the target would be disposed of while it is in use.
+  return await journaled(how, { do: 'undelegate', target: target.facts, path, mount }, async did => {
+    const unmounted = await takeAway(target, vocabulary, { path, mount, ...(guard && revoking(guard)) })
+    const taken = { target: target.facts, unmounted }
+    await did(taken)
+    return taken
+  })
+}
+
+/** By the root directory of the mount, or where that is not reached, all of the user namespace. */
+function revoking(guard: Guard): Pick<Parameters<typeof takeAway>[2] & object, 'revoke' | 'revokeIn'> {
+  return {
+    revoke: root => revokeAll(guard, [guard.delegationAt(root)]),
+    revokeIn: userNamespace =>
+      revokeAll(
+        guard,
+        guard.delegations().map(one => (one.userNamespace === userNamespace ? one.id : undefined)),
+      ),
+  }
+}
+
+/** Those that there are, with all that is derived from them. */
+function revokeAll(guard: Guard, ids: readonly (bigint | undefined)[]): bigint[] {
+  return ids.flatMap(id => (id === undefined ? [] : guard.revoke(id)))
+}
