@@ -3,10 +3,11 @@
  */
 import { readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
-import { readKernelEnums, VMLINUX_BTF } from '../delegation/vocabulary.ts'
+import { readKernelEnums } from '../delegation/vocabulary.ts'
 import { UsageError } from '../errors.ts'
 import { type Policy, policyFromJSON, policyToJSON } from '../policy/policy.ts'
 import { type KernelEnums, type Vocabulary, vocabularyFrom } from '../policy/vocabulary.ts'
+import { VMLINUX_BTF } from '../uapi/kernel-paths.ts'
 import { cached } from './boot-cache.ts'
 import { readInput } from './input-file.ts'
 

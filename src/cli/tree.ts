@@ -57,6 +57,11 @@ const policy = (): Option => new Option('--policy <file>', 'what is lent (YAML)'
 const anySubject = (): Option =>
   new Option('--any-subject', 'also where the policy names others as subjects; that is said aloud')
 const dryRun = (): Option => new Option('--dry-run', 'print what would be done, and do nothing')
+const attach = (what: string): Option =>
+  repeatable(
+    '--attach <spec>',
+    `${what}, [PROGRAM=]SPEC: auto, xdp:DEVICE[/MODE], tcx:DEVICE/ingress|egress, cgroup:PATH, netns:PATH`,
+  )
 const program = (): Option => repeatable('--program <name>', 'only this program')
 
 const JSON_DOCUMENT = 'print one JSON document (errors: on stderr)'
@@ -414,6 +419,40 @@ export function commandTree(finish: Finish, version: string): Command {
     .example('plan --check policy.yaml --strict counter.bpf.o', 'for CI: no less and no more')
     .action(act(async () => (await import('./commands/plan.ts')).plan))
 
+  common(
+    root
+      .command('try')
+      .description(
+        'see a BPF object work: the least policy for it, lent, loaded, attached; until interrupted',
+      )
+      .argument('<object>', 'an object file that a compiler made for BPF')
+      .addOption(attach('where its programs attach (default: to its own network and cgroup)'))
+      .addOption(program())
+      .option('--policy <file>', 'lend this, instead of the least that the object needs')
+      .addOption(repeatable('--cap <name>', 'lend a further capability, such as perfmon', capabilities))
+      .option('--save-policy <file>', 'write the policy that was lent to a new file')
+      .option(
+        '--user <user>',
+        'host user that loads it: name, uid or uid:gid (default: who called sudo, else nobody)',
+      )
+      .option('--host-net', "share the host's network instead of an own one")
+      .option('--no-ping', 'send it no packets over loopback')
+      .option('--yes', 'lend also what is as good as root'),
+    'print JSON Lines (errors: on stderr)',
+  )
+    .example('try counter.bpf.o', 'its counters and events, until Ctrl-C')
+    .example('try --save-policy policy.yaml counter.bpf.o', 'and keep the policy that was enough')
+    .action(act(async () => (await import('./commands/try.ts')).tryObject))
+  common(
+    root
+      .command('init')
+      .description('write a starter: a BPF program in C, its policy, a client, a Makefile')
+      .argument('[dir]', 'where; it is made', '.')
+      .option('--force', 'write only the files that are missing; none is overwritten'),
+  )
+    .example('init counter', 'a project to begin with')
+    .action(act(async () => (await import('./commands/init.ts')).init))
+
   const obj = common(root.command('obj'))
     .description('look at BPF object files, and load them')
     .example('obj show counter.bpf.o', 'what is inside')
@@ -434,10 +473,10 @@ export function commandTree(finish: Finish, version: string): Command {
       .argument('<file>', 'an object file')
       .addOption(program())
       .option('--pin <dir>', 'pin programs, maps and links in this directory of a bpffs, and leave')
-      .option(
-        '--attach <spec>',
-        'attach: auto, xdp:DEVICE[/MODE], tcx:DEVICE/ingress|egress, cgroup:PATH, netns:PATH; lasts until interrupted',
-      ),
+      .addOption(attach('attach until interrupted'))
+      .option('--watch', 'show counters and events until interrupted')
+      .option('--ping', 'with --watch: send packets to itself over loopback, once a second')
+      .option('--name <name>', 'what its global data are called after (default: the name of the file)'),
   )
     .details('Exit: 0 loaded; 1 not; 3 the kernel refused it for want of rights.')
     .example('obj load counter.bpf.o --attach xdp:eth0', 'until Ctrl-C')

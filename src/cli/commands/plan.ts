@@ -2,14 +2,12 @@
  * bpftoken plan: the least rights that object files need, and how a policy compares with them.
  * Offline.
  */
-import { readFileSync } from 'node:fs'
-import { VMLINUX_BTF } from '../../delegation/vocabulary.ts'
-import { Btf, type BtfComposite } from '../../ebpf/btf/btf.ts'
 import { EXIT } from '../../errors.ts'
 import type { Loader } from '../../needs/loader-probes.ts'
 import { compareRights, planRights, type RightsComparison, type RightsPlan } from '../../needs/plan.ts'
 import { type PlanFormat, planLines, riskOf } from '../../needs/text.ts'
 import { ANY_MASK, MASK_DOMAINS } from '../../policy/vocabulary.ts'
+import { structOfKernel } from '../kernel-structs.ts'
 import { readObjects } from '../object-files.ts'
 import { columns, print, printJson, warn } from '../output.ts'
 import { Progress } from '../progress.ts'
@@ -46,28 +44,6 @@ export async function plan(files: string[], options: PlanCommandOptions): Promis
 function outcome({ problems }: RightsPlan): number {
   for (const problem of problems) warn(problem)
   return problems.length === 0 ? EXIT.ok : EXIT.failed
-}
-
-/**
- * Members of the running kernel's structs. Reads its types at the first question; few objects ask.
- */
-function structOfKernel(): (name: string) => readonly string[] | undefined {
-  let kernel: Btf | null | undefined
-  return name => {
-    if (kernel === undefined) kernel = kernelTypes()
-    const id = kernel?.find(name, 'struct')[0]
-    return id === undefined ? undefined : (kernel!.type(id) as BtfComposite).members.map(one => one.name)
-  }
-}
-
-/** Null: this kernel does not tell. */
-function kernelTypes(): Btf | null {
-  try {
-    return Btf.parse(readFileSync(VMLINUX_BTF))
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === undefined) throw error
-    return null
-  }
 }
 
 async function check(made: RightsPlan, file: string, options: PlanCommandOptions): Promise<number> {
