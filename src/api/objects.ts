@@ -1,6 +1,20 @@
 /** Documents about BPF objects, what they need, and tokens. Loads zod. */
 import { z } from 'zod'
-import { capability, count, domain, flag, id, masks, risk, strict, text, texts, words } from './basics.ts'
+import {
+  account,
+  capability,
+  count,
+  domain,
+  flag,
+  id,
+  masks,
+  risk,
+  strict,
+  text,
+  texts,
+  time,
+  words,
+} from './basics.ts'
 
 const reason = { word: text, by: texts }
 
@@ -65,11 +79,49 @@ export const objShow = z.array(
   }),
 )
 
-export const objLoad = strict({
+const loaded = {
   token: text.nullable(),
   programs: z.array(strict({ name: text, id, type: text, tag: text, verifiedInsns: count, attached: flag })),
   maps: z.array(strict({ name: text, id, type: text, maxEntries: count })),
+}
+export const objLoad = strict(loaded)
+
+/** What a map, a variable or a record holds: as its type says. */
+const shown: z.ZodType = z.lazy(() =>
+  z.union([z.number(), text, flag, z.array(shown), z.record(text, shown)]),
+)
+const reading = strict({
+  map: text,
+  kind: z.enum(['variables', 'array', 'hash']),
+  perCpu: flag,
+  rows: z.array(strict({ key: shown, value: shown })),
+  more: count,
+  cut: flag,
 })
+const watched = [
+  strict({ type: z.literal('loaded'), ...loaded }),
+  strict({ type: z.literal('counters'), at: time, maps: z.array(reading) }),
+  strict({ type: z.literal('event'), at: time, map: text, value: shown }),
+  strict({ type: z.literal('end'), at: time }),
+] as const
+export const objLoadWatch = z.discriminatedUnion('type', watched)
+
+export const tryObject = z.discriminatedUnion('type', [
+  strict({
+    type: z.literal('policy'),
+    file: text,
+    policy: text.describe('YAML'),
+    risk,
+    user: text,
+    uid: account,
+    network: z.enum(['own', 'host']),
+    attach: texts,
+    idle: z.array(strict({ program: text, why: text, needsHost: flag })),
+  }),
+  ...watched,
+])
+
+export const init = strict({ directory: text, wrote: texts, kept: texts })
 
 export const tokenShow = strict({
   path: text,

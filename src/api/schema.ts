@@ -40,6 +40,9 @@ export const SCHEMAS: Readonly<Record<DocumentName, z.ZodType>> = {
   'plan-check': objects.planCheck,
   'obj-show': objects.objShow,
   'obj-load': objects.objLoad,
+  'obj-load-watch': objects.objLoadWatch,
+  try: objects.tryObject,
+  init: objects.init,
   'token-show': objects.tokenShow,
 }
 

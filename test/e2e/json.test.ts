@@ -3,10 +3,12 @@
  * failure is one. Those that need the guard are held to it in test/vm/guard-cli.test.ts.
  */
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
 import { join } from 'node:path'
+import { createInterface } from 'node:readline'
 import { test } from 'node:test'
 import { DOCUMENT_NAMES, type DocumentName } from '../../src/api/names.ts'
-import { cli, PUBLIC, publicCli, type Result } from '../helpers/cli.ts'
+import { cli, inPublic, PUBLIC, publicCli, type Result } from '../helpers/cli.ts'
 import { checkedDocument, documentOf } from '../helpers/documents.ts'
 import { needsTokens, ROOT } from '../helpers/machine.ts'
 import { Scratch } from '../helpers/scratch.ts'
@@ -91,6 +93,34 @@ test('what is lent, and taken back', machine, async () => {
   } finally {
     await shell.end()
   }
+})
+
+/** The types of the lines of a stream, each of its schema, until the command has been interrupted. */
+async function lines(name: DocumentName, words: readonly string[]): Promise<string[]> {
+  const [command, args] = inPublic([process.execPath, `${PUBLIC}/dist/cli/main.js`, ...words])
+  const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'inherit'] })
+  const types: string[] = []
+  for await (const line of createInterface(child.stdout)) {
+    const { type } = checkedDocument(name, line) as { type: string }
+    types.push(type)
+    if (type === 'counters') child.kill('SIGINT')
+  }
+  seen.add(name)
+  return [...new Set(types)].filter(type => type !== 'event')
+}
+
+test('streams: try and obj load --watch', machine, async () => {
+  const object = `${PUBLIC}/test/fixtures/network.bpf.o`
+  assert.deepEqual(await lines('try', ['try', '--yes', '--json', object]), [
+    ...['policy', 'loaded', 'counters', 'end'],
+  ])
+  const watch = ['obj', 'load', '--program', 'count', '--watch', '--json', object]
+  assert.deepEqual(await lines('obj-load-watch', watch), ['loaded', 'counters', 'end'])
+})
+
+test('init', async () => {
+  using scratch = new Scratch()
+  await document(['init', `${scratch.path}/new`])
 })
 
 test('failures of every kind', async () => {
