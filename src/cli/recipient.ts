@@ -1,10 +1,7 @@
 /** The options that name who is lent to: --pid, --container, --unit or --cgroup, exactly one. */
-import type { Command } from 'commander'
-import { InvalidArgumentError, Option } from 'commander'
 import type { Target } from '../delegation/target.ts'
 import { UsageError } from '../errors.ts'
 import type { Owner, RecipientName } from '../lending/recipient/recipient.ts'
-import { PROCESS_IDS, parseWithin } from '../uapi/number-range.ts'
 import { requirePath } from './mount-path.ts'
 import { note } from './output.ts'
 import { userOfName } from './user.ts'
@@ -15,21 +12,6 @@ export interface RecipientOptions {
   unit?: string
   cgroup?: string
   path: string
-}
-
-/** Adds them to a command. */
-export function recipientOptions(command: Command): Command {
-  return command
-    .addOption(new Option('--pid <pid>', 'a process in the user namespace').argParser(processId))
-    .option('--container <name>', 'a container of Podman or Docker, by name or id; USER/NAME: a rootless one')
-    .option('--unit <name>', "a unit of systemd; USER/NAME: of that user's own")
-    .option('--cgroup <dir>', 'the process of this cgroup that has a user namespace of its own')
-}
-
-function processId(text: string): number {
-  const pid = parseWithin(PROCESS_IDS, text)
-  if (pid !== undefined) return pid
-  throw new InvalidArgumentError(`It must be a whole number from ${PROCESS_IDS.min} to ${PROCESS_IDS.max}.`)
 }
 
 /**

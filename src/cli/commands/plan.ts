@@ -12,8 +12,9 @@ import { riskOf } from '../../needs/risk.ts'
 import { ANY_MASK, MASK_DOMAINS } from '../../policy/vocabulary.ts'
 import { structOfKernel } from '../kernel-structs.ts'
 import { readObjects } from '../object-files.ts'
-import { columns, note, print, printJson } from '../output.ts'
+import { columns, print, printJson, warn } from '../output.ts'
 import { PLAN_WORDS } from '../plan-words.ts'
+import { Progress } from '../progress.ts'
 
 export interface PlanCommandOptions {
   loader: Loader
@@ -32,7 +33,9 @@ export interface PlanCommandOptions {
  */
 export async function plan(files: string[], options: PlanCommandOptions): Promise<number> {
   requireSeccompFits(options)
-  const { specs, unreadable } = readObjects(files)
+  using progress = new Progress({ total: files.length })
+  const { specs, unreadable } = readObjects(files, file => progress.step(file))
+  progress[Symbol.dispose]()
   const planned = planRights(specs, {
     loader: options.loader,
     programs: options.program,
@@ -69,7 +72,7 @@ async function factsFor(made: RightsPlan, options: PlanCommandOptions): Promise<
 }
 
 function outcome({ problems }: RightsPlan): number {
-  for (const problem of problems) note(problem)
+  for (const problem of problems) warn(problem)
   return problems.length === 0 ? EXIT.ok : EXIT.failed
 }
 
