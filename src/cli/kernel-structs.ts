@@ -1,7 +1,7 @@
 /** Structs of the running kernel, which plans of struct_ops objects ask for. */
 import { readFileSync } from 'node:fs'
-import { VMLINUX_BTF } from '../delegation/vocabulary.ts'
 import { Btf, type BtfComposite } from '../ebpf/btf/btf.ts'
+import { VMLINUX_BTF } from '../uapi/kernel-paths.ts'
 
 /**
  * Members of the running kernel's structs. Reads its types at the first question; few objects ask.

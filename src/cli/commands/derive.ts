@@ -1,5 +1,6 @@
 /** bpftoken derive: a narrower delegation out of one that lives, which falls with it. */
 import { EXIT } from '../../errors.ts'
+import { delegationId } from '../../guard/guard.ts'
 import { describeRemoval, prepareDerivation } from '../../lending/derive.ts'
 import { lend } from '../../lending/lend.ts'
 import { accounts } from '../accounts.ts'
@@ -25,7 +26,7 @@ export async function derive(id: number, options: DeriveOptions): Promise<number
   using guard = await requiredGuard()
   using loan = prepareDerivation({
     ...{ policy, vocabulary, accounts, guard },
-    parent: BigInt(id),
+    parent: delegationId(id),
     recipient: recipientOf(options),
     place: { path: options.path },
     anySubject: options.anySubject,

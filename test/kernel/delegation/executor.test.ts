@@ -24,6 +24,7 @@ import { delegatedMounts } from '../../../src/ebpf/bpffs.ts'
 import type { NotUndoneError } from '../../../src/errors.ts'
 import { borrowExecutor, Executor, endExecutors, returnExecutor } from '../../../src/sys/executor.ts'
 import { readProc } from '../../../src/sys/process.ts'
+import { CLONE_NEWUSER, O_DIRECTORY } from '../../../src/uapi/constants.ts'
 import { errnoName } from '../../../src/uapi/errno.ts'
 import { Scratch } from '../../helpers/scratch.ts'
 import { target, withWorkload, workload } from './fixture.ts'
@@ -34,7 +35,6 @@ const PATH = '/sys/fs/bpf'
 const policy = policyWith({ cmds: 1n })
 const wish = { masks: policy.rights.masks, rootUid: 65534, rootGid: 65534 }
 const plan = planDelegation(wish, PATH)
-const O_DIRECTORY = 0o200000
 
 withWorkload()
 
@@ -235,7 +235,6 @@ test('a child that is killed fails the delegation, and leaves nothing', async ()
 
 test('a target that moves to other namespaces before it is lent to is refused, and after that undone where it was', async () => {
   const attach = plan.findIndex(action => action.do === 'attachMount')
-  const CLONE_NEWUSER = 0x10000000
   const PREVIOUS = plan.findIndex(action => action.do === 'refuseMoved')
   for (const [at, code] of [
     [PREVIOUS, 'BPFTOKEN_CONFLICT'],
@@ -378,13 +377,17 @@ test('a file system that never answers costs its own delegation the time that it
     'exec unshare --user --map-root-user --mount --propagation unchanged sleep 60',
     [`unshare --mount sh -c '${mount} && exec "$@"' sh`, device],
   )
+  let ticks = 0
+  const ticking = setInterval(() => ticks++, 20)
   try {
     const serving = answerNothing(device)
-    let ticks = 0
-    const ticking = setInterval(() => ticks++, 20)
     const abort = new AbortController()
     const hung = delegate(policy, place, vocabulary, { path: '/mnt/x', timeoutMs: 5000 })
-    const cancelled = delegate(policy, place, vocabulary, { path: '/mnt/y', signal: abort.signal })
+    const cancelled = delegate(policy, place, vocabulary, {
+      path: '/mnt/y',
+      signal: abort.signal,
+      timeoutMs: 60_000,
+    })
     const outcome = assert.rejects(hung, { code: 'BPFTOKEN_TIMEOUT' })
     const interrupted = assert.rejects(cancelled, /^Error: enough$/)
     await serving
@@ -393,9 +396,9 @@ test('a file system that never answers costs its own delegation the time that it
     abort.abort(new Error('enough'))
     await interrupted
     await outcome
-    clearInterval(ticking)
     assert.ok(ticks > 10, `the event loop came round ${ticks} times`)
   } finally {
+    clearInterval(ticking)
     place[Symbol.dispose]()
     child.kill('SIGKILL')
     // Only when the connection ends can the children that sleep in it die.
@@ -488,7 +491,6 @@ test('without statmount(2) and pidfd ioctls all goes through /proc', async () =>
   const again = execute(plan, target, vocabulary, { executor })
   await assert.rejects(again, { code: 'BPFTOKEN_CONFLICT', message: /already/ })
   await undelegate(target, vocabulary)
-  const CLONE_NEWUSER = 0x10000000
   const mover = await Workload.sandboxed()
   const place = openTarget(mover.pid)
   const before = plan.findIndex(action => action.do === 'refuseMoved')

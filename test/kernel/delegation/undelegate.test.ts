@@ -43,8 +43,9 @@ test('undelegate() takes a path however it is written', async () => {
 test('undelegate() unmounts what was bound elsewhere, copied and propagated, and no other delegation', async () => {
   const namespaces: string[] = []
   const copyNamespace = async (propagation: string): Promise<void> => {
+    // Of bash: a shell of busybox takes its own unshare, which cannot leave propagation as it is.
     const inside = "sh -c 'touch /mnt/started; exec sleep 600'"
-    const start = `unshare --mount --propagation ${propagation} ${inside} > /dev/null &`
+    const start = `bash -c "exec unshare --mount --propagation ${propagation} ${inside}" > /dev/null &`
     const started = 'until [ -e /mnt/started ]; do sleep 0.05; done; rm /mnt/started; echo $!'
     namespaces.push(await shell.run(`${start} ${started}`))
   }

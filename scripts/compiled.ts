@@ -2,7 +2,7 @@
 import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, renameSync, statSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
-import { CACHE } from './machine.ts'
+import { CACHE } from './tree.ts'
 
 /** Where Node's own headers are, which an addon needs. */
 function nodeHeaders(): string[] {
