@@ -15,10 +15,10 @@ import {
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { after, test } from 'node:test'
+import { residue, snapshot } from '../../scripts/residue.ts'
 import { cli, execute, finish, inPublic, PUBLIC, publicCli } from '../helpers/cli.ts'
 import { eventually, HANG_MS } from '../helpers/eventually.ts'
 import { inVm, needsTokens, ROOT } from '../helpers/machine.ts'
-import { residue, snapshot } from '../helpers/residue.ts'
 import { Scratch } from '../helpers/scratch.ts'
 
 const machine = needsTokens()
