@@ -1,5 +1,6 @@
 /** Structs of the running kernel, which plans of struct_ops objects ask for. */
 import { readFileSync } from 'node:fs'
+
 import { Btf, type BtfComposite } from '../ebpf/btf/btf.ts'
 import { VMLINUX_BTF } from '../uapi/kernel-paths.ts'
 

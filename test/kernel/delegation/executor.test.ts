@@ -521,7 +521,7 @@ test('the executor and its children hold no descriptor that our caller left open
     const { borrowExecutor, endExecutors, returnExecutor } = require(process.argv[1])
     const link = path => { try { return readlinkSync(path) } catch { return '' } }
     const open = pid => readdirSync('/proc/' + pid + '/fd').map(fd => link('/proc/' + pid + '/fd/' + fd))
-    const isChild = (pid, parent) => readFileSync('/proc/' + pid + '/status', 'utf8').includes('\\nPPid:\\t' + parent + '\\n')
+    const isChild = (pid, parent) => { try { return readFileSync('/proc/' + pid + '/status', 'utf8').includes('\\nPPid:\\t' + parent + '\\n') } catch { return false } }
     borrowExecutor().then(async executor => {
       await new Promise(resolve => setTimeout(resolve, 200))
       const children = readdirSync('/proc').filter(pid => /^[0-9]+$/.test(pid) && isChild(pid, executor.pid))
