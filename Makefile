@@ -12,13 +12,13 @@ ADDON := build/Release/bpftoken.node
 DIST := dist/cli/main.js
 
 NATIVE_SOURCES := binding.gyp $(wildcard native/*.[ch] native/*/*.[ch])
-SOURCES := $(shell find src -name '*.ts') tsconfig.json tsconfig.build.json package.json
+SOURCES := $(shell find src -name '*.ts') tsconfig.json tsconfig.build.json package.json scripts/gen-cli-docs.ts
 TSX := node --import tsx
 
 help: ## this list
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
 
-build: $(ADDON) $(DIST) ## addon, launcher and JavaScript
+build: $(ADDON) $(DIST) ## addon, launcher, JavaScript, manual pages and completions
 
 setup: $(MODULES) ## compiler and npm packages
 
@@ -91,4 +91,5 @@ $(ADDON): $(NATIVE_SOURCES) | $(MODULES)
 
 $(DIST): $(SOURCES) | $(MODULES)
 	npm run --silent build
+	$(TSX) scripts/gen-cli-docs.ts
 	touch $@

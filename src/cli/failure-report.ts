@@ -1,9 +1,9 @@
 /** Tells of a failure on stderr, all its causes included, and gives the exit status for it. */
-import { BpftokenError, InternalError, NotUndoneError, SyscallError } from '../errors.ts'
+import { BpftokenError, InternalError, NotUndoneError, SyscallError, VerifierError } from '../errors.ts'
 import { hintFor } from '../uapi/hints.ts'
 import { hintOf } from './hints.ts'
 import { Interrupted } from './interrupted.ts'
-import { complain, complainJson, note } from './output.ts'
+import { complain, complainJson, spoken, warn } from './output.ts'
 
 /** Set by who reports a defect, to any value: then the stacks are printed, too. */
 const DEBUG_VARIABLE = 'BPFTOKEN_DEBUG'
@@ -49,10 +49,21 @@ export function describeFailure(error: unknown): FailureReport {
 export function reportError(error: unknown, json: boolean): number {
   const { lines, document, exitStatus } = describeFailure(error)
   if (json) complainJson(document)
-  else for (const line of lines) note(line)
+  else for (const line of [...lines, ...(spoken().verbose === true ? factsOf(error) : [])]) warn(line)
   if (process.env[DEBUG_VARIABLE])
     for (const { raw } of withCauses(error, 0)) complain(...String((raw as Error)?.stack ?? raw).split('\n'))
   return exitStatus
+}
+
+/** For --verbose: the code and the facts of each failure, and all that the verifier said. */
+function factsOf(error: unknown): string[] {
+  return [...withCauses(error, 0)].flatMap(({ known }) => [
+    `  ${known.code}${Object.entries(known.context)
+      .filter(([, value]) => value !== undefined)
+      .map(([name, value]) => ` ${name}=${value}`)
+      .join('')}`,
+    ...(known instanceof VerifierError ? known.log.map(line => `  verifier: ${line}`) : []),
+  ])
 }
 
 /** The hint of `--json` is in the words of the command line, too. */

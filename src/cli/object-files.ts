@@ -25,12 +25,16 @@ export interface FoundObjects {
 
 /**
  * Every object in the files, named `FILE` or, inside another file, `FILE@0xOFF`. FormatError: there
- * is none.
+ * is none. `begin` is told of each file before it is read.
  */
-export function readObjects(files: readonly string[]): FoundObjects {
+export function readObjects(
+  files: readonly string[],
+  begin: (file: string) => void = () => {},
+): FoundObjects {
   const specs: NamedSpec[] = []
   const unreadable: string[] = []
   for (const file of files) {
+    begin(file)
     const bytes = readObjectFile(file, `${OBJECT_HINT}, or of a program that has some inside`)
     const found = embeddedObjects(bytes)
     if (found.length === 0 && isExecutable(bytes))

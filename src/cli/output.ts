@@ -6,36 +6,137 @@
  * between two of its lines; one within a line is shown as `\u{a}`. So a forgotten line break is
  * seen, and a forgotten escape cannot be.
  */
-import { writeSync } from 'node:fs'
+import { fstatSync, writeSync } from 'node:fs'
 import { printable, printableJson } from '../ebpf/printable.ts'
 import { SyscallError } from '../errors.ts'
+import { MASK_DOMAINS } from '../policy/vocabulary.ts'
 import { Interrupted } from './interrupted.ts'
 
 const STDOUT = 1
 const STDERR = 2
+
+/** How much is said on stderr, and in which form; see the options that every command takes. */
+export interface Manner {
+  readonly quiet?: boolean
+  readonly verbose?: boolean
+  readonly json?: boolean
+}
+
+let manner: Manner = {}
+
+/** Says for all that follows how it is told. */
+export function speak(of: Manner): void {
+  manner = of
+}
+
+export function spoken(): Manner {
+  return manner
+}
+
+/** The styles that we use, by what they stand for. */
+const STYLES = { good: 'green', odd: 'yellow', bad: 'red', heading: 'bold' } as const
+
+/** A part of a line, in colour where a terminal shows it. */
+export interface Styled {
+  readonly style: keyof typeof STYLES
+  readonly text: string
+}
+
+/** A line, or the parts of one. */
+export type Line = string | readonly (string | Styled)[]
+
+export function styled(style: Styled['style'], text: string): Styled {
+  return { style, text }
+}
+
+const textOf = (part: string | Styled): string => (typeof part === 'string' ? part : part.text)
+
+/** Loads what knows terminals, which is much of Node, only where there may be one. */
+function isatty(fd: number): boolean {
+  try {
+    return fstatSync(fd).isCharacterDevice() && process.getBuiltinModule('node:tty').isatty(fd)
+  } catch {
+    return false // It is closed.
+  }
+}
+
+/** See https://no-color.org and Node's FORCE_COLOR; an empty variable is none. */
+function showsColor(fd: number): boolean {
+  const { NO_COLOR, FORCE_COLOR, TERM } = process.env
+  if (FORCE_COLOR !== undefined && FORCE_COLOR !== '') return !['0', 'false'].includes(FORCE_COLOR)
+  return (NO_COLOR ?? '') === '' && TERM !== 'dumb' && isatty(fd)
+}
+
+function rendered(lines: readonly Line[], fd: number): string {
+  let color: boolean | undefined
+  const part = (one: string | Styled): string => {
+    const text = printable(textOf(one))
+    if (typeof one === 'string') return text
+    color ??= showsColor(fd)
+    if (!color) return text
+    return process.getBuiltinModule('node:util').styleText(STYLES[one.style], text, { validateStream: false })
+  }
+  return lines.map(line => `${typeof line === 'string' ? part(line) : line.map(part).join('')}\n`).join('')
+}
+
+/**
+ * How many characters the terminal on standard output has in a line; undefined: it is none. Asks
+ * for `process.stdout` only then, since that makes a pipe non-blocking for all who have it.
+ */
+export function terminalWidth(): number | undefined {
+  return isatty(STDOUT) ? process.stdout.columns || undefined : undefined
+}
+
+/** Whether stderr is a terminal, which a line can be written anew on. */
+export function stderrIsTerminal(): boolean {
+  return isatty(STDERR)
+}
+
+/** The same line of the terminal on stderr again, cut to its width; empty: it is gone. */
+export function rewrite(text: string): void {
+  try {
+    write(STDERR, `\r\x1b[K${cut(printable(text), (process.stderr.columns || 80) - 1)}`)
+  } catch {
+    // Nobody can be told.
+  }
+}
 
 /**
  * Lines on standard output. Writes before it returns, so that a failure has a place to be told:
  * SyscallError for a full disk and the like, Interrupted (SIGPIPE) when nobody reads any more. What
  * was done before stays done.
  */
-export function print(...lines: readonly string[]): void {
-  writeOut(lines.map(line => `${printable(line)}\n`).join(''))
+export function print(...lines: readonly Line[]): void {
+  writeOut(rendered(lines, STDOUT))
 }
 
-/** One JSON document, in which 64-bit numbers are hexadecimal text. `compact`: in one line. */
+/**
+ * One JSON document. Of 64-bit numbers those that are masks are hexadecimal text; others are
+ * numbers, or decimal text where JSON has no such number. `compact`: in one line.
+ */
 export function printJson(value: unknown, layout: 'indented' | 'compact' = 'indented'): void {
   writeOut(`${jsonText(value, layout)}\n`)
 }
 
 function jsonText(value: unknown, layout: 'indented' | 'compact'): string {
-  const withoutBigints = (_: string, v: unknown): unknown =>
-    typeof v === 'bigint' ? `0x${v.toString(16)}` : v
+  const withoutBigints = (key: string, v: unknown): unknown => {
+    if (typeof v !== 'bigint') return v
+    if ((MASK_DOMAINS as readonly string[]).includes(key)) return `0x${v.toString(16)}`
+    return v <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(v) : String(v)
+  }
   return printableJson(JSON.stringify(value, withoutBigints, layout === 'indented' ? 2 : undefined))
 }
 
-/** About what is going on: on stderr, so that stdout stays the program's or the answer's. */
+/**
+ * About what is going on: on stderr, so that stdout stays the program's or the answer's. Not told
+ * with --quiet.
+ */
 export function note(text: string): void {
+  if (manner.quiet !== true) warn(text)
+}
+
+/** The same of what went wrong, and is told with --quiet too. */
+export function warn(text: string): void {
   complain(`bpftoken: ${text}`)
 }
 
@@ -43,9 +144,9 @@ export function note(text: string): void {
  * Lines on stderr as they are. Where that is closed or full, nobody can be told: the exit status
  * says it.
  */
-export function complain(...lines: readonly string[]): void {
+export function complain(...lines: readonly Line[]): void {
   try {
-    write(STDERR, lines.map(line => `${printable(line)}\n`).join(''))
+    write(STDERR, rendered(lines, STDERR))
   } catch {
     // See above.
   }
@@ -91,16 +192,59 @@ function write(fd: number, text: string): void {
 
 /** Rows in aligned columns, the last one ragged; as lines. No cell looks like two, or like none. */
 export function columns(rows: readonly (readonly string[])[], indent = ''): string[] {
-  const cells = rows.map(row => row.map(printableCell))
+  return aligned(rows, indent).map(line => line.map(textOf).join(''))
+}
+
+/**
+ * The same for many rows that are alike: on a terminal that is too narrow the widest columns are
+ * cut, which an ellipsis shows. In a pipe nothing is.
+ */
+export function table(
+  rows: readonly (readonly (string | Styled)[])[],
+  { indent = '', width = terminalWidth() }: { indent?: string; width?: number | undefined } = {},
+): Line[] {
+  return aligned(rows, indent, width)
+}
+
+const GAP = '  '
+const LEAST_WIDTH = 8
+
+function aligned(
+  rows: readonly (readonly (string | Styled)[])[],
+  indent: string,
+  width = Number.POSITIVE_INFINITY,
+): (string | Styled)[][] {
+  const texts = rows.map(row => row.map(cell => printableCell(textOf(cell))))
   const widths: number[] = []
-  for (const row of cells)
-    row.forEach((cell, i) => {
-      widths[i] = Math.max(widths[i] ?? 0, cell.length)
+  for (const row of texts)
+    row.forEach((text, i) => {
+      widths[i] = Math.max(widths[i] ?? 0, text.length)
     })
-  return cells.map(row => {
-    const line = row.map((cell, i) => (i === row.length - 1 ? cell : cell.padEnd(widths[i]!))).join('  ')
-    return `${indent}${line}`.trimEnd()
+  narrow(widths, width - indent.length - GAP.length * (widths.length - 1))
+  return rows.map((row, r) => {
+    const cells = texts[r]!.map((text, i) => cut(text, widths[i]!))
+    // Without blanks at the end: those of the last cells that have something.
+    const last = cells.findLastIndex(cell => cell !== '')
+    const parts = row.slice(0, last + 1).flatMap((cell, i) => {
+      const text = cells[i]!
+      const shown = typeof cell === 'string' ? text : { ...cell, text }
+      return i === last ? [shown] : [shown, ' '.repeat(widths[i]! - text.length) + GAP]
+    })
+    return parts.length === 0 ? [''] : [indent, ...parts]
   })
+}
+
+/** Takes from the widest, until all fit or none has anything to give. */
+function narrow(widths: number[], room: number): void {
+  for (let over = widths.reduce((sum, one) => sum + one, 0) - room; over > 0; over--) {
+    const widest = widths.indexOf(Math.max(...widths))
+    if (widths[widest]! <= LEAST_WIDTH) return
+    widths[widest]!--
+  }
+}
+
+function cut(text: string, width: number): string {
+  return text.length <= width ? text : `${text.slice(0, width - 1)}\u2026`
 }
 
 /**

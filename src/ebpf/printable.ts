@@ -14,16 +14,26 @@ const UNPRINTABLE =
   '[\\p{C}\\p{Zl}\\p{Zp}\\p{Default_Ignorable_Code_Point}\\u00a0\\u1680\\u2000-\\u200a\\u202f\\u205f\\u2800\\u3000\\ufffd' +
   '\\u0590-\\u08ff\\ufb1d-\\ufdff\\ufe70-\\ufeff\\u{10800}-\\u{10fff}\\u{1e800}-\\u{1efff}]'
 
-const UNPRINTABLE_IN_TEXT = new RegExp(UNPRINTABLE, 'gu')
-/** JSON may be broken into lines and escapes controls below the space by itself. */
-const UNPRINTABLE_IN_JSON = new RegExp(`(?!\\n)${UNPRINTABLE}`, 'gu')
+/**
+ * Of most text nothing is unprintable, as this tells without the classes of Unicode, which take
+ * milliseconds to compile.
+ */
+const PLAIN = /^[\x20-\x7e]*$/
+const PLAIN_LINES = /^[\n\x20-\x7e]*$/
 
 /**
  * The text with all that is not printable as `\u{...}`: one line, whatever it was. What it gives,
  * it leaves alone.
  */
 export function printable(text: string): string {
-  return text.replace(UNPRINTABLE_IN_TEXT, escaped)
+  return PLAIN.test(text) ? text : text.replace(unprintable(), escaped)
+}
+
+let compiled: RegExp | undefined
+
+function unprintable(): RegExp {
+  compiled ??= new RegExp(UNPRINTABLE, 'gu')
+  return compiled
 }
 
 function escaped(char: string): string {
@@ -32,12 +42,13 @@ function escaped(char: string): string {
 
 /** A JSON document with the same characters as `\uXXXX`: the same document, for a terminal too. */
 export function printableJson(document: string): string {
-  return document.replace(UNPRINTABLE_IN_JSON, char =>
-    Array.from(
-      { length: char.length },
-      (_, i) => `\\u${char.charCodeAt(i).toString(16).padStart(4, '0')}`,
-    ).join(''),
-  )
+  if (PLAIN_LINES.test(document)) return document
+  return document.replace(unprintable(), char => {
+    // JSON may be broken into lines, and escapes controls below the space by itself.
+    if (char === '\n') return char
+    const units = Array.from({ length: char.length }, (_, i) => char.charCodeAt(i))
+    return units.map(unit => `\\u${unit.toString(16).padStart(4, '0')}`).join('')
+  })
 }
 
 const MAX_NAME_CHARS = 128

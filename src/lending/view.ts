@@ -14,6 +14,11 @@ export function wallTime(timeNs: bigint): string {
   return new Date(Date.now() - Number((bootTimeNs() - timeNs) / NS_PER_MS)).toISOString()
 }
 
+/** Decimal text where JSON has no such number. */
+function exact(value: bigint): number | string {
+  return value <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(value) : String(value)
+}
+
 /** Ids and sizes as numbers; masks, whose bits a number cannot hold, as hexadecimal text. */
 export function delegationToJSON(one: GuardDelegation) {
   const { id, createdNs, expiresNs, revokedNs, parent, cgroup, live, terms, ...rest } = one
@@ -25,8 +30,8 @@ export function delegationToJSON(one: GuardDelegation) {
     ...(expiresNs === undefined ? {} : { expiresAt: wallTime(expiresNs) }),
     ...(revokedNs === undefined ? {} : { revokedAt: wallTime(revokedNs) }),
     ...(parent === undefined ? {} : { parent: Number(parent) }),
-    ...(cgroup === undefined ? {} : { cgroup: { ...cgroup, id: Number(cgroup.id) } }),
-    live: { ...live, mapBytes: Number(live.mapBytes) },
+    ...(cgroup === undefined ? {} : { cgroup: { ...cgroup, id: exact(cgroup.id) } }),
+    live: { ...live, mapBytes: exact(live.mapBytes) },
   }
 }
 
@@ -36,7 +41,7 @@ function termsToJSON({ rights, limits, ...rest }: GuardDelegation['terms']) {
   return {
     ...rest,
     rights: { ...rights, masks },
-    limits: { ...counts, ...(mapBytes === undefined ? {} : { mapBytes: Number(mapBytes) }) },
+    limits: { ...counts, ...(mapBytes === undefined ? {} : { mapBytes: exact(mapBytes) }) },
   }
 }
 

@@ -8,6 +8,7 @@ import { chmodSync, copyFileSync, mkdirSync, rmdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { CLI, cli, execute, startCli } from '../helpers/cli.ts'
+import { checkedDocument, documentOf } from '../helpers/documents.ts'
 import { ROOT } from '../helpers/machine.ts'
 import { Scratch } from '../helpers/scratch.ts'
 import { skip } from './guarded.ts'
@@ -87,7 +88,7 @@ async function ok(...args: string[]): Promise<string> {
 }
 
 async function json(...args: string[]): Promise<Record<string, unknown>> {
-  return JSON.parse(await ok(...args, '--json')) as Record<string, unknown>
+  return checkedDocument(documentOf(args), await ok(...args, '--json')) as Record<string, unknown>
 }
 
 /** A process in namespaces of its own, to delegate to. */
@@ -379,7 +380,10 @@ describe('the commands of the guard', { skip }, () => {
       assert.match(stranger.stderr, /user is "0", not "nobody"/)
       const made = await derive(id, more, '--json')
       assert.equal(made.status, 0, made.stderr)
-      const { id: child, removed } = JSON.parse(made.stdout)
+      const { id: child, removed } = checkedDocument('derive', made.stdout) as {
+        id: number
+        removed: { path: string }[]
+      }
       assert.deepEqual(
         removed.map(({ path }: { path: string }) => path),
         ['spec.limits.maps'],
@@ -405,6 +409,87 @@ describe('the commands of the guard', { skip }, () => {
     } finally {
       origin.kill('SIGKILL')
       heir.kill('SIGKILL')
+    }
+  })
+
+  test('ls --tree: who has what, with what is derived from it and what lives of it', async () => {
+    const [origin, heir] = [await sleeper(), await sleeper()]
+    const wide = scratch.write('tree.yaml', POLICY('tree', '  derive: { allowed: true, maxDepth: 1 }\n'))
+    const to = (target: ChildProcess): string[] => ['--pid', String(target.pid)]
+    let holder: ChildProcess | undefined
+    try {
+      const { id } = await json('delegate', ...to(origin), '--policy', wide)
+      const { id: child } = await json('derive', String(id), ...to(heir), '--policy', plain)
+      // A map of the derived delegation, held until it is killed.
+      const script = `const { BpfMap } = require('${ROOT}/src/ebpf/map.ts')
+        BpfMap.create({ type: 'array', keyBytes: 4, valueBytes: 4, maxEntries: 1, name: 'held' })
+        console.log('held'); setInterval(() => {}, 1000)`
+      const enter = [
+        '-t',
+        String(heir.pid),
+        '-U',
+        '-m',
+        '--preserve-credentials',
+        process.execPath,
+        '-e',
+        script,
+      ]
+      holder = spawn('nsenter', enter, { stdio: ['ignore', 'pipe', 'inherit'] })
+      await new Promise(resolve => holder!.stdout!.once('data', resolve))
+      const text = await ok('ls', '--tree')
+      assert.match(
+        text,
+        new RegExp(
+          `\\n  delegation ${id} of policy tree, live\\n    derived delegation ${child} of policy plain, live, to user:\\[\\d+\\]\\n      map \\d+ array held\\n`,
+        ),
+      )
+      assert.doesNotMatch(text, /not known/)
+      const { lent } = (await json('ls', '--tree')) as {
+        lent: { delegations: { id: number; derived: { id: number; maps: { name: string }[] }[] }[] }[]
+      }
+      const found = lent.flatMap(({ delegations }) => delegations).find(one => one.id === id)
+      assert.deepEqual(
+        found?.derived.map(one => [one.id, one.maps.map(({ name }) => name)]),
+        [[child, ['held']]],
+      )
+    } finally {
+      for (const child of [origin, heir, holder]) child?.kill('SIGKILL')
+    }
+  })
+
+  test('every document about the guard is of its schema', async () => {
+    const target = await sleeper()
+    using group = new Cgroup('documents')
+    try {
+      await json('guard', 'install')
+      await json('policy', 'install', plain)
+      await json('guard', 'allow', '--exe', '/bin/true', '--policy', plain)
+      await json('guard', 'allow', '--unit', 'documents.service')
+      await json('confine', '--cgroup', group.path, '--policy', limited)
+      const { id } = await json('delegate', '--pid', String(target.pid), '--policy', limited)
+      await json('guard', 'status')
+      await json('show', String(id))
+      await json('ls', '--tree')
+      await json('revoke', String(id))
+      await json('revoke', String(id), '--detach', '--kill')
+      await json('show', String(id))
+      await json('unconfine', '--cgroup', group.path)
+      await json('guard', 'disallow', '--exe', '/bin/true')
+      await json('guard', 'disallow', '--unit', 'documents.service')
+      // Something to tell of.
+      assert.notEqual(
+        (await execute('mount', ['-t', 'bpf', '-o', 'delegate_cmds=any', 'bpf', '/mnt'])).status,
+        0,
+      )
+      const lines = (await ok('events', '--json')).trim().split('\n')
+      for (const line of lines) checkedDocument('events', line)
+      const failed = await cli(['show', '999', '--json'])
+      assert.equal(failed.status, 1)
+      checkedDocument('error', failed.stderr)
+      await json('guard', 'remove')
+      await json('guard', 'install', '--mode', 'enforce')
+    } finally {
+      target.kill('SIGKILL')
     }
   })
 

@@ -5,7 +5,7 @@ import { remedyOf } from '../hints.ts'
 import { installedGuard } from '../installed-guard.ts'
 import { print, printJson } from '../output.ts'
 
-/** Exit 0: delegation works here. 4: it does not. */
+/** Exit 0: delegation works here. 4: it does not. 3: that takes root to find out. */
 export async function doctor({ json = false }: { json?: boolean }): Promise<number> {
   using guard = process.geteuid?.() === 0 ? await installedGuard() : undefined
   const facts: Fact[] = []
@@ -21,5 +21,7 @@ export async function doctor({ json = false }: { json?: boolean }): Promise<numb
   const works = facts.every(fact => fact.ok || !fact.required)
   if (json) printJson({ works, facts })
   else print(works ? 'delegation works on this machine' : 'delegation does not work here, see above')
-  return works ? EXIT.ok : EXIT.notSupported
+  if (works) return EXIT.ok
+  // To whom nothing can be proven is denied, not unsupported.
+  return process.geteuid?.() === 0 ? EXIT.notSupported : EXIT.denied
 }

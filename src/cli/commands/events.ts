@@ -32,7 +32,7 @@ function eventToJSON({ timeNs, delegation, cgroup, holder, ...rest }: GuardEvent
     ...(delegation === undefined ? {} : { delegation: Number(delegation) }),
     ...(holder === undefined ? {} : { holder: Number(holder) }),
     ...rest,
-    cgroup: Number(cgroup),
+    cgroup,
   }
 }
 

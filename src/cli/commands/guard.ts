@@ -8,9 +8,10 @@ import { mountOption } from '../../policy/mask-text.ts'
 import { formatSize } from '../../policy/quantity.ts'
 import { ANY_MASK, MASK_DOMAINS, type Masks, type Vocabulary } from '../../policy/vocabulary.ts'
 import { describeWho, recipientOf, stateOf } from '../guard-text.ts'
-import { columns, print, printJson } from '../output.ts'
+import { print, printJson, styled, table } from '../output.ts'
 import { loadVocabulary } from '../policy-file.ts'
 import { requireRoot } from '../privilege.ts'
+import { Progress } from '../progress.ts'
 
 export interface InstallOptions {
   mode?: GuardMode
@@ -20,8 +21,11 @@ export interface InstallOptions {
 
 export async function install(options: InstallOptions): Promise<number> {
   requireRoot('bpftoken guard install')
+  using progress = new Progress({ atOnce: true })
+  progress.step('the kernel verifies and attaches the programs of the guard')
   const done = await installGuard(options.mode === undefined ? {} : { mode: options.mode })
   using guard = Guard.open()
+  progress[Symbol.dispose]()
   if (options.audit !== undefined) guard.configure({ audit: options.audit })
   const { mode, audit } = guard.config()
   if (options.json === true) printJson({ done, directory: GUARD_DIRECTORY, mode, audit })
@@ -100,7 +104,8 @@ function describeGuard(guard: Guard, vocabulary: Vocabulary): void {
     String(one.live.maps),
     formatSize(one.live.mapBytes),
   ])
-  print(...columns([['ID', 'POLICY', 'STATE', 'FOR', 'TOKENS', 'PROGRAMS', 'MAPS', 'MAP BYTES'], ...rows]))
+  const titles = ['ID', 'POLICY', 'STATE', 'FOR', 'TOKENS', 'PROGRAMS', 'MAPS', 'MAP BYTES']
+  print(...table([titles.map(title => styled('heading', title)), ...rows]))
 }
 
 /** The most that a delegator may lend, in the words of mount options. */

@@ -3,10 +3,11 @@ import { listInstances } from '../../delegation/instances.ts'
 import { describeMask } from '../../policy/mask-text.ts'
 import { MASK_DOMAINS } from '../../policy/vocabulary.ts'
 import { installedGuard } from '../installed-guard.ts'
-import { columns, note, print, printJson, word } from '../output.ts'
+import { note, print, printJson, styled, table, word } from '../output.ts'
 import { loadVocabulary } from '../policy-file.ts'
 
-export async function ls(options: { json?: boolean }): Promise<number> {
+export async function ls(options: { tree?: boolean; json?: boolean }): Promise<number> {
+  if (options.tree === true) return (await import('./ls-tree.ts')).lsTree(options)
   const vocabulary = await loadVocabulary()
   using guard = await installedGuard()
   const known = guard?.delegations() ?? []
@@ -44,11 +45,17 @@ export async function ls(options: { json?: boolean }): Promise<number> {
     i.delegations.join(',') || '-',
     i.options.map(option => option.replace('delegate_', '')).join(' '),
   ])
-  print(
-    ...columns([
-      ['MOUNT NAMESPACE', 'USER NAMESPACE', 'OWNER', 'MOUNT', 'PATH', 'STATE', 'PROCESS', 'ID', 'RIGHTS'],
-      ...rows,
-    ]),
-  )
+  const titles = [
+    'MOUNT NAMESPACE',
+    'USER NAMESPACE',
+    'OWNER',
+    'MOUNT',
+    'PATH',
+    'STATE',
+    'PROCESS',
+    'ID',
+    'RIGHTS',
+  ]
+  print(...table([titles.map(title => styled('heading', title)), ...rows]))
   return 0
 }

@@ -11,7 +11,7 @@ import { type LoadedObject, loadObject } from '../../ebpf/load/object.ts'
 import { parseObject } from '../../ebpf/object/spec.ts'
 import { Owned } from '../../ebpf/owned.ts'
 import { defaultToken } from '../../ebpf/token.ts'
-import { EXIT, UsageError } from '../../errors.ts'
+import { DeniedError, EXIT, SyscallError, UsageError } from '../../errors.ts'
 import { parseWish, placementsFor } from '../attachments.ts'
 import { interruption } from '../interrupted.ts'
 import { readObjectFile } from '../object-files.ts'
@@ -35,7 +35,9 @@ export async function load(file: string, options: ObjLoadOptions): Promise<numbe
   if (options.pin !== undefined && options.watch === true)
     throw new UsageError('--pin leaves, and --watch stays', { hint: 'Choose one of them' })
   const token = defaultToken()
-  using object = await loadObject(spec, options.program === undefined ? {} : { only: options.program })
+  using object = await loadObject(spec, options.program === undefined ? {} : { only: options.program }).catch(
+    refusalOf,
+  )
   using links = new Owned()
   const attached = wishes.length === 0 ? [] : attachAll(object, wishes, links)
   if (options.pin !== undefined) pinAll(object, attached, options.pin)
@@ -49,6 +51,12 @@ export async function load(file: string, options: ObjLoadOptions): Promise<numbe
     await aborted(interruption())
   }
   return EXIT.ok
+}
+
+/** That the kernel lets us not is a refusal, and no failure like others. */
+function refusalOf(error: unknown): never {
+  if (!(error instanceof SyscallError) || !['EPERM', 'EACCES'].includes(error.errnoName)) throw error
+  throw new DeniedError('The kernel refuses to load it', { cause: error, hint: error.hint })
 }
 
 interface Attached {

@@ -9,14 +9,14 @@ import { printableName } from '../../ebpf/printable.ts'
 import { ATTACH_TYPES } from '../../ebpf/type-names.ts'
 import { BpftokenError, EXIT } from '../../errors.ts'
 import { readObjects } from '../object-files.ts'
-import { columns, note, print, printJson } from '../output.ts'
+import { columns, print, printJson, warn } from '../output.ts'
 
 export function show(file: string, options: { json?: boolean }): number {
   const { specs, unreadable } = readObjects([file])
   const objects = specs.map(({ name, spec }) => facts(name, spec))
   if (options.json === true) printJson(objects)
   else print(...objects.flatMap((object, i) => [...(i === 0 ? [] : ['']), ...describe(object)]))
-  for (const problem of unreadable) note(problem)
+  for (const problem of unreadable) warn(problem)
   return unreadable.length === 0 ? EXIT.ok : EXIT.failed
 }
 

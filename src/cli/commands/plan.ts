@@ -9,7 +9,8 @@ import { type PlanFormat, planLines, riskOf } from '../../needs/text.ts'
 import { ANY_MASK, MASK_DOMAINS } from '../../policy/vocabulary.ts'
 import { structOfKernel } from '../kernel-structs.ts'
 import { readObjects } from '../object-files.ts'
-import { columns, note, print, printJson } from '../output.ts'
+import { columns, print, printJson, warn } from '../output.ts'
+import { Progress } from '../progress.ts'
 
 export interface PlanCommandOptions {
   loader: Loader
@@ -25,7 +26,9 @@ export interface PlanCommandOptions {
  * something.
  */
 export async function plan(files: string[], options: PlanCommandOptions): Promise<number> {
-  const { specs, unreadable } = readObjects(files)
+  using progress = new Progress({ total: files.length })
+  const { specs, unreadable } = readObjects(files, file => progress.step(file))
+  progress[Symbol.dispose]()
   const planned = planRights(specs, {
     loader: options.loader,
     programs: options.program,
@@ -39,7 +42,7 @@ export async function plan(files: string[], options: PlanCommandOptions): Promis
 }
 
 function outcome({ problems }: RightsPlan): number {
-  for (const problem of problems) note(problem)
+  for (const problem of problems) warn(problem)
   return problems.length === 0 ? EXIT.ok : EXIT.failed
 }
 

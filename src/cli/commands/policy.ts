@@ -1,42 +1,54 @@
 /** bpftoken policy check and show: offline, against the running kernel's vocabulary. */
 import { runningVocabulary } from '../../delegation/vocabulary.ts'
-import { EXIT, PolicyError, UsageError } from '../../errors.ts'
+import { BpftokenError, EXIT, PolicyError } from '../../errors.ts'
 import { describeLimits } from '../../policy/limits-text.ts'
 import { lintPolicy } from '../../policy/lint.ts'
 import { describeMask, hexMask, mountOption } from '../../policy/mask-text.ts'
 import { parseLocatedPolicy, parsePolicy } from '../../policy/parse.ts'
-import { policyToJSON } from '../../policy/policy.ts'
 import { assessRisk, compareRisk, RISK_LEVELS, type RiskLevel } from '../../policy/risk.ts'
-import { MASK_DOMAINS } from '../../policy/vocabulary.ts'
-import { columns, print, printJson } from '../output.ts'
-import { readPolicyText } from '../policy-file.ts'
+import { MASK_DOMAINS, type Vocabulary } from '../../policy/vocabulary.ts'
+import { describeFailure } from '../failure-report.ts'
+import { columns, type Line, print, printJson, styled, table, warn } from '../output.ts'
+import { policyFilesAt, readPolicyText } from '../policy-file.ts'
+import { Progress } from '../progress.ts'
+import { levelText, riskBars } from '../risk-text.ts'
 
 export interface CheckOptions {
-  maxRisk?: string
+  maxRisk?: RiskLevel
+  verbose?: boolean
   json?: boolean
 }
 
 /**
- * Exit 0: nothing to warn of and no more risk than allowed; 1: otherwise; 2: a file is not a valid
- * policy.
+ * Goes on after a file that is none. Exit 0: nothing to warn of and no more risk than allowed; 1:
+ * otherwise, or a file cannot be read; 2: a file is not a valid policy.
  */
-export function check(files: string[], options: CheckOptions): number {
-  const max = options.maxRisk as RiskLevel | undefined
-  if (max !== undefined && !RISK_LEVELS.includes(max))
-    throw new UsageError(`--max-risk is one of ${RISK_LEVELS.join(', ')}, not "${max}"`)
-  const reports = files.map(file => checkFile(file, max))
+export function check(paths: string[], options: CheckOptions): number {
+  const files = paths.flatMap(policyFilesAt)
+  const vocabulary = runningVocabulary()
+  using progress = new Progress({ total: files.length })
+  const reports = files.map(file => {
+    progress.step(file)
+    return checkFile(file, options.maxRisk, vocabulary)
+  })
+  progress[Symbol.dispose]()
   if (options.json === true) printJson(reports)
-  else for (const report of reports) print(...describe(report))
+  else {
+    const whole = files.length === 1 || options.verbose === true
+    for (const report of reports) {
+      if (wordOf(report) === 'unread' && !report.valid) for (const line of report.lines) warn(line)
+      print(...describe(report, whole))
+    }
+    if (files.length > 1) print(summary(reports))
+  }
   return Math.max(...reports.map(report => report.exit))
 }
 
 type Report = ReturnType<typeof checkFile>
 
-function checkFile(file: string, max: RiskLevel | undefined) {
-  const vocabulary = runningVocabulary()
-  const text = readPolicyText(file)
+function checkFile(file: string, max: RiskLevel | undefined, vocabulary: Vocabulary) {
   try {
-    const { policy, locate } = parseLocatedPolicy(text, { source: file, vocabulary })
+    const { policy, locate } = parseLocatedPolicy(readPolicyText(file), { source: file, vocabulary })
     const findings = lintPolicy(policy, vocabulary).map(finding => ({ ...finding, ...locate(finding.path) }))
     const risk = assessRisk(policy, vocabulary)
     const tooRisky = max !== undefined && compareRisk(risk.level, max) > 0
@@ -50,29 +62,61 @@ function checkFile(file: string, max: RiskLevel | undefined) {
       exit: warned || tooRisky ? EXIT.failed : EXIT.ok,
     }
   } catch (error) {
-    if (!(error instanceof PolicyError)) throw error
-    return {
-      file,
-      valid: false as const,
-      message: error.message,
-      lines: error.lines,
-      issues: error.issues,
-      exit: EXIT.usage,
-    }
+    const { lines, exitStatus } = describeFailure(error)
+    // A defect of ours is no fault of the file.
+    if (!(error instanceof BpftokenError)) throw error
+    const issues = error instanceof PolicyError ? error.issues : []
+    return { file, valid: false as const, message: error.message, lines, issues, exit: exitStatus }
   }
 }
 
-function describe(report: Report): readonly string[] {
-  if (!report.valid) return report.lines
-  const { file, findings, risk, tooRisky } = report
+/** What was found, and one line of verdict at the end. */
+function describe(report: Report, whole: boolean): readonly Line[] {
+  if (!report.valid) return [...(report.issues.length > 0 ? report.lines : []), verdict(report)]
+  const { file, findings, risk } = report
   return [
     ...findings.flatMap(f => [`${file}:${f.line}:${f.col}: ${f.severity}: ${f.message}`, `    ${f.fix}`]),
-    `${file}: risk ${risk.level}${tooRisky ? ', more than allowed' : ''}`,
-    ...columns(
-      risk.items.map(item => [item.level, `${item.domain} ${item.word}`, item.reason]),
-      '    ',
-    ),
+    ...(whole ? table(riskBars(risk), { indent: '    ' }) : []),
+    verdict(report),
   ]
+}
+
+function verdict(report: Report): Line {
+  const { file, exit } = report
+  const word = styled(exit === EXIT.ok ? 'good' : 'bad', WORDS[wordOf(report)])
+  if (!report.valid) return [`${file}: `, word]
+  const { findings, risk, tooRisky } = report
+  const counts = (['warning', 'note'] as const).flatMap(severity => {
+    const count = findings.filter(one => one.severity === severity).length
+    return count === 0 ? [] : [`${count} ${severity}${count === 1 ? '' : 's'}`]
+  })
+  const also = counts.length === 0 ? '' : `, ${counts.join(', ')}`
+  return [
+    `${file}: `,
+    word,
+    `${also}: risk `,
+    levelText(risk.level),
+    ...(tooRisky ? [', more than allowed'] : []),
+  ]
+}
+
+const WORDS = { passes: 'passes', fails: 'fails', invalid: 'not valid', unread: 'not read' } as const
+
+function wordOf({ valid, exit }: Report): keyof typeof WORDS {
+  if (valid) return exit === EXIT.ok ? 'passes' : 'fails'
+  return exit === EXIT.usage ? 'invalid' : 'unread'
+}
+
+function summary(reports: readonly Report[]): string {
+  const counts = (Object.keys(WORDS) as (keyof typeof WORDS)[]).flatMap(word => {
+    const count = reports.filter(report => wordOf(report) === word).length
+    return count === 0
+      ? []
+      : [`${count} ${word === 'passes' ? 'pass' : word === 'fails' ? 'fail' : WORDS[word]}`]
+  })
+  const levels = reports.flatMap(report => (report.valid ? [report.risk.level] : []))
+  const highest = RISK_LEVELS.findLast(level => levels.includes(level))
+  return `${reports.length} policies: ${counts.join(', ')}${highest === undefined ? '' : `; highest risk ${highest}`}`
 }
 
 export function show(file: string, options: { masks?: boolean; json?: boolean }): number {
@@ -84,7 +128,7 @@ export function show(file: string, options: { masks?: boolean; json?: boolean })
     words: mountOption(vocabulary, domain, policy.rights.masks[domain]),
   }))
   if (options.json === true) {
-    printJson(options.masks === true ? masks : policyToJSON(policy))
+    printJson(options.masks === true ? masks : policy)
   } else if (options.masks === true) {
     print(...columns(masks.map(({ option, hex, words }) => [option, hex, `${option}=${words}`])))
   } else {

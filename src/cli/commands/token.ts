@@ -1,22 +1,80 @@
 /** bpftoken token show: inside a workload, what a token made here allows and what backs it. */
+import { readFileSync } from 'node:fs'
 import { runningVocabulary } from '../../delegation/vocabulary.ts'
+import { delegatedMounts } from '../../ebpf/bpffs.ts'
 import { effectiveCapabilities } from '../../ebpf/refusal.ts'
-import { DEFAULT_BPFFS, findToken, type Token } from '../../ebpf/token.ts'
-import { EXIT } from '../../errors.ts'
+import { DEFAULT_BPFFS, Token } from '../../ebpf/token.ts'
+import { DeniedError, EXIT, NotFoundError, SyscallError } from '../../errors.ts'
 import { PROGRAM_CLASSES } from '../../policy/kernel-classes.ts'
 import { describeMask, hexMask } from '../../policy/mask-text.ts'
 import { bitsOf, hasBit, MASK_DOMAINS } from '../../policy/vocabulary.ts'
 import { CAPABILITIES } from '../../uapi/constants.ts'
-import { columns, note, print, printJson } from '../output.ts'
+import { columns, print, printJson } from '../output.ts'
+
+interface Place {
+  readonly path: string
+  /** Why there. */
+  readonly because: string
+}
+
+/** As loaders do it; see findToken. NotFoundError: they are told not to look. */
+function whereToLook(path: string | undefined): Place {
+  if (path !== undefined) return { path, because: 'as --path says' }
+  const named = process.env[VARIABLE]
+  if (named === undefined) return { path: DEFAULT_BPFFS, because: `where loaders look without ${VARIABLE}` }
+  if (named !== '') return { path: named, because: `as ${VARIABLE} says` }
+  throw new NotFoundError(`Tokens are switched off here: ${VARIABLE} is empty`, {
+    hint: `Unset ${VARIABLE}, or name the delegated bpffs with --path`,
+  })
+}
+
+const VARIABLE = 'LIBBPF_BPF_TOKEN_PATH'
+
+/** What each errno of making a token means; see Token.create. */
+const REFUSALS: Readonly<Record<string, string>> = {
+  EOPNOTSUPP: 'this process is in the initial user namespace, where there are no tokens',
+  ENOTDIR: 'it is no directory',
+}
+
+/**
+ * The token that can be made there. NotFoundError: nothing is delegated there. DeniedError: it is,
+ * or may be, but not to this process.
+ */
+function tokenAt({ path, because }: Place): Token {
+  try {
+    return Token.create(path)
+  } catch (cause) {
+    if (!(cause instanceof SyscallError)) throw cause
+    const { errnoName, call } = cause
+    const looked = `looked at ${path}, ${because}`
+    const context = { path, errno: errnoName }
+    if (errnoName === 'EPERM' || errnoName === 'EACCES')
+      throw new DeniedError(`No token can be made: ${looked}`, {
+        context,
+        cause,
+        hint: cause.hint ?? NOT_OURS,
+      })
+    const why = {
+      ...REFUSALS,
+      ENOENT: call === 'openat2' ? 'it does not exist' : 'the bpffs there delegates nothing',
+      EINVAL: 'no bpffs is mounted there',
+    }[errnoName]
+    if (why === undefined) throw cause
+    const elsewhere = delegatedMounts(readFileSync('/proc/self/mountinfo', 'utf8')).map(mount => mount.path)
+    throw new NotFoundError(`Nothing is delegated to this process: ${looked}, and ${why}`, {
+      context,
+      hint:
+        elsewhere.length === 0
+          ? 'Start it with bpftoken run, or lend to it with bpftoken delegate --pid'
+          : `There is a delegation at ${elsewhere.join(', ')}: name it with --path`,
+    })
+  }
+}
+
+const NOT_OURS = 'It takes CAP_BPF in the user namespace that the bpffs was delegated to'
 
 export function show(options: { path?: string; json?: boolean }): number {
-  const named = options.path ?? process.env['LIBBPF_BPF_TOKEN_PATH']
-  if (named === '') {
-    note('tokens are switched off here: LIBBPF_BPF_TOKEN_PATH is empty')
-    return EXIT.failed
-  }
-  // Where a loader would try quietly, the user who asks is told why it does not work.
-  using token = findToken({ path: named ?? DEFAULT_BPFFS }) as Token
+  using token = tokenAt(whereToLook(options.path))
   const vocabulary = runningVocabulary()
   const rights = token.info()
   const held = effectiveCapabilities()

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { columns } from '../../../src/cli/output.ts'
+import { columns, type Line, styled, table } from '../../../src/cli/output.ts'
 import { printable, printableJson, printableName } from '../../../src/ebpf/printable.ts'
 
 const FORBIDDEN = /[^\P{C}]|[\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\u00a0\u2800\u3000\ufffd]/u
@@ -100,3 +100,38 @@ test('columns() keeps each row in a line and each cell in its column', () => {
     }),
   )
 })
+
+test('table() cuts the widest columns where a terminal is too narrow, and nothing in a pipe', () => {
+  const rows = [
+    ['ID', 'NAME', 'RIGHTS'],
+    ['1', 'x'.repeat(20), 'y'.repeat(40)],
+  ]
+  assert.deepEqual(table(rows, { width: undefined }).map(textOf), columns(rows))
+  const cut = table(rows, { width: 40 }).map(textOf)
+  assert.deepEqual(cut, [
+    'ID  NAME               RIGHTS',
+    `1   ${'x'.repeat(16)}\u2026  ${'y'.repeat(16)}\u2026`,
+  ])
+  for (const width of [1, 10, 30, 60, 80]) {
+    const lines = table(rows, { width, indent: '  ' }).map(textOf)
+    // Columns of eight characters are cut no further.
+    for (const line of lines) assert.ok(line.length <= Math.max(width, 2 + 2 + 8 + 8 + 4), line)
+  }
+  assert.deepEqual(table(rows, { width: 80 }).map(textOf), columns(rows))
+})
+
+test('table() keeps hostile cells harmless where they are cut or coloured', () => {
+  fc.assert(
+    fc.property(hostile, hostile, fc.integer({ min: 1, max: 60 }), (a, b, width) => {
+      const [line] = table([[styled('bad', a), b, 'end']], { width })
+      assert.doesNotMatch(textOf(line!), FORBIDDEN)
+      assert.ok(textOf(line!).split(/ {2,}/).length <= 4)
+    }),
+  )
+})
+
+/** Without its colours. */
+function textOf(line: Line): string {
+  if (typeof line === 'string') return line
+  return line.map(part => (typeof part === 'string' ? part : part.text)).join('')
+}

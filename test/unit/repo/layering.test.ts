@@ -14,9 +14,10 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   policy: ['errors', 'uapi', 'policy'],
   guard: ['errors', 'uapi', 'sys', 'ebpf', 'policy', 'guard'],
   delegation: ['errors', 'uapi', 'sys', 'ebpf', 'policy', 'delegation'],
+  api: ['errors', 'policy', 'api'],
   needs: ['errors', 'uapi', 'sys', 'ebpf', 'policy', 'needs'],
   lending: ['errors', 'uapi', 'sys', 'ebpf', 'policy', 'guard', 'delegation', 'lending'],
-  cli: ['errors', 'uapi', 'ebpf', 'policy', 'guard', 'delegation', 'needs', 'lending', 'cli'],
+  cli: ['errors', 'uapi', 'ebpf', 'policy', 'api', 'guard', 'delegation', 'needs', 'lending', 'cli'],
 }
 
 /**

@@ -1,0 +1,135 @@
+/** Documents about BPF objects, what they need, and tokens. Loads zod. */
+import { z } from 'zod'
+import {
+  account,
+  capability,
+  count,
+  domain,
+  flag,
+  id,
+  masks,
+  risk,
+  strict,
+  text,
+  texts,
+  time,
+  words,
+} from './basics.ts'
+
+const reason = { word: text, by: texts }
+
+export const plan = strict({
+  loader: text,
+  objects: texts,
+  masks,
+  rights: z.array(strict({ ...reason, domain, bit: count, forLoader: flag, certain: flag })),
+  capabilities: z.array(strict({ name: capability, by: texts, forLoader: flag })),
+  notes: texts,
+  problems: texts,
+  risk,
+})
+
+const anyDomain = z.enum([...domain.options, 'capabilities'])
+export const planCheck = strict({
+  policy: text,
+  sufficient: flag,
+  lacking: z.array(strict({ ...reason, domain: anyDomain, certain: flag })),
+  needless: z.array(strict({ domain: anyDomain, word: text })),
+  notes: texts,
+  problems: texts,
+})
+
+export const objShow = z.array(
+  strict({
+    name: text,
+    byteOrder: z.enum(['little', 'big']),
+    license: text,
+    btf: strict({ sizeBytes: count, types: count }).nullable(),
+    coreRelocations: count,
+    core: strict({ unsatisfied: z.array(strict({ function: text, what: text })), errors: texts })
+      .nullable()
+      .describe("Accesses that the running kernel's types do not have"),
+    programs: z.array(
+      strict({
+        name: text,
+        section: text,
+        type: text.nullable(),
+        attachType: text.nullable(),
+        target: text.nullable(),
+        instructions: count,
+        coreRelocations: count,
+        autoload: flag,
+      }),
+    ),
+    maps: z.array(
+      strict({
+        name: text,
+        kind: text,
+        type: text,
+        keyBytes: count,
+        valueBytes: count,
+        maxEntries: count,
+        flags: count,
+        pinByName: flag,
+        autocreate: flag,
+        inner: text.nullable(),
+      }),
+    ),
+    externs: z.array(strict({ name: text, kind: text, weak: flag })),
+  }),
+)
+
+const loaded = {
+  token: text.nullable(),
+  programs: z.array(strict({ name: text, id, type: text, tag: text, verifiedInsns: count, attached: flag })),
+  maps: z.array(strict({ name: text, id, type: text, maxEntries: count })),
+}
+export const objLoad = strict(loaded)
+
+/** By its type in C: see src/ebpf/watch/shown.ts. */
+const shown = z.json().describe('A value as its type in C has it; bytes are hexadecimal')
+const loadedLine = strict({ type: z.literal('loaded'), ...loaded })
+const countersLine = strict({
+  type: z.literal('counters'),
+  at: time,
+  maps: z.array(
+    strict({
+      map: text,
+      kind: z.enum(['variables', 'array', 'hash']),
+      perCpu: flag.describe('Values are sums over all CPUs, where they are numbers'),
+      rows: z.array(strict({ key: shown, value: shown })),
+      more: count.describe('Elements that are there and not among the rows'),
+      cut: flag.describe('There are more elements than were looked at'),
+    }),
+  ),
+})
+const eventLine = strict({ type: z.literal('event'), at: time, map: text, value: shown })
+const endLine = strict({ type: z.literal('end'), at: time })
+
+export const objLoadWatch = z.discriminatedUnion('type', [loadedLine, countersLine, eventLine, endLine])
+export const tryLine = z.discriminatedUnion('type', [
+  strict({
+    type: z.literal('policy'),
+    file: text,
+    policy: text.describe('YAML'),
+    risk,
+    user: text,
+    uid: account,
+    network: z.enum(['own', 'host']),
+    attach: texts.describe('PROGRAM=PLACE'),
+    idle: z.array(strict({ program: text, why: text, needsHost: flag })),
+  }),
+  loadedLine,
+  countersLine,
+  eventLine,
+  endLine,
+])
+export const init = strict({ directory: text, wrote: texts, kept: texts })
+
+export const tokenShow = strict({
+  path: text,
+  masks,
+  words,
+  capabilities: strict({ bpf: flag, net_admin: flag, perfmon: flag, sys_admin: flag }),
+  unbacked: z.array(strict({ prog: text, lacking: texts })),
+})
