@@ -32,8 +32,8 @@ export const DOCUMENTS = {
   'plan-check': 'how a policy compares with them',
   'obj-show': 'what object files hold',
   'obj-load': 'what was loaded',
-  'obj-load-watch': 'what was loaded, counted and told; a line for each',
-  try: 'what is lent to an object that is tried, and what obj-load-watch has; a line for each',
+  'obj-load-watch': 'what was loaded, then what it counts and tells; a line for each',
+  try: 'the policy that is lent, then what the object counts and tells; a line for each',
   init: 'which files were written',
   'token-show': 'what a token allows',
 } as const

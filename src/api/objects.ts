@@ -86,28 +86,27 @@ const loaded = {
 }
 export const objLoad = strict(loaded)
 
-/** By its type in C: see src/ebpf/watch/shown.ts. */
-const shown = z.json().describe('A value as its type in C has it; bytes are hexadecimal')
-const loadedLine = strict({ type: z.literal('loaded'), ...loaded })
-const countersLine = strict({
-  type: z.literal('counters'),
-  at: time,
-  maps: z.array(
-    strict({
-      map: text,
-      kind: z.enum(['variables', 'array', 'hash']),
-      perCpu: flag.describe('Values are sums over all CPUs, where they are numbers'),
-      rows: z.array(strict({ key: shown, value: shown })),
-      more: count.describe('Elements that are there and not among the rows'),
-      cut: flag.describe('There are more elements than were looked at'),
-    }),
-  ),
+/** What a map, a variable or a record holds: as its type says. */
+const shown: z.ZodType = z.lazy(() =>
+  z.union([z.number(), text, flag, z.array(shown), z.record(text, shown)]),
+)
+const reading = strict({
+  map: text,
+  kind: z.enum(['variables', 'array', 'hash']),
+  perCpu: flag,
+  rows: z.array(strict({ key: shown, value: shown })),
+  more: count,
+  cut: flag,
 })
-const eventLine = strict({ type: z.literal('event'), at: time, map: text, value: shown })
-const endLine = strict({ type: z.literal('end'), at: time })
+const watched = [
+  strict({ type: z.literal('loaded'), ...loaded }),
+  strict({ type: z.literal('counters'), at: time, maps: z.array(reading) }),
+  strict({ type: z.literal('event'), at: time, map: text, value: shown }),
+  strict({ type: z.literal('end'), at: time }),
+] as const
+export const objLoadWatch = z.discriminatedUnion('type', watched)
 
-export const objLoadWatch = z.discriminatedUnion('type', [loadedLine, countersLine, eventLine, endLine])
-export const tryLine = z.discriminatedUnion('type', [
+export const tryObject = z.discriminatedUnion('type', [
   strict({
     type: z.literal('policy'),
     file: text,
@@ -116,14 +115,12 @@ export const tryLine = z.discriminatedUnion('type', [
     user: text,
     uid: account,
     network: z.enum(['own', 'host']),
-    attach: texts.describe('PROGRAM=PLACE'),
+    attach: texts,
     idle: z.array(strict({ program: text, why: text, needsHost: flag })),
   }),
-  loadedLine,
-  countersLine,
-  eventLine,
-  endLine,
+  ...watched,
 ])
+
 export const init = strict({ directory: text, wrote: texts, kept: texts })
 
 export const tokenShow = strict({

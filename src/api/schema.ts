@@ -41,7 +41,7 @@ export const SCHEMAS: Readonly<Record<DocumentName, z.ZodType>> = {
   'obj-show': objects.objShow,
   'obj-load': objects.objLoad,
   'obj-load-watch': objects.objLoadWatch,
-  try: objects.tryLine,
+  try: objects.tryObject,
   init: objects.init,
   'token-show': objects.tokenShow,
 }

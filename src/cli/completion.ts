@@ -12,7 +12,7 @@ export type Shell = (typeof SHELLS)[number]
 /** What can stand at a place. */
 type Values = 'files' | 'directories' | 'anything' | readonly string[]
 
-const FILES = ['file', 'before', 'after', 'policy', 'path']
+const FILES = ['file', 'object', 'before', 'after', 'policy', 'path']
 const DIRECTORIES = ['dir']
 
 function valuesOf(name: string, choices: readonly string[] | undefined): Values {

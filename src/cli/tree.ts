@@ -8,6 +8,7 @@
 import { Argument, InvalidArgumentError, Option } from 'commander'
 import { DOCUMENT_NAMES } from '../api/names.ts'
 import { DEFAULT_PATH } from '../delegation/actions.ts'
+import { PLAN_FORMATS } from '../needs/format/names.ts'
 import {
   DELEGATION_IDS,
   DESCRIPTORS,
@@ -49,10 +50,6 @@ function capabilities(value: string): string[] {
 
 const path = (): Option =>
   new Option('--path <dir>', 'where the bpffs is mounted inside').default(DEFAULT_PATH)
-const pid = (): Option =>
-  new Option('--pid <pid>', 'a process in the user namespace')
-    .argParser(numberWithin(PROCESS_IDS))
-    .makeOptionMandatory()
 const policy = (): Option => new Option('--policy <file>', 'what is lent (YAML)').makeOptionMandatory()
 const anySubject = (): Option =>
   new Option('--any-subject', 'also where the policy names others as subjects; that is said aloud')
@@ -72,6 +69,17 @@ function common(command: Command, json = JSON_DOCUMENT): Command {
     .option('--json', json)
     .option('-q, --quiet', 'no notes and no progress on stderr; errors are told')
     .option('-v, --verbose', 'of a failure all facts; how long it took')
+}
+
+/** Who is lent to: exactly one of these; see recipient.ts. */
+function recipientOptions(command: Command): Command {
+  return command
+    .addOption(
+      new Option('--pid <pid>', 'a process in the user namespace').argParser(numberWithin(PROCESS_IDS)),
+    )
+    .option('--container <name>', 'a container of Podman or Docker, by name or id; USER/NAME: a rootless one')
+    .option('--unit <name>', "a unit of systemd; USER/NAME: of that user's own")
+    .option('--cgroup <dir>', 'the process of this cgroup that has a user namespace of its own')
 }
 
 /** The three names that a delegator can have for the guard. */
@@ -145,10 +153,11 @@ export function commandTree(finish: Finish, version: string): Command {
     .action(act(async () => (await import('./commands/run.ts')).run))
 
   common(
-    root
-      .command('delegate')
-      .description('lend to a process that runs in a user namespace of its own, e.g. a container')
-      .addOption(pid())
+    recipientOptions(
+      root
+        .command('delegate')
+        .description('lend to a process that runs in a user namespace of its own, e.g. a container'),
+    )
       .addOption(policy())
       .addOption(path())
       .addOption(
@@ -157,7 +166,7 @@ export function commandTree(finish: Finish, version: string): Command {
           'configure the bpffs context that the process opened; it mounts it itself',
         ).argParser(numberWithin(DESCRIPTORS)),
       )
-      .option('--cgroup <dir>', 'tokens can be made in this cgroup and below only (needs the guard)')
+      .option('--only-cgroup <dir>', 'tokens can be made in this cgroup and below only (needs the guard)')
       .addOption(anySubject())
       .option(
         '--strict',
@@ -165,14 +174,16 @@ export function commandTree(finish: Finish, version: string): Command {
       )
       .addOption(dryRun()),
   )
-    .example('delegate --pid 4711 --policy policy.yaml', 'to the container that this process is in')
+    .example('delegate --container web --policy policy.yaml', 'to a container of Podman or Docker')
+    .example('delegate --pid 4711 --policy policy.yaml', 'to the user namespace of this process')
     .action(act(async () => (await import('./commands/delegate.ts')).delegate))
 
   common(
-    root
-      .command('undelegate')
-      .description('unmount a delegation, so that no new token can be made from it')
-      .addOption(pid())
+    recipientOptions(
+      root
+        .command('undelegate')
+        .description('unmount a delegation, so that no new token can be made from it'),
+    )
       .addOption(path())
       .addOption(
         new Option('--mount <id>', 'which mount, by the number that ls shows, instead of its path').argParser(
@@ -180,15 +191,16 @@ export function commandTree(finish: Finish, version: string): Command {
         ),
       ),
   )
-    .example('undelegate --pid 4711', 'all mounts of what was lent to it at /sys/fs/bpf')
+    .example('undelegate --container web', 'all mounts of what was lent to it at /sys/fs/bpf')
     .action(act(async () => (await import('./commands/undelegate.ts')).undelegate))
 
   common(
-    root
-      .command('derive')
-      .description('lend a part of what is lent already; it falls with its origin (needs the guard)')
-      .argument('<id>', 'number of the delegation to derive from', numberWithin(DELEGATION_IDS))
-      .addOption(pid())
+    recipientOptions(
+      root
+        .command('derive')
+        .description('lend a part of what is lent already; it falls with its origin (needs the guard)')
+        .argument('<id>', 'number of the delegation to derive from', numberWithin(DELEGATION_IDS)),
+    )
       .addOption(policy())
       .addOption(path())
       .option(
@@ -405,9 +417,11 @@ export function commandTree(finish: Finish, version: string): Command {
       .addOption(program())
       .addOption(
         new Option('--format <form>', 'what is printed: a policy, mount options, or settings of another tool')
-          .choices(['yaml', 'options', 'systemd', 'lxd', 'incus'])
+          .choices(PLAN_FORMATS)
           .default('yaml'),
       )
+      .option('--seccomp-profile <file>', 'write one for the container, which the form then names')
+      .option('--seccomp-base <file>', "what that is made of (default: the runtime's own)")
       .option('--check <policy>', 'tell what a policy lacks and what it grants needlessly')
       .option('--strict', 'with --check: fail also for what is granted needlessly'),
   )
@@ -416,6 +430,7 @@ export function commandTree(finish: Finish, version: string): Command {
         'something (with --strict also: grants something needlessly); 2 usage, or the policy is not valid.',
     )
     .example('plan counter.bpf.o > policy.yaml', 'a policy that is just enough')
+    .example('plan --format podman counter.bpf.o', 'what to give podman run')
     .example('plan --check policy.yaml --strict counter.bpf.o', 'for CI: no less and no more')
     .action(act(async () => (await import('./commands/plan.ts')).plan))
 
@@ -440,11 +455,9 @@ export function commandTree(finish: Finish, version: string): Command {
       .option('--yes', 'lend also what is as good as root'),
     'print JSON Lines (errors: on stderr)',
   )
-    .details('See docs/start.md.')
-    .example('try counter.bpf.o', 'in a network of its own, with packets to count')
-    .example('try counter.bpf.o --host-net --attach xdp:eth0', 'on a device of the host')
+    .example('try counter.bpf.o', 'its counters and events, until Ctrl-C')
+    .example('try --save-policy policy.yaml counter.bpf.o', 'and keep the policy that was enough')
     .action(act(async () => (await import('./commands/try.ts')).tryObject))
-
   common(
     root
       .command('init')
@@ -452,7 +465,7 @@ export function commandTree(finish: Finish, version: string): Command {
       .argument('[dir]', 'where; it is made', '.')
       .option('--force', 'write only the files that are missing; none is overwritten'),
   )
-    .example('init counter', 'then: make -C counter')
+    .example('init counter', 'a project to begin with')
     .action(act(async () => (await import('./commands/init.ts')).init))
 
   const obj = common(root.command('obj'))
@@ -476,13 +489,12 @@ export function commandTree(finish: Finish, version: string): Command {
       .addOption(program())
       .option('--pin <dir>', 'pin programs, maps and links in this directory of a bpffs, and leave')
       .addOption(attach('attach until interrupted'))
-      .option('--watch', 'show counters and events until interrupted; with --json: JSON Lines')
+      .option('--watch', 'show counters and events until interrupted')
       .option('--ping', 'with --watch: send packets to itself over loopback, once a second')
       .option('--name <name>', 'what its global data are called after (default: the name of the file)'),
   )
     .details('Exit: 0 loaded; 1 not; 3 the kernel refused it for want of rights.')
     .example('obj load counter.bpf.o --attach xdp:eth0', 'until Ctrl-C')
-    .example('obj load counter.bpf.o --attach count=xdp:eth0 --watch', 'the same, and what it counts')
     .example('run --policy policy.yaml -- bpftoken obj load counter.bpf.o', 'a one-line trial of a policy')
     .action(act(async () => (await import('./commands/obj-load.ts')).load))
 

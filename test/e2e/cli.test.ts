@@ -111,7 +111,7 @@ test('a word that is misspelt is named before what is missing', async () => {
     ['delegate --polcy x', "unknown option '--polcy' (Did you mean --policy?)"],
     ['run --polcy x', "unknown option '--polcy' (Did you mean --policy?)"],
     ['plan --prgram x', "unknown option '--prgram' (Did you mean --program?)"],
-    ['delegate --policy x', "required option '--pid <pid>' not specified"],
+    ['confine --policy x', "required option '--cgroup <dir>' not specified"],
   ] as const) {
     const { status, stderr } = await cli(words.split(' '))
     assert.deepEqual([status, stderr], [2, `error: ${told}\n`], words)
@@ -187,7 +187,7 @@ test('what only the guard does says how to get one', machine, async t => {
     assert.equal(status, 1, words)
     assert.match(stderr, /bpftoken guard install/, words)
   }
-  const cgroup = await cli(['delegate', '--pid', '1', '--policy', POLICY, '--cgroup', '/sys/fs/cgroup'])
+  const cgroup = await cli(['delegate', '--pid', '1', '--policy', POLICY, '--only-cgroup', '/sys/fs/cgroup'])
   assert.equal(cgroup.status, 4)
   assert.match(cgroup.stderr, /bpftoken guard install/)
   for (const words of [

@@ -48,7 +48,7 @@ test('without a right the load is refused, and the right is named', machine, asy
   using scratch = new Scratch()
   const policy = await planned(scratch, '--program', 'tail')
   const { status, stderr } = await trial(policy, `${PUBLIC}/${OBJECT}`)
-  assert.equal(status, 1)
+  assert.equal(status, 3)
   assert.match(stderr, /program "ingress" \(sched_cls\) failed with EPERM/)
   assert.match(stderr, /Missing rights: progs sched_cls, attachs tcx_ingress/)
 })
@@ -63,7 +63,7 @@ test('--attach lasts until interrupted, and --pin outlives the command', machine
     until ! kill -0 $! || [ $((0x$(awk '/SigCgt/ { print $2 }' /proc/$!/status) & 1)) = 1 ]; do sleep 0.05; done
     ip -o link show lo; kill -INT $!; wait $!; echo "status $?"
     ip -o link show lo
-    ${load} --program count tail --pin /sys/fs/bpf/both; ls -d /sys/fs/bpf/both
+    ${load} --program count --program tail --pin /sys/fs/bpf/both; ls -d /sys/fs/bpf/both
     ${load} --program count --pin /sys/fs/bpf/kept >/dev/null; ls /sys/fs/bpf/kept | tr '\\n' ' '; echo
     ip -o link show lo
   `

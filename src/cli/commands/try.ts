@@ -19,8 +19,8 @@ import {
 } from '../../errors.ts'
 import { HeldProgram, prepareRun } from '../../lending/run.ts'
 import { ownCgroup, planTrial, type TrialPlan } from '../../lending/try.ts'
+import { policyText } from '../../needs/format/policy.ts'
 import { compareRights, planRights, type RightsPlan } from '../../needs/plan.ts'
-import { planLines } from '../../needs/text.ts'
 import { parsePolicy } from '../../policy/parse.ts'
 import { CAPABILITIES, type Policy } from '../../policy/policy.ts'
 import { assessRisk, type RiskAssessment } from '../../policy/risk.ts'
@@ -161,7 +161,7 @@ function withCapabilities(plan: RightsPlan, names: readonly string[]): RightsPla
 /** As `bpftoken plan` prints it, for this network; or the policy that the caller names. */
 function policyTextFor(plan: RightsPlan, { policy }: TryOptions, network: 'own' | 'host'): string {
   if (policy !== undefined) return readPolicyText(policy)
-  const lines = planLines(plan, 'yaml')
+  const lines = policyText(plan)
   if (network === 'own') return `${lines.join('\n')}\n`
   // Its risk is told for a network of its own.
   const terms = lines.filter(line => !line.startsWith('#'))
