@@ -85,7 +85,7 @@ oracle: $(MODULES) ## libbpf and types of other kernels to compare with, into .c
 	@test/corpus/foreign-btf.sh || echo 'oracle: kernels that do not run here will be skipped' >&2
 
 fuzz: $(MODULES) corpus ## hostile objects for ten minutes
-	$(TSX) scripts/fuzz.ts --seconds 600
+	$(TSX) test/corpus/fuzz.ts --seconds 600
 
 objects: $(MODULES) ## compile the BPF C of the repository again, and make what is made from it
 	scripts/build-bpf.sh

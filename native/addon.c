@@ -3,13 +3,6 @@
  */
 #include "call.h"
 
-void export_function(napi_env env, napi_value exports, const char *name, napi_callback function, void *data)
-{
-	napi_value value;
-	napi_create_function(env, name, NAPI_AUTO_LENGTH, function, data, &value);
-	napi_set_named_property(env, exports, name, value);
-}
-
 /* (...args) => result or -errno. Nothing is thrown for a failed call: the layer above names it. */
 static napi_value run_now(napi_env env, napi_callback_info info)
 {

@@ -42,6 +42,13 @@ const struct named_call NAMED_CALLS[] = {
 };
 const int NAMED_CALL_COUNT = sizeof(NAMED_CALLS) / sizeof(NAMED_CALLS[0]);
 
+void export_function(napi_env env, napi_value exports, const char *name, napi_callback function, void *data)
+{
+	napi_value value;
+	napi_create_function(env, name, NAPI_AUTO_LENGTH, function, data, &value);
+	napi_set_named_property(env, exports, name, value);
+}
+
 const struct named_call *call_find(const char *name)
 {
 	for (int i = 0; i < NAMED_CALL_COUNT; i++)

@@ -2,13 +2,16 @@
 # Unmodified programs for the e2e tests, unpacked into .cache and not installed. Needs no root, fetches only
 # what is missing, and leaves apt's own sources as they are:
 #   .cache/host  bpftool and bubblewrap that run on this Debian as they are
-#   .cache/sid   newest bpftool, iproute2, xdp-tools and veristat, with the libraries that they need
+#   .cache/podman  Podman with crun and runc, which runs on this Debian once it lies over /usr and /etc
+#   .cache/sid   newest bpftool, iproute2, xdp-tools, veristat and systemd, with the libraries that they need
 # Where that cannot be, .cache/why-not says why, in the words in which tests are then skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 HOST_PACKAGES=(bpftool/bookworm-backports bubblewrap/bookworm)
-SID_PACKAGES=(bpftool iproute2 xdp-tools libxdp1 veristat busybox-static)
+PODMAN_PACKAGES=({podman,crun,runc,conmon,uidmap}/bookworm golang-github-containers-{common,image}/bookworm
+  {libgpgme11,libassuan0,libsubid4,libyajl2}/bookworm)
+SID_PACKAGES=(bpftool iproute2 xdp-tools libxdp1 veristat busybox-static systemd)
 
 cache=$PWD/.cache
 apt=$cache/apt
@@ -71,17 +74,19 @@ fetch() {
   echo "fetch-debs: fetching $*"
   rm -f "$apt"/cache/archives/*.deb
   case $dir in
-    # Only these two, their libraries are the machine's own.
-    host) (cd "$apt/cache/archives" && run_apt download "$@") ;;
+    # Only these, the rest of their libraries is the machine's own.
+    host | podman) (cd "$apt/cache/archives" && run_apt download "$@") ;;
     sid) run_apt install --yes --download-only --no-install-recommends -t sid "$@" ;;
   esac || give_up "packages cannot be fetched: $*"
   unpack "$dir" "$@"
 }
 
-if ! complete host "${HOST_PACKAGES[@]}" || ! complete sid "${SID_PACKAGES[@]}"; then
+if ! complete host "${HOST_PACKAGES[@]}" || ! complete podman "${PODMAN_PACKAGES[@]}" ||
+  ! complete sid "${SID_PACKAGES[@]}"; then
   { command -v apt-get && command -v dpkg-deb; } >/dev/null || give_up 'this is no Debian: apt-get is missing'
   private_apt
   complete host "${HOST_PACKAGES[@]}" || fetch host "${HOST_PACKAGES[@]}"
+  complete podman "${PODMAN_PACKAGES[@]}" || fetch podman "${PODMAN_PACKAGES[@]}"
   complete sid "${SID_PACKAGES[@]}" || fetch sid "${SID_PACKAGES[@]}"
   rm -rf "$apt"
 fi

@@ -12,8 +12,8 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Btf, BtfComposite, BtfEnum } from '../src/ebpf/btf/btf.ts'
 import { parseObject } from '../src/ebpf/object/spec.ts'
+import { ROOT } from './tree.ts'
 
-const ROOT = join(__dirname, '..')
 const OBJECT = 'bpf/guard.bpf.o'
 const HEADER = 'bpf/guard/abi.h'
 const OUTPUT = 'src/guard/layout.ts'

@@ -12,8 +12,8 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { release } from 'node:os'
 import { join } from 'node:path'
 import { Btf, type BtfComposite, type BtfEnum, type BtfEnum64, type BtfMember } from '../src/ebpf/btf/btf.ts'
+import { ROOT } from './tree.ts'
 
-const ROOT = join(__dirname, '..')
 const OUTPUT = 'src/uapi/bpf.ts'
 const RUNNING_KERNEL = '/sys/kernel/btf/vmlinux'
 

@@ -16,11 +16,10 @@ import { join, relative, resolve } from 'node:path'
 import { run } from 'node:test'
 import { spec } from 'node:test/reporters'
 import { parseArgs } from 'node:util'
-import { install } from '../test/helpers/installed.ts'
-import { RUN_VARIABLE, residue, snapshot } from '../test/helpers/residue.ts'
+import { install } from './installed.ts'
 import { Report } from './report.ts'
-
-const ROOT = join(__dirname, '..')
+import { RUN_VARIABLE, residue, snapshot } from './residue.ts'
+import { ROOT } from './tree.ts'
 
 interface Tier {
   readonly concurrency: number

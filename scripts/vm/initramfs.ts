@@ -21,8 +21,8 @@ import {
 } from 'node:fs'
 import { basename, join } from 'node:path'
 import { type BuildFailure, buildSync, type OutputFile } from 'esbuild'
-import { compiled } from '../../test/helpers/compiled.ts'
-import { CACHE, ROOT } from '../../test/helpers/machine.ts'
+import { compiled } from '../compiled.ts'
+import { CACHE, ROOT } from '../tree.ts'
 import { Cpio } from './cpio.ts'
 
 export const VM = join(CACHE, 'vm')

@@ -7,8 +7,8 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { CACHE, ROOT } from '../../test/helpers/machine.ts'
 import { Report } from '../report.ts'
+import { CACHE, ROOT } from '../tree.ts'
 import { VMS_AT_A_TIME } from './machine.ts'
 
 interface Machine {

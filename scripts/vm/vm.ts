@@ -17,7 +17,7 @@ import { randomUUID } from 'node:crypto'
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { parseArgs } from 'node:util'
-import { ROOT } from '../../test/helpers/machine.ts'
+import { ROOT } from '../tree.ts'
 import { baseLayer, quoted, repositoryLayer, VM } from './initramfs.ts'
 import { boot, type End, kill } from './machine.ts'
 

@@ -24,6 +24,13 @@ const BY_REASON: Readonly<Record<Reason, (facts: ErrorContext) => string>> = {
   'may-stand': () =>
     'End the processes of that user namespace, or unmount it there (bpftoken ls shows what is mounted); a guard could revoke it: bpftoken guard install',
   'more-than-parent': () => 'Ask for less, or leave out --strict to get what there is',
+  'name-ambiguous': ({ container }) =>
+    container === undefined ? 'Name one of them by its number: --pid' : 'Give the id, or more of it',
+  'name-unknown': ({ container }) =>
+    container === undefined
+      ? "systemctl list-units shows those that there are; one of a user's has that user before it: --unit alice/web.service"
+      : "podman ps --all and docker ps --all show those that there are; one of a user's has that user before it: --container alice/web",
+  'names-unavailable': () => 'Name the process by its number instead: --pid',
   'network-shared': () =>
     'Give the workload its own network namespace (no --host-net) and a user namespace that root made, install the guard, or say spec.network: host',
   'no-place': () => 'Name the place: --attach xdp:DEVICE, tcx:DEVICE/ingress, cgroup:PATH or netns:PATH',

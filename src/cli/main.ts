@@ -6,18 +6,19 @@
 import { CommanderError, InvalidArgumentError, Option } from 'commander'
 import { DEFAULT_PATH } from '../delegation/actions.ts'
 import { EXIT, UsageError } from '../errors.ts'
+import { PLAN_FORMATS } from '../needs/format/names.ts'
 import {
   DELEGATION_IDS,
   DESCRIPTORS,
   MOUNT_IDS,
   type NumberRange,
-  PROCESS_IDS,
   parseWithin,
 } from '../uapi/number-range.ts'
 import { Command } from './command.ts'
 import { reportError } from './failure-report.ts'
 import { Interrupted } from './interrupted.ts'
 import { complain, print } from './output.ts'
+import { recipientOptions } from './recipient.ts'
 
 /**
  * Parses a number of that range. Fail closed: the kernel would cut a larger one to the width of its
@@ -48,13 +49,14 @@ function normalCapability(name: string): string {
 const json = (): Option => new Option('--json', 'print one JSON document (errors: on stderr)')
 const path = (): Option =>
   new Option('--path <dir>', 'where the bpffs is mounted inside').default(DEFAULT_PATH)
-const pid = (): Option =>
-  new Option('--pid <pid>', 'a process in the user namespace')
-    .argParser(numberWithin(PROCESS_IDS))
-    .makeOptionMandatory()
 const policy = (): Option => new Option('--policy <file>', 'what is lent (YAML)').makeOptionMandatory()
 const anySubject = (): Option =>
   new Option('--any-subject', 'also where the policy names others as subjects; that is said aloud')
+const attach = (what: string): Option =>
+  new Option(
+    '--attach <spec>',
+    `${what}, [PROGRAM=]SPEC: auto, xdp:DEVICE[/MODE], tcx:DEVICE/ingress|egress, cgroup:PATH, netns:PATH (repeatable)`,
+  ).argParser(collect)
 const dryRun = (): Option => new Option('--dry-run', 'print what would be done, and do nothing')
 
 /** The three names that a delegator can have for the guard. */
@@ -136,10 +138,11 @@ function buildProgram(): Command {
     )
     .action(act(async (command, options) => (await import('./commands/run.ts')).run(command, options)))
 
-  program
-    .command('delegate')
-    .description('lend to a process that runs in a user namespace of its own, e.g. a container')
-    .addOption(pid())
+  recipientOptions(
+    program
+      .command('delegate')
+      .description('lend to a process that runs in a user namespace of its own, e.g. a container'),
+  )
     .addOption(policy())
     .addOption(path())
     .addOption(
@@ -148,7 +151,7 @@ function buildProgram(): Command {
         'configure the bpffs context that the process opened; it mounts it itself',
       ).argParser(numberWithin(DESCRIPTORS)),
     )
-    .option('--cgroup <dir>', 'tokens can be made in this cgroup and below only (needs the guard)')
+    .option('--only-cgroup <dir>', 'tokens can be made in this cgroup and below only (needs the guard)')
     .addOption(anySubject())
     .option(
       '--strict',
@@ -158,10 +161,11 @@ function buildProgram(): Command {
     .addOption(json())
     .action(act(async options => (await import('./commands/delegate.ts')).delegate(options)))
 
-  program
-    .command('undelegate')
-    .description('unmount a delegation, so that no new token can be made from it')
-    .addOption(pid())
+  recipientOptions(
+    program
+      .command('undelegate')
+      .description('unmount a delegation, so that no new token can be made from it'),
+  )
     .addOption(path())
     .addOption(
       new Option('--mount <id>', 'which mount, by the number that ls shows, instead of its path').argParser(
@@ -171,11 +175,12 @@ function buildProgram(): Command {
     .addOption(json())
     .action(act(async options => (await import('./commands/undelegate.ts')).undelegate(options)))
 
-  program
-    .command('derive')
-    .description('lend a part of what is lent already; it falls with its origin (needs the guard)')
-    .argument('<id>', 'number of the delegation to derive from', numberWithin(DELEGATION_IDS))
-    .addOption(pid())
+  recipientOptions(
+    program
+      .command('derive')
+      .description('lend a part of what is lent already; it falls with its origin (needs the guard)')
+      .argument('<id>', 'number of the delegation to derive from', numberWithin(DELEGATION_IDS)),
+  )
     .addOption(policy())
     .addOption(path())
     .option(
@@ -342,9 +347,11 @@ function buildProgram(): Command {
     .addOption(new Option('--program <name>', 'only this program (repeatable)').argParser(collect))
     .addOption(
       new Option('--format <form>', 'what is printed: a policy, mount options, or settings of another tool')
-        .choices(['yaml', 'options', 'systemd', 'lxd', 'incus'])
+        .choices(PLAN_FORMATS)
         .default('yaml'),
     )
+    .option('--seccomp-profile <file>', 'write one for the container, which the form then names')
+    .option('--seccomp-base <file>', "what that is made of (default: the runtime's own)")
     .option('--check <policy>', 'tell what a policy lacks and what it grants needlessly')
     .option('--strict', 'with --check: fail also for what is granted needlessly')
     .addOption(json())
@@ -354,6 +361,37 @@ function buildProgram(): Command {
         'something (with --strict also: grants something needlessly); 2 usage, or the policy is not valid.',
     )
     .action(act(async (files, options) => (await import('./commands/plan.ts')).plan(files, options)))
+
+  program
+    .command('try')
+    .description('see a BPF object work: the least policy for it, lent, loaded, attached; until interrupted')
+    .argument('<object>', 'an object file that a compiler made for BPF')
+    .addOption(attach('where its programs attach (default: to its own network and cgroup)'))
+    .addOption(new Option('--program <name>', 'only this program (repeatable)').argParser(collect))
+    .option('--policy <file>', 'lend this, instead of the least that the object needs')
+    .addOption(
+      new Option('--cap <name>', 'lend a further capability, such as perfmon (repeatable)').argParser(
+        collectCapabilities,
+      ),
+    )
+    .option('--save-policy <file>', 'write the policy that was lent to a new file')
+    .option(
+      '--user <user>',
+      'host user that loads it: name, uid or uid:gid (default: who called sudo, else nobody)',
+    )
+    .option('--host-net', "share the host's network instead of an own one")
+    .option('--no-ping', 'send it no packets over loopback')
+    .option('--yes', 'lend also what is as good as root')
+    .addOption(new Option('--json', 'print JSON Lines (errors: on stderr)'))
+    .action(act(async (file, options) => (await import('./commands/try.ts')).tryObject(file, options)))
+
+  program
+    .command('init')
+    .description('write a starter: a BPF program in C, its policy, a client, a Makefile')
+    .argument('[dir]', 'where; it is made', '.')
+    .option('--force', 'write only the files that are missing; none is overwritten')
+    .addOption(json())
+    .action(act(async (dir, options) => (await import('./commands/init.ts')).init(dir, options)))
 
   const obj = program.command('obj').description('look at BPF object files, and load them')
   obj
@@ -370,10 +408,10 @@ function buildProgram(): Command {
     .argument('<file>', 'an object file')
     .option('--program <name...>', 'only these programs (repeatable)')
     .option('--pin <dir>', 'pin programs, maps and links in this directory of a bpffs, and leave')
-    .option(
-      '--attach <spec>',
-      'attach: auto, xdp:DEVICE[/MODE], tcx:DEVICE/ingress|egress, cgroup:PATH, netns:PATH; lasts until interrupted',
-    )
+    .addOption(attach('attach until interrupted'))
+    .option('--watch', 'show counters and events until interrupted')
+    .option('--ping', 'with --watch: send packets to itself over loopback, once a second')
+    .option('--name <name>', 'what its global data are called after (default: the name of the file)')
     .addOption(json())
     .action(act(async (file, options) => (await import('./commands/obj-load.ts')).load(file, options)))
 

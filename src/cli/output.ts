@@ -118,3 +118,19 @@ export function word(text: string): string {
 function printableCell(text: string): string {
   return printable(text).replace(/(?<=^| ) | $/g, '\\u{20}')
 }
+
+/** Lines on the terminal of standard output that are drawn anew in their place. */
+export class Screen {
+  #drawn = 0
+
+  /** What has no room on the terminal is cut. */
+  draw(lines: readonly string[]): void {
+    const { columns: width, rows: height } = process.stdout
+    const shown = lines
+      .slice(0, Math.max(1, (height || Number.POSITIVE_INFINITY) - 1))
+      .map(line => printable(line).slice(0, width || undefined))
+    const above = this.#drawn === 0 ? '' : `\x1b[${this.#drawn}A\x1b[J`
+    writeOut(above + shown.map(line => `${line}\n`).join(''))
+    this.#drawn = shown.length
+  }
+}

@@ -1,9 +1,10 @@
 /**
  * A policy from a file, and the vocabulary of this kernel that it is read in; see boot-cache.ts.
  */
-import { readKernelEnums, VMLINUX_BTF } from '../delegation/vocabulary.ts'
+import { readKernelEnums } from '../delegation/vocabulary.ts'
 import { type Policy, policyFromJSON, policyToJSON } from '../policy/policy.ts'
 import { type KernelEnums, type Vocabulary, vocabularyFrom } from '../policy/vocabulary.ts'
+import { VMLINUX_BTF } from '../uapi/kernel-paths.ts'
 import { cached } from './boot-cache.ts'
 import { readInput } from './input-file.ts'
 

@@ -71,7 +71,8 @@ function userOfIds(uid: number, gid: number | undefined, find: FindEntry): HostU
   return { ...known, uid, gid: gid ?? known.gid }
 }
 
-function userOfName(name: string, find: FindEntry): HostUser {
+/** UsageError: nobody has this name. */
+export function userOfName(name: string, find: FindEntry = key => findEntry('passwd', key)): HostUser {
   const line = USER_NAME.test(name) ? find(name) : undefined
   if (line === undefined)
     throw new UsageError(`There is no user "${name}"`, {

@@ -46,8 +46,7 @@ export type Action =
 
 export type MountAttribute = 'nosuid' | 'nodev' | 'noexec'
 
-/** Where libbpf and every token-aware loader look without being told. */
-export const DEFAULT_PATH = '/sys/fs/bpf'
+export { DEFAULT_BPFFS as DEFAULT_PATH } from '../uapi/kernel-paths.ts'
 
 export interface Wish {
   readonly masks: Masks

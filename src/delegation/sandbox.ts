@@ -7,7 +7,7 @@
 import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { constants, endianness } from 'node:os'
-import type { Duplex } from 'node:stream'
+import type { Duplex, Writable } from 'node:stream'
 import {
   type BpftokenError,
   ConflictError,
@@ -47,6 +47,8 @@ export interface SandboxSpec {
    * Since Linux 5.14.
    */
   readonly killRest?: boolean
+  /** With `killRest`: its own cgroup, as `planCgroup` gives it. Default: planned by itself. */
+  readonly cgroup?: string
   /** Where the program stays in the session of our terminal: when it stops, stop us with it. */
   readonly stopTogether?: boolean
   readonly timeoutMs?: number
@@ -102,7 +104,7 @@ export class Sandbox implements Disposable {
   static async start(spec: SandboxSpec): Promise<Sandbox> {
     requireOwnProc()
     refuseIds(spec)
-    const cgroup = spec.killRest === true ? planCgroup(spec) : undefined
+    const cgroup = spec.killRest === true ? (spec.cgroup ?? planCgroup(spec)) : undefined
     const watcher = await Watcher.start(spec, cgroup)
     let sandbox: Sandbox | undefined
     try {
@@ -117,6 +119,11 @@ export class Sandbox implements Disposable {
       sandbox?.[Symbol.dispose]()
       throw error
     }
+  }
+
+  /** The program's standard input, where it is a pipe. */
+  get stdin(): Writable | null {
+    return this.child.stdin
   }
 
   /**

@@ -3,8 +3,7 @@ import { readFileSync } from 'node:fs'
 import { findEnums } from '../ebpf/btf/btf.ts'
 import { NotSupportedError } from '../errors.ts'
 import { DOMAIN_ENUMS, type KernelEnums, type Vocabulary, vocabularyFrom } from '../policy/vocabulary.ts'
-
-export const VMLINUX_BTF = '/sys/kernel/btf/vmlinux'
+import { VMLINUX_BTF } from '../uapi/kernel-paths.ts'
 
 let running: Vocabulary | undefined
 

@@ -5,7 +5,7 @@
 import { readFileSync } from 'node:fs'
 
 /** How many CPUs a list such as `0-3,8` names. */
-export function countCpus(list: string): number {
+function countCpus(list: string): number {
   return list
     .trim()
     .split(',')

@@ -9,7 +9,12 @@ import { getFdById, objGet, objGetInfoByFd, objPin, progBindMap, progLoad, progT
 import { failure } from '../sys/failure.ts'
 import { Fd } from '../sys/fd.ts'
 import { bpf_map_flags, bpf_prog_info } from '../uapi/bpf.ts'
-import { BPF_LOG_LEVEL1, BPF_LOG_MAX_BYTES } from '../uapi/constants.ts'
+import {
+  BPF_F_TEST_RUN_ON_CPU,
+  BPF_F_TEST_XDP_LIVE_FRAMES,
+  BPF_LOG_LEVEL1,
+  BPF_LOG_MAX_BYTES,
+} from '../uapi/constants.ts'
 import { ERRNO } from '../uapi/errno.ts'
 import { assemble, type Insn, type Label, SLOT_BYTES } from './asm/insn.ts'
 import { expectKind } from './object-kind.ts'
@@ -17,7 +22,7 @@ import { nameFrom, objectName } from './object-name.ts'
 import { explain } from './refusal.ts'
 import { chooseToken, type Token, type TokenChoice } from './token.ts'
 import { ATTACH_TYPES, type AttachType, PROG_TYPES, type ProgType } from './type-names.ts'
-import { summarize } from './verifier-log.ts'
+import { perfmonHint, summarize } from './verifier-log.ts'
 
 /** Fixed-size records, one after the other, as .BTF.ext has them. */
 export interface Records {
@@ -82,6 +87,12 @@ export interface ProgramInfo {
   attachBtfObjectId: number
 }
 
+/** For `testRun`: on the CPU that `cpu` names; frames of XDP sent on for real. */
+export const TEST_RUN_FLAGS = {
+  onCpu: BPF_F_TEST_RUN_ON_CPU,
+  xdpLiveFrames: BPF_F_TEST_XDP_LIVE_FRAMES,
+} as const
+
 export interface TestRunOptions {
   /** Packet for network types, at least 14 bytes. */
   dataIn?: Uint8Array
@@ -91,7 +102,7 @@ export interface TestRunOptions {
   contextIn?: Uint8Array
   /** 1 by default; at least 1 where the type allows it. */
   repeat?: number
-  /** BPF_F_TEST_RUN_ON_CPU, BPF_F_TEST_XDP_LIVE_FRAMES. */
+  /** `TEST_RUN_FLAGS` */
   flags?: number
   cpu?: number
   batchSize?: number
@@ -335,7 +346,7 @@ function refusal(spec: ProgramSpec, { result, log }: Attempt, token: Token | und
   const { summary } = summarize(log)
   return new VerifierError(
     { program: spec.name ?? '', errno, errnoName, summary, log: linesOf(log) },
-    { context: { type } },
+    { context: { type }, hint: token === undefined ? undefined : perfmonHint(summary) },
   )
 }
 

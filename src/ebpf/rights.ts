@@ -1,4 +1,5 @@
 /** What a command needs from a token and from its caller: rights and capabilities by name. Pure. */
+import { NET_ADMIN_MAPS, NET_ADMIN_PROGS, PERFMON_PROGS, type TOKEN_COMMANDS } from '../uapi/bpf-needs.ts'
 import { CAPABILITIES, type CapabilityName } from '../uapi/constants.ts'
 import {
   ATTACH_TYPES,
@@ -19,7 +20,7 @@ export interface TokenRights {
 }
 
 /** The only commands for which the kernel asks a token. */
-export type TokenCmd = 'map_create' | 'prog_load' | 'btf_load' | 'btf_get_fd_by_id'
+export type TokenCmd = (typeof TOKEN_COMMANDS)[number]
 
 /** What one command asks of a token. */
 export interface Need {
@@ -71,29 +72,21 @@ export function missingIn(rights: TokenRights, need: Need): MissingRight[] {
     .map(({ domain, word }) => ({ domain, word }))
 }
 
-const NET_ADMIN_MAPS: readonly string[] = ['sockmap', 'sockhash', 'devmap', 'devmap_hash', 'xskmap']
-const NET_ADMIN_PROGS: readonly string[] = [
-  ...['sched_cls', 'sched_act', 'xdp', 'lwt_in', 'lwt_out', 'lwt_xmit', 'lwt_seg6local', 'sk_skb', 'sk_msg'],
-  ...['flow_dissector', 'cgroup_device', 'cgroup_sock', 'cgroup_sock_addr', 'cgroup_sockopt'],
-  ...['cgroup_sysctl', 'sock_ops', 'ext', 'netfilter'],
-]
-const PERFMON_PROGS: readonly string[] = [
-  ...['kprobe', 'tracepoint', 'perf_event', 'raw_tracepoint', 'raw_tracepoint_writable', 'tracing', 'lsm'],
-  ...['struct_ops', 'ext'],
-]
+function isIn(words: readonly string[], word: string): boolean {
+  return words.includes(word)
+}
 
 /**
  * The capabilities that the command wants from the caller, in the token's user namespace or,
- * without a token, in the initial one. Source: kernel/bpf/syscall.c, map_create,
- * is_net_admin_prog_type, is_perfmon_prog_type.
+ * without a token, in the initial one.
  */
 export function neededCapabilities(need: Need): CapabilityName[] {
   if (need.cmd === 'btf_get_fd_by_id') return ['CAP_SYS_ADMIN']
   const needed: CapabilityName[] = ['CAP_BPF']
   const map = need.mapType === undefined ? '' : MAP_TYPES.word(need.mapType)
   const prog = need.progType === undefined ? '' : PROG_TYPES.word(need.progType)
-  if (NET_ADMIN_MAPS.includes(map) || NET_ADMIN_PROGS.includes(prog)) needed.push('CAP_NET_ADMIN')
-  if (PERFMON_PROGS.includes(prog)) needed.push('CAP_PERFMON')
+  if (isIn(NET_ADMIN_MAPS, map) || isIn(NET_ADMIN_PROGS, prog)) needed.push('CAP_NET_ADMIN')
+  if (isIn(PERFMON_PROGS, prog)) needed.push('CAP_PERFMON')
   return needed
 }
 

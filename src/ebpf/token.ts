@@ -15,10 +15,11 @@ import { procFields } from '../sys/proc-file.ts'
 import { bpf_token_info } from '../uapi/bpf.ts'
 import { O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../uapi/constants.ts'
 import { ERRNO } from '../uapi/errno.ts'
+import { DEFAULT_BPFFS } from '../uapi/kernel-paths.ts'
 import { type MissingRight, missingIn, type Need, type TokenRights } from './rights.ts'
 
-/** Where everybody looks who was told nothing. */
-export const DEFAULT_BPFFS = '/sys/fs/bpf'
+export { DEFAULT_BPFFS }
+
 const PATH_MAX = 4096
 const ALL = 0xffff_ffff_ffff_ffffn
 

@@ -60,3 +60,16 @@ export function summarize(log: string): VerifierSummary {
     lines: [...source, instruction, ...reason],
   }
 }
+
+/**
+ * What the verifier refuses to holders of a token that lack CAP_PERFMON, and lets root do. Source:
+ * kernel/bpf/verifier.c, allow_ptr_leaks and bpf_allow_uninit_stack.
+ */
+const FOR_PERFMON = /pointer (comparison|[-+*&|^<>/%]+=) .*prohibited|leaks addr|invalid read from stack/
+
+/** What helps where this is the reason; undefined: it is not. */
+export function perfmonHint(summary: string): string | undefined {
+  return FOR_PERFMON.test(summary)
+    ? 'Root may do this, and who has a token only with the capability perfmon: lend it, or do it otherwise (the length of a packet: bpf_xdp_get_buff_len, or skb->len)'
+    : undefined
+}

@@ -2,15 +2,16 @@
 import { readdirSync, type StatsFs, statfsSync, statSync } from 'node:fs'
 import path from 'node:path'
 import { InputError, NotFoundError, NotSupportedError } from '../errors.ts'
+import { CGROUP2_SUPER_MAGIC } from '../uapi/constants.ts'
+import { CGROUP_ROOT } from '../uapi/kernel-paths.ts'
+import type { CgroupId } from './id.ts'
 import { GUARD_CGROUP_LEVELS } from './layout.ts'
 
-export const CGROUP_ROOT = '/sys/fs/cgroup'
-const CGROUP2_MAGIC = 0x63677270
 /** Of the root of all cgroups. */
-export const ROOT_CGROUP_ID = 1n
+export const ROOT_CGROUP_ID = 1n as CgroupId
 
 export interface Cgroup {
-  readonly id: bigint
+  readonly id: CgroupId
   /** 0: the root. */
   readonly level: number
 }
@@ -48,8 +49,8 @@ export function findCgroup(directory: string): Cgroup {
 }
 
 /** The directories of these cgroups; those that are gone are left out. */
-export function cgroupPaths(ids: ReadonlySet<bigint>, root: string = CGROUP_ROOT): Map<bigint, string> {
-  const found = new Map<bigint, string>()
+export function cgroupPaths(ids: ReadonlySet<CgroupId>, root: string = CGROUP_ROOT): Map<CgroupId, string> {
+  const found = new Map<CgroupId, string>()
   const walk = (directory: string): void => {
     const id = inodeOrNull(directory)
     if (id === undefined) return
@@ -70,7 +71,7 @@ export function cgroupNamed(name: string, root: string = CGROUP_ROOT): string | 
 }
 
 function isOther(directory: string): boolean {
-  return typeOf(directory).type >>> 0 !== CGROUP2_MAGIC
+  return typeOf(directory).type >>> 0 !== CGROUP2_SUPER_MAGIC
 }
 
 function typeOf(directory: string): StatsFs {
@@ -81,9 +82,9 @@ function typeOf(directory: string): StatsFs {
   }
 }
 
-function inodeOf(directory: string): bigint {
+function inodeOf(directory: string): CgroupId {
   try {
-    return statSync(directory, { bigint: true }).ino
+    return statSync(directory, { bigint: true }).ino as CgroupId
   } catch (error) {
     throw notThere(directory, error)
   }
@@ -98,8 +99,8 @@ function notThere(directory: string, error: unknown): unknown {
 }
 
 /** Cgroups go while we look. */
-function inodeOrNull(directory: string): bigint | undefined {
-  return statSync(directory, { bigint: true, throwIfNoEntry: false })?.ino
+function inodeOrNull(directory: string): CgroupId | undefined {
+  return statSync(directory, { bigint: true, throwIfNoEntry: false })?.ino as CgroupId | undefined
 }
 
 function subdirectories(directory: string): string[] {

@@ -6,10 +6,18 @@ import path from 'node:path'
 import { nameFrom } from '../ebpf/object-name.ts'
 import { InputError, NotFoundError, NotSupportedError } from '../errors.ts'
 import { parseMountInfo } from '../sys/mountinfo.ts'
-import { CGROUP_ROOT, cgroupNamed, findCgroup, ROOT_CGROUP_ID } from './cgroup.ts'
-import { GUARD_CGROUP_LEVELS, guard_cgroup, guard_delegator, guard_file } from './layout.ts'
+import { CGROUP_ROOT } from '../uapi/kernel-paths.ts'
+import { cgroupNamed, findCgroup, ROOT_CGROUP_ID } from './cgroup.ts'
+import {
+  GUARD_CGROUP_LEVELS,
+  GUARD_NAME_BYTES,
+  type guard_cgroup,
+  type guard_delegator,
+  type guard_file,
+} from './layout.ts'
 import { readLists, sweepLists, writeTerms } from './lists.ts'
 import type { GuardMaps } from './maps.ts'
+import type { Row, Table } from './table.ts'
 import {
   decodeTerms,
   EVERYTHING,
@@ -46,10 +54,11 @@ export interface AllowOptions {
 const MINOR_BITS = 20
 const UNIT = /^[A-Za-z0-9:_.\\@-]+\.(service|socket|mount|swap|scope|slice)$/
 
-interface Entry {
-  readonly map: 'files' | 'cgroups'
-  readonly key: Uint8Array
-}
+type FileKey = Row<typeof guard_file.fields>
+type CgroupKey = Row<typeof guard_cgroup.fields>
+type RawDelegator = Row<typeof guard_delegator.fields>
+/** Either of two, which have their keys from `keyOf`. */
+type Delegators = Table<FileKey | CgroupKey, RawDelegator, Partial<RawDelegator>>
 
 /**
  * Replaces what was said of the same delegator before. NotFoundError: no such file, or no such
@@ -57,44 +66,42 @@ interface Entry {
  */
 export function allow(maps: GuardMaps, who: Delegator, options: AllowOptions = {}): void {
   const { policy, implicit = false } = options
-  const entry = entryOf(who)
+  const table = tableOf(maps, who)
+  const key = keyOf(who)
   const write = (ceiling: RawTerms): void =>
-    maps
-      .map(entry.map)
-      .update(entry.key, guard_delegator.encode({ ceiling, implicit: implicit ? 1 : 0, name: labelOf(who) }))
+    table.set(key, { ceiling, implicit: implicit ? 1 : 0, name: labelOf(who) })
   if (policy === undefined) write(implicit ? EVERYTHING : NO_CEILING)
   else writeTerms(maps, policy, write)
   // What had this name before: the file was replaced, or the cgroup above made anew.
-  for (const old of entriesNamed(maps, who))
-    if (!Buffer.from(old.key).equals(entry.key)) maps.map(old.map).delete(old.key)
+  for (const old of keysNamed(table, who)) if (!table.isSameKey(old, key)) table.delete(old)
 }
 
 /** What it has lent goes on. False: it was not allowed. */
 export function disallow(maps: GuardMaps, who: Delegator): boolean {
-  const entries = entriesNamed(maps, who)
+  const table = tableOf(maps, who)
+  const keys = keysNamed(table, who)
   // It may have been allowed by another of its names.
-  const present = entryOrNull(who)
-  if (present !== undefined) entries.push(present)
-  const known = entries.filter(({ map, key }) => maps.map(map).delete(key))
+  const present = keyOrNull(who)
+  if (present !== undefined) keys.push(present)
+  const known = keys.filter(key => table.delete(key))
   sweepLists(maps)
   return known.length > 0
 }
 
 export function delegators(maps: GuardMaps): AllowedDelegator[] {
-  return (['files', 'cgroups'] as const).flatMap(map =>
-    [...maps.map(map).entries()].map(([, value]) => {
-      const { ceiling, implicit, name } = guard_delegator.decode(value)
-      return {
-        who: whoOf(map, nameFrom(name)),
-        implicit: implicit !== 0,
-        ceiling: decodeTerms(ceiling!, readLists(maps, ceiling!)),
-      }
-    }),
-  )
+  const { files, cgroups } = maps.tables
+  const describe = (who: Delegator, { ceiling, implicit }: RawDelegator): AllowedDelegator => ({
+    who,
+    implicit: implicit !== 0,
+    ceiling: decodeTerms(ceiling, readLists(maps, ceiling)),
+  })
+  return [
+    ...[...files.values()].map(one => describe({ executable: nameFrom(one.name) }, one)),
+    ...[...cgroups.values()].map(one => describe(cgroupOrUnit(nameFrom(one.name)), one)),
+  ]
 }
 
-function whoOf(map: Entry['map'], name: string): Delegator {
-  if (map === 'files') return { executable: name }
+function cgroupOrUnit(name: string): Delegator {
   return UNIT.test(name) ? { unit: name } : { cgroup: name }
 }
 
@@ -102,22 +109,23 @@ function labelOf(who: Delegator): Uint8Array {
   return encodeLabel('executable' in who ? who.executable : 'cgroup' in who ? who.cgroup : who.unit)
 }
 
-function entriesNamed(maps: GuardMaps, who: Delegator): Entry[] {
-  const map = 'executable' in who ? 'files' : 'cgroups'
+function tableOf({ tables }: GuardMaps, who: Delegator): Delegators {
+  return ('executable' in who ? tables.files : tables.cgroups) as unknown as Delegators
+}
+
+function keysNamed(table: Delegators, who: Delegator): (FileKey | CgroupKey)[] {
   const label = labelOf(who)
-  return [...maps.map(map).entries()]
-    .filter(([, value]) => Buffer.from(guard_delegator.decode(value).name!).equals(label))
-    .map(([key]) => ({ map, key }))
+  return [...table.entries()].filter(([, { name }]) => Buffer.from(name).equals(label)).map(([key]) => key)
 }
 
-function entryOf(who: Delegator): Entry {
-  if ('executable' in who) return { map: 'files', key: fileKey(who.executable) }
-  return { map: 'cgroups', key: cgroupKey('cgroup' in who ? who.cgroup : unitCgroup(who.unit)) }
+function keyOf(who: Delegator): FileKey | CgroupKey {
+  if ('executable' in who) return fileKey(who.executable)
+  return cgroupKey('cgroup' in who ? who.cgroup : unitCgroup(who.unit))
 }
 
-function entryOrNull(who: Delegator): Entry | undefined {
+function keyOrNull(who: Delegator): FileKey | CgroupKey | undefined {
   try {
-    return entryOf(who)
+    return keyOf(who)
   } catch (error) {
     if (error instanceof NotFoundError) return undefined
     throw error
@@ -129,7 +137,7 @@ function entryOrNull(who: Delegator): Entry | undefined {
  * of the mount. On overlayfs across several file systems the inode number may differ from the
  * kernel's, and the entry then fits nobody.
  */
-function fileKey(executable: string): Uint8Array {
+function fileKey(executable: string): FileKey {
   let file: string
   try {
     file = realpathSync(executable)
@@ -144,13 +152,14 @@ function fileKey(executable: string): Uint8Array {
   const mount = mounts.reduce((best, one) => (one.path.length >= best.path.length ? one : best))
   const [major, minor] = mount.device.split(':').map(Number) as [number, number]
   const { ino } = statSync(file, { bigint: true })
-  return guard_file.encode({ inode: ino, device: ((major << MINOR_BITS) | minor) >>> 0 })
+  return { inode: ino, device: ((major << MINOR_BITS) | minor) >>> 0 }
 }
 
-function cgroupKey(directory: string): Uint8Array {
+function cgroupKey(directory: string): CgroupKey {
   if (!path.isAbsolute(directory)) throw new InputError(`The cgroup ${directory} is not an absolute path`)
   const plain = path.resolve(directory)
-  if (plain === CGROUP_ROOT && findCgroup(plain).id === ROOT_CGROUP_ID) return guard_cgroup.encode({})
+  if (plain === CGROUP_ROOT && findCgroup(plain).id === ROOT_CGROUP_ID)
+    return { parent: 0n, name: new Uint8Array(GUARD_NAME_BYTES) }
   const above = findCgroup(path.dirname(plain))
   if (above.level + 1 >= GUARD_CGROUP_LEVELS)
     throw new NotSupportedError(
@@ -159,7 +168,7 @@ function cgroupKey(directory: string): Uint8Array {
         context: { cgroup: directory },
       },
     )
-  return guard_cgroup.encode({ parent: above.id, name: encodeName(path.basename(plain), 'cgroup') })
+  return { parent: above.id, name: encodeName(path.basename(plain), 'cgroup') }
 }
 
 /**

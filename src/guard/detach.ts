@@ -8,6 +8,7 @@ import { BpfMap } from '../ebpf/map.ts'
 import { Owned } from '../ebpf/owned.ts'
 import { NotFoundError, SyscallError } from '../errors.ts'
 import { kill, openProcess, type ProcessHandle } from '../sys/process.ts'
+import type { DelegationId } from './id.ts'
 import type { Holder, Inventory, LiveLink, LiveMap, LiveObjects } from './inventory.ts'
 
 /**
@@ -63,7 +64,7 @@ export interface DetachResult {
  */
 export async function detach(
   inventory: LiveView,
-  delegations: ReadonlySet<bigint>,
+  delegations: ReadonlySet<DelegationId>,
   options: { kill?: boolean } = {},
 ): Promise<DetachResult> {
   const links = detachLinks(inventory, delegations)
@@ -94,7 +95,7 @@ interface Outcome {
 }
 
 /** By id of the link. */
-function detachLinks(inventory: LiveView, delegations: ReadonlySet<bigint>): Map<number, Outcome> {
+function detachLinks(inventory: LiveView, delegations: ReadonlySet<DelegationId>): Map<number, Outcome> {
   const outcomes = new Map<number, Outcome>()
   for (let round = 0; round < MAX_ROUNDS; round++) {
     const found = inventory.links(delegations).filter(({ id }) => !outcomes.has(id))
@@ -108,7 +109,7 @@ function detachLinks(inventory: LiveView, delegations: ReadonlySet<bigint>): Map
   return outcomes
 }
 
-function unregisterMaps(inventory: LiveView, delegations: ReadonlySet<bigint>): Outcome[] {
+function unregisterMaps(inventory: LiveView, delegations: ReadonlySet<DelegationId>): Outcome[] {
   const outcomes: Outcome[] = []
   for (const map of inventory.maps(delegations)) {
     if (map.type !== 'struct_ops') continue
@@ -144,7 +145,7 @@ function failureOf(action: () => void): string | undefined {
   }
 }
 
-async function killHolders(inventory: LiveView, delegations: ReadonlySet<bigint>): Promise<Holder[]> {
+async function killHolders(inventory: LiveView, delegations: ReadonlySet<DelegationId>): Promise<Holder[]> {
   const killed = new Map<number, Holder>()
   let unheldMs = 0
   let allEnded = false

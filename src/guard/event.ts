@@ -1,16 +1,16 @@
 /** The guard's events: what was asked of it, by whom, and how it answered. Pure. */
 import { nameFrom } from '../ebpf/object-name.ts'
-import { ATTACH_TYPES, MAP_TYPES, PROG_TYPES } from '../ebpf/type-names.ts'
+import { ATTACH_TYPES, CMDS, MAP_TYPES, PROG_TYPES } from '../ebpf/type-names.ts'
 import { FormatError } from '../errors.ts'
-import { bpf_cmd } from '../uapi/bpf.ts'
 import { CAPABILITIES } from '../uapi/constants.ts'
+import { type DelegationId, delegationIn } from './id.ts'
 import { guard_event, POINTS, REASONS, VERDICTS } from './layout.ts'
 
 export interface GuardEvent {
   /** Nanoseconds since boot, sleep included. */
   readonly timeNs: bigint
   /** Undefined: no delegation. */
-  readonly delegation: bigint | undefined
+  readonly delegation: DelegationId | undefined
   readonly point: string
   readonly verdict: string
   readonly reason: string
@@ -30,17 +30,11 @@ export interface GuardEvent {
    * Of reason `full`: the delegation that has most of what the guard's table holds. Undefined:
    * none.
    */
-  readonly holder: bigint | undefined
+  readonly holder: DelegationId | undefined
 }
 
 const NO_CMD = 0xffff_ffff
 const NO_TYPE = 0xffff_ffff
-const CMD_WORDS = new Map(
-  Object.entries(bpf_cmd).map(([name, number]) => [
-    number as number,
-    name.replace(/^BPF_/, '').toLowerCase(),
-  ]),
-)
 const CAPABILITY_WORDS = new Map(
   Object.entries(CAPABILITIES).map(([name, number]) => [
     number as number,
@@ -60,7 +54,7 @@ export function decodeEvent(record: Uint8Array): GuardEvent {
   const point = word(POINTS, raw.point!)
   return {
     timeNs: raw.time_ns!,
-    delegation: raw.delegation === 0n ? undefined : raw.delegation!,
+    delegation: delegationIn(raw.delegation!),
     point,
     verdict: word(VERDICTS, raw.verdict!),
     reason: word(REASONS, raw.reason!),
@@ -69,10 +63,10 @@ export function decodeEvent(record: Uint8Array): GuardEvent {
     uid: raw.uid!,
     task: nameFrom(raw.task),
     cgroup: raw.cgroup!,
-    cmd: raw.cmd === NO_CMD ? undefined : (CMD_WORDS.get(raw.cmd!) ?? String(raw.cmd)),
+    cmd: raw.cmd === NO_CMD ? undefined : CMDS.word(raw.cmd!),
     type: typeOf(point, raw.type!),
     name: nameFrom(raw.name),
-    holder: raw.holder === 0n ? undefined : raw.holder!,
+    holder: delegationIn(raw.holder!),
   }
 }
 

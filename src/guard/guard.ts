@@ -7,22 +7,33 @@
  * where the guard is pinned: root.
  */
 import { readdirSync } from 'node:fs'
-import { nameFrom } from '../ebpf/object-name.ts'
 import { RingBuffer } from '../ebpf/ringbuf.ts'
 import { ConflictError, NotFoundError } from '../errors.ts'
 import type { Fd } from '../sys/fd.ts'
+import { confine, idOfCgroup, unconfine } from './confine.ts'
 import { findDelegation, type GuardDelegation, listDelegations, revokeDelegation } from './delegations.ts'
+import {
+  type AllowedDelegator,
+  type AllowOptions,
+  allow,
+  type Delegator,
+  delegators,
+  disallow,
+} from './delegators.ts'
 import { GUARD_DIRECTORY } from './directory.ts'
 import { decodeEvent, type GuardEvent } from './event.ts'
+import type { DelegationId } from './id.ts'
 import { becomeKeeper } from './keeper.ts'
-import { GUARD_ABI, guard_config, guard_terms, guard_totals } from './layout.ts'
+import { GUARD_ABI } from './layout.ts'
 import { type Lender, type LendOptions, lend } from './lender.ts'
 import { sweepLists, writeTerms } from './lists.ts'
 import { GuardMaps } from './maps.ts'
-import { encodeName, type GuardTerms } from './terms.ts'
+import type { GuardTerms } from './terms.ts'
 
 export { bootTimeNs } from './clock.ts'
 export type { GuardDelegation } from './delegations.ts'
+export type { AllowedDelegator, AllowOptions, Delegator } from './delegators.ts'
+export { type CgroupId, type DelegationId, delegationId } from './id.ts'
 export type { Lender, LendOptions } from './lender.ts'
 
 export type GuardMode = 'enforce' | 'permissive'
@@ -76,8 +87,8 @@ export class Guard extends GuardMaps {
   }
 
   config(): { abi: number; mode: GuardMode; audit: boolean; build: number } {
-    const { abi, mode, audit, build } = guard_config.decode(this.map('config').lookup(0)!)
-    return { abi: abi!, mode: mode === 0 ? 'permissive' : 'enforce', audit: audit !== 0, build: build! }
+    const { abi, mode, audit, build } = this.tables.config.read()
+    return { abi, mode: mode === 0 ? 'permissive' : 'enforce', audit: audit !== 0, build }
   }
 
   /**
@@ -85,17 +96,15 @@ export class Guard extends GuardMaps {
    * not see made.
    */
   configure(change: { mode?: GuardMode; audit?: boolean }): void {
-    const now = guard_config.decode(this.map('config').lookup(0)!) as Parameters<
-      typeof guard_config.encode
-    >[0]
-    const mode = change.mode === undefined ? now.mode! : change.mode === 'enforce' ? 1 : 0
-    const audit = change.audit === undefined ? now.audit! : Number(change.audit)
-    this.map('config').update(0, guard_config.encode({ ...now, mode, audit }))
+    this.tables.config.change({
+      ...(change.mode === undefined ? {} : { mode: change.mode === 'enforce' ? 1 : 0 }),
+      ...(change.audit === undefined ? {} : { audit: Number(change.audit) }),
+    })
   }
 
   totals(): GuardTotals {
-    const raw = guard_totals.decode(this.map('totals').lookup(0)!)
-    return { refused: raw.refused!, wouldRefuse: raw.would_refuse!, lostEvents: raw.lost_events! }
+    const { refused, would_refuse, lost_events } = this.tables.totals.read()
+    return { refused, wouldRefuse: would_refuse, lostEvents: lost_events }
   }
 
   /**
@@ -104,25 +113,61 @@ export class Guard extends GuardMaps {
    * functions.
    */
   installPolicy(name: string, terms: GuardTerms): void {
-    const key = encodeName(name)
-    writeTerms(this, terms, raw => this.map('policies').update(key, guard_terms.encode(raw)))
+    writeTerms(this, terms, raw => this.tables.policies.set(name, raw))
   }
 
   /** False: it was not known. */
   removePolicy(name: string): boolean {
-    const known = this.map('policies').delete(encodeName(name))
+    const known = this.tables.policies.delete(name)
     sweepLists(this)
     return known
   }
 
   policies(): string[] {
-    const names = [...this.map('policies').keys()].map(key => nameFrom(key))
-    return names.sort()
+    return [...this.tables.policies.keys()].sort()
   }
 
   /** Lets this process delegate what the policy lends, until the lender is closed. */
   lend(policy: GuardTerms & { readonly name: string }, options: LendOptions = {}): Lender {
     return lend(this, policy, options)
+  }
+
+  /**
+   * Holds bpf(2) calls without a token of the tasks in this cgroup, and below it, to the policy: the
+   * delegation's id. A cgroup that is confined already gets the new policy, and counting begins
+   * anew: what was loaded under the old one counts no more. NotFoundError: there is no such cgroup.
+   * ConflictError: all 63 ids are in use.
+   */
+  confine(directory: string, policy: GuardTerms & { readonly name: string }): DelegationId {
+    return confine(this, directory, policy)
+  }
+
+  /** What was loaded goes on. NotFoundError: no cgroup is confined by this id. */
+  unconfine(id: DelegationId): void {
+    unconfine(this, id)
+  }
+
+  /** The id by which the cgroup is confined. NotFoundError: it is not, or it is not there. */
+  idOfCgroup(directory: string): DelegationId {
+    return idOfCgroup(this, directory)
+  }
+
+  /**
+   * Lets another program delegate; what was said of it before is replaced. NotFoundError: no such
+   * file, or no such cgroup above. E2BIG: too many.
+   */
+  allow(who: Delegator, options: AllowOptions = {}): void {
+    allow(this, who, options)
+  }
+
+  /** What it has lent goes on. False: it was not allowed. */
+  disallow(who: Delegator): boolean {
+    return disallow(this, who)
+  }
+
+  /** The programs that may delegate. */
+  delegators(): AllowedDelegator[] {
+    return delegators(this)
   }
 
   /** Those that live, with confined cgroups. */
@@ -131,7 +176,7 @@ export class Guard extends GuardMaps {
   }
 
   /** NotFoundError: there is none with this id, or it has ended. */
-  delegation(id: bigint): GuardDelegation {
+  delegation(id: DelegationId): GuardDelegation {
     return findDelegation(this, id)
   }
 
@@ -140,14 +185,13 @@ export class Guard extends GuardMaps {
    * loaded before stays. When this returns, no hook that had seen the old state is still running.
    * NotFoundError: no such delegation.
    */
-  revoke(id: bigint): bigint[] {
+  revoke(id: DelegationId): DelegationId[] {
     return revokeDelegation(this, id)
   }
 
   /** The delegation of which this bpffs root directory is; undefined: of none. */
-  delegationAt(root: Fd): bigint | undefined {
-    const value = this.map('roots').lookup(root.number)
-    return value && new DataView(value.buffer, value.byteOffset).getBigUint64(0, true)
+  delegationAt(root: Fd): DelegationId | undefined {
+    return this.tables.roots.get(root)
   }
 
   /**

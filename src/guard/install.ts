@@ -22,7 +22,7 @@ import {
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { attachProgram } from '../ebpf/attach/section.ts'
-import { kernelBtf } from '../ebpf/kernel/btf.ts'
+import { kernelBtf, kernelBtfId } from '../ebpf/kernel/btf.ts'
 import { Link } from '../ebpf/link.ts'
 import type { MapChoice } from '../ebpf/load/maps.ts'
 import { loadObject } from '../ebpf/load/object.ts'
@@ -33,15 +33,14 @@ import { Owned } from '../ebpf/owned.ts'
 import { ConflictError, NotFoundError, NotSupportedError, SyscallError } from '../errors.ts'
 import { objGet } from '../sys/bpf.ts'
 import { fsconfigString, fsopen } from '../sys/mount.ts'
+import { BPF_FS_MAGIC } from '../uapi/constants.ts'
 import { GUARD_DIRECTORY } from './directory.ts'
 import { Guard, type GuardMode } from './guard.ts'
 import { becomeKeeper } from './keeper.ts'
-import { GUARD_ABI, GUARD_PROBE_ERRNO, GUARD_PROBE_KEY, guard_config } from './layout.ts'
-import { kernelBtfId } from './lists.ts'
-import { GuardMaps } from './maps.ts'
+import { GUARD_ABI, GUARD_PROBE_ERRNO, GUARD_PROBE_KEY } from './layout.ts'
+import { GuardMaps, tablesOf } from './maps.ts'
 
 const OBJECT = path.resolve(__dirname, '../../bpf/guard.bpf.o')
-const BPF_FS_MAGIC = 0xcafe4a11
 /** How long the kernel may take to detach what nothing refers to any more. */
 const DETACH_TIMEOUT_MS = 10_000
 const POLL_MS = 10
@@ -157,9 +156,8 @@ async function loadAndPin({ spec, build }: GuardObject, directory: string, mode:
     if (pinned !== undefined) choices[name] = { use: owned.add(pinned) }
   }
   const object = owned.add(await loadObject(spec, { token: null, maps: choices }))
-  const config = object.map('config')
-  const now = guard_config.decode(config.lookup(0)!) as RawConfig
-  const { abi = 0 } = now
+  const { config } = tablesOf(name => object.map(name))
+  const { abi } = config.read()
   if (abi !== 0 && abi !== GUARD_ABI)
     throw new ConflictError(
       `The maps in ${directory} have layout ${abi}, and this program layout ${GUARD_ABI}`,
@@ -169,16 +167,12 @@ async function loadAndPin({ spec, build }: GuardObject, directory: string, mode:
       },
     )
   // Before the programs run: they take what is not there for enforce.
-  config.update(
-    0,
-    guard_config.encode({
-      ...now,
-      abi: GUARD_ABI,
-      mode: mode === 'enforce' ? 1 : 0,
-      build,
-      kernel_btf: kernelBtfId(),
-    }),
-  )
+  config.change({
+    abi: GUARD_ABI,
+    mode: mode === 'enforce' ? 1 : 0,
+    build,
+    kernel_btf: kernelBtfId(),
+  })
   for (const name of names) if (choices[name] === undefined) object.map(name).pin(`${directory}/maps/${name}`)
   using maps = new GuardMaps(directory)
   protect(maps)
@@ -198,29 +192,20 @@ async function loadAndPin({ spec, build }: GuardObject, directory: string, mode:
   renameSync(fresh, `${directory}/links`)
 }
 
-type RawConfig = Parameters<typeof guard_config.encode>[0]
-
 /** Tells the programs which maps and pins are the guard's own. */
 function protect(maps: GuardMaps): void {
   const ids = namesIn(`${maps.directory}/maps`).map(name => maps.map(name).info().id)
-  const own = maps.map('own_maps')
-  const key = (id: number): Uint8Array => new Uint8Array(Uint32Array.of(id).buffer)
-  for (const id of ids) own.update(key(id), key(1))
+  const { config, own_maps } = maps.tables
+  for (const id of ids) own_maps.set(id, 1)
   const known = new Set(ids)
-  for (const old of own.keys())
-    if (!known.has(new DataView(old.buffer, old.byteOffset).getUint32(0, true))) own.delete(old)
+  for (const old of own_maps.keys()) if (!known.has(old)) own_maps.delete(old)
   const { ino, dev } = statSync(maps.directory, { bigint: true })
-  const now = guard_config.decode(maps.map('config').lookup(0)!) as RawConfig
-  maps.map('config').update(
-    0,
-    guard_config.encode({
-      ...now,
-      first_map: Math.min(...ids),
-      last_map: Math.max(...ids),
-      pin_inode: ino,
-      pin_device: kernelDevice(dev),
-    }),
-  )
+  config.change({
+    first_map: Math.min(...ids),
+    last_map: Math.max(...ids),
+    pin_inode: ino,
+    pin_device: kernelDevice(dev),
+  })
 }
 
 /**

@@ -23,7 +23,7 @@ import {
 } from '../ebpf/type-names.ts'
 import { FormatError } from '../errors.ts'
 import { bytes, struct, u32, u64 } from '../uapi/codec.ts'
-import { rawDelegations } from './delegations.ts'
+import type { DelegationId } from './id.ts'
 import type { GuardMaps } from './maps.ts'
 
 const OBJECT = path.resolve(__dirname, '../../bpf/inventory.bpf.o')
@@ -46,14 +46,14 @@ export const KINDS = { 1: 'program', 2: 'map', 3: 'link', 4: 'token', 5: 'member
 export type InventoryRecord = ReturnType<typeof inventory_record.decode>
 
 export interface LiveProgram {
-  readonly delegation: bigint
+  readonly delegation: DelegationId
   readonly id: number
   readonly type: ProgType
   readonly name: string
 }
 
 export interface LiveMap {
-  readonly delegation: bigint
+  readonly delegation: DelegationId
   readonly id: number
   readonly type: MapType
   readonly name: string
@@ -61,7 +61,7 @@ export interface LiveMap {
 
 /** Also one that is detached, until its last descriptor is closed. */
 export interface LiveLink {
-  readonly delegation: bigint
+  readonly delegation: DelegationId
   readonly id: number
   readonly type: LinkType
   /** Undefined for struct_ops. */
@@ -151,39 +151,39 @@ export class Inventory implements Disposable {
     return records
   }
 
-  #records(program: string, delegations: ReadonlySet<bigint>): InventoryRecord[] {
-    return this.#all(program).filter(({ delegation }) => delegations.has(delegation!))
+  #records(program: string, delegations: ReadonlySet<DelegationId>): InventoryRecord[] {
+    return this.#all(program).filter(({ delegation }) => delegations.has(delegation as DelegationId))
   }
 
   #objects<Extra>(
     program: string,
-    delegations: ReadonlySet<bigint>,
+    delegations: ReadonlySet<DelegationId>,
     extra: (record: InventoryRecord) => Extra,
-  ): ({ delegation: bigint; id: number; name: string } & Extra)[] {
+  ): ({ delegation: DelegationId; id: number; name: string } & Extra)[] {
     return this.#records(program, delegations).map(record => ({
-      delegation: record.delegation!,
+      delegation: record.delegation as DelegationId,
       id: record.id!,
       name: nameFrom(record.name),
       ...extra(record),
     }))
   }
 
-  programs(delegations: ReadonlySet<bigint>): LiveProgram[] {
+  programs(delegations: ReadonlySet<DelegationId>): LiveProgram[] {
     return this.#objects('inventory_programs', delegations, ({ type }) => ({ type: PROG_TYPES.word(type!) }))
   }
 
-  maps(delegations: ReadonlySet<bigint>): LiveMap[] {
+  maps(delegations: ReadonlySet<DelegationId>): LiveMap[] {
     return this.#objects('inventory_maps', delegations, ({ type }) => ({ type: MAP_TYPES.word(type!) }))
   }
 
-  links(delegations: ReadonlySet<bigint>): LiveLink[] {
+  links(delegations: ReadonlySet<DelegationId>): LiveLink[] {
     return this.#objects('inventory_links', delegations, ({ type, program }) => ({
       type: LINK_TYPES.word(type!),
       programId: program === 0 ? undefined : program!,
     }))
   }
 
-  objects(delegations: ReadonlySet<bigint>): LiveObjects {
+  objects(delegations: ReadonlySet<DelegationId>): LiveObjects {
     return {
       programs: this.programs(delegations),
       maps: this.maps(delegations),
@@ -195,7 +195,7 @@ export class Inventory implements Disposable {
    * The processes with open files of these delegations. Other ways to hold an object are pins, and
    * maps of memory.
    */
-  holders(delegations: ReadonlySet<bigint>): Holder[] {
+  holders(delegations: ReadonlySet<DelegationId>): Holder[] {
     return holdersOf(this.#records('inventory_holders', delegations))
   }
 
@@ -204,11 +204,12 @@ export class Inventory implements Disposable {
    * something or not. Of a delegation of which only maps are left there are none: the number of its
    * user namespace may be another one's by now.
    */
-  members(delegations: ReadonlySet<bigint>): Holder[] {
+  members(delegations: ReadonlySet<DelegationId>): Holder[] {
     const numbers = new Set(
-      rawDelegations(this.#maps)
-        .filter(({ id, ruled }) => ruled === 1 && delegations.has(id!))
-        .map(({ user_namespace }) => user_namespace!),
+      this.#maps.tables.delegations
+        .all()
+        .filter(({ id, ruled }) => ruled === 1 && delegations.has(id as DelegationId))
+        .map(({ user_namespace }) => user_namespace),
     )
     return holdersOf(this.#all('inventory_members').filter(({ id }) => numbers.has(id!)))
   }

@@ -1,11 +1,12 @@
 /** This process, and an executor of its own, as a delegator of one policy. */
-
+import { nameFrom } from '../ebpf/object-name.ts'
 import { NotFoundError } from '../errors.ts'
 import { type Executor, returnExecutor, takeExecutor } from '../sys/executor.ts'
 import { findCgroup } from './cgroup.ts'
 import { startTicks } from './clock.ts'
 import { rawDelegation, revokeDelegation } from './delegations.ts'
-import { GUARD_NAME_BYTES, guard_delegator, guard_process, guard_terms } from './layout.ts'
+import { type DelegationId, delegationIn } from './id.ts'
+import { GUARD_NAME_BYTES } from './layout.ts'
 import { sweepLists, writeTerms } from './lists.ts'
 import type { GuardMaps } from './maps.ts'
 import { sweepNamespaces } from './namespaces.ts'
@@ -18,12 +19,12 @@ export interface Lender extends Disposable {
   /** The one that may delegate; all delegations of this lender are executed by it. */
   readonly executor: Executor
   /** The delegation that was made last; undefined: none yet. */
-  delegation(): bigint | undefined
+  delegation(): DelegationId | undefined
   /**
    * Revokes the delegation that was made last, if one was and it has not ended: the ids of all that
    * fell with it.
    */
-  revoke(): bigint[]
+  revoke(): DelegationId[]
 }
 
 export interface LendOptions {
@@ -31,7 +32,7 @@ export interface LendOptions {
    * What is lent is derived from this delegation: it takes from what that has left, and is revoked
    * with it.
    */
-  readonly parent?: bigint
+  readonly parent?: DelegationId
   /** Tokens are made in this cgroup, a directory below /sys/fs/cgroup, and below it only. */
   readonly cgroup?: string
 }
@@ -49,31 +50,24 @@ export function lend(
   sweepNamespaces(maps)
   if (parent !== undefined) rawDelegation(maps, parent)
   const place = cgroup === undefined ? undefined : findCgroup(cgroup)
-  const processes = maps.map('processes')
-  const policies = maps.map('policies')
+  const { processes, policies } = maps.tables
   const executor = takeExecutor()
-  const keys = [process.pid, executor.pid].map(tgid =>
-    guard_process.encode({ tgid, start_ticks: startTicks(tgid)! }),
-  )
+  const keys = [process.pid, executor.pid].map(tgid => ({ tgid, start_ticks: startTicks(tgid)! }))
   // The policy as we read it, not whatever is installed under its name.
   const suffix = `@${process.pid}`
   const ability = `${cut(policy.name, GUARD_NAME_BYTES - 2 - suffix.length)}${suffix}`
-  const name = encodeName(ability)
-  writeTerms(maps, policy, terms => policies.update(name, guard_terms.encode(terms)))
-  const delegator = guard_delegator.encode({
+  writeTerms(maps, policy, terms => policies.set(ability, terms))
+  const delegator = {
     ceiling: NO_CEILING,
     parent: parent ?? 0n,
     cgroup: place?.id ?? 0n,
     cgroup_level: place?.level ?? 0,
-    name,
-  })
-  for (const key of keys) processes.update(key, delegator)
-  const delegation = (): bigint | undefined => {
-    const ids = keys.map(key => {
-      const value = processes.lookup(key)
-      return (value && guard_delegator.decode(value).last_id) ?? 0n
-    })
-    return ids.sort((a, b) => (a < b ? -1 : 1)).at(-1) || undefined
+    name: encodeName(ability),
+  }
+  for (const key of keys) processes.set(key, delegator)
+  const delegation = (): DelegationId | undefined => {
+    const ids = keys.map(key => processes.get(key)?.last_id ?? 0n)
+    return delegationIn(ids.sort((a, b) => (a < b ? -1 : 1)).at(-1)!)
   }
   return {
     ability,
@@ -85,14 +79,14 @@ export function lend(
     },
     [Symbol.dispose]: () => {
       for (const key of keys) processes.delete(key)
-      policies.delete(name)
+      policies.delete(ability)
       sweepLists(maps)
       returnExecutor(executor)
     },
   }
 }
 
-function revokeIfThere(maps: GuardMaps, id: bigint): bigint[] {
+function revokeIfThere(maps: GuardMaps, id: DelegationId): DelegationId[] {
   try {
     return revokeDelegation(maps, id)
   } catch (error) {
@@ -110,13 +104,11 @@ function cut(text: string, bytes: number): string {
 
 /** Delegators that were killed could not take themselves off the list. */
 function forgetDead(maps: GuardMaps): void {
-  const processes = maps.map('processes')
-  const policies = maps.map('policies')
-  for (const key of processes.keys()) {
-    const { tgid, start_ticks } = guard_process.decode(key)
-    if (startTicks(tgid!) === start_ticks) continue
-    const { name } = guard_delegator.decode(processes.lookup(key) ?? new Uint8Array())
+  const { processes, policies } = maps.tables
+  for (const [key, { name }] of processes.entries()) {
+    if (startTicks(key.tgid) === key.start_ticks) continue
     processes.delete(key)
-    if (name !== undefined) policies.delete(name)
+    const ability = nameFrom(name)
+    if (ability !== '') policies.delete(ability)
   }
 }

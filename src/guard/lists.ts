@@ -1,31 +1,24 @@
 /** The lists of digests and attach targets that terms name by number. */
 import { randomBytes } from 'node:crypto'
 import type { BtfComposite } from '../ebpf/btf/btf.ts'
-import { BtfObject } from '../ebpf/btf/object.ts'
-import { kernelBtf } from '../ebpf/kernel/btf.ts'
-import { btfIds } from '../ebpf/object-id.ts'
+import { kernelBtf, kernelBtfId } from '../ebpf/kernel/btf.ts'
 import { NotFoundError, NotSupportedError } from '../errors.ts'
 import { nearest } from '../policy/nearest.ts'
 import type { AllowList } from '../policy/policy.ts'
-import {
-  guard_delegation,
-  guard_delegator,
-  guard_digest,
-  guard_function,
-  guard_pending,
-  guard_terms,
-} from './layout.ts'
+import { GUARD_DIGEST_BYTES } from './layout.ts'
 import type { GuardMaps } from './maps.ts'
+import type { Table } from './table.ts'
 import { encodeTerms, type GuardTerms, type RawTerms } from './terms.ts'
 
 const TAG_BYTES = 8
-const ON_THE_LIST = Uint8Array.of(1, 0, 0, 0)
+const ON_THE_LIST = 1
 /** What an attach target is in the kernel's types. */
 const TARGET_KINDS = ['func', 'typedef', 'struct'] as const
 
 /**
- * Writes terms with their lists: `write` puts the terms where the guard finds them. NotSupportedError, NotFoundError: this
- * kernel has no such digests or functions; then nothing was written.
+ * Writes terms with their lists: `write` puts the terms where the guard finds them.
+ * NotSupportedError, NotFoundError: this kernel has no such digests or functions; then nothing was
+ * written.
  */
 export function writeTerms(maps: GuardMaps, terms: GuardTerms, write: (raw: RawTerms) => void): void {
   const digests = terms.programs.digests === 'any' ? undefined : terms.programs.digests.map(digestBytes)
@@ -34,63 +27,60 @@ export function writeTerms(maps: GuardMaps, terms: GuardTerms, write: (raw: RawT
   const lists = { digests: digests ? newNumber() : 0n, functions: functions ? newNumber() : 0n }
   // The terms first: a list that nothing names is swept. Until it is filled it refuses.
   write(encodeTerms(terms, lists))
-  for (const bytes of digests ?? [])
-    maps.map('digests').update(guard_digest.encode({ list: lists.digests, bytes }), ON_THE_LIST)
+  for (const bytes of digests ?? []) maps.tables.digests.set({ list: lists.digests, bytes }, ON_THE_LIST)
   if (functions === undefined) return
   const btf = kernelBtfId()
-  for (const type of functions)
-    maps.map('functions').update(guard_function.encode({ list: lists.functions, btf, type }), ON_THE_LIST)
+  for (const type of functions) maps.tables.functions.set({ list: lists.functions, btf, type }, ON_THE_LIST)
 }
 
 /** What the numbers in `raw` stand for, in the words of a policy. */
 export function readLists(maps: GuardMaps, raw: RawTerms): { digests: AllowList; functions: AllowList } {
-  const { digests = 0n, functions = 0n } = raw
   return {
     digests:
-      digests === 0n
+      raw.digests === 0n
         ? 'any'
-        : [...maps.map('digests').keys()]
-            .map(key => guard_digest.decode(key))
-            .filter(({ list }) => list === digests)
-            .map(({ bytes }) => digestText(bytes!))
+        : membersOf(maps.tables.digests, raw.digests)
+            .map(one => digestText(one.bytes))
             .sort(),
     functions:
-      functions === 0n
+      raw.functions === 0n
         ? 'any'
-        : [...maps.map('functions').keys()]
-            .map(key => guard_function.decode(key))
-            .filter(({ list }) => list === functions)
-            .map(({ type }) => kernelBtf().types.type(type!)?.name ?? `type ${type}`)
+        : membersOf(maps.tables.functions, raw.functions)
+            .map(one => kernelBtf().types.type(one.type)?.name ?? `type ${one.type}`)
             .sort(),
   }
 }
 
+/** Both kinds of list are tables whose keys have the list's number. */
+function membersOf<Member extends { readonly list: bigint }>(
+  lists: Table<Member, number>,
+  list: bigint,
+): Member[] {
+  return [...lists.keys()].filter(member => member.list === list)
+}
+
 /** Removes the lists that nothing names any more. */
 export function sweepLists(maps: GuardMaps): void {
-  const digests = [...maps.map('digests').keys()]
-  const functions = [...maps.map('functions').keys()]
-  if (digests.length + functions.length === 0) return
-  // After the lists, and in the order in which terms are copied on: whatever is in use now is seen in one of these places.
+  const { cgroups, delegations, digests, files, functions, pending, policies, processes } = maps.tables
+  const listed = { digests: [...digests.keys()], functions: [...functions.keys()] }
+  if (listed.digests.length + listed.functions.length === 0) return
+  // After the lists, and in the order in which terms are copied on: whatever is in use now is seen
+  // in one of these places.
   const named = new Set<bigint>()
-  const name = (terms: RawTerms | undefined): void => {
-    named.add(terms?.digests ?? 0n).add(terms?.functions ?? 0n)
+  const name = (terms: RawTerms): void => {
+    named.add(terms.digests).add(terms.functions)
   }
-  for (const [, value] of maps.map('policies').entries()) name(guard_terms.decode(value))
-  for (const delegators of ['processes', 'files', 'cgroups'])
-    for (const [, value] of maps.map(delegators).entries()) name(guard_delegator.decode(value).ceiling)
-  for (const [, value] of maps.map('pending').entries()) {
-    const { terms, ceiling } = guard_pending.decode(value)
+  for (const terms of policies.values()) name(terms)
+  for (const delegators of [processes, files, cgroups])
+    for (const { ceiling } of delegators.values()) name(ceiling)
+  for (const { terms, ceiling } of pending.values()) {
     name(terms)
     name(ceiling)
   }
-  for (const [, value] of maps.map('delegations').readAll()) {
-    const { id, terms } = guard_delegation.decode(value)
-    // An element that is free keeps what was in it.
-    if (id !== 0n) name(terms)
-  }
-  for (const key of digests) if (!named.has(guard_digest.decode(key).list!)) maps.map('digests').delete(key)
-  for (const key of functions)
-    if (!named.has(guard_function.decode(key).list!)) maps.map('functions').delete(key)
+  // Without those that are free: they keep what was in them.
+  for (const { terms } of delegations.all()) name(terms)
+  for (const member of listed.digests) if (!named.has(member.list)) digests.delete(member)
+  for (const member of listed.functions) if (!named.has(member.list)) functions.delete(member)
 }
 
 /** Drawn, so that two of us at once give different ones. */
@@ -107,7 +97,7 @@ function digestBytes(digest: string): Uint8Array {
       context: { path: 'spec.programs.digests', digest },
       hint: 'Name the program by its tag, tag:..., or run Linux 6.18 or newer',
     })
-  const bytes = new Uint8Array(guard_digest.fields.bytes.size)
+  const bytes = new Uint8Array(GUARD_DIGEST_BYTES)
   bytes.set(Buffer.from(hex, 'hex'))
   return bytes
 }
@@ -151,25 +141,4 @@ function functionType(name: string): number {
 function* namesOf(kinds: typeof TARGET_KINDS): Generator<string> {
   const { types } = kernelBtf()
   for (const kind of kinds) for (const id of types.ofKind(kind)) yield types.type(id)!.name
-}
-
-let vmlinuxId: number | undefined
-
-/** The id of the kernel's own BTF: it is the same until the next boot. */
-export function kernelBtfId(): number {
-  vmlinuxId ??= findKernelBtf()
-  return vmlinuxId
-}
-
-function findKernelBtf(): number {
-  for (const id of btfIds()) if (isKernelBtf(id)) return id
-  throw new NotSupportedError('This kernel has no types (BTF) of its own', {
-    hint: 'Run a kernel built with CONFIG_DEBUG_INFO_BTF',
-  })
-}
-
-function isKernelBtf(id: number): boolean {
-  using btf = BtfObject.fromId(id, { token: null })
-  const { kernel, name } = btf.info()
-  return kernel && name === 'vmlinux'
 }

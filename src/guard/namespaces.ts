@@ -2,11 +2,12 @@
  * What tasks of user namespaces may attach. Programs make these records and count in them; we
  * remove those that count nothing.
  */
-import { rawDelegations, waitForPrograms } from './delegations.ts'
-import { GUARD_FLAGS, GUARD_NETWORK_PROGS_LOW, guard_namespace } from './layout.ts'
+import { type RawDelegation, waitForPrograms } from './delegations.ts'
+import { GUARD_FLAGS, GUARD_NETWORK_PROGS_LOW, type guard_namespace } from './layout.ts'
 import type { GuardMaps } from './maps.ts'
+import type { Row } from './table.ts'
 
-type RawNamespace = Parameters<typeof guard_namespace.encode>[0]
+type RawNamespace = Row<typeof guard_namespace.fields>
 
 /**
  * As GUARD_NETWORK_PROGS of bpf/guard/abi.h: the types below 32 that are named there, and all
@@ -19,36 +20,35 @@ const NETWORK_PROGS = (0xffff_ffffn << 32n) | BigInt(GUARD_NETWORK_PROGS_LOW)
  * ever lent to.
  */
 export function sweepNamespaces(maps: GuardMaps): void {
-  const namespaces = maps.map('namespaces')
+  const { namespaces, delegations } = maps.tables
   const all = namespaces.readAll()
-  if (all.length < namespaces.maxEntries / 2) return
-  const removed = all.filter(([, value]) => isIdle(guard_namespace.decode(value))).map(([key]) => key)
-  for (const key of removed) namespaces.delete(key)
+  if (all.length < namespaces.map.maxEntries / 2) return
+  const removed = all.filter(([, counts]) => isIdle(counts)).map(([inode]) => inode)
+  for (const inode of removed) namespaces.delete(inode)
   // A delegation that was being made meanwhile may have been counted in a record that we removed.
   waitForPrograms()
-  const delegations = rawDelegations(maps)
-  for (const key of removed) {
-    const inode = Number(new DataView(key.buffer, key.byteOffset).getBigUint64(0, true))
-    const there = delegations.filter(one => one.ruled === 1 && one.user_namespace === inode)
-    if (there.length > 0) namespaces.update(key, guard_namespace.encode(recount(there)))
+  const records = delegations.all()
+  for (const inode of removed) {
+    const there = records.filter(one => one.ruled === 1 && one.user_namespace === inode)
+    if (there.length > 0) namespaces.set(inode, recount(there))
   }
 }
 
 function isIdle({ enforced, watched }: RawNamespace): boolean {
-  return [enforced, watched].every(rules => rules?.own_network === 0 && rules.revocable === 0)
+  return [enforced, watched].every(rules => rules.own_network === 0 && rules.revocable === 0)
 }
 
 /** As rules_of() in bpf/guard/state.h. */
-function recount(delegations: ReturnType<typeof rawDelegations>): RawNamespace {
+function recount(delegations: readonly RawDelegation[]): RawNamespace {
   const rules = (mode: number) => {
-    const counted = delegations.filter(({ terms }) => Math.min(terms!.mode!, 1) === mode)
-    const without = (flag: number) => counted.filter(({ terms }) => (terms!.flags! & flag) === 0)
+    const counted = delegations.filter(({ terms }) => Math.min(terms.mode, 1) === mode)
+    const without = (flag: number) => counted.filter(({ terms }) => (terms.flags & flag) === 0)
     return {
       own_network: without(GUARD_FLAGS.hostNetwork).filter(
-        ({ terms }) => (terms!.masks!.progs! & NETWORK_PROGS) !== 0n,
+        ({ terms }) => (terms.masks.progs & NETWORK_PROGS) !== 0n,
       ).length,
       revocable: without(GUARD_FLAGS.irrevocable).length,
     }
   }
-  return { delegation: delegations.at(-1)!.id!, enforced: rules(1), watched: rules(0) }
+  return { delegation: delegations.at(-1)!.id, enforced: rules(1), watched: rules(0) }
 }

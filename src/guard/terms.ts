@@ -1,9 +1,10 @@
 /** A policy's terms in the guard's form, and back. Pure. */
 import { FormatError } from '../errors.ts'
 import { type AllowList, type Capability, CAPABILITIES as LENDABLE, type Terms } from '../policy/policy.ts'
-import { ANY_MASK, type Masks } from '../policy/vocabulary.ts'
+import { ANY_MASK } from '../policy/vocabulary.ts'
 import { CAPABILITIES } from '../uapi/constants.ts'
 import { EVENTS_WORDS, GUARD_FLAGS, GUARD_NAME_BYTES, type guard_terms } from './layout.ts'
+import type { Row } from './table.ts'
 
 /** A limit of all ones is none. */
 export const NO_LIMIT32 = 0xffff_ffff
@@ -15,7 +16,7 @@ const bitOf = (name: Capability): bigint =>
   1n << BigInt(CAPABILITIES[`CAP_${name.toUpperCase()}` as keyof typeof CAPABILITIES])
 
 /** Bit n stands for capability number n. */
-export function capabilityMask(terms: Pick<Terms, 'rights'>): bigint {
+function capabilityMask(terms: Pick<Terms, 'rights'>): bigint {
   return terms.rights.capabilities.reduce((mask, name) => mask | bitOf(name), 0n)
 }
 
@@ -28,7 +29,7 @@ export interface ListNumbers {
   readonly functions: bigint
 }
 
-export type RawTerms = Parameters<typeof guard_terms.encode>[0]
+export type RawTerms = Row<typeof guard_terms.fields>
 
 /**
  * Everything, without limits: the ceiling of a delegator that has none. It is nobody's policy, so
@@ -91,25 +92,22 @@ export function encodeTerms(terms: GuardTerms, lists: ListNumbers): RawTerms {
 
 /** `listed` are the lists that the numbers in `raw` name. */
 export function decodeTerms(raw: RawTerms, listed: { digests: AllowList; functions: AllowList }): GuardTerms {
-  const limited = <Field extends string>(
-    field: Field,
-    value: number | undefined,
-  ): { [K in Field]?: number } =>
-    value === undefined || value === NO_LIMIT32 ? {} : ({ [field]: value } as { [K in Field]: number })
-  const has = (flag: keyof typeof GUARD_FLAGS): boolean => ((raw.flags ?? 0) & GUARD_FLAGS[flag]) !== 0
-  const depth = raw.depth ?? 0
+  const limited = <Field extends string>(field: Field, value: number): { [K in Field]?: number } =>
+    value === NO_LIMIT32 ? {} : ({ [field]: value } as { [K in Field]: number })
+  const has = (flag: keyof typeof GUARD_FLAGS): boolean => (raw.flags & GUARD_FLAGS[flag]) !== 0
+  const { depth } = raw
   return {
     rights: {
-      masks: raw.masks as Masks,
-      capabilities: LENDABLE.filter(name => (raw.capabilities! & bitOf(name)) !== 0n),
+      masks: raw.masks,
+      capabilities: LENDABLE.filter(name => (raw.capabilities & bitOf(name)) !== 0n),
     },
     limits: {
       ...limited('tokens', raw.tokens),
       ...limited('programs', raw.programs),
       ...limited('maps', raw.maps),
       ...limited('instructions', raw.instructions),
-      ...(raw.map_bytes === NO_LIMIT64 ? {} : { mapBytes: raw.map_bytes! }),
-      ...(raw.lifetime_ns === NO_LIMIT64 ? {} : { lifetimeSec: Number(raw.lifetime_ns! / NS_PER_SEC) }),
+      ...(raw.map_bytes === NO_LIMIT64 ? {} : { mapBytes: raw.map_bytes }),
+      ...(raw.lifetime_ns === NO_LIMIT64 ? {} : { lifetimeSec: Number(raw.lifetime_ns / NS_PER_SEC) }),
     },
     programs: { digests: listed.digests },
     targets: { functions: listed.functions },
@@ -119,7 +117,7 @@ export function decodeTerms(raw: RawTerms, listed: { digests: AllowList; functio
     cgroups: has('anyCgroup') ? 'any' : 'own',
     derive: { allowed: depth > 0, maxDepth: Math.max(1, depth) },
     mode: raw.mode === 0 ? 'permissive' : 'enforce',
-    events: EVENTS_WORDS[raw.events ?? 0] ?? 'refused',
+    events: EVENTS_WORDS[raw.events] ?? 'refused',
   }
 }
 

@@ -1,8 +1,7 @@
 /**
  * To hold a service in the host's user namespace to a policy, by its cgroup, and to end that.
  */
-import { confine as confineCgroup, unconfine as freeCgroup, idOfCgroup } from '../guard/confine.ts'
-import type { Guard } from '../guard/guard.ts'
+import type { DelegationId, Guard } from '../guard/guard.ts'
 import type { Policy } from '../policy/policy.ts'
 import { type AdmissionOptions, requireNoSubjects } from './admission.ts'
 import { type Journaled, journaled } from './journal.ts'
@@ -15,7 +14,7 @@ export interface ConfineRequest extends AdmissionOptions {
 }
 
 export interface Confined {
-  readonly id: bigint
+  readonly id: DelegationId
   readonly cgroup: string
   readonly policy: string
   /** The policy names subjects, and that was overridden. */
@@ -34,7 +33,7 @@ export async function confine(request: ConfineRequest, how: Journaled = {}): Pro
     request,
   )
   return await journaled(how, { do: 'confine', cgroup, policy }, async did => {
-    const id = confineCgroup(guard, cgroup, policy)
+    const id = guard.confine(cgroup, policy)
     const confined = { id, cgroup, policy: policy.name, subjectsIgnored }
     await did(confined)
     return confined
@@ -44,12 +43,12 @@ export async function confine(request: ConfineRequest, how: Journaled = {}): Pro
 /** By its number, or by its directory: the number. NotFoundError: it is not confined. */
 export async function unconfine(
   guard: Guard,
-  which: bigint | { readonly cgroup: string },
+  which: DelegationId | { readonly cgroup: string },
   how: Journaled = {},
-): Promise<bigint> {
-  const id = typeof which === 'bigint' ? which : idOfCgroup(guard, which.cgroup)
+): Promise<DelegationId> {
+  const id = typeof which === 'bigint' ? which : guard.idOfCgroup(which.cgroup)
   return await journaled(how, { do: 'unconfine', delegation: id }, async did => {
-    freeCgroup(guard, id)
+    guard.unconfine(id)
     await did({ id })
     return id
   })

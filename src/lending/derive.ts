@@ -1,7 +1,7 @@
 /** To lend on a part of what is lent already: a narrower delegation, which falls with its origin. */
 import { ConflictError, DeniedError } from '../errors.ts'
 import { bootTimeNs } from '../guard/clock.ts'
-import type { Guard, GuardDelegation } from '../guard/guard.ts'
+import type { DelegationId, Guard, GuardDelegation } from '../guard/guard.ts'
 import { attenuate, type Removal } from '../policy/attenuate.ts'
 import { DEFAULT_LIMITS, type Limits, type Policy, type Terms } from '../policy/policy.ts'
 import { MASK_DOMAINS, type Vocabulary } from '../policy/vocabulary.ts'
@@ -12,7 +12,7 @@ const NS_PER_SEC = 1_000_000_000n
 export interface DeriveRequest extends Omit<LendRequest, 'cgroup'> {
   readonly guard: Guard
   /** The number of the delegation to derive from. */
-  readonly parent: bigint
+  readonly parent: DelegationId
   /** Refuse a policy that asks for more than there is, instead of lending what there is. */
   readonly exact?: boolean | undefined
 }

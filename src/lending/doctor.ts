@@ -12,7 +12,7 @@ import { ask } from '../delegation/execute.ts'
 import { Sandbox } from '../delegation/sandbox.ts'
 import { openTarget } from '../delegation/target.ts'
 import { kernelHasTokens, scratchBpffs } from '../delegation/token-support.ts'
-import { runningVocabulary, VMLINUX_BTF } from '../delegation/vocabulary.ts'
+import { runningVocabulary } from '../delegation/vocabulary.ts'
 import { exit, mov64, R0 } from '../ebpf/asm/insn.ts'
 import { findAttachTarget } from '../ebpf/kernel/type.ts'
 import { Program } from '../ebpf/prog.ts'
@@ -20,9 +20,11 @@ import { MAP_TYPES } from '../ebpf/type-names.ts'
 import { BpftokenError, NotFoundError, SyscallError, VerifierError } from '../errors.ts'
 import type { Guard } from '../guard/guard.ts'
 import { probeGuard } from '../guard/install.ts'
+import { DEFAULT_TERMS } from '../policy/policy.ts'
 import { hasBit } from '../policy/vocabulary.ts'
 import { effectiveCapabilities, inInitialUserNamespace, ownNamespace, ownStatus } from '../sys/self.ts'
 import { CAPABILITIES } from '../uapi/constants.ts'
+import { VMLINUX_BTF } from '../uapi/kernel-paths.ts'
 
 export interface Fact {
   readonly name: string
@@ -154,17 +156,8 @@ async function endToEnd({ guard }: Examination): Promise<Finding> {
 
 /** Just enough to make one array map. */
 const SCRATCH = {
+  ...DEFAULT_TERMS,
   name: 'doctor',
-  limits: {},
-  programs: { digests: 'any' },
-  targets: { functions: 'any' },
-  sharing: { bindMount: false, passToken: false },
-  revocable: true,
-  network: 'own',
-  cgroups: 'own',
-  derive: { allowed: false, maxDepth: 1 },
-  mode: 'enforce',
-  events: 'refused',
   rights: {
     masks: { cmds: 1n, maps: 1n << BigInt(MAP_TYPES.number('array')), progs: 0n, attachs: 0n },
     capabilities: ['bpf'],

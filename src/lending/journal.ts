@@ -9,6 +9,7 @@
  */
 import type { DelegatedMount } from '../delegation/instances.ts'
 import type { TargetFacts } from '../delegation/target.ts'
+import type { DelegationId } from '../guard/guard.ts'
 import type { Allowed } from '../policy/decide.ts'
 import type { Policy } from '../policy/policy.ts'
 
@@ -34,7 +35,7 @@ export interface LendFacts {
   /** Whether a guard holds to the terms that the kernel cannot. */
   readonly guarded: boolean
   /** The delegation that it is derived from. */
-  readonly parent?: bigint | undefined
+  readonly parent?: DelegationId | undefined
   /** Tokens can be made in this cgroup and below only. */
   readonly cgroup?: string | undefined
   readonly program?: ProgramFacts | undefined
@@ -46,7 +47,7 @@ export interface Loan {
   /** As the target sees it; undefined: the workload mounts it. */
   readonly mount: DelegatedMount | undefined
   /** The guard's number for it; undefined: there is no guard. */
-  readonly delegation: bigint | undefined
+  readonly delegation: DelegationId | undefined
 }
 
 export type Operation =
@@ -57,10 +58,10 @@ export type Operation =
       readonly path: string
       readonly mount?: number | undefined
     }
-  | { readonly do: 'revoke'; readonly delegation: bigint }
-  | { readonly do: 'detach'; readonly delegations: readonly bigint[]; readonly kill: boolean }
+  | { readonly do: 'revoke'; readonly delegation: DelegationId }
+  | { readonly do: 'detach'; readonly delegations: readonly DelegationId[]; readonly kill: boolean }
   | { readonly do: 'confine'; readonly cgroup: string; readonly policy: Policy }
-  | { readonly do: 'unconfine'; readonly delegation: bigint }
+  | { readonly do: 'unconfine'; readonly delegation: DelegationId }
 
 /** What came of it: the answer of the use case. */
 export type Outcome = object

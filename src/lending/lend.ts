@@ -10,7 +10,7 @@ import type { Accounts } from '../delegation/subject.ts'
 import { openTarget, type Target } from '../delegation/target.ts'
 import { Owned } from '../ebpf/owned.ts'
 import { NotSupportedError } from '../errors.ts'
-import type { Guard } from '../guard/guard.ts'
+import type { DelegationId, Guard } from '../guard/guard.ts'
 import { requireGuard } from '../policy/conditions.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { Vocabulary } from '../policy/vocabulary.ts'
@@ -51,7 +51,7 @@ export function prepareLoan(request: LendRequest): PreparedLoan {
 }
 
 /** With what it is derived from: see derive.ts. */
-export function prepare(request: LendRequest, parent: bigint | undefined): PreparedLoan {
+export function prepare(request: LendRequest, parent: DelegationId | undefined): PreparedLoan {
   const { policy, vocabulary, guard, cgroup, place, recipient } = request
   const guarded = guard !== undefined
   const unenforced = requireGuard(policy, guarded)

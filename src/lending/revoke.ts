@@ -3,7 +3,7 @@
  * loaded under it.
  */
 import { type DetachResult, detach as detachAll } from '../guard/detach.ts'
-import type { Guard } from '../guard/guard.ts'
+import type { DelegationId, Guard } from '../guard/guard.ts'
 import { Inventory } from '../guard/inventory.ts'
 import { type Journaled, journaled } from './journal.ts'
 
@@ -11,7 +11,11 @@ import { type Journaled, journaled } from './journal.ts'
  * Revokes it, with all that is derived from it: the ids, this one first. NotFoundError: there is no
  * such delegation.
  */
-export function revoke(guard: Guard, id: bigint, how: Journaled = {}): Promise<readonly bigint[]> {
+export function revoke(
+  guard: Guard,
+  id: DelegationId,
+  how: Journaled = {},
+): Promise<readonly DelegationId[]> {
   return journaled(how, { do: 'revoke', delegation: id }, async did => {
     const revoked = guard.revoke(id)
     await did({ revoked })
@@ -23,13 +27,13 @@ export interface DetachOptions extends Journaled {
   /** Also kill those in its user namespaces, or confined cgroups, that hold any of it. */
   readonly kill?: boolean
   /** Told first: this delegation may have attached programs without links, which are not found. */
-  readonly tellUnseen?: (delegation: bigint) => void
+  readonly tellUnseen?: (delegation: DelegationId) => void
 }
 
 /** Undoes what was loaded under these delegations, which `revoke` gave: see src/guard/detach.ts. */
 export async function detach(
   guard: Guard,
-  revoked: readonly bigint[],
+  revoked: readonly DelegationId[],
   { kill = false, tellUnseen, ...how }: DetachOptions = {},
 ): Promise<DetachResult> {
   return await journaled(how, { do: 'detach', delegations: revoked, kill }, async did => {

@@ -1,6 +1,7 @@
 /**
  * To start a program in namespaces of its own, with a loan in place before its first instruction.
  */
+import type { Writable } from 'node:stream'
 import type { Action } from '../delegation/actions.ts'
 import { planFor } from '../delegation/delegate.ts'
 import { type Exit, type Released, Sandbox, type SandboxSpec } from '../delegation/sandbox.ts'
@@ -78,6 +79,11 @@ export class HeldProgram implements Disposable {
   /** Whether the program stays in the session of our terminal, whose Ctrl-C it gets without us. */
   get sharesTerminal(): boolean {
     return this.#sandbox.sharesTerminal
+  }
+
+  /** Its standard input, where the request says that it is a pipe. */
+  get stdin(): Writable | null {
+    return this.#sandbox.stdin
   }
 
   /** What `lend` would do, as data. */

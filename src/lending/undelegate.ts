@@ -2,7 +2,7 @@
 import { undelegate as takeAway, type Undelegated } from '../delegation/delegate.ts'
 import { openTarget, type Target, type TargetFacts } from '../delegation/target.ts'
 import { Owned } from '../ebpf/owned.ts'
-import type { Guard } from '../guard/guard.ts'
+import type { DelegationId, Guard } from '../guard/guard.ts'
 import type { Vocabulary } from '../policy/vocabulary.ts'
 import { type Journaled, journaled } from './journal.ts'
 
@@ -49,6 +49,6 @@ function revoking(guard: Guard): Pick<Parameters<typeof takeAway>[2] & object, '
 }
 
 /** Those that there are, with all that is derived from them. */
-function revokeAll(guard: Guard, ids: readonly (bigint | undefined)[]): bigint[] {
+function revokeAll(guard: Guard, ids: readonly (DelegationId | undefined)[]): DelegationId[] {
   return ids.flatMap(id => (id === undefined ? [] : guard.revoke(id)))
 }

@@ -2,8 +2,8 @@
  * The least rights that object files need, each with who asks for it. Pure.
  *
  * What an object asks for is src/needs/object.ts, what a loader asks for on top
- * src/needs/loader-probes.ts; here both become masks, capabilities and reasons. As a policy and as
- * other texts: rights-plan-text.ts.
+ * src/needs/loader-probes.ts; here both become masks, capabilities and reasons. As a policy and in
+ * other forms: src/needs/format/.
  */
 
 import type { ObjectSpec } from '../ebpf/object/spec.ts'

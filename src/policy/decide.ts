@@ -7,8 +7,8 @@
  * of each policy, entry and field why.
  */
 import { type GlobKind, globMatches, nameFault } from './glob.ts'
-import type { Policy, Subject } from './policy.ts'
-import type { Fact, Identity, SubjectFacts } from './subject.ts'
+import type { Policy } from './policy.ts'
+import type { Fact, Identity, Subject, SubjectFacts } from './subject.ts'
 
 export interface Request {
   /**

@@ -42,7 +42,6 @@ export {
   policyFromJSON,
   policyToJSON,
   type Rights,
-  type Subject,
   type Terms,
 } from './policy.ts'
 export { formatDuration, formatSize, parseDuration, parseSize } from './quantity.ts'
@@ -61,7 +60,14 @@ export {
   type PolicyDocumentInput,
   policyJSONSchema,
 } from './schema.ts'
-export { type Fact, type Identity, namesIn, type SubjectFacts, unitOfCgroup } from './subject.ts'
+export {
+  type Fact,
+  type Identity,
+  namesIn,
+  type Subject,
+  type SubjectFacts,
+  unitOfCgroup,
+} from './subject.ts'
 export { verdictLines } from './verdict-text.ts'
 export {
   ANY_MASK,

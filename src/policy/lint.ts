@@ -5,15 +5,9 @@
  * A `warning` is about the policy itself; a `note` is about a use of it that may not be intended.
  * Each finding names the field and the change that settles it. Rules are functions in one list.
  */
+import { NET_ADMIN_MAPS, TOKEN_COMMANDS } from '../uapi/bpf-needs.ts'
 import { guardNeeds } from './guard-needs.ts'
-import {
-  ATTACH_ZERO,
-  CONSULTED_COMMANDS,
-  LINK_ONLY_ATTACHS,
-  NET_ADMIN_MAPS,
-  PROGRAM_CLASSES,
-  type ProgramClass,
-} from './kernel-classes.ts'
+import { ATTACH_ZERO, LINK_ONLY_ATTACHS, PROGRAM_CLASSES, type ProgramClass } from './kernel-classes.ts'
 import { wordsOf } from './mask-text.ts'
 import type { Capability, Policy } from './policy.ts'
 import { ANY_MASK, hasWord, MASK_DOMAINS, type MaskDomain, type Vocabulary } from './vocabulary.ts'
@@ -116,13 +110,13 @@ function* nothingLent(view: RightsView): Iterable<LintFinding> {
 
 function* idleCommands(view: RightsView): Iterable<LintFinding> {
   if (view.isAny('cmds')) return
-  const consulted: readonly string[] = CONSULTED_COMMANDS
+  const consulted: readonly string[] = TOKEN_COMMANDS
   for (const word of view.words('cmds')) {
     if (consulted.includes(word)) continue
     yield warning(
       'idle-command',
       CMDS,
-      `the kernel never consults ${word}; a token takes ${CONSULTED_COMMANDS.join(', ')} only`,
+      `the kernel never consults ${word}; a token takes ${TOKEN_COMMANDS.join(', ')} only`,
       `Remove ${word}.`,
     )
   }

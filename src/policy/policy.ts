@@ -8,7 +8,7 @@
  */
 import { FormatError } from '../errors.ts'
 import { hexMask } from './mask-text.ts'
-import type { DocumentSpec } from './schema.ts'
+import type { Subject } from './subject.ts'
 import { ANY_MASK, MASK_DOMAINS, type Masks } from './vocabulary.ts'
 
 /** The capabilities that a token can stand in for: the four that bpf(2) tests through a token. */
@@ -89,8 +89,20 @@ export interface Terms {
   readonly events: Events
 }
 
-/** Who may get the delegation: every field that is present must match. See decide.ts. */
-export type Subject = NonNullable<DocumentSpec['subjects']>[number]
+/** What holds where a document does not say: the schema and all that makes terms without one. */
+export const DEFAULT_TERMS = {
+  limits: {},
+  programs: { digests: 'any' },
+  targets: { functions: 'any' },
+  sharing: { bindMount: false, passToken: false },
+  revocable: true,
+  network: 'own',
+  cgroups: 'own',
+  guard: 'required',
+  derive: { allowed: false, maxDepth: 1 },
+  mode: 'enforce',
+  events: 'refused',
+} as const satisfies Omit<Terms, 'rights'>
 
 export interface Policy extends Terms {
   readonly name: string

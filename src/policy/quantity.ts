@@ -25,7 +25,7 @@ export const SIZE_PATTERN = /^\d{1,18}(B|KiB|MiB|GiB|TiB)?$/
  */
 export const MAX_DURATION_SEC = 36_500 * 86_400
 /** What is counted up to a limit must not wrap around on its way. */
-export const MAX_SIZE_BYTES = (1n << 63n) - 1n
+const MAX_SIZE_BYTES = (1n << 63n) - 1n
 
 /**
  * Seconds in a duration such as `8h` or `1h30m`; undefined if it is none or longer than

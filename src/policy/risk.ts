@@ -5,14 +5,8 @@
  * holds. `critical` means as good as root on the host. Unknown is never low: a type that this table
  * does not know, and bits that this kernel has no name for, are rated high.
  */
-import {
-  CONSULTED_COMMANDS,
-  LINK_ONLY_ATTACHS,
-  NET_ADMIN_MAPS,
-  PROGRAM_CLASSES,
-  REDIRECT_MAPS,
-  type Reach,
-} from './kernel-classes.ts'
+import { NET_ADMIN_MAPS, TOKEN_COMMANDS } from '../uapi/bpf-needs.ts'
+import { LINK_ONLY_ATTACHS, PROGRAM_CLASSES, REDIRECT_MAPS, type Reach } from './kernel-classes.ts'
 import { describeMask } from './mask-text.ts'
 import type { Capability, Terms } from './policy.ts'
 import { MASK_DOMAINS, type MaskDomain, type Vocabulary } from './vocabulary.ts'
@@ -84,7 +78,7 @@ function rateCommand(word: string, capabilities: readonly Capability[]): Rating 
       ? ['medium', 'opens any BTF object of the host by its id']
       : ['low', 'needs the capability sys_admin, which is not lent']
   }
-  return isOneOf(CONSULTED_COMMANDS, word)
+  return isOneOf(TOKEN_COMMANDS, word)
     ? ['low', 'what it may make is set by the other masks']
     : ['low', 'the kernel never consults this bit']
 }

@@ -8,7 +8,7 @@
 import { z } from 'zod'
 import { USER_IDS } from '../uapi/number-range.ts'
 import { type GlobKind, globFault } from './glob.ts'
-import { CAPABILITIES, DEFAULT_LIMITS, EVENTS } from './policy.ts'
+import { CAPABILITIES, DEFAULT_LIMITS, DEFAULT_TERMS, EVENTS } from './policy.ts'
 import {
   DURATION_PATTERN,
   formatDuration,
@@ -17,6 +17,7 @@ import {
   parseSize,
   SIZE_PATTERN,
 } from './quantity.ts'
+import type { Subject } from './subject.ts'
 
 export const API_VERSION = 'bpftoken.dev/v1'
 export const KIND = 'DelegationPolicy'
@@ -29,7 +30,7 @@ const count = (description: string) =>
     .optional()
     .describe(description)
 
-const flag = (description: string) => z.boolean().default(false).describe(description)
+const flag = (ifAbsent: boolean, description: string) => z.boolean().default(ifAbsent).describe(description)
 
 const pattern = (regex: RegExp, expected: string) =>
   z.string().regex(regex, { error: `expected ${expected}` })
@@ -88,6 +89,9 @@ const account = (noun: string, id: string) => {
   return z.union([name, z.int().min(USER_IDS.min, wrong).max(USER_IDS.max, wrong)], wrong).optional()
 }
 
+/** So that no field is in one of the two alone. */
+type SubjectShape = { readonly [F in keyof Subject]-?: z.ZodType<Subject[F]> }
+
 const subject = z
   .strictObject({
     user: account('user', 'uid').describe(
@@ -132,7 +136,7 @@ const subject = z
       })
       .optional()
       .describe('A pod of a Kubernetes cluster. Not supported yet: an entry with it matches nobody.'),
-  })
+  } satisfies SubjectShape)
   .refine(entry => Object.keys(entry).length > 0, {
     error: 'a subject without fields would match everyone; name at least one',
     // A misspelt field is reported as that, not also as a missing one.
@@ -216,51 +220,65 @@ const spec = z.strictObject({
     .describe('What tracing, LSM and struct_ops programs may attach to.'),
   sharing: z
     .strictObject({
-      bindMount: flag('The instance may be bind-mounted elsewhere. The guard holds to `false`.'),
-      passToken: flag('A token may be passed to another process. The guard holds to `false`.'),
+      bindMount: flag(
+        DEFAULT_TERMS.sharing.bindMount,
+        'The instance may be bind-mounted elsewhere. The guard holds to `false`.',
+      ),
+      passToken: flag(
+        DEFAULT_TERMS.sharing.passToken,
+        'A token may be passed to another process. The guard holds to `false`.',
+      ),
     })
     .prefault({})
     .describe('Whether the delegation may leave the place and the process it was made for.'),
   revocable: z
     .boolean()
-    .default(true)
+    .default(DEFAULT_TERMS.revocable)
     .describe(
       'Attachments that no link holds (BPF_PROG_ATTACH to anything but a map, struct_ops without BPF_F_LINK) outlive the workload, and revoking cannot undo them. The guard refuses them when `true`.',
     ),
   network: z
     .enum(['own', 'host'])
-    .default('own')
+    .default(DEFAULT_TERMS.network)
     .describe(
       "`own`: the workload must not share the host's network namespace; `host`: it may. Attaching to a device needs no capability, so this decides whose devices.",
     ),
   cgroups: z
     .enum(['own', 'any'])
-    .default('own')
+    .default(DEFAULT_TERMS.cgroups)
     .describe(
       "`own`: what is attached to a cgroup is attached to the workload's own or one below it: that in which its first token was made, or to which the delegator binds them. The root of all cgroups is nobody's own. `any`: to every cgroup whose directory it can open. The guard holds to `own`.",
     ),
   guard: z
     .enum(['required', 'optional'])
-    .default('required')
+    .default(DEFAULT_TERMS.guard)
     .describe(
       'Where the guard cannot run: `required` refuses a policy that uses guard-only fields, `optional` goes on without them.',
     ),
   derive: z
     .strictObject({
-      allowed: flag('The workload may make a narrower delegation out of this one. Needs the guard.'),
-      maxDepth: z.int().min(1).max(16).default(1).describe('How many times in a row.'),
+      allowed: flag(
+        DEFAULT_TERMS.derive.allowed,
+        'The workload may make a narrower delegation out of this one. Needs the guard.',
+      ),
+      maxDepth: z
+        .int()
+        .min(1)
+        .max(16)
+        .default(DEFAULT_TERMS.derive.maxDepth)
+        .describe('How many times in a row.'),
     })
     .prefault({})
     .describe('Delegation of what was delegated.'),
   mode: z
     .enum(['enforce', 'permissive'])
-    .default('enforce')
+    .default(DEFAULT_TERMS.mode)
     .describe(
       '`permissive`: the guard lets through what its terms would refuse, and records it. The kernel masks hold either way.',
     ),
   events: z
     .enum(EVENTS)
-    .default('refused')
+    .default(DEFAULT_TERMS.events)
     .describe(
       "Which of the guard's verdicts become events: `refused` (also what `permissive` let through), `all` of them, or `none`. `all` needs the guard.",
     ),
@@ -288,7 +306,6 @@ export const documentSchema = z
 export type PolicyDocument = z.output<typeof documentSchema>
 /** A document as its author may write it. */
 export type PolicyDocumentInput = z.input<typeof documentSchema>
-export type DocumentSpec = PolicyDocument['spec']
 
 /** JSON Schema (draft 2020-12) of the document as written; for editors and other validators. */
 export function policyJSONSchema(): Record<string, unknown> {

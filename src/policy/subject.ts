@@ -1,9 +1,27 @@
 /**
- * What is known of somebody who may get a delegation, as plain data. Pure:
- * src/delegation/subject.ts reads it from the kernel, and `decide` compares it with the subjects of
- * a policy.
+ * Whom a policy names, and what is known of somebody who may get a delegation, as plain data. Pure:
+ * src/delegation/subject.ts reads the second from the kernel, and `decide` compares the two.
  */
-import type { Policy } from './policy.ts'
+
+/** One entry of a policy's subjects: every field that is present must match. See schema.ts for each. */
+export interface Subject {
+  readonly user?: string | number | undefined
+  readonly group?: string | number | undefined
+  readonly cgroup?: string | undefined
+  readonly unit?: string | undefined
+  readonly executable?: string | undefined
+  readonly label?: string | undefined
+  readonly container?:
+    | {
+        readonly name?: string | undefined
+        readonly image?: string | undefined
+        readonly labels?: Readonly<Record<string, string | undefined>> | undefined
+      }
+    | undefined
+  readonly kubernetes?:
+    | { readonly namespace: string; readonly serviceAccount?: string | undefined }
+    | undefined
+}
 
 /**
  * Something known, or why it is not, in words of ours only: what is not known matches no policy.
@@ -53,7 +71,10 @@ export function unitOfCgroup(path: string): string | undefined {
 }
 
 /** The user and group names that the subjects of a policy mention, for their caller to look up. */
-export function namesIn(policy: Pick<Policy, 'subjects'>): { users: Set<string>; groups: Set<string> } {
+export function namesIn(policy: { readonly subjects?: readonly Subject[] }): {
+  users: Set<string>
+  groups: Set<string>
+} {
   const users = new Set<string>()
   const groups = new Set<string>()
   for (const { user, group } of policy.subjects ?? []) {

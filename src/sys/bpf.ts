@@ -8,7 +8,6 @@
  */
 import {
   bpf_attr_btf_load,
-  bpf_attr_enable_stats,
   bpf_attr_get_id,
   bpf_attr_info,
   bpf_attr_iter_create,
@@ -22,7 +21,6 @@ import {
   bpf_attr_prog_attach,
   bpf_attr_prog_bind_map,
   bpf_attr_prog_load,
-  bpf_attr_prog_query,
   bpf_attr_prog_test_run,
   bpf_attr_raw_tracepoint,
   bpf_attr_token_create,
@@ -247,25 +245,8 @@ export function progBindMap(prog: Fd, map: Fd): void {
 
 // ---- attaching ----
 
-export function progAttach(attr: Attr<typeof bpf_attr_prog_attach>): void {
-  run('BPF_PROG_ATTACH', bpf_attr_prog_attach, attr)
-}
-
 export function progDetach(attr: Attr<typeof bpf_attr_prog_attach>): void {
   run('BPF_PROG_DETACH', bpf_attr_prog_attach, attr)
-}
-
-/**
- * What is attached to a target. EPERM without CAP_NET_ADMIN or CAP_SYS_ADMIN in the initial user
- * namespace.
- */
-export function progQuery(
-  attr: Attr<typeof bpf_attr_prog_query>,
-  pointers: Pointers<typeof bpf_attr_prog_query>,
-): Attr<typeof bpf_attr_prog_query> {
-  const bytes = bpf_attr_prog_query.encode(attr)
-  check('bpf', 'BPF_PROG_QUERY', raw('BPF_PROG_QUERY', bytes, refsOf(bpf_attr_prog_query, bytes, pointers)))
-  return bpf_attr_prog_query.decode(bytes)
 }
 
 /** Attaches to a raw tracepoint. The caller closes the link. ENOENT: no such tracepoint. */
@@ -354,11 +335,6 @@ export function objGetInfoByFd(fd: Fd, info: Uint8Array, pointers: [number, Uint
   for (const [off, target] of pointers) refs.push(info, off, target)
   check('bpf', 'BPF_OBJ_GET_INFO_BY_FD', raw('BPF_OBJ_GET_INFO_BY_FD', bytes, refs))
   return bpf_attr_info.decode(bytes).info_len!
-}
-
-/** Turns a kind of statistics on for as long as the descriptor is open. */
-export function enableStats(type: number): Fd {
-  return new Fd(run('BPF_ENABLE_STATS', bpf_attr_enable_stats, { type }))
 }
 
 // ---- tokens ----

@@ -1,5 +1,5 @@
 /** openat2(2), statx(2): opening without being led astray, and knowing what was opened. */
-import { AT_EMPTY_PATH, AT_FDCWD, AT_STATX_DONT_SYNC, STATX_INO, STATX_MNT_ID } from '../uapi/constants.ts'
+import { AT_EMPTY_PATH, AT_FDCWD, STATX_INO, STATX_MNT_ID } from '../uapi/constants.ts'
 import { check } from './failure.ts'
 import { Fd } from './fd.ts'
 import { native } from './native.ts'
@@ -32,24 +32,10 @@ export function mountId(fd: Fd): number {
 }
 
 /**
- * What file the descriptor is of: equal texts, equal files. Asks no server of a file system, which
- * may be a workload's and never answer. struct statx: stx_ino @32, stx_dev_major @136,
- * stx_dev_minor @140.
- */
-export function fileIdentity(fd: Fd): string {
-  const out = new Uint8Array(256)
-  const flags = AT_EMPTY_PATH | AT_STATX_DONT_SYNC
-  check('statx', 'statx', native().statx(fd.number, '', flags, STATX_INO, out))
-  const view = new DataView(out.buffer)
-  return `${view.getUint32(136, true)}:${view.getUint32(140, true)} ${view.getBigUint64(32, true)}`
-}
-
-/**
  * Inode number of what the descriptor refers to; of a namespace, the number in its name. struct
  * statx: stx_ino @32.
  */
 export function inodeOf(fd: Fd): bigint {
-  const STATX_INO = 0x100
   const out = new Uint8Array(256)
   check('statx', 'statx', native().statx(fd.number, '', AT_EMPTY_PATH, STATX_INO, out))
   return new DataView(out.buffer).getBigUint64(32, true)

@@ -6,111 +6,50 @@
 // linux/mount.h: fsopen(2), fsmount(2), fspick(2)
 export const FSOPEN_CLOEXEC = 0x1
 export const FSPICK_CLOEXEC = 0x1
-export const FSPICK_SYMLINK_NOFOLLOW = 0x2
 export const FSPICK_EMPTY_PATH = 0x8
 export const FSMOUNT_CLOEXEC = 0x1
 
 // linux/mount.h: enum fsconfig_command
 export const FSCONFIG_SET_FLAG = 0
 export const FSCONFIG_SET_STRING = 1
-export const FSCONFIG_SET_BINARY = 2
-export const FSCONFIG_SET_PATH = 3
-export const FSCONFIG_SET_PATH_EMPTY = 4
-export const FSCONFIG_SET_FD = 5
 export const FSCONFIG_CMD_CREATE = 6
 export const FSCONFIG_CMD_RECONFIGURE = 7
-/** As CMD_CREATE, but EBUSY instead of an existing superblock. Since Linux 6.6. */
-export const FSCONFIG_CMD_CREATE_EXCL = 8
 
 // linux/mount.h: mount attributes of fsmount(2) and mount_setattr(2)
-export const MOUNT_ATTR_RDONLY = 0x1
 export const MOUNT_ATTR_NOSUID = 0x2
 export const MOUNT_ATTR_NODEV = 0x4
 export const MOUNT_ATTR_NOEXEC = 0x8
-export const MOUNT_ATTR__ATIME = 0x70
-export const MOUNT_ATTR_RELATIME = 0x0
-export const MOUNT_ATTR_NOATIME = 0x10
-export const MOUNT_ATTR_STRICTATIME = 0x20
-export const MOUNT_ATTR_NODIRATIME = 0x80
-export const MOUNT_ATTR_IDMAP = 0x100000
-export const MOUNT_ATTR_NOSYMFOLLOW = 0x200000
 
 // linux/mount.h: move_mount(2)
-export const MOVE_MOUNT_F_SYMLINKS = 0x1
-export const MOVE_MOUNT_F_AUTOMOUNTS = 0x2
 export const MOVE_MOUNT_F_EMPTY_PATH = 0x4
-export const MOVE_MOUNT_T_SYMLINKS = 0x10
-export const MOVE_MOUNT_T_AUTOMOUNTS = 0x20
-export const MOVE_MOUNT_T_EMPTY_PATH = 0x40
-export const MOVE_MOUNT_SET_GROUP = 0x100
-export const MOVE_MOUNT_BENEATH = 0x200
 
 // linux/mount.h: statmount(2) and listmount(2), since Linux 6.8
 export const STATMOUNT_SB_BASIC = 0x1n
 export const STATMOUNT_MNT_BASIC = 0x2n
-export const STATMOUNT_PROPAGATE_FROM = 0x4n
 export const STATMOUNT_MNT_ROOT = 0x8n
 export const STATMOUNT_MNT_POINT = 0x10n
-export const STATMOUNT_FS_TYPE = 0x20n
-export const STATMOUNT_MNT_NS_ID = 0x40n
 export const STATMOUNT_MNT_OPTS = 0x80n
 export const LSMT_ROOT = 0xffff_ffff_ffff_ffffn
 
 // linux/mount.h, include/linux/fs.h: mount(2) flags; include/linux/fs.h: umount2(2)
-export const MS_RDONLY = 0x1
-export const MS_NOSUID = 0x2
-export const MS_NODEV = 0x4
-export const MS_NOEXEC = 0x8
 export const MS_REMOUNT = 0x20
 export const MS_BIND = 0x1000
 export const MS_MOVE = 0x2000
-export const MS_REC = 0x4000
-export const MS_PRIVATE = 0x40000
-export const MS_SLAVE = 0x80000
-export const MS_SHARED = 0x100000
-export const MNT_FORCE = 0x1
 export const MNT_DETACH = 0x2
-export const MNT_EXPIRE = 0x4
-export const UMOUNT_NOFOLLOW = 0x8
 
 // linux/fcntl.h
 export const AT_FDCWD = -100
-export const AT_SYMLINK_NOFOLLOW = 0x100
-export const AT_EACCESS = 0x200
-export const AT_REMOVEDIR = 0x200
-export const AT_SYMLINK_FOLLOW = 0x400
-export const AT_NO_AUTOMOUNT = 0x800
 export const AT_EMPTY_PATH = 0x1000
-export const AT_STATX_SYNC_AS_STAT = 0x0
-export const AT_STATX_FORCE_SYNC = 0x2000
-export const AT_STATX_DONT_SYNC = 0x4000
-export const AT_RECURSIVE = 0x8000
 
 // linux/openat2.h
-export const RESOLVE_NO_XDEV = 0x1
-export const RESOLVE_NO_MAGICLINKS = 0x2
-export const RESOLVE_NO_SYMLINKS = 0x4
-export const RESOLVE_BENEATH = 0x8
 export const RESOLVE_IN_ROOT = 0x10
-export const RESOLVE_CACHED = 0x20
 
-// asm-generic/fcntl.h; arch/arm64/include/uapi/asm/fcntl.h differs where `ARM64` is asked
-const ARM64 = process.arch === 'arm64'
+// asm-generic/fcntl.h; arch/arm64/include/uapi/asm/fcntl.h differs in `O_DIRECTORY`
 export const O_RDONLY = 0o0
-export const O_WRONLY = 0o1
 export const O_RDWR = 0o2
-export const O_CREAT = 0o100
-export const O_EXCL = 0o200
-export const O_TRUNC = 0o1000
-export const O_APPEND = 0o2000
-export const O_NONBLOCK = 0o4000
-export const O_DIRECT = ARM64 ? 0o200000 : 0o40000
-export const O_LARGEFILE = ARM64 ? 0o400000 : 0o100000
-export const O_DIRECTORY = ARM64 ? 0o40000 : 0o200000
-export const O_NOFOLLOW = ARM64 ? 0o100000 : 0o400000
+export const O_DIRECTORY = process.arch === 'arm64' ? 0o40000 : 0o200000
 export const O_CLOEXEC = 0o2000000
 export const O_PATH = 0o10000000
-export const O_TMPFILE = 0o20000000 | O_DIRECTORY
 
 // linux/mount.h: open_tree(2)
 export const OPEN_TREE_CLONE = 0x1
@@ -118,36 +57,20 @@ export const OPEN_TREE_CLOEXEC = O_CLOEXEC
 
 // linux/stat.h: statx(2)
 export const STATX_INO = 0x100
-export const STATX_BASIC_STATS = 0x7ff
 export const STATX_MNT_ID = 0x1000
-/** Unlike STATX_MNT_ID, never used again after the mount is gone. Since Linux 6.8. */
-export const STATX_MNT_ID_UNIQUE = 0x4000
-export const STATX_ATTR_MOUNT_ROOT = 0x2000n
 
 // linux/sched.h
-export const CLONE_NEWTIME = 0x80
 export const CLONE_NEWNS = 0x20000
-export const CLONE_NEWCGROUP = 0x2000000
-export const CLONE_NEWUTS = 0x4000000
-export const CLONE_NEWIPC = 0x8000000
 export const CLONE_NEWUSER = 0x10000000
-export const CLONE_NEWPID = 0x20000000
 export const CLONE_NEWNET = 0x40000000
 
 // linux/pidfd.h: pidfd_open(2); the ioctls are of a pidfd, since Linux 6.11
-export const PIDFD_NONBLOCK = O_NONBLOCK
-export const PIDFD_GET_CGROUP_NAMESPACE = 0xff01
-export const PIDFD_GET_IPC_NAMESPACE = 0xff02
 export const PIDFD_GET_MNT_NAMESPACE = 0xff03
-export const PIDFD_GET_NET_NAMESPACE = 0xff04
-export const PIDFD_GET_PID_NAMESPACE = 0xff05
 export const PIDFD_GET_USER_NAMESPACE = 0xff09
-export const PIDFD_GET_UTS_NAMESPACE = 0xff0a
 
 // linux/nsfs.h: ioctls of a namespace's file
 export const NS_GET_USERNS = 0xb701
 export const NS_GET_PARENT = 0xb702
-export const NS_GET_NSTYPE = 0xb703
 export const NS_GET_OWNER_UID = 0xb704
 /** _IOR(0xb7, 5, __u64), since Linux 6.11 */
 export const NS_GET_MNTNS_ID = 0x8008b705
@@ -155,28 +78,16 @@ export const NS_GET_MNTNS_ID = 0x8008b705
 // linux/magic.h: statfs(2) f_type
 export const BPF_FS_MAGIC = 0xcafe4a11
 export const CGROUP2_SUPER_MAGIC = 0x63677270
-export const NSFS_MAGIC = 0x6e736673
 export const PROC_SUPER_MAGIC = 0x9fa0
-export const SYSFS_MAGIC = 0x62656572
 
 // asm-generic/socket.h
 export const SOL_SOCKET = 1
-export const SO_PEERCRED = 17
 export const SO_ATTACH_BPF = 50
 /** The kernel's SO_DETACH_FILTER under its other name. */
 export const SO_DETACH_BPF = 27
-export const SO_PEERSEC = 31
-export const SO_ATTACH_REUSEPORT_EBPF = 52
-export const SO_DETACH_REUSEPORT_BPF = 68
-export const SO_PEERGROUPS = 59
-export const SO_PASSPIDFD = 76
-/** Since Linux 6.5. */
-export const SO_PEERPIDFD = 77
 
 // linux/bpf.h: sizes
 export const BPF_OBJ_NAME_LEN = 16
-export const BPF_TAG_SIZE = 8
-export const BPF_BUILD_ID_SIZE = 20
 /**
  * Longest verifier log the kernel writes: UINT_MAX >> 2 (kernel/bpf/log.c,
  * bpf_verifier_log_attr_valid).
@@ -185,40 +96,26 @@ export const BPF_LOG_MAX_BYTES = 0xffffffff >>> 2
 
 // include/linux/bpf_verifier.h: log_level
 export const BPF_LOG_LEVEL1 = 1
-export const BPF_LOG_LEVEL2 = 2
-export const BPF_LOG_STATS = 4
 
 // linux/bpf.h: BPF_PROG_ATTACH attach_flags (BPF_F_LINK is in bpf.ts, bpf_map_flags)
-export const BPF_F_ALLOW_OVERRIDE = 0x1
 export const BPF_F_ALLOW_MULTI = 0x2
 export const BPF_F_REPLACE = 0x4
 export const BPF_F_BEFORE = 0x8
 export const BPF_F_AFTER = 0x10
 export const BPF_F_ID = 0x20
-export const BPF_F_PREORDER = 0x40
 
 // linux/bpf.h: BPF_PROG_LOAD prog_flags (BPF_F_TOKEN_FD is in bpf.ts, bpf_map_flags)
-export const BPF_F_STRICT_ALIGNMENT = 0x1
-export const BPF_F_ANY_ALIGNMENT = 0x2
-export const BPF_F_TEST_RND_HI32 = 0x4
-export const BPF_F_TEST_STATE_FREQ = 0x8
 export const BPF_F_SLEEPABLE = 0x10
 export const BPF_F_XDP_HAS_FRAGS = 0x20
-export const BPF_F_XDP_DEV_BOUND_ONLY = 0x40
-export const BPF_F_TEST_REG_INVARIANTS = 0x80
 
-// linux/bpf.h: BPF_PROG_QUERY query_flags, BPF_PROG_TEST_RUN flags
-export const BPF_F_QUERY_EFFECTIVE = 0x1
+// linux/bpf.h: BPF_PROG_TEST_RUN flags
 export const BPF_F_TEST_RUN_ON_CPU = 0x1
 export const BPF_F_TEST_XDP_LIVE_FRAMES = 0x2
-export const BPF_F_TEST_SKB_CHECKSUM_COMPLETE = 0x4
 
 // linux/if_link.h: how an XDP program is attached
-export const XDP_FLAGS_UPDATE_IF_NOEXIST = 0x1
 export const XDP_FLAGS_SKB_MODE = 0x2
 export const XDP_FLAGS_DRV_MODE = 0x4
 export const XDP_FLAGS_HW_MODE = 0x8
-export const XDP_FLAGS_REPLACE = 0x10
 
 /** Capabilities by their kernel name; linux/capability.h. */
 export const CAPABILITIES = {

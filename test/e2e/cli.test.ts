@@ -128,7 +128,7 @@ test('what only the guard does says how to get one', machine, async t => {
     assert.equal(status, 1, words)
     assert.match(stderr, /bpftoken guard install/, words)
   }
-  const cgroup = await cli(['delegate', '--pid', '1', '--policy', POLICY, '--cgroup', '/sys/fs/cgroup'])
+  const cgroup = await cli(['delegate', '--pid', '1', '--policy', POLICY, '--only-cgroup', '/sys/fs/cgroup'])
   assert.equal(cgroup.status, 4)
   assert.match(cgroup.stderr, /bpftoken guard install/)
   for (const words of [

@@ -4,8 +4,8 @@ import { chmodSync, cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writ
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
+import { PACKAGE, PREFIX } from '../../scripts/installed.ts'
 import { execute } from '../helpers/cli.ts'
-import { PACKAGE, PREFIX } from '../helpers/installed.ts'
 import { needsTokens, ROOT } from '../helpers/machine.ts'
 
 const documents = ['README.md', ...readdirSync(join(ROOT, 'docs')).map(name => `docs/${name}`)].filter(name =>

@@ -2,9 +2,9 @@
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
+import { residue, snapshot } from '../../scripts/residue.ts'
 import { cli, execute, inPublic, PUBLIC, PUBLIC_CLI, publicCli } from '../helpers/cli.ts'
 import { needsTokens, ROOT } from '../helpers/machine.ts'
-import { residue, snapshot } from '../helpers/residue.ts'
 import { Scratch } from '../helpers/scratch.ts'
 
 const machine = needsTokens()

@@ -5,8 +5,8 @@
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { compiled } from '../../scripts/compiled.ts'
 import { CLI, cli } from '../helpers/cli.ts'
-import { compiled } from '../helpers/compiled.ts'
 import { needsTokens, ROOT } from '../helpers/machine.ts'
 import { Shell } from '../helpers/shell.ts'
 

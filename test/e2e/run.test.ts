@@ -9,11 +9,11 @@ import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, readFileSync,
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { compiled } from '../../scripts/compiled.ts'
 import { hasBit } from '../../src/policy/vocabulary.ts'
 import { effectiveCapabilities } from '../../src/sys/self.ts'
 import { CAPABILITIES } from '../../src/uapi/constants.ts'
 import { CLI, cli, execute, finish, PUBLIC_CLI, publicCli, type Result, startCli } from '../helpers/cli.ts'
-import { compiled } from '../helpers/compiled.ts'
 import { needsTokens, ROOT } from '../helpers/machine.ts'
 import { Scratch } from '../helpers/scratch.ts'
 

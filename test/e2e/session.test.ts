@@ -5,10 +5,10 @@ import { once } from 'node:events'
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { after, test } from 'node:test'
+import { residue, snapshot } from '../../scripts/residue.ts'
 import { asNobody, CLI, cli, execute, finish, PUBLIC_CLI, publicCli, startCli } from '../helpers/cli.ts'
 import { HANG_MS } from '../helpers/eventually.ts'
 import { needsTokens, ROOT } from '../helpers/machine.ts'
-import { residue, snapshot } from '../helpers/residue.ts'
 import { Scratch } from '../helpers/scratch.ts'
 
 const machine = needsTokens()

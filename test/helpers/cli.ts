@@ -7,8 +7,8 @@ import { existsSync } from 'node:fs'
 import { constants } from 'node:os'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
+import { PACKAGE } from '../../scripts/installed.ts'
 import { HANG_MS } from './eventually.ts'
-import { PACKAGE } from './installed.ts'
 import { ROOT } from './machine.ts'
 
 export const CLI = join(PACKAGE, 'dist/cli/main.js')

@@ -2,14 +2,14 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { release } from 'node:os'
 import { join } from 'node:path'
+import { CACHE, ROOT } from '../../scripts/tree.ts'
 import { SyscallError } from '../../src/errors.ts'
 import { tokenCreate } from '../../src/sys/bpf.ts'
 import { fsconfigCreate, fsmount, fsopen } from '../../src/sys/mount.ts'
 import { open } from '../../src/sys/open.ts'
 import { O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../../src/uapi/constants.ts'
 
-export const ROOT = join(__dirname, '../..')
-export const CACHE = join(ROOT, '.cache')
+export { CACHE, ROOT }
 
 export const isRoot = process.geteuid?.() === 0
 

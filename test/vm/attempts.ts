@@ -12,6 +12,7 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
+import type { DelegationId } from '../../src/guard/guard.ts'
 import type { Policy } from '../../src/policy/policy.ts'
 import { conclusive } from '../helpers/conclusive.ts'
 import { eventually } from '../helpers/eventually.ts'
@@ -82,7 +83,7 @@ export function lent(changes: Changes = {}): Policy {
 /** Another workload, which may change its namespaces: it is gone afterwards, with what was lent. */
 export async function guest(
   changes: Changes,
-  body: (guest: Borrower, id: bigint) => Promise<void>,
+  body: (guest: Borrower, id: DelegationId) => Promise<void>,
   how: Parameters<typeof Borrower.start>[0] = {},
 ): Promise<void> {
   const borrower = await Borrower.start(how)
@@ -97,7 +98,7 @@ export async function guest(
 // ---- rows ----
 
 /** What came of it, and whose delegation the guard's event must name; undefined: nobody's. */
-export type Refused = (answer: string, delegation?: bigint) => void
+export type Refused = (answer: string, delegation?: DelegationId) => void
 export type Body = (refused: Refused) => Promise<void>
 
 /** For hangs only. */

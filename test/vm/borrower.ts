@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { delegate, undelegate } from '../../src/delegation/delegate.ts'
 import { openTarget, type Target } from '../../src/delegation/target.ts'
-import type { Guard, LendOptions } from '../../src/guard/guard.ts'
+import type { DelegationId, Guard, LendOptions } from '../../src/guard/guard.ts'
 import type { Policy } from '../../src/policy/policy.ts'
 import type { Masks } from '../../src/policy/vocabulary.ts'
 import { Fd } from '../../src/sys/fd.ts'
@@ -43,7 +43,7 @@ interface Options extends LendOptions {
 }
 
 export interface Loan {
-  readonly id: bigint
+  readonly id: DelegationId
   /** BPF_TOKEN_CREATE in the borrower's user namespace: `ok` or the errno's name. */
   token(): string
   /** The same, which must work. The caller closes it. */
@@ -97,7 +97,11 @@ export class Borrower implements Disposable {
   }
 
   /** Lends to it; it keeps the loan. */
-  async borrow(guard: Guard, policy: Policy, { path = PATH, ...options }: Options = {}): Promise<bigint> {
+  async borrow(
+    guard: Guard,
+    policy: Policy,
+    { path = PATH, ...options }: Options = {},
+  ): Promise<DelegationId> {
     using lender = guard.lend(policy, options)
     await delegate(policy, this.target, vocabulary, { guard: lender, path })
     const id = lender.delegation()

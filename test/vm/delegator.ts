@@ -9,7 +9,7 @@ import type { Action } from '../../src/delegation/actions.ts'
 import { planFor, undelegate } from '../../src/delegation/delegate.ts'
 import { execute } from '../../src/delegation/execute.ts'
 import { openTarget, type Target } from '../../src/delegation/target.ts'
-import { Guard } from '../../src/guard/guard.ts'
+import { type DelegationId, delegationId, Guard } from '../../src/guard/guard.ts'
 import { vocabulary } from '../kernel/delegation/lab.ts'
 import { PATH, policyOf } from './borrower.ts'
 
@@ -30,7 +30,7 @@ export function killedBefore(step: number, pid: number): NodeJS.Signals | null {
 }
 
 /** Prints a line when it has lent once, and another, the errno, at the end. */
-export function deriving(origin: bigint, pid: number): ChildProcess {
+export function deriving(origin: DelegationId, pid: number): ChildProcess {
   return spawn(process.execPath, [__filename, 'deriving', String(pid), String(origin)], {
     stdio: ['ignore', 'pipe', 'inherit'],
   })
@@ -51,7 +51,7 @@ async function lendKilled(guard: Guard, target: Target, step: number): Promise<v
   kill()
 }
 
-async function derive(guard: Guard, target: Target, parent: bigint): Promise<void> {
+async function derive(guard: Guard, target: Target, parent: DelegationId): Promise<void> {
   using lender = guard.lend(policyOf(), { parent })
   for (let round = 0; ; round++) {
     try {
@@ -69,7 +69,7 @@ async function main(what: string, pid: number, argument: string): Promise<void> 
   using target = openTarget(pid)
   using guard = Guard.open()
   if (what === 'killed') await lendKilled(guard, target, Number(argument))
-  else await derive(guard, target, BigInt(argument))
+  else await derive(guard, target, delegationId(BigInt(argument)))
 }
 
 if (require.main === module) void main(process.argv[2]!, Number(process.argv[3]), process.argv[4]!)

@@ -314,7 +314,7 @@ describe('the commands of the guard', { skip }, () => {
     assert.equal((await cli(['unconfine'])).status, 2)
   })
 
-  test('delegate --cgroup: tokens are made in that cgroup only', async () => {
+  test('delegate --only-cgroup: tokens are made in that cgroup only', async () => {
     using group = new Cgroup('workload')
     const target = await sleeper()
     try {
@@ -324,7 +324,7 @@ describe('the commands of the guard', { skip }, () => {
         String(target.pid),
         '--policy',
         plain,
-        '--cgroup',
+        '--only-cgroup',
         group.path,
       )
       const [command, ...args] = tokenShow(target) as [string, ...string[]]

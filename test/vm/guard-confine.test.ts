@@ -8,8 +8,7 @@ import assert from 'node:assert/strict'
 import { mkdirSync, rmdirSync, writeFileSync } from 'node:fs'
 import { after, before, beforeEach, describe, test } from 'node:test'
 import { BpfMap } from '../../src/ebpf/map.ts'
-import { confine, unconfine } from '../../src/guard/confine.ts'
-import { Guard } from '../../src/guard/guard.ts'
+import { type DelegationId, Guard } from '../../src/guard/guard.ts'
 import { installGuard, removeGuard } from '../../src/guard/install.ts'
 import { Fd } from '../../src/sys/fd.ts'
 import { native } from '../../src/sys/native.ts'
@@ -60,14 +59,14 @@ function inside<T>(cgroup: string, calls: () => T): T {
 
 async function confined(
   changes: Changes,
-  body: (id: bigint) => void | Promise<void>,
+  body: (id: DelegationId) => void | Promise<void>,
   cgroup: string = SERVICE,
 ): Promise<void> {
-  const id = confine(guard, cgroup, policyOf(changes))
+  const id = guard.confine(cgroup, policyOf(changes))
   try {
     await body(id)
   } finally {
-    if (guard.delegations().some(one => one.id === id)) unconfine(guard, id)
+    if (guard.delegations().some(one => one.id === id)) guard.unconfine(id)
   }
 }
 
@@ -207,7 +206,7 @@ describe('a confined cgroup', { skip }, () => {
       )
       assert.deepEqual(reasons(), ['revoked', 'revoked'])
       assert.equal(map(), 'ok', 'outside')
-      unconfine(guard, id)
+      guard.unconfine(id)
       assert.deepEqual(
         inside(SERVICE, () => [map(), xdp()]),
         ['ok', 'ok'],
@@ -228,7 +227,7 @@ describe('a confined cgroup', { skip }, () => {
   })
 
   test('that is confined again has the new policy only; one that is gone is forgotten', async () => {
-    const first = confine(guard, SERVICE, policyOf({ masks: { cmds: 1n, maps: 2n } }))
+    const first = guard.confine(SERVICE, policyOf({ masks: { cmds: 1n, maps: 2n } }))
     await confined({ masks: { cmds: 1n, maps: 4n } }, id => {
       assert.deepEqual(
         inside(SERVICE, () => [map('array'), map('hash')]),
@@ -242,7 +241,7 @@ describe('a confined cgroup', { skip }, () => {
     })
     const gone = `${ROOT}/gone`
     mkdirSync(gone)
-    confine(guard, gone, policyOf())
+    guard.confine(gone, policyOf())
     rmdirSync(gone)
     await confined({}, id =>
       assert.deepEqual(

@@ -11,6 +11,7 @@ import { mkdirSync, readFileSync, rmdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface, type Interface } from 'node:readline'
 import { after, before, describe, test } from 'node:test'
+import { compiled } from '../../scripts/compiled.ts'
 import { delegate } from '../../src/delegation/delegate.ts'
 import { Sandbox } from '../../src/delegation/sandbox.ts'
 import { openTarget } from '../../src/delegation/target.ts'
@@ -18,15 +19,13 @@ import { exit, mov64, R0 } from '../../src/ebpf/asm/insn.ts'
 import { attachRawTracepoint } from '../../src/ebpf/attach/attach.ts'
 import { linkIds, programIds } from '../../src/ebpf/object-id.ts'
 import { Program } from '../../src/ebpf/prog.ts'
-import { confine, unconfine } from '../../src/guard/confine.ts'
 import { type DetachResult, detach } from '../../src/guard/detach.ts'
-import { Guard } from '../../src/guard/guard.ts'
+import { type DelegationId, Guard } from '../../src/guard/guard.ts'
 import { installGuard, removeGuard } from '../../src/guard/install.ts'
 import { Inventory } from '../../src/guard/inventory.ts'
 import type { Policy } from '../../src/policy/policy.ts'
 import { openFds, traceFds } from '../../src/sys/fd.ts'
 import { cli } from '../helpers/cli.ts'
-import { compiled } from '../helpers/compiled.ts'
 import { EVERYTHING, policyWith, vocabulary } from '../kernel/delegation/lab.ts'
 import type { Attached, Counts, WorkloadKind } from './attached-workload.ts'
 import { eventually, skip } from './guarded.ts'
@@ -45,13 +44,13 @@ type Started = Pick<Sandbox, 'pid' | 'child' | 'exited' | typeof Symbol.dispose>
  * delegation.
  */
 class Workload implements Disposable {
-  readonly id: bigint
+  readonly id: DelegationId
   readonly attached: Attached
   readonly #sandbox: Started
   readonly #lines: Interface
   readonly #others: ChildProcess[] = []
 
-  private constructor(id: bigint, attached: Attached, sandbox: Started, lines: Interface) {
+  private constructor(id: DelegationId, attached: Attached, sandbox: Started, lines: Interface) {
     this.id = id
     this.attached = attached
     this.#sandbox = sandbox
@@ -81,7 +80,7 @@ class Workload implements Disposable {
 
   /** A service of the host's: root, with no token, in a cgroup of its own, which is confined. */
   static async confined(...kinds: WorkloadKind[]): Promise<Workload> {
-    const id = confine(guard, CGROUP, lent())
+    const id = guard.confine(CGROUP, lent())
     const words = [process.execPath, join(__dirname, 'attached-workload.ts'), CGROUP, ...kinds]
     const child = spawn('sh', ['-c', `echo $$ >${CGROUP}/cgroup.procs && exec "$0" "$@"`, ...words], {
       stdio: ['pipe', 'pipe', 'inherit'],
@@ -149,7 +148,7 @@ function lent(more: Partial<Policy> = {}): Policy {
   return { ...plain, cgroups: 'any', ...more, rights: { ...plain.rights, capabilities: CAPABILITIES } }
 }
 
-async function lend(sandbox: Sandbox, more: Partial<Policy> = {}): Promise<bigint> {
+async function lend(sandbox: Sandbox, more: Partial<Policy> = {}): Promise<DelegationId> {
   const policy = lent(more)
   using target = openTarget(sandbox.pid)
   using lender = guard.lend(policy)
@@ -157,7 +156,7 @@ async function lend(sandbox: Sandbox, more: Partial<Policy> = {}): Promise<bigin
   return lender.delegation()!
 }
 
-async function detachAll(id: bigint, options: { kill?: boolean } = {}): Promise<DetachResult> {
+async function detachAll(id: DelegationId, options: { kill?: boolean } = {}): Promise<DetachResult> {
   using inventory = await Inventory.open(guard)
   return await detach(inventory, new Set([id]), options)
 }
@@ -410,7 +409,7 @@ describe('a revoked delegation', { skip }, () => {
       )
       assert.deepEqual(result.left, { programs: [], maps: [], links: [] })
     } finally {
-      unconfine(guard, workload.id)
+      guard.unconfine(workload.id)
     }
   })
 

@@ -12,11 +12,11 @@ import { mkdirSync, rmdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { after, before } from 'node:test'
+import { compiled } from '../../scripts/compiled.ts'
 import { undelegate } from '../../src/delegation/delegate.ts'
 import { BpfMap } from '../../src/ebpf/map.ts'
 import { Program } from '../../src/ebpf/prog.ts'
 import { Token } from '../../src/ebpf/token.ts'
-import { allow, disallow } from '../../src/guard/delegators.ts'
 import { GUARD_DIRECTORY } from '../../src/guard/directory.ts'
 import { becomeKeeper } from '../../src/guard/keeper.ts'
 import { GUARD_KEEPER_KEY } from '../../src/guard/layout.ts'
@@ -54,7 +54,6 @@ import {
   OPEN_TREE_CLONE,
   XDP_FLAGS_SKB_MODE,
 } from '../../src/uapi/constants.ts'
-import { compiled } from '../helpers/compiled.ts'
 import { Inconclusive } from '../helpers/conclusive.ts'
 import { type Command, MapParts, mapAttr, progCommand, Targets } from '../kernel/delegation/attributes.ts'
 import { outcome, vocabulary } from '../kernel/delegation/lab.ts'
@@ -169,11 +168,11 @@ attempt('name the ability of an installed policy', async refused => {
 attempt('run an executable that may delegate, and mark a context', async refused => {
   // Ours, which the children are that make calls in the workload's namespaces.
   const who = { executable: process.execPath }
-  allow(guard, who)
+  guard.allow(who)
   using context = contextOf(mallory)
   refused(configure(context, FSCONFIG_SET_FLAG, 'delegate'))
   fsconfigFlag(context, 'delegate')
-  assert.equal(disallow(guard, who), true)
+  assert.equal(guard.disallow(who), true)
 })
 
 attempt('set rights on a context at the address of one that was marked and closed', async refused => {

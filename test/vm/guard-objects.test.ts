@@ -12,7 +12,7 @@ import { after, before, test } from 'node:test'
 import { undelegate } from '../../src/delegation/delegate.ts'
 import { Btf, type BtfComposite } from '../../src/ebpf/btf/btf.ts'
 import { Program } from '../../src/ebpf/prog.ts'
-import { guard_namespace, guard_usage } from '../../src/guard/layout.ts'
+import type { DelegationId } from '../../src/guard/guard.ts'
 import { DEFAULT_LIMITS } from '../../src/policy/policy.ts'
 import { progDetach } from '../../src/sys/bpf.ts'
 import type { Fd } from '../../src/sys/fd.ts'
@@ -36,6 +36,9 @@ import {
 } from '../../src/uapi/bpf.ts'
 import {
   AT_FDCWD,
+  BPF_F_ALLOW_MULTI,
+  BPF_F_BEFORE,
+  BPF_F_REPLACE,
   CLONE_NEWNET,
   CLONE_NEWNS,
   CLONE_NEWUSER,
@@ -67,9 +70,6 @@ const XDP_RX_RING = 2
 const SOCK_STREAM = 1
 const SOCK_RAW = 3
 const BPF_F_PATH_FD = 1 << 14
-const BPF_F_ALLOW_MULTI = 2
-const BPF_F_REPLACE = 4
-const BPF_F_BEFORE = 8
 const {
   BPF_CGROUP_INET_SOCK_CREATE,
   BPF_FLOW_DISSECTOR,
@@ -429,7 +429,7 @@ policyAttempt('open a pinned program through a directory that was passed', async
  */
 async function withTwins(
   changes: Changes,
-  body: (inside: Borrower, outside: Workload, id: bigint) => Promise<void>,
+  body: (inside: Borrower, outside: Workload, id: DelegationId) => Promise<void>,
 ): Promise<void> {
   const [outside, inside] = await Workload.twins(1000)
   using _outside = outside
@@ -508,7 +508,7 @@ policyAttempt(
 /** Two loans at once; the first is revoked after `prepare`. */
 async function afterRevoking<T extends Disposable>(
   prepare: (ended: Loan, live: Loan) => T,
-  body: (made: T, ids: { ended: bigint; live: bigint }) => void | Promise<void>,
+  body: (made: T, ids: { ended: DelegationId; live: DelegationId }) => void | Promise<void>,
 ): Promise<void> {
   await lending({ network: 'host' }, live =>
     lending(
@@ -1190,10 +1190,9 @@ attempt("detach another workload's link", refused =>
 // ---- the rules of a user namespace ----
 
 /** What counts there: own network and revocable, enforced and watched. */
-function rulesThere(number: number): (number | undefined)[] {
-  const key = new Uint8Array(BigUint64Array.of(BigInt(number)).buffer)
-  const { enforced, watched } = guard_namespace.decode(guard.map('namespaces').lookup(key)!)
-  return [enforced!, watched!].flatMap(rules => [rules.own_network, rules.revocable])
+function rulesThere(number: number): number[] {
+  const { enforced, watched } = guard.tables.namespaces.get(number)!
+  return [enforced, watched].flatMap(rules => [rules.own_network, rules.revocable])
 }
 
 test('rules of a user namespace end with its last token and program, whatever maps are left', {
@@ -1298,12 +1297,11 @@ attempt("link to a cgroup from the root of all, which is nobody's own", refused 
  * What the guard has counted of a delegation, as if it were alive. The record is read and written
  * back whole: nothing else of the delegation may come or go meanwhile.
  */
-function pretend(id: bigint, counts: Partial<Record<'tokens' | 'programs' | 'maps', number>>): void {
-  const usages = guard.map('usages')
-  const slot = Number(id % 8192n)
-  const now = guard_usage.decode(usages.lookup(slot)!) as Parameters<typeof guard_usage.encode>[0]
-  const next = Object.entries(counts).map(([field, more]) => [field, now[field as 'maps']! + more])
-  usages.update(slot, guard_usage.encode({ ...now, ...Object.fromEntries(next) }))
+function pretend(id: DelegationId, counts: Partial<Record<'tokens' | 'programs' | 'maps', number>>): void {
+  const { usages } = guard.tables
+  const now = usages.get(id)
+  const next = Object.entries(counts).map(([field, more]) => [field, now[field as 'maps'] + more])
+  usages.set(id, { ...now, ...Object.fromEntries(next) })
 }
 
 for (const [what, kind, make] of [

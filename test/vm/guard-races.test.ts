@@ -12,9 +12,8 @@ import { undelegate } from '../../src/delegation/delegate.ts'
 import { bpffsMounts } from '../../src/ebpf/bpffs.ts'
 import { BpfMap } from '../../src/ebpf/map.ts'
 import { GUARD_DIRECTORY } from '../../src/guard/directory.ts'
-import type { Lender } from '../../src/guard/guard.ts'
+import type { DelegationId, Lender } from '../../src/guard/guard.ts'
 import { guardStatus, installGuard } from '../../src/guard/install.ts'
-import { guard_config } from '../../src/guard/layout.ts'
 import type { Fd } from '../../src/sys/fd.ts'
 import { fsconfigCreate, fsconfigFlag, fsconfigString } from '../../src/sys/mount.ts'
 import { readProc } from '../../src/sys/process.ts'
@@ -141,7 +140,7 @@ test('what is derived while its origin is revoked is revoked, or refused', { ski
         const exit = once(delegator, 'exit')
         await sleep(100 + 37 * round)
         const ids = guard.revoke(id)
-        const live = (): bigint[] =>
+        const live = (): DelegationId[] =>
           guard
             .delegations()
             .filter(one => !one.revoked && (one.id === id || one.parent === id))
@@ -189,7 +188,7 @@ async function refusals(hammers: readonly Hammer[]): Promise<string[]> {
 }
 
 /** Revokes, and proves that no use began after that and succeeded. */
-async function revoking(id: bigint, hammers: readonly Hammer[]): Promise<Hammered[]> {
+async function revoking(id: DelegationId, hammers: readonly Hammer[]): Promise<Hammered[]> {
   assert.deepEqual(await refusals(hammers), [])
   guard.revoke(id)
   const revokedNs = process.hrtime.bigint()
@@ -219,9 +218,7 @@ async function withTokens(
 
 /** Makes the guard that is installed look like one of another build. */
 function disguise(): void {
-  using config = BpfMap.open(`${GUARD_DIRECTORY}/maps/config`)
-  const now = guard_config.decode(config.lookup(0)!) as Parameters<typeof guard_config.encode>[0]
-  config.update(0, guard_config.encode({ ...now, build: 1 }))
+  guard.tables.config.change({ build: 1 })
 }
 
 describe('while tasks use tokens', { skip }, () => {

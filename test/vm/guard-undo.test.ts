@@ -7,15 +7,15 @@ import { test } from 'node:test'
 import type { Action } from '../../src/delegation/actions.ts'
 import { planFor, undelegate } from '../../src/delegation/delegate.ts'
 import { execute } from '../../src/delegation/execute.ts'
+import type { DelegationId } from '../../src/guard/id.ts'
 import type { Loan } from '../../src/lending/journal.ts'
 import { lend, prepareLoan } from '../../src/lending/lend.ts'
+import { O_DIRECTORY } from '../../src/uapi/constants.ts'
 import { errnoName } from '../../src/uapi/errno.ts'
 import { vocabulary } from '../kernel/delegation/lab.ts'
 import { PATH, policyOf } from './borrower.ts'
 import { eventually, skip } from './guarded.ts'
 import { borrower, guard, underGuard } from './under-guard.ts'
-
-const O_DIRECTORY = 0o200000
 
 underGuard()
 
@@ -97,7 +97,7 @@ test('a loan that its journal does not take is revoked, and whoever holds it mak
 }, async () => {
   for (const takes of [true, false]) {
     let root = -1
-    let told: bigint | undefined
+    let told: DelegationId | undefined
     const journal = {
       will: () => assert.deepEqual(guard.delegations(), []),
       did: async (outcome: object) => {

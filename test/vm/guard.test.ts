@@ -23,12 +23,11 @@ import { BpfMap } from '../../src/ebpf/map.ts'
 import { linkIds, programIds } from '../../src/ebpf/object-id.ts'
 import { Program } from '../../src/ebpf/prog.ts'
 import { NotFoundError } from '../../src/errors.ts'
-import { allow, disallow } from '../../src/guard/delegators.ts'
 import { GUARD_DIRECTORY } from '../../src/guard/directory.ts'
 import type { GuardEvent } from '../../src/guard/event.ts'
-import { Guard } from '../../src/guard/guard.ts'
+import { type DelegationId, Guard } from '../../src/guard/guard.ts'
 import { guardStatus, installGuard, probeGuard, removeGuard } from '../../src/guard/install.ts'
-import { guard_config, guard_delegator, guard_event, guard_process } from '../../src/guard/layout.ts'
+import { guard_event } from '../../src/guard/layout.ts'
 import { encodeName } from '../../src/guard/terms.ts'
 import type { Limits, Policy } from '../../src/policy/policy.ts'
 import type { Masks } from '../../src/policy/vocabulary.ts'
@@ -87,7 +86,7 @@ function policy(terms: Terms = {}): Policy {
 }
 
 interface Loan {
-  readonly id: bigint
+  readonly id: DelegationId
   readonly root: Fd
   /** BPF_TOKEN_CREATE by root of the workload: descriptor or -errno. */
   token(): number
@@ -103,7 +102,7 @@ function descriptor(what: string, result: number): Fd {
 /** Lends under the guard, runs `body`, takes the loan back. */
 async function lending(terms: Terms, body: (loan: Loan) => void | Promise<void>): Promise<void> {
   const lent = policy(terms)
-  let id: bigint | undefined
+  let id: DelegationId | undefined
   {
     using lender = guard.lend(lent, terms.cgroup === undefined ? {} : { cgroup: terms.cgroup })
     await delegate(lent, lab.target, vocabulary, { guard: lender })
@@ -191,13 +190,7 @@ describe('the guard is installed', { skip }, () => {
       using token = mustToken()
       using _one = keptMap(token)
       const links = [...linkIds()]
-      {
-        using config = BpfMap.open(`${GUARD_DIRECTORY}/maps/config`)
-        config.update(
-          0,
-          guard_config.encode({ ...guard_config.decode(config.lookup(0)!), build: 1 } as never),
-        )
-      }
+      guard.tables.config.change({ build: 1 })
       assert.equal(guardStatus().current, false)
       assert.equal(await installGuard(), 'replaced')
       assert.equal(probeGuard(), true)
@@ -359,11 +352,11 @@ describe('enabling delegation', { skip }, () => {
       return set === 'ok' ? errnoOf(() => fsconfigCreate(context)) : set
     }
     assert.equal(create('1'), 'EACCES')
-    allow(guard, who, { implicit: true, policy: policy({ masks: { cmds: 1n } }) })
+    guard.allow(who, { implicit: true, policy: policy({ masks: { cmds: 1n } }) })
     assert.equal(create('1'), 'ok')
     assert.equal(create('3'), 'EACCES')
     assert.equal(eventOf('beyond-abilities').point, 'superblock')
-    assert.equal(disallow(guard, who), true)
+    assert.equal(guard.disallow(who), true)
     assert.equal(create('1'), 'EACCES')
   })
 
@@ -371,7 +364,7 @@ describe('enabling delegation', { skip }, () => {
     const parent = '/sys/fs/cgroup/delegators'
     mkdirSync(`${parent}/below`, { recursive: true })
     const who = { cgroup: parent }
-    allow(guard, who, { implicit: true, policy: policy({ limits: { maps: 1 } }) })
+    guard.allow(who, { implicit: true, policy: policy({ limits: { maps: 1 } }) })
     try {
       await assert.rejects(delegate(policy(), lab.target, vocabulary), /EACCES/)
       assert.equal(eventOf('no-delegator').verdict, 'refused')
@@ -390,7 +383,7 @@ describe('enabling delegation', { skip }, () => {
       // Its children end by themselves.
       const procs = `${parent}/below/cgroup.procs`
       await eventually(() => readFileSync(procs, 'utf8') === '', 'processes are left in the cgroup')
-      disallow(guard, who)
+      guard.disallow(who)
       rmdirSync(`${parent}/below`)
       rmdirSync(parent)
     }
@@ -399,7 +392,7 @@ describe('enabling delegation', { skip }, () => {
   test('abilities are held to the ceiling of who names them', () => {
     const who = { executable: process.execPath }
     guard.installPolicy('much', policy())
-    allow(guard, who, { policy: policy({ masks: { cmds: 1n, maps: 2n } }) })
+    guard.allow(who, { policy: policy({ masks: { cmds: 1n, maps: 2n } }) })
     const create = (cmds: string): string => {
       using context = fsopen('bpf')
       fsconfigFlag(context, 'delegate')
@@ -409,7 +402,7 @@ describe('enabling delegation', { skip }, () => {
     }
     assert.equal(create('33'), 'EACCES')
     assert.equal(create('1'), 'ok')
-    disallow(guard, who)
+    guard.disallow(who)
     guard.removePolicy('much')
   })
 
@@ -646,7 +639,7 @@ describe('use of a delegation', { skip }, () => {
   })
 
   test('its record ends with the last object', async () => {
-    let ended: bigint | undefined
+    let ended: DelegationId | undefined
     await lending({}, ({ id, mustToken }) => {
       ended = id
       using _ = mustToken()
@@ -742,13 +735,13 @@ describe('delegators', { skip }, () => {
   test('one that was killed is forgotten, with its ability', () => {
     const dead = spawnSync('true').pid
     {
-      using processes = BpfMap.open(`${GUARD_DIRECTORY}/maps/processes`)
-      const key = guard_process.encode({ tgid: dead, start_ticks: 1n })
-      processes.update(key, guard_delegator.encode({ name: encodeName(`gone@${dead}`) }))
+      const { processes } = guard.tables
+      const key = { tgid: dead, start_ticks: 1n }
+      processes.set(key, { name: encodeName(`gone@${dead}`) })
       guard.installPolicy(`gone@${dead}`, policy())
       guard.installPolicy('stays', policy())
       using lender = guard.lend(policy())
-      assert.equal(processes.lookup(key), undefined)
+      assert.equal(processes.get(key), undefined)
       assert.deepEqual(guard.policies(), [lender.ability, 'stays'])
     }
     assert.deepEqual(guard.policies(), ['stays'])

@@ -5,7 +5,7 @@
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { SyscallError } from '../../src/errors.ts'
-import { bootTimeNs, type Guard } from '../../src/guard/guard.ts'
+import { bootTimeNs, type DelegationId, type Guard } from '../../src/guard/guard.ts'
 
 export { eventually } from '../helpers/eventually.ts'
 
@@ -15,13 +15,13 @@ const hasTokens = readFileSync('/proc/kallsyms', 'utf8').includes(' bpf_token_cr
 /** False: the guard runs here. */
 export const skip = hasLsm && hasTokens ? false : 'this kernel has no BPF LSM, or no tokens'
 
-export function hasExpired(guard: Guard, id: bigint): boolean {
+export function hasExpired(guard: Guard, id: DelegationId): boolean {
   const { expiresNs } = guard.delegation(id)
   return expiresNs !== undefined && bootTimeNs() >= expiresNs
 }
 
 /** Waits until it has, by the guard's clock. */
-export async function untilExpired(guard: Guard, id: bigint): Promise<void> {
+export async function untilExpired(guard: Guard, id: DelegationId): Promise<void> {
   while (!hasExpired(guard, id)) await sleep(20)
 }
 

@@ -5,9 +5,9 @@
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { test } from 'node:test'
+import { residue, snapshot } from '../../scripts/residue.ts'
 import { cli } from '../helpers/cli.ts'
 import { hasTokens, inVm, isRoot, ROOT } from '../helpers/machine.ts'
-import { residue, snapshot } from '../helpers/residue.ts'
 
 const POLICY = 'examples/policies/packet-counter.yaml'
 

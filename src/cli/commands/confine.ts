@@ -3,6 +3,7 @@
  * its cgroup.
  */
 import { EXIT, UsageError } from '../../errors.ts'
+import { delegationId } from '../../guard/guard.ts'
 import { confine as confineCgroup, unconfine as freeCgroup } from '../../lending/confine.ts'
 import { type AdmissionOptions, tellSubjectsIgnored } from '../admission.ts'
 import { requiredGuard } from '../installed-guard.ts'
@@ -40,7 +41,7 @@ export async function unconfine(
   if ((id === undefined) === (cgroup === undefined))
     throw new UsageError('Name what is confined by its number, or by --cgroup')
   using guard = await requiredGuard()
-  const found = await freeCgroup(guard, cgroup === undefined ? BigInt(id!) : { cgroup })
+  const found = await freeCgroup(guard, cgroup === undefined ? delegationId(id!) : { cgroup })
   if (json === true) printJson({ unconfined: Number(found) })
   else
     print(

@@ -11,27 +11,28 @@ import { interruption } from '../interrupted.ts'
 import { note, print, printJson, word } from '../output.ts'
 import { loadPolicy, loadVocabulary } from '../policy-file.ts'
 import { requireRoot } from '../privilege.ts'
-import { type RecipientOptions, recipientOf } from '../recipient.ts'
+import { openRecipient, type RecipientOptions, recipientName } from '../recipient.ts'
 
 export interface DelegateOptions extends AdmissionOptions, RecipientOptions {
   policy: string
   contextFd?: number
-  cgroup?: string
+  onlyCgroup?: string
   strict?: boolean
   dryRun?: boolean
   json?: boolean
 }
 
 export async function delegate(options: DelegateOptions): Promise<number> {
+  recipientName(options)
   requireRoot('bpftoken delegate')
   const vocabulary = await loadVocabulary()
   const policy = await loadPolicy(options.policy, vocabulary)
   using guard = await installedGuard()
+  using recipient = await openRecipient(options)
   using loan = prepareLoan({
-    ...{ policy, vocabulary, accounts, guard },
-    recipient: recipientOf(options),
+    ...{ policy, vocabulary, accounts, guard, recipient },
     place: placeOf(options),
-    cgroup: options.cgroup,
+    cgroup: options.onlyCgroup,
     anySubject: options.anySubject,
     onlyIfUsable: options.strict,
   })

@@ -3,11 +3,7 @@
  * it.
  */
 import { EXIT, NotFoundError, UsageError } from '../../errors.ts'
-import {
-  allow as allowDelegator,
-  type Delegator,
-  disallow as disallowDelegator,
-} from '../../guard/delegators.ts'
+import type { Delegator } from '../../guard/delegators.ts'
 import { Guard } from '../../guard/guard.ts'
 import { type Breadth, breadthOf } from '../../guard/program-names.ts'
 import { type AdmissionOptions, requireNoSubjects } from '../admission.ts'
@@ -39,7 +35,7 @@ export async function allow(options: AllowOptions): Promise<number> {
   const breadth = options.exe === undefined ? [] : breadthOrNone(options.exe)
   for (const { what } of breadth) note(`warning: ${what}`)
   const implicit = options.implicit === true
-  allowDelegator(guard, who, { ...(policy && { policy }), implicit })
+  guard.allow(who, { ...(policy && { policy }), implicit })
   if (options.json === true) printJson({ allowed: who, policy: policy?.name, implicit, warnings: breadth })
   else
     print(
@@ -62,7 +58,7 @@ export function disallow(options: DelegatorOptions): number {
   requireRoot('bpftoken guard disallow')
   const who = named(options)
   using guard = Guard.open()
-  if (!disallowDelegator(guard, who))
+  if (!guard.disallow(who))
     throw new NotFoundError(`${describeWho(who)} is not on the list of delegators`, {
       context: { ...who },
       hint: 'See bpftoken guard status for those that are',

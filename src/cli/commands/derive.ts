@@ -1,5 +1,6 @@
 /** bpftoken derive: a narrower delegation out of one that lives, which falls with it. */
 import { EXIT } from '../../errors.ts'
+import { delegationId } from '../../guard/guard.ts'
 import { describeRemoval, prepareDerivation } from '../../lending/derive.ts'
 import { lend } from '../../lending/lend.ts'
 import { accounts } from '../accounts.ts'
@@ -9,7 +10,7 @@ import { interruption } from '../interrupted.ts'
 import { note } from '../output.ts'
 import { loadPolicy, loadVocabulary } from '../policy-file.ts'
 import { requireRoot } from '../privilege.ts'
-import { type RecipientOptions, recipientOf } from '../recipient.ts'
+import { openRecipient, type RecipientOptions, recipientName } from '../recipient.ts'
 import { tellLoan, tellPrepared } from './delegate.ts'
 
 export interface DeriveOptions extends AdmissionOptions, RecipientOptions {
@@ -19,14 +20,15 @@ export interface DeriveOptions extends AdmissionOptions, RecipientOptions {
 }
 
 export async function derive(id: number, options: DeriveOptions): Promise<number> {
+  recipientName(options)
   requireRoot('bpftoken derive')
   const vocabulary = await loadVocabulary()
   const policy = await loadPolicy(options.policy, vocabulary)
   using guard = await requiredGuard()
+  using recipient = await openRecipient(options)
   using loan = prepareDerivation({
-    ...{ policy, vocabulary, accounts, guard },
-    parent: BigInt(id),
-    recipient: recipientOf(options),
+    ...{ policy, vocabulary, accounts, guard, recipient },
+    parent: delegationId(id),
     place: { path: options.path },
     anySubject: options.anySubject,
     exact: options.strict,

@@ -1,6 +1,5 @@
 /** bpftoken guard install, status and remove. */
 import { EXIT } from '../../errors.ts'
-import { delegators } from '../../guard/delegators.ts'
 import { GUARD_DIRECTORY } from '../../guard/directory.ts'
 import { Guard, type GuardMode } from '../../guard/guard.ts'
 import { guardStatus, installGuard, removeGuard } from '../../guard/install.ts'
@@ -54,7 +53,7 @@ export async function status(options: { json?: boolean }): Promise<number> {
             audit: guard.config().audit,
             totals: numbers(guard.totals()),
             policies: guard.policies(),
-            delegators: delegators(guard),
+            delegators: guard.delegators(),
             delegations: guard.delegations().map(delegationToJSON),
           }),
     })
@@ -82,7 +81,7 @@ function describeGuard(guard: Guard, vocabulary: Vocabulary): void {
   print(`mode ${mode}, events of ${audit ? 'everything' : 'refusals'}`)
   print(`refused ${refused}, would have refused ${wouldRefuse}, events lost ${lostEvents}`)
   print(`policies: ${guard.policies().join(', ') || 'none'}`)
-  for (const { who, implicit, ceiling } of delegators(guard))
+  for (const { who, implicit, ceiling } of guard.delegators())
     print(
       `delegator ${describeWho(who)}${implicit ? ', implicit' : ''}: ${rightsText(ceiling.rights.masks, vocabulary)}`,
     )

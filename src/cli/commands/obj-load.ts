@@ -4,43 +4,49 @@
  */
 import { existsSync, mkdirSync, rmSync } from 'node:fs'
 import { basename } from 'node:path'
-import {
-  type AttachSpec,
-  attachesItself,
-  attachProgram,
-  attachStructOpsMap,
-} from '../../ebpf/attach/section.ts'
+import type { Placement, Wish } from '../../ebpf/attach/placement.ts'
+import { attachProgram, attachStructOpsMap } from '../../ebpf/attach/section.ts'
 import type { Link } from '../../ebpf/link.ts'
 import { type LoadedObject, loadObject } from '../../ebpf/load/object.ts'
 import { parseObject } from '../../ebpf/object/spec.ts'
 import { Owned } from '../../ebpf/owned.ts'
 import { defaultToken } from '../../ebpf/token.ts'
 import { EXIT, UsageError } from '../../errors.ts'
-import { parseAttachSpec } from '../attach-spec.ts'
+import { parseWish, placementsFor } from '../attachments.ts'
+import { interruption } from '../interrupted.ts'
 import { readObjectFile } from '../object-files.ts'
 import { columns, note, print, printJson } from '../output.ts'
 
 export interface ObjLoadOptions {
   program?: string[]
   pin?: string
-  attach?: string
+  attach?: string[]
+  watch?: boolean
+  ping?: boolean
+  name?: string
   json?: boolean
 }
 
 export async function load(file: string, options: ObjLoadOptions): Promise<number> {
-  const spec = parseObject(readObjectFile(file), { name: basename(file).replace(/\.o$/, '') })
+  const name = options.name ?? basename(file).replace(/\.o$/, '')
+  const spec = parseObject(readObjectFile(file), { name })
   // Looked at before anything is made.
-  const where =
-    options.attach === undefined || options.attach === 'auto' ? undefined : parseAttachSpec(options.attach)
+  const wishes = (options.attach ?? []).map(parseWish)
+  if (options.pin !== undefined && options.watch === true)
+    throw new UsageError('--pin leaves, and --watch stays', { hint: 'Choose one of them' })
   const token = defaultToken()
   using object = await loadObject(spec, options.program === undefined ? {} : { only: options.program })
   using links = new Owned()
-  const attached = options.attach === undefined ? [] : attachAll(object, where, links)
+  const attached = wishes.length === 0 ? [] : attachAll(object, wishes, links)
   if (options.pin !== undefined) pinAll(object, attached, options.pin)
-  report(object, attached, token?.path, options.json === true)
-  if (attached.length > 0 && options.pin === undefined) {
+  report(object, attached, token?.path, options)
+  if (options.watch === true) {
+    const { watch } = await import('../watching.ts')
+    const { json = false, ping = false } = options
+    await watch(object, { json, ping, until: interruption() })
+  } else if (attached.length > 0 && options.pin === undefined) {
     note('attached until interrupted')
-    await interrupted()
+    await aborted(interruption())
   }
   return EXIT.ok
 }
@@ -51,14 +57,13 @@ interface Attached {
 }
 
 /** Programs with a place to go, and struct_ops maps. UsageError: there is none. */
-function attachAll(object: LoadedObject, where: AttachSpec | undefined, links: Owned): Attached[] {
-  const attached: Attached[] = []
-  for (const name of object.programs.keys()) {
-    const facts = object.spec.programs.find(program => program.name === name)!
-    if (where === undefined && !attachesItself(facts)) continue
-    attached.push({ name, link: links.add(attachProgram(object, name, where)) })
-  }
-  if (where === undefined)
+function attachAll(object: LoadedObject, wishes: readonly Wish[], links: Owned): Attached[] {
+  const programs = object.spec.programs.filter(({ name }) => object.programs.has(name))
+  const attached = placementsFor(programs, wishes).map(({ program, spec }: Placement) => ({
+    name: program,
+    link: links.add(attachProgram(object, program, spec)),
+  }))
+  if (wishes.some(({ program, spec }) => program === undefined && spec === 'auto'))
     for (const name of object.structOps.keys()) {
       const link = attachStructOpsMap(object, name)
       if (link !== undefined) attached.push({ name, link: links.add(link) })
@@ -97,7 +102,7 @@ function report(
   object: LoadedObject,
   attached: readonly Attached[],
   tokenPath: string | undefined,
-  json: boolean,
+  { json, watch }: ObjLoadOptions,
 ): void {
   const programs = [...object.programs].map(([name, program]) => {
     const { id, type, tag, verifiedInsns } = program.info()
@@ -107,8 +112,10 @@ function report(
     const { id, type, maxEntries } = map.info()
     return { name, id, type, maxEntries }
   })
-  if (json) {
-    printJson({ token: tokenPath ?? null, programs, maps })
+  if (json === true) {
+    const loaded = { token: tokenPath ?? null, programs, maps }
+    if (watch === true) printJson({ type: 'loaded', ...loaded }, 'compact')
+    else printJson(loaded)
     return
   }
   print(tokenPath === undefined ? 'loaded with own capabilities' : `loaded with the token of ${tokenPath}`)
@@ -126,14 +133,15 @@ function report(
   )
 }
 
-function interrupted(): Promise<void> {
+function aborted(signal: AbortSignal): Promise<void> {
   return new Promise(resolve => {
     // Signals alone do not keep Node alive.
     const alive = setInterval(() => {}, 0x7fff_ffff)
-    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
-      process.once(signal, () => {
-        clearInterval(alive)
-        resolve()
-      })
+    const end = (): void => {
+      clearInterval(alive)
+      resolve()
+    }
+    if (signal.aborted) end()
+    else signal.addEventListener('abort', end)
   })
 }

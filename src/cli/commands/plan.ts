@@ -2,16 +2,18 @@
  * bpftoken plan: the least rights that object files need, and how a policy compares with them.
  * Offline.
  */
-import { readFileSync } from 'node:fs'
-import { VMLINUX_BTF } from '../../delegation/vocabulary.ts'
-import { Btf, type BtfComposite } from '../../ebpf/btf/btf.ts'
-import { EXIT } from '../../errors.ts'
+import { EXIT, UsageError } from '../../errors.ts'
+import type { FormatFacts } from '../../needs/format/container.ts'
+import { planLines, SECCOMP_FORMATS } from '../../needs/format/format.ts'
+import type { PlanFormat } from '../../needs/format/names.ts'
 import type { Loader } from '../../needs/loader-probes.ts'
 import { compareRights, planRights, type RightsComparison, type RightsPlan } from '../../needs/plan.ts'
-import { type PlanFormat, planLines, riskOf } from '../../needs/text.ts'
+import { riskOf } from '../../needs/risk.ts'
 import { ANY_MASK, MASK_DOMAINS } from '../../policy/vocabulary.ts'
+import { structOfKernel } from '../kernel-structs.ts'
 import { readObjects } from '../object-files.ts'
 import { columns, note, print, printJson } from '../output.ts'
+import { PLAN_WORDS } from '../plan-words.ts'
 
 export interface PlanCommandOptions {
   loader: Loader
@@ -19,6 +21,8 @@ export interface PlanCommandOptions {
   format: PlanFormat
   check?: string
   strict?: boolean
+  seccompProfile?: string
+  seccompBase?: string
   json?: boolean
 }
 
@@ -27,6 +31,7 @@ export interface PlanCommandOptions {
  * something.
  */
 export async function plan(files: string[], options: PlanCommandOptions): Promise<number> {
+  requireSeccompFits(options)
   const { specs, unreadable } = readObjects(files)
   const planned = planRights(specs, {
     loader: options.loader,
@@ -36,35 +41,36 @@ export async function plan(files: string[], options: PlanCommandOptions): Promis
   const made = { ...planned, problems: [...unreadable, ...planned.problems] }
   if (options.check !== undefined) return check(made, options.check, options)
   if (options.json === true) printJson({ ...made, risk: riskOf(made) })
-  else print(...planLines(made, options.format))
+  else print(...planLines(made, options.format, await factsFor(made, options)))
   return outcome(made)
+}
+
+/** UsageError: a seccomp profile is wanted where nothing would name it. */
+function requireSeccompFits(options: PlanCommandOptions): void {
+  const { format, seccompProfile, seccompBase, check, json } = options
+  if (seccompBase !== undefined && seccompProfile === undefined)
+    throw new UsageError('--seccomp-base says what --seccomp-profile is made of, which is missing')
+  if (seccompProfile === undefined) return
+  const named = check === undefined && json !== true && SECCOMP_FORMATS[format] !== undefined
+  if (!named)
+    throw new UsageError(
+      `--seccomp-profile goes with --format ${Object.keys(SECCOMP_FORMATS).join(', ')}, without --json and --check`,
+    )
+}
+
+async function factsFor(made: RightsPlan, options: PlanCommandOptions): Promise<FormatFacts> {
+  const { format, seccompProfile: path, seccompBase: from } = options
+  const owner = SECCOMP_FORMATS[format]
+  if (owner === undefined) return { seccomp: { is: 'unknown' }, words: PLAN_WORDS }
+  const { seccompOf, writeProfile } = await import('../seccomp-profile.ts')
+  if (path !== undefined) return { seccomp: writeProfile(made, owner, { path, from }), words: PLAN_WORDS }
+  // Of nodes elsewhere this machine knows nothing.
+  return { seccomp: format === 'kubernetes' ? { is: 'unknown' } : seccompOf(made, owner), words: PLAN_WORDS }
 }
 
 function outcome({ problems }: RightsPlan): number {
   for (const problem of problems) note(problem)
   return problems.length === 0 ? EXIT.ok : EXIT.failed
-}
-
-/**
- * Members of the running kernel's structs. Reads its types at the first question; few objects ask.
- */
-function structOfKernel(): (name: string) => readonly string[] | undefined {
-  let kernel: Btf | null | undefined
-  return name => {
-    if (kernel === undefined) kernel = kernelTypes()
-    const id = kernel?.find(name, 'struct')[0]
-    return id === undefined ? undefined : (kernel!.type(id) as BtfComposite).members.map(one => one.name)
-  }
-}
-
-/** Null: this kernel does not tell. */
-function kernelTypes(): Btf | null {
-  try {
-    return Btf.parse(readFileSync(VMLINUX_BTF))
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === undefined) throw error
-    return null
-  }
 }
 
 async function check(made: RightsPlan, file: string, options: PlanCommandOptions): Promise<number> {

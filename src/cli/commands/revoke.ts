@@ -1,6 +1,7 @@
 /** bpftoken revoke: take a delegation back, and undo what was loaded under it. */
 import { EXIT } from '../../errors.ts'
 import type { DetachResult, Staying } from '../../guard/detach.ts'
+import { delegationId } from '../../guard/guard.ts'
 import type { Holder } from '../../guard/inventory.ts'
 import { countLeft, detach, isUndone, revoke as revokeAll } from '../../lending/revoke.ts'
 import { detachToJSON } from '../../lending/view.ts'
@@ -22,7 +23,7 @@ export async function revoke(id: number, options: RevokeOptions): Promise<number
   requireRoot('bpftoken revoke')
   const { kill = false, json = false } = options
   using guard = await requiredGuard()
-  const ids = await revokeAll(guard, BigInt(id))
+  const ids = await revokeAll(guard, delegationId(id))
   // Said at once: whatever becomes of the rest, this much is done.
   if (!json) print(describeRevoked(ids))
   const revoked = ids.map(Number)

@@ -127,14 +127,14 @@ function cannotRun(name: string, { call, errno, errnoName, hint }: SyscallError)
   return new SyscallError({ call, errno, errnoName, object: name }, { hint })
 }
 
-interface HeldSignals extends Disposable {
+export interface HeldSignals extends Disposable {
   readonly abort: AbortController
   /** Once the program runs, signals are its own business. */
   released: boolean
   toProgram(program: HeldProgram): void
 }
 
-function holdSignals(): HeldSignals {
+export function holdSignals(): HeldSignals {
   let target: HeldProgram | undefined
   const handlers = FORWARDED.map(signal => {
     const handler = (): void => {

@@ -1,6 +1,6 @@
 /** bpftoken show: what the guard knows of one delegation. */
 import { EXIT } from '../../errors.ts'
-import { Guard, type GuardDelegation } from '../../guard/guard.ts'
+import { delegationId, Guard, type GuardDelegation } from '../../guard/guard.ts'
 import { delegationToJSON, wallTime } from '../../lending/view.ts'
 import { describeLimits } from '../../policy/limits-text.ts'
 import { describeMask } from '../../policy/mask-text.ts'
@@ -14,7 +14,7 @@ import { requireRoot } from '../privilege.ts'
 export async function show(id: number, options: { json?: boolean }): Promise<number> {
   requireRoot('bpftoken show')
   using guard = Guard.open()
-  const found = guard.delegation(BigInt(id))
+  const found = guard.delegation(delegationId(id))
   if (options.json === true) printJson(delegationToJSON(found))
   else print(...describeDelegation(found, await loadVocabulary()))
   return EXIT.ok

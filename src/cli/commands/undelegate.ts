@@ -6,7 +6,7 @@ import { installedGuard } from '../installed-guard.ts'
 import { print, printJson, word } from '../output.ts'
 import { loadVocabulary } from '../policy-file.ts'
 import { requireRoot } from '../privilege.ts'
-import { type RecipientOptions, recipientOf } from '../recipient.ts'
+import { openRecipient, type RecipientOptions, recipientName } from '../recipient.ts'
 
 export interface UndelegateOptions extends RecipientOptions {
   mount?: number
@@ -15,10 +15,12 @@ export interface UndelegateOptions extends RecipientOptions {
 
 /** Exit 1: it is still mounted somewhere. */
 export async function undelegate(options: UndelegateOptions): Promise<number> {
+  recipientName(options)
   requireRoot('bpftoken undelegate')
   using guard = await installedGuard()
+  using recipient = await openRecipient(options)
   const taken = await takeBack({
-    recipient: recipientOf(options),
+    recipient,
     path: options.path,
     mount: options.mount,
     vocabulary: await loadVocabulary(),

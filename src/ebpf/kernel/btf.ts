@@ -10,6 +10,7 @@ import { NotSupportedError, SyscallError } from '../../errors.ts'
 import { mapReadOnly } from '../../sys/memory.ts'
 import { open } from '../../sys/open.ts'
 import { O_CLOEXEC, O_RDONLY } from '../../uapi/constants.ts'
+import { KERNEL_BTF, VMLINUX_BTF } from '../../uapi/kernel-paths.ts'
 import { Btf } from '../btf/btf.ts'
 import { BtfObject } from '../btf/object.ts'
 import { isElf, parseElf } from '../elf/elf.ts'
@@ -27,8 +28,6 @@ export interface ModuleBtf {
   readonly name: string
   readonly types: Btf
 }
-
-const SYSFS = '/sys/kernel/btf'
 
 /** Where distributions put a kernel image with its types, for kernels that do not show them in sysfs (libbpf, btf__load_vmlinux_btf). */
 const IMAGES: readonly ((release: string) => string)[] = [
@@ -57,10 +56,10 @@ export function kernelBtf(): KernelBtf {
 }
 
 function readKernel(): KernelBtf {
-  const bytes = mapOrNull(`${SYSFS}/vmlinux`) ?? readOrNull(`${SYSFS}/vmlinux`) ?? imageBtf()
+  const bytes = mapOrNull(VMLINUX_BTF) ?? readOrNull(VMLINUX_BTF) ?? imageBtf()
   if (bytes === null)
     throw new NotSupportedError('This kernel does not show its types (BTF)', {
-      context: { path: `${SYSFS}/vmlinux` },
+      context: { path: VMLINUX_BTF },
       hint: 'Run a kernel built with CONFIG_DEBUG_INFO_BTF, and have /sys mounted',
     })
   return { name: 'vmlinux', bytes, types: Btf.parse(bytes) }
@@ -97,9 +96,9 @@ export function moduleBtfs(): readonly ModuleBtf[] {
 
 function readModules(): ModuleBtf[] {
   const found: ModuleBtf[] = []
-  for (const name of namesIn(SYSFS)) {
+  for (const name of namesIn(KERNEL_BTF)) {
     if (name === 'vmlinux') continue
-    const bytes = readOrNull(`${SYSFS}/${name}`)
+    const bytes = readOrNull(`${KERNEL_BTF}/${name}`)
     // Unloaded between the two looks.
     if (bytes === null) continue
     found.push({ name, types: Btf.parse(bytes, kernelBtf().types) })
@@ -125,6 +124,26 @@ export function openModuleBtf(name: string, token?: TokenChoice): BtfObject | un
 /** A descriptor of vmlinux's own types. As `openModuleBtf`. */
 export function openVmlinuxBtf(token?: TokenChoice): BtfObject | undefined {
   return openKernelObject('vmlinux', token)
+}
+
+let vmlinuxId: number | undefined
+
+/**
+ * The id of vmlinux's own types, by which programs know them; it is the same until the next boot.
+ * NotSupportedError: there are none, or this process may not open them. Needs what
+ * `openVmlinuxBtf` needs without a token.
+ */
+export function kernelBtfId(): number {
+  vmlinuxId ??= findVmlinuxId()
+  return vmlinuxId
+}
+
+function findVmlinuxId(): number {
+  using object = openVmlinuxBtf(null)
+  if (object !== undefined) return object.info().id
+  throw new NotSupportedError('This kernel gives out no types (BTF) of its own', {
+    hint: 'Run a kernel built with CONFIG_DEBUG_INFO_BTF, as root',
+  })
 }
 
 function openKernelObject(name: string, token: TokenChoice): BtfObject | undefined {

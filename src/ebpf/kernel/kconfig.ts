@@ -173,7 +173,7 @@ function setNumber(name: string, field: KconfigField, at: Uint8Array, value: big
 }
 
 /** The running kernel's facts, each found out when it is asked for. */
-export function kernelFacts(): KconfigFacts {
+function kernelFacts(): KconfigFacts {
   return {
     get kernelVersion() {
       return kernelVersion()

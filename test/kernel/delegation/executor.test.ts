@@ -24,6 +24,7 @@ import { delegatedMounts } from '../../../src/ebpf/bpffs.ts'
 import type { NotUndoneError } from '../../../src/errors.ts'
 import { borrowExecutor, Executor, endExecutors, returnExecutor } from '../../../src/sys/executor.ts'
 import { readProc } from '../../../src/sys/process.ts'
+import { CLONE_NEWUSER, O_DIRECTORY } from '../../../src/uapi/constants.ts'
 import { errnoName } from '../../../src/uapi/errno.ts'
 import { Scratch } from '../../helpers/scratch.ts'
 import { target, withWorkload, workload } from './fixture.ts'
@@ -34,7 +35,6 @@ const PATH = '/sys/fs/bpf'
 const policy = policyWith({ cmds: 1n })
 const wish = { masks: policy.rights.masks, rootUid: 65534, rootGid: 65534 }
 const plan = planDelegation(wish, PATH)
-const O_DIRECTORY = 0o200000
 
 withWorkload()
 
@@ -235,7 +235,6 @@ test('a child that is killed fails the delegation, and leaves nothing', async ()
 
 test('a target that moves to other namespaces before it is lent to is refused, and after that undone where it was', async () => {
   const attach = plan.findIndex(action => action.do === 'attachMount')
-  const CLONE_NEWUSER = 0x10000000
   const PREVIOUS = plan.findIndex(action => action.do === 'refuseMoved')
   for (const [at, code] of [
     [PREVIOUS, 'BPFTOKEN_CONFLICT'],
@@ -492,7 +491,6 @@ test('without statmount(2) and pidfd ioctls all goes through /proc', async () =>
   const again = execute(plan, target, vocabulary, { executor })
   await assert.rejects(again, { code: 'BPFTOKEN_CONFLICT', message: /already/ })
   await undelegate(target, vocabulary)
-  const CLONE_NEWUSER = 0x10000000
   const mover = await Workload.sandboxed()
   const place = openTarget(mover.pid)
   const before = plan.findIndex(action => action.do === 'refuseMoved')
@@ -523,7 +521,7 @@ test('the executor and its children hold no descriptor that our caller left open
     const { borrowExecutor, endExecutors, returnExecutor } = require(process.argv[1])
     const link = path => { try { return readlinkSync(path) } catch { return '' } }
     const open = pid => readdirSync('/proc/' + pid + '/fd').map(fd => link('/proc/' + pid + '/fd/' + fd))
-    const isChild = (pid, parent) => readFileSync('/proc/' + pid + '/status', 'utf8').includes('\\nPPid:\\t' + parent + '\\n')
+    const isChild = (pid, parent) => { try { return readFileSync('/proc/' + pid + '/status', 'utf8').includes('\\nPPid:\\t' + parent + '\\n') } catch { return false } }
     borrowExecutor().then(async executor => {
       await new Promise(resolve => setTimeout(resolve, 200))
       const children = readdirSync('/proc').filter(pid => /^[0-9]+$/.test(pid) && isChild(pid, executor.pid))

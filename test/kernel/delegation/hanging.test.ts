@@ -16,6 +16,15 @@ import { openTarget, type Target } from '../../../src/delegation/target.ts'
 import { delegatedMounts } from '../../../src/ebpf/bpffs.ts'
 import { borrowExecutor, Executor, returnExecutor } from '../../../src/sys/executor.ts'
 import { readProc } from '../../../src/sys/process.ts'
+import {
+  AT_FDCWD,
+  CLONE_NEWNS,
+  CLONE_NEWUSER,
+  FSCONFIG_CMD_CREATE,
+  FSCONFIG_SET_STRING,
+  MNT_DETACH,
+  O_RDWR,
+} from '../../../src/uapi/constants.ts'
 import { HANG_MS } from '../../helpers/eventually.ts'
 import { Scratch } from '../../helpers/scratch.ts'
 import { FUSE, FuseServer } from './fuse.ts'
@@ -24,14 +33,10 @@ import { leavesNothing } from './leaves-nothing.ts'
 import { ALL_CAPS, Workload } from './workload.ts'
 
 const PATH = '/sys/fs/bpf'
-const AT_FDCWD = -100
-const MNT_DETACH = 2
 const policy = policyWith({ cmds: 1n })
 const plan = planDelegation({ masks: policy.rights.masks, rootUid: 65534, rootGid: 65534 }, PATH)
 
 const USER = 65533
-const CLONE_NEWUSER = 0x10000000
-const CLONE_NEWNS = 0x20000
 /** In namespaces that this user made, whose root may serve FUSE. */
 let user: Workload
 let users: Target
@@ -156,7 +161,6 @@ test('an overlay whose lower file system stops answering hangs no executor, howe
 
 test('a descriptor that hangs when it is closed is no context, and costs nobody else anything', t =>
   withFuse(t, async fuse => {
-    const O_RDWR = 2
     const file = await user.must('openat', AT_FDCWD, '/mnt/b/f', O_RDWR, 0)
     const closed = fuse.hang(FUSE.FLUSH)
     await assert.rejects(delegateContext(policy, users, file, vocabulary), {
@@ -178,7 +182,6 @@ test('a context of another file system, whose lock is held, is given up in time'
   withFuse(t, async fuse => {
     const fs = await user.must('fsopen', 'overlay', 0)
     const hung = fuse.hang(FUSE.LOOKUP)
-    const FSCONFIG_SET_STRING = 1
     const configured = user.call('fsconfig', fs, FSCONFIG_SET_STRING, 'lowerdir+', '/mnt/b/d', 0)
     await hung
     await assert.rejects(delegateContext(policy, users, fs, vocabulary, { timeoutMs: 300 }), {
@@ -315,7 +318,6 @@ test('covers are put back though the executor is killed while they are lifted', 
 
 test('a cover with more options than anybody reads hides no delegation', async () => {
   const OVERLAYS = 200
-  const FSCONFIG_CMD_CREATE = 6
   await delegate(policy, target, vocabulary)
   await workload.must('mount', 'none', '/mnt', 'tmpfs', 0, 'mode=755')
   const fs = await workload.must('fsopen', 'overlay', 0)

@@ -19,6 +19,7 @@ import {
   FSCONFIG_SET_FLAG,
   FSCONFIG_SET_STRING,
   FSPICK_CLOEXEC,
+  FSPICK_EMPTY_PATH,
   MNT_DETACH,
   MS_REMOUNT,
 } from '../../../src/uapi/constants.ts'
@@ -77,7 +78,7 @@ test('a token is what it was when nothing is done', () => nothingWider('untouche
 test("fspick() and reconfiguring by the host's root are taken, and change no mask", () => {
   const shown = superOptions()
   // Our own view of the target's mount: its directory, through the descriptor that we hold.
-  using fs = new Fd(native().fspick(root.number, '', FSPICK_CLOEXEC | 8 /* FSPICK_EMPTY_PATH */))
+  using fs = new Fd(native().fspick(root.number, '', FSPICK_CLOEXEC | FSPICK_EMPTY_PATH))
   for (const key of KEYS) fsconfigString(fs, key, 'any')
   assert.equal(native().fsconfig(fs.number, FSCONFIG_CMD_RECONFIGURE, null, null, 0), 0)
   nothingWider('after reconfiguring')

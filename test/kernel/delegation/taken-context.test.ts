@@ -10,13 +10,11 @@ import { delegateContext } from '../../../src/delegation/delegate.ts'
 import { execute } from '../../../src/delegation/execute.ts'
 import { Token } from '../../../src/ebpf/token.ts'
 import { fsopen } from '../../../src/sys/mount.ts'
+import { AT_FDCWD, O_DIRECTORY } from '../../../src/uapi/constants.ts'
 import { errnoName } from '../../../src/uapi/errno.ts'
 import { target, withWorkload, workload } from './fixture.ts'
 import { EVERYTHING, Lab, outcome, policyWith, tokenWithin, vocabulary } from './lab.ts'
 import { fsopenWithin } from './within.ts'
-
-const AT_FDCWD = -100
-const O_DIRECTORY = 0o200000
 
 withWorkload()
 

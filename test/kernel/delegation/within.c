@@ -274,13 +274,6 @@ static napi_value within_cancel(napi_env env, napi_callback_info info)
 	return NULL;
 }
 
-void export_function(napi_env env, napi_value exports, const char *name, napi_callback function, void *data)
-{
-	napi_value value;
-	napi_create_function(env, name, NAPI_AUTO_LENGTH, function, data, &value);
-	napi_set_named_property(env, exports, name, value);
-}
-
 NAPI_MODULE_INIT()
 {
 	export_function(env, exports, "withinNow", within_now, NULL);

@@ -6,12 +6,12 @@
  * below its own. setns fails with EINVAL when the target is in our own user namespace.
  */
 import path from 'node:path'
+import { compiled } from '../../../scripts/compiled.ts'
 import { TimeoutError } from '../../../src/errors.ts'
 import { check } from '../../../src/sys/failure.ts'
 import { Fd } from '../../../src/sys/fd.ts'
 import { openHow } from '../../../src/sys/open.ts'
 import { CLONE_NEWNS, CLONE_NEWUSER, FSOPEN_CLOEXEC } from '../../../src/uapi/constants.ts'
-import { compiled } from '../../helpers/compiled.ts'
 
 /** How far a call inside other namespaces came: see within.c. */
 const WITHIN_STAGES = ['clone', 'setns', 'capset', 'call'] as const

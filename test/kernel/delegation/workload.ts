@@ -6,11 +6,11 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { chmodSync, copyFileSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
+import { compiled } from '../../../scripts/compiled.ts'
 import { Sandbox } from '../../../src/delegation/sandbox.ts'
 import type { Fd } from '../../../src/sys/fd.ts'
 import { readable } from '../../../src/sys/poll.ts'
 import { recvFds, sendFds, socketPair } from '../../../src/sys/socket.ts'
-import { compiled } from '../../helpers/compiled.ts'
 import { BPF_TOKEN_CREATE, mapAttr, tokenAttr } from './attributes.ts'
 
 let directory: string | undefined

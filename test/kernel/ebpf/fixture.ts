@@ -102,7 +102,7 @@ export function kernelTest(name: string, run: () => void | Promise<void>): void 
     await run()
     assert.deepEqual(openFds(), [], 'descriptors left open')
     // The kernel frees objects after a grace period; looked at by id only, see
-    // test/helpers/residue.ts.
+    // scripts/residue.ts.
     const isNew = (): boolean => [...ids()].some(id => !before.has(id))
     for (let tries = 0; isNew() && tries < 200; tries++) await sleep(50)
     const left = isNew() ? residue() : []

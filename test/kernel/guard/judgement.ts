@@ -8,6 +8,7 @@ import { once } from 'node:events'
 import { readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface, type Interface } from 'node:readline'
+import { compiled } from '../../../scripts/compiled.ts'
 import { delegate } from '../../../src/delegation/delegate.ts'
 import { openTarget } from '../../../src/delegation/target.ts'
 import type { TypedValue } from '../../../src/ebpf/btf/typed-value.ts'
@@ -15,26 +16,17 @@ import { type LoadedObject, loadObject } from '../../../src/ebpf/load/object.ts'
 import { GlobalVariables } from '../../../src/ebpf/object/global-variables.ts'
 import { parseObject } from '../../../src/ebpf/object/spec.ts'
 import { MAP_TYPES } from '../../../src/ebpf/type-names.ts'
-import { slotOf } from '../../../src/guard/delegations.ts'
-import {
-  GUARD_ABI,
-  guard_config,
-  guard_delegation,
-  guard_namespace,
-  guard_revocation,
-  guard_token,
-  guard_totals,
-  guard_usage,
-} from '../../../src/guard/layout.ts'
+import { delegationId } from '../../../src/guard/id.ts'
+import { GUARD_ABI, guard_token } from '../../../src/guard/layout.ts'
+import { type Tables, tablesOf } from '../../../src/guard/maps.ts'
 import { NO_CEILING, type RawTerms } from '../../../src/guard/terms.ts'
 import { fsopen } from '../../../src/sys/mount.ts'
 import { struct, u64 } from '../../../src/uapi/codec.ts'
-import { compiled } from '../../helpers/compiled.ts'
 import { ROOT } from '../../helpers/machine.ts'
 import { EVERYTHING, policyWith, vocabulary } from '../delegation/lab.ts'
 
 /** What the workload is lent, in its records. Bounded, so that each bound is compared with. */
-const DELEGATION = 4100n
+const DELEGATION = delegationId(4100)
 const LIMIT = 1_000_000
 const TERMS: RawTerms = {
   ...NO_CEILING,
@@ -104,6 +96,7 @@ const bytesOf = (words: readonly bigint[]): Uint8Array => new Uint8Array(new Big
 
 export class Judgement implements Disposable {
   readonly #object: LoadedObject
+  readonly #tables: Tables
   readonly #names: readonly string[]
   readonly #child: ChildProcess
   readonly #lines: Interface
@@ -114,6 +107,7 @@ export class Judgement implements Disposable {
 
   private constructor(object: LoadedObject) {
     this.#object = object
+    this.#tables = tablesOf(name => object.map(name))
     this.#names = [...object.programs.keys()]
     const { valueTypeId } = object.spec.maps.find(({ name }) => name === '.bss')!
     this.#variables = new GlobalVariables(object.spec.btf!.types, valueTypeId!)
@@ -182,28 +176,18 @@ export class Judgement implements Disposable {
   /** What the guard would have on record of the workload and its token. */
   #record(): void {
     const userNamespace = statSync(`/proc/${this.#child.pid}/ns/user`).ino
-    const slot = slotOf(DELEGATION)
-    const maps = this.#object
-    maps.map('config').update(0, guard_config.encode({ abi: GUARD_ABI, mode: 1 }))
-    maps.map('delegations').update(
-      slot,
-      guard_delegation.encode({
-        id: DELEGATION,
-        terms: TERMS,
-        expires_ns: process.hrtime.bigint() + HOUR_NS,
-        user_namespace: userNamespace,
-        delegator: process.pid,
-      }),
-    )
-    maps.map('usages').update(slot, guard_usage.encode({ superblocks: 1, tokens: 1 }))
-    maps.map('tokens').update(bytesOf([this.#token]), guard_token.encode({ delegation: DELEGATION }))
+    const { config, delegations, usages, namespaces } = this.#tables
+    config.change({ abi: GUARD_ABI, mode: 1 })
+    delegations.set(DELEGATION, {
+      terms: TERMS,
+      expires_ns: process.hrtime.bigint() + HOUR_NS,
+      user_namespace: userNamespace,
+      delegator: process.pid,
+    })
+    usages.set(DELEGATION, { superblocks: 1, tokens: 1 })
+    this.#object.map('tokens').update(bytesOf([this.#token]), guard_token.encode({ delegation: DELEGATION }))
     const rules = { own_network: 1, revocable: 1 }
-    maps
-      .map('namespaces')
-      .update(
-        bytesOf([BigInt(userNamespace)]),
-        guard_namespace.encode({ delegation: DELEGATION, enforced: rules }),
-      )
+    namespaces.set(userNamespace, { delegation: DELEGATION, enforced: rules })
   }
 
   /** One line to the workload, and its answer. */
@@ -308,19 +292,18 @@ export class Judgement implements Disposable {
 
   /** Ends the delegation, or with `false` lets it live again. */
   revoke(isRevoked = true): void {
-    const id = isRevoked ? DELEGATION : 0n
-    this.#object
-      .map('revocations')
-      .update(slotOf(DELEGATION), guard_revocation.encode({ id, revoked_ns: isRevoked ? 1n : 0n }))
+    const { revocations } = this.#tables
+    if (isRevoked) revocations.set(DELEGATION, { revoked_ns: 1n })
+    else revocations.clear(DELEGATION)
   }
 
   /** What is counted of the delegation. */
   usage() {
-    return guard_usage.decode(this.#object.map('usages').lookup(slotOf(DELEGATION))!)
+    return this.#tables.usages.get(DELEGATION)
   }
 
   totals() {
-    return guard_totals.decode(this.#object.map('totals').lookup(0)!)
+    return this.#tables.totals.read()
   }
 
   /** How many maps and programs are on record. */

@@ -5,19 +5,21 @@
 import assert from 'node:assert/strict'
 import { afterEach, describe, test } from 'node:test'
 import { detach, type LiveView } from '../../../src/guard/detach.ts'
+import { delegationId } from '../../../src/guard/id.ts'
 import type { Holder, LiveLink, LiveMap, LiveProgram } from '../../../src/guard/inventory.ts'
 import { type Native, use } from '../../../src/sys/native.ts'
 import { bpf_attr_get_id, bpf_attr_link_detach, bpf_cmd } from '../../../src/uapi/bpf.ts'
 import { ERRNO } from '../../../src/uapi/errno.ts'
 
-const DELEGATIONS: ReadonlySet<bigint> = new Set([7n])
+const DELEGATION = delegationId(7)
+const DELEGATIONS = new Set([DELEGATION])
 /** Descriptors are the ids and process numbers that they stand for, and more. */
 const LINK_FD = 1000
 const PID_FD = 2000
 const EBADF = -9
 
 const link = (id: number, type: LiveLink['type'] = 'xdp'): LiveLink => ({
-  delegation: 7n,
+  delegation: DELEGATION,
   id,
   type,
   programId: id + 100,

@@ -10,8 +10,10 @@ import { test } from 'node:test'
 import { layoutText } from '../../../scripts/gen-guard-layout.ts'
 import type { Btf, BtfComposite } from '../../../src/ebpf/btf/btf.ts'
 import { parseObject } from '../../../src/ebpf/object/spec.ts'
+import { PROG_TYPES } from '../../../src/ebpf/type-names.ts'
 import * as layout from '../../../src/guard/layout.ts'
-import { DEFAULT_LIMITS } from '../../../src/policy/policy.ts'
+import { PROGRAM_CLASSES } from '../../../src/policy/kernel-classes.ts'
+import { DEFAULT_LIMITS, EVENTS } from '../../../src/policy/policy.ts'
 import type { Field, Fields, Struct } from '../../../src/uapi/codec.ts'
 import { ROOT } from '../../helpers/machine.ts'
 
@@ -112,4 +114,17 @@ test('numbers and strings of the header', () => {
 test('what a policy does not state is as the policy says', () => {
   const { GUARD_DEFAULT_TOKENS: tokens, GUARD_DEFAULT_PROGRAMS: programs, GUARD_DEFAULT_MAPS: maps } = layout
   assert.deepEqual({ tokens, programs, maps }, DEFAULT_LIMITS)
+})
+
+test('what reaches the network does so by the rating of a policy, too', () => {
+  const networkTypes = PROG_TYPES.words().filter(word => PROGRAM_CLASSES[word]?.reach === 'network')
+  const ours = networkTypes.map(word => PROG_TYPES.number(word)).filter(type => type < 32)
+  const theirs = Array.from({ length: 32 }, (_, bit) => bit).filter(
+    bit => ((layout.GUARD_NETWORK_PROGS_LOW >>> bit) & 1) === 1,
+  )
+  assert.deepEqual(ours, theirs)
+})
+
+test('events of a policy are those that the guard knows', () => {
+  assert.deepEqual([...EVENTS].sort(), [...EVENTS_WORDS].sort())
 })

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { Guard, GuardDelegation } from '../../../src/guard/guard.ts'
+import { delegationId } from '../../../src/guard/id.ts'
 import { prepareDerivation } from '../../../src/lending/derive.ts'
 import { vocabularyFrom } from '../../../src/policy/vocabulary.ts'
 import { ENUMS, policyWithRights } from '../policy/sample-kernel.ts'
@@ -9,7 +10,7 @@ import { ENUMS, policyWithRights } from '../policy/sample-kernel.ts'
 const RIGHTS = 'cmds: [map_create], maps: [array]'
 const lent = policyWithRights(RIGHTS, '  derive: { allowed: true, maxDepth: 2 }\n')
 const parent: GuardDelegation = {
-  id: 7n,
+  id: delegationId(7),
   kind: 'bpffs',
   policy: 'sample',
   terms: lent,
@@ -29,7 +30,7 @@ const NOBODY = 0x7fff_ffff
 function derive(from: Partial<GuardDelegation>, asked = policyWithRights(RIGHTS), exact = false): never {
   const guard = { delegation: () => ({ ...parent, ...from }) } as unknown as Guard
   prepareDerivation({
-    ...{ guard, parent: 7n, policy: asked, exact, vocabulary: vocabularyFrom(ENUMS) },
+    ...{ guard, parent: delegationId(7), policy: asked, exact, vocabulary: vocabularyFrom(ENUMS) },
     accounts: { uidOf: () => undefined, gidOf: () => undefined },
     recipient: NOBODY,
     place: { path: '/sys/fs/bpf' },

@@ -1,9 +1,10 @@
 /** When a journal is told what, and what becomes of a failure in telling it. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { delegationId } from '../../../src/guard/id.ts'
 import { type Journal, journaled, type Operation } from '../../../src/lending/journal.ts'
 
-const REVOKE: Operation = { do: 'revoke', delegation: 7n }
+const REVOKE: Operation = { do: 'revoke', delegation: delegationId(7) }
 const no = (what: string) => (): never => {
   throw new Error(what)
 }

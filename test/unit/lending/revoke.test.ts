@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { DetachResult } from '../../../src/guard/detach.ts'
 import type { Guard } from '../../../src/guard/guard.ts'
+import { delegationId } from '../../../src/guard/id.ts'
 import { isUndone, revoke } from '../../../src/lending/revoke.ts'
 import { detachToJSON } from '../../../src/lending/view.ts'
 
@@ -30,7 +31,7 @@ test('revoke() asks the guard after will, and tells did what fell', async () => 
     did: async (outcome: object) => void calls.push(outcome),
     failed: () => assert.fail(),
   }
-  assert.deepEqual(await revoke(guard, 7n, { journal }), [7n, 9n])
+  assert.deepEqual(await revoke(guard, delegationId(7), { journal }), [7n, 9n])
   assert.deepEqual(calls, [{ do: 'revoke', delegation: 7n }, 'revoke', { revoked: [7n, 9n] }])
 })
 
@@ -41,7 +42,7 @@ test('revoke() leaves the delegation alone when will throws', async () => {
     did: () => assert.fail(),
     failed: () => assert.fail(),
   }
-  await assert.rejects(revoke(guard, 7n, { journal }), /^Error: full$/)
+  await assert.rejects(revoke(guard, delegationId(7), { journal }), /^Error: full$/)
 })
 
 test('isUndone() bears no program that is left, and with kill nothing at all', () => {

@@ -1,13 +1,14 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { bootTimeNs } from '../../../src/guard/clock.ts'
+import { type CgroupId, delegationId } from '../../../src/guard/id.ts'
 import { delegationToJSON } from '../../../src/lending/view.ts'
 import { policyWithRights } from '../policy/sample-kernel.ts'
 
 test('delegationToJSON() is JSON: numbers for ids and bytes, times by the calendar, masks as text', () => {
   const now = bootTimeNs()
   const view = delegationToJSON({
-    id: 70n,
+    id: delegationId(70),
     kind: 'bpffs',
     policy: 'sample',
     terms: policyWithRights('cmds: [map_create]', '  limits: { mapBytes: 1MiB, maps: 2 }\n'),
@@ -15,8 +16,8 @@ test('delegationToJSON() is JSON: numbers for ids and bytes, times by the calend
     expiresNs: now + 3_600_000_000_000n,
     revoked: false,
     revokedNs: undefined,
-    parent: 65n,
-    cgroup: { id: 5n, path: undefined },
+    parent: delegationId(65),
+    cgroup: { id: 5n as CgroupId, path: undefined },
     userNamespace: 1,
     delegatorPid: 1,
     live: { tokens: 1, programs: 0, maps: 0, mapBytes: 4096n, children: 0 },

@@ -4,11 +4,14 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
+import { PLAN_WORDS } from '../../../src/cli/plan-words.ts'
 import { parseObject } from '../../../src/ebpf/object/spec.ts'
 import { FormatError } from '../../../src/errors.ts'
+import { planLines } from '../../../src/needs/format/format.ts'
+import { PLAN_FORMATS, type PlanFormat } from '../../../src/needs/format/names.ts'
+import { headerVocabulary } from '../../../src/needs/header-words.ts'
 import { LOADERS, type Loader } from '../../../src/needs/loader-probes.ts'
 import { compareRights, planRights, type RightsPlan } from '../../../src/needs/plan.ts'
-import { headerVocabulary, PLAN_FORMATS, type PlanFormat, planLines } from '../../../src/needs/text.ts'
 import { parsePolicy } from '../../../src/policy/parse.ts'
 import { ANY_MASK, MASK_DOMAINS } from '../../../src/policy/vocabulary.ts'
 import { corpusFile, corpusObjects, needsCorpus } from '../../corpus/corpus.ts'
@@ -16,7 +19,8 @@ import { xdpObject } from '../../helpers/xdp-object.ts'
 
 const XDP = { name: 'pass.o', spec: parseObject(xdpObject(), { name: 'pass' }) }
 const words = (plan: RightsPlan) => plan.rights.map(({ domain, word }) => `${domain} ${word}`)
-const planText = (plan: RightsPlan, format: PlanFormat) => planLines(plan, format).join('\n')
+const planText = (plan: RightsPlan, format: PlanFormat) =>
+  planLines(plan, format, { seccomp: { is: 'unknown' }, words: PLAN_WORDS }).join('\n')
 const reread = (plan: RightsPlan) =>
   parsePolicy(planText(plan, 'yaml'), { source: 'plan', vocabulary: headerVocabulary() })
 

@@ -22,7 +22,11 @@ const COMMANDS = [...new Set([...CLI.matchAll(/\.command\('([\w-]+)/g)].map(([, 
 const OPTIONS = [...new Set([...CLI.matchAll(/['( ]--([a-z][a-z-]+)/g)].map(([, name]) => name!))]
 
 /** Options of other programs that have the name of one of ours. */
-const OF_OTHERS = [/unshare --mount/g]
+const OF_OTHERS = [
+  /unshare --mount/g,
+  /'ps', '--all', '--no-trunc', '--format', 'json'/g,
+  /systemctl --user --machine/g,
+]
 
 /** What a text says of our command line. Comments count, too. */
 function spoken(text: string): string[] {

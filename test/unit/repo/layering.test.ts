@@ -100,6 +100,26 @@ test('every file of src keeps to its layer', () => {
   )
 })
 
+/** Outside of src: scripts run and build the tests, and these try the scripts; never round in a circle. */
+const AROUND: Readonly<Record<string, readonly string[]>> = {
+  scripts: ['src', 'scripts'],
+  test: ['src', 'scripts', 'test'],
+  bench: ['src', 'scripts', 'test', 'bench'],
+}
+
+test('scripts, tests and benchmarks import each other in one direction', () => {
+  const root = join(SRC, '..')
+  const wrong = Object.entries(AROUND).flatMap(([folder, allowed]) =>
+    sources(join(root, folder)).flatMap(file =>
+      [...readFileSync(file, 'utf8').matchAll(/^(?:import|export|\}) [^\n]*from '(\.[^']+)'/gm)]
+        .map(([, target]) => relative(root, resolve(dirname(file), target!)).split('/')[0]!)
+        .filter(target => !allowed.includes(target))
+        .map(target => `${relative(root, file)} imports ${target}`),
+    ),
+  )
+  assert.deepEqual(wrong, [])
+})
+
 test('violations() finds an import against the arrows, a Node module in policy, and output from a library', () => {
   assert.deepEqual(violations(join(SRC, 'ebpf/x.ts'), "import { a } from '../policy/policy.ts'"), [
     'ebpf/x.ts imports policy',

@@ -1,5 +1,5 @@
 /**
- * Readers of objects meet hostile bytes: a short run of scripts/fuzz.ts, with known inputs and with
+ * Readers of objects meet hostile bytes: a short run of test/corpus/fuzz.ts, with known inputs and with
  * new ones.
  */
 import assert from 'node:assert/strict'

@@ -6,7 +6,7 @@ import { spawnSync } from 'node:child_process'
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { ROOT } from './machine.ts'
+import { ROOT } from './tree.ts'
 
 /** Where it is installed, for the processes of a run. */
 const VARIABLE = 'BPFTOKEN_TEST_PREFIX'

@@ -2,7 +2,7 @@
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, readFileSync, renameSync, statSync } from 'node:fs'
 import { basename, join } from 'node:path'
-import { CACHE, ROOT } from './machine.ts'
+import { CACHE, ROOT } from './tree.ts'
 
 /** What makes it an addon of Node. */
 function addonFlags(): string[] {

@@ -1,5 +1,5 @@
 /**
- * Feeds hostile objects to the readers of src/ebpf: node --import tsx scripts/fuzz.ts [--seconds 60] [--seed N]
+ * Feeds hostile objects to the readers of src/ebpf: node --import tsx test/corpus/fuzz.ts [--seconds 60] [--seed N]
  *
  * Inputs are changed objects of the corpus (test/corpus/mutate.ts), and the promise is that of
  * test/corpus/hostile.ts. What breaks it is saved in .cache/fuzz, and a summary says how to see it again:
@@ -10,8 +10,8 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { parseArgs } from 'node:util'
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
-import { check, type Finding, Inputs, seedObjects } from '../test/corpus/hostile.ts'
-import { CACHE, ROOT } from '../test/helpers/machine.ts'
+import { CACHE, ROOT } from '../helpers/machine.ts'
+import { check, type Finding, Inputs, seedObjects } from './hostile.ts'
 
 const FINDINGS = join(CACHE, 'fuzz')
 /** Far above what one input may take: this one never ends. */

@@ -7,9 +7,9 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { getFdById, getNextId, objGetInfoByFd } from '../../src/sys/bpf.ts'
-import { parseMountInfo } from '../../src/sys/mountinfo.ts'
-import { bpf_link_info, bpf_map_info, bpf_prog_info } from '../../src/uapi/bpf.ts'
+import { getFdById, getNextId, objGetInfoByFd } from '../src/sys/bpf.ts'
+import { parseMountInfo } from '../src/sys/mountinfo.ts'
+import { bpf_link_info, bpf_map_info, bpf_prog_info } from '../src/uapi/bpf.ts'
 
 /** Set in the environment of test processes, so that those they leave behind are known. */
 export const RUN_VARIABLE = 'BPFTOKEN_TEST_RUN'

@@ -1,0 +1,53 @@
+/**
+ * Of which type the records of a ring buffer are. Pure.
+ *
+ * A ring buffer has no type. Compilers leave out types that no map, variable or function names, so
+ * programs for bpf2go and others keep the one of their records with a variable that nobody uses:
+ *
+ *     const struct event *unused_event __attribute__((unused));
+ *
+ * That is what is looked for. Where several structs are kept so, the one that the map is called
+ * after is meant: `events` holds `struct event`. A guess by size alone would be wrong too often.
+ */
+import type { BtfComposite } from '../btf/btf.ts'
+import type { ObjectSpec } from '../object/spec.ts'
+import { type Shown, showBytes, type TypeOf } from './shown.ts'
+
+/** Undefined: the object does not say. */
+export function eventType(spec: ObjectSpec, map: string): TypeOf | undefined {
+  const types = spec.btf?.types
+  if (types === undefined) return undefined
+  const kept = keptStructs(spec)
+  const singular = map.replace(/s$/, '')
+  const named = kept.filter(({ name }) => [map, singular].includes(name.replace(/_t$/, '')))
+  const [found] = named.length === 0 && kept.length === 1 && ringBuffers(spec) === 1 ? kept : named
+  return found === undefined ? undefined : { types, id: found.id }
+}
+
+function ringBuffers({ maps }: ObjectSpec): number {
+  return maps.filter(({ type }) => type === 'ringbuf').length
+}
+
+/** Structs that a global variable points to. */
+function keptStructs({ maps, btf }: ObjectSpec): BtfComposite[] {
+  const types = btf!.types
+  const found = new Map<number, BtfComposite>()
+  for (const { kind, valueTypeId } of maps) {
+    if ((kind !== 'bss' && kind !== 'data') || valueTypeId === 0) continue
+    const section = types.type(valueTypeId)
+    if (section.kind !== 'datasec') continue
+    for (const { type } of section.vars) {
+      const variable = types.type(type)
+      const pointer = variable.kind === 'var' ? types.resolve(variable.type) : undefined
+      const struct = pointer?.kind === 'ptr' ? types.resolve(pointer.type) : undefined
+      if (struct?.kind === 'struct') found.set(struct.id, struct)
+    }
+  }
+  return [...found.values()]
+}
+
+/** A record by that type, where it is as long as one. */
+export function showRecord(type: TypeOf | undefined, record: Uint8Array): Shown {
+  const fits = type !== undefined && type.types.sizeof(type.id) === record.length
+  return showBytes(fits ? type : undefined, record)
+}

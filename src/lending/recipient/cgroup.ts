@@ -1,0 +1,154 @@
+/**
+ * The process of a cgroup that can be lent to: one that is in another user namespace than ours.
+ * Where such processes are in several user or mount namespaces, nobody can say which is meant.
+ */
+import { readdirSync, readFileSync, readlinkSync, type StatsFs, statfsSync } from 'node:fs'
+import { isAbsolute, join } from 'node:path'
+import { ConflictError, InputError, NotFoundError } from '../../errors.ts'
+import { procNumbers } from '../../sys/proc-file.ts'
+import { requireOwnProc } from '../../sys/process.ts'
+import { unlessGone } from '../../sys/tasks.ts'
+import type { Found } from './recipient.ts'
+
+const CGROUP2_MAGIC = 0x63677270
+/** Where version 2 is mounted: alone, or beside version 1. */
+const ROOTS = ['/sys/fs/cgroup', '/sys/fs/cgroup/unified'] as const
+
+/** Undefined: this machine has no cgroups of version 2. */
+export function cgroupRoot(): string | undefined {
+  return ROOTS.find(root => unlessGone(() => isCgroup2(root)) === true)
+}
+
+export function processOfCgroup(directory: string): Found {
+  if (!isAbsolute(directory) || unlessMissing(directory, () => isCgroup2(directory)) === false)
+    throw new InputError(`${JSON.stringify(directory)} is no cgroup`, {
+      context: { cgroup: directory },
+      hint: `Name a directory in cgroup version 2${cgroupRoot() === undefined ? '' : `, below ${cgroupRoot()}`}`,
+    })
+  return processWithin(directory, `cgroup ${directory}`)
+}
+
+/**
+ * That of this cgroup and those below it. `what`: how it is called; `main`: goes before the others
+ * where it can be lent to.
+ */
+export function processWithin(directory: string, what: string, main?: number): Found {
+  const members = unlessMissing(directory, () => membersOf(directory))
+  const ours = readlinkSync('/proc/self/ns/user')
+  const leader = members.filter(({ pid, userNamespace }) => pid === main && userNamespace !== ours)
+  return chooseMember(leader.length > 0 ? leader : members, ours, what, { cgroup: directory })
+}
+
+export interface Member {
+  readonly pid: number
+  /** What it calls itself. */
+  readonly name: string
+  /** `user:[N]`. */
+  readonly userNamespace: string
+  readonly mountNamespace: string
+}
+
+/** Pure. The first of them outside of `ours`, if all those are in the same namespaces. */
+export function chooseMember(
+  members: readonly Member[],
+  ours: string,
+  what: string,
+  context: Readonly<Record<string, string>>,
+): Found {
+  const others = members.filter(({ userNamespace }) => userNamespace !== ours)
+  const firsts = new Map<string, Member>()
+  for (const one of others) {
+    const key = `${one.userNamespace} ${one.mountNamespace}`
+    const first = firsts.get(key)
+    if (first === undefined || one.pid < first.pid) firsts.set(key, one)
+  }
+  const [first] = firsts.values()
+  if (members.length === 0)
+    throw new ConflictError(`In ${what} no process runs`, { context, hint: 'Start it first' })
+  if (first === undefined)
+    throw new ConflictError(`In ${what} no process has a user namespace of its own: ${described(members)}`, {
+      context,
+      hint: 'A token works only in one: start it with PrivateUsers= and DelegateNamespaces=mnt (systemd) or --userns=auto (Podman)',
+    })
+  if (firsts.size > 1)
+    throw new ConflictError(
+      `In ${what} there are processes in ${firsts.size} different user or mount namespaces: ${described([...firsts.values()])}`,
+      { context, reason: 'name-ambiguous' },
+    )
+  return {
+    pid: first.pid,
+    what: `${what}, process ${first.pid} ${JSON.stringify(first.name)}`,
+    identity: `${context['cgroup']} ${first.pid} ${first.userNamespace} ${first.mountNamespace}`,
+  }
+}
+
+const SHOWN = 8
+
+function described(members: readonly Member[]): string {
+  const shown = members.slice(0, SHOWN).map(({ pid, name }) => `${pid} ${JSON.stringify(name)}`)
+  return [...shown, ...(members.length > SHOWN ? [`and ${members.length - SHOWN} more`] : [])].join(', ')
+}
+
+function membersOf(directory: string): Member[] {
+  requireOwnProc()
+  return [...processesIn(directory)].flatMap(pid => {
+    const read = (name: string): string => readlinkSync(`/proc/${pid}/ns/${name}`)
+    const member = unlessGone(() => ({
+      pid,
+      name: readFileSync(`/proc/${pid}/comm`, 'utf8').replace(/\n$/, ''),
+      userNamespace: read('user'),
+      mountNamespace: read('mnt'),
+    }))
+    return member === undefined ? [] : [member]
+  })
+}
+
+/** By their numbers; 0 is one of another PID namespace. */
+function* processesIn(directory: string): Generator<number> {
+  // A cgroup of threads has no such list: EOPNOTSUPP. Its processes are in the one above.
+  const text = unlessThreaded(() => readFileSync(join(directory, 'cgroup.procs'), 'utf8'))
+  yield* (procNumbers(text.replaceAll('\n', ' ')) ?? []).filter(pid => pid > 0)
+  for (const entry of readdirSync(directory, { withFileTypes: true }))
+    if (entry.isDirectory()) {
+      const below = unlessGone(() => [...processesIn(join(directory, entry.name))])
+      yield* below ?? []
+    }
+}
+
+function unlessThreaded(read: () => string): string {
+  try {
+    return read()
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EOPNOTSUPP') return ''
+    throw error
+  }
+}
+
+/** All directories of this name below `directory`; none where that is not there. */
+export function findBelow(directory: string, name: string): string[] {
+  const entries = unlessGone(() => readdirSync(directory, { withFileTypes: true })) ?? []
+  return entries
+    .filter(entry => entry.isDirectory())
+    .flatMap(entry => {
+      const path = join(directory, entry.name)
+      return entry.name === name ? [path] : findBelow(path, name)
+    })
+}
+
+function isCgroup2(directory: string): boolean {
+  const { type }: StatsFs = statfsSync(directory)
+  return type >>> 0 === CGROUP2_MAGIC
+}
+
+function unlessMissing<T>(directory: string, look: () => T): T {
+  try {
+    return look()
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (!['ENOENT', 'ENODEV', 'ENOTDIR'].includes(code ?? '')) throw error
+    throw new NotFoundError(`There is no cgroup ${JSON.stringify(directory)}`, {
+      context: { cgroup: directory },
+      cause: error,
+    })
+  }
+}

@@ -1,0 +1,109 @@
+/**
+ * Who is lent to, by the name that people know it by: a container, a systemd unit, a cgroup.
+ *
+ * A name is looked up, the process that it means is held by pidfd, and the name is looked up again.
+ * Only if both answers are the same, and the process still lives, was it that one's all the while:
+ * a number can be reused, but not while a process that has it is held and lives. So a container that
+ * was restarted meanwhile is never taken for the one that was named.
+ *
+ * What the sources say is text from outside. It is bounded and checked where it is read, and names
+ * go into error messages only, which are escaped where they are printed.
+ */
+
+import { openTarget, type Target } from '../../delegation/target.ts'
+import { ConflictError } from '../../errors.ts'
+import { ownerUids } from '../../sys/namespace.ts'
+import { stillAlive } from '../../sys/process.ts'
+import { processOfCgroup } from './cgroup.ts'
+import { processOfContainer } from './container.ts'
+import { processOfUnit } from './unit.ts'
+
+/** An ordinary user of this machine, who has containers or units of their own. */
+export interface Owner {
+  readonly name: string
+  readonly uid: number
+  readonly gid: number
+  readonly home: string
+}
+
+/** `owner`: it is a rootless container's, or a unit of a user's own systemd. */
+export type RecipientName =
+  | { readonly pid: number }
+  | { readonly container: string; readonly owner?: Owner | undefined }
+  | { readonly unit: string; readonly owner?: Owner | undefined }
+  | { readonly cgroup: string }
+
+/** The process that a name means at one moment. */
+export interface Found {
+  readonly pid: number
+  /** What was found, for people: `container web (24bf2023f05a) of Podman`. */
+  readonly what: string
+  /** Equal texts: the same run of the same thing. */
+  readonly identity: string
+}
+
+export interface Recipient {
+  readonly target: Target
+  /** Undefined where a process was named by its number. */
+  readonly what: string | undefined
+}
+
+/**
+ * Takes hold of it. NotFoundError: there is none of that name; ConflictError: the name means
+ * several, or what does not run, or what cannot be lent to; NotSupportedError: this machine has
+ * nothing that knows such names. The caller disposes of the target.
+ */
+export async function openRecipient(name: RecipientName): Promise<Recipient> {
+  if ('pid' in name) return { target: openTarget(name.pid), what: undefined }
+  const found = await find(name)
+  const target = openFound(found)
+  try {
+    requireOwner(target, name, found)
+    const again = await find(name)
+    stillAlive(target.process)
+    if (again.identity !== found.identity || again.pid !== found.pid)
+      throw new ConflictError(`While it was looked at, ${found.what} became ${again.what}`, {
+        context: { pid: found.pid, pidNow: again.pid },
+        hint: 'Try again once it has started',
+      })
+    return { target, what: found.what }
+  } catch (error) {
+    target[Symbol.dispose]()
+    throw error
+  }
+}
+
+function find(name: Exclude<RecipientName, { pid: number }>): Promise<Found> | Found {
+  if ('container' in name) return processOfContainer(name.container, name.owner)
+  if ('unit' in name) return processOfUnit(name.unit, name.owner)
+  return processOfCgroup(name.cgroup)
+}
+
+/** Who has named a container or a unit wants to know how that one gets a user namespace. */
+function openFound({ pid, what }: Found): Target {
+  try {
+    return openTarget(pid)
+  } catch (error) {
+    if (!(error instanceof ConflictError)) throw error
+    throw new ConflictError(`Of ${what}: ${error.message}`, {
+      context: error.context,
+      hint: 'Start it in a user namespace of its own (Podman: --userns=auto; Docker: userns-remap of the daemon; systemd: PrivateUsers= with DelegateNamespaces=mnt)',
+    })
+  }
+}
+
+/**
+ * What a user's own Podman or Docker says is the user's word. Only a process in a user namespace
+ * that this user made is theirs to name: the kernel knows, and nobody can forge it.
+ */
+function requireOwner(target: Target, name: RecipientName, { pid, what }: Found): void {
+  const owner = 'owner' in name ? name.owner : undefined
+  if (owner === undefined || ownerUids(target.userNamespace).includes(owner.uid)) return
+  throw new ConflictError(
+    `Process ${pid}, which is said to be ${what}, is in no user namespace of user ${owner.name}`,
+    {
+      context: { pid, uid: owner.uid },
+      hint: 'What belongs to root is named without a user before it',
+    },
+  )
+}

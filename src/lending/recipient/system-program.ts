@@ -1,0 +1,102 @@
+/**
+ * Asks a program of the system what it knows: without a shell, without our environment, and looked
+ * for in the system's own directories, whatever PATH says.
+ */
+import { spawn } from 'node:child_process'
+import { existsSync, lstatSync } from 'node:fs'
+import { join } from 'node:path'
+import { FormatError, NotSupportedError, TimeoutError } from '../../errors.ts'
+import type { Owner } from './recipient.ts'
+
+const DIRECTORIES = ['/usr/bin', '/usr/sbin', '/bin', '/sbin', '/usr/local/bin', '/usr/local/sbin'] as const
+const TIMEOUT_MS = 30_000
+/** Ten thousand containers, as Podman lists them. */
+const MAX_ANSWER_BYTES = 16 << 20
+const MAX_COMPLAINT_BYTES = 4096
+
+/** Undefined: it is not installed. */
+export function systemProgram(name: string): string | undefined {
+  return DIRECTORIES.map(directory => join(directory, name)).find(existsSync)
+}
+
+/**
+ * What the program answers on its standard output. With `owner`, it runs as that user, in a session
+ * of its own: it obeys that user's configuration, and must not come to our terminal.
+ * NotSupportedError: it fails; TimeoutError: it does not end; FormatError: it says too much.
+ */
+export function ask(program: string, args: readonly string[], owner?: Owner): Promise<string> {
+  const child = spawn(program, args, {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    cwd: '/',
+    detached: true,
+    env: { PATH: DIRECTORIES.join(':'), LC_ALL: 'C', ...homeOf(owner) },
+    ...(owner === undefined ? {} : { uid: owner.uid, gid: owner.gid }),
+  })
+  const context = { program }
+  return new Promise((resolve, reject) => {
+    const answer: Buffer[] = []
+    let answerBytes = 0
+    let complaint = ''
+    const giveUp = (error: Error): void => {
+      clearTimeout(timer)
+      endGroup(child.pid)
+      child.stdout.destroy()
+      child.stderr.destroy()
+      reject(error)
+    }
+    const timer = setTimeout(
+      () => giveUp(new TimeoutError(`${program} has not answered in ${TIMEOUT_MS / 1000} s`, { context })),
+      TIMEOUT_MS,
+    )
+    child.stdout.on('data', (bytes: Buffer) => {
+      answer.push(bytes)
+      answerBytes += bytes.length
+      if (answerBytes > MAX_ANSWER_BYTES)
+        giveUp(new FormatError(program, `it answers with more than ${MAX_ANSWER_BYTES} bytes`, { context }))
+    })
+    child.stderr.on('data', (bytes: Buffer) => {
+      complaint = (complaint + bytes.toString()).slice(-MAX_COMPLAINT_BYTES)
+    })
+    child.once('error', error => giveUp(failed(program, error.message)))
+    child.once('close', (status, signal) => {
+      clearTimeout(timer)
+      if (status === 0) resolve(Buffer.concat(answer).toString())
+      else reject(failed(program, complaint.trim().split('\n').at(-1) || `it ended with ${signal ?? status}`))
+    })
+  })
+}
+
+function failed(program: string, why: string): NotSupportedError {
+  return new NotSupportedError(`${program} does not answer: ${why}`, {
+    context: { program },
+    reason: 'names-unavailable',
+  })
+}
+
+/** What a rootless program finds its files by. Root has none: its files lie in fixed places. */
+function homeOf(owner: Owner | undefined): NodeJS.ProcessEnv {
+  if (owner === undefined) return { HOME: '/root' }
+  const runtime = runtimeDirectory(owner)
+  return {
+    HOME: owner.home,
+    USER: owner.name,
+    LOGNAME: owner.name,
+    ...(runtime === undefined ? {} : { XDG_RUNTIME_DIR: runtime }),
+  }
+}
+
+/** Of a user who is logged in, or lingers; undefined where there is none of theirs. */
+export function runtimeDirectory({ uid }: Owner): string | undefined {
+  const path = `/run/user/${uid}`
+  const found = lstatSync(path, { throwIfNoEntry: false })
+  return found?.isDirectory() === true && found.uid === uid ? path : undefined
+}
+
+/** It leads a group of its own. */
+function endGroup(pid: number | undefined): void {
+  try {
+    if (pid !== undefined) process.kill(-pid, 'SIGKILL')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
+  }
+}

@@ -1,0 +1,43 @@
+/** The forms in which a plan is printed: a policy of ours, and what others take. Pure. */
+import type { RightsPlan } from '../plan.ts'
+import { composeText } from './compose.ts'
+import type { FormatFacts } from './container.ts'
+import { dockerText } from './docker.ts'
+import { incusText } from './incus.ts'
+import { kubernetesText } from './kubernetes.ts'
+import { lxdText } from './lxd.ts'
+import type { PlanFormat } from './names.ts'
+import { optionsText } from './options.ts'
+import { podmanText } from './podman.ts'
+import { policyText } from './policy.ts'
+import { quadletText } from './quadlet.ts'
+import { systemdText } from './systemd.ts'
+
+type Text = (plan: RightsPlan, facts: FormatFacts) => string[]
+
+const TEXTS: Readonly<Record<PlanFormat, Text>> = {
+  yaml: policyText,
+  options: optionsText,
+  podman: podmanText,
+  docker: dockerText,
+  compose: composeText,
+  quadlet: quadletText,
+  systemd: systemdText,
+  lxd: lxdText,
+  incus: incusText,
+  kubernetes: kubernetesText,
+}
+
+/** Those in which seccomp profiles are named, each with whose profile that is. */
+export const SECCOMP_FORMATS: Partial<Record<PlanFormat, 'podman' | 'docker'>> = {
+  podman: 'podman',
+  docker: 'docker',
+  compose: 'docker',
+  quadlet: 'podman',
+  kubernetes: 'docker',
+}
+
+/** The lines of it. Names from objects are within one line each. */
+export function planLines(plan: RightsPlan, format: PlanFormat, facts: FormatFacts): string[] {
+  return TEXTS[format](plan, facts)
+}
