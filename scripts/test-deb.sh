@@ -124,9 +124,8 @@ if [[ "$(. /etc/os-release && echo "$VERSION_CODENAME")" == bookworm ]] &&
   dpkg --compare-versions "$(dpkg-query -W -f '${Version}' nodejs 2>/dev/null || echo 0)" ge 20.19; then
   tree=$scratch/node
   mkdir -p "$tree/DEBIAN"
-  dpkg -L nodejs | grep -E '^/usr/(bin/node$|share/doc)' | while read -r file; do
-    [[ -d $file ]] || cp --parents -a "$file" "$tree"
-  done
+  dpkg -L nodejs | grep -E '^/usr/(bin/node|share/doc/nodejs/copyright)$' |
+    tar -C / -cf - -T - --transform 's|^/||' 2>/dev/null | tar -C "$tree" -xf -
   dpkg -s nodejs | grep -E '^(Package|Version|Architecture|Maintainer|Depends|Description):' >"$tree/DEBIAN/control"
   dpkg-deb --build "$tree" "$scratch/root/nodejs.deb" >/dev/null
   install_package /nodejs.deb /bpftoken.deb || fail "it is not installed: $(tail -5 "$scratch/log")"
