@@ -459,6 +459,7 @@ describe('the commands of the guard', { skip }, () => {
 
   test('every document about the guard is of its schema', async () => {
     const target = await sleeper()
+    using _slice = new Cgroup('system.slice')
     using group = new Cgroup('documents')
     try {
       await json('guard', 'install')
