@@ -54,12 +54,7 @@ export function prepareLoan(request: LendRequest): PreparedLoan {
 export function prepare(request: LendRequest, parent: DelegationId | undefined): PreparedLoan {
   const { policy, vocabulary, guard, cgroup, place, recipient } = request
   const guarded = guard !== undefined
-  const unenforced = requireGuard(policy, guarded)
-  if (cgroup !== undefined && !guarded)
-    throw new NotSupportedError(
-      'To bind tokens to a cgroup needs the guard: the kernel lets them be made in any',
-      { context: { cgroup }, reason: 'guard-needed' },
-    )
+  const unenforced = requireTermsHeld(request)
   using begun = new Owned()
   const target = typeof recipient === 'number' ? begun.add(openTarget(recipient)) : recipient
   const { verdict, confirm } = admitTarget(policy, target, { ...request, guarded })
@@ -72,6 +67,23 @@ export function prepare(request: LendRequest, parent: DelegationId | undefined):
     ...{ facts, target, vocabulary, guard, confirm, concerns, unenforced },
     [Symbol.dispose]: () => held[Symbol.dispose](),
   }
+}
+
+/**
+ * What can be judged before it is known who is lent to: the fields of the policy that nobody holds
+ * to. NotSupportedError: the policy, or the cgroup, needs a guard.
+ */
+export function requireTermsHeld({
+  policy,
+  guard,
+  cgroup,
+}: Pick<LendRequest, 'policy' | 'guard' | 'cgroup'>): readonly string[] {
+  if (cgroup !== undefined && guard === undefined)
+    throw new NotSupportedError(
+      'To bind tokens to a cgroup needs the guard: the kernel lets them be made in any',
+      { context: { cgroup }, reason: 'guard-needed' },
+    )
+  return requireGuard(policy, guard !== undefined)
 }
 
 function refuseConcerns({ facts: { pid } }: Target, concerns: readonly Concern[]): void {

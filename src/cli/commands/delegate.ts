@@ -2,7 +2,7 @@
 import { describeAction } from '../../delegation/actions.ts'
 import { EXIT } from '../../errors.ts'
 import type { Loan, Place } from '../../lending/journal.ts'
-import { actionsOf, lend, type PreparedLoan, prepareLoan } from '../../lending/lend.ts'
+import { actionsOf, lend, type PreparedLoan, prepareLoan, requireTermsHeld } from '../../lending/lend.ts'
 import { loanToJSON } from '../../lending/view.ts'
 import { accounts } from '../accounts.ts'
 import { type AdmissionOptions, tellVerdict } from '../admission.ts'
@@ -28,6 +28,7 @@ export async function delegate(options: DelegateOptions): Promise<number> {
   const vocabulary = await loadVocabulary()
   const policy = await loadPolicy(options.policy, vocabulary)
   using guard = await installedGuard()
+  requireTermsHeld({ policy, guard, cgroup: options.onlyCgroup })
   using recipient = await openRecipient(options)
   using loan = prepareLoan({
     ...{ policy, vocabulary, accounts, guard, recipient },
