@@ -1,21 +1,19 @@
-/** The shell blocks of README and docs do what they say: each block marked `sh` is run. */
+/** The shell blocks of README and docs do what they say: each block marked `sh` alone is run. */
 import assert from 'node:assert/strict'
-import { chmodSync, cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, cpSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { PACKAGE, PREFIX } from '../../scripts/installed.ts'
 import { execute } from '../helpers/cli.ts'
 import { needsTokens, ROOT } from '../helpers/machine.ts'
+import { shellBlocks } from '../helpers/shell-blocks.ts'
 
 const documents = ['README.md', ...readdirSync(join(ROOT, 'docs')).map(name => `docs/${name}`)].filter(name =>
   name.endsWith('.md'),
 )
 const blocks = documents.flatMap(file =>
-  [...readFileSync(join(ROOT, file), 'utf8').matchAll(/^```sh\n([\s\S]*?)^```/gm)].map(([, script]) => ({
-    file,
-    script: script!,
-  })),
+  shellBlocks(file).flatMap(({ name, script }) => (name === undefined ? [{ file, script }] : [])),
 )
 
 /** Where every user can read it, with `bpftoken` on the path: what is installed, or as it would be. */
@@ -28,7 +26,9 @@ before(() => {
   stage = mkdtempSync(join(tmpdir(), 'bpftoken-docs-'))
   bin = stage
   chmodSync(stage, 0o755)
-  const modules = ['commander', 'node-gyp-build', 'yaml', 'zod'].map(name => `node_modules/${name}`)
+  const modules = ['commander', 'node-gyp-build', 'picomatch', 'yaml', 'zod'].map(
+    name => `node_modules/${name}`,
+  )
   for (const part of ['package.json', 'dist', 'build/Release', 'examples', ...modules])
     cpSync(join(ROOT, part), join(stage, part), { recursive: true })
   writeFileSync(

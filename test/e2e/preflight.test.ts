@@ -90,7 +90,7 @@ for (const { name, how, concerns } of CASES)
 
 test('what is foretold comes true: no token without CAP_BPF, one with it', machine, async () => {
   for (const [bounding, status] of [
-    ['-bpf', 1],
+    ['-bpf', 3],
     ['+bpf', 0],
   ] as const) {
     const shell = await Shell.start({ inside: ['setpriv', '--bounding-set', bounding] })

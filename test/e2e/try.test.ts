@@ -21,6 +21,7 @@ import { checkedDocument } from '../helpers/documents.ts'
 import { eventually, HANG_MS } from '../helpers/eventually.ts'
 import { inVm, needsTokens, ROOT } from '../helpers/machine.ts'
 import { Scratch } from '../helpers/scratch.ts'
+import { commandsOf } from '../helpers/shell-blocks.ts'
 
 const machine = needsTokens()
 const starter = starterTools()
@@ -79,16 +80,11 @@ async function statusOf(child: ChildProcess): Promise<number | null> {
   return child.exitCode
 }
 
-/** The first block of commands in a document. */
-function firstBlock(document: string): string[] {
-  const [, block] = /```sh\n(.*?)```/s.exec(readFileSync(join(ROOT, document), 'utf8')) ?? []
-  return block!.trim().split('\n')
-}
-
-test('the three commands of docs/start.md count packets until Ctrl-C', starter, async () => {
+test('the three commands for developers count packets until Ctrl-C', starter, async () => {
   const { scratch, env } = workplace()
   using _ = scratch
-  const commands = firstBlock('docs/start.md')
+  const commands = commandsOf('README.md', 'developer')
+  assert.deepEqual(commandsOf('docs/start.md', 'developer'), commands)
   const last = commands.pop()!
   assert.equal(commands.length, 2)
   for (const command of commands) {
