@@ -101,6 +101,75 @@ test('every file of src keeps to its layer', () => {
   )
 })
 
+/** The arrows of a diagram: whom each layer stands right above. */
+function arrowsOf(diagram: string): Map<string, Set<string>> {
+  const arrows = new Map<string, Set<string>>()
+  for (const line of diagram.split('\n')) {
+    const steps = line.split('<-').map(step => step.split(',').map(name => name.trim()))
+    for (const [i, uppers] of steps.entries())
+      for (const upper of uppers)
+        for (const lower of i === 0 ? [] : steps[i - 1]!)
+          arrows.set(upper, (arrows.get(upper) ?? new Set()).add(lower))
+  }
+  return arrows
+}
+
+/** All that a layer stands above, right or further down. */
+function below(layer: string, arrows: ReadonlyMap<string, ReadonlySet<string>>): Set<string> {
+  const found = new Set<string>()
+  const visit = (one: string): void => {
+    for (const lower of arrows.get(one) ?? [])
+      if (!found.has(lower)) {
+        found.add(lower)
+        visit(lower)
+      }
+  }
+  visit(layer)
+  return found
+}
+
+test('the diagram of ARCHITECTURE.md is what the imports are', () => {
+  const text = readFileSync(join(SRC, '../ARCHITECTURE.md'), 'utf8')
+  const diagram = /^## Layers\n\n```\n(.*?)\n```$/ms.exec(text)?.[1] ?? ''
+  const arrows = arrowsOf(diagram)
+  const drawn = new Set([...arrows].flatMap(([upper, lowers]) => [upper, ...lowers]))
+  assert.deepEqual(
+    [...drawn].sort(),
+    Object.keys(MAY_IMPORT)
+      .filter(layer => layer !== 'index')
+      .sort(),
+  )
+  const imported = new Map<string, Set<string>>()
+  for (const file of sources(SRC)) {
+    const layer = layerOf(file)
+    const known = imported.get(layer) ?? new Set()
+    imported.set(layer, known)
+    for (const [, target] of readFileSync(file, 'utf8').matchAll(/\b(?:from |import\()'(\.[^']+)'/g))
+      known.add(layerOf(resolve(dirname(file), target!)))
+  }
+  for (const layer of drawn) {
+    const actual = imported.get(layer)!
+    const may = below(layer, arrows).add(layer)
+    assert.deepEqual(
+      [...actual].filter(one => !may.has(one)),
+      [],
+      `${layer} imports what is not below it`,
+    )
+    assert.deepEqual(
+      [...(arrows.get(layer) ?? [])].filter(one => !actual.has(one)),
+      [],
+      `${layer} does not import`,
+    )
+  }
+})
+
+test('arrowsOf() and below() read a diagram', () => {
+  const arrows = arrowsOf('a, b  <-  c  <-  d\ne  <-  d')
+  assert.deepEqual([...arrows.get('d')!], ['c', 'e'])
+  assert.deepEqual([...below('d', arrows)].sort(), ['a', 'b', 'c', 'e'])
+  assert.deepEqual([...below('a', arrows)], [])
+})
+
 /** Outside of src: scripts run and build the tests, and these try the scripts; never round in a circle. */
 const AROUND: Readonly<Record<string, readonly string[]>> = {
   scripts: ['src', 'scripts'],
