@@ -9,6 +9,9 @@
 #include <unistd.h>
 
 /* Calls newer than the build machine's headers; the numbers are the same on every architecture. */
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
 #ifndef SYS_statmount
 #define SYS_statmount 457
 #endif
@@ -19,12 +22,14 @@
 const struct named_call NAMED_CALLS[] = {
 	{ "bpf", SYS_bpf, "ibz", true },
 	{ "close", SYS_close, "i", false },
+	{ "close_range", SYS_close_range, "iii", false },
 	{ "fsconfig", SYS_fsconfig, "iissi", false },
 	{ "fsmount", SYS_fsmount, "iii", false },
 	{ "fsopen", SYS_fsopen, "si", false },
 	{ "fspick", SYS_fspick, "isi", false },
 	{ "getsockopt", SYS_getsockopt, "iiibb", false },
 	{ "ioctl", SYS_ioctl, "iib", false },
+	{ "keyctl", SYS_keyctl, "is", false },
 	{ "listmount", SYS_listmount, "bbii", false },
 	{ "mount_setattr", SYS_mount_setattr, "isibz", false },
 	{ "move_mount", SYS_move_mount, "isisi", false },

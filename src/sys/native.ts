@@ -15,12 +15,14 @@ type Refs = (Bytes | number | null)[]
 export interface Native {
   bpf(cmd: number, attr: Bytes, ...refs: Refs): Result
   close(fd: number): Result
+  close_range(first: number, last: number, flags: number): Result
   fsconfig(fd: number, cmd: number, key: string | null, value: string | null, aux: number): Result
   fsmount(fd: number, flags: number, attrs: number): Result
   fsopen(fs: string, flags: number): Result
   fspick(dirfd: number, path: string, flags: number): Result
   getsockopt(fd: number, level: number, name: number, value: Bytes, length: Bytes): Result
   ioctl(fd: number, request: number, arg: Bytes | null): Result
+  keyctl(operation: number, name: string | null): Result
   listmount(request: Bytes, ids: Bytes, count: number, flags: number): Result
   mount_setattr(dirfd: number, path: string, flags: number, attr: Bytes): Result
   move_mount(fromFd: number, from: string, toFd: number, to: string, flags: number): Result

@@ -8,8 +8,9 @@ import { once } from 'node:events'
 import { mkdirSync, readFileSync, rmdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
+import { compiled } from '../../scripts/compiled.ts'
 import { residue, snapshot } from '../../scripts/residue.ts'
-import { cli } from '../helpers/cli.ts'
+import { CLI, cli } from '../helpers/cli.ts'
 import { needsProgram, needsTokens, ROOT } from '../helpers/machine.ts'
 import { ALICE, IMAGE, Podman } from '../helpers/podman.ts'
 import { Scratch } from '../helpers/scratch.ts'
@@ -182,6 +183,27 @@ describe('of a Podman that lies', machine, () => {
     assert.equal(status, 1)
     assert.match(stderr, /is in no user namespace of user alice/)
     assert.equal(await mounts(first), '0')
+  })
+
+  test("a user's own Podman runs as that user, without our keys and descriptors", async () => {
+    const probe = compiled(join(ROOT, 'test/e2e/run-probe.c'))
+    const script = scratch.write('podman', '#!/bin/sh\n/run/alice/probe >/run/alice/said\necho "[]"\n', 0o755)
+    const place = `cp '${probe}' /run/alice/probe && mount --bind '${script}' /usr/bin/podman`
+    assert.equal((await podman.execute('sh', '-c', place)).status, 0)
+    const inherit = 'exec 99</dev/null 251</dev/null; exec "$@"'
+    const keyed = (...command: string[]) =>
+      podman.execute('bash', '-c', inherit, 'bash', '/run/alice/probe', 'keyed', ...command)
+    const twin = (await keyed('/run/alice/probe')).stdout
+    assert.match(twin, /^key ok$/m)
+    assert.match(twin, /^descriptors .*\b99\b.*\b251\b/m)
+    const words = ['delegate', '--policy', ANYWHERE, '--container', 'alice/web']
+    assert.match((await keyed(process.execPath, CLI, ...words)).stderr, /no container "web" of user alice/)
+    const said = (await podman.execute('cat', '/run/alice/said')).stdout
+    assert.match(said, /^key ENOKEY$/m)
+    assert.match(said, new RegExp(`^uids ${ALICE.uid}:${ALICE.uid}\ngroups 0$`, 'm'))
+    assert.match(said, /^descriptors 0 1 2$/m)
+    assert.match(said, /^CapEff:?\s*0+$/m)
+    assert.doesNotMatch(said, /^env SUDO_/m)
   })
 
   test('and one that stays the same is lent to', async () => {

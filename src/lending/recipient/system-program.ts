@@ -6,6 +6,7 @@ import { spawn } from 'node:child_process'
 import { existsSync, lstatSync } from 'node:fs'
 import { join } from 'node:path'
 import { FormatError, NotSupportedError, TimeoutError } from '../../errors.ts'
+import { passNothingOn } from '../../sys/inheritance.ts'
 import type { Owner } from './recipient.ts'
 
 const DIRECTORIES = ['/usr/bin', '/usr/sbin', '/bin', '/sbin', '/usr/local/bin', '/usr/local/sbin'] as const
@@ -21,10 +22,12 @@ export function systemProgram(name: string): string | undefined {
 
 /**
  * What the program answers on its standard output. With `owner`, it runs as that user, in a session
- * of its own: it obeys that user's configuration, and must not come to our terminal.
+ * of its own: it obeys that user's configuration, and must come neither to our terminal nor to our
+ * keys and descriptors.
  * NotSupportedError: it fails; TimeoutError: it does not end; FormatError: it says too much.
  */
 export function ask(program: string, args: readonly string[], owner?: Owner): Promise<string> {
+  if (owner !== undefined) passNothingOn()
   const child = spawn(program, args, {
     stdio: ['ignore', 'pipe', 'pipe'],
     cwd: '/',

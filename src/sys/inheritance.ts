@@ -1,0 +1,25 @@
+/** What programs that we start get of us, also as another user, without being given it. */
+import { check } from './failure.ts'
+import { native } from './native.ts'
+
+/** include/uapi/linux/keyctl.h */
+const KEYCTL_JOIN_SESSION_KEYRING = 1
+const ENOSYS = 38
+/** include/uapi/linux/close_range.h; since Linux 5.11. */
+const CLOSE_RANGE_CLOEXEC = 4
+const FIRST_AFTER_STDIO = 3
+/** The kernel takes it for the largest unsigned number. */
+const ALL = -1
+
+/**
+ * What is started by this thread afterwards gets none of our descriptors but those that it is given
+ * as its own, and none of our caller's keys: the session keyring of this thread is a new, empty one.
+ * Node closes only the first of the descriptors that it was started with. A kernel without keys has
+ * none to keep back. EDQUOT: the quota of our user in /proc/key-users is used up.
+ */
+export function passNothingOn(): void {
+  const cloexec = native().close_range(FIRST_AFTER_STDIO, ALL, CLOSE_RANGE_CLOEXEC)
+  check('close_range', 'close_range', cloexec)
+  const joined = native().keyctl(KEYCTL_JOIN_SESSION_KEYRING, null)
+  if (joined !== -ENOSYS) check('keyctl', 'KEYCTL_JOIN_SESSION_KEYRING', joined)
+}
