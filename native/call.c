@@ -112,7 +112,10 @@ bool call_marshal(napi_env env, const struct named_call *named, size_t argc, nap
 			if (napi_get_value_string_utf8(env, argv[next], call->string[call->strings], CALL_STRING_BYTES,
 						       &got) != napi_ok)
 				return refuse(env, named->name, "not a string");
-			/* Fail closed: a string that was cut, or that ends early for the kernel, names another thing. */
+			/*
+			 * Fail closed: a string that was cut, or that ends early for the kernel,
+			 * names another thing.
+			 */
 			if (got == CALL_STRING_BYTES - 1 || strlen(call->string[call->strings]) != got)
 				return refuse(env, named->name, "string too long or with a zero byte");
 			call->arg[i] = (long)call->string[call->strings++];

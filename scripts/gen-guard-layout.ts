@@ -1,11 +1,12 @@
 /**
- * Generates src/guard/layout.ts from the guard's own object, so that our tables are what its programs run with.
+ * Generates src/guard/layout.ts from the guard's own object, so that our tables are what its
+ * programs run with.
  *
  *   npx tsx scripts/gen-guard-layout.ts [--check]
  *
- * The source of all is bpf/guard/abi.h: compile it first (scripts/build-bpf.sh). Structs, enums and numbers come from the
- * types in the object; strings are not among these and are read from the header. With --check nothing is written: exit
- * status 1 if the file is not what would be written.
+ * The source of all is bpf/guard/abi.h: compile it first (scripts/build-bpf.sh). Structs, enums and
+ * numbers come from the types in the object; strings are not among these and are read from the
+ * header. With --check nothing is written: exit status 1 if the file is not what would be written.
  */
 import { execFileSync } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'

@@ -1,5 +1,6 @@
 /**
- * Writes docs/policy.schema.json, and the field reference within docs/policy.md, from the policy schema.
+ * Writes docs/policy.schema.json, and the field reference within docs/policy.md, from the policy
+ * schema.
  *
  * `--check` writes nothing and exits 1 if either differs from what the schema says.
  */

@@ -3,9 +3,9 @@
  *
  *   npx tsx scripts/gen-uapi.ts [--check] [BTF-FILE]
  *
- * BTF-FILE defaults to /sys/kernel/btf/vmlinux, the running kernel. With --check nothing is written:
- * exit status 1 if the file is not what would be written. BTF has no #defines; those we need are in
- * src/uapi/constants.ts by hand.
+ * BTF-FILE defaults to /sys/kernel/btf/vmlinux, the running kernel. With --check nothing is
+ * written: exit status 1 if the file is not what would be written. BTF has no #defines; those we
+ * need are in src/uapi/constants.ts by hand.
  */
 import { execFileSync } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -54,7 +54,9 @@ const ANONYMOUS_ENUMS: Record<string, string> = {
   xdp_attached_mode: 'XDP_ATTACHED_NONE',
 }
 
-/** Members of union bpf_attr: our name, and a member to know an anonymous one by, or its own name. */
+/**
+ * Members of union bpf_attr: our name, and a member to know an anonymous one by, or its own name.
+ */
 const ATTRS: Record<string, string> = {
   bpf_attr_map_create: 'map_type',
   bpf_attr_map_elem: 'key',
@@ -97,7 +99,10 @@ interface Leaf {
   note?: string
 }
 
-/** All fields of a struct: anonymous parts flattened, named parts flattened with their name as prefix. */
+/**
+ * All fields of a struct: anonymous parts flattened, named parts flattened with their name as
+ * prefix.
+ */
 export function leaves(btf: Btf, type: BtfComposite, prefix = '', base = 0): Leaf[] {
   const found: Leaf[] = []
   for (let i = 0; i < type.members.length; i++) {

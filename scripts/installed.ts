@@ -1,6 +1,6 @@
 /**
- * The package as npm installs it from its tarball, once for each run of the tests: what the tests of
- * the commands run. It lies where every user can read it, other than a clone.
+ * The package as npm installs it from its tarball, once for each run of the tests: what the tests
+ * of the commands run. It lies where every user can read it, other than a clone.
  */
 import { spawnSync } from 'node:child_process'
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
@@ -11,13 +11,19 @@ import { ROOT } from './tree.ts'
 /** Where it is installed, for the processes of a run. */
 const VARIABLE = 'BPFTOKEN_TEST_PREFIX'
 
-/** npm's prefix, with `bin/bpftoken`; undefined: this file of tests is run alone, or nothing could be installed. */
+/**
+ * npm's prefix, with `bin/bpftoken`; undefined: this file of tests is run alone, or nothing could
+ * be installed.
+ */
 export const PREFIX = process.env[VARIABLE]
 
 /** The package itself: what was installed, else this repository as it is built. */
 export const PACKAGE = PREFIX === undefined ? ROOT : join(PREFIX, 'lib/node_modules/bpftoken')
 
-/** Installs it for the tests that are started from here on, until this process ends. The reason, where it cannot. */
+/**
+ * Installs it for the tests that are started from here on, until this process ends. The reason,
+ * where it cannot.
+ */
 export function install(): string | undefined {
   const prefix = mkdtempSync(join(tmpdir(), 'bpftoken-installed-'))
   chmodSync(prefix, 0o755)

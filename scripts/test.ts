@@ -6,8 +6,9 @@
  * crashes or hangs counts as failed, and so does each thing that a tier leaves behind on the
  * machine.
  *
- * `vm` boots virtual machines and runs tests in them (vm/matrix.ts says which), `vm-all` the longest of
- * them with each kernel; a path, such as test/vm/guard.test.ts, is run here. --report writes the same result as JSON.
+ * `vm` boots virtual machines and runs tests in them (vm/matrix.ts says which), `vm-all` the
+ * longest of them with each kernel; a path, such as test/vm/guard.test.ts, is run here. --report
+ * writes the same result as JSON.
  */
 import { once } from 'node:events'
 import { readdirSync, statSync, writeFileSync } from 'node:fs'

@@ -179,7 +179,10 @@ export class FormatError extends BpftokenError {
   }
 }
 
-/** A value that was given is none that can be used: a number out of its range, a path of another kind. */
+/**
+ * A value that was given is none that can be used: a number out of its range, a path of another
+ * kind.
+ */
 export class InputError extends BpftokenError {
   readonly code = 'BPFTOKEN_INPUT'
 }

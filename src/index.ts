@@ -1,6 +1,6 @@
 /**
- * `bpftoken`: what every user of the library meets, whichever of its doors they take: the errors that
- * are thrown, with their codes, and the version of the package.
+ * `bpftoken`: what every user of the library meets, whichever of its doors they take: the errors
+ * that are thrown, with their codes, and the version of the package.
  *
  * The doors themselves are `bpftoken/ebpf` and `bpftoken/policy`. They are not loaded here, so that
  * who needs one does not pay for the other.

@@ -1,4 +1,7 @@
-/** The second part of the demo: the guard. Runs in a VM, as root, where the kernel takes LSM programs. */
+/**
+ * The second part of the demo: the guard. Runs in a VM, as root, where the kernel takes LSM
+ * programs.
+ */
 import { spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import path from 'node:path'

@@ -1,8 +1,9 @@
 /**
- * make demo: a short story with real results, on this very kernel; its second part, the guard (guard.ts), in a VM.
+ * make demo: a short story with real results, on this very kernel; its second part, the guard
+ * (guard.ts), in a VM.
  *
- * Each step runs the commands that a user would run, and shows what they print. A step that does not
- * end as the story says ends the demo with status 1; a kernel that cannot do it, with status 4.
+ * Each step runs the commands that a user would run, and shows what they print. A step that does
+ * not end as the story says ends the demo with status 1; a kernel that cannot do it, with status 4.
  */
 import { spawnSync } from 'node:child_process'
 import { chmodSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -11,8 +12,8 @@ import path from 'node:path'
 import { BPFTOKEN, expect, ROOT, said, show, tell } from './stage.ts'
 
 /**
- * A copy of what the workload needs, in a place that an ordinary user can read: a clone below /root is
- * not, and the workload is not root.
+ * A copy of what the workload needs, in a place that an ordinary user can read: a clone below /root
+ * is not, and the workload is not root.
  */
 function stage(): string {
   const directory = mkdtempSync(path.join(tmpdir(), 'bpftoken-demo-'))
@@ -92,7 +93,10 @@ function story(directory: string): number {
   return 0
 }
 
-/** Not on this machine: a demo must not change what it enforces, and its kernel may take no LSM programs. */
+/**
+ * Not on this machine: a demo must not change what it enforces, and its kernel may take no LSM
+ * programs.
+ */
 function guardStory(): number {
   tell(
     'Limits, expiry, revocation and events take the guard: LSM programs in the kernel. To leave this machine as it is, the rest\nhappens in a virtual machine with a kernel of Debian, emulated in software, so that commands take a second or two.',

@@ -1,4 +1,7 @@
-/** What the story is told with: commands that are shown and run, and an end when one does not say what it should. */
+/**
+ * What the story is told with: commands that are shown and run, and an end when one does not say
+ * what it should.
+ */
 import { spawnSync } from 'node:child_process'
 import path from 'node:path'
 
@@ -14,7 +17,10 @@ export function tell(text: string): void {
   console.log(`${text}\n`)
 }
 
-/** What a command said, indented; of lines that differ in their times only the first, and how many follow. */
+/**
+ * What a command said, indented; of lines that differ in their times only the first, and how many
+ * follow.
+ */
 export function said(output: string): void {
   let last: string | undefined
   let more = 0

@@ -1,4 +1,7 @@
-/** Archives of the format `newc` as the kernel unpacks them at boot; several, one after the other, are one file system. */
+/**
+ * Archives of the format `newc` as the kernel unpacks them at boot; several, one after the other,
+ * are one file system.
+ */
 import { lstatSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { join } from 'node:path'
 
@@ -26,7 +29,10 @@ export class Cpio {
     this.#add(path, S_IFDIR | mode, Buffer.alloc(0), 0)
   }
 
-  /** A file, link or whole folder of this machine, as it is there. `wanted` tells which files to take, by path here. */
+  /**
+   * A file, link or whole folder of this machine, as it is there. `wanted` tells which files to
+   * take, by path here.
+   */
   copy(from: string, to = from, wanted: (path: string) => boolean = () => true): void {
     const stat = lstatSync(from)
     if (stat.isDirectory()) {

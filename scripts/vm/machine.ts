@@ -16,7 +16,10 @@ export const VMS_AT_A_TIME = LOCKS.length
 /** flock's answer when another VM has the lock. */
 const BUSY = 75
 
-/** Not UBSAN: from 7.2 on, printing the masks of any delegated bpffs shifts too far, harmlessly on x86. */
+/**
+ * Not UBSAN: from 7.2 on, printing the masks of any delegated bpffs shifts too far, harmlessly on
+ * x86.
+ */
 const BROKEN = /Kernel panic|Oops|BUG:/
 
 /** How a boot ended. `broken` tells what the kernel said, `hung` that time ran out. */
@@ -30,7 +33,10 @@ export interface Boot extends Job {
   readonly base: string
   readonly repository: readonly Buffer[]
   readonly timeoutMs: number
-  /** Whether an oops of the kernel is what the job is about: then it does not end the VM, and is no failure. */
+  /**
+   * Whether an oops of the kernel is what the job is about: then it does not end the VM, and is no
+   * failure.
+   */
   readonly allowOops: boolean
   readonly log: string
   /** Where what the job leaves in /run/out goes, as a tar archive. */
@@ -53,7 +59,8 @@ function command(boot: Boot, initrd: string, lock: string): string[] {
   const append = ['console=ttyS0', 'panic=-1', 'lsm=capability,landlock,bpf', 'loglevel=4']
   if (!boot.allowOops) append.push('oops=panic')
   return [
-    // The lock and the end of QEMU with us are the kernel's business: nothing that we leave can be stale.
+    // The lock and the end of QEMU with us are the kernel's business: nothing that we leave can be
+    // stale.
     ...['flock', '--nonblock', '--conflict-exit-code', String(BUSY), '--no-fork', lock],
     ...['setpriv', '--pdeathsig', 'KILL', '--'],
     ...[join(LIBRARIES[0]!, 'ld-linux-x86-64.so.2'), '--library-path', LIBRARIES.join(':')],

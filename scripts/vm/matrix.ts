@@ -67,8 +67,8 @@ function machines(everything: boolean): Machine[] {
 }
 
 /**
- * Runs them, to standard output one after the other. `everything`: also the longest with each kernel.
- * Where QEMU or kernels cannot be had, that is one skip.
+ * Runs them, to standard output one after the other. `everything`: also the longest with each
+ * kernel. Where QEMU or kernels cannot be had, that is one skip.
  */
 export async function runVms(everything: boolean): Promise<Report> {
   const total = new Report()

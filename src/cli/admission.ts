@@ -22,7 +22,9 @@ export function tellSubjectsIgnored(policy: string): void {
   note(`policy "${policy}" names subjects, which nobody compares here: --any-subject takes it all the same`)
 }
 
-/** NotSupportedError: the policy has subjects, nobody compares them (`why`), and that is not wanted. */
+/**
+ * NotSupportedError: the policy has subjects, nobody compares them (`why`), and that is not wanted.
+ */
 export function requireNoSubjects(policy: Policy, why: string, options: AdmissionOptions): void {
   if (requireNone(policy, why, options)) tellSubjectsIgnored(policy.name)
 }

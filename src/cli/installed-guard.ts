@@ -1,4 +1,6 @@
-/** The guard, where it is installed. Its modules are loaded only then: start-up is felt on each run. */
+/**
+ * The guard, where it is installed. Its modules are loaded only then: start-up is felt on each run.
+ */
 import { existsSync } from 'node:fs'
 import { GUARD_DIRECTORY } from '../guard/directory.ts'
 import type { Guard } from '../guard/guard.ts'

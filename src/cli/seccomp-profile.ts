@@ -1,4 +1,6 @@
-/** The default seccomp profile of a container runtime on this machine, and ours that is made of it. */
+/**
+ * The default seccomp profile of a container runtime on this machine, and ours that is made of it.
+ */
 import { existsSync, writeFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { NotFoundError, UsageError } from '../errors.ts'

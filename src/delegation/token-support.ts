@@ -6,7 +6,10 @@ import { fsconfigCreate, fsmount, fsopen } from '../sys/mount.ts'
 import { open } from '../sys/open.ts'
 import { O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../uapi/constants.ts'
 
-/** The root directory of a new bpffs in our own user namespace, mounted nowhere. The caller closes it. */
+/**
+ * The root directory of a new bpffs in our own user namespace, mounted nowhere. The caller closes
+ * it.
+ */
 export function scratchBpffs(): Fd {
   using context = fsopen('bpf')
   fsconfigCreate(context)
@@ -15,8 +18,9 @@ export function scratchBpffs(): Fd {
 }
 
 /**
- * Needs CAP_SYS_ADMIN in the initial user namespace. There a kernel with tokens (Linux 6.9 and newer) answers
- * EOPNOTSUPP, and one without EINVAL. That bpffs takes the mount options proves nothing: it ignores unknown ones.
+ * Needs CAP_SYS_ADMIN in the initial user namespace. There a kernel with tokens (Linux 6.9 and
+ * newer) answers EOPNOTSUPP, and one without EINVAL. That bpffs takes the mount options proves
+ * nothing: it ignores unknown ones.
  */
 export function kernelHasTokens(): boolean {
   using root = scratchBpffs()
@@ -31,7 +35,10 @@ export function kernelHasTokens(): boolean {
   }
 }
 
-/** Why a delegation failed, where it is that this kernel knows none: it refuses the superblock, with EPERM. */
+/**
+ * Why a delegation failed, where it is that this kernel knows none: it refuses the superblock, with
+ * EPERM.
+ */
 export function explainFailure(error: unknown): unknown {
   if (!(error instanceof SyscallError) || error.errnoName !== 'EPERM') return error
   try {

@@ -7,7 +7,10 @@ import { VMLINUX_BTF } from '../uapi/kernel-paths.ts'
 
 let running: Vocabulary | undefined
 
-/** Words and bits that the running kernel knows. NotSupportedError without its BTF. Read once per process. */
+/**
+ * Words and bits that the running kernel knows. NotSupportedError without its BTF. Read once per
+ * process.
+ */
 export function runningVocabulary(): Vocabulary {
   running ??= vocabularyFrom(readKernelEnums(VMLINUX_BTF))
   return running

@@ -1,8 +1,9 @@
 /**
  * bpftoken/ebpf: BPF object files, maps, programs, links, ring buffers and tokens from TypeScript.
  *
- * Nouns, one file each. Every object owns a descriptor and is best held with `using`. Every command that
- * the kernel lets a token authorise takes `token`, and finds one by itself as libbpf does (token.ts).
+ * Nouns, one file each. Every object owns a descriptor and is best held with `using`. Every command
+ * that the kernel lets a token authorise takes `token`, and finds one by itself as libbpf does
+ * (token.ts).
  */
 
 export { disassemble, disassembleInsn } from './asm/disasm.ts'

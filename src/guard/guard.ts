@@ -133,8 +133,8 @@ export class Guard extends GuardMaps {
   }
 
   /**
-   * Holds bpf(2) calls without a token of the tasks in this cgroup, and below it, to the policy: the
-   * delegation's id. A cgroup that is confined already gets the new policy, and counting begins
+   * Holds bpf(2) calls without a token of the tasks in this cgroup, and below it, to the policy:
+   * the delegation's id. A cgroup that is confined already gets the new policy, and counting begins
    * anew: what was loaded under the old one counts no more. NotFoundError: there is no such cgroup.
    * ConflictError: all 63 ids are in use.
    */

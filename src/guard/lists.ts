@@ -108,7 +108,10 @@ function digestText(bytes: Uint8Array): string {
   return isTag ? `tag:${hex.slice(0, 2 * TAG_BYTES)}` : `sha256:${hex}`
 }
 
-/** Since Linux 6.18 struct bpf_prog has the digest, with the tag as its beginning, in a union without a name. */
+/**
+ * Since Linux 6.18 struct bpf_prog has the digest, with the tag as its beginning, in a union
+ * without a name.
+ */
 function kernelHasSha256(): boolean {
   const { types } = kernelBtf()
   const has = (id: number): boolean => {

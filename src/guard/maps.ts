@@ -132,7 +132,10 @@ export class GuardMaps implements Disposable {
   readonly #owned = new Owned()
   readonly #maps = new Map<string, BpfMap>()
 
-  /** Of the guard that is pinned in `directory`. This process must be a keeper: the caller has seen to it. */
+  /**
+   * Of the guard that is pinned in `directory`. This process must be a keeper: the caller has seen
+   * to it.
+   */
   constructor(directory: string) {
     this.directory = directory
   }

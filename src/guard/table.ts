@@ -160,7 +160,9 @@ const SLOT: KeyCodec<DelegationId> = {
   encode: id => ELEMENT.encode(Number(id % BigInt(GUARD_SLOTS))),
 }
 
-/** A record for each delegation. What is there of one that has ended is another one's, or nobody's. */
+/**
+ * A record for each delegation. What is there of one that has ended is another one's, or nobody's.
+ */
 export class Slots<Value> extends Cells<DelegationId, Value, Partial<Value>> {
   constructor(map: BpfMap, value: Codec<Value, Partial<Value>>) {
     super(map, SLOT, value)

@@ -1,4 +1,6 @@
-/** To lend on a part of what is lent already: a narrower delegation, which falls with its origin. */
+/**
+ * To lend on a part of what is lent already: a narrower delegation, which falls with its origin.
+ */
 import { ConflictError, DeniedError } from '../errors.ts'
 import { bootTimeNs } from '../guard/clock.ts'
 import type { DelegationId, Guard, GuardDelegation } from '../guard/guard.ts'

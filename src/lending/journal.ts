@@ -4,8 +4,8 @@
  *
  * One journal is for one use case. `will` comes first, before anything that is to be done can be
  * reached by anybody, with all that a record needs to find it again, whatever becomes of us. Then
- * comes `did`, once it is reached, or `failed`; both only where a part that was told had to be given
- * up again, and then the last one counts.
+ * comes `did`, once it is reached, or `failed`; both only where a part that was told had to be
+ * given up again, and then the last one counts.
  */
 import type { DelegatedMount } from '../delegation/instances.ts'
 import type { TargetFacts } from '../delegation/target.ts'

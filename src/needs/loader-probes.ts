@@ -1,11 +1,13 @@
 /**
- * What loaders ask of the kernel besides loading: small programs, maps and types that tell them what it can do. Pure data.
+ * What loaders ask of the kernel besides loading: small programs, maps and types that tell them
+ * what it can do. Pure data.
  *
- * Probes are made with the token. A refused one is taken for a kernel that lacks the feature, and the load
- * fails later for an unrelated reason, or does something else. Listed are those whose refusal changes a load;
- * those that cost a name, a warning or the way of attaching are not. Read in:
- * libbpf f7081a6b (after 1.7), src/features.c and src/libbpf.c; cilium/ebpf 5ba0b3b (after 0.22), syscalls.go, btf/feature.go,
- * prog.go, linker.go; aya 875daf97 (after 0.13), aya/src/kernel_features.rs and aya/src/sys/bpf.rs.
+ * Probes are made with the token. A refused one is taken for a kernel that lacks the feature, and
+ * the load fails later for an unrelated reason, or does something else. Listed are those whose
+ * refusal changes a load; those that cost a name, a warning or the way of attaching are not. Read
+ * in: libbpf f7081a6b (after 1.7), src/features.c and src/libbpf.c; cilium/ebpf 5ba0b3b (after
+ * 0.22), syscalls.go, btf/feature.go, prog.go, linker.go; aya 875daf97 (after 0.13),
+ * aya/src/kernel_features.rs and aya/src/sys/bpf.rs.
  */
 
 import type { ObjectSpec } from '../ebpf/object/spec.ts'
@@ -77,8 +79,8 @@ function probe(need: Need, certain: boolean, why: string): LoaderNeed {
 
 function libbpfProbes({ globalData, usesData, readsByProbe, usdt, cookie }: Facts): LoaderNeed[] {
   const found = [
-    // bpf_object__probe_loading: a socket filter or, where that is refused, a tracepoint program. See settle() in
-    // src/needs/plan.ts.
+    // bpf_object__probe_loading: a socket filter or, where that is refused, a tracepoint program.
+    // See settle() in src/needs/plan.ts.
     probe(
       SOCKET_FILTER,
       usesData,
@@ -119,8 +121,9 @@ function ciliumProbes({ needs, readsByProbe }: Facts): LoaderNeed[] {
     found.push(
       probe(KPROBE, false, 'the probe of bpf_probe_read_kernel, which it else replaces by bpf_probe_read'),
     )
-  // haveMapMutabilityModifiers and haveMmapableMaps are for maps of global data, which are arrays anyway; haveObjName
-  // costs names; haveBTF and its kin ask for what the object's own types ask for.
+  // haveMapMutabilityModifiers and haveMmapableMaps are for maps of global data, which are arrays
+  // anyway; haveObjName costs names; haveBTF and its kin ask for what the object's own types ask
+  // for.
   return found
 }
 
@@ -151,8 +154,9 @@ function ayaProbes({ spec, needs, globalData, usesData, readsByProbe }: Facts): 
 }
 
 /**
- * Sections whose attach type libbpf drops when the kernel seems not to know attach types (SEC_ATTACHABLE_OPT). The
- * probe is a cgroup_sock program, which nobody would lend for it; the programs are then loaded with attach type 0.
+ * Sections whose attach type libbpf drops when the kernel seems not to know attach types
+ * (SEC_ATTACHABLE_OPT). The probe is a cgroup_sock program, which nobody would lend for it; the
+ * programs are then loaded with attach type 0.
  */
 const ATTACH_TYPE_OPTIONAL: ReadonlySet<string> = new Set([
   ...[

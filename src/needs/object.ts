@@ -1,9 +1,10 @@
 /**
- * What an object asks of the kernel when it is loaded: each command, what for, and the capabilities. Pure.
+ * What an object asks of the kernel when it is loaded: each command, what for, and the
+ * capabilities. Pure.
  *
- * These are the needs of loading alone, with the rules of object.ts: types wherever the object has them, every map
- * that is made by itself, the chosen programs. What a loader asks for on top, to find out what the kernel can do,
- * is in loader-probes.ts.
+ * These are the needs of loading alone, with the rules of object.ts: types wherever the object has
+ * them, every map that is made by itself, the chosen programs. What a loader asks for on top, to
+ * find out what the kernel can do, is in loader-probes.ts.
  */
 
 import { CLASS, LD_IMM64, OP, SLOT_BYTES } from '../ebpf/asm/insn.ts'
@@ -44,8 +45,9 @@ export interface NeedsOptions {
   /** Section names as libbpf before 1.0 and cilium/ebpf take them, with anything behind. */
   readonly looseSections?: boolean
   /**
-   * Names of the members of a struct that programs can make (`tcp_congestion_ops`), in the kernel where the object
-   * will be loaded; undefined: it has no such struct. Without this the object's own idea of the struct has to do.
+   * Names of the members of a struct that programs can make (`tcp_congestion_ops`), in the kernel
+   * where the object will be loaded; undefined: it has no such struct. Without this the object's
+   * own idea of the struct has to do.
    */
   readonly kernelStruct?: ((name: string) => readonly string[] | undefined) | undefined
 }
@@ -135,7 +137,10 @@ class Collector {
     }
   }
 
-  /** Expected attach type of a struct_ops program: the number of its member. Undefined: it is not loaded. */
+  /**
+   * Expected attach type of a struct_ops program: the number of its member. Undefined: it is not
+   * loaded.
+   */
   #member(program: ObjectProgram): number | undefined {
     const { maps, btf } = this.#spec
     for (const { structOps, autocreate } of maps) {
@@ -167,7 +172,9 @@ class Collector {
     return number
   }
 
-  /** Types of modules are opened by id; whether a name is of a module only the running kernel knows. */
+  /**
+   * Types of modules are opened by id; whether a name is of a module only the running kernel knows.
+   */
   #noteModules(programs: readonly ObjectProgram[]): void {
     const names = this.#spec.externs
       .filter(({ kind, typeId }) => kind === 'kfunc' || (kind === 'ksym' && typeId !== 0))
@@ -191,8 +198,9 @@ function listed(names: readonly string[]): string {
 }
 
 /**
- * Helpers that the verifier gives only with CAP_PERFMON, besides those that only tracing programs have. Source:
- * kernel/bpf/helpers.c, bpf_base_func_proto; kernel/bpf/syscall.c, syscall_prog_func_proto; net/core/filter.c, bpf_sk_base_func_proto.
+ * Helpers that the verifier gives only with CAP_PERFMON, besides those that only tracing programs
+ * have. Source: kernel/bpf/helpers.c, bpf_base_func_proto; kernel/bpf/syscall.c,
+ * syscall_prog_func_proto; net/core/filter.c, bpf_sk_base_func_proto.
  */
 const PERFMON_HELPERS: ReadonlySet<number> = new Set([
   bpf_func_id.BPF_FUNC_trace_printk,
@@ -231,12 +239,16 @@ function helperCapabilities(spec: ObjectSpec, program: ObjectProgram): Capabilit
   const helpers = helpersOf(spec, program)
   const needed: CapabilityName[] = []
   if ([...helpers].some(id => PERFMON_HELPERS.has(id))) needed.push('CAP_PERFMON')
-  // Since Linux 6.14 a token lends it; before, CAP_SYS_ADMIN of the initial namespace was asked for.
+  // Since Linux 6.14 a token lends it; before, CAP_SYS_ADMIN of the initial namespace was asked
+  // for.
   if (helpers.has(bpf_func_id.BPF_FUNC_probe_write_user)) needed.push('CAP_SYS_ADMIN')
   return needed
 }
 
-/** Whether the program calls `bpf_probe_read_kernel`, `bpf_probe_read_user` or their kin for strings. */
+/**
+ * Whether the program calls `bpf_probe_read_kernel`, `bpf_probe_read_user` or their kin for
+ * strings.
+ */
 export function readsByProbe(spec: ObjectSpec, program: ObjectProgram): boolean {
   return [...helpersOf(spec, program)].some(id => PROBE_READ_HELPERS.has(id))
 }

@@ -1,6 +1,7 @@
 /**
  * What must hold where a policy is used, before anything is lent: a guard for what only that can
- * enforce, and a network of its own for what reaches one. Pure: what is there is told by the caller.
+ * enforce, and a network of its own for what reaches one. Pure: what is there is told by the
+ * caller.
  */
 import { DeniedError, NotSupportedError } from '../errors.ts'
 import { guardNeeds } from './guard-needs.ts'

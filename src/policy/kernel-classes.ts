@@ -1,5 +1,6 @@
 /**
- * What the kernel asks for per program type: capabilities, attach bits, and how far the type reaches.
+ * What the kernel asks for per program type: capabilities, attach bits, and how far the type
+ * reaches.
  *
  * Data, from kernel/bpf/syscall.c (bpf_prog_load, bpf_prog_load_check_attach); unchanged from Linux
  * 6.9 to 7.3. Only knowledge about words is here, never their bits: types that a newer kernel adds

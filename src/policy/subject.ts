@@ -3,7 +3,9 @@
  * src/delegation/subject.ts reads the second from the kernel, and `decide` compares the two.
  */
 
-/** One entry of a policy's subjects: every field that is present must match. See schema.ts for each. */
+/**
+ * One entry of a policy's subjects: every field that is present must match. See schema.ts for each.
+ */
 export interface Subject {
   readonly user?: string | number | undefined
   readonly group?: string | number | undefined

@@ -1,22 +1,31 @@
 /**
  * The words of delegation: four mask domains, and names to bits and back.
  *
- * Nothing here is a list of names. A `Vocabulary` is made from the enumerators of the running kernel's
- * BTF, so that words mean what this kernel means by them. The text forms (policy words, mount options)
- * are in mask-text.ts. Pure: the caller reads the BTF.
+ * Nothing here is a list of names. A `Vocabulary` is made from the enumerators of the running
+ * kernel's BTF, so that words mean what this kernel means by them. The text forms (policy words,
+ * mount options) are in mask-text.ts. Pure: the caller reads the BTF.
  */
 
-/** The four masks a bpffs instance carries, named as the kernel's mount options are (`delegate_cmds`, ...). */
+/**
+ * The four masks a bpffs instance carries, named as the kernel's mount options are
+ * (`delegate_cmds`, ...).
+ */
 export const MASK_DOMAINS = ['cmds', 'maps', 'progs', 'attachs'] as const
 export type MaskDomain = (typeof MASK_DOMAINS)[number]
 
 /** One 64-bit mask per domain. */
 export type Masks = Readonly<Record<MaskDomain, bigint>>
 
-/** All 64 bits: what the kernel's word `any` sets, which is more than the bits that have names today. */
+/**
+ * All 64 bits: what the kernel's word `any` sets, which is more than the bits that have names
+ * today.
+ */
 export const ANY_MASK = (1n << 64n) - 1n
 
-/** The four enums as BTF gives them: enumerators with their prefix, in the order of their declaration. */
+/**
+ * The four enums as BTF gives them: enumerators with their prefix, in the order of their
+ * declaration.
+ */
 export interface KernelEnums {
   readonly bpf_cmd: Readonly<Record<string, number>>
   readonly bpf_map_type: Readonly<Record<string, number>>
@@ -38,7 +47,9 @@ export interface DomainVocabulary {
   readonly nameOfBit: ReadonlyMap<number, string>
   /** Bit of each accepted name, aliases included (`prog_run` is `prog_test_run`). */
   readonly bitOfName: ReadonlyMap<string, number>
-  /** Names that the kernel has but that do not fit a mask, with their value (`common_attrs`, 65536). */
+  /**
+   * Names that the kernel has but that do not fit a mask, with their value (`common_attrs`, 65536).
+   */
   readonly unfit: ReadonlyMap<string, number>
   /** All bits that have a name. */
   readonly known: bigint
@@ -61,12 +72,13 @@ function domainFrom(enumerators: Readonly<Record<string, number>>, prefix: strin
   const canonical = new Map<number, string>()
   let known = 0n
   for (const [enumerator, value] of Object.entries(enumerators)) {
-    // `__MAX_BPF_CMD` and friends carry no prefix; `MAX_BPF_...` are defines that some BTF dumps add.
+    // `__MAX_BPF_CMD` and friends carry no prefix; `MAX_BPF_...` are defines that some BTF dumps
+    // add.
     if (!enumerator.startsWith(prefix)) continue
     const name = enumerator.slice(prefix.length).toLowerCase()
     if (value < 0 || value >= 64) {
-      // BPF_COMMON_ATTRS (65536, since 7.2) is a flag, not a command. The kernel shifts by it all the same
-      // and so sets bit 0, map_create: never let such a name through.
+      // BPF_COMMON_ATTRS (65536, since 7.2) is a flag, not a command. The kernel shifts by it all
+      // the same and so sets bit 0, map_create: never let such a name through.
       unfit.set(name, value)
       continue
     }

@@ -1,6 +1,7 @@
 /**
- * How we speak with native/executor/: the same numbers as native/executor/layout.h, which says what they mean.
- * test/unit/sys/executor-layout.test.ts compares the two, and an executor of another layout is refused.
+ * How we speak with native/executor/: the same numbers as native/executor/layout.h, which says what
+ * they mean. test/unit/sys/executor-layout.test.ts compares the two, and an executor of another
+ * layout is refused.
  */
 import { s32, struct, u16, u32 } from '../uapi/codec.ts'
 
@@ -9,7 +10,9 @@ export const MESSAGE_BYTES = 65536
 export const MAX_ACTIONS = 64
 /** "None", where an id may be missing. */
 export const NONE = 0xffff_ffff
-/** Added to the errno of an action that was not tried, because the namespaces could not be entered. */
+/**
+ * Added to the errno of an action that was not tried, because the namespaces could not be entered.
+ */
 export const ENTERING = 4096
 /** With it, where the kernel would have let the target look into the child. */
 export const EXPOSED = 4095

@@ -13,9 +13,9 @@ const ALL = -1
 
 /**
  * What is started by this thread afterwards gets none of our descriptors but those that it is given
- * as its own, and none of our caller's keys: the session keyring of this thread is a new, empty one.
- * Node closes only the first of the descriptors that it was started with. A kernel without keys has
- * none to keep back. EDQUOT: the quota of our user in /proc/key-users is used up.
+ * as its own, and none of our caller's keys: the session keyring of this thread is a new, empty
+ * one. Node closes only the first of the descriptors that it was started with. A kernel without
+ * keys has none to keep back. EDQUOT: the quota of our user in /proc/key-users is used up.
  */
 export function passNothingOn(): void {
   const cloexec = native().close_range(FIRST_AFTER_STDIO, ALL, CLOSE_RANGE_CLOEXEC)

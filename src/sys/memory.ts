@@ -26,8 +26,9 @@ export function mapShared(fd: Fd, length: number, off: number, writable: boolean
 }
 
 /**
- * The first `length` bytes of `fd`, to be read only, until the collector takes them; undefined: it cannot be mapped.
- * /sys/kernel/btf/vmlinux can since Linux 6.16 (ENODEV before), if the mapping is private.
+ * The first `length` bytes of `fd`, to be read only, until the collector takes them; undefined: it
+ * cannot be mapped. /sys/kernel/btf/vmlinux can since Linux 6.16 (ENODEV before), if the mapping is
+ * private.
  */
 export function mapReadOnly(fd: Fd, length: number): Uint8Array | undefined {
   const result = native().mmap(fd.number, length, 1, 2 /* MAP_PRIVATE */, 0)

@@ -1,4 +1,7 @@
-/** The mount API in our own namespaces, one function per system call: fsopen(2), fsconfig(2), fsmount(2). */
+/**
+ * The mount API in our own namespaces, one function per system call: fsopen(2), fsconfig(2),
+ * fsmount(2).
+ */
 import {
   FSCONFIG_CMD_CREATE,
   FSCONFIG_SET_FLAG,
@@ -32,13 +35,18 @@ export function fsconfigFlag(fs: Fd, key: string): void {
   check('fsconfig', 'fsconfig', native().fsconfig(fs.number, FSCONFIG_SET_FLAG, key, null, 0), key)
 }
 
-/** Creates the superblock. EPERM for a bpffs in a user namespace without CAP_SYS_ADMIN outside it. */
+/**
+ * Creates the superblock. EPERM for a bpffs in a user namespace without CAP_SYS_ADMIN outside it.
+ */
 export function fsconfigCreate(fs: Fd): void {
   const result = native().fsconfig(fs.number, FSCONFIG_CMD_CREATE, null, null, 0)
   check('fsconfig', 'FSCONFIG_CMD_CREATE', result)
 }
 
-/** A detached mount of the created superblock, with `MOUNT_ATTR_*`; an O_PATH descriptor. The caller closes it. */
+/**
+ * A detached mount of the created superblock, with `MOUNT_ATTR_*`; an O_PATH descriptor. The caller
+ * closes it.
+ */
 export function fsmount(fs: Fd, attrs: number): Fd {
   return new Fd(check('fsmount', 'fsmount', native().fsmount(fs.number, FSMOUNT_CLOEXEC, attrs)))
 }

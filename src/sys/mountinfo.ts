@@ -40,7 +40,9 @@ export function parseMountInfoLine(line: string): MountInfo | undefined {
   }
 }
 
-/** All mounts; with `fsType`, only those of that type (much cheaper on a machine with many mounts). */
+/**
+ * All mounts; with `fsType`, only those of that type (much cheaper on a machine with many mounts).
+ */
 export function parseMountInfo(text: string, fsType?: string): MountInfo[] {
   const mounts: MountInfo[] = []
   for (const line of text.split('\n')) {

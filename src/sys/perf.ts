@@ -22,8 +22,9 @@ export interface PerfEvent {
 }
 
 /**
- * Opens an event of process `pid` (-1: all) on `cpu` (-1: all; one of both must be given). EACCES: the event wants
- * CAP_PERFMON in the initial user namespace, or kernel.perf_event_paranoid forbids it. The caller closes it.
+ * Opens an event of process `pid` (-1: all) on `cpu` (-1: all; one of both must be given). EACCES:
+ * the event wants CAP_PERFMON in the initial user namespace, or kernel.perf_event_paranoid forbids
+ * it. The caller closes it.
  */
 export function perfEventOpen(event: PerfEvent, pid: number, cpu: number, object: string): Fd {
   const attr = new Uint8Array(ATTR_BYTES)

@@ -1,6 +1,7 @@
 /**
  * Where what is native lies: `build/Release`, where it was compiled on this machine, else
- * `prebuilds/linux-ARCH`, which the package brings (scripts/prebuilds.sh). native/build.sh makes both.
+ * `prebuilds/linux-ARCH`, which the package brings (scripts/prebuilds.sh). native/build.sh makes
+ * both.
  */
 import { existsSync } from 'node:fs'
 import path from 'node:path'

@@ -3,7 +3,10 @@ import { check } from './failure.ts'
 import { Fd } from './fd.ts'
 import { native } from './native.ts'
 
-/** A connected pair of Unix SOCK_SEQPACKET sockets, which keep message bounds. The caller closes both. */
+/**
+ * A connected pair of Unix SOCK_SEQPACKET sockets, which keep message bounds. The caller closes
+ * both.
+ */
 export function socketPair(): [Fd, Fd] {
   const result = native().socketpair()
   if (typeof result === 'number') check('socketpair', 'socketpair', result)
@@ -17,7 +20,9 @@ export function sendFds(socket: Fd, data: Uint8Array, fds: Fd[]): void {
   check('sendmsg', 'SCM_RIGHTS', native().sendFds(socket.number, data, numbers))
 }
 
-/** The next message, cut to `data`; EAGAIN when none is there. The caller closes the descriptors. */
+/**
+ * The next message, cut to `data`; EAGAIN when none is there. The caller closes the descriptors.
+ */
 export function recvFds(socket: Fd, data: Uint8Array): { length: number; fds: Fd[] } {
   const result = native().recvFds(socket.number, data)
   if (typeof result === 'number') check('recvmsg', 'SCM_RIGHTS', result)
@@ -37,7 +42,9 @@ export function setIntOption(target: Fd, level: number, name: number, value: num
   check('setsockopt', 'setsockopt', native().setsockopt(target.number, level, name, bytes))
 }
 
-/** Index of a network interface in our own network namespace. ENODEV: there is none of that name. */
+/**
+ * Index of a network interface in our own network namespace. ENODEV: there is none of that name.
+ */
 export function interfaceIndex(name: string): number {
   return check('if_nametoindex', 'if_nametoindex', native().interfaceIndex(name), name)
 }

@@ -1,6 +1,6 @@
 /**
- * What bpf(2) wants from its caller besides CAP_BPF, and when it asks a token: by the words of commands
- * and types. Data, from kernel/bpf/syscall.c (map_create, is_net_admin_prog_type,
+ * What bpf(2) wants from its caller besides CAP_BPF, and when it asks a token: by the words of
+ * commands and types. Data, from kernel/bpf/syscall.c (map_create, is_net_admin_prog_type,
  * is_perfmon_prog_type); unchanged from Linux 6.9 to 7.3.
  *
  * Here because both the library and policies need it, and neither may see the other.

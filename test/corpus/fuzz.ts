@@ -1,8 +1,10 @@
 /**
- * Feeds hostile objects to the readers of src/ebpf: node --import tsx test/corpus/fuzz.ts [--seconds 60] [--seed N]
+ * Feeds hostile objects to the readers of src/ebpf: node --import tsx test/corpus/fuzz.ts
+ * [--seconds 60] [--seed N]
  *
  * Inputs are changed objects of the corpus (test/corpus/mutate.ts), and the promise is that of
- * test/corpus/hostile.ts. What breaks it is saved in .cache/fuzz, and a summary says how to see it again:
+ * test/corpus/hostile.ts. What breaks it is saved in .cache/fuzz, and a summary says how to see it
+ * again:
  * --seed N --case M runs that one only. A worker does the reading, so that an input that never ends or eats
  * all memory is found too. Needs the corpus: make corpus.
  */
@@ -46,7 +48,9 @@ function save(seed: number, finding: Finding): void {
   console.log(`  saved as ${relative(ROOT, path)}.o`)
 }
 
-/** Runs a worker to its end, or to the input that it did not survive, whose number it then gives. */
+/**
+ * Runs a worker to its end, or to the input that it did not survive, whose number it then gives.
+ */
 function runWorker(data: Work, found: (finding: Finding) => void): Promise<[number, string] | undefined> {
   return new Promise(resolve => {
     // A worker does not get the loader of TypeScript from its parent.

@@ -16,7 +16,9 @@ const blocks = documents.flatMap(file =>
   shellBlocks(file).flatMap(({ name, script }) => (name === undefined ? [{ file, script }] : [])),
 )
 
-/** Where every user can read it, with `bpftoken` on the path: what is installed, or as it would be. */
+/**
+ * Where every user can read it, with `bpftoken` on the path: what is installed, or as it would be.
+ */
 let stage: string
 let bin: string
 before(() => {

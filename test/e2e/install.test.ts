@@ -1,6 +1,6 @@
 /**
- * The package as a stranger gets it: what is native comes prebuilt for each machine and loads there, the
- * doors open, and where nothing prebuilt suits, one line says what is missing.
+ * The package as a stranger gets it: what is native comes prebuilt for each machine and loads
+ * there, the doors open, and where nothing prebuilt suits, one line says what is missing.
  */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'

@@ -95,7 +95,9 @@ test('what is lent, and taken back', machine, async () => {
   }
 })
 
-/** The types of the lines of a stream, each of its schema, until the command has been interrupted. */
+/**
+ * The types of the lines of a stream, each of its schema, until the command has been interrupted.
+ */
 async function lines(name: DocumentName, words: readonly string[]): Promise<string[]> {
   const [command, args] = inPublic([process.execPath, `${PUBLIC}/dist/cli/main.js`, ...words])
   const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'inherit'] })

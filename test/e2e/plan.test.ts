@@ -1,4 +1,7 @@
-/** plan and obj show as users run them: forms, comparison, objects inside other files, errors, and that a plan works. */
+/**
+ * plan and obj show as users run them: forms, comparison, objects inside other files, errors, and
+ * that a plan works.
+ */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { cli, type Result } from '../helpers/cli.ts'

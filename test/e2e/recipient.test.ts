@@ -1,6 +1,6 @@
 /**
- * Who is lent to, by name: containers of an unmodified Podman, root's and a user's, and what is said
- * of names that mean nothing, several, or what does not run.
+ * Who is lent to, by name: containers of an unmodified Podman, root's and a user's, and what is
+ * said of names that mean nothing, several, or what does not run.
  */
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'

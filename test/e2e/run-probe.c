@@ -78,7 +78,10 @@ static void type(const char *way, long (*by)(unsigned long, void *), unsigned lo
 	printf("%s TIOCGWINSZ %s\n", way, answer(by(TIOCGWINSZ | bits, &size)));
 }
 
-/* Makes a terminal, gives it to a session that lasts as long as we do, and takes its master as standard input. */
+/*
+ * Makes a terminal, gives it to a session that lasts as long as we do, and takes its master as
+ * standard input.
+ */
 static int become_master(void)
 {
 	int master = posix_openpt(O_RDWR | O_NOCTTY), ready[2];

@@ -1,6 +1,6 @@
 /**
- * Units of the newest systemd: lent to by name, and with the drop-in that `plan` prints, which makes
- * systemd itself lend.
+ * Units of the newest systemd: lent to by name, and with the drop-in that `plan` prints, which
+ * makes systemd itself lend.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'

@@ -1,6 +1,6 @@
 /**
- * The commands, as their users run them: those of the installed package, or where none is installed those
- * that `make build` made.
+ * The commands, as their users run them: those of the installed package, or where none is installed
+ * those that `make build` made.
  */
 import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'

@@ -1,4 +1,7 @@
-/** What this machine can do, and why a test is skipped on it. Probed: versions only say what a test must find. */
+/**
+ * What this machine can do, and why a test is skipped on it. Probed: versions only say what a test
+ * must find.
+ */
 import { existsSync, readFileSync } from 'node:fs'
 import { release } from 'node:os'
 import { join } from 'node:path'
@@ -13,10 +16,16 @@ export { CACHE, ROOT }
 
 export const isRoot = process.geteuid?.() === 0
 
-/** Whether scripts/vm/vm.ts runs us: then processors are emulated and slow, and there is no compiler. */
+/**
+ * Whether scripts/vm/vm.ts runs us: then processors are emulated and slow, and there is no
+ * compiler.
+ */
 export const inVm = process.env['BPFTOKEN_TEST_VM'] !== undefined
 
-/** Whether the running kernel is this version or newer: for what came later than tokens, where a test says what. */
+/**
+ * Whether the running kernel is this version or newer: for what came later than tokens, where a
+ * test says what.
+ */
 export function kernelSince(major: number, minor: number): boolean {
   const [ours, next] = release().split('.').map(Number) as [number, number]
   return ours > major || (ours === major && next >= minor)
@@ -25,9 +34,9 @@ export function kernelSince(major: number, minor: number): boolean {
 let tokens: boolean | undefined
 
 /**
- * Whether the running kernel has BPF tokens. A token cannot be made in the initial user namespace, but
- * only a kernel that has them says so with EOPNOTSUPP; others say EINVAL. (That bpffs takes the mount
- * options proves nothing: old kernels ignore unknown ones.) Needs root.
+ * Whether the running kernel has BPF tokens. A token cannot be made in the initial user namespace,
+ * but only a kernel that has them says so with EOPNOTSUPP; others say EINVAL. (That bpffs takes the
+ * mount options proves nothing: old kernels ignore unknown ones.) Needs root.
  */
 export function hasTokens(): boolean {
   tokens ??= probeTokens()

@@ -17,7 +17,9 @@ export const IMAGE = 'localhost/directories:1'
 /** A user of that mount namespace, who has containers of their own. */
 export const ALICE = { name: 'alice', uid: 54_321, home: '/run/alice' } as const
 
-/** One folder of the tree at a time: a path may have characters that overlayfs takes for its own. */
+/**
+ * One folder of the tree at a time: a path may have characters that overlayfs takes for its own.
+ */
 const SETUP = `set -e
 mount --make-rprivate /
 mount -t tmpfs tmpfs /run
@@ -121,8 +123,8 @@ export class Podman {
   }
 
   /**
-   * Ends containers. What Podman then cannot remove, while conmon does the same, goes with the mount
-   * namespace.
+   * Ends containers. What Podman then cannot remove, while conmon does the same, goes with the
+   * mount namespace.
    */
   async remove(...names: readonly string[]): Promise<void> {
     await this.execute('podman', 'rm', '--force', '--time', '0', ...names)

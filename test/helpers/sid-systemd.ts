@@ -30,7 +30,9 @@ const CGROUP = join(
   'bpftoken-test-systemd',
 )
 
-/** Overlayfs takes some characters of a path for its own: the tree is shown where there are none. */
+/**
+ * Overlayfs takes some characters of a path for its own: the tree is shown where there are none.
+ */
 const ENTER = `set -e
 echo $$ >"$1/cgroup.procs"
 exec unshare --mount --pid --fork --kill-child --cgroup --uts --ipc --net sh -ec '

@@ -1,6 +1,6 @@
 /**
- * The smallest BPF object that a loader takes: one program that returns 2, which for XDP lets every packet pass. `section` makes it a
- * program of another type. No compiler needed.
+ * The smallest BPF object that a loader takes: one program that returns 2, which for XDP lets every
+ * packet pass. `section` makes it a program of another type. No compiler needed.
  */
 
 const EM_BPF = 247

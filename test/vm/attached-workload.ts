@@ -1,7 +1,8 @@
 /**
- * Runs inside a sandbox, under the token of /sys/fs/bpf: attaches a counting program for each kind that its arguments name
- * (the first is a cgroup's directory) and says so on stdout, in JSON. To each line on stdin it lets a datagram pass over its
- * loopback device and answers with the counts; to `again` it attaches each program once more, and answers how that went.
+ * Runs inside a sandbox, under the token of /sys/fs/bpf: attaches a counting program for each kind
+ * that its arguments name (the first is a cgroup's directory) and says so on stdout, in JSON. To
+ * each line on stdin it lets a datagram pass over its loopback device and answers with the counts;
+ * to `again` it attaches each program once more, and answers how that went.
  */
 
 import { execFileSync } from 'node:child_process'

@@ -1,6 +1,7 @@
 /**
- * Root of a privileged container: every capability over the machine, and pid and mount namespaces of its own. Does one thing, as
- * its arguments say, and prints `ok` or the errno's name. `inContainer` starts it.
+ * Root of a privileged container: every capability over the machine, and pid and mount namespaces
+ * of its own. Does one thing, as its arguments say, and prints `ok` or the errno's name.
+ * `inContainer` starts it.
  */
 import { execFileSync } from 'node:child_process'
 import { renameSync, rmdirSync, unlinkSync } from 'node:fs'

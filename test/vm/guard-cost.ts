@@ -3,8 +3,8 @@
  *
  *   node --import tsx scripts/vm/vm.ts --kernel 6.12 -- node test/vm/guard-cost.ts
  *
- * Under software emulation only the ratios mean something. Rounds with and without alternate, so that drift hits both; the
- * least of the rounds is what other work on the machine disturbed least.
+ * Under software emulation only the ratios mean something. Rounds with and without alternate, so
+ * that drift hits both; the least of the rounds is what other work on the machine disturbed least.
  */
 import { delegate, undelegate } from '../../src/delegation/delegate.ts'
 import { programIds } from '../../src/ebpf/object-id.ts'
@@ -78,7 +78,8 @@ async function round(lab: Lab, guard: Guard | undefined): Promise<Record<string,
   const { key, value } = bpf_attr_map_elem.fields
   const lookupRefs = [lookup, key.off, new Uint8Array(4), lookup, value.off, new Uint8Array(4)]
   const result = {
-    // The host's root has every capability in the workload's namespace, so that its token serves us too.
+    // The host's root has every capability in the workload's namespace, so that its token serves us
+    // too.
     'map create under a token': timed(() => addon.bpf(0, map)),
     'program load under a token': timed(() => addon.bpf(cmd, attr, ...refs)),
     'map create without a token': timed(() => addon.bpf(0, own)),

@@ -1,6 +1,7 @@
 /**
- * What the guard must never touch: BPF that nobody has delegated. The same work without the guard and with it, by bpftool as root, in a
- * privileged container, and by systemd for its units. Runs in a VM:
+ * What the guard must never touch: BPF that nobody has delegated. The same work without the guard
+ * and with it, by bpftool as root, in a privileged container, and by systemd for its units. Runs in
+ * a VM:
  *
  *   node --import tsx scripts/vm/vm.ts --kernel 6.12 --with .cache/vm/systemd --tests test/vm/unrelated.test.ts
  */
@@ -48,7 +49,10 @@ function bpftool<T = unknown>(place: Place, ...args: string[]): T {
   return (text.trim() === '' ? undefined : JSON.parse(text)) as T
 }
 
-/** Loads, pins, creates, reads, attaches and lists; takes everything back, and throws where anything fails. */
+/**
+ * Loads, pins, creates, reads, attaches and lists; takes everything back, and throws where anything
+ * fails.
+ */
 function work(place: Place): void {
   const pins = '/sys/fs/bpf/unrelated'
   const cgroup = '/sys/fs/cgroup/unrelated'

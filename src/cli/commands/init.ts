@@ -1,6 +1,6 @@
 /**
- * bpftoken init: a directory to start from, with a BPF program, its policy, a client and a Makefile.
- * The files are those of examples/starter.
+ * bpftoken init: a directory to start from, with a BPF program, its policy, a client and a
+ * Makefile. The files are those of examples/starter.
  */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'

@@ -1,8 +1,9 @@
 /**
- * The running kernel's own types, as bytes to look things up in and as descriptors to hand to the kernel.
+ * The running kernel's own types, as bytes to look things up in and as descriptors to hand to the
+ * kernel.
  *
- * Reading types needs no rights: /sys/kernel/btf is world-readable. A descriptor is wanted only where an id is of a
- * module, and getting one is privileged.
+ * Reading types needs no rights: /sys/kernel/btf is world-readable. A descriptor is wanted only
+ * where an id is of a module, and getting one is privileged.
  */
 import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { release } from 'node:os'
@@ -29,7 +30,10 @@ export interface ModuleBtf {
   readonly types: Btf
 }
 
-/** Where distributions put a kernel image with its types, for kernels that do not show them in sysfs (libbpf, btf__load_vmlinux_btf). */
+/**
+ * Where distributions put a kernel image with its types, for kernels that do not show them in sysfs
+ * (libbpf, btf__load_vmlinux_btf).
+ */
 const IMAGES: readonly ((release: string) => string)[] = [
   r => `/boot/vmlinux-${r}`,
   r => `/lib/modules/${r}/vmlinux-${r}`,
@@ -40,15 +44,18 @@ const IMAGES: readonly ((release: string) => string)[] = [
   r => `/usr/lib/debug/lib/modules/${r}/vmlinux`,
 ]
 
-/** How many ids are tried where they cannot be listed. Modules that boot loads have the first ones. */
+/**
+ * How many ids are tried where they cannot be listed. Modules that boot loads have the first ones.
+ */
 const GUESSED_IDS = 4096
 
 let vmlinux: KernelBtf | undefined
 let modules: readonly ModuleBtf[] | undefined
 
 /**
- * The kernel's types, read once per process: /sys/kernel/btf/vmlinux, or else a kernel image on disk. Needs no
- * capability. NotSupportedError: neither is there. Since Linux 5.4, with CONFIG_DEBUG_INFO_BTF.
+ * The kernel's types, read once per process: /sys/kernel/btf/vmlinux, or else a kernel image on
+ * disk. Needs no capability. NotSupportedError: neither is there. Since Linux 5.4, with
+ * CONFIG_DEBUG_INFO_BTF.
  */
 export function kernelBtf(): KernelBtf {
   vmlinux ??= readKernel()
@@ -65,7 +72,9 @@ function readKernel(): KernelBtf {
   return { name: 'vmlinux', bytes, types: Btf.parse(bytes) }
 }
 
-/** sysfs gives a page at a time, so that reading all takes longer than finding what is wanted in it. */
+/**
+ * sysfs gives a page at a time, so that reading all takes longer than finding what is wanted in it.
+ */
 function mapOrNull(path: string): Uint8Array | null {
   try {
     using file = open(path, O_RDONLY | O_CLOEXEC)
@@ -86,8 +95,9 @@ function imageBtf(): Uint8Array | null {
 }
 
 /**
- * The types of each loaded module, by /sys/kernel/btf; read when first asked for, then kept. A module that is loaded
- * later is seen after `forgetKernelBtf`. Needs no capability. Since Linux 5.11.
+ * The types of each loaded module, by /sys/kernel/btf; read when first asked for, then kept. A
+ * module that is loaded later is seen after `forgetKernelBtf`. Needs no capability. Since Linux
+ * 5.11.
  */
 export function moduleBtfs(): readonly ModuleBtf[] {
   modules ??= readModules()
@@ -113,9 +123,10 @@ export function forgetKernelBtf(): void {
 }
 
 /**
- * A descriptor of a module's types, for kernel functions and hooks of modules; undefined: no such module, or it may
- * not be opened. BPF_BTF_GET_NEXT_ID and BPF_BTF_GET_FD_BY_ID, since Linux 5.11. Needs CAP_SYS_ADMIN in the initial
- * user namespace or, since Linux 6.15, in that of a token that lends btf_get_fd_by_id. The caller disposes of it.
+ * A descriptor of a module's types, for kernel functions and hooks of modules; undefined: no such
+ * module, or it may not be opened. BPF_BTF_GET_NEXT_ID and BPF_BTF_GET_FD_BY_ID, since Linux 5.11.
+ * Needs CAP_SYS_ADMIN in the initial user namespace or, since Linux 6.15, in that of a token that
+ * lends btf_get_fd_by_id. The caller disposes of it.
  */
 export function openModuleBtf(name: string, token?: TokenChoice): BtfObject | undefined {
   return openKernelObject(name, token)
@@ -163,7 +174,10 @@ function openKernelObject(name: string, token: TokenChoice): BtfObject | undefin
   return undefined
 }
 
-/** A token lets its holder open types by id and yet not list ids. They are given out counting up, so the low ones are tried. */
+/**
+ * A token lets its holder open types by id and yet not list ids. They are given out counting up, so
+ * the low ones are tried.
+ */
 function* listedOrGuessedIds(): Generator<number> {
   try {
     yield* btfIds()

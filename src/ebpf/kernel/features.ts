@@ -1,8 +1,10 @@
 /**
- * What the running kernel can do, tried out and never guessed from its version: one table, and `Features` to ask.
+ * What the running kernel can do, tried out and never guessed from its version: one table, and
+ * `Features` to ask.
  *
- * A probe that is refused for want of a right says nothing about the kernel. Other loaders take that for "no" and then
- * load something else, or fail later for a reason that is none; here such an answer is undefined, and is asked again.
+ * A probe that is refused for want of a right says nothing about the kernel. Other loaders take
+ * that for "no" and then load something else, or fail later for a reason that is none; here such an
+ * answer is undefined, and is asked again.
  */
 import { NotSupportedError, SyscallError, VerifierError } from '../../errors.ts'
 import { getFdById, linkCreate, objGetInfoByFd, tokenCreate } from '../../sys/bpf.ts'
@@ -56,7 +58,9 @@ export interface Feature {
 
 const RETURN_0: readonly Insn[] = [mov64(R0, 0), exit()]
 const NO_FD = 0xffff_ffff
-/** No address of ours: the kernel comes to read it, and so knows the command, or has refused before. */
+/**
+ * No address of ours: the kernel comes to read it, and so knows the command, or has refused before.
+ */
 const BAD_ADDRESS = 8n
 
 const program = (spec: Partial<ProgramSpec>, token: TokenChoice): Promise<Program> =>
@@ -141,7 +145,10 @@ function links(
   }
 }
 
-/** Whether the command fails with this errno, which only a kernel that knows it gives. It is there as well if it does not fail. */
+/**
+ * Whether the command fails with this errno, which only a kernel that knows it gives. It is there
+ * as well if it does not fail.
+ */
 function fails(errno: string, command: () => void): boolean {
   try {
     command()
@@ -311,8 +318,8 @@ export const FEATURES: readonly Feature[] = (Object.entries(TABLE) as [FeatureNa
 )
 
 /**
- * What a failed probe means for the kernel: these errnos say that it does not know what was asked. Others, EPERM first
- * of all, but also ENOMEM or EMFILE, say that it was not even looked at.
+ * What a failed probe means for the kernel: these errnos say that it does not know what was asked.
+ * Others, EPERM first of all, but also ENOMEM or EMFILE, say that it was not even looked at.
  */
 const UNKNOWN_TO_KERNEL: readonly string[] = ['EINVAL', 'E2BIG', 'EOPNOTSUPP', 'ENOTSUPP', 'ENOENT']
 
@@ -325,19 +332,24 @@ function conclusive(error: unknown, choice: TokenChoice): false | undefined {
 }
 
 /**
- * Whether the verifier refused the program for what it is. Of a loader without CAP_PERFMON it also follows paths that
- * are never taken, and refuses a loop; of one without CAP_BPF, or whose token is for other programs, much more.
+ * Whether the verifier refused the program for what it is. Of a loader without CAP_PERFMON it also
+ * follows paths that are never taken, and refuses a loop; of one without CAP_BPF, or whose token is
+ * for other programs, much more.
  */
 function isJudgedInFull(error: VerifierError, choice: TokenChoice): boolean {
   if (error.errnoName === 'EPERM') return false
   if (missingCapabilities(['CAP_BPF', 'CAP_PERFMON'], effectiveCapabilities()).length > 0) return false
   const token = chooseToken(choice)
-  // Fail closed: outside the initial user namespace, capabilities are worth nothing without a token.
+  // Fail closed: outside the initial user namespace, capabilities are worth nothing without a
+  // token.
   if (token === undefined) return inInitialUserNamespace()
   return token.covers({ cmd: 'prog_load', progType: error.context['type'] as ProgType })
 }
 
-/** Answers of the running kernel, asked with one token. Ask one object many times: what is certain is kept. */
+/**
+ * Answers of the running kernel, asked with one token. Ask one object many times: what is certain
+ * is kept.
+ */
 export class Features {
   readonly #token: TokenChoice
   readonly #answers = new Map<FeatureName, Promise<boolean | undefined>>()
@@ -348,8 +360,9 @@ export class Features {
   }
 
   /**
-   * Whether the kernel has it. Undefined: it cannot be told, because we lack the right for the probe or the kernel the
-   * memory; then nothing is kept, and the next call asks again. Makes small maps, programs and types, and closes them.
+   * Whether the kernel has it. Undefined: it cannot be told, because we lack the right for the
+   * probe or the kernel the memory; then nothing is kept, and the next call asks again. Makes small
+   * maps, programs and types, and closes them.
    */
   has(name: FeatureName): Promise<boolean | undefined> {
     const known = this.#answers.get(name)

@@ -6,9 +6,10 @@ const PATH = '/proc/kallsyms'
 const CHUNK_BYTES = 256 * 1024
 
 /**
- * Addresses of those names that the kernel has; the others are missing from the result. One pass over some 200,000
- * lines. ConflictError: a name has two addresses, so that neither is right. NotSupportedError: kptr_restrict hides all
- * addresses from us; CAP_SYSLOG in the initial user namespace shows them.
+ * Addresses of those names that the kernel has; the others are missing from the result. One pass
+ * over some 200,000 lines. ConflictError: a name has two addresses, so that neither is right.
+ * NotSupportedError: kptr_restrict hides all addresses from us; CAP_SYSLOG in the initial user
+ * namespace shows them.
  */
 export function ksymAddresses(names: ReadonlySet<string>): Map<string, bigint> {
   return addressesIn(lines(PATH), names)
@@ -42,7 +43,10 @@ export function addressesIn(text: Iterable<string>, names: ReadonlySet<string>):
   return found
 }
 
-/** Second space to tab or end. Link-time optimisation adds a suffix to static data, which sources do not know. */
+/**
+ * Second space to tab or end. Link-time optimisation adds a suffix to static data, which sources do
+ * not know.
+ */
 function nameOf(line: string): string {
   const start = line.indexOf(' ') + 3
   const tab = line.indexOf('\t', start)
@@ -77,8 +81,9 @@ const SYSCALL_PREFIXES: Readonly<Partial<Record<NodeJS.Architecture, string>>> =
 let wrapped: boolean | undefined
 
 /**
- * Whether system calls take their arguments in one struct (CONFIG_ARCH_HAS_SYSCALL_WRAPPER), so that a probe of one
- * has to unpack them. By name, so it needs no capability. x86 and s390 since Linux 4.17, arm64 since 4.19.
+ * Whether system calls take their arguments in one struct (CONFIG_ARCH_HAS_SYSCALL_WRAPPER), so
+ * that a probe of one has to unpack them. By name, so it needs no capability. x86 and s390 since
+ * Linux 4.17, arm64 since 4.19.
  */
 export function hasSyscallWrapper(): boolean {
   wrapped ??= findWrapper()

@@ -1,7 +1,9 @@
 /**
- * Configuration values for programs: `extern int CONFIG_HZ __kconfig` and the like, as bytes of the map `.kconfig`.
+ * Configuration values for programs: `extern int CONFIG_HZ __kconfig` and the like, as bytes of the
+ * map `.kconfig`.
  *
- * Rules as in libbpf (src/libbpf.c, set_kcfg_value_tri, _str and _num), so that an object reads the same values.
+ * Rules as in libbpf (src/libbpf.c, set_kcfg_value_tri, _str and _num), so that an object reads the
+ * same values.
  */
 import { readFileSync } from 'node:fs'
 import { release, version } from 'node:os'
@@ -12,7 +14,10 @@ import type { ExternSpec, KconfigField } from '../object/externs.ts'
 import { kernelBtf } from './btf.ts'
 import { hasSyscallWrapper } from './kallsyms.ts'
 
-/** Raw values by option, with the quotes of strings: `CONFIG_HZ` to `250`, `CONFIG_LOCALVERSION` to `"-x"`. */
+/**
+ * Raw values by option, with the quotes of strings: `CONFIG_HZ` to `250`, `CONFIG_LOCALVERSION` to
+ * `"-x"`.
+ */
 export type KconfigValues = ReadonlyMap<string, string>
 
 /** What the variables LINUX_* stand for. */
@@ -35,7 +40,10 @@ function bad(name: string, message: string): FormatError {
   return new FormatError(FORMAT, `${name} ${message}`, { context: { option: name } })
 }
 
-/** Reads a kernel's `.config`. Pure. Of an option that is there twice the first counts. FormatError: an option without value. */
+/**
+ * Reads a kernel's `.config`. Pure. Of an option that is there twice the first counts. FormatError:
+ * an option without value.
+ */
 export function parseKconfig(text: string): Map<string, string> {
   const values = new Map<string, string>()
   for (const line of text.split('\n')) {
@@ -50,8 +58,8 @@ export function parseKconfig(text: string): Map<string, string> {
 }
 
 /**
- * The running kernel's configuration: /boot/config-RELEASE, or else /proc/config.gz. NotSupportedError: neither can
- * be read. Needs no capability.
+ * The running kernel's configuration: /boot/config-RELEASE, or else /proc/config.gz.
+ * NotSupportedError: neither can be read. Needs no capability.
  */
 export function readKconfig(): Map<string, string> {
   for (const path of [`/boot/config-${release()}`, '/proc/config.gz']) {
@@ -73,9 +81,10 @@ export function readKconfig(): Map<string, string> {
 }
 
 /**
- * The contents of the map `.kconfig`. `values` may be a function, which is called only if an option CONFIG_* is
- * wanted; `facts` are those of the running kernel by default, and with them given this is pure. NotFoundError: an
- * option that is not weak has no value. FormatError: a value does not fit the variable's type.
+ * The contents of the map `.kconfig`. `values` may be a function, which is called only if an option
+ * CONFIG_* is wanted; `facts` are those of the running kernel by default, and with them given this
+ * is pure. NotFoundError: an option that is not weak has no value. FormatError: a value does not
+ * fit the variable's type.
  */
 export function encodeKconfig(
   externs: readonly KconfigExtern[],
@@ -181,7 +190,8 @@ function kernelFacts(): KconfigFacts {
     get hasSyscallWrapper() {
       return hasSyscallWrapper()
     },
-    // By the kernel's own list of helpers, so that it needs no right to load a program. Since Linux 5.15.
+    // By the kernel's own list of helpers, so that it needs no right to load a program. Since Linux
+    // 5.15.
     get hasBpfCookie() {
       return (
         findEnums(kernelBtf().bytes, ['bpf_func_id'])
@@ -202,7 +212,10 @@ export interface VersionTexts {
   readonly signature?: string | undefined
 }
 
-/** KERNEL_VERSION(major, minor, patch) of the running kernel, also where a distribution's release does not tell it. */
+/**
+ * KERNEL_VERSION(major, minor, patch) of the running kernel, also where a distribution's release
+ * does not tell it.
+ */
 export function kernelVersion(): number {
   let signature: string | undefined
   try {
@@ -214,7 +227,8 @@ export function kernelVersion(): number {
 }
 
 /**
- * Which upstream version. Pure. The release of Ubuntu and Debian ends in an ABI number instead of the patch level:
+ * Which upstream version. Pure. The release of Ubuntu and Debian ends in an ABI number instead of
+ * the patch level:
  *
  *   Ubuntu 5.4.0-12.15-generic 5.4.8                    signature: the third word
  *   #1 SMP PREEMPT_DYNAMIC Debian 6.1.90-1 (2024-05-03)  version: after "Debian "

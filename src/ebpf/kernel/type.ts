@@ -1,6 +1,6 @@
 /**
- * Names in the running kernel's own types: what a program attaches to, calls or points at. A name is looked for in
- * vmlinux first and then in every module, as the kernel's loader tools do.
+ * Names in the running kernel's own types: what a program attaches to, calls or points at. A name
+ * is looked for in vmlinux first and then in every module, as the kernel's loader tools do.
  */
 import { InputError, NotFoundError } from '../../errors.ts'
 import type { Btf, BtfKind } from '../btf/btf.ts'
@@ -26,7 +26,10 @@ export function findKernelType(name: string, kind: BtfKind): KernelType | undefi
   return undefined
 }
 
-/** How the kernel names what a program of this attach type attaches to (libbpf, btf_get_kernel_prefix_kind). */
+/**
+ * How the kernel names what a program of this attach type attaches to (libbpf,
+ * btf_get_kernel_prefix_kind).
+ */
 function kernelName(rule: Pick<SectionRule, 'attachType'>, target: string): { name: string; kind: BtfKind } {
   switch (rule.attachType) {
     case 'trace_raw_tp':
@@ -41,7 +44,10 @@ function kernelName(rule: Pick<SectionRule, 'attachType'>, target: string): { na
   }
 }
 
-/** The type a program attaches to. NotFoundError: this kernel has no such function, hook or tracepoint. */
+/**
+ * The type a program attaches to. NotFoundError: this kernel has no such function, hook or
+ * tracepoint.
+ */
 export function findAttachTarget(
   program: string,
   rule: Pick<SectionRule, 'attachType'>,

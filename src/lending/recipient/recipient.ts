@@ -3,8 +3,8 @@
  *
  * A name is looked up, the process that it means is held by pidfd, and the name is looked up again.
  * Only if both answers are the same, and the process still lives, was it that one's all the while:
- * a number can be reused, but not while a process that has it is held and lives. So a container that
- * was restarted meanwhile is never taken for the one that was named.
+ * a number can be reused, but not while a process that has it is held and lives. So a container
+ * that was restarted meanwhile is never taken for the one that was named.
  *
  * What the sources say is text from outside. It is bounded and checked where it is read, and names
  * go into error messages only, which are escaped where they are printed.

@@ -3,7 +3,9 @@ import { PROGRAM_CLASSES } from '../../policy/kernel-classes.ts'
 import type { RightsPlan } from '../plan.ts'
 import { comments, remarks } from './comments.ts'
 
-/** Whether the runtime's seccomp profile lets bpf(2) through to a container with the capabilities. */
+/**
+ * Whether the runtime's seccomp profile lets bpf(2) through to a container with the capabilities.
+ */
 export type SeccompFact =
   /** One was made at `path` that does, out of `from`. */
   | { readonly is: 'made'; readonly path: string; readonly from: string }

@@ -1,4 +1,6 @@
-/** A plan as the configuration of an instance of LXD or Incus, which differ in their words. Pure. */
+/**
+ * A plan as the configuration of an instance of LXD or Incus, which differ in their words. Pure.
+ */
 import { mountOption } from '../../policy/mask-text.ts'
 import type { MaskDomain } from '../../policy/vocabulary.ts'
 import { headerVocabulary } from '../header-words.ts'

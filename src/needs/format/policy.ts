@@ -1,4 +1,7 @@
-/** A plan as a policy of ours. Needs neither zod nor yaml, so that asking for a plan stays quick. Pure. */
+/**
+ * A plan as a policy of ours. Needs neither zod nor yaml, so that asking for a plan stays quick.
+ * Pure.
+ */
 import { hexMask } from '../../policy/mask-text.ts'
 import { MASK_DOMAINS } from '../../policy/vocabulary.ts'
 import { headerVocabulary } from '../header-words.ts'

@@ -38,7 +38,9 @@ const isMounted = (pid = workload.pid): boolean =>
 
 type Call = keyof Journal
 
-/** Writes down its calls, with what `look` sees at that moment. `instead`: what a call does besides. */
+/**
+ * Writes down its calls, with what `look` sees at that moment. `instead`: what a call does besides.
+ */
 class Recorder implements Journal {
   readonly calls: [call: Call, seen: unknown][] = []
   readonly facts: unknown[] = []

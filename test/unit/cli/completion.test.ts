@@ -1,4 +1,6 @@
-/** Completions and manual pages have every command and option, and those who read them take them. */
+/**
+ * Completions and manual pages have every command and option, and those who read them take them.
+ */
 import assert from 'node:assert/strict'
 import { execFileSync, spawnSync } from 'node:child_process'
 import { test } from 'node:test'

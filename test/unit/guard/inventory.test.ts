@@ -1,4 +1,7 @@
-/** Records of the inventory: the layout is the object's, and holders are put together from many of them. */
+/**
+ * Records of the inventory: the layout is the object's, and holders are put together from many of
+ * them.
+ */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'

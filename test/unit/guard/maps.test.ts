@@ -1,4 +1,7 @@
-/** The tables over the guard's maps, held against the object that declares these, and used on a map of ours. */
+/**
+ * The tables over the guard's maps, held against the object that declares these, and used on a map
+ * of ours.
+ */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'

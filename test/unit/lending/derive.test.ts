@@ -1,4 +1,6 @@
-/** What can be derived from a delegation, and what is left of a policy: before anybody is looked at. */
+/**
+ * What can be derived from a delegation, and what is left of a policy: before anybody is looked at.
+ */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { Guard, GuardDelegation } from '../../../src/guard/guard.ts'

@@ -1,4 +1,7 @@
-/** objectNeeds(): commands, capabilities, and what the file does not decide; loaderNeeds(): what probes add. */
+/**
+ * objectNeeds(): commands, capabilities, and what the file does not decide; loaderNeeds(): what
+ * probes add.
+ */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'

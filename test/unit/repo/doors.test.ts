@@ -1,6 +1,6 @@
 /**
- * The public doors: what each exports, against its golden file, and that compilers of users find it:
- * old and new TypeScript, in every way in which they look for modules.
+ * The public doors: what each exports, against its golden file, and that compilers of users find
+ * it: old and new TypeScript, in every way in which they look for modules.
  */
 import assert from 'node:assert/strict'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
@@ -31,7 +31,10 @@ export { wordsOf }
 parseDuration(1)
 `
 
-/** Which compiler, how modules are found, and what is made of them. TypeScript 7 has no node10 any more. */
+/**
+ * Which compiler, how modules are found, and what is made of them. TypeScript 7 has no node10 any
+ * more.
+ */
 const PROJECTS = [
   ['typescript-5.4', 'node10', 'commonjs', 'program.ts'],
   ['typescript-5.4', 'bundler', 'es2022', 'program.ts'],
@@ -71,7 +74,10 @@ for (const [compiler, moduleResolution, module, name] of PROJECTS)
     assert.deepEqual(complaints(compiler, folder), [])
   })
 
-/** What a compiler says of the project, and of our declarations; those of others are not ours to judge. */
+/**
+ * What a compiler says of the project, and of our declarations; those of others are not ours to
+ * judge.
+ */
 function complaints(compiler: 'typescript' | 'typescript-5.4', folder: string): string[] {
   try {
     compile(compiler, ['--pretty', 'false', '-p', folder])

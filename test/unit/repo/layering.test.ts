@@ -170,7 +170,10 @@ test('arrowsOf() and below() read a diagram', () => {
   assert.deepEqual([...below('a', arrows)], [])
 })
 
-/** Outside of src: scripts run and build the tests, and these try the scripts; never round in a circle. */
+/**
+ * Outside of src: scripts run and build the tests, and these try the scripts; never round in a
+ * circle.
+ */
 const AROUND: Readonly<Record<string, readonly string[]>> = {
   scripts: ['src', 'scripts'],
   test: ['src', 'scripts', 'test'],

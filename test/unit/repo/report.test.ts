@@ -1,4 +1,7 @@
-/** The result of a run of tests: no failure, in a VM or out of it, gets lost on the way to the closing line. */
+/**
+ * The result of a run of tests: no failure, in a VM or out of it, gets lost on the way to the
+ * closing line.
+ */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Report } from '../../../scripts/report.ts'

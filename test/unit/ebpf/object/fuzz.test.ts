@@ -1,6 +1,6 @@
 /**
- * Readers of objects meet hostile bytes: a short run of test/corpus/fuzz.ts, with known inputs and with
- * new ones.
+ * Readers of objects meet hostile bytes: a short run of test/corpus/fuzz.ts, with known inputs and
+ * with new ones.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -4,7 +4,9 @@ import { Btf } from '../../../../src/ebpf/btf/btf.ts'
 import { BtfBuilder } from '../../../../src/ebpf/btf/builder.ts'
 import { showBytes, sumOf, weightOf } from '../../../../src/ebpf/watch/shown.ts'
 
-/** struct { u64 big; char name[8]; u8 mac[2]; enum verdict v; void *p; union { u32 a; u32 b; }; } */
+/**
+ * struct { u64 big; char name[8]; u8 mac[2]; enum verdict v; void *p; union { u32 a; u32 b; }; }
+ */
 function sample(): { types: Btf; id: number } {
   const btf = new BtfBuilder()
   const u64 = btf.int('unsigned long long', 8)
