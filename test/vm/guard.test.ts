@@ -29,8 +29,7 @@ import { type DelegationId, Guard } from '../../src/guard/guard.ts'
 import { guardStatus, installGuard, probeGuard, removeGuard } from '../../src/guard/install.ts'
 import { guard_event } from '../../src/guard/layout.ts'
 import { encodeName } from '../../src/guard/terms.ts'
-import type { Limits, Policy } from '../../src/policy/policy.ts'
-import type { Masks } from '../../src/policy/vocabulary.ts'
+import type { Policy } from '../../src/policy/policy.ts'
 import { endExecutors } from '../../src/sys/executor.ts'
 import { Fd } from '../../src/sys/fd.ts'
 import { fsconfigCreate, fsconfigFlag, fsconfigString, fsmount, fsopen } from '../../src/sys/mount.ts'
@@ -41,85 +40,21 @@ import { bpf_attr_prog_test_run, bpf_cmd } from '../../src/uapi/bpf.ts'
 import { AT_FDCWD, O_CLOEXEC, O_RDONLY } from '../../src/uapi/constants.ts'
 import { ROOT } from '../helpers/machine.ts'
 import { asHostRoot, mapAttr, progCommand } from '../kernel/delegation/attributes.ts'
-import {
-  callWithin,
-  EVERYTHING,
-  Lab,
-  openIn,
-  outcome,
-  policyWith,
-  tokenWithin,
-  vocabulary,
-} from '../kernel/delegation/lab.ts'
+import { callWithin, openIn, outcome, tokenWithin, vocabulary } from '../kernel/delegation/lab.ts'
 import { fsopenWithin } from '../kernel/delegation/within.ts'
+import { removeProgram } from '../kernel/delegation/workload.ts'
+import { Borrower, type Changes, type Loan, made, policyOf } from './borrower.ts'
 import { errnoOf, eventually, skip, untilExpired } from './guarded.ts'
 
-let lab: Lab
+let borrower: Borrower
 let guard: Guard
 
-const ANY_MAPS: Partial<Masks> = { ...EVERYTHING }
-
-interface Terms {
-  readonly masks?: Partial<Masks>
-  readonly limits?: Limits
-  readonly capabilities?: Policy['rights']['capabilities']
-  readonly mode?: Policy['mode']
-  readonly passToken?: boolean
-  readonly events?: Policy['events']
-  /** Where tokens are made. */
-  readonly cgroup?: string
-}
-
-function policy(terms: Terms = {}): Policy {
-  const plain = policyWith(terms.masks ?? ANY_MAPS)
-  return {
-    ...plain,
-    rights: {
-      ...plain.rights,
-      capabilities: terms.capabilities ?? ['bpf', 'net_admin', 'perfmon', 'sys_admin'],
-    },
-    limits: terms.limits ?? {},
-    mode: terms.mode ?? 'enforce',
-    events: terms.events ?? 'refused',
-    sharing: { bindMount: false, passToken: terms.passToken ?? false },
-  }
-}
-
-interface Loan {
-  readonly id: DelegationId
-  readonly root: Fd
-  /** BPF_TOKEN_CREATE by root of the workload: descriptor or -errno. */
-  token(): number
-  /** The same, which must work. The caller closes it. */
-  mustToken(): Fd
-}
-
-function descriptor(what: string, result: number): Fd {
-  if (result < 0) assert.fail(`${what}: ${outcome(result)}`)
-  return new Fd(result)
-}
-
 /** Lends under the guard, runs `body`, takes the loan back. */
-async function lending(terms: Terms, body: (loan: Loan) => void | Promise<void>): Promise<void> {
-  const lent = policy(terms)
-  let id: DelegationId | undefined
-  {
-    using lender = guard.lend(lent, terms.cgroup === undefined ? {} : { cgroup: terms.cgroup })
-    await delegate(lent, lab.target, vocabulary, { guard: lender })
-    id = lender.delegation()
-  }
-  assert.ok(id !== undefined)
-  try {
-    using root = await openIn(lab.target, '/sys/fs/bpf')
-    const token = (): number => tokenWithin(lab.target, root.number)
-    const mustToken = (): Fd => {
-      return descriptor('BPF_TOKEN_CREATE', token())
-    }
-    await body({ id, root, token, mustToken })
-  } finally {
-    await undelegate(lab.target, vocabulary)
-  }
-}
+const lending = (
+  changes: Changes,
+  body: (loan: Loan) => void | Promise<void>,
+  options: Parameters<Borrower['lending']>[3] = {},
+): Promise<void> => borrower.lending(guard, changes, body, options)
 
 type MapShape = Parameters<typeof mapAttr>[2]
 
@@ -127,20 +62,16 @@ function mapCommand(token: Fd, shape: MapShape = {}) {
   return { cmd: 0, attr: mapAttr('hash', token.number, shape), refs: [] }
 }
 
-const map = (token: Fd, shape: MapShape = {}): string => lab.run(mapCommand(token, shape))
+const map = (token: Fd, shape: MapShape = {}): string => borrower.run(mapCommand(token, shape))
 
 /** A map that stays: the caller closes it. */
 function keptMap(token: Fd, shape: MapShape = {}): Fd {
-  const { cmd, attr } = mapCommand(token, shape)
-  return descriptor('BPF_MAP_CREATE', callWithin(lab.target, 'bpf', cmd, attr))
+  return borrower.must(mapCommand(token, shape))
 }
 
-const xdp = (token: Fd): string => lab.run(progCommand('xdp', 'xdp', token.number))
+const xdp = (token: Fd): string => borrower.run(progCommand('xdp', 'xdp', token.number))
 
-function keptProgram(token: Fd): Fd {
-  const { cmd, attr, refs } = progCommand('xdp', 'xdp', token.number)
-  return descriptor('BPF_PROG_LOAD', callWithin(lab.target, 'bpf', cmd, attr, ...refs))
-}
+const keptProgram = (token: Fd): Fd => borrower.must(progCommand('xdp', 'xdp', token.number))
 
 /** The last event with this reason, which must be there. */
 function eventOf(reason: string): GuardEvent {
@@ -156,12 +87,13 @@ before(async () => {
   assert.equal(await installGuard(), 'installed')
   console.log(`# installed in ${(performance.now() - started).toFixed(0)} ms`)
   guard = Guard.open()
-  lab = await Lab.open()
+  borrower = await Borrower.start()
 })
 after(async () => {
   if (skip !== false) return
-  lab[Symbol.dispose]()
-  await lab.sandbox.exited
+  borrower[Symbol.dispose]()
+  await borrower.workload.exited
+  removeProgram()
   guard[Symbol.dispose]()
   await removeGuard()
   assert.equal(probeGuard(), false, 'no guard is left')
@@ -228,12 +160,12 @@ describe('enabling delegation', { skip }, () => {
       using token = mustToken()
       assert.equal(map(token), 'ok')
     })
-    await assert.rejects(delegate(policy(), lab.target, vocabulary), /EACCES/)
+    await assert.rejects(delegate(policyOf(), borrower.target, vocabulary), /EACCES/)
     assert.equal(eventOf('no-delegator').verdict, 'refused')
   })
 
   test('an allowed delegator that does not mark the context sets no right either', () => {
-    using _ = guard.lend(policy())
+    using _ = guard.lend(policyOf())
     using context = fsopen('bpf')
     assert.equal(
       errnoOf(() => fsconfigString(context, 'delegate_cmds', '1')),
@@ -253,7 +185,7 @@ describe('enabling delegation', { skip }, () => {
       errnoOf(() => fsconfigFlag(context, 'delegate')),
       'EACCES',
     )
-    using _ = guard.lend(policy())
+    using _ = guard.lend(policyOf())
     assert.equal(
       errnoOf(() => fsconfigFlag(context, 'delegate')),
       'ok',
@@ -261,7 +193,7 @@ describe('enabling delegation', { skip }, () => {
   })
 
   test('an ability that is not installed is refused; one that is counts', () => {
-    using lender = guard.lend(policy())
+    using lender = guard.lend(policyOf())
     using context = fsopen('bpf')
     fsconfigFlag(context, 'delegate')
     assert.equal(
@@ -276,11 +208,11 @@ describe('enabling delegation', { skip }, () => {
   })
 
   test('masks beyond the abilities are refused when the superblock is created; abilities add up, an empty value resets', () => {
-    guard.installPolicy('maps-only', policy({ masks: { cmds: 1n, maps: 2n } }))
-    guard.installPolicy('programs-only', policy({ masks: { cmds: 32n, progs: 64n, attachs: 1n } }))
-    using _ = guard.lend(policy())
+    guard.installPolicy('maps-only', policyOf({ masks: { cmds: 1n, maps: 2n } }))
+    guard.installPolicy('programs-only', policyOf({ masks: { cmds: 32n, progs: 64n, attachs: 1n } }))
+    using _ = guard.lend(policyOf())
     const create = (options: [string, string][]): string => {
-      using context = fsopenWithin(lab.target.process.pidfd, 'bpf')
+      using context = fsopenWithin(borrower.target.process.pidfd, 'bpf')
       fsconfigFlag(context, 'delegate')
       for (const [key, value] of options) fsconfigString(context, key, value)
       return errnoOf(() => fsconfigCreate(context))
@@ -304,8 +236,8 @@ describe('enabling delegation', { skip }, () => {
   })
 
   test('a permissive policy lets masks beyond it through, and says so', () => {
-    guard.installPolicy('lax', policy({ masks: { cmds: 1n }, mode: 'permissive' }))
-    using _ = guard.lend(policy())
+    guard.installPolicy('lax', policyOf({ masks: { cmds: 1n }, mode: 'permissive' }))
+    using _ = guard.lend(policyOf())
     using context = fsopen('bpf')
     fsconfigFlag(context, 'delegate')
     fsconfigString(context, 'abilities', 'lax')
@@ -316,7 +248,7 @@ describe('enabling delegation', { skip }, () => {
   })
 
   test('what was said of a context that was closed does not hold for the next one at its address', () => {
-    using _ = guard.lend(policy())
+    using _ = guard.lend(policyOf())
     for (let i = 0; i < 50; i++) {
       {
         using context = fsopen('bpf')
@@ -352,7 +284,7 @@ describe('enabling delegation', { skip }, () => {
       return set === 'ok' ? errnoOf(() => fsconfigCreate(context)) : set
     }
     assert.equal(create('1'), 'EACCES')
-    guard.allow(who, { implicit: true, policy: policy({ masks: { cmds: 1n } }) })
+    guard.allow(who, { implicit: true, policy: policyOf({ masks: { cmds: 1n } }) })
     assert.equal(create('1'), 'ok')
     assert.equal(create('3'), 'EACCES')
     assert.equal(eventOf('beyond-abilities').point, 'superblock')
@@ -364,19 +296,19 @@ describe('enabling delegation', { skip }, () => {
     const parent = '/sys/fs/cgroup/delegators'
     mkdirSync(`${parent}/below`, { recursive: true })
     const who = { cgroup: parent }
-    guard.allow(who, { implicit: true, policy: policy({ limits: { maps: 1 } }) })
+    guard.allow(who, { implicit: true, policy: policyOf({ limits: { maps: 1 } }) })
     try {
-      await assert.rejects(delegate(policy(), lab.target, vocabulary), /EACCES/)
+      await assert.rejects(delegate(policyOf(), borrower.target, vocabulary), /EACCES/)
       assert.equal(eventOf('no-delegator').verdict, 'refused')
       writeFileSync(`${parent}/below/cgroup.procs`, String(process.pid))
       // One that starts now is in it too.
       await endExecutors()
-      await delegate(policy(), lab.target, vocabulary)
-      using root = await openIn(lab.target, '/sys/fs/bpf')
-      using token = descriptor('BPF_TOKEN_CREATE', tokenWithin(lab.target, root.number))
+      await delegate(policyOf(), borrower.target, vocabulary)
+      using root = await openIn(borrower.target, '/sys/fs/bpf')
+      using token = made('BPF_TOKEN_CREATE', tokenWithin(borrower.target, root.number))
       using _one = keptMap(token)
       assert.equal(map(token), 'EDQUOT', 'the limit of the ceiling')
-      await undelegate(lab.target, vocabulary)
+      await undelegate(borrower.target, vocabulary)
     } finally {
       writeFileSync('/sys/fs/cgroup/cgroup.procs', String(process.pid))
       await endExecutors()
@@ -391,8 +323,8 @@ describe('enabling delegation', { skip }, () => {
 
   test('abilities are held to the ceiling of who names them', () => {
     const who = { executable: process.execPath }
-    guard.installPolicy('much', policy())
-    guard.allow(who, { policy: policy({ masks: { cmds: 1n, maps: 2n } }) })
+    guard.installPolicy('much', policyOf())
+    guard.allow(who, { policy: policyOf({ masks: { cmds: 1n, maps: 2n } }) })
     const create = (cmds: string): string => {
       using context = fsopen('bpf')
       fsconfigFlag(context, 'delegate')
@@ -407,11 +339,11 @@ describe('enabling delegation', { skip }, () => {
   })
 
   test('of two lists of programs none would hold: such abilities do not go together', () => {
-    const listed = (digest: string): Policy => ({ ...policy(), programs: { digests: [`tag:${digest}`] } })
+    const listed = (digest: string): Policy => ({ ...policyOf(), programs: { digests: [`tag:${digest}`] } })
     guard.installPolicy('one', listed('0000000000000001'))
     guard.installPolicy('two', listed('0000000000000002'))
-    guard.installPolicy('free', policy())
-    using _ = guard.lend(policy())
+    guard.installPolicy('free', policyOf())
+    using _ = guard.lend(policyOf())
     using context = fsopen('bpf')
     fsconfigFlag(context, 'delegate')
     fsconfigString(context, 'abilities', 'one')
@@ -429,17 +361,17 @@ describe('enabling delegation', { skip }, () => {
   test('in permissive mode what nobody marked is let through, and recorded', async () => {
     guard.configure({ mode: 'permissive' })
     try {
-      await delegate(policy(), lab.target, vocabulary)
+      await delegate(policyOf(), borrower.target, vocabulary)
       assert.equal(eventOf('no-delegator').verdict, 'would-refuse')
-      using root = await openIn(lab.target, '/sys/fs/bpf')
-      using token = new Fd(tokenWithin(lab.target, root.number))
+      using root = await openIn(borrower.target, '/sys/fs/bpf')
+      using token = new Fd(tokenWithin(borrower.target, root.number))
       assert.equal(map(token), 'ok')
       guard.configure({ mode: 'enforce' })
       assert.equal(map(token), 'EPERM', 'a token that the guard did not see made')
-      assert.equal(outcome(tokenWithin(lab.target, root.number)), 'EACCES')
+      assert.equal(outcome(tokenWithin(borrower.target, root.number)), 'EACCES')
     } finally {
       guard.configure({ mode: 'enforce' })
-      await undelegate(lab.target, vocabulary)
+      await undelegate(borrower.target, vocabulary)
     }
   })
 })
@@ -449,7 +381,7 @@ describe('use of a delegation', { skip }, () => {
     lending({ limits: { tokens: 2 } }, async ({ id, token, mustToken }) => {
       using one = mustToken()
       using _two = mustToken()
-      assert.equal(outcome(token()), 'EDQUOT')
+      assert.equal(token(), 'EDQUOT')
       const event = eventOf('tokens')
       assert.equal(event.delegation, id)
       assert.equal(event.cmd, 'token_create')
@@ -531,7 +463,7 @@ describe('use of a delegation', { skip }, () => {
       using program = keptProgram(held)
       assert.equal(map(held), 'ok')
       guard.revoke(id)
-      assert.equal(outcome(token()), 'EACCES')
+      assert.equal(token(), 'EACCES')
       assert.equal(map(held), 'EPERM')
       assert.equal(xdp(held), 'EPERM')
       assert.equal(eventOf('revoked').delegation, id)
@@ -550,20 +482,28 @@ describe('use of a delegation', { skip }, () => {
       assert.equal(map(held), 'ok')
       await untilExpired(guard, id)
       assert.equal(map(held), 'EPERM')
-      assert.equal(outcome(token()), 'EACCES')
+      assert.equal(token(), 'EACCES')
       assert.equal(eventOf('expired').verdict, 'refused')
     }))
 
   test('in its cgroup only', async () => {
     const elsewhere = '/sys/fs/cgroup/guard-test'
     mkdirSync(elsewhere, { recursive: true })
-    await lending({ cgroup: elsewhere }, ({ token }) => {
-      assert.equal(outcome(token()), 'EACCES')
-      assert.equal(eventOf('cgroup').cgroup, statSync('/sys/fs/cgroup', { bigint: true }).ino)
-    })
-    await lending({ cgroup: '/sys/fs/cgroup' }, ({ mustToken }) => {
-      using _ = mustToken()
-    })
+    await lending(
+      {},
+      ({ token }) => {
+        assert.equal(token(), 'EACCES')
+        assert.equal(eventOf('cgroup').cgroup, statSync('/sys/fs/cgroup', { bigint: true }).ino)
+      },
+      { cgroup: elsewhere },
+    )
+    await lending(
+      {},
+      ({ mustToken }) => {
+        using _ = mustToken()
+      },
+      { cgroup: '/sys/fs/cgroup' },
+    )
     rmdirSync(elsewhere)
   })
 
@@ -574,7 +514,7 @@ describe('use of a delegation', { skip }, () => {
       const reopen = (fd: Fd): string =>
         outcome(
           callWithin(
-            lab.target,
+            borrower.target,
             'openat2',
             AT_FDCWD,
             `/proc/self/fd/${fd.number}`,
@@ -612,7 +552,7 @@ describe('use of a delegation', { skip }, () => {
       assert.deepEqual([event.point, event.delegation, event.pid], ['receive', id, process.pid])
       assert.equal(passed(ourselves), 'passed', 'other descriptors')
     })
-    await lending({ passToken: true }, ({ mustToken }) => {
+    await lending({ sharing: { bindMount: false, passToken: true } }, ({ mustToken }) => {
       using token = mustToken()
       assert.equal(passed(token), 'passed')
     })
@@ -621,9 +561,9 @@ describe('use of a delegation', { skip }, () => {
   test("the host's network is of no concern to who has no program that reaches it", async () => {
     const run = (token: Fd): string => {
       const { cmd, attr, refs } = progCommand('raw_tracepoint', 'cgroup_inet_ingress', token.number)
-      using program = descriptor('BPF_PROG_LOAD', callWithin(lab.target, 'bpf', cmd, attr, ...refs))
+      using program = made('BPF_PROG_LOAD', callWithin(borrower.target, 'bpf', cmd, attr, ...refs))
       const test = bpf_attr_prog_test_run.encode({ prog_fd: program.number })
-      return lab.run({ cmd: bpf_cmd.BPF_PROG_TEST_RUN, attr: test, refs: [] })
+      return borrower.run({ cmd: bpf_cmd.BPF_PROG_TEST_RUN, attr: test, refs: [] })
     }
     const raw = 1n << 17n
     await lending({ masks: { cmds: 32n, progs: raw, attachs: 1n } }, ({ mustToken }) => {
@@ -703,7 +643,7 @@ describe('events', { skip }, () => {
     lending({ capabilities: ['bpf'] }, ({ mustToken }) => {
       const asked = (): string[] =>
         guard.pastEvents().flatMap(({ reason, type }) => (reason === 'capability' ? [type!] : []))
-      const load = (token: Fd): string => lab.run(progCommand('xdp', 'xdp', token.number))
+      const load = (token: Fd): string => borrower.run(progCommand('xdp', 'xdp', token.number))
       using token = mustToken()
       assert.equal(load(token), 'EPERM')
       assert.deepEqual(asked(), ['net_admin'])
@@ -722,7 +662,7 @@ describe('events', { skip }, () => {
     await lending({ limits: { maps: 0 } }, ({ mustToken }) => {
       using token = mustToken()
       const attr = mapAttr('hash', token.number)
-      for (let i = 0; i < room + 100; i++) callWithin(lab.target, 'bpf', 0, attr)
+      for (let i = 0; i < room + 100; i++) callWithin(borrower.target, 'bpf', 0, attr)
     })
     assert.ok(guard.totals().lostEvents > lost)
     // A consumer's position and a record may each leave less than one more unused.
@@ -738,9 +678,9 @@ describe('delegators', { skip }, () => {
       const { processes } = guard.tables
       const key = { tgid: dead, start_ticks: 1n }
       processes.set(key, { name: encodeName(`gone@${dead}`) })
-      guard.installPolicy(`gone@${dead}`, policy())
-      guard.installPolicy('stays', policy())
-      using lender = guard.lend(policy())
+      guard.installPolicy(`gone@${dead}`, policyOf())
+      guard.installPolicy('stays', policyOf())
+      using lender = guard.lend(policyOf())
       assert.equal(processes.get(key), undefined)
       assert.deepEqual(guard.policies(), [lender.ability, 'stays'])
     }
@@ -778,10 +718,10 @@ describe('the other direction', { skip }, () => {
     }
     await eventually(() => contextOf() !== undefined, 'the workload opened no context')
     using target = openTarget(pid)
-    await assert.rejects(delegateContext(policy(), target, contextOf()!, vocabulary))
+    await assert.rejects(delegateContext(policyOf(), target, contextOf()!, vocabulary))
     assert.equal(eventOf('no-delegator').point, 'option')
-    using lender = guard.lend(policy({ limits: { tokens: 3 } }))
-    await delegateContext(policy(), target, contextOf()!, vocabulary, { guard: lender })
+    using lender = guard.lend(policyOf({ limits: { tokens: 3 } }))
+    await delegateContext(policyOf(), target, contextOf()!, vocabulary, { guard: lender })
     const made = guard.delegation(lender.delegation()!)
     assert.equal(made.delegatorPid, lender.executor.pid)
     assert.equal(`user:[${made.userNamespace}]`, target.facts.userNamespace)
@@ -790,14 +730,14 @@ describe('the other direction', { skip }, () => {
 
 /** A second loan while the first lives: in a sandbox of its own. */
 async function lending2(body: (loan: Loan) => void | Promise<void>): Promise<void> {
-  const first = lab
-  lab = await Lab.open()
+  const first = borrower
+  borrower = await Borrower.start()
   try {
     await lending({}, body)
   } finally {
-    lab[Symbol.dispose]()
-    await lab.sandbox.exited
-    lab = first
+    borrower[Symbol.dispose]()
+    await borrower.workload.exited
+    borrower = first
   }
 }
 
