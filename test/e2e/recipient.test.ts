@@ -243,12 +243,19 @@ describe('of a daemon that speaks as Docker does', machine, () => {
     ])
   const details = (state: object) => JSON.stringify({ Id: web, State: state })
 
-  /** While it answers these paths, and nothing else, at Docker's socket. */
-  async function answering(answers: Readonly<Record<string, string>>, during: () => Promise<void>) {
+  /**
+   * While it answers these paths, and nothing else, at Docker's socket. Gives the paths that were
+   * asked for.
+   */
+  async function answering(
+    answers: Readonly<Record<string, string>>,
+    during: () => Promise<void>,
+  ): Promise<string[]> {
     const script = scratch.write(
       'docker.js',
       `const answers = ${JSON.stringify(answers)}
 require('node:http').createServer((request, response) => {
+  console.log(request.url)
   const found = request.method === 'GET' && answers[request.url]
   response.statusCode = found ? 200 : 404
   response.end(found || '{}')
@@ -258,10 +265,13 @@ process.stdin.resume().on('end', () => process.exit())`,
     const daemon = spawn('nsenter', [...podman.enter, process.execPath, script], {
       stdio: ['pipe', 'pipe', 'inherit'],
     })
-    const ended = once(daemon, 'exit')
+    const ended = once(daemon, 'close')
+    const asked: string[] = []
     try {
       await once(daemon.stdout, 'data')
+      daemon.stdout.on('data', text => asked.push(...String(text).trim().split('\n')))
       await during()
+      return asked
     } finally {
       daemon.stdin.end()
       await ended
@@ -301,6 +311,56 @@ process.stdin.resume().on('end', () => process.exit())`,
         assert.equal(status, 1)
         assert.match(stderr, why)
       })
+    }
+  })
+
+  test('of a name that several have no details are asked, however many they are', async () => {
+    const twins = ['d', 'e', 'f'].map(digit => ({ Id: digit.repeat(64), Names: ['/twin'], State: 'running' }))
+    const answers = {
+      '/containers/json?all=1': JSON.stringify([...twins, ...JSON.parse(list('running'))]),
+      [`/containers/${web}/json`]: details(running(shell.pid)),
+    }
+    const asked = await answering(answers, async () => {
+      const { status, stderr } = await delegate('twin')
+      assert.equal(status, 1)
+      assert.match(stderr, /"twin" means several containers/)
+    })
+    assert.deepEqual(asked, ['/containers/json?all=1'])
+    const twin = await answering(answers, async () => {
+      const { status, stderr } = await podman.cli('undelegate', '--container', 'web', '--path', '/mnt')
+      assert.doesNotMatch(stderr, /several/)
+      assert.equal(status, 1)
+    })
+    assert.equal(twin.filter(path => path === `/containers/${web}/json`).length, 2)
+  })
+
+  test('one of a user that changes the protocol is refused, and nothing is said to be done', async () => {
+    const socket = `/run/user/${ALICE.uid}/docker.sock`
+    const script = scratch.write(
+      'upgrade.js',
+      `require('node:net').createServer(socket => {
+  socket.on('error', () => {})
+  socket.write('HTTP/1.1 101 Switching Protocols\\r\\nConnection: upgrade\\r\\nUpgrade: tcp\\r\\n\\r\\n')
+}).listen('${socket}', () => console.log('listens'))
+process.stdin.resume().on('end', () => process.exit())`,
+    )
+    const as = ['setpriv', '--reuid', `${ALICE.uid}`, '--regid', `${ALICE.uid}`, '--clear-groups']
+    const daemon = spawn('nsenter', [...podman.enter, ...as, process.execPath, script], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    })
+    const ended = once(daemon, 'close')
+    try {
+      await once(daemon.stdout, 'data')
+      for (const command of [['delegate', '--policy', POLICY], ['undelegate']]) {
+        const { status, stdout, stderr } = await podman.cli(...command, '--container', 'alice/web')
+        assert.equal(status, 1, stderr)
+        assert.equal(stdout, '')
+        assert.match(stderr, /another protocol/)
+      }
+    } finally {
+      daemon.stdin.end()
+      await ended
+      await podman.execute('rm', '-f', socket)
     }
   })
 })
