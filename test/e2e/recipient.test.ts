@@ -190,18 +190,22 @@ describe('of a Podman that lies', machine, () => {
     const script = scratch.write('podman', '#!/bin/sh\n/run/alice/probe >/run/alice/said\necho "[]"\n', 0o755)
     const place = `cp '${probe}' /run/alice/probe && mount --bind '${script}' /usr/bin/podman`
     assert.equal((await podman.execute('sh', '-c', place)).status, 0)
-    const inherit = 'exec 99</dev/null 251</dev/null; exec "$@"'
+    const inherit = 'umask 077; renice -n -5 -p $$ >/dev/null; exec 99</dev/null 251</dev/null; exec "$@"'
     const keyed = (...command: string[]) =>
       podman.execute('bash', '-c', inherit, 'bash', '/run/alice/probe', 'keyed', ...command)
     const twin = (await keyed('/run/alice/probe')).stdout
     assert.match(twin, /^key ok$/m)
     assert.match(twin, /^descriptors .*\b99\b.*\b251\b/m)
+    assert.match(twin, /^umask 077$/m)
+    assert.match(twin, /^nice -5$/m)
     const words = ['delegate', '--policy', ANYWHERE, '--container', 'alice/web']
     assert.match((await keyed(process.execPath, CLI, ...words)).stderr, /no container "web" of user alice/)
     const said = (await podman.execute('cat', '/run/alice/said')).stdout
     assert.match(said, /^key ENOKEY$/m)
     assert.match(said, new RegExp(`^uids ${ALICE.uid}:${ALICE.uid}\ngroups 0$`, 'm'))
     assert.match(said, /^descriptors 0 1 2$/m)
+    assert.match(said, /^umask 022$/m)
+    assert.match(said, /^nice 0$/m)
     assert.match(said, /^CapEff:?\s*0+$/m)
     assert.doesNotMatch(said, /^env SUDO_/m)
   })
