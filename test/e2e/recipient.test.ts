@@ -210,6 +210,24 @@ describe('of a Podman that lies', machine, () => {
     assert.doesNotMatch(said, /^env SUDO_/m)
   })
 
+  test('getent is one of the system, not one that PATH has', async () => {
+    const lines = ['#!/bin/sh', 'echo asked >>/run/getent-asked', 'echo mallory:x:4711:4711::/:/bin/sh']
+    scratch.write('getent', `${lines.join('\n')}\n`, 0o755)
+    const run = (before: string) =>
+      podman.execute(
+        ...(['sh', '-c', `${before}; exec "$@"`, 'sh', process.execPath, CLI] as const),
+        ...['delegate', '--policy', POLICY, '--container', 'mallory/web'],
+      )
+    const asked = async () => (await podman.execute('cat', '/run/getent-asked')).stdout
+    const { status, stderr } = await run(`PATH=${scratch.path}:$PATH`)
+    assert.notEqual(status, 0)
+    assert.match(stderr, /mallory/)
+    assert.equal(await asked(), '')
+    await run(`mount --bind ${scratch.path}/getent /usr/bin/getent`)
+    assert.match(await asked(), /^asked$/m)
+    await podman.execute('umount', '/usr/bin/getent')
+  })
+
   test('and one that stays the same is lent to', async () => {
     await answers(first.pid)
     const { status, stderr } = await delegate('web')

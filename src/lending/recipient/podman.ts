@@ -4,9 +4,10 @@
  */
 import { FormatError } from '../../errors.ts'
 import { isWithin, PROCESS_IDS } from '../../uapi/number-range.ts'
+import { systemProgram } from '../program-path.ts'
 import { CONTAINER_ID, type Container, namesFrom, recordsFrom } from './container-list.ts'
 import type { Owner } from './recipient.ts'
-import { ask, systemProgram } from './system-program.ts'
+import { ask } from './system-program.ts'
 
 const LIST = ['ps', '--all', '--no-trunc', '--format', 'json'] as const
 

@@ -1,25 +1,18 @@
 /**
- * Asks a program of the system what it knows: without a shell, without our environment, and looked
- * for in the system's own directories, whatever PATH says.
+ * Asks a program of the system what it knows: without a shell and without our environment.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { existsSync, lstatSync } from 'node:fs'
+import { lstatSync } from 'node:fs'
 import { getPriority, setPriority } from 'node:os'
-import { join } from 'node:path'
 import { FormatError, NotSupportedError, TimeoutError } from '../../errors.ts'
 import { passNothingOn } from '../../sys/inheritance.ts'
+import { SYSTEM_PATH } from '../program-path.ts'
 import type { Owner } from './recipient.ts'
 
-const DIRECTORIES = ['/usr/bin', '/usr/sbin', '/bin', '/sbin', '/usr/local/bin', '/usr/local/sbin'] as const
 const TIMEOUT_MS = 30_000
 /** Ten thousand containers, as Podman lists them. */
 const MAX_ANSWER_BYTES = 16 << 20
 const MAX_COMPLAINT_BYTES = 4096
-
-/** Undefined: it is not installed. */
-export function systemProgram(name: string): string | undefined {
-  return DIRECTORIES.map(directory => join(directory, name)).find(existsSync)
-}
 
 /**
  * What the program answers on its standard output. With `owner`, it runs as that user, in a session
@@ -34,7 +27,7 @@ export function ask(program: string, args: readonly string[], owner?: Owner): Pr
       stdio: ['ignore', 'pipe', 'pipe'],
       cwd: '/',
       detached: true,
-      env: { PATH: DIRECTORIES.join(':'), LC_ALL: 'C', ...homeOf(owner) },
+      env: { PATH: SYSTEM_PATH, LC_ALL: 'C', ...homeOf(owner) },
       ...(owner === undefined ? {} : { uid: owner.uid, gid: owner.gid }),
     }),
   )
