@@ -150,10 +150,14 @@ describe('of a Podman that lies', machine, () => {
   })
 
   /** `podman ps` answers with these, one after the other, the last one again and again. */
-  async function answers(...pids: readonly number[]): Promise<void> {
+  function answers(...pids: readonly number[]): Promise<void> {
+    return answersSince(Math.floor(Date.now() / 1000), pids)
+  }
+
+  async function answersSince(seconds: unknown, pids: readonly number[]): Promise<void> {
     const script = ['#!/bin/sh', 'n=$(cat /run/asked 2>/dev/null || echo 0)', 'echo $((n + 1)) >/run/asked']
     pids.forEach((pid, i) => {
-      const one = { Id: 'a'.repeat(64), Names: ['web'], Pid: pid, State: 'running', StartedAt: 1 }
+      const one = { Id: 'a'.repeat(64), Names: ['web'], Pid: pid, State: 'running', StartedAt: seconds }
       const test = i === pids.length - 1 ? 'true' : `[ $n = ${i} ]`
       script.push(`if ${test}; then echo '${JSON.stringify([one])}'; exit; fi`)
     })
@@ -208,6 +212,20 @@ describe('of a Podman that lies', machine, () => {
     assert.match(said, /^nice 0$/m)
     assert.match(said, /^CapEff:?\s*0+$/m)
     assert.doesNotMatch(said, /^env SUDO_/m)
+  })
+
+  test('a process that began after its container was started has but its number, and is not lent to', async () => {
+    await answersSince(Math.floor(Date.now() / 1000) - 3600, [first.pid])
+    const { status, stderr } = await delegate('web')
+    assert.equal(status, 1)
+    assert.match(stderr, /said to be container web .* began after that was started/)
+    for (const nothing of [undefined, null, 'soon', 1.5]) {
+      await answersSince(nothing, [first.pid])
+      const untold = await delegate('web')
+      assert.equal(untold.status, 1)
+      assert.match(untold.stderr, /does not say since when it runs/)
+    }
+    assert.equal(await mounts(first), '0')
   })
 
   test('getent is one of the system, not one that PATH has', async () => {
@@ -302,7 +320,12 @@ process.stdin.resume().on('end', () => process.exit())`,
   }
 
   const delegate = (name: string) => podman.cli('delegate', '--policy', POLICY, '--container', name)
-  const running = (pid: number) => ({ Status: 'running', Running: true, Pid: pid, StartedAt: 'x' })
+  const running = (pid: number) => ({
+    Status: 'running',
+    Running: true,
+    Pid: pid,
+    StartedAt: new Date().toISOString(),
+  })
 
   test('its container is lent to, by name', async () => {
     const answers = {

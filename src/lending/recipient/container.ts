@@ -1,5 +1,5 @@
 /** A container by its name or id, of whichever engine has it. */
-import { ConflictError, InputError, NotFoundError, NotSupportedError } from '../../errors.ts'
+import { ConflictError, FormatError, InputError, NotFoundError, NotSupportedError } from '../../errors.ts'
 import { type Container, isContainerName } from './container-list.ts'
 import { askDocker } from './docker.ts'
 import { podmanContainers } from './podman.ts'
@@ -57,8 +57,11 @@ export function runOf(one: Container, name: string, owner?: Owner): Found {
         hint: 'Start it first',
       },
     )
+  if (one.startedAt === undefined)
+    throw new FormatError(one.source, `of container ${describe(one)} it does not say since when it runs`)
   return {
     pid: one.pid,
+    startedAt: one.startedAt,
     what: `container ${describe(one)} of ${owner === undefined ? '' : `${owner.name}'s `}${one.source}`,
     identity: `${one.source} ${one.id} ${one.startedAt} ${one.pid}`,
   }

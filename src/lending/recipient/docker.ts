@@ -8,6 +8,7 @@ import { FormatError, NotSupportedError, TimeoutError } from '../../errors.ts'
 import { isWithin, PROCESS_IDS } from '../../uapi/number-range.ts'
 import { CONTAINER_ID, type Container, isRecord, jsonFrom, namesFrom, recordsFrom } from './container-list.ts'
 import type { Owner } from './recipient.ts'
+import { parseStartTime } from './start-time.ts'
 import { runtimeDirectory } from './system-program.ts'
 
 const SOCKETS = ['/run/docker.sock', '/var/run/docker.sock'] as const
@@ -72,7 +73,7 @@ export function parseDockerList(text: string): Container[] {
       names: namesFrom(names),
       pid: undefined,
       state: typeof state === 'string' ? state : 'in an unknown state',
-      startedAt: '',
+      startedAt: undefined,
     }
   })
 }
@@ -88,7 +89,7 @@ export function parseDockerDetails(text: string, listed: Container): Container {
     ...listed,
     pid: isWithin(PROCESS_IDS, pid) && running === true && paused !== true ? pid : undefined,
     state: typeof status === 'string' ? status : listed.state,
-    startedAt: String(startedAt),
+    startedAt: parseStartTime(startedAt),
   }
 }
 

@@ -10,7 +10,7 @@ import { parsePodmanList } from '../../../../src/lending/recipient/podman.ts'
 const id = (start: string): string => start.padEnd(64, '0')
 
 function container(start: string, names: string[], more: Partial<Container> = {}): Container {
-  return { source: 'Podman', id: id(start), names, pid: 4711, state: 'running', startedAt: '1', ...more }
+  return { source: 'Podman', id: id(start), names, pid: 4711, state: 'running', startedAt: 1000, ...more }
 }
 
 describe('chooseContainer() and runOf()', () => {
@@ -63,10 +63,14 @@ describe('chooseContainer() and runOf()', () => {
     assert.throws(() => choose([stopped], 'web'), /Container web .* is exited/)
   })
 
+  test('refuses one of which nobody says since when it runs', () => {
+    assert.throws(() => choose([container('abc1', ['web'], { startedAt: undefined })], 'web'), FormatError)
+  })
+
   test('another run of it has another identity', () => {
     const { identity } = choose([web], 'web')
     assert.equal(choose([web], 'web').identity, identity)
-    for (const more of [{ pid: 4713 }, { startedAt: '2' }, { id: id('abc3') }])
+    for (const more of [{ pid: 4713 }, { startedAt: 2000 }, { id: id('abc3') }])
       assert.notEqual(choose([{ ...web, ...more }], 'web').identity, identity)
   })
 })
@@ -76,7 +80,7 @@ describe('parsePodmanList()', () => {
 
   test('takes what podman ps prints', () => {
     assert.deepEqual(parsePodmanList(JSON.stringify([one])), [
-      { source: 'Podman', id: id('a'), names: ['web'], pid: 7, state: 'running', startedAt: '1795770595' },
+      { source: 'Podman', id: id('a'), names: ['web'], pid: 7, state: 'running', startedAt: 1795770595000 },
     ])
     for (const empty of ['[]', 'null', '', '\n']) assert.deepEqual(parsePodmanList(empty), [])
   })
@@ -104,7 +108,7 @@ describe('Docker', () => {
     assert.equal(one?.pid, undefined)
     const detailed = parseDockerDetails(JSON.stringify({ Id: id('d'), State: state }), one!)
     assert.equal(detailed.pid, 9)
-    assert.equal(detailed.startedAt, state.StartedAt)
+    assert.equal(detailed.startedAt, Date.UTC(2026, 0, 1))
   })
 
   test('has no process for one that is paused or has ended, and refuses the answer of another', () => {
