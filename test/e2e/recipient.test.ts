@@ -10,7 +10,7 @@ import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { compiled } from '../../scripts/compiled.ts'
 import { residue, snapshot } from '../../scripts/residue.ts'
-import { CLI, cli } from '../helpers/cli.ts'
+import { CLI, cli, execute } from '../helpers/cli.ts'
 import { needsProgram, needsTokens, ROOT } from '../helpers/machine.ts'
 import { ALICE, IMAGE, Podman } from '../helpers/podman.ts'
 import { Scratch } from '../helpers/scratch.ts'
@@ -453,6 +453,34 @@ describe('of a cgroup', needsTokens(), () => {
     } finally {
       await shells[0].run('kill $!')
       for (const shell of shells) await shell.end()
+    }
+  })
+
+  test('with cgroups too deep for any path below it, none is chosen, and it is said in words', async () => {
+    const shell = await Shell.start()
+    try {
+      await shell.run(`echo $$ >${below}/cgroup.procs`)
+      const name = 'd'.repeat(200)
+      const deep = (levels: number) =>
+        execute('sh', [
+          '-ec',
+          `cd "$0"; for i in $(seq ${levels}); do mkdir ${name}; cd -P ./${name}; done`,
+          path,
+        ])
+      const clear = () => execute('find', [path, '-depth', '-type', 'd', '-name', name, '-delete'])
+      assert.equal((await deep(10)).status, 0)
+      const reached = await delegate()
+      assert.equal(reached.status, 0, reached.stderr)
+      await clear()
+      const made = await deep(25)
+      const refused = await delegate()
+      await clear()
+      assert.equal(made.status, 0, made.stderr)
+      assert.equal(refused.status, 1)
+      assert.match(refused.stderr, /Cgroups lie too deep to be looked into/)
+      assert.doesNotMatch(refused.stderr, /ENAMETOOLONG|defect/)
+    } finally {
+      await shell.end()
     }
   })
 
