@@ -116,6 +116,20 @@ describe('of Podman', machine, () => {
     assert.equal(await mounted('other'), true)
   })
 
+  test('one that ended while conmon was killed still runs for Podman: its number is believed no more', async () => {
+    await podman.sleeper('stale', ...IDS)
+    const pid = await podman.pid('stale')
+    const conmon = await podman.podman('inspect', '--format', '{{.State.ConmonPid}}', 'stale')
+    await podman.execute('kill', '-KILL', conmon)
+    await podman.execute('kill', '-KILL', String(pid))
+    const said = await podman.podman('ps', '--filter', 'name=stale', '--format', '{{.Status}} {{.Pid}}')
+    const { status, stdout, stderr } = await delegate('--container', 'stale')
+    await podman.remove('stale')
+    assert.match(said, new RegExp(`^Up .* ${pid}$`))
+    assert.equal(status, 1, stderr)
+    assert.equal(stdout, '')
+  })
+
   test("a user's container is named with its user, and is not root's", async () => {
     await podman.rootlessSleeper('hers')
     const without = await delegate('--container', 'hers', '--dry-run')

@@ -106,7 +106,7 @@ function requireBegun({ process }: Target, { pid, what, startedAt }: Found): voi
     `Process ${pid}, which is said to be ${what}, began after that was started: it is another one`,
     {
       context: { pid, startedAt: new Date(startedAt).toISOString() },
-      hint: "Start it again, also where the machine's clock was set since it was started",
+      hint: "Start it again, also if the machine's clock was set since, or if it was restored from a checkpoint",
     },
   )
 }

@@ -12,8 +12,11 @@ const MS_PER_SEC = 1000
 const NS_PER_MS = 1_000_000n
 /** USER_HZ, which is 100 for all programs of all machines that Node runs on. */
 const MS_PER_TICK = 10
-/** Engines note the time once it runs, Podman in whole seconds. */
-const SLACK_MS = 2000
+/**
+ * Podman notes the time once the process runs, in whole seconds; today's Docker before it makes
+ * the process, which takes a busy machine some seconds.
+ */
+const SLACK_MS = 10_000
 
 /** Pure. Podman: seconds since the epoch; Docker: RFC 3339. Undefined: it is neither. */
 export function parseStartTime(said: unknown): number | undefined {
