@@ -377,7 +377,7 @@ test('bad words are named, and nothing is done', machine, async () => {
       /No program attaches to netns/,
     ],
     [[object, '--cap', 'everything'], 2, /no capability "everything"/],
-    [[object, '--program', 'count', '--host-net'], 4, /no device of the host is taken unasked/],
+    [[object, '--program', 'count', '--host-net'], 4, /nothing of the host's network is taken unasked/],
     [[object, '--user', 'root'], 2, /never runs as host root/],
   ] as const) {
     const result = await cli(['try', ...args])
