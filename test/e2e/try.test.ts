@@ -22,6 +22,7 @@ import { eventually, HANG_MS } from '../helpers/eventually.ts'
 import { inVm, needsTokens, ROOT } from '../helpers/machine.ts'
 import { Scratch } from '../helpers/scratch.ts'
 import { commandsOf } from '../helpers/shell-blocks.ts'
+import { xdpObject } from '../helpers/xdp-object.ts'
 
 const machine = needsTokens()
 const starter = starterTools()
@@ -312,6 +313,24 @@ test('the same by hand: a plan, run, and obj load --watch', machine, async () =>
 })
 
 const TRACE = `${PUBLIC}/test/fixtures/trace.bpf.o`
+
+test('a name in the object says nothing about where it attaches', machine, async () => {
+  using scratch = new Scratch()
+  for (const [i, name] of ['count.llvm.1', 'p=tcx:lo/ingress/', 'p=auto', 'let_pass'].entries()) {
+    const object = scratch.write(`named-${i}.o`, xdpObject('xdp', name))
+    const words = [`${PUBLIC}/dist/cli/main.js`, 'try', object, '--json', '--no-ping']
+    const child = spawn(...inPublic([process.execPath, ...words]), { stdio: ['ignore', 'pipe', 'inherit'] })
+    const lines = await watched(child, line => (JSON.parse(line) as Document).type === 'counters')
+    assert.equal(await statusOf(child), 0)
+    const { attach } = JSON.parse(lines[0]!) as Document
+    assert.deepEqual(attach, [/=/.test(name) ? JSON.stringify([name, 'xdp:lo']) : `${name}=xdp:lo`])
+    const loaded = JSON.parse(lines[1]!) as { programs: { name: string; attached: boolean }[] }
+    assert.deepEqual(
+      loaded.programs.map(one => [one.name, one.attached]),
+      [[name, true]],
+    )
+  }
+})
 
 test('what needs the host is said before anything is done', machine, async () => {
   const { status, stdout, stderr } = await publicCli(['try', TRACE, '--program', 'on_kprobe'])

@@ -25,7 +25,8 @@ import { parsePolicy } from '../../policy/parse.ts'
 import { CAPABILITIES, type Policy } from '../../policy/policy.ts'
 import { assessRisk, type RiskAssessment } from '../../policy/risk.ts'
 import { accounts } from '../accounts.ts'
-import { parseWish, placementsFor, placementText } from '../attachments.ts'
+import { specText } from '../attach-spec.ts'
+import { exactText, parseWish, placementsFor, placementText } from '../attachments.ts'
 import { workloadEnvironment } from '../environment.ts'
 import { installedGuard } from '../installed-guard.ts'
 import { structOfKernel } from '../kernel-structs.ts'
@@ -136,7 +137,7 @@ function loaderWords(name: string, { places }: TrialPlan, options: TryOptions, p
     'load',
     '--watch',
     `--name=${name}`,
-    ...places.map(place => `--attach=${placementText(place)}`),
+    ...places.map(place => `--attach=${exactText(place)}`),
     ...(options.program ?? []).map(program => `--program=${program}`),
     ...(ping ? ['--ping'] : []),
     ...(options.json === true ? ['--json'] : []),
@@ -196,9 +197,11 @@ function sayBefore({ file, text, risk, trial, user, network, json, planned }: An
   print(
     `${what}, lent to ${user.name} (${user.uid}:${user.gid}) in ${networkText(network)}; risk: ${risk.level}`,
   )
-  for (const place of attach)
-    print(`  attaches ${place.replace('=auto', ' by its section').replace('=', ' to ')}`)
-  for (const { program, why } of trial.idle) print(`  does not attach ${program}: ${why}`)
+  for (const { program, spec } of trial.places)
+    print(
+      `  attaches ${printableName(program)} ${spec === undefined ? 'by its section' : `to ${specText(spec)}`}`,
+    )
+  for (const { program, why } of trial.idle) print(`  does not attach ${printableName(program)}: ${why}`)
 }
 
 function networkText(network: 'own' | 'host'): string {
