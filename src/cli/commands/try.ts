@@ -153,7 +153,7 @@ function withCapabilities(plan: RightsPlan, names: readonly string[]): RightsPla
       throw new UsageError(`A policy lends no capability "${name}"`, {
         hint: `It can lend ${CAPABILITIES.join(', ')}`,
       })
-    return { name: known, by: ['--cap'], forLoader: false }
+    return { name: known, by: ['--cap'], forLoader: false, toAttach: false }
   })
   const rest = further.filter(({ name }) => !plan.capabilities.some(one => one.name === name))
   return { ...plan, capabilities: [...plan.capabilities, ...rest] }

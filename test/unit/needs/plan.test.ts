@@ -145,3 +145,17 @@ test('every object of the corpus gives a policy that reads back as exactly its p
       )
   }
 })
+
+test('a capability that only attaching asks for is planned, and told apart from those of loading', () => {
+  const netAdmin = (section: string) => {
+    const spec = parseObject(xdpObject(section), { name: 'one' })
+    const { capabilities } = planRights([{ name: 'one', spec }], { loader: 'bpftoken' })
+    return capabilities.find(({ name }) => name === 'net_admin')
+  }
+  const facts = { name: 'net_admin', forLoader: false } as const
+  for (const section of ['cgroup_skb/egress', 'cgroup_skb/ingress', 'cgroup/skb'])
+    assert.deepEqual(netAdmin(section), { ...facts, by: ['to attach program "let_pass"'], toAttach: true })
+  for (const section of ['xdp', 'sockops', 'cgroup/dev'])
+    assert.deepEqual(netAdmin(section), { ...facts, by: ['program "let_pass"'], toAttach: false })
+  assert.equal(netAdmin('socket'), undefined)
+})
