@@ -16,7 +16,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { after, test } from 'node:test'
 import { residue, snapshot } from '../../scripts/residue.ts'
-import { cli, execute, finish, inPublic, PUBLIC, publicCli } from '../helpers/cli.ts'
+import { CLI, cli, execute, finish, inPublic, PUBLIC, publicCli } from '../helpers/cli.ts'
 import { checkedDocument } from '../helpers/documents.ts'
 import { eventually, HANG_MS } from '../helpers/eventually.ts'
 import { inVm, needsTokens, ROOT } from '../helpers/machine.ts'
@@ -342,6 +342,24 @@ test('what needs the host is said before anything is done', machine, async () =>
   assert.match(stderr, /obj load .*--attach auto --watch/)
 })
 
+test('commands to paste do what they say, whatever files are called', machine, async () => {
+  using scratch = new Scratch()
+  const name = 'x;touch pwned #.o'
+  const object = scratch.write(name, readFileSync(join(ROOT, 'test/fixtures/trace.bpf.o')))
+  const { stderr } = await cli(['try', object, '--program', 'on_kprobe'])
+  assert.ok(
+    stderr.includes(`bpftoken obj load '${scratch.path}/${name}' --program=on_kprobe --attach`),
+    stderr,
+  )
+  for (const [directory, word] of [
+    ['a b;$(id)', "'a b;$(id)'"],
+    ['plain', 'plain'],
+  ] as const) {
+    const { stdout } = await cli(['init', directory], { cwd: scratch.path })
+    assert.ok(stdout.endsWith(`\nnext: cd ${word} && make try\n`), stdout)
+  }
+})
+
 test('what is as good as root is lent with --yes only', machine, async () => {
   const refused = await publicCli(['try', TRACE, '--program', 'on_raw_tp'])
   assert.equal(refused.status, 3, refused.stderr)
@@ -422,4 +440,33 @@ test('init overwrites nothing, and names what it wrote', async () => {
   assert.equal(third.status, 0, third.stderr)
   assert.match(third.stdout, /^wrote .*policy\.yaml\n/)
   assert.equal(readFileSync(join(directory, 'Makefile'), 'utf8'), 'mine')
+})
+
+test('init writes nothing where one of its files is a link to nothing', async () => {
+  using scratch = new Scratch()
+  symlinkSync(join(scratch.path, 'nothing'), join(scratch.path, 'Makefile'))
+  const refused = await cli(['init', scratch.path])
+  assert.equal(refused.status, 1)
+  assert.match(refused.stderr, /has Makefile already/)
+  assert.deepEqual(readdirSync(scratch.path), ['Makefile'])
+  const forced = await cli(['init', scratch.path, '--force'])
+  assert.equal(forced.status, 0, forced.stderr)
+  assert.match(forced.stdout, /^left .*Makefile as it is$/m)
+  assert.equal(readdirSync(scratch.path).length, 5)
+})
+
+test('init takes back what it wrote when it cannot write all', machine, async () => {
+  using scratch = new Scratch()
+  const script =
+    'mount -t tmpfs -o "nr_inodes=$0" none "$1" && { "$2" "$3" init "$1/a/b" >&2; echo $?; ls -R "$1"; }'
+  const within = (inodes: number) =>
+    execute('unshare', [
+      ...['--mount', 'sh', '-c', script, String(inodes), scratch.path, process.execPath, CLI],
+    ])
+  // The root, two directories, and five files or three.
+  const enough = await within(8)
+  assert.match(enough.stdout, /^0\n.*Makefile/s, enough.stderr)
+  const full = await within(6)
+  assert.equal(full.stdout, `1\n${scratch.path}:\n`, full.stderr)
+  assert.match(full.stderr, /ENOSPC/)
 })

@@ -8,7 +8,7 @@ import path from 'node:path'
 import { DEFAULT_PATH } from '../../delegation/actions.ts'
 import { isForCgroups } from '../../ebpf/attach/placement.ts'
 import { type ObjectProgram, type ObjectSpec, parseObject } from '../../ebpf/object/spec.ts'
-import { printableName, quoted } from '../../ebpf/printable.ts'
+import { printableName, quoted, shellPath, shellWord } from '../../ebpf/printable.ts'
 import {
   ConflictError,
   DeniedError,
@@ -230,10 +230,15 @@ function requireUse({ places, idle }: TrialPlan, file: string, { program = [] }:
     {
       context: { programs: idle.map(({ program }) => program).join(',') },
       hint: needsHost
-        ? `The policy above is what loading takes. As root, without a delegation: ${['bpftoken', 'obj', 'load', file, ...program.map(name => `--program=${name}`), '--attach', 'auto', '--watch'].join(' ')}`
+        ? `The policy above is what loading takes. As root, without a delegation: ${asRoot(file, program)}`
         : 'Name a place with --attach, or only load it: bpftoken run --policy POLICY -- bpftoken obj load OBJECT',
     },
   )
+}
+
+function asRoot(file: string, programs: readonly string[]): string {
+  const chosen = programs.map(name => `--program=${shellWord(name)}`)
+  return ['bpftoken obj load', shellPath(file), ...chosen, '--attach auto --watch'].join(' ')
 }
 
 function tooRisky({ items }: RiskAssessment, { name }: Policy): DeniedError {
