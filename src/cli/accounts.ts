@@ -4,6 +4,7 @@
 import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import type { Accounts } from '../delegation/subject.ts'
+import { SYSTEM_PATH, systemProgram } from '../lending/program-path.ts'
 import { parseWithin, USER_IDS } from '../uapi/number-range.ts'
 
 /** A directory service that does not answer is as good as none. */
@@ -44,8 +45,11 @@ function fileOf(database: Database): string {
 }
 
 function askGetent(database: Database, key: string): string {
+  const getent = systemProgram('getent')
+  if (getent === undefined) return ''
   try {
-    return execFileSync('getent', [database, '--', key], {
+    return execFileSync(getent, [database, '--', key], {
+      env: { PATH: SYSTEM_PATH, LC_ALL: 'C' },
       encoding: 'utf8',
       timeout: GETENT_TIMEOUT_MS,
       stdio: ['ignore', 'pipe', 'ignore'],

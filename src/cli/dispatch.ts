@@ -19,12 +19,17 @@ export async function dispatch(words: readonly string[], version: string): Promi
   process.on('uncaughtException', error => {
     process.exit(fail(error, tree.asksForJson))
   })
+  // An error that is told as JSON is the last line.
+  const tellTime = (): void => {
+    if (spoken().verbose === true) note(`took ${Math.round(performance.now())} ms`)
+  }
   try {
     await tree.parseAsync(words, { from: 'user' })
+    tellTime()
   } catch (error) {
+    tellTime()
     status = fail(error, tree.asksForJson)
   }
-  if (spoken().verbose === true) note(`took ${Math.round(performance.now())} ms`)
   return status
 }
 

@@ -48,10 +48,11 @@ export function describeFailure(error: unknown): FailureReport {
 
 export function reportError(error: unknown, json: boolean): number {
   const { lines, document, exitStatus } = describeFailure(error)
-  if (json) complainJson(document)
-  else for (const line of [...lines, ...(spoken().verbose === true ? factsOf(error) : [])]) warn(line)
+  // The document is the last line, whatever else is told.
   if (process.env[DEBUG_VARIABLE])
     for (const { raw } of withCauses(error, 0)) complain(...String((raw as Error)?.stack ?? raw).split('\n'))
+  if (json) complainJson(document)
+  else for (const line of [...lines, ...(spoken().verbose === true ? factsOf(error) : [])]) warn(line)
   return exitStatus
 }
 

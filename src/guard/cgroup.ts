@@ -1,7 +1,18 @@
 /** Cgroups (version 2) as the guard knows them: by id, which is the inode number, and depth. */
-import { readdirSync, type StatsFs, statfsSync, statSync } from 'node:fs'
+import {
+  closeSync,
+  constants,
+  openSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  type StatsFs,
+  statfsSync,
+  statSync,
+} from 'node:fs'
 import path from 'node:path'
 import { InputError, NotFoundError, NotSupportedError } from '../errors.ts'
+import { procFields } from '../sys/proc-file.ts'
 import { CGROUP2_SUPER_MAGIC } from '../uapi/constants.ts'
 import { CGROUP_ROOT } from '../uapi/kernel-paths.ts'
 import type { CgroupId } from './id.ts'
@@ -17,8 +28,10 @@ export interface Cgroup {
 }
 
 /**
- * NotFoundError: there is no such directory. InputError: not one of cgroup2, or too deep for the
- * guard.
+ * By any path to it. The level is counted on the kernel's own path, since the guard looks for a
+ * cgroup at its level only: `.`, `..`, links and bind mounts would count for levels that there are
+ * not. NotFoundError: there is no such directory. InputError: not one of cgroup2, mounted there from
+ * elsewhere, or too deep for the guard.
  */
 export function findCgroup(directory: string): Cgroup {
   if (!path.isAbsolute(directory)) throw new InputError(`The cgroup ${directory} is not an absolute path`)
@@ -27,9 +40,11 @@ export function findCgroup(directory: string): Cgroup {
       context: { cgroup: directory },
       hint: `Name a directory below ${CGROUP_ROOT}, in cgroup version 2`,
     })
-  const id = inodeOf(directory)
+  const real = realPath(directory)
+  const id = inodeOf(real)
   let level = 0
-  for (let at = directory; inodeOf(at) !== ROOT_CGROUP_ID; at = path.dirname(at)) {
+  let at = real
+  for (; inodeOf(at) !== ROOT_CGROUP_ID; at = path.dirname(at)) {
     // The root of a cgroup namespace: what is above cannot be seen.
     if (isOther(path.dirname(at)))
       throw new NotSupportedError(`${at} is not the root of the machine's cgroups`, {
@@ -38,6 +53,12 @@ export function findCgroup(directory: string): Cgroup {
       })
     level++
   }
+  // On one mount there is one path from the root to it.
+  if (mountOf(real) !== mountOf(at))
+    throw new InputError(`${directory} is a cgroup that is mounted there from elsewhere`, {
+      context: { cgroup: directory },
+      hint: `Name it by its own path below ${CGROUP_ROOT}`,
+    })
   if (level >= GUARD_CGROUP_LEVELS)
     throw new InputError(
       `${directory} is ${level} levels deep, and the guard knows ${GUARD_CGROUP_LEVELS - 1}`,
@@ -79,6 +100,24 @@ function typeOf(directory: string): StatsFs {
     return statfsSync(directory)
   } catch (error) {
     throw notThere(directory, error)
+  }
+}
+
+function realPath(directory: string): string {
+  try {
+    return realpathSync(directory)
+  } catch (error) {
+    throw notThere(directory, error)
+  }
+}
+
+/** The id of the mount that the directory is on. */
+function mountOf(directory: string): string | undefined {
+  const fd = openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY)
+  try {
+    return procFields(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8')).get('mnt_id')
+  } finally {
+    closeSync(fd)
   }
 }
 

@@ -50,6 +50,8 @@ export interface InstallOptions {
   readonly directory?: string
   /** Of what belongs to no delegation. Default: as it is; enforce at first. */
   readonly mode?: GuardMode
+  /** Told before the kernel verifies the programs, which takes seconds. */
+  readonly loading?: () => void
 }
 
 /** What `installGuard` did. */
@@ -87,7 +89,7 @@ function readObject(): GuardObject {
  * another layout.
  */
 export async function installGuard(options: InstallOptions = {}): Promise<Installed> {
-  const { directory = GUARD_DIRECTORY, mode } = options
+  const { directory = GUARD_DIRECTORY, mode, loading } = options
   requireTokens()
   requireLsm()
   const object = readObject()
@@ -99,6 +101,7 @@ export async function installGuard(options: InstallOptions = {}): Promise<Instal
     protect(before)
     return 'adopted'
   }
+  loading?.()
   await loadAndPin(object, directory, mode ?? before?.config().mode ?? 'enforce')
   if (!probeGuard())
     throw new NotSupportedError('The guard is loaded, but the kernel does not ask it', {

@@ -22,9 +22,12 @@ fi
 
 if [[ ! test/corpus/oracle.c -nt $oracle/oracle ]]; then exit; fi
 libraries=$root/usr/lib/x86_64-linux-gnu
+# Its own headers of libbpf go before those that this machine may have.
+mkdir -p "$oracle/include"
+ln -sfn "$root/usr/include/bpf" "$oracle/include/bpf"
 # An old-style rpath, since it also counts for the libraries of libraries. The program itself is built with this
 # machine's C library, older than the one it runs with.
-gcc -std=gnu11 -D_GNU_SOURCE -O2 -Wall -Wextra -Werror -idirafter "$root/usr/include" -o "$oracle/oracle.new" \
+gcc -std=gnu11 -D_GNU_SOURCE -O2 -Wall -Wextra -Werror -I"$oracle/include" -idirafter "$root/usr/include" -o "$oracle/oracle.new" \
   test/corpus/oracle.c "$libraries/libbpf.so.1" -Wl,--allow-shlib-undefined -Wl,--disable-new-dtags \
   -Wl,-rpath,"$libraries" -Wl,--dynamic-linker,"$libraries/ld-linux-x86-64.so.2"
 mv "$oracle/oracle.new" "$oracle/oracle"

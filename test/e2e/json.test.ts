@@ -170,6 +170,14 @@ test('refusals by policy and for want of rights', machine, async () => {
   }
 })
 
+test('whatever else is told, a failure is the last line', async () => {
+  const env = { ...process.env, BPFTOKEN_DEBUG: '1' }
+  for (const words of [['policy', 'show', '/none.yaml'], ['nothing'], ['obj', 'show', POLICY]]) {
+    const { stderr } = await cli([...words, '--json', '-v'], { env })
+    checkedDocument('error', `${stderr.trimEnd().split('\n').at(-1)}\n`)
+  }
+})
+
 test('bpftoken schema prints what this test holds the commands to', async () => {
   const { stdout } = await cli(['schema'])
   assert.deepEqual(

@@ -10,7 +10,7 @@ import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { compiled } from '../../scripts/compiled.ts'
 import { residue, snapshot } from '../../scripts/residue.ts'
-import { CLI, cli } from '../helpers/cli.ts'
+import { CLI, cli, execute } from '../helpers/cli.ts'
 import { needsProgram, needsTokens, ROOT } from '../helpers/machine.ts'
 import { ALICE, IMAGE, Podman } from '../helpers/podman.ts'
 import { Scratch } from '../helpers/scratch.ts'
@@ -116,6 +116,20 @@ describe('of Podman', machine, () => {
     assert.equal(await mounted('other'), true)
   })
 
+  test('one that ended while conmon was killed still runs for Podman: its number is believed no more', async () => {
+    await podman.sleeper('stale', ...IDS)
+    const pid = await podman.pid('stale')
+    const conmon = await podman.podman('inspect', '--format', '{{.State.ConmonPid}}', 'stale')
+    await podman.execute('kill', '-KILL', conmon)
+    await podman.execute('kill', '-KILL', String(pid))
+    const said = await podman.podman('ps', '--filter', 'name=stale', '--format', '{{.Status}} {{.Pid}}')
+    const { status, stdout, stderr } = await delegate('--container', 'stale')
+    await podman.remove('stale')
+    assert.match(said, new RegExp(`^Up .* ${pid}$`))
+    assert.equal(status, 1, stderr)
+    assert.equal(stdout, '')
+  })
+
   test("a user's container is named with its user, and is not root's", async () => {
     await podman.rootlessSleeper('hers')
     const without = await delegate('--container', 'hers', '--dry-run')
@@ -150,10 +164,14 @@ describe('of a Podman that lies', machine, () => {
   })
 
   /** `podman ps` answers with these, one after the other, the last one again and again. */
-  async function answers(...pids: readonly number[]): Promise<void> {
+  function answers(...pids: readonly number[]): Promise<void> {
+    return answersSince(Math.floor(Date.now() / 1000), pids)
+  }
+
+  async function answersSince(seconds: unknown, pids: readonly number[]): Promise<void> {
     const script = ['#!/bin/sh', 'n=$(cat /run/asked 2>/dev/null || echo 0)', 'echo $((n + 1)) >/run/asked']
     pids.forEach((pid, i) => {
-      const one = { Id: 'a'.repeat(64), Names: ['web'], Pid: pid, State: 'running', StartedAt: 1 }
+      const one = { Id: 'a'.repeat(64), Names: ['web'], Pid: pid, State: 'running', StartedAt: seconds }
       const test = i === pids.length - 1 ? 'true' : `[ $n = ${i} ]`
       script.push(`if ${test}; then echo '${JSON.stringify([one])}'; exit; fi`)
     })
@@ -190,20 +208,56 @@ describe('of a Podman that lies', machine, () => {
     const script = scratch.write('podman', '#!/bin/sh\n/run/alice/probe >/run/alice/said\necho "[]"\n', 0o755)
     const place = `cp '${probe}' /run/alice/probe && mount --bind '${script}' /usr/bin/podman`
     assert.equal((await podman.execute('sh', '-c', place)).status, 0)
-    const inherit = 'exec 99</dev/null 251</dev/null; exec "$@"'
+    const inherit = 'umask 077; renice -n -5 -p $$ >/dev/null; exec 99</dev/null 251</dev/null; exec "$@"'
     const keyed = (...command: string[]) =>
       podman.execute('bash', '-c', inherit, 'bash', '/run/alice/probe', 'keyed', ...command)
     const twin = (await keyed('/run/alice/probe')).stdout
     assert.match(twin, /^key ok$/m)
     assert.match(twin, /^descriptors .*\b99\b.*\b251\b/m)
+    assert.match(twin, /^umask 077$/m)
+    assert.match(twin, /^nice -5$/m)
     const words = ['delegate', '--policy', ANYWHERE, '--container', 'alice/web']
     assert.match((await keyed(process.execPath, CLI, ...words)).stderr, /no container "web" of user alice/)
     const said = (await podman.execute('cat', '/run/alice/said')).stdout
     assert.match(said, /^key ENOKEY$/m)
     assert.match(said, new RegExp(`^uids ${ALICE.uid}:${ALICE.uid}\ngroups 0$`, 'm'))
     assert.match(said, /^descriptors 0 1 2$/m)
+    assert.match(said, /^umask 022$/m)
+    assert.match(said, /^nice 0$/m)
     assert.match(said, /^CapEff:?\s*0+$/m)
     assert.doesNotMatch(said, /^env SUDO_/m)
+  })
+
+  test('a process that began after its container was started has but its number, and is not lent to', async () => {
+    await answersSince(Math.floor(Date.now() / 1000) - 3600, [first.pid])
+    const { status, stderr } = await delegate('web')
+    assert.equal(status, 1)
+    assert.match(stderr, /said to be container web .* began after that was started/)
+    for (const nothing of [undefined, null, 'soon', 1.5]) {
+      await answersSince(nothing, [first.pid])
+      const untold = await delegate('web')
+      assert.equal(untold.status, 1)
+      assert.match(untold.stderr, /does not say since when it runs/)
+    }
+    assert.equal(await mounts(first), '0')
+  })
+
+  test('getent is one of the system, not one that PATH has', async () => {
+    const lines = ['#!/bin/sh', 'echo asked >>/run/getent-asked', 'echo mallory:x:4711:4711::/:/bin/sh']
+    scratch.write('getent', `${lines.join('\n')}\n`, 0o755)
+    const run = (before: string) =>
+      podman.execute(
+        ...(['sh', '-c', `${before}; exec "$@"`, 'sh', process.execPath, CLI] as const),
+        ...['delegate', '--policy', POLICY, '--container', 'mallory/web'],
+      )
+    const asked = async () => (await podman.execute('cat', '/run/getent-asked')).stdout
+    const { status, stderr } = await run(`PATH=${scratch.path}:$PATH`)
+    assert.notEqual(status, 0)
+    assert.match(stderr, /mallory/)
+    assert.equal(await asked(), '')
+    await run(`mount --bind ${scratch.path}/getent /usr/bin/getent`)
+    assert.match(await asked(), /^asked$/m)
+    await podman.execute('umount', '/usr/bin/getent')
   })
 
   test('and one that stays the same is lent to', async () => {
@@ -243,12 +297,19 @@ describe('of a daemon that speaks as Docker does', machine, () => {
     ])
   const details = (state: object) => JSON.stringify({ Id: web, State: state })
 
-  /** While it answers these paths, and nothing else, at Docker's socket. */
-  async function answering(answers: Readonly<Record<string, string>>, during: () => Promise<void>) {
+  /**
+   * While it answers these paths, and nothing else, at Docker's socket. Gives the paths that were
+   * asked for.
+   */
+  async function answering(
+    answers: Readonly<Record<string, string>>,
+    during: () => Promise<void>,
+  ): Promise<string[]> {
     const script = scratch.write(
       'docker.js',
       `const answers = ${JSON.stringify(answers)}
 require('node:http').createServer((request, response) => {
+  console.log(request.url)
   const found = request.method === 'GET' && answers[request.url]
   response.statusCode = found ? 200 : 404
   response.end(found || '{}')
@@ -258,10 +319,13 @@ process.stdin.resume().on('end', () => process.exit())`,
     const daemon = spawn('nsenter', [...podman.enter, process.execPath, script], {
       stdio: ['pipe', 'pipe', 'inherit'],
     })
-    const ended = once(daemon, 'exit')
+    const ended = once(daemon, 'close')
+    const asked: string[] = []
     try {
       await once(daemon.stdout, 'data')
+      daemon.stdout.on('data', text => asked.push(...String(text).trim().split('\n')))
       await during()
+      return asked
     } finally {
       daemon.stdin.end()
       await ended
@@ -270,7 +334,12 @@ process.stdin.resume().on('end', () => process.exit())`,
   }
 
   const delegate = (name: string) => podman.cli('delegate', '--policy', POLICY, '--container', name)
-  const running = (pid: number) => ({ Status: 'running', Running: true, Pid: pid, StartedAt: 'x' })
+  const running = (pid: number) => ({
+    Status: 'running',
+    Running: true,
+    Pid: pid,
+    StartedAt: new Date().toISOString(),
+  })
 
   test('its container is lent to, by name', async () => {
     const answers = {
@@ -301,6 +370,56 @@ process.stdin.resume().on('end', () => process.exit())`,
         assert.equal(status, 1)
         assert.match(stderr, why)
       })
+    }
+  })
+
+  test('of a name that several have no details are asked, however many they are', async () => {
+    const twins = ['d', 'e', 'f'].map(digit => ({ Id: digit.repeat(64), Names: ['/twin'], State: 'running' }))
+    const answers = {
+      '/containers/json?all=1': JSON.stringify([...twins, ...JSON.parse(list('running'))]),
+      [`/containers/${web}/json`]: details(running(shell.pid)),
+    }
+    const asked = await answering(answers, async () => {
+      const { status, stderr } = await delegate('twin')
+      assert.equal(status, 1)
+      assert.match(stderr, /"twin" means several containers/)
+    })
+    assert.deepEqual(asked, ['/containers/json?all=1'])
+    const twin = await answering(answers, async () => {
+      const { status, stderr } = await podman.cli('undelegate', '--container', 'web', '--path', '/mnt')
+      assert.doesNotMatch(stderr, /several/)
+      assert.equal(status, 1)
+    })
+    assert.equal(twin.filter(path => path === `/containers/${web}/json`).length, 2)
+  })
+
+  test('one of a user that changes the protocol is refused, and nothing is said to be done', async () => {
+    const socket = `/run/user/${ALICE.uid}/docker.sock`
+    const script = scratch.write(
+      'upgrade.js',
+      `require('node:net').createServer(socket => {
+  socket.on('error', () => {})
+  socket.write('HTTP/1.1 101 Switching Protocols\\r\\nConnection: upgrade\\r\\nUpgrade: tcp\\r\\n\\r\\n')
+}).listen('${socket}', () => console.log('listens'))
+process.stdin.resume().on('end', () => process.exit())`,
+    )
+    const as = ['setpriv', '--reuid', `${ALICE.uid}`, '--regid', `${ALICE.uid}`, '--clear-groups']
+    const daemon = spawn('nsenter', [...podman.enter, ...as, process.execPath, script], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    })
+    const ended = once(daemon, 'close')
+    try {
+      await once(daemon.stdout, 'data')
+      for (const command of [['delegate', '--policy', POLICY], ['undelegate']]) {
+        const { status, stdout, stderr } = await podman.cli(...command, '--container', 'alice/web')
+        assert.equal(status, 1, stderr)
+        assert.equal(stdout, '')
+        assert.match(stderr, /another protocol/)
+      }
+    } finally {
+      daemon.stdin.end()
+      await ended
+      await podman.execute('rm', '-f', socket)
     }
   })
 })
@@ -348,6 +467,34 @@ describe('of a cgroup', needsTokens(), () => {
     } finally {
       await shells[0].run('kill $!')
       for (const shell of shells) await shell.end()
+    }
+  })
+
+  test('with cgroups too deep for any path below it, none is chosen, and it is said in words', async () => {
+    const shell = await Shell.start()
+    try {
+      await shell.run(`echo $$ >${below}/cgroup.procs`)
+      const name = 'd'.repeat(200)
+      const deep = (levels: number) =>
+        execute('sh', [
+          '-ec',
+          `cd "$0"; for i in $(seq ${levels}); do mkdir ${name}; cd -P ./${name}; done`,
+          path,
+        ])
+      const clear = () => execute('find', [path, '-depth', '-type', 'd', '-name', name, '-delete'])
+      assert.equal((await deep(10)).status, 0)
+      const reached = await delegate()
+      assert.equal(reached.status, 0, reached.stderr)
+      await clear()
+      const made = await deep(25)
+      const refused = await delegate()
+      await clear()
+      assert.equal(made.status, 0, made.stderr)
+      assert.equal(refused.status, 1)
+      assert.match(refused.stderr, /Cgroups lie too deep to be looked into/)
+      assert.doesNotMatch(refused.stderr, /ENAMETOOLONG|defect/)
+    } finally {
+      await shell.end()
     }
   })
 

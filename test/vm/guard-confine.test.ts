@@ -100,6 +100,24 @@ describe('a confined cgroup', { skip }, () => {
       )
     }))
 
+  test('is confined however its path is written', async () => {
+    for (const path of [`${SERVICE}/.`, `${WORKER}/..`, `${SERVICE}//`, `${WORKER}/../../service`])
+      await confined(
+        { masks: { cmds: 33n, maps: 4n, progs: 64n, attachs: 1n << 37n } },
+        () =>
+          assert.deepEqual(
+            inside(SERVICE, () => [map('array'), map('hash')]),
+            ['ok', 'EPERM'],
+            path,
+          ),
+        path,
+      )
+    assert.deepEqual(
+      inside(SERVICE, () => [map('array'), map('hash')]),
+      ['ok', 'ok'],
+    )
+  })
+
   test('calls what takes a capability only if it is lent; what a descriptor is enough for, always', async () => {
     const next = { cmd: bpf_cmd.BPF_MAP_GET_NEXT_ID, attr: new Uint8Array(12), refs: [] }
     const calls = (): string[] => {

@@ -22,8 +22,10 @@ export interface InstallOptions {
 export async function install(options: InstallOptions): Promise<number> {
   requireRoot('bpftoken guard install')
   using progress = new Progress({ atOnce: true })
-  progress.step('the kernel verifies and attaches the programs of the guard')
-  const done = await installGuard(options.mode === undefined ? {} : { mode: options.mode })
+  const done = await installGuard({
+    ...(options.mode === undefined ? {} : { mode: options.mode }),
+    loading: () => progress.step('the kernel verifies and attaches the programs of the guard'),
+  })
   using guard = Guard.open()
   progress[Symbol.dispose]()
   if (options.audit !== undefined) guard.configure({ audit: options.audit })

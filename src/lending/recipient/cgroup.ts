@@ -83,6 +83,7 @@ export function chooseMember(
 }
 
 const SHOWN = 8
+const SHOWN_CHARS = 120
 
 function described(members: readonly Member[]): string {
   const shown = members.slice(0, SHOWN).map(({ pid, name }) => `${pid} ${JSON.stringify(name)}`)
@@ -103,12 +104,17 @@ function membersOf(directory: string): Member[] {
   })
 }
 
-/** By their numbers; 0 is one of another PID namespace. */
+/**
+ * By their numbers; 0 is one of another PID namespace. ConflictError: those below have longer paths
+ * than can be named, so that nobody can say whether these are all.
+ */
 function* processesIn(directory: string): Generator<number> {
   // A cgroup of threads has no such list: EOPNOTSUPP. Its processes are in the one above.
-  const text = unlessThreaded(() => readFileSync(join(directory, 'cgroup.procs'), 'utf8'))
+  const text = unlessThreaded(() =>
+    wholly(directory, () => readFileSync(join(directory, 'cgroup.procs'), 'utf8')),
+  )
   yield* (procNumbers(text.replaceAll('\n', ' ')) ?? []).filter(pid => pid > 0)
-  for (const entry of readdirSync(directory, { withFileTypes: true }))
+  for (const entry of wholly(directory, () => readdirSync(directory, { withFileTypes: true })))
     if (entry.isDirectory()) {
       const below = unlessGone(() => [...processesIn(join(directory, entry.name))])
       yield* below ?? []
@@ -124,9 +130,30 @@ function unlessThreaded(read: () => string): string {
   }
 }
 
-/** All directories of this name below `directory`; none where that is not there. */
+/** A workload that may make cgroups can make them deeper than any path reaches. */
+function wholly<T>(directory: string, look: () => T): T {
+  try {
+    return look()
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENAMETOOLONG') throw error
+    const start = directory.slice(0, SHOWN_CHARS)
+    throw new ConflictError(
+      `Cgroups lie too deep to be looked into, so that nobody can say which process is meant: those below ${JSON.stringify(start)}`,
+      {
+        context: { cgroup: start },
+        reason: 'name-ambiguous',
+      },
+    )
+  }
+}
+
+/**
+ * All directories of this name below `directory`; none where that is not there. ConflictError: not
+ * all can be looked into.
+ */
 export function findBelow(directory: string, name: string): string[] {
-  const entries = unlessGone(() => readdirSync(directory, { withFileTypes: true })) ?? []
+  const entries =
+    unlessGone(() => wholly(directory, () => readdirSync(directory, { withFileTypes: true }))) ?? []
   return entries
     .filter(entry => entry.isDirectory())
     .flatMap(entry => {

@@ -10,8 +10,8 @@ export interface Container {
   readonly pid: number | undefined
   /** In the engine's own words: `running`, `exited`, `paused`. */
   readonly state: string
-  /** Another text for each run of it. */
-  readonly startedAt: string
+  /** Since when it runs, in milliseconds since the epoch; undefined: that is not said. */
+  readonly startedAt: number | undefined
 }
 
 export const CONTAINER_ID = /^[0-9a-f]{64}$/

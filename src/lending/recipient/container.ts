@@ -1,7 +1,7 @@
 /** A container by its name or id, of whichever engine has it. */
-import { ConflictError, InputError, NotFoundError, NotSupportedError } from '../../errors.ts'
+import { ConflictError, FormatError, InputError, NotFoundError, NotSupportedError } from '../../errors.ts'
 import { type Container, isContainerName } from './container-list.ts'
-import { dockerContainers } from './docker.ts'
+import { askDocker } from './docker.ts'
 import { podmanContainers } from './podman.ts'
 import type { Found, Owner } from './recipient.ts'
 
@@ -12,29 +12,24 @@ export async function processOfContainer(name: string, owner: Owner | undefined)
       reason: 'name-unknown',
       context: { container: name },
     })
-  const engines = await Promise.all([
-    podmanContainers(owner),
-    dockerContainers(owner, one => isMeant(one, name)),
-  ])
-  if (engines.every(one => one === undefined))
+  const [podman, docker] = await Promise.all([podmanContainers(owner), askDocker(owner)])
+  if (podman === undefined && docker === undefined)
     throw new NotSupportedError(`There is neither Podman nor a running Docker${of(owner)} here`, {
       context: { container: name },
       reason: 'names-unavailable',
     })
-  return chooseContainer(
-    engines.flatMap(one => one ?? []),
-    name,
-    owner,
-  )
+  const one = chooseContainer([...(podman ?? []), ...(docker?.containers ?? [])], name, owner)
+  // Of the one that is meant alone: there can be any number of others.
+  return runOf(docker !== undefined && one.source === 'Docker' ? await docker.details(one) : one, name, owner)
 }
 
-/** Pure. The one container that is meant, which must run. */
-export function chooseContainer(all: readonly Container[], name: string, owner?: Owner): Found {
+/** Pure. The one container that is meant. */
+export function chooseContainer(all: readonly Container[], name: string, owner?: Owner): Container {
   const context = { container: name }
   const known = [...new Map(all.map(one => [one.id, one])).values()]
   // A name goes before the beginning of an id, as it does with the engines themselves.
   const called = known.filter(one => one.names.includes(name) || one.id === name)
-  const meant = called.length > 0 ? called : known.filter(one => isMeant(one, name))
+  const meant = called.length > 0 ? called : known.filter(one => one.id.startsWith(name))
   const [one] = meant
   if (one === undefined)
     throw new NotFoundError(`There is no container ${JSON.stringify(name)}${of(owner)}${candidates(known)}`, {
@@ -49,23 +44,27 @@ export function chooseContainer(all: readonly Container[], name: string, owner?:
         reason: 'name-ambiguous',
       },
     )
+  return one
+}
+
+/** Pure. The container's process: it must run. */
+export function runOf(one: Container, name: string, owner?: Owner): Found {
   if (one.pid === undefined)
     throw new ConflictError(
       `Container ${describe(one)}${of(owner)} is ${one.state}, and has no process to lend to`,
       {
-        context: { ...context, id: one.id },
+        context: { container: name, id: one.id },
         hint: 'Start it first',
       },
     )
+  if (one.startedAt === undefined)
+    throw new FormatError(one.source, `of container ${describe(one)} it does not say since when it runs`)
   return {
     pid: one.pid,
+    startedAt: one.startedAt,
     what: `container ${describe(one)} of ${owner === undefined ? '' : `${owner.name}'s `}${one.source}`,
     identity: `${one.source} ${one.id} ${one.startedAt} ${one.pid}`,
   }
-}
-
-function isMeant(one: Container, name: string): boolean {
-  return one.names.includes(name) || one.id.startsWith(name)
 }
 
 const SHOWN = 8

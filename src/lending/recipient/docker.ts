@@ -8,30 +8,48 @@ import { FormatError, NotSupportedError, TimeoutError } from '../../errors.ts'
 import { isWithin, PROCESS_IDS } from '../../uapi/number-range.ts'
 import { CONTAINER_ID, type Container, isRecord, jsonFrom, namesFrom, recordsFrom } from './container-list.ts'
 import type { Owner } from './recipient.ts'
+import { parseStartTime } from './start-time.ts'
 import { runtimeDirectory } from './system-program.ts'
 
 const SOCKETS = ['/run/docker.sock', '/var/run/docker.sock'] as const
+/** For all that is asked, as long as Podman gets. */
 const TIMEOUT_MS = 30_000
 const MAX_ANSWER_BYTES = 16 << 20
 
+/** Docker's containers, of which the list does not tell which process they have. */
+export interface DockerList {
+  readonly containers: readonly Container[]
+  /** The container with what Docker says of it beyond the list. */
+  details(listed: Container): Promise<Container>
+}
+
 /**
- * Those of whom `isMeant` says that it could be them; their details take a question each.
- * Undefined: no Docker runs here.
+ * Undefined: no Docker runs here. All questions together must be answered within `timeoutMs`:
+ * TimeoutError. FormatError, NotSupportedError: it answers something else, or nothing.
  */
-export async function dockerContainers(
+export async function askDocker(
   owner: Owner | undefined,
-  isMeant: (one: Container) => boolean,
-): Promise<Container[] | undefined> {
+  timeoutMs: number = TIMEOUT_MS,
+): Promise<DockerList | undefined> {
   const socket = socketOf(owner)
-  const list = socket && (await request(socket, '/containers/json?all=1'))
-  if (socket === undefined || list === undefined) return undefined
-  const all = parseDockerList(list)
-  return Promise.all(
-    all.map(async one => {
-      const details = isMeant(one) ? await request(socket, `/containers/${one.id}/json`) : undefined
-      return details === undefined ? one : parseDockerDetails(details, one)
-    }),
-  )
+  return socket === undefined ? undefined : askDockerAt(socket, timeoutMs)
+}
+
+/** The same of the daemon at this socket. */
+export async function askDockerAt(
+  socket: string,
+  timeoutMs: number = TIMEOUT_MS,
+): Promise<DockerList | undefined> {
+  const deadline = AbortSignal.timeout(timeoutMs)
+  const list = await request(socket, '/containers/json?all=1', deadline)
+  if (list === undefined) return undefined
+  return {
+    containers: parseDockerList(list),
+    details: async listed => {
+      const text = await request(socket, `/containers/${listed.id}/json`, deadline)
+      return text === undefined ? { ...listed, state: 'gone' } : parseDockerDetails(text, listed)
+    },
+  }
 }
 
 /** A user could put a link to another socket there. */
@@ -55,7 +73,7 @@ export function parseDockerList(text: string): Container[] {
       names: namesFrom(names),
       pid: undefined,
       state: typeof state === 'string' ? state : 'in an unknown state',
-      startedAt: '',
+      startedAt: undefined,
     }
   })
 }
@@ -71,42 +89,62 @@ export function parseDockerDetails(text: string, listed: Container): Container {
     ...listed,
     pid: isWithin(PROCESS_IDS, pid) && running === true && paused !== true ? pid : undefined,
     state: typeof status === 'string' ? status : listed.state,
-    startedAt: String(startedAt),
+    startedAt: parseStartTime(startedAt),
   }
 }
 
-/** Undefined: nobody listens, or it has gone meanwhile. */
-function request(socketPath: string, path: string): Promise<string | undefined> {
+/** Undefined: nobody listens, or it has gone meanwhile. Settles whatever the daemon does. */
+function request(socketPath: string, path: string, deadline: AbortSignal): Promise<string | undefined> {
+  const context = { socket: socketPath }
   return new Promise((resolve, reject) => {
-    const asked = get({ socketPath, path, headers: { host: 'docker' }, timeout: TIMEOUT_MS }, response => {
+    const options = { socketPath, path, headers: { host: 'docker' }, agent: false, signal: deadline }
+    const asked = get(options, response => {
       const parts: Buffer[] = []
       let bytes = 0
       response.on('data', (part: Buffer) => {
         parts.push(part)
         bytes += part.length
-        if (bytes > MAX_ANSWER_BYTES)
-          asked.destroy(new FormatError('Docker', `it answers with more than ${MAX_ANSWER_BYTES} bytes`))
+        if (bytes > MAX_ANSWER_BYTES) refuse(`it answers with more than ${MAX_ANSWER_BYTES} bytes`)
       })
-      response.once('error', reject)
       response.once('end', () => {
-        const text = Buffer.concat(parts).toString()
-        if (response.statusCode === 200) resolve(text)
+        if (response.statusCode === 200) resolve(Buffer.concat(parts).toString())
         else if (response.statusCode === 404) resolve(undefined)
-        else
-          reject(
-            new NotSupportedError(`Docker does not answer: status ${response.statusCode}`, {
-              context: { socket: socketPath },
-            }),
-          )
+        else reject(silent(`status ${response.statusCode}`))
       })
+      // The request tells why, if it knows.
+      response.on('error', () => {})
+      response.once('close', () => setImmediate(refuse, 'the answer is cut short'))
     })
-    asked.once('timeout', () =>
-      asked.destroy(new TimeoutError('Docker has not answered', { context: { socket: socketPath } })),
-    )
-    asked.once('error', error => {
+    const silent = (why: string, cause?: Error) =>
+      new NotSupportedError(`Docker does not answer: ${why}`, {
+        context,
+        reason: 'names-unavailable',
+        ...(cause === undefined ? {} : { cause }),
+      })
+    /** Nothing once it is settled. */
+    const refuse = (why: string): void => {
+      reject(new FormatError('Docker', why, { context }))
+      asked.destroy()
+    }
+    // Node then gives neither a response nor an error.
+    asked.once('upgrade', (_response, socket) => {
+      socket.destroy()
+      refuse('it answers in another protocol')
+    })
+    let answered = false
+    asked.once('response', () => {
+      answered = true
+    })
+    asked.once('close', () => {
+      if (!answered) setImmediate(() => reject(silent('it closed the connection')))
+    })
+    asked.on('error', error => {
       const { code } = error as NodeJS.ErrnoException
       if (code === 'ENOENT' || code === 'ECONNREFUSED') resolve(undefined)
-      else reject(error)
+      else if (deadline.aborted) reject(new TimeoutError('Docker has not answered in time', { context }))
+      else if (code?.startsWith('HPE_')) refuse('the answer is no HTTP')
+      else if (code === 'ECONNRESET') reject(silent('it closed the connection', error))
+      else reject(silent(error.message, error))
     })
   })
 }

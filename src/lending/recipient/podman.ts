@@ -4,9 +4,11 @@
  */
 import { FormatError } from '../../errors.ts'
 import { isWithin, PROCESS_IDS } from '../../uapi/number-range.ts'
+import { systemProgram } from '../program-path.ts'
 import { CONTAINER_ID, type Container, namesFrom, recordsFrom } from './container-list.ts'
 import type { Owner } from './recipient.ts'
-import { ask, systemProgram } from './system-program.ts'
+import { parseStartTime } from './start-time.ts'
+import { ask } from './system-program.ts'
 
 const LIST = ['ps', '--all', '--no-trunc', '--format', 'json'] as const
 
@@ -28,7 +30,7 @@ export function parsePodmanList(text: string): Container[] {
       names: namesFrom(names),
       pid: isWithin(PROCESS_IDS, pid) && state === 'running' ? pid : undefined,
       state: typeof state === 'string' ? state : 'in an unknown state',
-      startedAt: String(startedAt),
+      startedAt: parseStartTime(startedAt),
     }
   })
 }

@@ -16,6 +16,7 @@ import { ownerUids } from '../../sys/namespace.ts'
 import { stillAlive } from '../../sys/process.ts'
 import { processOfCgroup } from './cgroup.ts'
 import { processOfContainer } from './container.ts'
+import { hadBegun, processStartTime } from './start-time.ts'
 import { processOfUnit } from './unit.ts'
 
 /** An ordinary user of this machine, who has containers or units of their own. */
@@ -38,6 +39,8 @@ export interface Found {
   readonly pid: number
   /** What was found, for people: `container web (24bf2023f05a) of Podman`. */
   readonly what: string
+  /** Its process had begun by then, in milliseconds since the epoch; undefined: nobody says so. */
+  readonly startedAt?: number
   /** Equal texts: the same run of the same thing. */
   readonly identity: string
 }
@@ -59,6 +62,7 @@ export async function openRecipient(name: RecipientName): Promise<Recipient> {
   const target = openFound(found)
   try {
     requireOwner(target, name, found)
+    requireBegun(target, found)
     const again = await find(name)
     stillAlive(target.process)
     if (again.identity !== found.identity || again.pid !== found.pid)
@@ -90,6 +94,21 @@ function openFound({ pid, what }: Found): Target {
       hint: 'Start it in a user namespace of its own (Podman: --userns=auto; Docker: userns-remap of the daemon; systemd: PrivateUsers= with DelegateNamespaces=mnt)',
     })
   }
+}
+
+/** What began later has the number of one that has ended, and whose engine does not know. */
+function requireBegun({ process }: Target, { pid, what, startedAt }: Found): void {
+  if (startedAt === undefined) return
+  const began = processStartTime(pid)
+  stillAlive(process)
+  if (began !== undefined && hadBegun(began, startedAt)) return
+  throw new ConflictError(
+    `Process ${pid}, which is said to be ${what}, began after that was started: it is another one`,
+    {
+      context: { pid, startedAt: new Date(startedAt).toISOString() },
+      hint: "Start it again, also if the machine's clock was set since, or if it was restored from a checkpoint",
+    },
+  )
 }
 
 /**

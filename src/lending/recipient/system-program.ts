@@ -1,24 +1,18 @@
 /**
- * Asks a program of the system what it knows: without a shell, without our environment, and looked
- * for in the system's own directories, whatever PATH says.
+ * Asks a program of the system what it knows: without a shell and without our environment.
  */
-import { spawn } from 'node:child_process'
-import { existsSync, lstatSync } from 'node:fs'
-import { join } from 'node:path'
+import { type ChildProcess, spawn } from 'node:child_process'
+import { lstatSync } from 'node:fs'
+import { getPriority, setPriority } from 'node:os'
 import { FormatError, NotSupportedError, TimeoutError } from '../../errors.ts'
 import { passNothingOn } from '../../sys/inheritance.ts'
+import { SYSTEM_PATH } from '../program-path.ts'
 import type { Owner } from './recipient.ts'
 
-const DIRECTORIES = ['/usr/bin', '/usr/sbin', '/bin', '/sbin', '/usr/local/bin', '/usr/local/sbin'] as const
 const TIMEOUT_MS = 30_000
 /** Ten thousand containers, as Podman lists them. */
 const MAX_ANSWER_BYTES = 16 << 20
 const MAX_COMPLAINT_BYTES = 4096
-
-/** Undefined: it is not installed. */
-export function systemProgram(name: string): string | undefined {
-  return DIRECTORIES.map(directory => join(directory, name)).find(existsSync)
-}
 
 /**
  * What the program answers on its standard output. With `owner`, it runs as that user, in a session
@@ -28,13 +22,15 @@ export function systemProgram(name: string): string | undefined {
  */
 export function ask(program: string, args: readonly string[], owner?: Owner): Promise<string> {
   if (owner !== undefined) passNothingOn()
-  const child = spawn(program, args, {
-    stdio: ['ignore', 'pipe', 'pipe'],
-    cwd: '/',
-    detached: true,
-    env: { PATH: DIRECTORIES.join(':'), LC_ALL: 'C', ...homeOf(owner) },
-    ...(owner === undefined ? {} : { uid: owner.uid, gid: owner.gid }),
-  })
+  const child = started(() =>
+    spawn(program, args, {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      cwd: '/',
+      detached: true,
+      env: { PATH: SYSTEM_PATH, LC_ALL: 'C', ...homeOf(owner) },
+      ...(owner === undefined ? {} : { uid: owner.uid, gid: owner.gid }),
+    }),
+  )
   const context = { program }
   return new Promise((resolve, reject) => {
     const answer: Buffer[] = []
@@ -42,7 +38,7 @@ export function ask(program: string, args: readonly string[], owner?: Owner): Pr
     let complaint = ''
     const giveUp = (error: Error): void => {
       clearTimeout(timer)
-      endGroup(child.pid)
+      endGroup(child)
       child.stdout.destroy()
       child.stderr.destroy()
       reject(error)
@@ -95,11 +91,43 @@ export function runtimeDirectory({ uid }: Owner): string | undefined {
   return found?.isDirectory() === true && found.uid === uid ? path : undefined
 }
 
-/** It leads a group of its own. */
-function endGroup(pid: number | undefined): void {
+/**
+ * It leads a group of its own. Once it has been waited for, its number may be that of another
+ * group: what is left of its own can then be named by nobody, and is left alone.
+ */
+function endGroup({ pid, exitCode, signalCode }: ChildProcess): void {
+  if (pid === undefined || exitCode !== null || signalCode !== null) return
   try {
-    if (pid !== undefined) process.kill(-pid, 'SIGKILL')
+    process.kill(-pid, 'SIGKILL')
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
+  }
+}
+
+const UMASK = 0o022
+
+/**
+ * What `start` starts gets the usual umask, and no better precedence than users may give
+ * themselves. Ours are as before afterwards, where we may raise our precedence again.
+ */
+function started<T>(start: () => T): T {
+  const umask = process.umask(UMASK)
+  const nice = getPriority()
+  try {
+    if (nice < 0) setPriority(0)
+    return start()
+  } finally {
+    process.umask(umask)
+    if (nice < 0) raiseAgain(nice)
+  }
+}
+
+function raiseAgain(nice: number): void {
+  try {
+    setPriority(nice)
+  } catch (error) {
+    // Without CAP_SYS_NICE. Nothing here depends on it.
+    const { code, info } = error as { code?: string; info?: { code?: string } }
+    if (!['EACCES', 'EPERM'].includes(info?.code ?? code ?? '')) throw error
   }
 }

@@ -7,9 +7,10 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { ConflictError, InputError, NotFoundError, NotSupportedError } from '../../errors.ts'
 import { PROCESS_IDS, parseWithin } from '../../uapi/number-range.ts'
+import { systemProgram } from '../program-path.ts'
 import { cgroupRoot, findBelow, processWithin } from './cgroup.ts'
 import type { Found, Owner } from './recipient.ts'
-import { ask, systemProgram } from './system-program.ts'
+import { ask } from './system-program.ts'
 
 const PROPERTIES = ['Id', 'LoadState', 'ActiveState', 'MainPID', 'ControlGroup', 'InvocationID'] as const
 /** sd_booted(3). */

@@ -1,0 +1,13 @@
+/** Where programs of the system are, whatever PATH says: who has set ours may be another. */
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+
+const DIRECTORIES = ['/usr/bin', '/usr/sbin', '/bin', '/sbin', '/usr/local/bin', '/usr/local/sbin'] as const
+
+/** The PATH of programs that are started without our environment. */
+export const SYSTEM_PATH = DIRECTORIES.join(':')
+
+/** Undefined: it is not installed. */
+export function systemProgram(name: string): string | undefined {
+  return DIRECTORIES.map(directory => join(directory, name)).find(existsSync)
+}
