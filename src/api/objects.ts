@@ -23,7 +23,7 @@ export const plan = strict({
   objects: texts,
   masks,
   rights: z.array(strict({ ...reason, domain, bit: count, forLoader: flag, certain: flag })),
-  capabilities: z.array(strict({ name: capability, by: texts, forLoader: flag })),
+  capabilities: z.array(strict({ name: capability, by: texts, forLoader: flag, toAttach: flag })),
   notes: texts,
   problems: texts,
   risk,

@@ -5,22 +5,36 @@ import { UsageError } from '../errors.ts'
 const ATTACH_FORMS = 'xdp:DEVICE[/skb|driver|hardware], tcx:DEVICE/ingress|egress, cgroup:PATH, netns:PATH'
 
 /**
- * Reads `xdp:eth0`, `xdp:eth0/skb`, `tcx:eth0/egress`, `cgroup:PATH`, `netns:PATH`. UsageError:
- * none of these.
+ * Reads `xdp:eth0`, `xdp:eth0/skb`, `tcx:eth0/egress`, `cgroup:PATH`, `netns:PATH`, whole. The name
+ * of a device has no slash. UsageError: none of these.
  */
 export function parseAttachSpec(text: string): AttachSpec {
-  const [, kind, rest = ''] = /^(\w+):(.+)$/.exec(text) ?? []
-  const [device = '', option] = rest.split('/')
+  const [, kind, rest = ''] = /^(\w+):(.+)$/s.exec(text) ?? []
+  const [device = '', option, ...surplus] = rest.split('/')
+  const isDevice = device !== '' && surplus.length === 0
   if (
     kind === 'xdp' &&
+    isDevice &&
     (option === undefined || option === 'skb' || option === 'driver' || option === 'hardware')
   )
     return { kind, device, ...(option === undefined ? {} : { mode: option }) }
-  if (kind === 'tcx' && (option === 'ingress' || option === 'egress'))
+  if (kind === 'tcx' && isDevice && (option === 'ingress' || option === 'egress'))
     return { kind, device, direction: option }
   if (kind === 'cgroup' || kind === 'netns') return { kind, path: rest }
   throw new UsageError(`"${text}" does not say what to attach to`, {
     context: { attach: text },
     hint: `Give ${ATTACH_FORMS}, or auto`,
   })
+}
+
+/** As `parseAttachSpec` reads it. */
+export function specText(spec: AttachSpec): string {
+  switch (spec.kind) {
+    case 'xdp':
+      return `xdp:${spec.device}${spec.mode === undefined ? '' : `/${spec.mode}`}`
+    case 'tcx':
+      return `tcx:${spec.device}/${spec.direction}`
+    default:
+      return `${spec.kind}:${spec.path}`
+  }
 }

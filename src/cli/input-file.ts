@@ -15,6 +15,8 @@ export interface InputBounds {
   readonly hint: string
   /** How long a file that is not ready, a pipe, may stay silent. */
   readonly silenceMs?: number
+  /** Links are not followed, and what is no plain file is refused. */
+  readonly plainOnly?: boolean
 }
 
 const SILENCE_MS = 10_000
@@ -30,8 +32,14 @@ export function readInput(file: string, bounds: InputBounds): Buffer {
   try {
     if (file === '-') return readWithin(STDIN, 'standard input', bounds, Number.POSITIVE_INFINITY)
     // A FIFO without a writer would keep open(2) waiting for ever.
-    const fd = openSync(file, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY)
+    const links = bounds.plainOnly === true ? constants.O_NOFOLLOW : 0
+    const fd = openSync(file, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY | links)
     try {
+      if (bounds.plainOnly === true && !fstatSync(fd).isFile())
+        throw new FormatError(bounds.what, `"${file}" is no plain file`, {
+          context: { file },
+          hint: bounds.hint,
+        })
       return readWithin(fd, file, bounds, bounds.silenceMs ?? SILENCE_MS)
     } finally {
       closeSync(fd)

@@ -1,23 +1,36 @@
 /**
  * A policy from a file, and the vocabulary of this kernel that it is read in; see boot-cache.ts.
  */
-import { readdirSync, statSync } from 'node:fs'
+import { type Dirent, readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { readKernelEnums } from '../delegation/vocabulary.ts'
-import { UsageError } from '../errors.ts'
+import { NotFoundError, UsageError } from '../errors.ts'
 import { type Policy, policyFromJSON, policyToJSON } from '../policy/policy.ts'
 import { type KernelEnums, type Vocabulary, vocabularyFrom } from '../policy/vocabulary.ts'
+import { hintFor } from '../uapi/hints.ts'
 import { VMLINUX_BTF } from '../uapi/kernel-paths.ts'
 import { cached } from './boot-cache.ts'
 import { readInput } from './input-file.ts'
+import { note } from './output.ts'
 
 /** What the parser takes at most; see src/policy/document.ts. */
 const MAX_POLICY_BYTES = 256 * 1024
 
 /** The text of a policy file (`-`: standard input). Errors are those of `readInput`. */
 export function readPolicyText(file: string): string {
+  return textOf(file, false)
+}
+
+function textOf(file: string, plainOnly: boolean): string {
   const hint = 'Give the path of a policy file; see docs/policy.md for its form'
-  return readInput(file, { what: 'policy', maxBytes: MAX_POLICY_BYTES, hint }).toString('utf8')
+  return readInput(file, { what: 'policy', maxBytes: MAX_POLICY_BYTES, hint, plainOnly }).toString('utf8')
+}
+
+/** A file that is named, or was found in a directory that is. */
+export interface PolicyFile {
+  readonly path: string
+  /** Errors are those of `readInput`. */
+  readonly text: () => string
 }
 
 /** No more files than this are taken from one directory: it is not one of policies. */
@@ -25,23 +38,58 @@ const MAX_FILES = 10_000
 
 /**
  * The path itself, or the policies (`*.yaml`, `*.yml`) in the directory that it is, and in those
- * below it, in order. Links are not followed. UsageError: there is none, or too many.
+ * below it, in order. The path may be a link. In a directory only plain files are taken, no links
+ * and no pipes, which is noted; a directory that cannot be read stands for itself, and its text is
+ * the error. UsageError: there is none, or too many.
  */
-export function policyFilesAt(path: string): string[] {
-  if (path === '-' || !statSync(path, { throwIfNoEntry: false })?.isDirectory()) return [path]
-  const files: string[] = []
+export function policyFilesAt(path: string): PolicyFile[] {
+  if (path === '-' || !isDirectory(path)) return [{ path, text: () => textOf(path, false) }]
+  const files: PolicyFile[] = []
   const visit = (directory: string): void => {
-    for (const entry of readdirSync(directory, { withFileTypes: true }).sort(byName)) {
-      const inside = join(directory, entry.name)
-      if (entry.isDirectory()) visit(inside)
-      else if (/\.ya?ml$/.test(entry.name)) files.push(inside)
-      if (files.length > MAX_FILES)
-        throw new UsageError(`There are more than ${MAX_FILES} policies in ${path}`)
-    }
+    const entries = entriesOf(directory)
+    if ('text' in entries) files.push(entries)
+    else
+      for (const entry of entries.list) {
+        const inside = join(directory, entry.name)
+        if (entry.isDirectory()) visit(inside)
+        else if (!/\.ya?ml$/.test(entry.name)) continue
+        else if (entry.isFile()) files.push({ path: inside, text: () => textOf(inside, true) })
+        else note(`${inside} is left out: it is no plain file`)
+        if (files.length > MAX_FILES)
+          throw new UsageError(`There are more than ${MAX_FILES} policies in ${path}`)
+      }
   }
   visit(path)
   if (files.length === 0) throw new UsageError(`There is no policy (*.yaml) in ${path}`)
   return files
+}
+
+/** False where this cannot be told: reading it says why. */
+function isDirectory(path: string): boolean {
+  try {
+    return statSync(path).isDirectory()
+  } catch {
+    return false
+  }
+}
+
+function entriesOf(directory: string): { readonly list: Dirent[] } | PolicyFile {
+  try {
+    return { list: readdirSync(directory, { withFileTypes: true }).sort(byName) }
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException
+    if (code === undefined) throw cause
+    const error = new NotFoundError(`Cannot read the directory "${directory}": ${code}`, {
+      context: { file: directory, errno: code },
+      hint: hintFor('open', code) ?? 'Name the policies in it that you may read',
+    })
+    return {
+      path: directory,
+      text: () => {
+        throw error
+      },
+    }
+  }
 }
 
 function byName(a: { readonly name: string }, b: { readonly name: string }): number {
@@ -54,9 +102,13 @@ export async function loadVocabulary(): Promise<Vocabulary> {
 }
 
 export function loadPolicy(file: string, vocabulary: Vocabulary): Promise<Policy> {
-  const text = readPolicyText(file)
+  return policyIn({ path: file, text: () => readPolicyText(file) }, vocabulary)
+}
+
+export async function policyIn({ path, text: read }: PolicyFile, vocabulary: Vocabulary): Promise<Policy> {
+  const text = read()
   return cached('policy', text, { fromJSON: policyFromJSON, toJSON: policyToJSON }, async () => {
     const { parsePolicy } = await import('../policy/parse.ts')
-    return parsePolicy(text, { source: file, vocabulary })
+    return parsePolicy(text, { source: path, vocabulary })
   })
 }

@@ -1,9 +1,10 @@
 /**
  * The default seccomp profile of a container runtime on this machine, and ours that is made of it.
  */
-import { existsSync, writeFileSync } from 'node:fs'
+import { randomBytes } from 'node:crypto'
+import { existsSync, lstatSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { NotFoundError, UsageError } from '../errors.ts'
+import { ConflictError, NotFoundError, UsageError } from '../errors.ts'
 import type { SeccompFact } from '../needs/format/container.ts'
 import type { RightsPlan } from '../needs/plan.ts'
 import {
@@ -54,8 +55,9 @@ export function seccompOf(plan: RightsPlan, owner: ProfileOwner): SeccompFact {
 }
 
 /**
- * Writes a profile in `path`, out of `from` or of that runtime's default. NotFoundError: there is
- * none to make it of; UsageError: the path cannot be part of a line.
+ * Writes a profile in `path`, out of `from` or of that runtime's default. A plain file there is
+ * replaced. NotFoundError: there is none to make it of; UsageError: the path cannot be part of a
+ * line; ConflictError: something else than a plain file is there.
  */
 export function writeProfile(
   plan: RightsPlan,
@@ -70,10 +72,10 @@ export function writeProfile(
     })
   const made = resolve(path)
   try {
-    writeFileSync(made, `${JSON.stringify(allowing(base.profile, neededCalls(plan)), null, '\t')}\n`)
+    replacePlain(made, `${JSON.stringify(allowing(base.profile, neededCalls(plan)), null, '\t')}\n`)
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException
-    if (code === undefined) throw cause
+    if (code === undefined || code.startsWith('BPFTOKEN_')) throw cause
     throw new NotFoundError(`Cannot write the seccomp profile "${made}": ${code}`, {
       context: { file: made, errno: code },
       hint: hintFor('open', code) ?? 'Name a file in a directory that you may write to',
@@ -81,4 +83,22 @@ export function writeProfile(
     })
   }
   return { is: 'made', path: made, from: base.file }
+}
+
+/** Whole or not at all: what is there is neither opened nor followed, and only a file gives way. */
+function replacePlain(path: string, text: string): void {
+  const there = lstatSync(path, { throwIfNoEntry: false })
+  if (there !== undefined && !there.isFile())
+    throw new ConflictError(`Cannot write the seccomp profile "${path}": it is no plain file`, {
+      context: { file: path },
+      hint: 'Name a file, or one that is not there yet',
+    })
+  const beside = `${path}.${randomBytes(8).toString('hex')}.new`
+  try {
+    writeFileSync(beside, text, { flag: 'wx' })
+    renameSync(beside, path)
+  } catch (error) {
+    rmSync(beside, { force: true })
+    throw error
+  }
 }

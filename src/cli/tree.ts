@@ -57,7 +57,7 @@ const dryRun = (): Option => new Option('--dry-run', 'print what would be done, 
 const attach = (what: string): Option =>
   repeatable(
     '--attach <spec>',
-    `${what}, [PROGRAM=]SPEC: auto, xdp:DEVICE[/MODE], tcx:DEVICE/ingress|egress, cgroup:PATH, netns:PATH`,
+    `${what}, [PROGRAM=]SPEC or '["PROGRAM","SPEC"]': auto, xdp:DEVICE[/MODE], tcx:DEVICE/ingress|egress, cgroup:PATH, netns:PATH`,
   )
 const program = (): Option => repeatable('--program <name>', 'only this program')
 

@@ -63,3 +63,13 @@ export function printableName(name: string): string {
 export function quoted(name: string): string {
   return `"${printableName(name)}"`
 }
+
+/** One word of a POSIX shell, for commands to paste. What is not printable stays within quotes. */
+export function shellWord(text: string): string {
+  return /^[\w./:@+-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`
+}
+
+/** The same for a path, which no command takes for an option. */
+export function shellPath(path: string): string {
+  return shellWord(path.startsWith('-') ? `./${path}` : path)
+}

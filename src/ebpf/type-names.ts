@@ -33,10 +33,10 @@ export class TypeNames<W extends string> {
     }
   }
 
-  /** `ringbuf` to 27; a number stays itself. TypeError for a word we do not know. */
+  /** `ringbuf` to 27; a number, in digits too, stays itself. TypeError for a word we do not know. */
   number(type: W | number): number {
     if (typeof type === 'number') return type
-    const value = this.#numbers.get(type)
+    const value = this.#numbers.get(type) ?? (/^\d{1,10}$/.test(type) ? Number(type) : undefined)
     if (value === undefined) throw new TypeError(`there is no ${this.#kind} "${type}"`)
     return value
   }

@@ -10,6 +10,7 @@ import {
 import { attachesItself } from '../ebpf/attach/section.ts'
 import type { ObjectProgram, ObjectSpec } from '../ebpf/object/spec.ts'
 import { ConflictError, NotSupportedError } from '../errors.ts'
+import { PROGRAM_CLASSES } from '../policy/kernel-classes.ts'
 
 /** A program that is loaded and attached to nothing. */
 export interface Idle {
@@ -29,7 +30,7 @@ export interface TrialPlan {
 export interface TrialPlaces {
   /** What the caller wishes; empty: what suits each program. */
   readonly wishes: readonly Wish[]
-  /** Network devices are those of a namespace of its own, of which one is known: loopback. */
+  /** The network is one of its own, of which one device is known: loopback. */
   readonly ownNetwork: boolean
   /** The loader's own cgroup; undefined: it has none. */
   readonly cgroup: string | undefined
@@ -89,6 +90,9 @@ function lotOf(program: ObjectProgram, places: TrialPlaces, callees: ReadonlySet
   if (type === 'struct_ops')
     return { why: 'its struct_ops map is registered for the whole host, which is not tried', needsHost: true }
   if (rule?.autoAttach === 'iter') return idleFor('it runs when somebody reads it')
+  // Before all places, for a type whatever it attaches to.
+  if (PROGRAM_CLASSES[type]?.reach === 'network' && !places.ownNetwork)
+    return idleFor("nothing of the host's network is taken unasked, and no device or netns is named")
   if (attachesItself(program)) return at(undefined)
   if (type === 'sk_lookup' || type === 'flow_dissector')
     return at({ kind: 'netns', path: '/proc/self/ns/net' })
@@ -99,7 +103,6 @@ function lotOf(program: ObjectProgram, places: TrialPlaces, callees: ReadonlySet
   const direction = rule?.attachType === 'tcx_egress' ? 'egress' : 'ingress'
   const isTcx = type === 'sched_cls' && !`${rule?.attachType}`.startsWith('netkit')
   if (!isForDevices(program) && !isTcx) return idleFor('there is nothing here that it could attach to')
-  if (!places.ownNetwork) return idleFor('no device of the host is taken unasked, and none is named')
   return at(isTcx ? { kind: 'tcx', device: 'lo', direction } : { kind: 'xdp', device: 'lo' })
 }
 

@@ -9,6 +9,7 @@
 import type { ObjectSpec } from '../ebpf/object/spec.ts'
 import { printableName, quoted } from '../ebpf/printable.ts'
 import { neededRights, type Right } from '../ebpf/rights.ts'
+import { PROGRAM_CLASSES } from '../policy/kernel-classes.ts'
 import { CAPABILITIES, type Capability } from '../policy/policy.ts'
 import { MASK_DOMAINS, type MaskDomain, type Masks } from '../policy/vocabulary.ts'
 import type { CapabilityName } from '../uapi/constants.ts'
@@ -42,6 +43,8 @@ export interface PlannedCapability {
   readonly name: Capability
   readonly by: readonly string[]
   readonly forLoader: boolean
+  /** Only attaching asks for it: all is loaded without. */
+  readonly toAttach: boolean
 }
 
 export interface RightsPlan {
@@ -68,7 +71,8 @@ const PERFMON_NOTE =
 /** The union of what the objects need, loaded by that loader. */
 export function planRights(specs: readonly NamedSpec[], options: PlanOptions): RightsPlan {
   const rights = new Map<string, Draft>()
-  const capabilities = new Map<Capability, { by: Set<string>; forLoader: boolean }>()
+  const capabilities: Capabilities = new Map()
+  const attaching = new Map<Capability, Set<string>>()
   const notes = new Set<string>()
   const problems: string[] = []
   const labels = labelsOf(specs.map(({ name }) => name))
@@ -81,8 +85,11 @@ export function planRights(specs: readonly NamedSpec[], options: PlanOptions): R
       kernelStruct: options.kernelStruct,
     })
     const usesData = chosenPrograms(spec, options.programs).some(program => usesGlobalData(spec, program))
-    for (const need of own.needs)
+    for (const need of own.needs) {
       addOwn(rights, capabilities, need, named(need.by), certainty(need, options.loader, usesData))
+      for (const name of PROGRAM_CLASSES[need.rule?.type ?? '']?.attachCapabilities ?? [])
+        attaching.set(name, (attaching.get(name) ?? new Set()).add(`to attach ${named(need.by)}`))
+    }
     for (const need of loaderNeeds(options.loader, spec, own.needs, options.programs))
       addLoaders(rights, capabilities, need)
     for (const note of own.notes) notes.add(named(note))
@@ -102,8 +109,11 @@ export function planRights(specs: readonly NamedSpec[], options: PlanOptions): R
     masks: masksOf(planned),
     rights: planned,
     capabilities: CAPABILITIES.flatMap(name => {
-      const found = capabilities.get(name)
-      return found === undefined ? [] : [{ name, by: [...found.by], forLoader: found.forLoader }]
+      const loading = capabilities.get(name)
+      const own = [...(loading?.forLoader === false ? loading.by : []), ...(attaching.get(name) ?? [])]
+      const by = own.length === 0 ? [...(loading?.by ?? [])] : own
+      const facts = { forLoader: own.length === 0, toAttach: loading === undefined }
+      return by.length === 0 ? [] : [{ name, by, ...facts }]
     }),
     notes: [...notes],
     problems,

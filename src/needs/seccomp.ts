@@ -30,12 +30,25 @@ export function parseSeccompProfile(text: string): SeccompProfile {
   } catch (cause) {
     throw new FormatError('seccomp profile', 'it is no JSON', { cause })
   }
+  if (isDeeper(profile, MAX_DEPTH)) throw new FormatError('seccomp profile', 'it is nested too deeply')
   if (!isObject(profile) || typeof profile['defaultAction'] !== 'string')
     throw new FormatError('seccomp profile', 'it has no defaultAction')
   const { syscalls } = profile
   if (!Array.isArray(syscalls) || !syscalls.every(isRule))
     throw new FormatError('seccomp profile', 'its syscalls are no list of rules with names and an action')
   return profile as SeccompProfile
+}
+
+/** Those of runtimes have 5; what writes JSON calls itself for each. */
+const MAX_DEPTH = 64
+
+function isDeeper(value: unknown, depth: number): boolean {
+  let level = [value]
+  for (let at = 0; at <= depth; at++)
+    level = level.flatMap(one =>
+      typeof one === 'object' && one !== null ? (Object.values(one) as unknown[]) : [],
+    )
+  return level.length > 0
 }
 
 function isObject(value: unknown): value is Json {

@@ -6,7 +6,7 @@
  * 6.9 to 7.3. Only knowledge about words is here, never their bits: types that a newer kernel adds
  * are missing here and treated with caution by the callers.
  */
-import { NET_ADMIN_PROGS, PERFMON_PROGS } from '../uapi/bpf-needs.ts'
+import { NET_ADMIN_PROGS, NET_ADMIN_TO_ATTACH, PERFMON_PROGS } from '../uapi/bpf-needs.ts'
 import type { Capability } from './policy.ts'
 
 /**
@@ -29,6 +29,8 @@ export type Reach =
 export interface ProgramClass {
   /** Needed besides `bpf`. */
   readonly capabilities: readonly Capability[]
+  /** Needed besides these when it is attached; it is loaded without. */
+  readonly attachCapabilities: readonly Capability[]
   /** Attach bits, any of which makes the type loadable. */
   readonly attachs: readonly string[]
   readonly reach: Reach
@@ -43,7 +45,7 @@ const UNIX = ['connect', 'sendmsg', 'recvmsg', 'getpeername', 'getsockname'].map
   call => `cgroup_unix_${call}`,
 )
 
-const ATTACHS_AND_REACH: Readonly<Record<string, Omit<ProgramClass, 'capabilities'>>> = {
+const ATTACHS_AND_REACH: Readonly<Record<string, Pick<ProgramClass, 'attachs' | 'reach'>>> = {
   socket_filter: { attachs: [ATTACH_ZERO], reach: 'own' },
   kprobe: {
     attachs: [
@@ -131,9 +133,13 @@ const ATTACHS_AND_REACH: Readonly<Record<string, Omit<ProgramClass, 'capabilitie
 export const PROGRAM_CLASSES: Readonly<Record<string, ProgramClass>> = Object.fromEntries(
   Object.entries(ATTACHS_AND_REACH).map(([type, rest]) => [
     type,
-    { capabilities: capabilitiesOf(type), ...rest },
+    { capabilities: capabilitiesOf(type), attachCapabilities: attachCapabilitiesOf(type), ...rest },
   ]),
 )
+
+function attachCapabilitiesOf(type: string): Capability[] {
+  return (NET_ADMIN_TO_ATTACH as readonly string[]).includes(type) ? ['net_admin'] : []
+}
 
 function capabilitiesOf(type: string): Capability[] {
   const isIn = (types: readonly string[]): boolean => types.includes(type)

@@ -199,7 +199,7 @@ function capabilityUsers(view: RightsView): Map<Capability, string[]> {
     users.set(capability, [...(users.get(capability) ?? []), user])
   }
   for (const [name, type] of view.programs()) {
-    for (const capability of type.capabilities) add(capability, name)
+    for (const capability of [...type.capabilities, ...type.attachCapabilities]) add(capability, name)
   }
   for (const name of NET_ADMIN_MAPS) if (view.has('maps', name)) add('net_admin', name)
   if (view.has('cmds', 'btf_get_fd_by_id')) add('sys_admin', 'btf_get_fd_by_id')

@@ -28,6 +28,12 @@ export const NET_ADMIN_PROGS = [
   ...(['cgroup_device', 'cgroup_sock', 'cgroup_sock_addr', 'cgroup_sockopt', 'cgroup_sysctl'] as const),
 ] as const
 
+/**
+ * Program types that are loaded without CAP_NET_ADMIN, and attached only with it: the kernel asks
+ * the token that the program was loaded with (bpf_prog_attach_check_attach_type).
+ */
+export const NET_ADMIN_TO_ATTACH = ['cgroup_skb'] as const
+
 /** Program types that need CAP_PERFMON. */
 export const PERFMON_PROGS = [
   ...(['kprobe', 'tracepoint', 'perf_event', 'raw_tracepoint', 'raw_tracepoint_writable'] as const),

@@ -1,12 +1,12 @@
 /** The commands as users run them: what they print, how they end, what they refuse. */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { closeSync, mkdirSync, openSync, readFileSync } from 'node:fs'
+import { chmodSync, closeSync, mkdirSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { completionScript, SHELLS } from '../../src/cli/completion.ts'
 import { commandTree } from '../../src/cli/tree.ts'
-import { CLI, cli, execute, finish, startCli } from '../helpers/cli.ts'
+import { asNobody, CLI, cli, execute, finish, inPublic, PUBLIC_CLI, startCli } from '../helpers/cli.ts'
 import { needsTokens, ROOT } from '../helpers/machine.ts'
 import { Scratch } from '../helpers/scratch.ts'
 
@@ -249,6 +249,23 @@ test('policy check takes directories, goes on after a bad file, and says a verdi
   const empty = new Scratch()
   assert.equal((await cli(['policy', 'check', empty.path])).status, 2)
   empty[Symbol.dispose]()
+})
+
+test('policy check reports a directory that it may not read, and goes on', machine, async () => {
+  using scratch = new Scratch()
+  for (const name of ['closed', 'open']) {
+    mkdirSync(join(scratch.path, name))
+    scratch.write(`${name}/a.yaml`, readFileSync(POLICY, 'utf8'))
+  }
+  chmodSync(join(scratch.path, 'closed'), 0)
+  const [command, args] = asNobody([process.execPath, PUBLIC_CLI, 'policy', 'check', scratch.path])
+  const { status, stdout, stderr } = await execute(...inPublic([command, ...args]))
+  assert.equal(status, 1, stderr)
+  assert.match(stdout, /closed: not read\n/)
+  assert.match(stdout, /open\/a\.yaml: passes/)
+  assert.match(stderr, /Cannot read the directory ".*closed": EACCES/)
+  chmodSync(join(scratch.path, 'closed'), 0o755)
+  assert.match((await cli(['policy', 'check', scratch.path])).stdout, /\n2 policies: 2 pass/)
 })
 
 test('policy check of one policy ends with its bars, the longest first, and its verdict', async () => {

@@ -16,12 +16,13 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { after, test } from 'node:test'
 import { residue, snapshot } from '../../scripts/residue.ts'
-import { cli, execute, finish, inPublic, PUBLIC, publicCli } from '../helpers/cli.ts'
+import { CLI, cli, execute, finish, inPublic, PUBLIC, publicCli } from '../helpers/cli.ts'
 import { checkedDocument } from '../helpers/documents.ts'
 import { eventually, HANG_MS } from '../helpers/eventually.ts'
 import { inVm, needsTokens, ROOT } from '../helpers/machine.ts'
 import { Scratch } from '../helpers/scratch.ts'
 import { commandsOf } from '../helpers/shell-blocks.ts'
+import { xdpObject } from '../helpers/xdp-object.ts'
 
 const machine = needsTokens()
 const starter = starterTools()
@@ -313,6 +314,24 @@ test('the same by hand: a plan, run, and obj load --watch', machine, async () =>
 
 const TRACE = `${PUBLIC}/test/fixtures/trace.bpf.o`
 
+test('a name in the object says nothing about where it attaches', machine, async () => {
+  using scratch = new Scratch()
+  for (const [i, name] of ['count.llvm.1', 'p=tcx:lo/ingress/', 'p=auto', 'let_pass'].entries()) {
+    const object = scratch.write(`named-${i}.o`, xdpObject('xdp', name))
+    const words = [`${PUBLIC}/dist/cli/main.js`, 'try', object, '--json', '--no-ping']
+    const child = spawn(...inPublic([process.execPath, ...words]), { stdio: ['ignore', 'pipe', 'inherit'] })
+    const lines = await watched(child, line => (JSON.parse(line) as Document).type === 'counters')
+    assert.equal(await statusOf(child), 0)
+    const { attach } = JSON.parse(lines[0]!) as Document
+    assert.deepEqual(attach, [/=/.test(name) ? JSON.stringify([name, 'xdp:lo']) : `${name}=xdp:lo`])
+    const loaded = JSON.parse(lines[1]!) as { programs: { name: string; attached: boolean }[] }
+    assert.deepEqual(
+      loaded.programs.map(one => [one.name, one.attached]),
+      [[name, true]],
+    )
+  }
+})
+
 test('what needs the host is said before anything is done', machine, async () => {
   const { status, stdout, stderr } = await publicCli(['try', TRACE, '--program', 'on_kprobe'])
   assert.equal(status, 4, stderr)
@@ -321,6 +340,24 @@ test('what needs the host is said before anything is done', machine, async () =>
   assert.doesNotMatch(stdout, /^loaded/m)
   assert.match(stderr, /on_kprobe: perf_event_open\(2\)/)
   assert.match(stderr, /obj load .*--attach auto --watch/)
+})
+
+test('commands to paste do what they say, whatever files are called', machine, async () => {
+  using scratch = new Scratch()
+  const name = 'x;touch pwned #.o'
+  const object = scratch.write(name, readFileSync(join(ROOT, 'test/fixtures/trace.bpf.o')))
+  const { stderr } = await cli(['try', object, '--program', 'on_kprobe'])
+  assert.ok(
+    stderr.includes(`bpftoken obj load '${scratch.path}/${name}' --program=on_kprobe --attach`),
+    stderr,
+  )
+  for (const [directory, word] of [
+    ['a b;$(id)', "'a b;$(id)'"],
+    ['plain', 'plain'],
+  ] as const) {
+    const { stdout } = await cli(['init', directory], { cwd: scratch.path })
+    assert.ok(stdout.endsWith(`\nnext: cd ${word} && make try\n`), stdout)
+  }
 })
 
 test('what is as good as root is lent with --yes only', machine, async () => {
@@ -377,7 +414,7 @@ test('bad words are named, and nothing is done', machine, async () => {
       /No program attaches to netns/,
     ],
     [[object, '--cap', 'everything'], 2, /no capability "everything"/],
-    [[object, '--program', 'count', '--host-net'], 4, /no device of the host is taken unasked/],
+    [[object, '--program', 'count', '--host-net'], 4, /nothing of the host's network is taken unasked/],
     [[object, '--user', 'root'], 2, /never runs as host root/],
   ] as const) {
     const result = await cli(['try', ...args])
@@ -403,4 +440,33 @@ test('init overwrites nothing, and names what it wrote', async () => {
   assert.equal(third.status, 0, third.stderr)
   assert.match(third.stdout, /^wrote .*policy\.yaml\n/)
   assert.equal(readFileSync(join(directory, 'Makefile'), 'utf8'), 'mine')
+})
+
+test('init writes nothing where one of its files is a link to nothing', async () => {
+  using scratch = new Scratch()
+  symlinkSync(join(scratch.path, 'nothing'), join(scratch.path, 'Makefile'))
+  const refused = await cli(['init', scratch.path])
+  assert.equal(refused.status, 1)
+  assert.match(refused.stderr, /has Makefile already/)
+  assert.deepEqual(readdirSync(scratch.path), ['Makefile'])
+  const forced = await cli(['init', scratch.path, '--force'])
+  assert.equal(forced.status, 0, forced.stderr)
+  assert.match(forced.stdout, /^left .*Makefile as it is$/m)
+  assert.equal(readdirSync(scratch.path).length, 5)
+})
+
+test('init takes back what it wrote when it cannot write all', machine, async () => {
+  using scratch = new Scratch()
+  const script =
+    'mount -t tmpfs -o "nr_inodes=$0" none "$1" && { "$2" "$3" init "$1/a/b" >&2; echo $?; ls -R "$1"; }'
+  const within = (inodes: number) =>
+    execute('unshare', [
+      ...['--mount', 'sh', '-c', script, String(inodes), scratch.path, process.execPath, CLI],
+    ])
+  // The root, two directories, and five files or three.
+  const enough = await within(8)
+  assert.match(enough.stdout, /^0\n.*Makefile/s, enough.stderr)
+  const full = await within(6)
+  assert.equal(full.stdout, `1\n${scratch.path}:\n`, full.stderr)
+  assert.match(full.stderr, /ENOSPC/)
 })

@@ -1,11 +1,9 @@
 /**
- * The smallest BPF object that a loader takes: one program that returns 2, which for XDP lets every
- * packet pass. `section` makes it a program of another type. No compiler needed.
+ * The smallest BPF object that a loader takes: one program that returns 2 (`verdict`), which for XDP lets
+ * every packet pass. `section` makes it a program of another type, `name` is its symbol. No compiler needed.
  */
 
 const EM_BPF = 247
-const NAME = 'let_pass'
-
 interface Section {
   name: string
   type: number
@@ -22,10 +20,11 @@ const STRTAB = 3
 const ALLOC = 2
 const EXEC = 4
 
-export function xdpObject(section = 'xdp'): Buffer {
-  // r0 = XDP_PASS; exit
-  const code = Buffer.from('b700000002000000' + '9500000000000000', 'hex')
-  const strings = Buffer.from(`\0${NAME}\0`)
+export function xdpObject(section = 'xdp', name = 'let_pass', verdict = 2): Buffer {
+  // r0 = verdict; exit
+  const code = Buffer.from('b700000000000000' + '9500000000000000', 'hex')
+  code.writeInt32LE(verdict, 4)
+  const strings = Buffer.from(`\0${name}\0`)
   const sections: Section[] = [
     { name: '', type: 0, flags: 0, data: Buffer.alloc(0) },
     { name: section, type: PROGBITS, flags: ALLOC | EXEC, data: code },

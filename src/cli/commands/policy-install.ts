@@ -3,7 +3,7 @@ import { EXIT, UsageError } from '../../errors.ts'
 import { Guard } from '../../guard/guard.ts'
 import { type AdmissionOptions, requireNoSubjects } from '../admission.ts'
 import { print, printJson } from '../output.ts'
-import { loadPolicy, loadVocabulary, policyFilesAt } from '../policy-file.ts'
+import { loadVocabulary, policyFilesAt, policyIn } from '../policy-file.ts'
 import { requireRoot } from '../privilege.ts'
 
 export interface InstallOptions extends AdmissionOptions {
@@ -16,7 +16,7 @@ export async function policyInstall(paths: string[], options: InstallOptions): P
   const vocabulary = await loadVocabulary()
   const files = paths.flatMap(policyFilesAt)
   // All are read before any is installed: half a set of policies is none.
-  const policies = await Promise.all(files.map(file => loadPolicy(file, vocabulary)))
+  const policies = await Promise.all(files.map(file => policyIn(file, vocabulary)))
   const names = policies.map(({ name }) => name)
   const twice = names.find((name, i) => names.indexOf(name) !== i)
   if (twice !== undefined) throw new UsageError(`Two of these policies are called "${twice}"`)

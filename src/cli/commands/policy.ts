@@ -9,7 +9,7 @@ import { assessRisk, compareRisk, RISK_LEVELS, type RiskLevel } from '../../poli
 import { MASK_DOMAINS, type Vocabulary } from '../../policy/vocabulary.ts'
 import { describeFailure } from '../failure-report.ts'
 import { columns, type Line, print, printJson, styled, table, warn } from '../output.ts'
-import { policyFilesAt, readPolicyText } from '../policy-file.ts'
+import { type PolicyFile, policyFilesAt, readPolicyText } from '../policy-file.ts'
 import { Progress } from '../progress.ts'
 import { levelText, riskBars } from '../risk-text.ts'
 
@@ -28,7 +28,7 @@ export function check(paths: string[], options: CheckOptions): number {
   const vocabulary = runningVocabulary()
   using progress = new Progress({ total: files.length })
   const reports = files.map(file => {
-    progress.step(file)
+    progress.step(file.path)
     return checkFile(file, options.maxRisk, vocabulary)
   })
   progress[Symbol.dispose]()
@@ -46,9 +46,9 @@ export function check(paths: string[], options: CheckOptions): number {
 
 type Report = ReturnType<typeof checkFile>
 
-function checkFile(file: string, max: RiskLevel | undefined, vocabulary: Vocabulary) {
+function checkFile({ path: file, text }: PolicyFile, max: RiskLevel | undefined, vocabulary: Vocabulary) {
   try {
-    const { policy, locate } = parseLocatedPolicy(readPolicyText(file), { source: file, vocabulary })
+    const { policy, locate } = parseLocatedPolicy(text(), { source: file, vocabulary })
     const findings = lintPolicy(policy, vocabulary).map(finding => ({ ...finding, ...locate(finding.path) }))
     const risk = assessRisk(policy, vocabulary)
     const tooRisky = max !== undefined && compareRisk(risk.level, max) > 0

@@ -8,7 +8,7 @@ import path from 'node:path'
 import { DEFAULT_PATH } from '../../delegation/actions.ts'
 import { isForCgroups } from '../../ebpf/attach/placement.ts'
 import { type ObjectProgram, type ObjectSpec, parseObject } from '../../ebpf/object/spec.ts'
-import { printableName, quoted } from '../../ebpf/printable.ts'
+import { printableName, quoted, shellPath, shellWord } from '../../ebpf/printable.ts'
 import {
   ConflictError,
   DeniedError,
@@ -25,7 +25,8 @@ import { parsePolicy } from '../../policy/parse.ts'
 import { CAPABILITIES, type Policy } from '../../policy/policy.ts'
 import { assessRisk, type RiskAssessment } from '../../policy/risk.ts'
 import { accounts } from '../accounts.ts'
-import { parseWish, placementsFor, placementText } from '../attachments.ts'
+import { specText } from '../attach-spec.ts'
+import { exactText, parseWish, placementsFor, placementText } from '../attachments.ts'
 import { workloadEnvironment } from '../environment.ts'
 import { installedGuard } from '../installed-guard.ts'
 import { structOfKernel } from '../kernel-structs.ts'
@@ -136,7 +137,7 @@ function loaderWords(name: string, { places }: TrialPlan, options: TryOptions, p
     'load',
     '--watch',
     `--name=${name}`,
-    ...places.map(place => `--attach=${placementText(place)}`),
+    ...places.map(place => `--attach=${exactText(place)}`),
     ...(options.program ?? []).map(program => `--program=${program}`),
     ...(ping ? ['--ping'] : []),
     ...(options.json === true ? ['--json'] : []),
@@ -152,7 +153,7 @@ function withCapabilities(plan: RightsPlan, names: readonly string[]): RightsPla
       throw new UsageError(`A policy lends no capability "${name}"`, {
         hint: `It can lend ${CAPABILITIES.join(', ')}`,
       })
-    return { name: known, by: ['--cap'], forLoader: false }
+    return { name: known, by: ['--cap'], forLoader: false, toAttach: false }
   })
   const rest = further.filter(({ name }) => !plan.capabilities.some(one => one.name === name))
   return { ...plan, capabilities: [...plan.capabilities, ...rest] }
@@ -196,9 +197,11 @@ function sayBefore({ file, text, risk, trial, user, network, json, planned }: An
   print(
     `${what}, lent to ${user.name} (${user.uid}:${user.gid}) in ${networkText(network)}; risk: ${risk.level}`,
   )
-  for (const place of attach)
-    print(`  attaches ${place.replace('=auto', ' by its section').replace('=', ' to ')}`)
-  for (const { program, why } of trial.idle) print(`  does not attach ${program}: ${why}`)
+  for (const { program, spec } of trial.places)
+    print(
+      `  attaches ${printableName(program)} ${spec === undefined ? 'by its section' : `to ${specText(spec)}`}`,
+    )
+  for (const { program, why } of trial.idle) print(`  does not attach ${printableName(program)}: ${why}`)
 }
 
 function networkText(network: 'own' | 'host'): string {
@@ -227,10 +230,15 @@ function requireUse({ places, idle }: TrialPlan, file: string, { program = [] }:
     {
       context: { programs: idle.map(({ program }) => program).join(',') },
       hint: needsHost
-        ? `The policy above is what loading takes. As root, without a delegation: ${['bpftoken', 'obj', 'load', file, ...program.map(name => `--program=${name}`), '--attach', 'auto', '--watch'].join(' ')}`
+        ? `The policy above is what loading takes. As root, without a delegation: ${asRoot(file, program)}`
         : 'Name a place with --attach, or only load it: bpftoken run --policy POLICY -- bpftoken obj load OBJECT',
     },
   )
+}
+
+function asRoot(file: string, programs: readonly string[]): string {
+  const chosen = programs.map(name => `--program=${shellWord(name)}`)
+  return ['bpftoken obj load', shellPath(file), ...chosen, '--attach auto --watch'].join(' ')
 }
 
 function tooRisky({ items }: RiskAssessment, { name }: Policy): DeniedError {

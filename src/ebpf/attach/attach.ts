@@ -1,7 +1,8 @@
 /**
  * Attaching programs: one function per kind of target, each giving a link.
  *
- * None of these commands checks a capability or a token: who has a loaded program may attach it.
+ * But for programs of type `cgroup_skb` none of these commands checks a capability or a token: who
+ * has a loaded program may attach it.
  * Devices are looked up in the caller's network namespace at that moment. All are BPF_LINK_CREATE
  * unless said otherwise; the caller disposes of the link. EINVAL: the program's type or expected
  * attach type is not for this target.

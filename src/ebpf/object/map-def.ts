@@ -50,6 +50,15 @@ function bad(map: string, message: string): FormatError {
   return new FormatError('BPF object', `map "${map}": ${message}`)
 }
 
+/** Rights to map types are bits of a u64, in a token's masks. */
+const MAX_TYPES = 64
+
+/** One that a newer kernel has goes by its number. */
+function mapType(map: string, type: number): MapType {
+  if (type >= MAX_TYPES) throw bad(map, `there is no map type ${type}`)
+  return MAP_TYPES.word(type)
+}
+
 /** All maps of the section `.maps`. */
 export function btfMaps(elf: Elf, section: ElfSection, btf: Btf): PlacedMap[] {
   const id = btf.find('.maps', 'datasec')[0]
@@ -89,7 +98,7 @@ function definition(btf: Btf, name: string, struct: BtfComposite, isInner: boole
   for (const [i, member] of struct.members.entries()) {
     switch (member.name) {
       case 'type':
-        draft.type = MAP_TYPES.word(uint(btf, name, member))
+        draft.type = mapType(name, uint(btf, name, member))
         break
       case 'max_entries':
         draft.maxEntries = uint(btf, name, member)
@@ -248,7 +257,7 @@ export function legacyMaps(elf: Elf, section: ElfSection): PlacedMap[] {
     if (section.data.subarray(off + LEGACY_BYTES, off + bytes).some(byte => byte !== 0))
       throw bad(name, `has a definition of ${bytes} bytes whose end means something to another loader`)
     const map: MapDefinition = {
-      ...{ name, type: MAP_TYPES.word(word(0)), keyBytes: word(1), valueBytes: word(2) },
+      ...{ name, type: mapType(name, word(0)), keyBytes: word(1), valueBytes: word(2) },
       ...{ maxEntries: word(3), flags: word(4), extra: 0n, numaNode: undefined },
       ...{ keyTypeId: 0, valueTypeId: 0, pinByName: false, inner: undefined, values: [] },
     }

@@ -1,4 +1,5 @@
 /** A plan as flags of `podman run` and `docker run`, which have most of them in common. Pure. */
+import { shellWord } from '../../ebpf/printable.ts'
 import type { RightsPlan } from '../plan.ts'
 import { comments, heading } from './comments.ts'
 import { capabilityWords, type FormatFacts } from './container.ts'
@@ -16,9 +17,4 @@ export function runCommand(
     ...(seccomp.is === 'made' ? [`--security-opt=seccomp=${shellWord(seccomp.path)}`] : []),
   ]
   return [...comments([heading(plan)]), `${program} run \\`, ...flags.map(flag => `  ${flag} \\`), '  IMAGE']
-}
-
-/** One word of a POSIX shell. */
-function shellWord(text: string): string {
-  return /^[\w./:@+-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`
 }

@@ -42,6 +42,8 @@ export interface LoadRequest {
   readonly only?: readonly string[]
   /** For the fixture network.bpf.o: attach, and let so many datagrams through. */
   readonly packets?: number
+  /** Attach the program of that name to this cgroup, and detach it. */
+  readonly attach?: { readonly program: string; readonly cgroup: string }
   /** This Debian's token-aware bpftool (libbpf 1.5) loads instead of us. */
   readonly bpftool?: true
 }

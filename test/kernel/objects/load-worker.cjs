@@ -85,7 +85,7 @@ function answerOfBpftool(file) {
   return { ok: status === 0, message: stderr.trim() }
 }
 
-async function answer({ file, only, packets, bpftool }) {
+async function answer({ file, only, packets, attach, bpftool }) {
   if (bpftool === true) return answerOfBpftool(file)
   let token
   let object
@@ -97,6 +97,8 @@ async function answer({ file, only, packets, bpftool }) {
       ...(only ? { only } : {}),
     })
     const seen = packets === undefined ? {} : await exercise(object, packets)
+    if (attach !== undefined)
+      attachProgram(object, attach.program, { kind: 'cgroup', path: attach.cgroup }).close()
     return {
       ...seen,
       ok: true,

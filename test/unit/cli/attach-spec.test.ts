@@ -12,6 +12,9 @@ test('parseAttachSpec() reads each form, and refuses what is none', () => {
     ['netns:/run/netns/x', { kind: 'netns', path: '/run/netns/x' }],
   ] as const)
     assert.deepEqual(parseAttachSpec(text), spec, text)
-  for (const text of ['', 'xdp', 'xdp:', 'xdp:eth0/fast', 'tcx:eth0', 'tcx:eth0/up', 'kprobe:x', ' xdp:eth0'])
+  for (const text of [
+    ...['', 'xdp', 'xdp:', 'xdp:eth0/fast', 'tcx:eth0', 'tcx:eth0/up', 'kprobe:x', ' xdp:eth0'],
+    ...['xdp:/skb', 'tcx:/ingress', 'xdp:eth0/skb/', 'tcx:lo/ingress/', 'tcx:lo/ingress/=xdp:lo'],
+  ])
     assert.throws(() => parseAttachSpec(text), UsageError, text)
 })

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { symlinkSync } from 'node:fs'
 import { test } from 'node:test'
 import { readInput } from '../../../src/cli/input-file.ts'
 import { FormatError, NotFoundError, TimeoutError } from '../../../src/errors.ts'
@@ -43,6 +44,19 @@ test('readInput() says what is wrong with a path', () => {
       (error: unknown) =>
         error instanceof NotFoundError && errno.test(error.message) && error.hint === bounds.hint,
     )
+})
+
+test('readInput() takes plain files only where it is told so, and links and pipes elsewhere', () => {
+  using scratch = new Scratch()
+  const plain = scratch.write('plain', 'content')
+  const link = `${scratch.path}/link`
+  symlinkSync(plain, link)
+  const plainOnly = { ...bounds, plainOnly: true }
+  assert.equal(readInput(plain, plainOnly).toString(), 'content')
+  assert.equal(readInput(link, bounds).toString(), 'content')
+  assert.throws(() => readInput(link, plainOnly), /ELOOP/)
+  for (const path of [fifo(scratch), '/dev/null'])
+    assert.throws(() => readInput(path, plainOnly), /is no plain file/)
 })
 
 test('readInput() does not wait for ever for a pipe that nobody writes to', () => {

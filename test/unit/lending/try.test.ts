@@ -2,9 +2,11 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { parseObject } from '../../../src/ebpf/object/spec.ts'
+import { SECTION_RULES } from '../../../src/ebpf/object/section-names.ts'
+import { type ObjectProgram, parseObject } from '../../../src/ebpf/object/spec.ts'
 import { ConflictError } from '../../../src/errors.ts'
 import { planTrial } from '../../../src/lending/try.ts'
+import { PROGRAM_CLASSES } from '../../../src/policy/kernel-classes.ts'
 
 const fixture = (name: string) =>
   parseObject(readFileSync(join(__dirname, `../../fixtures/${name}.bpf.o`)), { name })
@@ -31,6 +33,42 @@ test('nothing of the host is taken unasked', () => {
   const { places, idle } = planTrial(network, autoload, { wishes: [], ownNetwork: false, cgroup: undefined })
   assert.deepEqual(places, [])
   assert.deepEqual(idle.map(({ program }) => program).sort(), autoload.map(({ name }) => name).sort())
+})
+
+/** A program for each pattern of the table of sections. */
+const everyKind = SECTION_RULES.map((rule, i): ObjectProgram => {
+  const section = rule.pattern.replace(/\+$/, '/x')
+  return { name: `p${i}`, section, rule, target: 'x', autoload: true, function: 0 }
+})
+
+test('what reaches a network is not attached to that of the host unasked, and is to its own', () => {
+  const reaching = everyKind.filter(({ rule }) => PROGRAM_CLASSES[rule!.type]?.reach === 'network')
+  const types = new Set(reaching.map(({ rule }) => rule!.type))
+  for (const type of ['xdp', 'sched_cls', 'flow_dissector', 'sk_lookup', 'netfilter', 'lwt_in'] as const)
+    assert.ok(types.has(type), type)
+  const attachable = new Set<string>()
+  for (const program of reaching) {
+    const alone = [program]
+    const onHost = planTrial(network, alone, { ...own, ownNetwork: false })
+    assert.deepEqual(onHost.places, [], program.section)
+    assert.equal(onHost.idle.length, 1)
+    if (planTrial(network, alone, own).places.length > 0) attachable.add(program.rule!.type)
+  }
+  assert.deepEqual([...attachable].sort(), ['flow_dissector', 'sched_cls', 'sk_lookup', 'xdp'])
+  // Whatever else is attached goes to no network.
+  for (const program of everyKind.filter(one => !reaching.includes(one)))
+    for (const { spec } of planTrial(network, [program], { ...own, ownNetwork: false }).places)
+      assert.ok(spec === undefined || spec.kind === 'cgroup', program.section)
+})
+
+test('a network namespace of the host is taken where it is named', () => {
+  const wish = { spec: { kind: 'netns', path: '/proc/self/ns/net' } } as const
+  const places = { ...own, ownNetwork: false, wishes: [wish] }
+  const lookups = everyKind.filter(({ rule }) => rule!.type === 'sk_lookup')
+  assert.deepEqual(
+    planTrial(network, lookups, places).places,
+    lookups.map(({ name }) => ({ program: name, spec: wish.spec })),
+  )
 })
 
 test('wishes stand instead of what suits', () => {

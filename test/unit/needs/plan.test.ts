@@ -3,6 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { test } from 'node:test'
 import { PLAN_WORDS } from '../../../src/cli/plan-words.ts'
 import { parseObject } from '../../../src/ebpf/object/spec.ts'
@@ -144,4 +145,52 @@ test('every object of the corpus gives a policy that reads back as exactly its p
         `${object.name} ${domain}`,
       )
   }
+})
+
+test('a capability that only attaching asks for is planned, and told apart from those of loading', () => {
+  const netAdmin = (section: string) => {
+    const spec = parseObject(xdpObject(section), { name: 'one' })
+    const { capabilities } = planRights([{ name: 'one', spec }], { loader: 'bpftoken' })
+    return capabilities.find(({ name }) => name === 'net_admin')
+  }
+  const facts = { name: 'net_admin', forLoader: false } as const
+  for (const section of ['cgroup_skb/egress', 'cgroup_skb/ingress', 'cgroup/skb'])
+    assert.deepEqual(netAdmin(section), { ...facts, by: ['to attach program "let_pass"'], toAttach: true })
+  for (const section of ['xdp', 'sockops', 'cgroup/dev'])
+    assert.deepEqual(netAdmin(section), { ...facts, by: ['program "let_pass"'], toAttach: false })
+  assert.equal(netAdmin('socket'), undefined)
+})
+
+/** The fixture with the type of its ring buffer, the length of an array in BTF, made another one. */
+function withMapType(type: number): Buffer {
+  const bytes = readFileSync(join(__dirname, '../../fixtures/network.bpf.o'))
+  const array = Buffer.from('00000000' + '00000003' + '00000000', 'hex')
+  const places = []
+  for (let at = bytes.indexOf(array); at !== -1; at = bytes.indexOf(array, at + 1))
+    if (bytes.readUInt32LE(at + 20) === 27) places.push(at + 20)
+  assert.equal(places.length, 1)
+  bytes.writeUInt32LE(type, places[0])
+  return bytes
+}
+
+test('a map type of a newer kernel goes by its number, and one that no token can lend is no map', () => {
+  const plan = (type: number) =>
+    planRights([{ name: 'one', spec: parseObject(withMapType(type), { name: 'one' }) }], {
+      loader: 'bpftoken',
+    })
+  for (const [type, word] of [
+    [27, 'ringbuf'],
+    [60, '60'],
+    [63, '63'],
+  ] as const) {
+    const { masks, rights } = plan(type)
+    assert.equal((masks.maps >> BigInt(type)) & 1n, 1n)
+    assert.ok(rights.some(right => right.domain === 'maps' && right.word === word && right.bit === type))
+  }
+  for (const type of [64, 999, 0xffff_ffff])
+    assert.throws(
+      () => plan(type),
+      (error: unknown) =>
+        error instanceof FormatError && new RegExp(`there is no map type ${type}`).test(error.message),
+    )
 })

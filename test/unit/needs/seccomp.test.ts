@@ -131,3 +131,12 @@ test('neededCalls(): perf_event_open(2) only for what attaches or reads by perf 
   assert.deepEqual(calls(['progs', 'tracepoint']), both)
   assert.deepEqual(calls(['maps', 'perf_event_array']), both)
 })
+
+test('a profile that is nested too deeply is none', () => {
+  const nested = (levels: number) =>
+    `{"defaultAction":"${ERRNO}","syscalls":[],"x":${'['.repeat(levels)}${']'.repeat(levels)}}`
+  const shallow = parseSeccompProfile(nested(50))
+  assert.equal(JSON.parse(JSON.stringify(allowing(shallow, ['bpf']))).defaultAction, ERRNO)
+  for (const levels of [100, 200_000])
+    assert.throws(() => parseSeccompProfile(nested(levels)), /nested too deeply/)
+})

@@ -30,6 +30,11 @@ const TWINS: [rule: string, faulty: string, sound: string][] = [
   ['idle-attach', 'progs: [xdp], attachs: [xdp, perf_event]', 'progs: [xdp], attachs: [xdp]'],
   ['idle-attach', 'progs: [xdp], attachs: [xdp, trace_fentry]', 'progs: [tracing], attachs: [trace_fentry]'],
   ['missing-capability', 'progs: [xdp], capabilities: [bpf]', 'progs: [xdp], capabilities: [bpf, net_admin]'],
+  [
+    'missing-capability',
+    'progs: [cgroup_skb], capabilities: [bpf]',
+    'progs: [cgroup_skb], capabilities: [bpf, net_admin]',
+  ],
   ['missing-capability', 'progs: [kprobe]', 'progs: [kprobe], capabilities: [bpf, perfmon]'],
   [
     'missing-capability',
