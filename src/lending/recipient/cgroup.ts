@@ -8,11 +8,12 @@ import { ConflictError, InputError, NotFoundError } from '../../errors.ts'
 import { procNumbers } from '../../sys/proc-file.ts'
 import { requireOwnProc } from '../../sys/process.ts'
 import { unlessGone } from '../../sys/tasks.ts'
+import { CGROUP2_SUPER_MAGIC } from '../../uapi/constants.ts'
+import { CGROUP_ROOT } from '../../uapi/kernel-paths.ts'
 import type { Found } from './recipient.ts'
 
-const CGROUP2_MAGIC = 0x63677270
 /** Where version 2 is mounted: alone, or beside version 1. */
-const ROOTS = ['/sys/fs/cgroup', '/sys/fs/cgroup/unified'] as const
+const ROOTS = [CGROUP_ROOT, `${CGROUP_ROOT}/unified`] as const
 
 /** Undefined: this machine has no cgroups of version 2. */
 export function cgroupRoot(): string | undefined {
@@ -164,7 +165,7 @@ export function findBelow(directory: string, name: string): string[] {
 
 function isCgroup2(directory: string): boolean {
   const { type }: StatsFs = statfsSync(directory)
-  return type >>> 0 === CGROUP2_MAGIC
+  return type >>> 0 === CGROUP2_SUPER_MAGIC
 }
 
 function unlessMissing<T>(directory: string, look: () => T): T {
