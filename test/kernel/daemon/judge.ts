@@ -39,7 +39,7 @@ async function answer(peer: Peer, [what, word = '']: string[]): Promise<unknown>
       return taken.number > 2
     }
     default: {
-      using target = peer.recipient(
+      using target = await peer.recipient(
         what === 'self' ? { self: true } : what === 'pid' ? { pid: number } : { pidfd: number },
       )
       peer.requireOwn(target)
