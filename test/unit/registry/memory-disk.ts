@@ -107,6 +107,7 @@ export class MemoryDisk implements Files {
         return Buffer.from(inode.now.subarray(offset, offset + length))
       },
       write: async (bytes, offset) => {
+        this.#alive()
         if (offset !== inode.now.length) throw new Error(`${path}: written at ${offset}, not at its end`)
         if (this.free === 0) throw errnoError('ENOSPC', 'write')
         const taken = Math.min(bytes.length, this.maxWrite, this.free)
