@@ -37,6 +37,7 @@ export type ErrorContext = Readonly<Record<string, string | number | boolean | u
  * command line has other words for it than a daemon. The facts for these words are the context.
  */
 export type Reason =
+  | 'approval-not-asked'
   | 'big-endian'
   | 'confinements-full'
   | 'delegation-unknown'

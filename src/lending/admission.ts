@@ -84,6 +84,18 @@ function requireOwnNetwork(target: Target, policy: Policy, vocabulary: Vocabular
 }
 
 /**
+ * Refuses a policy that root must approve each time, where root is not asked each time: `why`. Fail
+ * closed: approval would be said, and not asked for.
+ */
+export function requireNoApproval({ name, approval }: Policy, why: string): void {
+  if (approval === 'none') return
+  throw new NotSupportedError(`Policy "${name}" must be approved each time, and ${why}`, {
+    context: { policy: name },
+    reason: 'approval-not-asked',
+  })
+}
+
+/**
  * Refuses a policy with subjects where nobody compares them: `why`. Fail closed: they would be
  * said, and not held. True: they were overridden, and whoever asked is to be told.
  */
