@@ -7,22 +7,23 @@ import type { Writable } from 'node:stream'
 import type { Logger } from 'pino'
 import { printableJson } from '../ebpf/printable.ts'
 
-export const LEVELS = ['debug', 'info', 'notice', 'warning', 'error', 'critical'] as const
+export const LEVELS = ['debug', 'info', 'notice', 'warn', 'error', 'fatal'] as const
 export type Level = (typeof LEVELS)[number]
 
 /** Of syslog(3). */
 export const PRIORITY: Readonly<Record<Level, number>> = {
-  critical: 2,
+  fatal: 2,
   error: 3,
-  warning: 4,
+  warn: 4,
   notice: 5,
   info: 6,
   debug: 7,
 }
 
-export type Fields = Readonly<Record<string, unknown>>
+export type Fields = object
 
-export type Log = Readonly<Record<Level, (message: string, fields?: Fields) => void>> & {
+/** As pino has it: the facts, then the words. */
+export type Log = Readonly<Record<Level, (facts: Fields, message: string) => void>> & {
   /** Whether lines of this level are written. */
   wants(level: Level): boolean
 }
@@ -37,9 +38,9 @@ const PINO_LEVEL: Readonly<Record<Level, number>> = {
   debug: 20,
   info: 30,
   notice: 35,
-  warning: 40,
+  warn: 40,
   error: 50,
-  critical: 60,
+  fatal: 60,
 }
 const LEVEL_OF = new Map(Object.entries(PINO_LEVEL).map(([name, number]) => [number, name as Level]))
 
@@ -53,17 +54,17 @@ export function createLog(least: Level, destination: Destination): Log {
   const wants = (level: Level): boolean => PINO_LEVEL[level] >= PINO_LEVEL[least]
   const at =
     (level: Level) =>
-    (message: string, fields: Fields = {}): void => {
-      if (wants(level)) logger()[level](fields, message)
+    (facts: Fields, message: string): void => {
+      if (wants(level)) logger()[level](facts, message)
     }
   return {
     wants,
     debug: at('debug'),
     info: at('info'),
     notice: at('notice'),
-    warning: at('warning'),
+    warn: at('warn'),
     error: at('error'),
-    critical: at('critical'),
+    fatal: at('fatal'),
   }
 }
 
@@ -86,7 +87,7 @@ function pinoLogger(least: Level, destination: Destination): Logger<Level> {
       messageKey: 'message',
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: { level: label => ({ level: label }) },
-      serializers: { error: errorFacts },
+      serializers: { error: errorFacts, err: errorFacts },
     },
     stream,
   )
@@ -125,7 +126,7 @@ export function streamDestination(stream: Writable, marked: boolean): Destinatio
       }
       if (dropped > 0) {
         stream.write(
-          `${marked ? '<4>' : ''}{"level":"warning","message":"lines were dropped","lines":${dropped}}\n`,
+          `${marked ? '<4>' : ''}{"level":"warn","message":"lines were dropped","lines":${dropped}}\n`,
         )
         dropped = 0
       }

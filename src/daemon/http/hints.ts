@@ -6,8 +6,12 @@ import type { BpftokenError, ErrorContext, Reason } from '../../errors.ts'
 
 const ASK_FOR_GUARD = 'Ask the administrator of this machine to install the guard'
 
+/** Of its files; mostly it does not even start then. */
+const STATE = "Ask the administrator of this machine to look at the daemon's log"
+
 /** Every reason has its words. */
 const BY_REASON: Readonly<Record<Reason, (facts: ErrorContext) => string>> = {
+  'approval-not-asked': () => 'POST /v1/loans: then somebody can approve it',
   'big-endian': () => 'Compile it for bpfel',
   'confinements-full': () => 'Ask the administrator of this machine to end one first',
   'delegation-unknown': () => 'GET /v1/loans lists those that live',
@@ -34,6 +38,10 @@ const BY_REASON: Readonly<Record<Reason, (facts: ErrorContext) => string>> = {
       : 'Ask for a new loan: POST /v1/loans',
   'nothing-to-derive': () => 'GET /v1/loans/{id} shows what it has',
   'place-taken': () => 'Take back what lies there: POST /v1/revoke; or name another "place"',
+  'state-damaged': () => STATE,
+  'state-in-use': () => STATE,
+  'state-open-to-others': () => STATE,
+  'state-schema': () => STATE,
   'subject-refused': () => 'GET /v1/policies lists the policies that you may have',
   'subjects-not-compared': () => 'Name a policy without spec.subjects',
   'subjects-unsupported': () => 'Name a policy whose subjects are users, cgroups, units or labels',

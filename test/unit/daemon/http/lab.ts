@@ -131,7 +131,8 @@ function ask(socketPath: string, path: string, { method, body, headers }: Ask): 
         })
         res.on('error', reject)
         res.on('end', () => {
-          const json = all !== '' && /json/.test(res.headers['content-type'] ?? '') ? JSON.parse(all) : undefined
+          const json =
+            all !== '' && /json/.test(res.headers['content-type'] ?? '') ? JSON.parse(all) : undefined
           resolve({ status: res.statusCode!, headers: res.headers, text: all, json })
         })
       },
