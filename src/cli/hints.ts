@@ -13,6 +13,8 @@ const OVERRIDE = 'say --any-subject to lend to it all the same'
 
 /** Every reason has its words. */
 const BY_REASON: Readonly<Record<Reason, (facts: ErrorContext) => string>> = {
+  'approval-not-asked': () =>
+    'Say spec.approval: none, or lend under it with bpftoken delegate, which asks bpftokend',
   'big-endian': () => 'Compile it for bpfel, or look at it with bpftoken obj show',
   'confinements-full': () => 'End one first: bpftoken unconfine',
   'delegation-unknown': () => 'See bpftoken guard status for those that live',

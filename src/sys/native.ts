@@ -44,6 +44,8 @@ export interface Native {
   socket(domain: number, type: number, protocol: number): Result
   statmount(request: Bytes, out: Bytes, flags: number): Result
   statx(dirfd: number, path: string, flags: number, mask: number, out: Bytes): Result
+  timerfd_create(clock: number, flags: number): Result
+  timerfd_settime(fd: number, flags: number, value: Bytes, old: Bytes | null): Result
   umount2(path: string, flags: number): Result
 
   /** The same calls on a worker thread. */
