@@ -20,6 +20,11 @@ export interface Asker {
   /** What `decide` compares, read anew. DeniedError as `facts`. */
   subject(policies: readonly Policy[]): Promise<SubjectFacts>
   /**
+   * The same at once, for the moment before a loan is kept: user, groups, cgroup and unit are read
+   * anew; executable and label are those of `before`, since a look at them can wait.
+   */
+  subjectAgain(policies: readonly Policy[], before: SubjectFacts): SubjectFacts
+  /**
    * One of its descriptors, by number. The caller closes it. InputError: it has none such;
    * TimeoutError: it is in the middle of an execve(2) that does not end.
    */

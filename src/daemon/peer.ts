@@ -12,7 +12,7 @@
  * time: see src/sys/in-time.ts for what is which.
  */
 import { readFileSync } from 'node:fs'
-import { type Accounts, subjectInTime } from '../delegation/subject.ts'
+import { type Accounts, subjectAgain, subjectInTime } from '../delegation/subject.ts'
 import { openTargetInTime, type Target } from '../delegation/target.ts'
 import { DeniedError, InputError, NotFoundError, SyscallError } from '../errors.ts'
 import type { Policy } from '../policy/policy.ts'
@@ -115,6 +115,14 @@ export class Peer implements Asker, Disposable {
       subjectInTime(this.#process, { subjects }, this.#accounts, TIMEOUT_MS),
     )
     // It may have changed while the rest was read.
+    this.#now()
+    return found
+  }
+
+  subjectAgain(policies: readonly Policy[], before: SubjectFacts): SubjectFacts {
+    this.#now()
+    const subjects = policies.flatMap(policy => policy.subjects ?? [])
+    const found = this.#look(() => subjectAgain(this.#process, { subjects }, this.#accounts, before))
     this.#now()
     return found
   }

@@ -68,6 +68,16 @@ export async function subjectInTime(
   return { ...factsAtOnce(process, policy, accounts), executable, label }
 }
 
+/** The same at once, once more: its executable and label are those that it had `before`. */
+export function subjectAgain(
+  process: ProcessHandle,
+  policy: Named,
+  accounts: Accounts,
+  { executable, label }: SubjectFacts,
+): SubjectFacts {
+  return { ...factsAtOnce(process, policy, accounts), executable, label }
+}
+
 /**
  * What does not wait for the process, for its memory or for a file system of its: status and cgroup
  * take neither the mmap_lock of the process, which it can have held as long as it likes by a page
