@@ -55,7 +55,7 @@ export class LoadLab implements Disposable {
   static async start(capabilities: readonly string[]): Promise<LoadLab> {
     // The worker is an ordinary user, who may not reach this clone.
     const stage = new Scratch()
-    for (const part of ['dist', 'package.json', 'build/Release/bpftoken.node', 'node_modules/node-gyp-build'])
+    for (const part of ['dist', 'package.json', 'build/Release/bpftoken.node'])
       cpSync(join(ROOT, part), join(stage.path, part), { recursive: true })
     if (existsSync(BPFTOOL)) cpSync(BPFTOOL, join(stage.path, 'bpftool'))
     cpSync(join(__dirname, 'load-worker.cjs'), join(stage.path, 'load-worker.cjs'))
