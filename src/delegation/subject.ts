@@ -1,7 +1,7 @@
 /**
  * Who is to get a delegation: what the kernel says of a process that runs, or of the program that
- * `run` will start. Nothing that the process says of itself is believed, and what cannot be said
- * for certain is unknown, which matches no policy.
+ * `run` will start. Nothing that the process says of itself is believed. A fact that is not certain
+ * is unknown, and an unknown fact matches no policy.
  */
 import { readFileSync, realpathSync } from 'node:fs'
 import { NotFoundError } from '../errors.ts'
@@ -25,7 +25,7 @@ export interface ProgramToRun {
   readonly program: string
 }
 
-/** What the kernel says of a process, of what the policy asks for. NotFoundError: it has exited. */
+/** What the kernel says of a process, as far as the policy asks. NotFoundError: it has exited. */
 export function subjectOf(process: ProcessHandle, policy: Policy, accounts: Accounts): SubjectFacts {
   const status = procFields(readProc(process, 'status'))
   const cgroup = attempt(() => cgroupFrom(readProc(process, 'cgroup')))
@@ -69,7 +69,10 @@ function accountsOf(
   }
 }
 
-/** From name to id, never back: of two users called alike the system means the first. */
+/**
+ * Names are turned into ids, and never back: if two users have one name, the system means the
+ * first.
+ */
 function identity(
   id: number,
   names: ReadonlySet<string>,
@@ -82,7 +85,8 @@ function identity(
 type Status = ReadonlyMap<string, string>
 
 /**
- * The one id that all four of a line of /proc/PID/status are: real, effective, saved, file system.
+ * The id of a line of /proc/PID/status, if all four are the same: real, effective, saved, file
+ * system.
  */
 function idsFrom(status: Status, line: 'Uid' | 'Gid'): Fact<number> {
   if (!inInitialUserNamespace()) return { unknown: 'ids are not those of the initial user namespace here' }
@@ -144,7 +148,10 @@ export function labelFrom(text: string): Fact<string> {
     : { unknown: `its profile is in ${mode} mode, which confines nothing` }
 }
 
-/** Fail closed: what the kernel does not tell is unknown. That the process has exited goes on. */
+/**
+ * Fail closed: a fact that the kernel does not tell is unknown. If the process has exited, that
+ * error is passed on.
+ */
 function attempt(look: () => Fact<string>): Fact<string> {
   try {
     return look()
