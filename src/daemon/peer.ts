@@ -213,6 +213,11 @@ export class Peer implements Asker, Disposable {
     return procFields(this.#look(() => readIfThere(this.#process, `fdinfo/${descriptor}`)) ?? '')
   }
 
+  hold(): Peer {
+    this.#now()
+    return new Peer(this.#connected, this.#look(() => openSame(this.#process)).pidfd, this.#accounts)
+  }
+
   requireOwn(target: Target): void {
     const now = this.#now()
     if (this.#isRoot(now)) return
