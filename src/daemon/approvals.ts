@@ -11,9 +11,9 @@ import type { RequestRecord } from '../registry/loan-record.ts'
 import type { Asker } from './asker.ts'
 import { errorFacts } from './audit-facts.ts'
 import type { Keep } from './idempotency.ts'
-import { type Asking, lifetimeOf, type LendInput, make, prepareFor } from './lend.ts'
+import { type Asking, type LendInput, lifetimeOf, make, prepareFor } from './lend.ts'
 import { termsOf } from './loan-journal.ts'
-import { numberIn, requestView, type RequestView } from './loan-view.ts'
+import { numberIn, type RequestView, requestView } from './loan-view.ts'
 import { ownsRequest, type Who } from './ownership.ts'
 import type { Parts } from './parts.ts'
 
@@ -62,9 +62,12 @@ export class Approvals implements Disposable {
     const { uid } = who.facts
     const own = [...this.#waiting.keys()].filter(id => book.registry.request(id)?.asker.uid === uid)
     if (own.length >= limits.waitingRequests)
-      throw new BusyError(`User ${uid} has ${own.length} requests that wait for approval, which is all that it may`, {
-        context: { uid, waitingRequests: limits.waitingRequests },
-      })
+      throw new BusyError(
+        `User ${uid} has ${own.length} requests that wait for approval, which is all that it may`,
+        {
+          context: { uid, waitingRequests: limits.waitingRequests },
+        },
+      )
     const id = book.registry.nextRequestId()
     const request: RequestRecord = {
       id,
@@ -138,7 +141,11 @@ export class Approvals implements Disposable {
     using held = this.#take(id)!
     const decided = { at: clock.wall(), by: approver.facts.uid, comment }
     const approved: RequestRecord = { ...request, state: 'approved', decided }
-    await audit.append({ event: 'request.approved', request: id, facts: { ...requestFacts(approved), approver: approver.facts } })
+    await audit.append({
+      event: 'request.approved',
+      request: id,
+      facts: { ...requestFacts(approved), approver: approver.facts },
+    })
     try {
       const { asker, target } = held
       const who: Asking = { asker, isRoot: false, facts: asker.facts() }
@@ -273,7 +280,17 @@ function sameTarget({ facts }: Target): Target {
   throw new NotFoundError(`Process ${facts.pid} has exited`, { context: { pid: facts.pid } })
 }
 
-function requestFacts({ policy, policyDigest, asker, recipient, place, comment, decided, loan, state }: RequestRecord) {
+function requestFacts({
+  policy,
+  policyDigest,
+  asker,
+  recipient,
+  place,
+  comment,
+  decided,
+  loan,
+  state,
+}: RequestRecord) {
   const facts = { state, policy, policyDigest, asker, recipient, place, comment, decided, loan }
   return Object.fromEntries(Object.entries(facts).filter(([, value]) => value !== undefined))
 }

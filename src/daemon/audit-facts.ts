@@ -20,7 +20,8 @@ export function loanFacts(loan: LoanRecord): Record<string, unknown> {
 
 /** Of a failure: nothing that a client chose but what the message says. */
 export function errorFacts(error: unknown): Record<string, unknown> {
-  if (!(error instanceof BpftokenError)) return { code: 'BPFTOKEN_INTERNAL', message: String(error).slice(0, 1000) }
+  if (!(error instanceof BpftokenError))
+    return { code: 'BPFTOKEN_INTERNAL', message: String(error).slice(0, 1000) }
   const { code, reason, message } = error
   const trace = (error as { trace?: unknown }).trace
   return {

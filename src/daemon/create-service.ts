@@ -31,8 +31,8 @@ import { numberIn } from './loan-view.ts'
 import type { Names } from './names.ts'
 import type { Counters, Log, Parts } from './parts.ts'
 import type { PolicyFiles } from './policies.ts'
-import { auditRoute, reloadPolicies, requireRoot, verifyAuditRoute } from './records.ts'
 import { Recipients } from './recipients.ts'
+import { auditRoute, reloadPolicies, requireRoot, verifyAuditRoute } from './records.ts'
 import { renewRoute } from './renew.ts'
 import { revokeRoute } from './revoke.ts'
 import type { Service } from './service.ts'
@@ -171,7 +171,10 @@ export function createService(options: ServiceOptions): RunningService {
       for (const loan of book.open()) expiry.follow(loan)
       if (guard !== undefined)
         watching = watchGuard({ guard, events, book, clock, counters: parts.counters, log }, stopped.signal)
-      await audit.append({ event: 'daemon.started', facts: { version, boot: registry.boot, guard: guard !== undefined } })
+      await audit.append({
+        event: 'daemon.started',
+        facts: { version, boot: registry.boot, guard: guard !== undefined },
+      })
       await approvals.expireOld()
       await upkeep.start()
     },

@@ -41,7 +41,10 @@ export async function decideRoute(
       at: verdict.at,
       trace: verdict.trace.map(policy => ({
         ...policy,
-        entries: policy.entries.map(entry => ({ ...entry, fields: entry.fields.map(field => ({ ...field })) })),
+        entries: policy.entries.map(entry => ({
+          ...entry,
+          fields: entry.fields.map(field => ({ ...field })),
+        })),
       })),
     },
   }
@@ -51,7 +54,8 @@ export async function decideRoute(
 function meant({ policies }: Parts, { policy: name }: Body): Policy[] {
   if (name === undefined) return [...policies.all()].map(({ policy }) => policy)
   const found = policies.get(name)
-  if (found === undefined) throw new NotFoundError(`There is no policy "${name}"`, { context: { policy: name } })
+  if (found === undefined)
+    throw new NotFoundError(`There is no policy "${name}"`, { context: { policy: name } })
   return [found.policy]
 }
 
@@ -67,5 +71,5 @@ function compared(
   asker.requireOwn(target)
   if (!isRoot) return asker.subject(policies)
   const subjects = policies.flatMap(policy => policy.subjects ?? [])
-  return subjectOf(target.process, { subjects } as Policy, names.accounts)
+  return subjectOf(target.process, { subjects }, names.accounts)
 }

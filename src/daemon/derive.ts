@@ -6,6 +6,7 @@ import type { RouteRequest } from '../api/routes.ts'
 import { ConflictError, DeniedError, NotSupportedError } from '../errors.ts'
 import { delegationId } from '../guard/guard.ts'
 import { prepareDerivation } from '../lending/derive.ts'
+import type { Keep } from './idempotency.ts'
 import {
   type Asking,
   answeredAgain,
@@ -21,7 +22,6 @@ import {
   withLifetime,
 } from './lend.ts'
 import { ownLoan } from './listing.ts'
-import type { Keep } from './idempotency.ts'
 import type { Parts } from './parts.ts'
 import { chosenPolicy } from './policy-choice.ts'
 import type { Answered, Call } from './service.ts'

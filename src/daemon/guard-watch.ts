@@ -1,6 +1,7 @@
 /** Reads the guard's events, as the only one, into the store where they are kept and asked for. */
-import type { Guard } from '../guard/guard.ts'
+
 import type { GuardEvent } from '../guard/event.ts'
+import type { Guard } from '../guard/guard.ts'
 import type { EventStore } from '../registry/event-store.ts'
 import type { Clock } from './clock.ts'
 import type { LoanBook } from './loan-book.ts'

@@ -145,7 +145,9 @@ export function besidesOf({ concerns, unenforced }: PreparedLoan, removed?: read
   return {
     preflight: concerns.map(({ code, certain, what, remedy }) => ({ code, certain, what, remedy })),
     unenforced: [...unenforced],
-    ...(removed === undefined ? {} : { removed: removed.map(({ path, what, why }) => ({ path, what, why })) }),
+    ...(removed === undefined
+      ? {}
+      : { removed: removed.map(({ path, what, why }) => ({ path, what, why })) }),
   }
 }
 
@@ -161,7 +163,11 @@ export function keptWith(keep: Keep, besides: Besides): Asked['also'] {
 }
 
 /** The answer that was given before. ConflictError: to somebody else, or nobody knows it any more. */
-export function answeredAgain(parts: Parts, who: Who, { body, loan: id }: AnswerRecord): { status: number; body: LentAnswer } {
+export function answeredAgain(
+  parts: Parts,
+  who: Who,
+  { body, loan: id }: AnswerRecord,
+): { status: number; body: LentAnswer } {
   const loan = id === undefined ? undefined : parts.book.loan(id)
   if (loan === undefined || !ownsLoan(who, loan))
     throw new ConflictError('What came of the request with this Idempotency-Key is not known any more')
@@ -170,7 +176,11 @@ export function answeredAgain(parts: Parts, who: Who, { body, loan: id }: Answer
 }
 
 /** `POST /v1/loans` */
-export async function lendRoute(parts: Parts, call: Call, { body: input }: RouteRequest<'lend'>): Promise<Answered<'lend'>> {
+export async function lendRoute(
+  parts: Parts,
+  call: Call,
+  { body: input }: RouteRequest<'lend'>,
+): Promise<Answered<'lend'>> {
   const { rate, idempotency, approvals } = parts
   const who = asking(call.asker)
   if (!who.isRoot) rate.take(who.facts.uid)
@@ -237,7 +247,9 @@ export async function told<T>(
       facts: { asker: facts, policy: named, recipient, error: errorFacts(error) },
     }
     // It is refused all the same.
-    await audit.append(entry).catch(untold => log.error({ err: untold }, 'a refusal could not be written down'))
+    await audit
+      .append(entry)
+      .catch(untold => log.error({ err: untold }, 'a refusal could not be written down'))
     throw error
   }
 }

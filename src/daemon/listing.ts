@@ -94,7 +94,12 @@ export async function* followLoans(
       const loans = ids.flatMap(id => book.loan(id) ?? [])
       // One that has ended is told of too, to who was shown it as live.
       const own = loans.filter(
-        loan => fits({ ...loan, state: loan.state === 'ended' && query.state !== 'ended' ? 'ending' : loan.state }, query) && (ownsLoan(who, loan) || ownsLoan(who, { ...loan, state: 'ending' })),
+        loan =>
+          fits(
+            { ...loan, state: loan.state === 'ended' && query.state !== 'ended' ? 'ending' : loan.state },
+            query,
+          ) &&
+          (ownsLoan(who, loan) || ownsLoan(who, { ...loan, state: 'ending' })),
       )
       if (own.length > 0) yield { loans: own.map(loan => viewOf(parts, loan)) }
     }
@@ -103,7 +108,11 @@ export async function* followLoans(
   }
 }
 
-function requestsFor({ book }: Parts, who: Who, { state = 'waiting', limit = DEFAULT_LIMIT }: RouteRequest<'listRequests'>['query']): RequestRecord[] {
+function requestsFor(
+  { book }: Parts,
+  who: Who,
+  { state = 'waiting', limit = DEFAULT_LIMIT }: RouteRequest<'listRequests'>['query'],
+): RequestRecord[] {
   const found: RequestRecord[] = []
   for (const request of book.registry.requests())
     if ((state === 'all' || request.state === state) && ownsRequest(who, request)) found.push(request)

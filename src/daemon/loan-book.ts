@@ -109,7 +109,8 @@ export class LoanBook {
   }
 
   #forgetEnded(): void {
-    for (const [delegation, id] of this.#delegations) if (!this.#open.has(id)) this.#delegations.delete(delegation)
+    for (const [delegation, id] of this.#delegations)
+      if (!this.#open.has(id)) this.#delegations.delete(delegation)
   }
 
   #count(before: LoanRecord | undefined, now: LoanRecord): void {

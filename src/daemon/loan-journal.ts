@@ -91,7 +91,11 @@ export class LoanJournal implements Journal {
     this.#record = { ...record, state: stands ? 'ending' : 'ended', ended }
     await book.put(this.#record)
     if (!stands) counters.loanEnded('failed')
-    await audit.append({ event: 'lend.failed', loan: record.id, facts: { ...loanFacts(record), error: errorFacts(error) } })
+    await audit.append({
+      event: 'lend.failed',
+      loan: record.id,
+      facts: { ...loanFacts(record), error: errorFacts(error) },
+    })
   }
 
   #expiry(): Pick<LoanRecord, 'expires'> {
@@ -99,9 +103,7 @@ export class LoanJournal implements Journal {
     const { clock } = this.#parts
     const own = lifetimeSec === undefined ? undefined : clock.bootNs() + BigInt(lifetimeSec) * NS_PER_SEC
     const bootNs = own === undefined || (noLaterNs !== undefined && noLaterNs < own) ? noLaterNs : own
-    return bootNs === undefined
-      ? {}
-      : { expires: { at: wallOf(clock, bootNs), bootNs: String(bootNs) } }
+    return bootNs === undefined ? {} : { expires: { at: wallOf(clock, bootNs), bootNs: String(bootNs) } }
   }
 }
 

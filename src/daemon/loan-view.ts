@@ -94,4 +94,3 @@ export function requestView(request: RequestRecord): RequestView {
     ...(loan === undefined ? {} : { loan: loanName(loan) }),
   }
 }
-

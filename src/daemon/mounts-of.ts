@@ -9,7 +9,10 @@ import type { LoanRecord } from '../registry/loan-record.ts'
  * used again once it is gone; so one of them must be in the user namespace that was lent to, with
  * the rights that were lent.
  */
-export function mountsOf(loan: LoanRecord, found: readonly DelegatedInstance[]): readonly DelegatedInstance[] {
+export function mountsOf(
+  loan: LoanRecord,
+  found: readonly DelegatedInstance[],
+): readonly DelegatedInstance[] {
   const { made, recipient } = loan
   if (recipient === undefined) return []
   const isThere = (one: DelegatedInstance): boolean =>
@@ -25,7 +28,8 @@ export function mountsOf(loan: LoanRecord, found: readonly DelegatedInstance[]):
       .filter(
         one =>
           isThere(one) &&
-          (path === undefined || (one.mountNamespace === recipient.mountNamespace && samePath(one.path, path))),
+          (path === undefined ||
+            (one.mountNamespace === recipient.mountNamespace && samePath(one.path, path))),
       )
       .map(({ device }) => device),
   )

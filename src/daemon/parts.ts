@@ -1,8 +1,8 @@
 /** What the daemon consists of, and what its use cases are given. */
 import type { Guard } from '../guard/guard.ts'
-import type { Making } from '../lending/loan.ts'
-import type { PreparedLoan } from '../lending/lend.ts'
 import type { Loan } from '../lending/journal.ts'
+import type { PreparedLoan } from '../lending/lend.ts'
+import type { Making } from '../lending/loan.ts'
 import type { Vocabulary } from '../policy/vocabulary.ts'
 import type { Audit } from '../registry/audit.ts'
 import type { EventStore } from '../registry/event-store.ts'

@@ -23,7 +23,12 @@ export interface Found {
 
 export type Step =
   /** There is nothing of it any more. */
-  | { readonly do: 'end'; readonly loan: number; readonly why: EndRecord['why']; readonly detail?: string | undefined }
+  | {
+      readonly do: 'end'
+      readonly loan: number
+      readonly why: EndRecord['why']
+      readonly detail?: string | undefined
+    }
   /** Something of it is there, and is to go. */
   | {
       readonly do: 'takeBack'

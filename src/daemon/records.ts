@@ -24,7 +24,10 @@ export async function auditRoute(
     loan: loan === undefined ? undefined : Number(loan.slice('loan-'.length)),
     limit,
   })
-  return { status: 200, body: { records: records.map(record => ({ ...record, facts: { ...record.facts } })), next } }
+  return {
+    status: 200,
+    body: { records: records.map(record => ({ ...record, facts: { ...record.facts } })), next },
+  }
 }
 
 /** `POST /v1/audit/verify` */

@@ -46,14 +46,18 @@ function requireRenewable({ id, state, kind, expires, made }: LoanRecord, nowNs:
   if (BigInt(expires!.bootNs) <= nowNs) refuse('its time is over')
   // Its record there is the programs' to write: we would write over what they count in it.
   if (made?.delegation !== undefined)
-    throw new NotSupportedError(
-      `loan-${id} cannot be renewed: the guard holds its end, and keeps to it`,
-      { context, hint: 'Lend anew before it ends' },
-    )
+    throw new NotSupportedError(`loan-${id} cannot be renewed: the guard holds its end, and keeps to it`, {
+      context,
+      hint: 'Lend anew before it ends',
+    })
 }
 
 /** Seconds; undefined: as many as one likes. Of others than root the policy of now must let them. */
-async function mostFor(parts: Parts, { asker, isRoot }: Asking, loan: LoanRecord): Promise<number | undefined> {
+async function mostFor(
+  parts: Parts,
+  { asker, isRoot }: Asking,
+  loan: LoanRecord,
+): Promise<number | undefined> {
   const lent = loan.policy.limits.lifetimeSec
   if (isRoot) return lent
   const policy = await chosenPolicy(parts, { name: loan.policy.name }, false)

@@ -1,7 +1,7 @@
 /** To take loans back: exactly those that the selector names, with what is derived from them. */
 import type { RouteRequest } from '../api/routes.ts'
-import type { DetachResult } from '../guard/detach.ts'
 import { NotFoundError } from '../errors.ts'
+import type { DetachResult } from '../guard/detach.ts'
 import type { LoanRecord } from '../registry/loan-record.ts'
 import { asking, refuseRootOnly } from './lend.ts'
 import { isContainer, ownLoan } from './listing.ts'
@@ -51,7 +51,9 @@ export async function revokeRoute(
     }
   }
   // One that fails does not keep the others from being taken back.
-  const failed = (await Promise.allSettled(Array.from({ length: AT_ONCE }, work))).filter(one => one.status === 'rejected')
+  const failed = (await Promise.allSettled(Array.from({ length: AT_ONCE }, work))).filter(
+    one => one.status === 'rejected',
+  )
   for (const { reason } of failed) {
     parts.log.error({ err: reason }, 'a loan could not be taken back')
     complete = false

@@ -17,7 +17,11 @@ export class Sight {
 
   set(loan: number, { mounted, processes, drift }: Seen): void {
     // Most are as they were made: these share the list of nothing.
-    this.#seen.set(loan, { mounted, processes, drift: drift.length === 0 ? (NOTHING_ODD as string[]) : drift })
+    this.#seen.set(loan, {
+      mounted,
+      processes,
+      drift: drift.length === 0 ? (NOTHING_ODD as string[]) : drift,
+    })
   }
 
   forget(loan: number): void {

@@ -15,7 +15,8 @@ function statusOf({ sight, guard }: Looking, loan: LoanRecord): LoanStatus {
   // It was reached when it was made.
   const seen = sight.of(loan.id) ?? { mounted: loan.made?.device !== undefined, processes: 1, drift: [] }
   const { mounted, processes, drift } = seen
-  if (guard === undefined || loan.made?.delegation === undefined) return { mounted, processes, drift: [...drift] }
+  if (guard === undefined || loan.made?.delegation === undefined)
+    return { mounted, processes, drift: [...drift] }
   const known = guardRecordOf(guard, loan)
   if (known === undefined) return { mounted, processes, drift: [...drift, 'the guard has no record of it'] }
   const { tokens, programs, maps, mapBytes } = known.live

@@ -35,7 +35,11 @@ export async function statusRoute(
           ? { installed: false, why: noGuard ?? 'none is installed' }
           : { installed: true, mode: guard.config().mode },
       // What is in a file of root's is root's to know.
-      policies: { loaded: policies.count, loadedAt: policies.loadedAt.toISOString(), faults: isRoot ? faults : [] },
+      policies: {
+        loaded: policies.count,
+        loadedAt: policies.loadedAt.toISOString(),
+        faults: isRoot ? faults : [],
+      },
       loans: counts,
       requests: { waiting: approvals.waiting },
       registry: {
@@ -56,12 +60,15 @@ function concernsOf({ book, guard, policies, sight, events }: Parts): string[] {
   const concerns: string[] = []
   if (registry.fault !== undefined) concerns.push(`Nothing can be lent: ${registry.fault}`)
   if (events.fault !== undefined) concerns.push(`Events of the guard are not on the disk: ${events.fault}`)
-  if (guard === undefined) concerns.push('There is no guard: what is taken back leaves tokens that were made before')
-  else if (guard.config().mode === 'permissive') concerns.push('The guard is permissive: it refuses nothing that belongs to no loan')
+  if (guard === undefined)
+    concerns.push('There is no guard: what is taken back leaves tokens that were made before')
+  else if (guard.config().mode === 'permissive')
+    concerns.push('The guard is permissive: it refuses nothing that belongs to no loan')
   for (const { file, message } of policies.faults) concerns.push(`${file}: ${message}`)
   for (const { id, state, ended } of book.open()) {
     const drift = sight.of(id)?.drift ?? []
-    if (state === 'ending') concerns.push(`loan-${id} is to end, and stays: ${ended?.detail ?? 'it is still mounted'}`)
+    if (state === 'ending')
+      concerns.push(`loan-${id} is to end, and stays: ${ended?.detail ?? 'it is still mounted'}`)
     else if (drift.length > 0) concerns.push(`loan-${id} is not as it was made: ${drift.join('; ')}`)
     if (concerns.length >= MAX_CONCERNS) return [...concerns, 'and more']
   }

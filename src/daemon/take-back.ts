@@ -2,8 +2,9 @@
  * To end loans: with a guard at once, wherever they are mounted; then the mounts go. What is derived
  * from a loan ends with it.
  */
-import type { DetachResult } from '../guard/detach.ts'
+
 import { NotFoundError } from '../errors.ts'
+import type { DetachResult } from '../guard/detach.ts'
 import { delegationId, type Guard, type GuardDelegation } from '../guard/guard.ts'
 import { detach, isUndone, revoke } from '../lending/revoke.ts'
 import type { EndRecord, LoanRecord } from '../registry/loan-record.ts'
@@ -62,7 +63,10 @@ async function endOne(
   const { gone, left } = await unmount(parts, ending)
   const complete = revoked && gone
   // Whatever stays mounted is looked after until it is gone.
-  const text = [ended.detail, ...left].filter(part => part !== undefined).join('; ').slice(0, 4000)
+  const text = [ended.detail, ...left]
+    .filter(part => part !== undefined)
+    .join('; ')
+    .slice(0, 4000)
   const told: EndRecord = text === '' ? ended : { ...ended, detail: text }
   const loan = gone ? await book.put({ ...ending, state: 'ended', ended: told }) : ending
   if (gone) counters.loanEnded(ended.why)
@@ -106,7 +110,9 @@ export async function undo(
   loans: readonly LoanRecord[],
   kill: boolean,
 ): Promise<Undone | undefined> {
-  const ids = loans.flatMap(({ made }) => (made?.delegation === undefined ? [] : delegationId(made.delegation)))
+  const ids = loans.flatMap(({ made }) =>
+    made?.delegation === undefined ? [] : delegationId(made.delegation),
+  )
   if (guard === undefined || ids.length === 0) return undefined
   const result = await detach(guard, ids, { kill })
   return { result, complete: isUndone(result, { kill }) }

@@ -2,15 +2,16 @@
  * Keeps the registry true: looks at what there is when we start, when a process that was lent to has
  * exited, and when somebody asks and nobody has looked for long; and takes the steps that follow.
  */
-import { findInstances } from '../delegation/instances.ts'
+
 import { inhabitedUserNamespaces } from '../delegation/inhabited.ts'
+import { findInstances } from '../delegation/instances.ts'
 import { BpftokenError } from '../errors.ts'
 import type { EndRecord, LoanRecord } from '../registry/loan-record.ts'
 import { orphansGone } from '../sys/executor/orphans.ts'
 import { Fd } from '../sys/fd.ts'
-import { openProcess, readProc } from '../sys/process.ts'
-import { inodeOf } from '../sys/open.ts'
 import { heldNamespace } from '../sys/namespace.ts'
+import { inodeOf } from '../sys/open.ts'
+import { openProcess, readProc } from '../sys/process.ts'
 import { adoptedRecord } from './adopted.ts'
 import { loanFacts } from './audit-facts.ts'
 import type { Expiry } from './expiry.ts'
@@ -47,7 +48,10 @@ export class Upkeep {
     const { book, log } = this.#parts
     if ([...book.open()].some(({ boot }) => boot === book.registry.boot))
       if (!(await orphansGone(ORPHANS_MS)))
-        log.warn({}, 'an executor of a daemon before this one is still there: what it does is found at the next look')
+        log.warn(
+          {},
+          'an executor of a daemon before this one is still there: what it does is found at the next look',
+        )
     await this.look()
   }
 
@@ -154,7 +158,12 @@ export class Upkeep {
         if (loan === undefined) break
         // So that it is revoked, whatever becomes of us.
         if (delegation !== undefined && loan.made?.delegation === undefined)
-          await book.put({ ...loan, state: 'ending', made: { ...loan.made, at: clock.wall(), delegation }, ended: { at: clock.wall(), why, detail } })
+          await book.put({
+            ...loan,
+            state: 'ending',
+            made: { ...loan.made, at: clock.wall(), delegation },
+            ended: { at: clock.wall(), why, detail },
+          })
         await takeBack(this.#parts, id, { why, detail })
         break
       }

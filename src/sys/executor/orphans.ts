@@ -26,7 +26,13 @@ function orphans(): number[] {
     if (comm?.trimEnd() !== NAME) return []
     const status = unlessGone(() => procFields(readFileSync(`/proc/${name}/status`, 'utf8')))
     // Anybody can call a program so.
-    if (status?.get('Uid')?.split(/\s+/).every(uid => uid === '0') !== true) return []
+    if (
+      status
+        ?.get('Uid')
+        ?.split(/\s+/)
+        .every(uid => uid === '0') !== true
+    )
+      return []
     if (status.get('State')?.startsWith('Z') === true) return []
     const parent = unlessGone(() => readlinkSync(`/proc/${status.get('PPid')}/exe`))
     return parent === process.execPath ? [] : [Number(name)]
