@@ -27,6 +27,10 @@ const AF_UNIX = 1
 const SOCK_STREAM = 1
 
 export interface LabOptions {
+  /** Of another lab, which is stopped. Default: a new one. */
+  readonly directory?: string
+  /** Before the service is made of them. */
+  readonly prepare?: (stores: { registry: Registry; audit: Audit }) => void
   readonly limits?: Partial<Limits>
   readonly clock?: Clock
   readonly lend?: Parts['lend']
@@ -47,24 +51,33 @@ function logged(): Logged {
 }
 
 export class ServiceLab implements AsyncDisposable {
-  readonly #scratch = new Scratch()
+  readonly #scratch: Scratch | undefined
   readonly #peers = new Set<Peer>()
   readonly #sockets = new Set<Socket>()
   readonly #connected: ((peer: Peer) => void)[] = []
   readonly #server = createServer(socket => this.#accept(socket))
   readonly names = new Names()
   readonly log = logged()
-  readonly stateDirectory = join(this.#scratch.path, 'state')
-  readonly policyDirectory = join(this.#scratch.path, 'policies')
-  readonly #socketPath = join(this.#scratch.path, 'lab.sock')
+  readonly directory: string
+  readonly stateDirectory: string
+  readonly policyDirectory: string
+  readonly #socketPath: string
   service!: RunningService
   registry!: Registry
   audit!: Audit
   events!: EventStore
 
+  private constructor(directory: string | undefined) {
+    this.#scratch = directory === undefined ? new Scratch() : undefined
+    this.directory = directory ?? this.#scratch!.path
+    this.stateDirectory = join(this.directory, 'state')
+    this.policyDirectory = join(this.directory, 'policies')
+    this.#socketPath = join(this.directory, `lab-${process.pid}.sock`)
+  }
+
   static async open(options: LabOptions = {}): Promise<ServiceLab> {
-    const lab = new ServiceLab()
-    mkdirSync(lab.policyDirectory)
+    const lab = new ServiceLab(options.directory)
+    mkdirSync(lab.policyDirectory, { recursive: true })
     await once(lab.#server.listen(lab.#socketPath), 'listening')
     chmodSync(lab.#socketPath, 0o666)
     await lab.start(options)
@@ -72,11 +85,12 @@ export class ServiceLab implements AsyncDisposable {
   }
 
   /** As the daemon starts: again after `stop`, with what is on the disk. */
-  async start({ limits, clock = REAL_CLOCK, lend }: LabOptions = {}): Promise<void> {
+  async start({ limits, clock = REAL_CLOCK, lend, prepare }: LabOptions = {}): Promise<void> {
     const vocabulary = runningVocabulary()
     this.registry = await Registry.open(this.stateDirectory, { boot: bootId() })
     this.audit = await Audit.open(this.stateDirectory)
     this.events = await EventStore.open(this.stateDirectory)
+    prepare?.(this)
     const policies = new PolicyFiles(this.policyDirectory, vocabulary)
     const { registry, audit, events, names, log } = this
     this.service = createService({
@@ -151,7 +165,7 @@ export class ServiceLab implements AsyncDisposable {
     for (const peer of this.#peers) peer[Symbol.dispose]()
     for (const socket of this.#sockets) socket.destroy()
     await new Promise(resolve => this.#server.close(resolve))
-    this.#scratch[Symbol.dispose]()
+    this.#scratch?.[Symbol.dispose]()
   }
 }
 
