@@ -47,7 +47,7 @@ export class Upkeep {
   async start(): Promise<void> {
     const { book, log } = this.#parts
     if ([...book.open()].some(({ boot }) => boot === book.registry.boot))
-      if (!(await orphansGone(ORPHANS_MS)))
+      if (!(await orphansGone(ORPHANS_MS, () => this.#stopped)))
         log.warn(
           {},
           'an executor of a daemon before this one is still there: what it does is found at the next look',

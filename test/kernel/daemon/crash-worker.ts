@@ -86,8 +86,7 @@ async function main(): Promise<void> {
   counting = true
   if (operation === 'revoke') await lab.ask('revoke', root, { body: { what: { loan: lent.loan.id } } })
   if (operation === 'expire')
-    while ((await lab.ask('showLoan', root, { params: { id: lent.loan.id } })).body.state !== 'ended')
-      await new Promise(resolve => setTimeout(resolve, 20))
+    while (!names.includes('after audit loan.ended')) await new Promise(resolve => setTimeout(resolve, 20))
   counting = false
   await lab.ask('revoke', root, { body: { what: { all: true } } })
   process.stdout.write(`points ${JSON.stringify(names)}\n`)

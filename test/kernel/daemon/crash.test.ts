@@ -74,8 +74,10 @@ for (const [operation, atLeast] of [
     await lab.stop()
     let isRunning = false
     try {
+      const forget = () => rmSync(lab.stateDirectory, { recursive: true, force: true })
+      forget()
       const names = await points(operation)
-      rmSync(lab.stateDirectory, { recursive: true })
+      forget()
       assert.ok(names.length >= atLeast, names.join(', '))
       t.diagnostic(`${names.length} points: ${names.join(', ')}`)
       for (const [i, name] of names.entries()) {
@@ -123,7 +125,7 @@ for (const [operation, atLeast] of [
         await lab.stop()
         isRunning = false
         // The key belongs to this round.
-        rmSync(lab.stateDirectory, { recursive: true })
+        forget()
       }
     } finally {
       if (!isRunning) await lab.start()
