@@ -111,7 +111,6 @@ export function createService(options: ServiceOptions): RunningService {
     parts.sight.forget(loan.id)
   })
   let watching: Promise<void> | undefined
-  let started: Promise<void> | undefined
   const { approvals } = parts
   return {
     handlers: {
@@ -179,13 +178,11 @@ export function createService(options: ServiceOptions): RunningService {
         facts: { version, boot: registry.boot, guard: guard !== undefined },
       })
       await approvals.expireOld()
-      started = upkeep.start()
-      started.catch(error => log.error({ err: error }, 'what was left unfinished could not be settled'))
+      upkeep
+        .start()
+        .catch(error => log.error({ err: error }, 'what was left unfinished could not be settled'))
     },
-    async settle() {
-      await started
-      await upkeep.look()
-    },
+    settle: () => upkeep.look(),
     async stop() {
       stopped.abort()
       alarm[Symbol.dispose]()

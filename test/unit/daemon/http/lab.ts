@@ -106,6 +106,7 @@ export function fakePeer(uid: number, held: Set<Asker>): Peer {
     subject: no,
     take: no,
     recipient: no,
+    hold: no,
     requireOwn: no,
     [Symbol.dispose]: () => void held.delete(peer),
   }
