@@ -9,6 +9,7 @@ import { readlinkSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { listInstances } from '../../../src/delegation/instances.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import { vocabulary } from '../delegation/lab.ts'
 import { leavesNothing } from '../delegation/leaves-nothing.ts'
 import { Workload } from '../delegation/workload.ts'
@@ -35,6 +36,12 @@ leavesNothing()
 
 const mounts = () =>
   listInstances(vocabulary).filter(({ pids, path }) => pids.includes(workload.pid) && path === PATH)
+
+/** Others may lend on this machine at the same time: that is adopted. */
+const openLoans = () =>
+  [...lab.registry.loans()].filter(
+    ({ state, recipient }) => state !== 'ended' && recipient?.userNamespace === namespace,
+  )
 
 /** What the worker said before it ended, or was killed. */
 async function crash(operation: string, at: number): Promise<{ said: string; signal: string | null }> {
@@ -87,10 +94,8 @@ for (const [operation, atLeast] of [
         isRunning = true
         await lab.service.settle()
         const root = await lab.root()
-        // Others may lend on this machine at the same time: that is adopted.
-        const open = [...lab.registry.loans()].filter(
-          ({ state, recipient }) => state !== 'ended' && recipient?.userNamespace === namespace,
-        )
+        if (operation === 'expire') await eventually(() => openLoans().length === 0, `${name}: it stays`)
+        const open = openLoans()
         const there = mounts()
         const told = `${name}: ${JSON.stringify(open)}, ${JSON.stringify(there.map(({ path }) => path))}`
         // What is mounted is exactly what the registry says.

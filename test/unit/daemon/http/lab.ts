@@ -108,7 +108,6 @@ export function fakePeer(uid: number, held: Set<Asker>): Peer {
     recipient: no,
     hold: no,
     requireOwn: no,
-    hold: no,
     [Symbol.dispose]: () => void held.delete(peer),
   }
   held.add(peer)
