@@ -15,6 +15,7 @@ import type { Log, Parts } from '../../../src/daemon/parts.ts'
 import { Peer } from '../../../src/daemon/peer.ts'
 import { PolicyFiles } from '../../../src/daemon/policies.ts'
 import { runningVocabulary } from '../../../src/delegation/vocabulary.ts'
+import type { Guard } from '../../../src/guard/guard.ts'
 import { Audit } from '../../../src/registry/audit.ts'
 import { EventStore } from '../../../src/registry/event-store.ts'
 import { Registry } from '../../../src/registry/registry.ts'
@@ -32,6 +33,8 @@ export interface LabOptions {
   /** Before the service is made of them. */
   readonly prepare?: (stores: { registry: Registry; audit: Audit }) => void
   readonly limits?: Partial<Limits>
+  /** It stays the caller's. */
+  readonly guard?: Guard
   readonly clock?: Clock
   readonly lend?: Parts['lend']
 }
@@ -85,7 +88,7 @@ export class ServiceLab implements AsyncDisposable {
   }
 
   /** As the daemon starts: again after `stop`, with what is on the disk. */
-  async start({ limits, clock = REAL_CLOCK, lend, prepare }: LabOptions = {}): Promise<void> {
+  async start({ limits, guard, clock = REAL_CLOCK, lend, prepare }: LabOptions = {}): Promise<void> {
     const vocabulary = runningVocabulary()
     this.registry = await Registry.open(this.stateDirectory, { boot: bootId() })
     this.audit = await Audit.open(this.stateDirectory)
@@ -94,7 +97,7 @@ export class ServiceLab implements AsyncDisposable {
     const policies = new PolicyFiles(this.policyDirectory, vocabulary)
     const { registry, audit, events, names, log } = this
     this.service = createService({
-      ...{ version: 'test', registry, audit, events, guard: undefined, policies, names, vocabulary, log },
+      ...{ version: 'test', registry, audit, events, guard, policies, names, vocabulary, log },
       ...{ clock, limits, lend },
     })
     await this.service.reload()
