@@ -15,7 +15,7 @@ type Body = RouteRequest<'revoke'>['body']
 type What = Body['what']
 
 /** So many are taken back at one time: each waits for file systems of its own. */
-const AT_ONCE = 8
+const AT_ONCE = 16
 
 /** `POST /v1/revoke` */
 export async function revokeRoute(

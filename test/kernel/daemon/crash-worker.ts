@@ -27,11 +27,13 @@ function point(name: string): void {
 function withPoints<M extends string>(
   of: { [K in M]: (...args: never[]) => Promise<unknown> },
   method: M,
-  what: (...args: never[]) => string,
+  /** Undefined: it is no part of the operation. */
+  what: (...args: never[]) => string | undefined,
 ): void {
   const real = of[method].bind(of)
   of[method] = (async (...args: never[]) => {
     const name = what(...args)
+    if (name === undefined) return real(...args)
     point(`before ${name}`)
     const result = await real(...args)
     point(`after ${name}`)
