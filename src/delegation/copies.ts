@@ -6,7 +6,7 @@
 import { readFileSync } from 'node:fs'
 import type { Vocabulary } from '../policy/vocabulary.ts'
 import { parseMountInfo } from '../sys/mountinfo.ts'
-import { ask, mountsAt } from './execute.ts'
+import { ask, mountsAt } from './ask.ts'
 import { type DelegatedInstance, listInstances } from './instances.ts'
 import { openTarget, type Target } from './target.ts'
 

@@ -8,7 +8,7 @@
 import { readlinkSync } from 'node:fs'
 import { Owned } from '../ebpf/owned.ts'
 import { ConflictError } from '../errors.ts'
-import { isExecutorChild } from '../sys/executor.ts'
+import { isExecutorChild } from '../sys/executor/child.ts'
 import type { Fd } from '../sys/fd.ts'
 import { heldNamespace, ownerUid, ownerUids, owningUserNamespace } from '../sys/namespace.ts'
 import { inodeOf } from '../sys/open.ts'

@@ -1,7 +1,8 @@
 /** This process, and an executor of its own, as a delegator of one policy. */
 import { nameFrom } from '../ebpf/object-name.ts'
 import { NotFoundError } from '../errors.ts'
-import { type Executor, returnExecutor, takeExecutor } from '../sys/executor.ts'
+import type { Executor } from '../sys/executor/executor.ts'
+import { returnExecutor, takeExecutor } from '../sys/executor/pool.ts'
 import { findCgroup } from './cgroup.ts'
 import { startTicks } from './clock.ts'
 import { rawDelegation, revokeDelegation } from './delegations.ts'
