@@ -7,6 +7,7 @@
  */
 export {
   BpftokenError,
+  BusyError,
   ConflictError,
   DeniedError,
   ERROR_CODES,
@@ -24,6 +25,7 @@ export {
   type Reason,
   SyscallError,
   TimeoutError,
+  UnreachableError,
   VerifierError,
 } from './errors.ts'
 
