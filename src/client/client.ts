@@ -240,9 +240,13 @@ export class Client implements Disposable {
     try {
       for await (const { event, data } of eventsIn(answer, this.#maxAnswerBytes)) {
         const document = parsed(data)
-        if (event === 'problem') throw errorFromProblem(document, 500)
         if (typeof document !== 'object' || document === null)
           throw new FormatError('event', 'it is no JSON document', { context: { socket: this.socket } })
+        if (event === 'end') {
+          // Without a problem it can be asked again from where it was.
+          if ('problem' in document) throw errorFromProblem(document.problem, 500)
+          return
+        }
         yield document as RouteEvent<N>
       }
     } catch (error) {

@@ -214,9 +214,10 @@ test('a stream goes on from where it was, over a broken connection and a daemon 
     const after = Number(new URL(line.split(' ')[1]!, 'http://x').searchParams.get('after'))
     to.writeHead(200, { 'content-type': 'text/event-stream' })
     // The last event is cut short: it is told when it is there in whole.
-    to.write(`: hello\n\n${event(after + 1)}${event(after + 2)}data: {"seq":`, () =>
-      after >= 4 ? to.end() : to.destroy(),
-    )
+    const two = `:\n\n${event(after + 1)}${event(after + 2)}`
+    // The daemon says that it stops; or the last event is cut short, and is told when it is whole.
+    if (after >= 4) to.end(`${two}event: end\ndata: {"why":"stopping"}\n\n`)
+    else to.write(`${two}data: {"seq":`, () => to.destroy())
   })
   using client = new Client(daemon)
   assert.deepEqual(await take(client, 7, { delegation: 3 }), [1, 2, 3, 4, 5, 6, 7])
@@ -254,7 +255,10 @@ test('what a stream cannot be is an error, at once', async () => {
     ['text/event-stream', `data: ${'x'.repeat(5000)}`, 'BPFTOKEN_FORMAT', /more than 4096/],
     ['text/event-stream', 'data: x\n'.repeat(1000), 'BPFTOKEN_FORMAT', /more than 4096/],
     [
-      ...['text/event-stream', 'event: problem\ndata: {"code":"BPFTOKEN_DENIED","detail":"gone"}\n\n'],
+      ...[
+        'text/event-stream',
+        'event: end\ndata: {"why":"failed","problem":{"code":"BPFTOKEN_DENIED","detail":"gone"}}\n\n',
+      ],
       ...['BPFTOKEN_DENIED', /gone/],
     ],
   ] as [string, string, string, RegExp][]) {
