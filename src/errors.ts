@@ -43,6 +43,7 @@ export type ErrorContext = Readonly<Record<string, string | number | boolean | u
  * command line has other words for it than a daemon. The facts for these words are the context.
  */
 export type Reason =
+  | 'approval-not-asked'
   | 'big-endian'
   | 'confinements-full'
   | 'delegation-unknown'
@@ -61,6 +62,10 @@ export type Reason =
   | 'not-derivable'
   | 'nothing-to-derive'
   | 'place-taken'
+  | 'state-damaged'
+  | 'state-in-use'
+  | 'state-open-to-others'
+  | 'state-schema'
   | 'subject-refused'
   | 'subjects-not-compared'
   | 'subjects-unsupported'

@@ -3,21 +3,10 @@
 import type { Target } from '../delegation/target.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { SubjectFacts } from '../policy/subject.ts'
+import type { AskerFacts } from '../registry/asker-facts.ts'
 import type { Fd } from '../sys/fd.ts'
 
-/** What records keep of it. */
-export interface AskerFacts {
-  readonly pid: number
-  readonly uid: number
-  readonly gid: number
-  readonly loginUid?: number
-  readonly executable?: string
-  readonly cgroup?: string
-  readonly unit?: string
-  readonly label?: string
-  /** `user:[INODE]` */
-  readonly userNamespace: string
-}
+export type { AskerFacts }
 
 export interface Asker {
   readonly uid: number

@@ -118,14 +118,19 @@ function refuseForeignNamespaces(mountNamespace: Fd, facts: TargetFacts): void {
     )
 }
 
+/** Says that the target is in our own network. Undefined: it is not. */
+export function sharesOurNetwork({ process, facts }: Target): string | undefined {
+  return namespaceOf(process, 'net') === ownNamespace('net')
+    ? `process ${facts.pid} shares the host's network`
+    : undefined
+}
+
 /**
  * What of the target's user namespace is in our own network at this moment, where a token holder
- * may use our devices: the target, or any other thread or process. Undefined: nothing is.
+ * may use our devices: any thread or process. Undefined: nothing is.
  */
-export function inOurNetwork(target: Target): string | undefined {
+export function inOurNetwork({ facts: { userNamespace } }: Target): string | undefined {
   const ours = ownNamespace('net')
-  const { pid, userNamespace } = target.facts
-  if (namespaceOf(target.process, 'net') === ours) return `process ${pid} shares the host's network`
   for (const { tid, directory } of allTasks()) {
     if (unlessGone(() => readlinkSync(`${directory}/ns/net`)) !== ours) continue
     if (unlessGone(() => readlinkSync(`${directory}/ns/user`)) !== userNamespace) continue
