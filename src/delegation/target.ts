@@ -72,10 +72,13 @@ function unmappedIn(map: readonly IdRange[]): number | undefined {
 /** (uid_t)-1 is no id. */
 const MAX_ID = 0xffff_ffff
 
-/** Takes hold of process `pid`. NotFoundError: no such process. The caller disposes of it. */
-export function openTarget(pid: number): Target {
+/**
+ * Takes hold of process `pid`, or of one that is held already, which then is the target's. NotFoundError:
+ * no such process. The caller disposes of it.
+ */
+export function openTarget(recipient: number | ProcessHandle): Target {
   using begun = new Owned()
-  const process = begun.add(openProcess(pid))
+  const process = begun.add(typeof recipient === 'number' ? openProcess(recipient) : recipient)
   const userNamespace = begun.add(heldNamespace(process, 'user'))
   const mountNamespace = begun.add(heldNamespace(process, 'mnt'))
   const facts = readFacts(process, userNamespace, mountNamespace)
