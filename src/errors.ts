@@ -21,8 +21,6 @@ export const ERROR_CODES = {
   BPFTOKEN_NOT_SUPPORTED: { title: 'Not supported on this machine', http: 501, exit: EXIT.notSupported },
   BPFTOKEN_NOT_FOUND: { title: 'No such object', http: 404, exit: EXIT.failed },
   BPFTOKEN_CONFLICT: { title: 'In conflict with what is there', http: 409, exit: EXIT.failed },
-  BPFTOKEN_BUSY: { title: 'Too much is asked for at once', http: 429, exit: EXIT.failed },
-  BPFTOKEN_UNREACHABLE: { title: 'The daemon does not answer', http: 503, exit: EXIT.daemonUnreachable },
   BPFTOKEN_TIMEOUT: { title: 'Not finished in time', http: 504, exit: EXIT.failed },
   BPFTOKEN_FAILED: { title: 'Several things failed, or it was interrupted', http: 500, exit: EXIT.failed },
   BPFTOKEN_INTERNAL: { title: 'A defect of bpftoken', http: 500, exit: EXIT.failed },
@@ -268,16 +266,6 @@ export class NotFoundError extends BpftokenError {
 /** What is there already stands in the way. */
 export class ConflictError extends BpftokenError {
   readonly code = 'BPFTOKEN_CONFLICT'
-}
-
-/** Whoever asks has asked for more than its share: later it may ask again. */
-export class BusyError extends BpftokenError {
-  readonly code = 'BPFTOKEN_BUSY'
-}
-
-/** There is no daemon behind the socket, or it went away before it had answered. */
-export class UnreachableError extends BpftokenError {
-  readonly code = 'BPFTOKEN_UNREACHABLE'
 }
 
 /** A step did not finish within its time. */

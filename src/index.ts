@@ -36,6 +36,7 @@ export {
   PolicyError,
   type PolicyIssue,
   type Reason,
+  RequestError,
   SyscallError,
   TimeoutError,
   UnreachableError,

@@ -20,6 +20,7 @@ import {
   PolicyError,
   type PolicyIssue,
   type Reason,
+  RequestError,
   SyscallError,
   TimeoutError,
   UnreachableError,
@@ -28,6 +29,7 @@ import {
 
 /** A problem, as far as it is one. */
 interface Told {
+  readonly status: number
   readonly detail: string
   readonly details: ErrorDetails & { readonly context: ErrorContext }
   readonly issues: readonly PolicyIssue[]
@@ -66,6 +68,7 @@ const BY_CODE: { readonly [C in ErrorCode]: (told: Told) => BpftokenError } = {
   BPFTOKEN_CONFLICT: ({ detail, details }) => new ConflictError(detail, details),
   BPFTOKEN_BUSY: ({ detail, details }) => new BusyError(detail, details),
   BPFTOKEN_UNREACHABLE: ({ detail, details }) => new UnreachableError(detail, details),
+  BPFTOKEN_REQUEST: ({ detail, details, status }) => new RequestError(status, detail, details),
   BPFTOKEN_TIMEOUT: ({ detail, details }) => new TimeoutError(detail, details),
   BPFTOKEN_FAILED: ({ detail, details }) => new FailedError(detail, details),
   BPFTOKEN_INTERNAL: ({ detail, details }) => new InternalError(detail, details),
@@ -92,6 +95,7 @@ function toldIn(problem: Readonly<Record<string, unknown>>, status: number): Tol
   const { detail, title, hint, reason, context, issues, trace } = problem
   const told = [detail, title].find(text => typeof text === 'string' && text !== '')
   return {
+    status,
     detail: (told as string | undefined) ?? `status ${status}, and no word why`,
     details: {
       context: contextOf(context),
