@@ -164,7 +164,7 @@ export class TopView {
     const seen = body.slice(first, first + room).map(({ line }) => line)
     return [
       this.#summary(rows, width),
-      [styled('heading', fit(TITLES, width))],
+      [styled('heading', `  ${rowText(TITLES, widthsIn(width)).join('')}`)],
       ...(seen.length === 0 ? ['nothing is lent'] : seen),
       ...Array.from({ length: Math.max(0, room - Math.max(1, seen.length)) }, () => ''),
       this.#footer(width),
@@ -277,28 +277,62 @@ function shareStyle(share: number): Styled['style'] {
   return share >= FULL ? 'bad' : share >= NEAR ? 'odd' : 'good'
 }
 
+/** Of 80 columns; what a terminal has more goes to the names. */
+const COLUMNS = 80
 const BAR = 6
-const TITLES = `  ${['LOAN'.padEnd(12), 'FOR'.padEnd(17), 'POLICY'.padEnd(10), 'FULLEST LIMIT'.padEnd(18), ' USE/s', ' REF/s', '  LEFT'].join(' ')}`
+
+interface Widths {
+  readonly recipient: number
+  readonly policy: number
+}
+
+function widthsIn(width: number): Widths {
+  const more = Math.max(0, width - COLUMNS)
+  const policy = Math.floor(more / 3)
+  return { recipient: 15 + more - policy, policy: 10 + policy }
+}
+
+function rowText(
+  cells: readonly string[],
+  { recipient, policy }: Widths,
+): [string, string, string, string, string] {
+  const [loan = '', who = '', of = '', limit = '', uses = '', refusals = '', left = ''] = cells
+  return [
+    `${cell(loan, 11)} ${cell(who, recipient)} ${cell(of, policy)} `,
+    cell(limit, 20),
+    ` ${uses.padStart(5)} `,
+    refusals.padStart(5),
+    ` ${left.padStart(6)}`,
+  ]
+}
+
+const TITLES = ['LOAN', 'FOR', 'POLICY', 'FULLEST LIMIT', 'USE/s', 'REF/s', 'LEFT']
 
 function rowLine({ loan, rates, depth }: Row, width: number, nowMs: number, chosen: boolean): Line {
   const most = fullest(loan)
-  const name = `${' '.repeat(Math.min(depth, 4))}${depth > 0 ? '+' : ''}${loan.id}`
-  const before = `${chosen ? '> ' : '  '}${cell(name, 12)} ${cell(recipientText(loan), 17)} ${cell(loan.policy, 10)} `
   const limit =
     most === undefined
-      ? cell('-', 18)
-      : `${cell(most.name, 8)} ${bar(most.share, BAR)} ${percent(most.share).padStart(4)}`.slice(0, 20)
-  const uses = rateText(rates.uses).padStart(6)
-  const refused = rateText(rates.refusals).padStart(6)
-  const left = (shortLeft(loan, nowMs) ?? '-').padStart(6)
-  if (chosen)
-    return [styled('chosen', fit(`${before}${limit} ${uses} ${refused} ${left}`, width).padEnd(width))]
+      ? '-'
+      : `${most.name.padEnd(8)} ${bar(most.share, BAR)} ${percent(most.share).padStart(4)}`
+  const [names, bars, uses, refusals, left] = rowText(
+    [
+      `${' '.repeat(Math.min(depth, 4))}${depth > 0 ? '+' : ''}${loan.id}`,
+      recipientText(loan),
+      loan.policy,
+      limit,
+      rateText(rates.uses),
+      rateText(rates.refusals),
+      shortLeft(loan, nowMs) ?? '-',
+    ],
+    widthsIn(width),
+  )
+  if (chosen) return [styled('chosen', `> ${names}${bars}${uses}${refusals}${left}`)]
   return [
-    before,
-    most === undefined ? limit : styled(shareStyle(most.share), limit),
-    ` ${uses} `,
-    rates.refusals > 0 ? styled('bad', refused) : refused,
-    ` ${left}`,
+    `  ${names}`,
+    most === undefined ? bars : styled(shareStyle(most.share), bars),
+    uses,
+    rates.refusals > 0 ? styled('bad', refusals) : refusals,
+    left,
   ]
 }
 

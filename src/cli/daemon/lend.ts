@@ -1,5 +1,6 @@
 /** bpftoken delegate and derive, where the daemon lends. */
 import type { CallInput, Client, Loan, RouteAnswer } from '../../client/client.ts'
+import { type Action, describeAction } from '../../delegation/actions.ts'
 import { EXIT, NotFoundError } from '../../errors.ts'
 import type { DelegateOptions } from '../commands/delegate.ts'
 import type { DeriveOptions } from '../commands/derive.ts'
@@ -95,15 +96,8 @@ function tellWouldLend(
   }
   print(`policy ${word(answer.policy)} allows it: ${answer.because}`)
   if (answer.approval) print('somebody must approve it first')
-  for (const { do: step, ...facts } of answer.actions) {
-    const told = Object.entries(facts).map(([name, value]) => `${name}=${word(textOf(value))}`)
-    print([step, ...told].join(' '))
-  }
+  print(...answer.actions.map(action => describeAction(action as Action)))
   return EXIT.ok
-}
-
-function textOf(value: unknown): string {
-  return typeof value === 'string' ? value : JSON.stringify(value)
 }
 
 function tellLent(answer: RouteAnswer<'derive'>, { json = false }: { json?: boolean }): number {

@@ -36,7 +36,7 @@ export const daemonCommands: Part = (root, act) => {
           .choices(['refusals', 'uses', 'limits', 'age', 'name'])
           .default('refusals'),
       ),
-    'refused: ls --json and events --follow --json are for programs',
+    'of errors only; ls --json and events --follow --json are for programs',
   )
     .details(
       'Keys: up and down (j, k) choose, Enter opens, r revokes (and asks), s sorts otherwise, q ends. Needs a terminal.',
