@@ -51,27 +51,40 @@ export async function* auditLines(files: Files, directory: string, name: string)
   }
 }
 
-const FIRST_WINDOW_BYTES = 64 * 1024
+/** More than is ever written at once. */
+const FIRST_WINDOW_BYTES = 1024 * 1024
 
-/** The last record of a file, and where it ends. Undefined: no line of it is a record. */
-export async function lastRecord(file: OpenFile): Promise<{ record: AuditRecord; end: number } | undefined> {
+export interface LastRecord {
+  readonly record: AuditRecord
+  /** Where it ends. */
+  readonly end: number
+}
+
+/**
+ * The last record of a file that was on the disk for sure, or may have been. What can be read
+ * behind a gap, of the same batch as the gap, was never acknowledged. Undefined: no line of the
+ * file is a record.
+ */
+export async function lastRecord(file: OpenFile): Promise<LastRecord | undefined> {
   const size = await file.size()
   for (let window = FIRST_WINDOW_BYTES; ; window *= 4) {
     const from = Math.max(0, size - window)
-    let last: { record: AuditRecord; end: number } | undefined
+    let last: LastRecord | undefined
     for await (const { text, complete, end } of linesOf(file, from)) {
       const record = complete ? decodeRecord(text) : undefined
-      if (record !== undefined) last = { record, end }
+      if (record !== undefined && (last === undefined || !isTorn(record, last.record))) last = { record, end }
     }
     if (last !== undefined || from === 0) return last
   }
 }
 
+/** Whether between the two something is missing that was being written together with the later. */
+function isTorn(record: AuditRecord, last: AuditRecord): boolean {
+  return record.seq > last.seq + 1 && (record.batch === last.batch || record.batch === last.seq + 1)
+}
+
 /** The same of a file by name; undefined also: there is none. */
-export async function lastRecordOf(
-  files: Files,
-  path: string,
-): Promise<{ record: AuditRecord; end: number } | undefined> {
+export async function lastRecordOf(files: Files, path: string): Promise<LastRecord | undefined> {
   let file: OpenFile
   try {
     file = await files.open(path, 'read')

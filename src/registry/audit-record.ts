@@ -20,6 +20,8 @@ export interface AuditEntry {
 
 export interface AuditRecord {
   readonly seq: number
+  /** Number of the first record that was written to the disk together with this one. */
+  readonly batch: number
   readonly at: string
   readonly previous: string
   readonly hash: string
@@ -44,10 +46,12 @@ export function encodeRecord(
   entry: AuditEntry,
   head: AuditHead,
   at: string,
+  batch: number = head.seq + 1,
 ): { record: AuditRecord; text: string } {
   const { event, loan, request, facts } = entry
   const bare = {
     seq: head.seq + 1,
+    batch,
     at,
     previous: head.hash,
     event,
@@ -71,12 +75,16 @@ export function decodeRecord(text: string): AuditRecord | undefined {
   if (sha256(`${text.slice(0, found.index)}}`) !== found[1]) return undefined
   try {
     const record = JSON.parse(text) as AuditRecord
-    return Number.isSafeInteger(record.seq) && record.seq > 0 && /^[0-9a-f]{64}$/.test(record.previous)
+    return isNumber(record.seq) && isNumber(record.batch) && /^[0-9a-f]{64}$/.test(record.previous)
       ? record
       : undefined
   } catch {
     return undefined
   }
+}
+
+function isNumber(value: unknown): boolean {
+  return Number.isSafeInteger(value) && (value as number) > 0
 }
 
 function sha256(text: string): string {

@@ -216,7 +216,7 @@ export class Audit {
       if (text.length > MAX_WRITE_BYTES) break
       taken++
       try {
-        const { record, text: line } = encodeRecord(item.entry, head, item.at)
+        const { record, text: line } = encodeRecord(item.entry, head, item.at, this.#head.seq + 1)
         head = record
         text += line
         made.push({ told: item.told, record })
@@ -238,33 +238,29 @@ export class Audit {
     if (this.#file.size < this.#maxBytes) return
     const full = fullFileName(this.#first)
     const current = join(this.directory, AUDIT_FILE)
-    let fresh: TailFile | undefined
+    let started: { file: TailFile; record: AuditRecord } | undefined
     try {
-      await this.#files.remove(join(this.directory, NEW_AUDIT_FILE))
-      fresh = await TailFile.create(this.#files, join(this.directory, NEW_AUDIT_FILE))
-      const entry = { event: 'audit.continued', facts: { file: full } }
-      const { record, text } = encodeRecord(entry, this.#head, new Date(this.#now()).toISOString())
-      await fresh.append(text)
+      started = await startFile(this.#files, this.directory, continued(full), this.#head, this.#now)
+      const { file, record } = started
       await this.#file.rename(join(this.directory, full))
       this.#nameChanges++
       try {
         await this.#files.syncDirectory(this.directory)
-        await fresh.rename(current)
+        await file.rename(current)
       } catch (error) {
         await this.#file.rename(current)
         throw error
       }
       const old = this.#file
-      this.#file = fresh
+      this.#file = file
       this.#first = record.seq
-      this.#head = { seq: record.seq, hash: record.hash }
+      this.#head = headAt(record)
       this.#namesUnsure = true
       await old.close()
     } catch {
-      if (fresh !== undefined && this.#file !== fresh) {
-        await fresh.close()
-        await this.#files.remove(join(this.directory, NEW_AUDIT_FILE)).catch(() => {})
-      }
+      if (started === undefined || this.#file === started.file) return
+      await started.file.close()
+      await this.#files.remove(join(this.directory, NEW_AUDIT_FILE)).catch(() => {})
     }
   }
 
@@ -294,18 +290,59 @@ interface OpenedTail {
 async function openTail(files: Files, directory: string, now: () => number): Promise<OpenedTail> {
   const all = await auditFiles(files, directory)
   const path = join(directory, AUDIT_FILE)
-  const entries: AuditEntry[] = []
+  let entry: AuditEntry | undefined
   if (all.at(-1)?.first === undefined && all.length > 0) {
     const found = await openCurrent(files, path)
     if (found !== undefined) return found
     const aside = `audit-damaged-${new Date(now()).toISOString().replace(/[:.]/g, '-')}.txt`
     await files.rename(path, join(directory, aside))
-    entries.push({ event: 'audit.damaged', facts: { file: aside } })
+    entry = { event: 'audit.damaged', facts: { file: aside } }
   }
-  const head = await headOfFull(files, directory, all)
+  const full = await headOfFull(files, directory, all)
+  entry ??= full.seq === 0 ? { event: 'audit.begun', facts: {} } : continued(all.findLast(isFull)!.name)
+  const { file, record } = await startFile(files, directory, entry, full, now)
+  try {
+    await file.rename(path)
+    await files.syncDirectory(directory)
+  } catch (error) {
+    await file.close()
+    throw error
+  }
+  return { file, head: headAt(record), first: record.seq, entries: [] }
+}
+
+function isFull({ first }: AuditFile): boolean {
+  return first !== undefined
+}
+
+function headAt({ seq, hash }: AuditRecord): AuditHead {
+  return { seq, hash }
+}
+
+function continued(file: string): AuditEntry {
+  return { event: 'audit.continued', facts: { file } }
+}
+
+/** A file that has its first record before it has its name, so that none is ever without. */
+async function startFile(
+  files: Files,
+  directory: string,
+  entry: AuditEntry,
+  head: AuditHead,
+  now: () => number,
+): Promise<{ file: TailFile; record: AuditRecord }> {
+  const path = join(directory, NEW_AUDIT_FILE)
+  await files.remove(path)
   const file = await TailFile.create(files, path)
-  await files.syncDirectory(directory)
-  return { file, head, first: head.seq + 1, entries }
+  try {
+    const { record, text } = encodeRecord(entry, head, new Date(now()).toISOString())
+    await file.append(text)
+    return { file, record }
+  } catch (error) {
+    await file.close()
+    await files.remove(path).catch(() => {})
+    throw error
+  }
 }
 
 /** The last record of the files that are full: of the last one, if it has any. */

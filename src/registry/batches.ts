@@ -47,9 +47,7 @@ export class Batches<T> {
   }
 
   #start(): void {
-    this.#running ??= this.#run().finally(() => {
-      this.#running = undefined
-    })
+    this.#running ??= this.#run()
   }
 
   async #run(): Promise<void> {
@@ -66,5 +64,7 @@ export class Batches<T> {
         for (const { refuse } of batch) refuse(error)
       }
     }
+    // At once: whoever pushes in the next turn must start it again.
+    this.#running = undefined
   }
 }

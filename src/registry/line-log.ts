@@ -110,8 +110,10 @@ async function readAll(
       continue
     }
     bad ??= raw.start
-    // The first of the damaged lines is of the batch before it, or begins one.
-    if (line !== undefined && line.batch !== batch && line.batch !== lines + 1)
+    // What can be found behind a write that was not finished is of the same batch, and not what
+    // should stand where the damage begins.
+    const isOfSameBatch = line !== undefined && (line.batch === batch || line.batch === lines + 1)
+    if (line !== undefined && (!isOfSameBatch || line.number <= lines + 1))
       throw damaged(path, bad, lines + 1)
   }
   // The first was on the disk before the file had its name.

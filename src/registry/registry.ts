@@ -247,7 +247,10 @@ export class Registry {
     const all = [...this.#records.changes()]
     this.#meanwhile = []
     const first = { registry: REGISTRY_SCHEMA, nextLoan: this.#nextLoan, nextRequest: this.#nextRequest }
-    const log = await startFile(this.#files, join(this.directory, NEW_FILE), first)
+    const path = join(this.directory, NEW_FILE)
+    const log = await startFile(this.#files, path, first).catch(error => {
+      throw storageError(error, path)
+    })
     let renamed = false
     try {
       const known = new Set<string>()

@@ -3,6 +3,7 @@
  * timer looks after all of them, and runs only while one of them is expected to say something: a
  * daemon that nobody asks sleeps.
  */
+import { once } from 'node:events'
 import type { Socket } from 'node:net'
 import { BusyError, RequestError } from '../../errors.ts'
 import type { Asker } from '../asker.ts'
@@ -164,6 +165,11 @@ export class Connections {
       if (socket.bytesRead === connection.bytesSeen) socket.destroy()
       else this.#refuse(socket, late('headers', headersMs))
     }
+  }
+
+  /** Once each peer has been disposed of, which is later than Node's server says. */
+  async allClosed(): Promise<void> {
+    await Promise.all([...this.#all.keys()].map(socket => once(socket, 'close')))
   }
 
   close(): void {

@@ -116,6 +116,7 @@ export class HttpServer {
     await Promise.all([...this.#running].map(({ done }) => done))
     for (const { socket } of this.#connections.all) socket.destroySoon()
     await closed
+    await this.#connections.allClosed()
     clearTimeout(timer)
     this.#connections.close()
   }

@@ -119,6 +119,7 @@ function ask(socketPath: string, path: string, { method, body, headers }: Ask): 
     const req = request(
       {
         socketPath,
+        agent: false,
         path,
         method: method ?? (text === undefined ? 'GET' : 'POST'),
         headers: { ...(text !== undefined && { 'content-type': 'application/json' }), ...headers },
@@ -130,7 +131,7 @@ function ask(socketPath: string, path: string, { method, body, headers }: Ask): 
         })
         res.on('error', reject)
         res.on('end', () => {
-          const json = /json/.test(res.headers['content-type'] ?? '') ? JSON.parse(all) : undefined
+          const json = all !== '' && /json/.test(res.headers['content-type'] ?? '') ? JSON.parse(all) : undefined
           resolve({ status: res.statusCode!, headers: res.headers, text: all, json })
         })
       },
