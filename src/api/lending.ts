@@ -30,11 +30,12 @@ export const actions = z.array(
     does('setOption', { key: text, value: text }),
     does('markDelegatable', {}),
     does('createSuperblock', {}),
-    does('makeMount', { attributes: z.array(z.enum(['nosuid', 'nodev', 'noexec'])) }),
+    does('makeMount', { attributes: z.array(z.enum(['nosuid', 'nodev', 'noexec'])).readonly() }),
     does('refuseMoved', {}),
     does('attachMount', { path: text }),
     does('reachMount', { path: text }),
     does('confirm', {}),
+    does('pause', {}),
   ]),
 )
 

@@ -58,6 +58,7 @@ const noMore: Service['handlers']['events'] = (_, { query }) =>
   })
 const RECORD = {
   seq: 1,
+  batch: 1,
   at: AT,
   previous: '',
   hash: 'ab',

@@ -106,7 +106,10 @@ const ANSWERS: Answers = {
   events: { status: 200, body: { events: [EVENT], lost: 0, next: 42 } },
   audit: {
     status: 200,
-    body: { records: [{ seq: 1, at: AT, previous: '', hash: 'ab', event: 'lend.did', facts: {} }], next: 2 },
+    body: {
+      records: [{ seq: 1, batch: 1, at: AT, previous: '', hash: 'ab', event: 'lend.did', facts: {} }],
+      next: 2,
+    },
   },
   verifyAudit: { status: 200, body: { intact: true, records: 1, from: 1, head: 'ab' } },
 }

@@ -107,6 +107,7 @@ export function fakePeer(uid: number, held: Set<Asker>): Peer {
     take: no,
     recipient: no,
     requireOwn: no,
+    hold: no,
     [Symbol.dispose]: () => void held.delete(peer),
   }
   held.add(peer)
@@ -131,7 +132,8 @@ function ask(socketPath: string, path: string, { method, body, headers }: Ask): 
         })
         res.on('error', reject)
         res.on('end', () => {
-          const json = all !== '' && /json/.test(res.headers['content-type'] ?? '') ? JSON.parse(all) : undefined
+          const json =
+            all !== '' && /json/.test(res.headers['content-type'] ?? '') ? JSON.parse(all) : undefined
           resolve({ status: res.statusCode!, headers: res.headers, text: all, json })
         })
       },
