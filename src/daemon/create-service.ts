@@ -75,6 +75,8 @@ export interface RunningService extends Service {
    * Requests can be taken before it returns.
    */
   start(): Promise<void>
+  /** Looks at what there is from now on, and returns when what follows from it is done. */
+  settle(): Promise<void>
   /** Ends that. What is lent goes on. */
   stop(): Promise<void>
 }
@@ -178,6 +180,7 @@ export function createService(options: ServiceOptions): RunningService {
       await approvals.expireOld()
       await upkeep.start()
     },
+    settle: () => upkeep.look(),
     async stop() {
       stopped.abort()
       alarm[Symbol.dispose]()

@@ -2,7 +2,6 @@
  * What parts of the daemon count, and by which words: words of ours alone, so that no client can
  * make more of them. `metrics.ts` keeps the numbers.
  */
-import type { LOAN_ENDS } from '../api/loan.ts'
 import type { RouteName } from '../api/routes.ts'
 
 export type MeteredRoute = RouteName | 'openapi' | 'metrics' | 'none'
@@ -10,7 +9,8 @@ export type MeteredRoute = RouteName | 'openapi' | 'metrics' | 'none'
 export interface Meter {
   request(route: MeteredRoute, status: number, seconds: number): void
   decided(verdict: 'allowed' | 'refused' | 'waiting'): void
-  loanEnded(why: (typeof LOAN_ENDS)[number]): void
+  /** `why`: one of LOAN_ENDS of src/api/loan.ts. */
+  loanEnded(why: string): void
   /** A plan of the executor. */
   executed(seconds: number): void
   /** A write of the registry, until it was durable. */

@@ -32,8 +32,8 @@ export class Upkeep {
   readonly #expiry: Expiry
   #first = true
   #lookedAt = Number.NEGATIVE_INFINITY
-  #looking: Promise<void> | undefined
-  #again = false
+  #looking: Promise<void> = Promise.resolve()
+  #next: Promise<void> | undefined
   #timer: NodeJS.Timeout | undefined
   #due = Number.POSITIVE_INFINITY
   #stopped = false
@@ -76,21 +76,20 @@ export class Upkeep {
 
   /** Looks at what there is from now on, and settles it. */
   look(): Promise<void> {
-    if (this.#looking !== undefined) {
-      this.#again = true
-      return this.#looking
-    }
-    this.#looking = this.#lookAll().finally(() => {
-      this.#looking = undefined
+    this.#next ??= this.#looking.then(() => {
+      this.#next = undefined
+      const look = this.#lookOnce()
+      this.#looking = look.catch(() => {})
+      return look
     })
-    return this.#looking
+    return this.#next
   }
 
   async stop(): Promise<void> {
     this.#stopped = true
     clearTimeout(this.#timer)
-    this.#again = false
-    await this.#looking?.catch(() => {})
+    await this.#next?.catch(() => {})
+    await this.#looking
   }
 
   /** Ends those whose time has come. */
@@ -102,14 +101,8 @@ export class Upkeep {
       )
   }
 
-  async #lookAll(): Promise<void> {
-    do {
-      this.#again = false
-      await this.#lookOnce()
-    } while (this.#again && !this.#stopped)
-  }
-
   async #lookOnce(): Promise<void> {
+    if (this.#stopped) return
     const { book, vocabulary, guard } = this.#parts
     // What ends, or is made, while we look is in what we find, or not.
     const touched = new Set<string>()

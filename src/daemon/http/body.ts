@@ -14,7 +14,7 @@ export async function readBody(
     return await new Promise<Buffer>((resolve, reject) => {
       const chunks: Buffer[] = []
       let bytes = 0
-      connection.late = reject
+      connection.readsBody(reject)
       req.on('data', (chunk: Buffer) => {
         bytes += chunk.length
         if (bytes > MAX_BODY_BYTES) reject(tooLong())

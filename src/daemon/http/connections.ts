@@ -13,7 +13,7 @@ export type Peer = Asker & Disposable
 export interface ConnectionLimits {
   /** Of one user; root has as many as it likes. */
   readonly perUid: number
-  /** Of all users but root. */
+  /** Of all users but root, which comes in whatever the others do. */
   readonly inAll: number
 }
 
@@ -38,14 +38,34 @@ export class Connection {
   /** Whether it has said something of the next request, or is to say it by now. */
   begun = true
   inFlight = 0
+  /** It is closed when what runs is answered: what came behind it was no request. */
+  last = false
   bytesSeen = 0
-  /** What ends a body that does not come. */
-  late: ((error: RequestError) => void) | undefined
+  /** What is told of a body that does not come, or is none. */
+  #onBodyFailure: ((error: RequestError) => void) | undefined
+  #bodyFailure: RequestError | undefined
 
   constructor(socket: Socket, peer: Peer, now: number) {
     this.socket = socket
     this.peer = peer
     this.since = now
+  }
+
+  /** Also of one that nobody reads yet. */
+  failBody(error: RequestError): void {
+    this.#bodyFailure ??= error
+    this.#onBodyFailure?.(this.#bodyFailure)
+  }
+
+  readsNoBody(): void {
+    this.#onBodyFailure = undefined
+    this.#bodyFailure = undefined
+  }
+
+  /** `failed` is called at once when it has failed already. */
+  readsBody(failed: (error: RequestError) => void): void {
+    this.#onBodyFailure = failed
+    if (this.#bodyFailure !== undefined) failed(this.#bodyFailure)
   }
 }
 
@@ -55,6 +75,7 @@ export class Connections {
   readonly #all = new Map<Socket, Connection>()
   readonly #byUid = new Map<number, number>()
   readonly #refuse: (socket: Socket, error: RequestError) => void
+  #counted = 0
   #sweep: NodeJS.Timeout | undefined
 
   /** `refuse` tells a client that is too slow, and closes. */
@@ -82,35 +103,36 @@ export class Connections {
 
   /** Takes the connection, and its peer with it. BusyError: there are too many. */
   open(socket: Socket, peer: Peer): void {
+    let free: boolean
     try {
-      this.#requireRoom(peer)
+      free = peer.isRoot
+      if (!free) this.#requireRoom(peer.uid)
     } catch (error) {
       peer[Symbol.dispose]()
       throw error
     }
-    const { uid } = peer
-    this.#byUid.set(uid, this.#of(uid) + 1)
+    if (!free) this.#count(peer.uid, 1)
     this.#all.set(socket, new Connection(socket, peer, performance.now()))
     socket.once('close', () => {
       this.#all.delete(socket)
-      if (this.#of(uid) === 1) this.#byUid.delete(uid)
-      else this.#byUid.set(uid, this.#of(uid) - 1)
+      if (!free) this.#count(peer.uid, -1)
       peer[Symbol.dispose]()
     })
     this.#watch()
   }
 
-  #of(uid: number): number {
-    return this.#byUid.get(uid) ?? 0
+  #count(uid: number, more: number): void {
+    this.#counted += more
+    const count = (this.#byUid.get(uid) ?? 0) + more
+    if (count === 0) this.#byUid.delete(uid)
+    else this.#byUid.set(uid, count)
   }
 
-  #requireRoom({ uid, isRoot }: Peer): void {
-    if (isRoot) return
+  #requireRoom(uid: number): void {
     const { perUid, inAll } = this.#limits
-    if (this.#of(uid) >= perUid)
+    if ((this.#byUid.get(uid) ?? 0) >= perUid)
       throw new BusyError(`uid ${uid} has ${perUid} connections to the daemon, which is all that it may`)
-    // Root comes in whatever the others do.
-    if (this.#all.size - this.#of(0) >= inAll)
+    if (this.#counted >= inAll)
       throw new BusyError(`the daemon has ${inAll} connections, which is all that it takes`)
   }
 
@@ -121,7 +143,7 @@ export class Connections {
 
   bodyRead(connection: Connection): void {
     connection.expects = 'answer'
-    connection.late = undefined
+    connection.readsNoBody()
   }
 
   answered(connection: Connection): void {
@@ -158,7 +180,7 @@ export class Connections {
     const { headersMs, requestMs, idleMs } = this.#deadlines
     const took = now - connection.since
     if (connection.expects === 'body') {
-      if (took > requestMs) connection.late?.(late('request', requestMs))
+      if (took > requestMs) connection.failBody(late('request', requestMs))
     } else if (!connection.begun) {
       if (took > idleMs) socket.destroy()
     } else if (took > headersMs) {

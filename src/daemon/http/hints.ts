@@ -6,10 +6,12 @@ import type { BpftokenError, ErrorContext, Reason } from '../../errors.ts'
 
 const ASK_FOR_GUARD = 'Ask the administrator of this machine to install the guard'
 
-const ASK_ADMINISTRATOR = 'Ask the administrator of this machine to look at the state of the daemon'
+/** Of its files; mostly it does not even start then. */
+const STATE = "Ask the administrator of this machine to look at the daemon's log"
 
 /** Every reason has its words. */
 const BY_REASON: Readonly<Record<Reason, (facts: ErrorContext) => string>> = {
+  'approval-not-asked': () => 'POST /v1/loans: then somebody can approve it',
   'big-endian': () => 'Compile it for bpfel',
   'confinements-full': () => 'Ask the administrator of this machine to end one first',
   'delegation-unknown': () => 'GET /v1/loans lists those that live',
@@ -36,11 +38,10 @@ const BY_REASON: Readonly<Record<Reason, (facts: ErrorContext) => string>> = {
       : 'Ask for a new loan: POST /v1/loans',
   'nothing-to-derive': () => 'GET /v1/loans/{id} shows what it has',
   'place-taken': () => 'Take back what lies there: POST /v1/revoke; or name another "place"',
-  'approval-not-asked': () => 'Ask for it by POST /v1/loans: the daemon asks who approves',
-  'state-damaged': () => ASK_ADMINISTRATOR,
-  'state-in-use': () => ASK_ADMINISTRATOR,
-  'state-open-to-others': () => ASK_ADMINISTRATOR,
-  'state-schema': () => ASK_ADMINISTRATOR,
+  'state-damaged': () => STATE,
+  'state-in-use': () => STATE,
+  'state-open-to-others': () => STATE,
+  'state-schema': () => STATE,
   'subject-refused': () => 'GET /v1/policies lists the policies that you may have',
   'subjects-not-compared': () => 'Name a policy without spec.subjects',
   'subjects-unsupported': () => 'Name a policy whose subjects are users, cgroups, units or labels',

@@ -89,7 +89,7 @@ export class HttpServer {
       this.#server.once('error', reject)
       this.#server.listen({ ...place, exclusive: true }, () => {
         this.#server.off('error', reject)
-        this.#server.on('error', error => this.#options.log.error('the socket failed', { error }))
+        this.#server.on('error', error => this.#options.log.error({ error }, 'the socket failed'))
         resolve()
       })
     })
@@ -126,7 +126,7 @@ export class HttpServer {
     try {
       this.#connections.open(socket, this.#options.peerOf(socket))
     } catch (error) {
-      this.#options.log.debug('a connection was refused', { error })
+      this.#options.log.debug({ error }, 'a connection was refused')
       refuse(socket, error instanceof BpftokenError ? error : this.#defect('none', error))
     }
   }
@@ -145,8 +145,8 @@ export class HttpServer {
             400,
             `this is not HTTP/1.1: ${(error as { reason?: string }).reason ?? error.code}`,
           )
-    if (connection.expects === 'body' && connection.late !== undefined) connection.late(wrong)
-    else if (connection.inFlight > 0) socket.destroy()
+    if (connection.expects === 'body') connection.failBody(wrong)
+    else if (connection.inFlight > 0) connection.last = true
     else refuse(socket, wrong)
   }
 
@@ -163,7 +163,9 @@ export class HttpServer {
     res.once('close', () => {
       connection.inFlight--
       if (!res.writableFinished) abort.abort()
-      if (connection.inFlight === 0 && !socket.destroyed) this.#connections.answered(connection)
+      if (connection.inFlight > 0 || socket.destroyed) return
+      if (connection.last) socket.destroySoon()
+      else this.#connections.answered(connection)
     })
     const done = this.#serve(req, res, connection, abort.signal, continues, wrong)
     const running = { done, abort, reads: req.method === 'GET' }
@@ -218,7 +220,7 @@ export class HttpServer {
   }
 
   #defect(route: MeteredRoute, error: unknown): BpftokenError {
-    this.#options.log.error('a defect of the daemon', { route, error })
+    this.#options.log.error({ route, error }, 'a defect of the daemon')
     return defect(error)
   }
 
@@ -228,7 +230,7 @@ export class HttpServer {
     meter.request(route, status, seconds)
     const level = endpoint?.acts === true ? 'info' : 'debug'
     if (log.wants(level))
-      log[level](`${route} ${status}`, { route, status, uid, ms: seconds * 1000, ...facts })
+      log[level]({ route, status, uid, ms: seconds * 1000, ...facts }, `${route} ${status}`)
   }
 
   #endpoints(): Promise<Table<Endpoint>> {
