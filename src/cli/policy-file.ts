@@ -5,7 +5,8 @@ import { type Dirent, readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { readKernelEnums } from '../delegation/vocabulary.ts'
 import { NotFoundError, UsageError } from '../errors.ts'
-import { type Policy, policyFromJSON, policyToJSON } from '../policy/policy.ts'
+import { type LocatedPolicy, locatedPolicyFromJSON, locatedPolicyToJSON } from '../policy/located.ts'
+import type { Policy } from '../policy/policy.ts'
 import { type KernelEnums, type Vocabulary, vocabularyFrom } from '../policy/vocabulary.ts'
 import { hintFor } from '../uapi/hints.ts'
 import { VMLINUX_BTF } from '../uapi/kernel-paths.ts'
@@ -105,10 +106,21 @@ export function loadPolicy(file: string, vocabulary: Vocabulary): Promise<Policy
   return policyIn({ path: file, text: () => readPolicyText(file) }, vocabulary)
 }
 
-export async function policyIn({ path, text: read }: PolicyFile, vocabulary: Vocabulary): Promise<Policy> {
+export async function policyIn(file: PolicyFile, vocabulary: Vocabulary): Promise<Policy> {
+  return (await locatedPolicyIn(file, vocabulary)).policy
+}
+
+/** The same with its positions. With `keep: false` the boot cache has no part in it. */
+export async function locatedPolicyIn(
+  { path, text: read }: PolicyFile,
+  vocabulary: Vocabulary,
+  { keep = true }: { keep?: boolean } = {},
+): Promise<LocatedPolicy> {
   const text = read()
-  return cached('policy', text, { fromJSON: policyFromJSON, toJSON: policyToJSON }, async () => {
-    const { parsePolicy } = await import('../policy/parse.ts')
-    return parsePolicy(text, { source: path, vocabulary })
-  })
+  const parse = async (): Promise<LocatedPolicy> => {
+    const { parseLocatedPolicy } = await import('../policy/parse.ts')
+    return parseLocatedPolicy(text, { source: path, vocabulary })
+  }
+  if (!keep) return parse()
+  return cached('policy', text, { fromJSON: locatedPolicyFromJSON, toJSON: locatedPolicyToJSON }, parse)
 }
