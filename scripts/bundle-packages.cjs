@@ -9,9 +9,12 @@
 const { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } = require('node:fs')
 const path = require('node:path')
 
-/** In the compiled code a package is `NAME_1`; of zod everything is below its `z`. */
+/**
+ * In the compiled code a package is `NAME_1`; of zod everything is below its `z`. commander starts
+ * programs for commands that are such, and loads at once what that takes; ours are functions.
+ */
 const PACKAGES = {
-  commander: { used: /\bcommander_1\.(\w+)/g },
+  commander: { used: /\bcommander_1\.(\w+)/g, without: 'node:child_process' },
   yaml: { used: /\byaml_1\.(\w+)/g },
   zod: { used: /\bzod_1\.z\s*\.\s*(\w+)/g, below: 'z' },
 }
@@ -43,7 +46,7 @@ function namesUsed(name, code) {
 }
 
 function bundle(name, names) {
-  const { below } = PACKAGES[name]
+  const { below, without } = PACKAGES[name]
   const members = names.map(one => `${one}: all.${one}`).join(', ')
   const { outputFiles } = require('esbuild').buildSync({
     stdin: {
@@ -63,7 +66,10 @@ function bundle(name, names) {
     write: false,
     logLevel: 'error',
   })
-  return `${heading(name)}${outputFiles[0].text}`
+  const [{ text }] = outputFiles
+  const loads = `require("${without}")`
+  if (without !== undefined && !text.includes(loads)) throw new Error(`${name} does not load ${without}`)
+  return `${heading(name)}${text.replace(loads, '{}')}`
 }
 
 /** Which version it is, and the licence that goes with every copy. */
