@@ -1,7 +1,7 @@
 /*
  * What bpftoken and its executor say to each other: see main.c. The one layout of these messages;
- * src/sys/executor-layout.ts has the same numbers, `bpftoken-executor layout` prints these, and
- * test/unit/sys/executor-layout.test.ts compares the two.
+ * src/sys/executor/layout.ts has the same numbers, `bpftoken-executor layout` prints these, and
+ * test/unit/sys/executor/layout.test.ts compares the two.
  *
  * Every message is one packet of a SOCK_SEQPACKET socket and begins with its kind. All integers are
  * of the machine's own byte order.

@@ -1,18 +1,18 @@
 /**
- * A policy from a file, and the vocabulary of this kernel that it is read in; see boot-cache.ts.
+ * A policy from a file, and the vocabulary of this kernel that it is read in.
  */
 import { type Dirent, readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
-import { readKernelEnums } from '../delegation/vocabulary.ts'
 import { NotFoundError, UsageError } from '../errors.ts'
-import { type LocatedPolicy, locatedPolicyFromJSON, locatedPolicyToJSON } from '../policy/located.ts'
+import { locatedPolicyFromText, policyFromText } from '../lending/policy-text.ts'
+import type { LocatedPolicy } from '../policy/located.ts'
 import type { Policy } from '../policy/policy.ts'
-import { type KernelEnums, type Vocabulary, vocabularyFrom } from '../policy/vocabulary.ts'
+import type { Vocabulary } from '../policy/vocabulary.ts'
 import { hintFor } from '../uapi/hints.ts'
-import { VMLINUX_BTF } from '../uapi/kernel-paths.ts'
-import { cached } from './boot-cache.ts'
 import { readInput } from './input-file.ts'
 import { note } from './output.ts'
+
+export { loadVocabulary } from '../lending/policy-text.ts'
 
 /** What the parser takes at most; see src/policy/document.ts. */
 const MAX_POLICY_BYTES = 256 * 1024
@@ -97,30 +97,19 @@ function byName(a: { readonly name: string }, b: { readonly name: string }): num
   return a.name < b.name ? -1 : 1
 }
 
-export async function loadVocabulary(): Promise<Vocabulary> {
-  const asIs = { fromJSON: (value: unknown) => value as KernelEnums, toJSON: (value: KernelEnums) => value }
-  return vocabularyFrom(await cached('vocabulary', VMLINUX_BTF, asIs, () => readKernelEnums(VMLINUX_BTF)))
-}
-
 export function loadPolicy(file: string, vocabulary: Vocabulary): Promise<Policy> {
   return policyIn({ path: file, text: () => readPolicyText(file) }, vocabulary)
 }
 
-export async function policyIn(file: PolicyFile, vocabulary: Vocabulary): Promise<Policy> {
-  return (await locatedPolicyIn(file, vocabulary)).policy
+export async function policyIn({ path, text }: PolicyFile, vocabulary: Vocabulary): Promise<Policy> {
+  return policyFromText(text(), path, vocabulary)
 }
 
-/** The same with its positions. With `keep: false` the boot cache has no part in it. */
+/** The same with its positions; see `locatedPolicyFromText`. */
 export async function locatedPolicyIn(
-  { path, text: read }: PolicyFile,
+  { path, text }: PolicyFile,
   vocabulary: Vocabulary,
-  { keep = true }: { keep?: boolean } = {},
+  options: { keep?: boolean },
 ): Promise<LocatedPolicy> {
-  const text = read()
-  const parse = async (): Promise<LocatedPolicy> => {
-    const { parseLocatedPolicy } = await import('../policy/parse.ts')
-    return parseLocatedPolicy(text, { source: path, vocabulary })
-  }
-  if (!keep) return parse()
-  return cached('policy', text, { fromJSON: locatedPolicyFromJSON, toJSON: locatedPolicyToJSON }, parse)
+  return locatedPolicyFromText(text(), path, vocabulary, options)
 }

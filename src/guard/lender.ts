@@ -1,7 +1,8 @@
 /** This process, and an executor of its own, as a delegator of one policy. */
 import { nameFrom } from '../ebpf/object-name.ts'
 import { NotFoundError } from '../errors.ts'
-import { type Executor, returnExecutor, takeExecutor } from '../sys/executor.ts'
+import type { Executor } from '../sys/executor/executor.ts'
+import { returnExecutor, takeExecutor } from '../sys/executor/pool.ts'
 import { findCgroup } from './cgroup.ts'
 import { startTicks } from './clock.ts'
 import { rawDelegation, revokeDelegation } from './delegations.ts'
@@ -35,6 +36,8 @@ export interface LendOptions {
   readonly parent?: DelegationId
   /** Tokens are made in this cgroup, a directory below /sys/fs/cgroup, and below it only. */
   readonly cgroup?: string
+  /** The executor alone may delegate: then several lenders of one process do not disturb each other. */
+  readonly executorOnly?: boolean
 }
 
 /**
@@ -44,7 +47,7 @@ export interface LendOptions {
 export function lend(
   maps: GuardMaps,
   policy: GuardTerms & { readonly name: string },
-  { parent, cgroup }: LendOptions,
+  { parent, cgroup, executorOnly = false }: LendOptions,
 ): Lender {
   forgetDead(maps)
   sweepNamespaces(maps)
@@ -52,9 +55,10 @@ export function lend(
   const place = cgroup === undefined ? undefined : findCgroup(cgroup)
   const { processes, policies } = maps.tables
   const executor = takeExecutor()
-  const keys = [process.pid, executor.pid].map(tgid => ({ tgid, start_ticks: startTicks(tgid)! }))
+  const lenders = executorOnly ? [executor.pid] : [process.pid, executor.pid]
+  const keys = lenders.map(tgid => ({ tgid, start_ticks: startTicks(tgid)! }))
   // The policy as we read it, not whatever is installed under its name.
-  const suffix = `@${process.pid}`
+  const suffix = `@${lenders[0]}`
   const ability = `${cut(policy.name, GUARD_NAME_BYTES - 2 - suffix.length)}${suffix}`
   writeTerms(maps, policy, terms => policies.set(ability, terms))
   const delegator = {

@@ -30,7 +30,7 @@ import { guardStatus, installGuard, probeGuard, removeGuard } from '../../src/gu
 import { guard_event } from '../../src/guard/layout.ts'
 import { encodeName } from '../../src/guard/terms.ts'
 import type { Policy } from '../../src/policy/policy.ts'
-import { endExecutors } from '../../src/sys/executor.ts'
+import { endExecutors } from '../../src/sys/executor/pool.ts'
 import { Fd } from '../../src/sys/fd.ts'
 import { fsconfigCreate, fsconfigFlag, fsconfigString, fsmount, fsopen } from '../../src/sys/mount.ts'
 import { native } from '../../src/sys/native.ts'

@@ -7,7 +7,7 @@
 import { after, before } from 'node:test'
 import { Guard } from '../../src/guard/guard.ts'
 import { installGuard, removeGuard } from '../../src/guard/install.ts'
-import { endExecutors } from '../../src/sys/executor.ts'
+import { endExecutors } from '../../src/sys/executor/pool.ts'
 import { removeProgram } from '../kernel/delegation/workload.ts'
 import { Borrower } from './borrower.ts'
 import { skip } from './guarded.ts'

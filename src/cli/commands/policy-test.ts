@@ -3,13 +3,13 @@
  * does nothing.
  */
 import { EXIT, UsageError } from '../../errors.ts'
+import { accounts } from '../../lending/accounts.ts'
 import { decide } from '../../policy/decide.ts'
 import { nearest } from '../../policy/nearest.ts'
 import type { Policy } from '../../policy/policy.ts'
 import { type Fact, type Identity, namesIn, type SubjectFacts, unitOfCgroup } from '../../policy/subject.ts'
 import { verdictLines } from '../../policy/verdict-text.ts'
 import { parseWithin, USER_IDS } from '../../uapi/number-range.ts'
-import { accounts } from '../accounts.ts'
 import { print, printJson } from '../output.ts'
 import { loadPolicy, loadVocabulary } from '../policy-file.ts'
 

@@ -156,6 +156,7 @@ export async function show(file: string, options: { masks?: boolean; json?: bool
         ...words,
         ['capabilities', policy.rights.capabilities.join(' ')],
         ['limits', describeLimits(policy.limits)],
+        ['approval', policy.approval],
         ['network', policy.network],
         ['cgroups', policy.cgroups],
         ['guard', policy.guard],

@@ -22,7 +22,8 @@ import { execute } from '../../../src/delegation/execute.ts'
 import { openTarget, type Target } from '../../../src/delegation/target.ts'
 import { delegatedMounts } from '../../../src/ebpf/bpffs.ts'
 import type { NotUndoneError } from '../../../src/errors.ts'
-import { borrowExecutor, Executor, endExecutors, returnExecutor } from '../../../src/sys/executor.ts'
+import { Executor } from '../../../src/sys/executor/executor.ts'
+import { borrowExecutor, endExecutors, returnExecutor } from '../../../src/sys/executor/pool.ts'
 import { readProc } from '../../../src/sys/process.ts'
 import { CLONE_NEWUSER, O_DIRECTORY } from '../../../src/uapi/constants.ts'
 import { errnoName } from '../../../src/uapi/errno.ts'
@@ -529,7 +530,7 @@ test('the executor and its children hold no descriptor that our caller left open
       returnExecutor(executor)
       await endExecutors()
     })`
-  const client = join(__dirname, '../../../src/sys/executor.ts')
+  const client = join(__dirname, '../../../src/sys/executor/pool.ts')
   const command = [process.execPath, '--import', require.resolve('tsx'), '-e', script, client]
   const text = execFileSync('bash', ['-c', 'exec 99</etc/passwd; exec "$@"', 'bash', ...command], {
     encoding: 'utf8',

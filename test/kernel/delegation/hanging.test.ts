@@ -14,7 +14,8 @@ import { delegate, delegateContext, undelegate } from '../../../src/delegation/d
 import { execute } from '../../../src/delegation/execute.ts'
 import { openTarget, type Target } from '../../../src/delegation/target.ts'
 import { delegatedMounts } from '../../../src/ebpf/bpffs.ts'
-import { borrowExecutor, Executor, returnExecutor } from '../../../src/sys/executor.ts'
+import { Executor } from '../../../src/sys/executor/executor.ts'
+import { borrowExecutor, returnExecutor } from '../../../src/sys/executor/pool.ts'
 import { readProc } from '../../../src/sys/process.ts'
 import {
   AT_FDCWD,

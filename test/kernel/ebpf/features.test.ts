@@ -15,7 +15,7 @@ import { kernelBtf, moduleBtfs, openModuleBtf, openVmlinuxBtf } from '../../../s
 import { FEATURES, Features } from '../../../src/ebpf/kernel/features.ts'
 import { kernelVersion, readKconfig } from '../../../src/ebpf/kernel/kconfig.ts'
 import type { Masks } from '../../../src/policy/vocabulary.ts'
-import { endExecutors } from '../../../src/sys/executor.ts'
+import { endExecutors } from '../../../src/sys/executor/pool.ts'
 import { openFds, traceFds } from '../../../src/sys/fd.ts'
 import { inVm, isRoot, kernelSince, needsTokens } from '../../helpers/machine.ts'
 import { EVERYTHING, policyWith, vocabulary } from '../delegation/lab.ts'

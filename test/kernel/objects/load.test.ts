@@ -16,7 +16,7 @@ import { type LoadedObject, type LoadOptions, loadObject } from '../../../src/eb
 import { parseObject } from '../../../src/ebpf/object/spec.ts'
 import { RingBuffer } from '../../../src/ebpf/ringbuf.ts'
 import { VerifierError } from '../../../src/errors.ts'
-import { endExecutors } from '../../../src/sys/executor.ts'
+import { endExecutors } from '../../../src/sys/executor/pool.ts'
 import { openFds, traceFds } from '../../../src/sys/fd.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import { needsTokens, ROOT } from '../../helpers/machine.ts'

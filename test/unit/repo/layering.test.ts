@@ -7,7 +7,7 @@ import { test } from 'node:test'
 const SRC = resolve(__dirname, '../../../src')
 
 const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
-  index: ['errors'],
+  index: ['errors', 'client'],
   errors: [],
   uapi: ['uapi'],
   sys: ['errors', 'uapi', 'sys'],
@@ -18,7 +18,25 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   api: ['errors', 'policy', 'api'],
   needs: ['errors', 'uapi', 'sys', 'ebpf', 'policy', 'needs'],
   lending: ['errors', 'uapi', 'sys', 'ebpf', 'policy', 'guard', 'delegation', 'lending'],
-  cli: ['errors', 'uapi', 'ebpf', 'policy', 'api', 'guard', 'delegation', 'needs', 'lending', 'cli'],
+  registry: ['errors', 'sys', 'policy', 'registry'],
+  client: ['errors', 'api', 'client'],
+  daemon: [
+    ...['errors', 'uapi', 'sys', 'ebpf', 'policy', 'api', 'guard', 'delegation', 'lending', 'registry'],
+    'daemon',
+  ],
+  cli: [
+    'errors',
+    'uapi',
+    'ebpf',
+    'policy',
+    'api',
+    'guard',
+    'delegation',
+    'needs',
+    'lending',
+    'client',
+    'cli',
+  ],
 }
 
 /**

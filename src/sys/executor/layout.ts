@@ -1,9 +1,9 @@
 /**
  * How we speak with native/executor/: the same numbers as native/executor/layout.h, which says what
- * they mean. test/unit/sys/executor-layout.test.ts compares the two, and an executor of another
+ * they mean. test/unit/sys/executor/layout.test.ts compares the two, and an executor of another
  * layout is refused.
  */
-import { s32, struct, u16, u32 } from '../uapi/codec.ts'
+import { s32, struct, u16, u32 } from '../../uapi/codec.ts'
 
 export const EXECUTOR_VERSION = 1
 export const MESSAGE_BYTES = 65536

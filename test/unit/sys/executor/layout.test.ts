@@ -5,8 +5,8 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { test } from 'node:test'
-import * as layout from '../../../src/sys/executor-layout.ts'
-import { executorPath } from '../../../src/sys/prebuilt.ts'
+import * as layout from '../../../../src/sys/executor/layout.ts'
+import { executorPath } from '../../../../src/sys/prebuilt.ts'
 
 test('the messages of the executor are laid out as native/executor/layout.h says', () => {
   const printed = JSON.parse(execFileSync(executorPath(), ['layout'], { encoding: 'utf8' }))

@@ -1,0 +1,64 @@
+/** `policy`: the commands that look at policies, and make them known to the guard. */
+import { Option } from 'commander'
+import { anySubject, common } from './options.ts'
+import type { Part } from './part.ts'
+
+export const policyCommands: Part = (root, act) => {
+  const policies = common(root.command('policy'))
+    .description('look at policies, without touching the kernel')
+    .example('policy check policies/', 'what is wrong with these, and what they would let others do')
+  common(
+    policies
+      .command('check')
+      .description('check that policies are valid, and rate their risk')
+      .argument('<path...>', 'policy files, or directories of them; - is standard input')
+      .addOption(
+        new Option('--max-risk <level>', 'fail above this').choices(['low', 'medium', 'high', 'critical']),
+      ),
+  )
+    .details('Exit: 0 nothing to warn of; 1 a warning, too risky, or not readable; 2 not a valid policy.')
+    .example('policy check policy.yaml', 'what is wrong with it, and what it would let others do')
+    .example('policy check --max-risk high policies/', 'all of a directory; for CI')
+    .action(act(async () => (await import('../commands/policy.ts')).check))
+  common(
+    policies
+      .command('show')
+      .description('print a policy as it is understood')
+      .argument('<file>', 'the policy')
+      .option('--masks', 'the four masks, as numbers and as mount options'),
+  )
+    .example('policy show --masks policy.yaml', 'what mount(8) would be given')
+    .action(act(async () => (await import('../commands/policy.ts')).show))
+  common(
+    policies
+      .command('diff')
+      .description('what a policy grants more and less than another one, and the risk of both')
+      .argument('<before>', 'the policy to compare with')
+      .argument('<after>', 'the policy that is compared'),
+  )
+    .details('Exit: 0 they grant the same; 1 they differ; 2 one is not a valid policy.')
+    .example('policy diff policy.yaml policy-new.yaml', 'what a change would let others do')
+    .action(act(async () => (await import('../commands/policy-diff.ts')).diff))
+  common(
+    policies
+      .command('test')
+      .description('who would get a delegation under a policy, and why; nothing is done')
+      .argument('<file>', 'the policy')
+      .requiredOption(
+        '--as <facts>',
+        'a subject: user=, group= (repeatable), cgroup=, unit=, executable=, label=; with commas between',
+      ),
+  )
+    .details('What is not named is not known, and matches nothing. Exit: 0 allowed, 3 refused.')
+    .example('policy test policy.yaml --as user=alice,unit=agent.service', 'whether alice would get it')
+    .action(act(async () => (await import('../commands/policy-test.ts')).test))
+  common(
+    policies
+      .command('install')
+      .description('make policies known to the guard: their names become abilities')
+      .argument('<path...>', 'policy files, or directories of them')
+      .addOption(anySubject()),
+  )
+    .example('policy install /etc/bpftoken/policies', 'all of a directory, or none')
+    .action(act(async () => (await import('../commands/policy-install.ts')).policyInstall))
+}

@@ -1,0 +1,24 @@
+/** Which processes are children of an executor. */
+import { readFileSync, readlinkSync, statSync } from 'node:fs'
+import { executorPath } from '../prebuilt.ts'
+import { procFields, procNumbers } from '../proc-file.ts'
+import { unlessGone } from '../tasks.ts'
+
+/**
+ * Whether this process is a child of an executor, ours or another one of root's: it is inside a
+ * target's namespaces for a moment, and still in our network. Its parent tells, which is ours, and
+ * not its name or program, which it could choose.
+ */
+export function isExecutorChild(directory: string): boolean {
+  const parent = unlessGone(() => procFields(readFileSync(`${directory}/status`, 'utf8')).get('PPid'))
+  return (
+    unlessGone(() => {
+      const status = procFields(readFileSync(`/proc/${parent}/status`, 'utf8'))
+      if (procNumbers(status.get('Uid') ?? '-')?.every(uid => uid === 0) !== true) return false
+      if (readlinkSync(`/proc/${parent}/ns/user`) !== readlinkSync('/proc/self/ns/user')) return false
+      const runs = statSync(`/proc/${parent}/exe`)
+      const executor = statSync(executorPath())
+      return runs.dev === executor.dev && runs.ino === executor.ino
+    }) === true
+  )
+}
