@@ -4,7 +4,7 @@
  */
 import { FormatError } from '../errors.ts'
 
-/** Gives the value back, or throws what is wrong with it. */
+/** Gives the value back, or throws what is wrong with it. `path` is the last part of where it is. */
 export type Field<T> = ((value: unknown, path: string) => T) & { readonly optional?: true }
 
 /** Of an object: one for each of its properties. */
@@ -46,21 +46,27 @@ export function optional<T>(field: Field<T>): Field<T | undefined> {
 export function list<T>(field: Field<T>, max: number): Field<readonly T[]> {
   return (value, path) => {
     if (!Array.isArray(value) || value.length > max) wrong(path, `is no list of at most ${max}`)
-    return value.map((item, i) => field(item, `${path}[${i}]`))
+    return value.map(item => field(item, path))
   }
 }
 
 export function object<T>(fields: Fields<T>): Field<T> {
-  const names = Object.keys(fields)
+  const all = Object.entries(fields) as [string, Field<unknown>][]
   return (value, path) => {
     if (typeof value !== 'object' || value === null || Array.isArray(value)) wrong(path, 'is no object')
-    for (const name of Object.keys(value))
-      if (!Object.hasOwn(fields, name)) wrong(`${path}.${name}`, 'is no field that this version knows')
     const out: Record<string, unknown> = {}
-    for (const name of names) {
-      const field = fields[name as keyof T] as Field<unknown>
-      const found = field((value as Record<string, unknown>)[name], `${path}.${name}`)
+    let known = 0
+    for (const [name, field] of all) {
+      const given = (value as Record<string, unknown>)[name]
+      if (given !== undefined || Object.hasOwn(value, name)) known++
+      else if (field.optional) continue
+      const found = field(given, name)
       if (found !== undefined) out[name] = found
+    }
+    const names = Object.keys(value)
+    if (names.length !== known) {
+      const unknown = names.find(name => !Object.hasOwn(fields, name))
+      wrong(`${path}.${unknown}`, 'is no field that this version knows')
     }
     return out as T
   }

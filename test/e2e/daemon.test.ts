@@ -3,22 +3,19 @@
  * namespaces. What the guard adds is in test/vm.
  */
 import assert from 'node:assert/strict'
-import { chmodSync, readFileSync, writeFileSync } from 'node:fs'
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
-import { DEADLINES, HttpServer } from '../../src/daemon/http/server.ts'
-import { createLog } from '../../src/daemon/log.ts'
-import { LateMeter } from '../../src/daemon/meter.ts'
-import { Metrics } from '../../src/daemon/metrics.ts'
-import { Peer } from '../../src/daemon/peer.ts'
+import { PACKAGE } from '../../scripts/installed.ts'
 import { listInstances } from '../../src/delegation/instances.ts'
-import { descriptorOf } from '../../src/sys/peer.ts'
 import { cli, finish, type Result, startCli } from '../helpers/cli.ts'
 import { checkedDocument, documentOf } from '../helpers/documents.ts'
 import { eventually } from '../helpers/eventually.ts'
 import { needsTokens } from '../helpers/machine.ts'
 import { Scratch } from '../helpers/scratch.ts'
-import { inOwnNamespaces, ServiceLab } from '../kernel/daemon/service-lab.ts'
+import { inOwnNamespaces } from '../kernel/daemon/service-lab.ts'
 import { vocabulary } from '../kernel/delegation/lab.ts'
 import { leavesNothing } from '../kernel/delegation/leaves-nothing.ts'
 import type { Workload } from '../kernel/delegation/workload.ts'
@@ -30,52 +27,48 @@ const ROOT_UID = 0
 const PATH = '/sys/fs/bpf'
 const RIGHTS = '  rights: { cmds: [map_create], maps: [hash] }'
 
-let lab: ServiceLab
-let server: HttpServer
+const MAIN = join(PACKAGE, 'dist/daemon/main.js')
+
 let scratch: Scratch
+let daemon: ChildProcess
+let log = ''
 let socket: string
+let policies: string
+
+function policy(name: string, spec: string): void {
+  const text = `apiVersion: bpftoken.dev/v1\nkind: DelegationPolicy\nmetadata: { name: ${name} }\nspec:\n${spec}\n`
+  writeFileSync(join(policies, `${name}.yaml`), text)
+}
 
 before(async () => {
   if (machine.skip !== undefined) return
-  lab = await ServiceLab.open()
-  lab.write(
+  scratch = new Scratch()
+  policies = join(scratch.path, 'policies')
+  mkdirSync(policies)
+  policy(
     'alices',
     `  subjects: [{ user: ${ALICE} }]\n  limits: { lifetime: 8h }\n  guard: optional\n${RIGHTS}`,
   )
-  lab.write('approved', `  subjects: [{ user: ${ALICE} }]\n  approval: required\n${RIGHTS}`)
-  lab.write('roots', RIGHTS)
-  await lab.service.reload()
-  scratch = new Scratch()
-  socket = join(scratch.path, 'd.sock')
-  const meter = new LateMeter(() =>
-    Promise.resolve(
-      new Metrics(
-        'test',
-        () => lab.service.gauges(),
-        () => server.connections,
-      ),
-    ),
-  )
-  server = new HttpServer({
-    service: lab.service,
-    meter,
-    metrics: async () => (await meter.loaded()).read(),
-    version: 'test',
-    streamTimes: { heartbeatMs: 15_000, slowMs: 10_000 },
-    metricsReaders: [],
-    checkAnswers: true,
-    connections: { perUid: 32, inAll: 256 },
-    deadlines: DEADLINES,
-    log: createLog('warn', { write: () => {} }),
-    peerOf: connection => Peer.of(descriptorOf(connection), lab.names.accounts),
+  policy('approved', `  subjects: [{ user: ${ALICE} }]\n  approval: required\n${RIGHTS}`)
+  policy('roots', RIGHTS)
+  mkdirSync(join(scratch.path, 'run'))
+  socket = join(scratch.path, 'run/d.sock')
+  const words = ['--socket', socket, '--state', join(scratch.path, 'state'), '--policies', policies]
+  daemon = spawn(process.execPath, [MAIN, ...words, '--config', join(scratch.path, 'none.yaml')], {
+    stdio: ['ignore', 'ignore', 'pipe'],
   })
-  await server.listen({ path: socket })
-  chmodSync(socket, 0o666)
+  daemon.stderr!.on('data', text => {
+    log += text
+  })
+  await eventually(() => log.includes('is ready') || daemon.exitCode !== null, 'it is ready')
+  assert.equal(daemon.exitCode, null, log)
 })
 after(async () => {
-  await server?.stop(0)
-  await lab?.[Symbol.asyncDispose]()
-  scratch?.[Symbol.dispose]()
+  if (machine.skip !== undefined) return
+  const ended = once(daemon, 'exit')
+  daemon.kill('SIGTERM')
+  assert.deepEqual(await ended, [0, null], log)
+  scratch[Symbol.dispose]()
 })
 if (machine.skip === undefined) leavesNothing()
 
@@ -272,7 +265,7 @@ test(
   async () => {
     assert.match(await ends(0, ALICE, 'policy', 'list'), /^alices +yes +none/m)
     assert.doesNotMatch(await ends(0, BOB, 'policy', 'list'), /alices +yes/)
-    const file = join(lab.policyDirectory, 'alices.yaml')
+    const file = join(policies, 'alices.yaml')
     const good = readFileSync(file, 'utf8')
     writeFileSync(file, 'kind: nonsense\n')
     try {

@@ -24,7 +24,19 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     ...['errors', 'uapi', 'sys', 'ebpf', 'policy', 'api', 'guard', 'delegation', 'lending', 'registry'],
     'daemon',
   ],
-  cli: ['errors', 'uapi', 'ebpf', 'policy', 'api', 'guard', 'delegation', 'needs', 'lending', 'client', 'cli'],
+  cli: [
+    'errors',
+    'uapi',
+    'ebpf',
+    'policy',
+    'api',
+    'guard',
+    'delegation',
+    'needs',
+    'lending',
+    'client',
+    'cli',
+  ],
 }
 
 /**
@@ -36,9 +48,9 @@ const CLI_TAKES: Readonly<Record<string, readonly string[]>> = {
   guard: ['delegators', 'directory', 'guard', 'install', 'program-names'],
 }
 
-/** Only commands talk to people and to the environment; one file reads libbpf's variable. */
+/** Only commands and the daemon's program talk to people and to the environment; one file reads libbpf's variable. */
 const SPEAKS = /\bprocess\.(env|exit|exitCode|stdout|stderr)\b|\bconsole\./
-const MAY_SPEAK = /^cli\/|^ebpf\/token\.ts$/
+const MAY_SPEAK = /^cli\/|^daemon\/main\.ts$|^ebpf\/token\.ts$/
 
 function layerOf(file: string): string {
   const [first] = relative(SRC, file).split('/')
