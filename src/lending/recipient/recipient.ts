@@ -14,14 +14,7 @@ import { openTarget, type Target } from '../../delegation/target.ts'
 import { ConflictError } from '../../errors.ts'
 import type { Fd } from '../../sys/fd.ts'
 import { ownerUids } from '../../sys/namespace.ts'
-import {
-  namespaceOf,
-  openNamespace,
-  openProcess,
-  type ProcessHandle,
-  stillAlive,
-  takeFd,
-} from '../../sys/process.ts'
+import { namespaceOf, openNamespace, openProcess, type ProcessHandle, stillAlive } from '../../sys/process.ts'
 import { processOfCgroup } from './cgroup.ts'
 import { processOfContainer } from './container.ts'
 import { hadBegun, processStartTime } from './start-time.ts'
@@ -78,7 +71,7 @@ export async function openRecipient(name: RecipientName): Promise<Recipient> {
   }
 }
 
-/** A process by name, for who asks somebody else to lend to it: its descriptors are the evidence. */
+/** A process by name, for who asks somebody else to lend to it: named by the pidfd. */
 export interface HeldRecipient extends Disposable {
   readonly pid: number
   /** Undefined where a process was named by its number. */
@@ -87,8 +80,6 @@ export interface HeldRecipient extends Disposable {
   readonly pidfd: number
   /** As `/proc/PID/ns/user` reads. EACCES: the process is not ours to look at. */
   userNamespace(): string
-  /** The number of our duplicate of one of its descriptors; open as long. Errors are of `takeFd`. */
-  take(descriptor: number): number
 }
 
 /**
@@ -112,21 +103,12 @@ export async function holdRecipient(name: RecipientName): Promise<HeldRecipient>
 }
 
 function held(process: ProcessHandle, what: string | undefined): HeldRecipient {
-  const taken: Fd[] = []
   return {
     pid: process.pid,
     what,
     pidfd: process.pidfd.number,
     userNamespace: () => namespaceOf(process, 'user'),
-    take: descriptor => {
-      const fd = takeFd(process, descriptor)
-      taken.push(fd)
-      return fd.number
-    },
-    [Symbol.dispose]: () => {
-      for (const fd of taken) fd.close()
-      process[Symbol.dispose]()
-    },
+    [Symbol.dispose]: () => process[Symbol.dispose](),
   }
 }
 
