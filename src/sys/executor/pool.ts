@@ -29,13 +29,15 @@ export async function borrowExecutor(): Promise<Executor> {
   // Waiting for one that is nearly free takes less time than starting one.
   if (idle.length > 0 || (busy < FEW && queue.length >= cleaning.size)) return takeExecutor()
   return new Promise(give => {
+    const startAnother = (): void => {
+      if (busy >= MOST || !queue.includes(queued)) return
+      queue.splice(queue.indexOf(queued), 1)
+      give(takeExecutor())
+    }
     const queued: Queued = {
       give,
-      timer: setTimeout(() => {
-        if (busy >= MOST) return
-        queue.splice(queue.indexOf(queued), 1)
-        give(takeExecutor())
-      }, PATIENCE_MS),
+      // Where it was we that were busy, their answers are there by now, and are heard first.
+      timer: setTimeout(() => setImmediate(startAnother), PATIENCE_MS),
     }
     queue.push(queued)
   })

@@ -9,6 +9,8 @@ import type { Parts } from '../../../src/daemon/parts.ts'
 import { planFor } from '../../../src/delegation/delegate.ts'
 import { execute } from '../../../src/delegation/execute.ts'
 import { journaled, type Loan } from '../../../src/lending/journal.ts'
+import type { AuditEntry } from '../../../src/registry/audit-record.ts'
+import type { Change } from '../../../src/registry/change.ts'
 import { ServiceLab } from './service-lab.ts'
 
 const [directory = '', pid = '', operation = '', at = ''] = process.argv.slice(2)
@@ -27,11 +29,13 @@ function point(name: string): void {
 function withPoints<M extends string>(
   of: { [K in M]: (...args: never[]) => Promise<unknown> },
   method: M,
-  what: (...args: never[]) => string,
+  /** Undefined: it is no part of the operation. */
+  what: (...args: never[]) => string | undefined,
 ): void {
   const real = of[method].bind(of)
   of[method] = (async (...args: never[]) => {
     const name = what(...args)
+    if (name === undefined) return real(...args)
     point(`before ${name}`)
     const result = await real(...args)
     point(`after ${name}`)
@@ -68,12 +72,11 @@ async function main(): Promise<void> {
     directory,
     lend,
     prepare({ registry, audit }) {
-      withPoints(
-        registry,
-        'put',
-        (({ loan }: { loan?: { state: string } }) => `put ${loan?.state ?? 'other'}`) as never,
-      )
-      withPoints(audit, 'append', (({ event }: { event: string }) => `audit ${event}`) as never)
+      // What others lend on this machine meanwhile is adopted: that comes when it comes.
+      withPoints(registry, 'put', (({ loan }: Change) =>
+        loan?.kind === 'adopted' ? undefined : `put ${loan?.state ?? 'other'}`) as never)
+      withPoints(audit, 'append', (({ event, facts }: AuditEntry) =>
+        facts['kind'] === 'adopted' ? undefined : `audit ${event}`) as never)
     },
   })
   const root = await lab.root()
