@@ -10,6 +10,7 @@ import { Owned } from '../ebpf/owned.ts'
 import { ConflictError } from '../errors.ts'
 import { isExecutorChild } from '../sys/executor/child.ts'
 import type { Fd } from '../sys/fd.ts'
+import { openInTime } from '../sys/in-time.ts'
 import { heldNamespace, ownerUid, ownerUids, owningUserNamespace } from '../sys/namespace.ts'
 import { inodeOf } from '../sys/open.ts'
 import {
@@ -72,18 +73,35 @@ function unmappedIn(map: readonly IdRange[]): number | undefined {
 /** (uid_t)-1 is no id. */
 const MAX_ID = 0xffff_ffff
 
+/** Takes hold of process `pid`. NotFoundError: no such process. The caller disposes of it. */
+export function openTarget(pid: number): Target {
+  return heldTarget(openProcess(pid))
+}
+
 /**
- * Takes hold of process `pid`, or of one that is held already, which then is the target's. NotFoundError:
- * no such process. The caller disposes of it.
+ * The same of a process that is held already, and then is the target's, also where this fails. It is
+ * not waited for longer than that: TimeoutError, ConflictError, see src/sys/in-time.ts.
  */
-export function openTarget(recipient: number | ProcessHandle): Target {
+export async function openTargetInTime(process: ProcessHandle, timeoutMs: number): Promise<Target> {
+  let root: Fd
+  try {
+    root = await openInTime(process, 'root', timeoutMs)
+  } catch (error) {
+    process[Symbol.dispose]()
+    throw error
+  }
+  return heldTarget(process, root)
+}
+
+function heldTarget(process: ProcessHandle, opened?: Fd): Target {
   using begun = new Owned()
-  const process = begun.add(typeof recipient === 'number' ? openProcess(recipient) : recipient)
+  begun.add(process)
+  if (opened !== undefined) begun.add(opened)
   const userNamespace = begun.add(heldNamespace(process, 'user'))
   const mountNamespace = begun.add(heldNamespace(process, 'mnt'))
   const facts = readFacts(process, userNamespace, mountNamespace)
   refuseForeignNamespaces(mountNamespace, facts)
-  const root = begun.add(openRoot(process))
+  const root = opened ?? begun.add(openRoot(process))
   const held = new Owned()
   begun.moveTo(held)
   return {
