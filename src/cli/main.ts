@@ -5,7 +5,7 @@
  */
 import { readFileSync } from 'node:fs'
 import path from 'node:path'
-import { complain, print } from './output.ts'
+import { print } from './output.ts'
 
 /** As EXIT.failed in src/errors.ts, which is not loaded yet. */
 const EXIT_FAILED = 1
@@ -15,7 +15,7 @@ const { version } = require('../../package.json') as { version: string }
 /** What the build wrote, from the tree of commands; see scripts/gen-cli-docs.ts. */
 const COMPLETIONS = path.resolve(__dirname, '../completions')
 
-/** The lines that these words ask for, where they are known by now. */
+/** The lines that these words ask for, if they can be known without loading more. */
 function knownAnswer(words: readonly string[]): string[] | undefined {
   const [word, shell, ...more] = words
   if (words.length === 1 && (word === '--version' || word === '-V')) return [version]
@@ -40,13 +40,9 @@ async function main(words: readonly string[]): Promise<number> {
 }
 
 // Fail closed: should Node find nothing left to wait for before the answer is there, nothing was done.
+// dispatch.ts tells of that.
 process.exitCode = EXIT_FAILED
-let answered = false
-process.once('beforeExit', () => {
-  if (!answered) complain('bpftoken: it ended before there was an answer; this is a defect of bpftoken')
-})
 
 void main(process.argv.slice(2)).then(status => {
-  answered = true
   process.exitCode = status
 })

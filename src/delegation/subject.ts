@@ -1,7 +1,7 @@
 /**
  * Who is to get a delegation: what the kernel says of a process that runs, or of the program that
- * `run` will start. Nothing that the process says of itself is believed, and what cannot be said
- * for certain is unknown, which matches no policy.
+ * `run` will start. Nothing that the process says of itself is believed. A fact that is not certain
+ * is unknown, and an unknown fact matches no policy.
  */
 import { readFileSync, readlinkSync, realpathSync } from 'node:fs'
 import { BpftokenError, NotFoundError } from '../errors.ts'
@@ -34,7 +34,9 @@ export interface ProgramToRun {
   readonly program: string
 }
 
-/** Of a policy, or of several, what is asked here: which users and groups they name. */
+/**
+ * The part of a policy, or of several, that is asked for here: the users and groups that it names.
+ */
 type Named = Pick<Policy, 'subjects'>
 
 /**
@@ -129,8 +131,8 @@ function accountsOf(
 }
 
 /**
- * From name to id, never back: of two users called alike the system means the first. Each name is
- * looked up once, however many groups a process has (up to 65,536).
+ * Names are turned into ids, and never back: if two users have one name, the system means the
+ * first. Each name is looked up once, however many groups a process has (up to 65,536).
  */
 function namesById(
   names: ReadonlySet<string>,
@@ -148,7 +150,8 @@ function namesById(
 type Status = ReadonlyMap<string, string>
 
 /**
- * The one id that all four of a line of /proc/PID/status are: real, effective, saved, file system.
+ * The id of a line of /proc/PID/status, if all four are the same: real, effective, saved, file
+ * system.
  */
 function idsFrom(status: Status, line: 'Uid' | 'Gid'): Fact<number> {
   if (!inInitialUserNamespace()) return { unknown: 'ids are not those of the initial user namespace here' }
@@ -241,7 +244,10 @@ export function labelFrom(text: string): Fact<string> {
     : { unknown: `its profile is in ${mode} mode, which confines nothing` }
 }
 
-/** Fail closed: what the kernel does not tell is unknown. That the process has exited goes on. */
+/**
+ * Fail closed: a fact that the kernel does not tell is unknown. If the process has exited, that
+ * error is passed on.
+ */
 function attempt(look: () => Fact<string>): Fact<string> {
   try {
     return look()

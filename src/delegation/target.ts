@@ -1,9 +1,9 @@
 /**
  * Who is delegated to: a process held by pidfd, and what the kernel says of it.
  *
- * Its namespaces and its root are held by descriptor from the first look on: the process can move
- * to others, and then the loan would be for someone else. What is done, and undone, is done in
- * those that were looked at.
+ * Its namespaces and its root are held by descriptor from the first look on, because the process
+ * can move to others, and then the loan would be for someone else. Every step, undoing included,
+ * uses the namespaces that were looked at.
  */
 import { readlinkSync } from 'node:fs'
 import { Owned } from '../ebpf/owned.ts'
@@ -116,7 +116,7 @@ function heldTarget(process: ProcessHandle, opened?: Fd): Target {
 
 let ownUserNamespace: string | undefined
 
-/** Where a token could never be made, or not by the target, say so before anything is touched. */
+/** Refuses, before anything is touched, a target that could never make a token. */
 function refuseForeignNamespaces(mountNamespace: Fd, facts: TargetFacts): void {
   const context = { pid: facts.pid, userNamespace: facts.userNamespace }
   // Node has threads, so that it cannot change it.
@@ -147,8 +147,8 @@ export function sharesOurNetwork({ process, facts }: Target): string | undefined
 }
 
 /**
- * What of the target's user namespace is in our own network at this moment, where a token holder
- * may use our devices: any thread or process. Undefined: nothing is.
+ * A thread or process of the target's user namespace that is in our own network at this moment:
+ * with a token it may use our devices. Undefined: there is none.
  */
 export function inOurNetwork({ facts: { userNamespace } }: Target): string | undefined {
   const ours = ownNamespace('net')
@@ -162,8 +162,8 @@ export function inOurNetwork({ facts: { userNamespace } }: Target): string | und
 }
 
 /**
- * Who else than root can enter the user namespace from our own network whenever they like, for they
- * made it or one that it lies in. Undefined: nobody.
+ * The user other than root who can enter the user namespace from our own network at any time,
+ * having made it or one above it. Undefined: nobody.
  */
 export function foreignOwner(target: Target): number | undefined {
   return ownerUids(target.userNamespace).find(uid => uid !== 0)

@@ -1,4 +1,4 @@
-/** What owns what: nsfs ioctls (include/uapi/linux/nsfs.h, since Linux 4.9 and 4.11). */
+/** Owners of namespaces: nsfs ioctls (include/uapi/linux/nsfs.h, since Linux 4.9 and 4.11). */
 import { NotFoundError } from '../errors.ts'
 import {
   NS_GET_OWNER_UID,

@@ -95,7 +95,7 @@ export function requireOwnProc(): void {
   procIsOurs = true
 }
 
-/** What is wrong with /proc; undefined: nothing. */
+/** What is wrong with /proc; undefined if nothing is. */
 function foreignProc(): string | undefined {
   try {
     if (statfsSync('/proc').type !== PROC_SUPER_MAGIC) return 'no procfs'

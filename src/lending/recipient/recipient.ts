@@ -2,8 +2,8 @@
  * Who is lent to, by the name that people know it by: a container, a systemd unit, a cgroup.
  *
  * A name is looked up, the process that it means is held by pidfd, and the name is looked up again.
- * Only if both answers are the same, and the process still lives, was it that one's all the while:
- * a number can be reused, but not while a process that has it is held and lives. So a container
+ * If both answers are the same and the process still lives, the process belonged to the name all
+ * the while: a number is not reused while a process that is held has it and lives. So a container
  * that was restarted meanwhile is never taken for the one that was named.
  *
  * What the sources say is text from outside. It is bounded and checked where it is read, and names
@@ -27,7 +27,7 @@ export interface Owner {
   readonly home: string
 }
 
-/** `owner`: it is a rootless container's, or a unit of a user's own systemd. */
+/** `owner`: the user of a rootless container, or of a unit of a user's own systemd. */
 export type RecipientName =
   | { readonly pid: number }
   | { readonly container: string; readonly owner?: Owner | undefined }
@@ -52,9 +52,9 @@ export interface Recipient {
 }
 
 /**
- * Takes hold of it. NotFoundError: there is none of that name; ConflictError: the name means
- * several, or what does not run, or what cannot be lent to; NotSupportedError: this machine has
- * nothing that knows such names. The caller disposes of the target.
+ * Takes hold of the process. NotFoundError: nothing has that name. ConflictError: several have it,
+ * or it does not run, or it cannot be lent to. NotSupportedError: nothing on this machine knows
+ * such names. The caller disposes of the target.
  */
 export async function openRecipient(name: RecipientName): Promise<Recipient> {
   if ('pid' in name) return { target: openTarget(name.pid), what: undefined }
@@ -96,7 +96,10 @@ function openFound({ pid, what }: Found): Target {
   }
 }
 
-/** What began later has the number of one that has ended, and whose engine does not know. */
+/**
+ * A process that began later than the engine says has the number of one that has ended, and the
+ * engine does not know that yet.
+ */
 function requireBegun({ process }: Target, { pid, what, startedAt }: Found): void {
   if (startedAt === undefined) return
   const began = processStartTime(pid)
