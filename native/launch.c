@@ -42,7 +42,6 @@
 #include <linux/capability.h>
 #include <linux/ioprio.h>
 #include <linux/keyctl.h>
-#include <net/if.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -50,7 +49,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -133,19 +131,6 @@ static void drop_precedence(void)
 
 /* ---- Namespaces and identity ---- */
 
-static void loopback_up(void)
-{
-	struct ifreq request = { .ifr_name = "lo" };
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-	if (fd < 0 || ioctl(fd, SIOCGIFFLAGS, &request) < 0)
-		die("SIOCGIFFLAGS");
-	request.ifr_flags |= IFF_UP | IFF_RUNNING;
-	if (ioctl(fd, SIOCSIFFLAGS, &request) < 0)
-		die("SIOCSIFFLAGS");
-	close(fd);
-}
-
 /* Opened before the delegation can be mounted over /proc. */
 static int open_map(const char *path)
 {
@@ -208,32 +193,6 @@ static void become_user(uid_t uid, gid_t gid)
 			refuse("getresuid", EPERM);
 	if (getgroups(0, NULL) != 0)
 		refuse("getgroups", EPERM);
-}
-
-static void keep_only(uint64_t caps, bool ambient)
-{
-	struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
-	uint64_t inheritable = ambient ? caps : 0;
-	struct __user_cap_data_struct data[2] = {
-		{ (uint32_t)caps, (uint32_t)caps, (uint32_t)inheritable },
-		{ (uint32_t)(caps >> 32), (uint32_t)(caps >> 32), (uint32_t)(inheritable >> 32) },
-	};
-
-	/*
-	 * Bounding set first, it needs CAP_SETPCAP. EINVAL ends it: past the kernel's last
-	 * capability.
-	 */
-	for (int cap = 0; cap < 64; cap++)
-		if (!(caps >> cap & 1) && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0) {
-			if (errno == EINVAL && cap > CAP_BPF)
-				break;
-			die("PR_CAPBSET_DROP");
-		}
-	if (syscall(SYS_capset, &header, data) < 0)
-		die("capset");
-	for (int cap = 0; ambient && cap < 64; cap++)
-		if ((caps >> cap & 1) && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0) < 0)
-			die("PR_CAP_AMBIENT_RAISE");
 }
 
 /* ---- What the program starts with ---- */
