@@ -28,7 +28,7 @@ add_library() {
   cp -R dist "$lib/"
   cp package.json "$lib/"
   cp bpf/guard.bpf.o bpf/inventory.bpf.o "$lib/bpf/"
-  cp "$prebuilt"/{node.napi.glibc.node,bpftoken-launch,bpftoken-executor} "$lib/$prebuilt/"
+  cp "$prebuilt"/{node.napi.glibc.node,bpftoken-launch,bpftoken-executor,bpftoken-run} "$lib/$prebuilt/"
   chmod 644 "$lib/$prebuilt"/*.node
   for name in $(node -p "Object.keys(require('./package.json').dependencies).join(' ')"); do
     if ! grep -q "^Files: usr/lib/bpftoken/node_modules/$name/\*$" packaging/debian/copyright; then
@@ -47,7 +47,8 @@ add_library() {
   sed -i '1{/^#!/d}' "$lib"/node_modules/*/bin.{js,mjs} "$lib"/node_modules/node-gyp-build/{build-test,optional}.js 2>/dev/null || true
   chmod 755 "$lib/dist/cli/main.js" "$lib/$prebuilt"/bpftoken-*
   mkdir -p "$1/usr/bin"
-  ln -s ../lib/bpftoken/dist/cli/main.js "$1/usr/bin/bpftoken"
+  # It hands to Node what it does not do itself: see native/run/main.c.
+  ln -s "../lib/bpftoken/$prebuilt/bpftoken-run" "$1/usr/bin/bpftoken"
 }
 
 add_documents() {

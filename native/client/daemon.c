@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -69,10 +70,12 @@ static enum daemon_failure wait_for(int connection, short events, int64_t deadli
 	}
 }
 
-static enum daemon_failure send_all(int connection, const char *text, size_t length, int64_t deadline, int wake)
+/* Head and body, in one piece as far as the socket takes it: whoever hears it wakes once. */
+static enum daemon_failure send_all(int connection, struct iovec parts[2], int64_t deadline, int wake)
 {
-	while (length > 0) {
-		ssize_t sent = send(connection, text, length, MSG_NOSIGNAL | MSG_DONTWAIT);
+	while (parts[0].iov_len + parts[1].iov_len > 0) {
+		struct msghdr message = { .msg_iov = parts, .msg_iovlen = 2 };
+		ssize_t sent = sendmsg(connection, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
 		if (sent < 0 && errno == EAGAIN) {
 			enum daemon_failure failure = wait_for(connection, POLLOUT, deadline, wake);
 			if (failure != DAEMON_OK)
@@ -82,8 +85,12 @@ static enum daemon_failure send_all(int connection, const char *text, size_t len
 		/* It may have answered all the same, and says why it listens no more. */
 		if (sent < 0)
 			return errno == EPIPE || errno == ECONNRESET ? DAEMON_GONE : DAEMON_ERRNO;
-		text += sent;
-		length -= sent;
+		for (int i = 0; i < 2; i++) {
+			size_t gone = (size_t)sent < parts[i].iov_len ? (size_t)sent : parts[i].iov_len;
+			parts[i].iov_base = (char *)parts[i].iov_base + gone;
+			parts[i].iov_len -= gone;
+			sent -= gone;
+		}
 	}
 	return DAEMON_OK;
 }
@@ -127,9 +134,8 @@ static enum daemon_failure exchange(int connection, const char *method, const ch
 		errno = ENAMETOOLONG;
 		return DAEMON_ERRNO;
 	}
-	enum daemon_failure failure = send_all(connection, head, head_length, deadline, wake);
-	if (failure == DAEMON_OK)
-		failure = send_all(connection, body, length, deadline, wake);
+	struct iovec parts[] = { { head, head_length }, { (char *)body, length } };
+	enum daemon_failure failure = send_all(connection, parts, deadline, wake);
 	/* A refusal can come before all was heard. */
 	return failure == DAEMON_OK || failure == DAEMON_GONE ? receive(connection, deadline, wake, answer) : failure;
 }

@@ -1,6 +1,7 @@
 /*
  * The command's front: see run.h. What it does not know, and what root types, is handed to Node as
- * it is. With --strict as its first word nothing is: so Node hands over to it in its turn.
+ * it is. With --strict as its first word it is Node that hands over in its turn: then it hands
+ * nothing back, and ends with its parent.
  */
 #include "run.h"
 
@@ -9,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -63,6 +65,17 @@ _Noreturn static void hand_to_node(int argc, char **argv, char **environment)
 	memcpy(words + 2, argv + 1, argc * sizeof(*words));
 	execvp(words[0], words);
 	refuse("node", errno);
+}
+
+/* Node stands between us and the shell then, and what kills it is meant for us. */
+static void end_with_parent(void)
+{
+	pid_t parent = getppid();
+
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+		die("PR_SET_PDEATHSIG");
+	if (getppid() != parent)
+		_exit(EXIT_FAILED);
 }
 
 static bool is_ordinary(void)
@@ -129,5 +142,7 @@ int main(int argc, char **argv, char **environment)
 		fail("BPFTOKEN_USAGE", "bpftoken-run runs programs for ordinary users, whose ids are their own", NULL);
 	if (parsed == WRONG)
 		fail("BPFTOKEN_USAGE", said.bytes, NULL);
+	if (strict)
+		end_with_parent();
 	run(&options, environment);
 }

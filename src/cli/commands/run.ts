@@ -13,8 +13,9 @@ import { Interrupted } from '../interrupted.ts'
 import { requirePath } from '../mount-path.ts'
 import { note, print, printJson } from '../output.ts'
 import { loadPolicy, loadVocabulary } from '../policy-file.ts'
-import { requireRoot } from '../privilege.ts'
+import { isRoot } from '../privilege.ts'
 import { type HostUser, resolveUser } from '../user.ts'
+import { runAsUser } from './run-as-user.ts'
 
 export interface RunOptions extends AdmissionOptions {
   policy: string
@@ -46,7 +47,7 @@ const FORWARDED = [
 ] as const
 
 export async function run(command: string[], options: RunOptions): Promise<number> {
-  requireRoot('bpftoken run')
+  if (!isRoot()) return runAsUser(command, options)
   const vocabulary = await loadVocabulary()
   const policy = await loadPolicy(options.policy, vocabulary)
   using guard = await installedGuard()

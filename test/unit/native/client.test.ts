@@ -231,7 +231,7 @@ describe('the client library in C', { skip }, () => {
   test('quotes text as JSON, and none that is no UTF-8', async () => {
     await fc.assert(
       fc.asyncProperty(fc.string({ unit: 'binary' }), async text => {
-        if (text.includes('\0') || !text.isWellFormed?.()) return
+        if (text.includes('\0') || /\p{Surrogate}/u.test(text)) return
         assert.equal(JSON.parse((await probe.ask('q', text)).toString()), text)
       }),
     )
