@@ -11,6 +11,10 @@
  * Descriptor 3, with who becomes PROGRAM:
  *   launch -> bpftoken  'n' or 't', and its number in decimal digits
  *                                    the namespaces exist; with 't' we stay in the session of our terminal
+ *   bpftoken -> launch  'u'          ids are mapped: become the user, whom who lends is to see
+ *   launch -> bpftoken  'u'          done
+ *   bpftoken -> launch  'c' + mask   a uint64_t: capabilities beyond CAPS
+ *                                    These two may be left out.
  *   bpftoken -> launch  'g' + environment   ids are mapped and the delegation is in place: go
  *                                    environment: its bytes as a uint32_t, then NAME=VALUE, each with a zero
  *   launch -> bpftoken  'd'          the user may not enter the working directory: it is / now
@@ -259,9 +263,41 @@ static void default_signals(void)
 		die("rt_sigprocmask");
 }
 
+struct id_maps {
+	int uid, gid;
+};
+
+/* Until bpftoken says go: by then we are the user, whose id inside this gives. */
+static uid_t await_go(const struct id_maps *maps, uint64_t *caps)
+{
+	bool mapped = false;
+	uid_t uid = 0;
+
+	for (;;) {
+		uint64_t more;
+		char word;
+		hear(&word, 1);
+		if (word == 'c') {
+			hear(&more, sizeof(more));
+			*caps |= more;
+			continue;
+		}
+		if (word != 'u' && word != 'g')
+			_exit(125);
+		if (!mapped) {
+			uid = mapped_id("uid_map", maps->uid);
+			become_user(uid, mapped_id("gid_map", maps->gid));
+			mapped = true;
+		}
+		if (word == 'g')
+			return uid;
+		tell("u", 1);
+	}
+}
+
 int main(int argc, char **argv)
 {
-	char answer, text[16];
+	char text[16];
 
 	if (argc < 6 || fcntl(CONTROL, F_GETFD) < 0 || fcntl(LIFELINE, F_GETFD) < 0) {
 		fputs("bpftoken-launch is started by bpftoken run, not by hand\n", stderr);
@@ -285,17 +321,13 @@ int main(int argc, char **argv)
 		die("unshare");
 	if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
 		die("mount");
-	int uid_map = open_map("/proc/self/uid_map"), gid_map = open_map("/proc/self/gid_map");
+	struct id_maps maps = { open_map("/proc/self/uid_map"), open_map("/proc/self/gid_map") };
 	tell(text, snprintf(text, sizeof(text), "%c%d", terminal ? 't' : 'n', getpid()));
-	hear(&answer, 1);
-	if (answer != 'g')
-		_exit(125);
+	uid_t uid = await_go(&maps, &caps);
 	char **environment = hear_environment();
 
 	if (network)
 		loopback_up();
-	uid_t uid = mapped_id("uid_map", uid_map);
-	become_user(uid, mapped_id("gid_map", gid_map));
 	keep_only(caps, uid != 0);
 	own_keyring();
 	reenter(directory);

@@ -125,11 +125,11 @@ static void tell_concerns(const struct json *answer)
 }
 
 /* That it is reached, and not only said. */
-static void require_mounted(const char *path)
+static void require_mounted(const char *path, const char *reached)
 {
 	struct statfs there;
 
-	if (statfs(path, &there) == 0 && there.f_type == BPF_FS_MAGIC)
+	if (statfs(reached, &there) == 0 && there.f_type == BPF_FS_MAGIC)
 		return;
 	struct text message = { 0 };
 	put(&message, "the daemon says that it has lent, and at ");
@@ -279,24 +279,31 @@ static uint64_t await_approval(const char *socket, const struct json *request)
 
 /* ---- The question ---- */
 
-static void compose(const struct options *options, char *body, size_t room)
+static void compose(const struct options *options, const char *recipient, char *body, size_t room)
 {
 	char path[6 * 4096 + 3];
 
 	if (json_quote(options->path, path, sizeof(path)) == 0)
 		fail("BPFTOKEN_USAGE", "--path is no UTF-8", NULL);
 	/* The name is one: nothing in it needs quoting. */
-	snprintf(body, room, "{\"policy\":{\"name\":\"%s\"},\"recipient\":{\"self\":true},\"place\":{\"path\":%s}}",
-		 options->policy, path);
+	snprintf(body, room, "{\"policy\":{\"name\":\"%s\"},\"recipient\":%s,\"place\":{\"path\":%s}}",
+		 options->policy, recipient, path);
 }
 
-uint64_t borrow(const struct options *options, const char *socket, int connection)
+const char *daemon_socket(const struct options *options)
+{
+	const char *named = options->socket ? options->socket : getenv("BPFTOKEN_SOCKET");
+
+	return named && *named ? named : DAEMON_SOCKET;
+}
+
+uint64_t borrow(const struct options *options, const char *recipient, const char *reached, int connection)
 {
 	char body[BODY_MAX_BYTES];
 	struct daemon_answer answer;
 	uint64_t capabilities;
 
-	compose(options, body, sizeof(body));
+	compose(options, recipient, body, sizeof(body));
 	enum daemon_failure failure = daemon_ask(connection, "POST", "/v1/loans", body, ANSWER_MS, -1, &answer);
 	if (failure != DAEMON_OK)
 		fail_to_ask(failure, errno);
@@ -304,10 +311,10 @@ uint64_t borrow(const struct options *options, const char *socket, int connectio
 		tell_concerns(answer.document);
 		capabilities = capabilities_of(json_member(answer.document, "loan"));
 	} else if (answer.status == 202) {
-		capabilities = await_approval(socket, json_member(answer.document, "request"));
+		capabilities = await_approval(daemon_socket(options), json_member(answer.document, "request"));
 	} else {
 		fail_as_told(&answer);
 	}
-	require_mounted(options->path);
+	require_mounted(options->path, reached);
 	return capabilities;
 }

@@ -1,6 +1,6 @@
 /*
- * The command's front: see run.h. What it does not know, and what root types, is handed to Node as
- * it is. With --strict as its first word it is Node that hands over in its turn: then it hands
+ * The command's front: see run.h. What it does not know is handed to Node as it is, and for root
+ * what the daemon does not answer. With --strict as its first word it is Node that hands over in its turn: then it hands
  * nothing back, and ends with its parent.
  */
 #include "run.h"
@@ -17,7 +17,6 @@
 #include <unistd.h>
 
 #define CONNECT_MS 10000
-#define SOCKET_VARIABLE "BPFTOKEN_SOCKET"
 
 /* Both build/Release and prebuilds/linux-ARCH are two below the package. */
 #define SCRIPT "/dist/cli/main.js"
@@ -41,11 +40,13 @@ static void find_script(char *path, size_t room)
 	path[length] = 0;
 	for (int i = 0; i < LEVELS; i++) {
 		char *slash = strrchr(path, '/');
-		if (!slash)
-			refuse(path, ENOENT);
-		*slash = 0;
+		if (slash)
+			*slash = 0;
 	}
 	strcat(path, SCRIPT);
+	if (access(path, F_OK) < 0)
+		fail("BPFTOKEN_NOT_FOUND", "the package that bpftoken-run is part of is not around it",
+		     "Install bpftoken again, or build the clone");
 }
 
 _Noreturn static void hand_to_node(int argc, char **argv, char **environment)
@@ -58,8 +59,6 @@ _Noreturn static void hand_to_node(int argc, char **argv, char **environment)
 	find_script(script, sizeof(script));
 	/* As the file says by which Node. */
 	execve(script, argv, environment);
-	if (errno == ENOENT && access(script, F_OK) < 0)
-		refuse(script, ENOENT);
 	words[0] = "node";
 	words[1] = script;
 	memcpy(words + 2, argv + 1, argc * sizeof(*words));
@@ -83,40 +82,48 @@ static bool is_ordinary(void)
 	return geteuid() != 0 && getuid() == geteuid() && getgid() == getegid();
 }
 
-static int connect_or_fail(const char *socket)
+/* Only where something is odd it is said in more than one way: then nothing is done here. */
+static bool is_root(void)
 {
-	int connection = daemon_connect(socket, CONNECT_MS);
+	return geteuid() == 0 && getuid() == 0;
+}
+
+_Noreturn static void fail_to_connect(const char *socket, int error)
+{
 	struct text message = { 0 };
 
-	if (connection >= 0)
-		return connection;
+	if (error == EAGAIN)
+		fail("BPFTOKEN_BUSY", "Too many wait to be connected with the daemon", "Try again later");
 	put(&message, "No daemon answers at ");
 	put_printable(&message, socket);
 	put(&message, " (");
-	put(&message, errno_name(errno));
+	put(&message, errno_name(error));
 	put(&message, ")");
-	if (errno == EAGAIN)
-		fail("BPFTOKEN_BUSY", "Too many wait to be connected with the daemon", "Try again later");
 	fail("BPFTOKEN_UNREACHABLE", message.bytes,
 	     "Ask root to start it (systemctl start bpftokend), or run it as root: sudo bpftoken run");
 }
 
-_Noreturn static void run(const struct options *options, char **environment)
+/* Returns where it is not for us. */
+static void run_as_root(const struct options *options, char **environment)
 {
-	const char *socket = getenv(SOCKET_VARIABLE);
+	struct user user;
 
-	if (!socket || !*socket)
-		socket = DAEMON_SOCKET;
-	environment = program_environment(options, environment);
+	if (!find_user(options->user, &user))
+		return;
+	int connection = daemon_connect(daemon_socket(options), CONNECT_MS);
+	if (connection >= 0)
+		_exit(run_for_user(options, &user, connection, environment));
+}
+
+static void run_as_ordinary(const struct options *options, char **environment)
+{
+	const char *socket = daemon_socket(options);
 	/* Before anything is made: most often it is this that fails. */
-	int connection = connect_or_fail(socket);
-	own_namespaces(!options->host_network, options->identity);
-	uint64_t capabilities = borrow(options, socket, connection) | options->capabilities;
-	keep_only(capabilities, options->identity);
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
-		die("PR_SET_NO_NEW_PRIVS");
-	keep_from_typing();
-	fail_to_execute(options->command[0], execute(options->command, environment));
+	int connection = daemon_connect(socket, CONNECT_MS);
+
+	if (connection < 0)
+		fail_to_connect(socket, errno);
+	run_as_user(options, connection, environment);
 }
 
 int main(int argc, char **argv, char **environment)
@@ -126,23 +133,25 @@ int main(int argc, char **argv, char **environment)
 	struct options options;
 	struct text said;
 
-	fill_standard_descriptors();
 	if (argc < 1)
 		return EXIT_USAGE;
+	fill_standard_descriptors();
 	char **named = calloc(argc + 1, sizeof(*named));
 	if (!named)
 		die("calloc");
 	enum parsed parsed = *words && strcmp(*words, "run") == 0 ? parse_options(words + 1, named, &options, &said) : UNKNOWN;
-	if (!strict && (parsed == UNKNOWN || !is_ordinary()))
-		hand_to_node(argc, argv, environment);
-	if (parsed == UNKNOWN)
-		fail("BPFTOKEN_USAGE", "bpftoken-run is started by bpftoken, not by hand", NULL);
-	tell_as(options.json, options.quiet);
-	if (!is_ordinary())
-		fail("BPFTOKEN_USAGE", "bpftoken-run runs programs for ordinary users, whose ids are their own", NULL);
-	if (parsed == WRONG)
-		fail("BPFTOKEN_USAGE", said.bytes, NULL);
+	if (parsed != UNKNOWN)
+		tell_as(options.json, options.quiet);
+	if (is_ordinary() && parsed != UNKNOWN && !options.user) {
+		if (parsed == WRONG)
+			fail("BPFTOKEN_USAGE", said.bytes, NULL);
+		if (strict)
+			end_with_parent();
+		run_as_ordinary(&options, environment);
+	}
 	if (strict)
-		end_with_parent();
-	run(&options, environment);
+		fail("BPFTOKEN_USAGE", "bpftoken-run is started by bpftoken, not by hand", NULL);
+	if (is_root() && parsed == PARSED)
+		run_as_root(&options, environment);
+	hand_to_node(argc, argv, environment);
 }

@@ -85,11 +85,15 @@ static bool parse_option(char ***words, struct options *options, size_t *named, 
 	else if (is(word, "--quiet") || is(word, "-q"))
 		options->quiet = true;
 	else if (is(word, "--keep-env"))
-		return true; /* It is the user's own: all of it is kept anyhow. */
+		options->keep_environment = true;
 	else if (has_value("--policy", &value))
 		options->policy = value.text;
 	else if (has_value("--path", &value))
 		options->path = value.text;
+	else if (has_value("--socket", &value))
+		options->socket = value.text;
+	else if (has_value("--user", &value))
+		options->user = value.text;
 	else if (has_value("--env", &value))
 		options->named[(*named)++] = (char *)value.text;
 	else if (has_value("--cap", &value))
@@ -103,7 +107,7 @@ static enum parsed check(const struct options *options, bool capabilities_good, 
 {
 	if (!is_policy_name(options->policy))
 		return wrong(said, "--policy ", options->policy,
-			     " is no name: an ordinary user names a policy that the daemon has");
+			     " is no name of a policy, and an ordinary user names one that the daemon has");
 	if (options->path[0] != '/')
 		return wrong(said, "--path ", options->path, " is not absolute");
 	if (strlen(options->path) > PATH_MAX_BYTES)

@@ -1,13 +1,15 @@
 /*
- * bpftoken-run: `bpftoken run` of an ordinary user, from the command line to the program.
+ * bpftoken-run: `bpftoken run` where the daemon lends, from the command line to the program.
  *
  *   bpftoken run --policy NAME [OPTIONS] -- PROGRAM [ARGUMENT...]
  *
- * It makes the namespaces as the user, asks bpftokend for the loan with itself as who is lent to,
+ * For an ordinary user (own.c) it makes the namespaces as the user, asks bpftokend for the loan with itself as who is lent to,
  * leaves behind every capability that the policy does not lend, and becomes PROGRAM. So there is no
  * other process: whoever started it has PROGRAM itself, with its signals, its terminal and its exit
- * status, and what kills it before that leaves nothing. (Run by root it is another matter: what
- * stands between root and the program needs a process of root's, see ../launch.c.)
+ * status, and what kills it before that leaves nothing.
+ *
+ * For root (root.c) PROGRAM runs as another user, and what stands between the two takes processes of
+ * root's: it starts bpftoken-launch (../launch.c) and asks the daemon to lend to that.
  */
 #pragma once
 
@@ -37,6 +39,9 @@ const char *errno_name(int error);
 
 struct options {
 	const char *policy, *path;
+	const char *socket; /* NULL: where it is otherwise */
+	const char *user; /* NULL: none is named; root alone may name one */
+	bool keep_environment;
 	bool host_network;
 	bool identity; /* the program sees the user's own id, and not root's */
 	bool quiet, json;
@@ -57,7 +62,23 @@ enum parsed parse_options(char **words, char **named, struct options *options, s
 /* ---- environment.c ---- */
 
 /* The variables of the caller, all of them, with those that are named and the place of the loan. */
-char **program_environment(const struct options *options, char **environment);
+char **own_environment(const struct options *options, char **environment);
+
+struct user {
+	uint32_t uid, gid;
+	const char *name, *home, *shell;
+};
+
+/* Of root's only a short list, unless --keep-env, with what describes the user, and the same. */
+char **user_environment(const struct options *options, const struct user *user, char **environment);
+
+/* ---- user.c ---- */
+
+/*
+ * Whom root's program runs as, as src/cli/user.ts has it. False: that cannot be said here, for want
+ * of an entry in /etc/passwd, or for what is wrong with what was given.
+ */
+bool find_user(const char *wanted, struct user *user);
 
 /* ---- namespaces.c ---- */
 
@@ -67,10 +88,21 @@ void own_namespaces(bool network, bool identity);
 /* ---- loan.c ---- */
 
 /*
- * Has the loan put in place for ourselves. Gives the capabilities that go with it. Exits where it
- * is refused.
+ * Has the loan put in place for `recipient`, which is JSON. Gives the capabilities that go with it.
+ * Exits where it is refused. `reached` is where the place of the loan can be looked at from here.
  */
-uint64_t borrow(const struct options *options, const char *socket, int connection);
+uint64_t borrow(const struct options *options, const char *recipient, const char *reached, int connection);
+
+/* The socket of the daemon. */
+const char *daemon_socket(const struct options *options);
+
+/* ---- own.c, root.c ---- */
+
+/* Becomes the program. */
+_Noreturn void run_as_user(const struct options *options, int connection, char **environment);
+
+/* Runs the program as that user. Gives its exit status, 128 + n for signal n. */
+int run_for_user(const struct options *options, const struct user *user, int connection, char **environment);
 
 /* ---- tell.c ---- */
 

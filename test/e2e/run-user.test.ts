@@ -3,46 +3,29 @@
  * the program gets, how it ends, and that nothing runs on an answer that is no loan.
  */
 import assert from 'node:assert/strict'
-import { type ChildProcess, spawn } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { residue, snapshot } from '../../scripts/residue.ts'
-import type { Accounts } from '../../src/delegation/subject.ts'
-import { lend, prepareLoan } from '../../src/lending/lend.ts'
-import { parsePolicy } from '../../src/policy/parse.ts'
 import { endExecutors } from '../../src/sys/executor/pool.ts'
 import { execute, finish, inPublic, PUBLIC_CLI, type Result } from '../helpers/cli.ts'
 import { eventually } from '../helpers/eventually.ts'
-import { needsTokens, ROOT } from '../helpers/machine.ts'
+import { needsTokens } from '../helpers/machine.ts'
 import { asUser, Front, USER } from '../helpers/ordinary-user.ts'
 import { type Answer, type Asked, PretendedDaemon, type Said } from '../helpers/pretended-daemon.ts'
+import { LENT, lent, loanWith } from '../helpers/pretended-lending.ts'
 import { Scratch } from '../helpers/scratch.ts'
-import { vocabulary } from '../kernel/delegation/lab.ts'
+import { quote, Terminal } from '../helpers/terminal.ts'
 
 const machine = needsTokens()
 const residueBefore = snapshot()
-const TEXT = readFileSync(join(ROOT, 'examples/policies/packet-counter.yaml'), 'utf8')
-const accounts: Accounts = { uidOf: () => undefined, gidOf: () => undefined }
 
 after(async () => {
   await endExecutors()
   assert.deepEqual(await residue(residueBefore), [])
 })
-
-/** As a daemon without a guard would lend, with the executor, to the peer. */
-async function lent({ pid, body }: Asked): Promise<Said> {
-  const policy = parsePolicy(TEXT.replace('network: own', 'network: host'), { source: 'test', vocabulary })
-  const { place } = body as { place: { path: string } }
-  using loan = prepareLoan({ policy, vocabulary, accounts, guard: undefined, recipient: pid, place })
-  await lend(loan)
-  return { status: 201, body: { ...LENT, loan: loanWith(policy.rights.capabilities) } }
-}
-
-const loanWith = (capabilities: unknown): object => ({ id: 'loan-1', record: { capabilities } })
-const LENT = { loan: loanWith(['bpf', 'net_admin']), preflight: [], unenforced: [] }
 
 /** The name and the value of each line of /proc/PID/status. */
 const statusOf = (text: string): Map<string, string> =>
@@ -154,27 +137,27 @@ describe('run of an ordinary user', machine, () => {
     assert.equal(forged.stderr, 'bpftoken: cannot run "/no/\\u{1b}[31m\\u{a}bpftoken: forged": ENOENT\n')
   })
 
-  test('a terminal that it has is the program’s, with Ctrl-C', async () => {
+  test('on a terminal Ctrl-C comes once, and Ctrl-Z and fg are the program’s', async () => {
     daemon.answer = lent
-    const inner = front.words(
-      'dev',
-      '--',
-      'sh',
-      '-c',
-      'tty; trap "echo caught; exit 5" INT; echo ready; while :; do sleep 0.05; done',
-    )
-    const line = `exec ${inner.map(word => `'${word}'`).join(' ')}`
+    const script = 'trap "echo got it; exit 5" INT; echo rea""dy; while :; do sleep 0.1; done'
+    const command = quote(front.words('dev', '--', 'sh', '-c', script))
     const env = { ...process.env, BPFTOKEN_SOCKET: daemon.socket }
-    const terminal = spawn(...asUser(USER, ['script', '-qec', line, '/dev/null']), {
-      env,
-      cwd: '/',
-      stdio: 'pipe',
-    })
-    await said(terminal, /ready/)
-    terminal.stdin!.write('\x03')
-    const rest = await finish(terminal)
-    assert.equal(rest.stdout.match(/caught/g)?.length, 1)
-    assert.equal(rest.status, 5)
+    const [as, words] = asUser(USER, ['bash', '--norc', '-i'])
+    using terminal = new Terminal(quote([as, ...words]), env)
+    await terminal.see(/\$ /)
+    terminal.type(`${command}\n`)
+    await terminal.see(/^ready/m)
+    terminal.type('\x1a')
+    await terminal.see(/Stopped/)
+    terminal.type('fg > /dev/null\n')
+    terminal.type('\x03')
+    await terminal.see(/got it/)
+    await terminal.see(/\$ /)
+    terminal.type('echo status=$?\n')
+    await terminal.see(/status=5/)
+    terminal.type('exit\n')
+    await terminal.ended()
+    assert.equal(terminal.seen.match(/got it/g), null, 'once')
   })
 
   test('a refusal is told in words, or as JSON, with the status of its code', async () => {
@@ -394,9 +377,3 @@ describe('run of an ordinary user', machine, () => {
     assert.deepEqual(left, [])
   })
 })
-
-/** Reads until that has come. */
-async function said(child: ChildProcess, pattern: RegExp): Promise<void> {
-  let seen = ''
-  while (!pattern.test(seen)) seen += String((await once(child.stdout!, 'data'))[0])
-}

@@ -59,7 +59,7 @@ function refuseWhatIsForRoot({ user, anySubject, killRest, dryRun }: RunOptions)
 }
 
 function frontWords(command: readonly string[], options: RunOptions): string[] {
-  const { policy, path, hostNet, identity, keepEnv, json, env = [], cap = [] } = options
+  const { policy, path, hostNet, identity, keepEnv, json, socket, env = [], cap = [] } = options
   const flag = (given: boolean | undefined, word: string): string[] => (given === true ? [word] : [])
   return [
     ...['--strict', 'run', `--policy=${policy}`, `--path=${path}`],
@@ -68,6 +68,7 @@ function frontWords(command: readonly string[], options: RunOptions): string[] {
     ...flag(keepEnv, '--keep-env'),
     ...flag(json, '--json'),
     ...flag(spoken().quiet, '--quiet'),
+    ...(socket === undefined ? [] : [`--socket=${socket}`]),
     ...env.map(word => `--env=${word}`),
     ...cap.map(name => `--cap=${name}`),
     ...['--', ...command],

@@ -2,7 +2,7 @@
 import { constants } from 'node:os'
 import { describeAction } from '../../delegation/actions.ts'
 import { quoted } from '../../ebpf/printable.ts'
-import { EXIT, SyscallError } from '../../errors.ts'
+import { EXIT, SyscallError, UsageError } from '../../errors.ts'
 import { HeldProgram, prepareRun } from '../../lending/run.ts'
 import { accounts } from '../accounts.ts'
 import { type AdmissionOptions, tellVerdict } from '../admission.ts'
@@ -26,6 +26,7 @@ export interface RunOptions extends AdmissionOptions {
   identity?: boolean
   env?: string[]
   keepEnv?: boolean
+  socket?: string
   killRest?: boolean
   dryRun?: boolean
   json?: boolean
@@ -48,6 +49,11 @@ const FORWARDED = [
 
 export async function run(command: string[], options: RunOptions): Promise<number> {
   if (!isRoot()) return runAsUser(command, options)
+  // Fail closed: what the daemon was to do is not done without it. The front knows all that it does.
+  if (options.socket !== undefined)
+    throw new UsageError('No daemon is asked here, and --socket names one', {
+      hint: 'Name a policy that the daemon has, and see that it runs; or leave out --socket',
+    })
   const vocabulary = await loadVocabulary()
   const policy = await loadPolicy(options.policy, vocabulary)
   using guard = await installedGuard()

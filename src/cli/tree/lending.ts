@@ -24,7 +24,12 @@ export const lendingCommands: Part = (root, act) => {
     root
       .command('run')
       .description('run a program in its own user namespace, with a delegation in place')
-      .addOption(policy())
+      .addOption(
+        new Option(
+          '--policy <policy>',
+          'what is lent: a file (YAML), or the name of one that the daemon has',
+        ).makeOptionMandatory(),
+      )
       .option(
         '--user <user>',
         'host user it runs as: name, uid or uid:gid (default: who called sudo, else nobody)',
@@ -36,6 +41,7 @@ export const lendingCommands: Part = (root, act) => {
       .option('--identity', 'it sees its own user id, with ambient capabilities, instead of root')
       .addOption(repeatable('--env <name[=value]>', 'a further variable of its environment'))
       .option('--keep-env', 'all of your environment, instead of a short list')
+      .option('--socket <file>', 'where the daemon listens (default: $BPFTOKEN_SOCKET, else its usual place)')
       .option('--kill-rest', 'once it has ended, or bpftoken has, kill what it left behind')
       .addOption(dryRun()),
     'with --dry-run: print one JSON document (errors: on stderr)',
@@ -48,6 +54,7 @@ export const lendingCommands: Part = (root, act) => {
         '1 to 4 before it started: see bpftoken --help.',
     )
     .example('run --policy policy.yaml -- ./loader --verbose', 'a loader that finds its token by itself')
+    .example('run --policy packet-counter -- ./loader', 'as an ordinary user, where the daemon lends')
     .example('run --policy policy.yaml --user alice --dry-run -- id', 'what would be done')
     .action(act(async () => (await import('../commands/run.ts')).run))
 
