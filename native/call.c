@@ -23,6 +23,7 @@ const struct named_call NAMED_CALLS[] = {
 	{ "bpf", SYS_bpf, "ibz", true },
 	{ "close", SYS_close, "i", false },
 	{ "close_range", SYS_close_range, "iii", false },
+	{ "flock", SYS_flock, "ii", false },
 	{ "fsconfig", SYS_fsconfig, "iissi", false },
 	{ "fsmount", SYS_fsmount, "iii", false },
 	{ "fsopen", SYS_fsopen, "si", false },
@@ -43,6 +44,8 @@ const struct named_call NAMED_CALLS[] = {
 	{ "socket", SYS_socket, "iii", false },
 	{ "statmount", SYS_statmount, "bbzi", false },
 	{ "statx", SYS_statx, "isiib", false },
+	{ "timerfd_create", SYS_timerfd_create, "ii", false },
+	{ "timerfd_settime", SYS_timerfd_settime, "iibb", false },
 	{ "umount2", SYS_umount2, "si", false },
 };
 const int NAMED_CALL_COUNT = sizeof(NAMED_CALLS) / sizeof(NAMED_CALLS[0]);

@@ -24,6 +24,10 @@ export const ERROR_CODES = {
   BPFTOKEN_TIMEOUT: { title: 'Not finished in time', http: 504, exit: EXIT.failed },
   BPFTOKEN_FAILED: { title: 'Several things failed, or it was interrupted', http: 500, exit: EXIT.failed },
   BPFTOKEN_INTERNAL: { title: 'A defect of bpftoken', http: 500, exit: EXIT.failed },
+  BPFTOKEN_BUSY: { title: 'Asked for too much at once', http: 429, exit: EXIT.failed },
+  BPFTOKEN_UNREACHABLE: { title: 'The daemon does not answer', http: 503, exit: EXIT.daemonUnreachable },
+  /** Its HTTP status is one of 4xx, which says more: see RequestError. */
+  BPFTOKEN_REQUEST: { title: 'The HTTP request cannot be taken', http: 400, exit: EXIT.failed },
   BPFTOKEN_NOT_UNDONE: { title: 'Failed, and not surely undone', http: 500, exit: EXIT.failed },
 } as const satisfies Record<string, { title: string; http: number; exit: number }>
 
@@ -37,6 +41,7 @@ export type ErrorContext = Readonly<Record<string, string | number | boolean | u
  * command line has other words for it than a daemon. The facts for these words are the context.
  */
 export type Reason =
+  | 'approval-not-asked'
   | 'big-endian'
   | 'confinements-full'
   | 'delegation-unknown'
@@ -55,6 +60,10 @@ export type Reason =
   | 'not-derivable'
   | 'nothing-to-derive'
   | 'place-taken'
+  | 'state-damaged'
+  | 'state-in-use'
+  | 'state-open-to-others'
+  | 'state-schema'
   | 'subject-refused'
   | 'subjects-not-compared'
   | 'subjects-unsupported'
@@ -262,6 +271,27 @@ export class ConflictError extends BpftokenError {
 /** A step did not finish within its time. */
 export class TimeoutError extends BpftokenError {
   readonly code = 'BPFTOKEN_TIMEOUT'
+}
+
+/** More than one asker may have at once, or within a minute. Later the same may be asked again. */
+export class BusyError extends BpftokenError {
+  readonly code = 'BPFTOKEN_BUSY'
+}
+
+/** There is no daemon at the other end, or it stops, or it does not answer. */
+export class UnreachableError extends BpftokenError {
+  readonly code = 'BPFTOKEN_UNREACHABLE'
+}
+
+/** A request that is not what the daemon speaks, whatever it asks for. `status` is of HTTP. */
+export class RequestError extends BpftokenError {
+  readonly code = 'BPFTOKEN_REQUEST'
+  readonly status: number
+
+  constructor(status: number, message: string, details: ErrorDetails = {}) {
+    super(message, details)
+    this.status = status
+  }
 }
 
 /**

@@ -1,6 +1,6 @@
 /** Documents about policies. Loads zod. */
 import { z } from 'zod'
-import { EVENTS } from '../policy/policy.ts'
+import { APPROVALS, EVENTS } from '../policy/policy.ts'
 import { documentSchema } from '../policy/schema.ts'
 import {
   capability,
@@ -48,6 +48,7 @@ export const policyShow = strict({
   name: text,
   description: text.optional(),
   subjects: documentSchema.shape.spec.shape.subjects,
+  approval: z.enum(APPROVALS),
   ...terms,
   guard: z.enum(['required', 'optional']),
 })

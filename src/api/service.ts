@@ -79,6 +79,7 @@ export const guardEvents = strict({
 
 export const auditRecord = strict({
   seq: z.int().min(1),
+  batch: z.int().min(1).describe('The first record that was written to the disk together with it'),
   at: time,
   /** Of the record before: the chain. */
   previous: text,

@@ -13,6 +13,8 @@ const OVERRIDE = 'say --any-subject to lend to it all the same'
 
 /** Every reason has its words. */
 const BY_REASON: Readonly<Record<Reason, (facts: ErrorContext) => string>> = {
+  'approval-not-asked': () =>
+    'Say spec.approval: none, or lend under it with bpftoken delegate, which asks bpftokend',
   'big-endian': () => 'Compile it for bpfel, or look at it with bpftoken obj show',
   'confinements-full': () => 'End one first: bpftoken unconfine',
   'delegation-unknown': () => 'See bpftoken guard status for those that live',
@@ -47,6 +49,11 @@ const BY_REASON: Readonly<Record<Reason, (facts: ErrorContext) => string>> = {
   'nothing-to-derive': ({ delegation }) => `See bpftoken show ${delegation} for what it has`,
   'place-taken': ({ pid, path }) =>
     `Remove it with bpftoken undelegate --pid ${pid} --path ${word(String(path))}, or name another --path`,
+  'state-damaged': () => 'Start it once with bpftokend --recover: what lives is found again in the kernel',
+  'state-in-use': () => 'See systemctl status bpftokend: there is one for a state directory',
+  'state-open-to-others': ({ path }) => `Make it root's alone: chown root: ${path}; chmod 0700 ${path}`,
+  'state-schema': () =>
+    'Start the version that wrote it, or start this one once with bpftokend --recover: what lives is found again in the kernel',
   'subject-refused': () => `Add this subject to spec.subjects of the policy, or ${OVERRIDE}`,
   'subjects-not-compared': () => 'Leave out spec.subjects, or say --any-subject to do it all the same',
   'subjects-unsupported': () => `Name users, cgroups, units or labels, or ${OVERRIDE}`,

@@ -1,17 +1,17 @@
 /**
- * A policy from a file, and the vocabulary of this kernel that it is read in; see boot-cache.ts.
+ * A policy from a file, and the vocabulary of this kernel that it is read in.
  */
 import { type Dirent, readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
-import { readKernelEnums } from '../delegation/vocabulary.ts'
 import { NotFoundError, UsageError } from '../errors.ts'
-import { type Policy, policyFromJSON, policyToJSON } from '../policy/policy.ts'
-import { type KernelEnums, type Vocabulary, vocabularyFrom } from '../policy/vocabulary.ts'
+import { policyFromText } from '../lending/policy-text.ts'
+import type { Policy } from '../policy/policy.ts'
+import type { Vocabulary } from '../policy/vocabulary.ts'
 import { hintFor } from '../uapi/hints.ts'
-import { VMLINUX_BTF } from '../uapi/kernel-paths.ts'
-import { cached } from './boot-cache.ts'
 import { readInput } from './input-file.ts'
 import { note } from './output.ts'
+
+export { loadVocabulary } from '../lending/policy-text.ts'
 
 /** What the parser takes at most; see src/policy/document.ts. */
 const MAX_POLICY_BYTES = 256 * 1024
@@ -96,19 +96,10 @@ function byName(a: { readonly name: string }, b: { readonly name: string }): num
   return a.name < b.name ? -1 : 1
 }
 
-export async function loadVocabulary(): Promise<Vocabulary> {
-  const asIs = { fromJSON: (value: unknown) => value as KernelEnums, toJSON: (value: KernelEnums) => value }
-  return vocabularyFrom(await cached('vocabulary', VMLINUX_BTF, asIs, () => readKernelEnums(VMLINUX_BTF)))
-}
-
 export function loadPolicy(file: string, vocabulary: Vocabulary): Promise<Policy> {
   return policyIn({ path: file, text: () => readPolicyText(file) }, vocabulary)
 }
 
-export async function policyIn({ path, text: read }: PolicyFile, vocabulary: Vocabulary): Promise<Policy> {
-  const text = read()
-  return cached('policy', text, { fromJSON: policyFromJSON, toJSON: policyToJSON }, async () => {
-    const { parsePolicy } = await import('../policy/parse.ts')
-    return parsePolicy(text, { source: path, vocabulary })
-  })
+export async function policyIn({ path, text }: PolicyFile, vocabulary: Vocabulary): Promise<Policy> {
+  return policyFromText(text(), path, vocabulary)
 }

@@ -1,7 +1,7 @@
 /** Which unprivileged host user a program runs as. */
 import { UsageError } from '../errors.ts'
+import { findEntry } from '../lending/accounts.ts'
 import { parseWithin, USER_IDS } from '../uapi/number-range.ts'
-import { findEntry } from './accounts.ts'
 
 export interface HostUser {
   readonly name: string

@@ -3,36 +3,31 @@
 import type { Target } from '../delegation/target.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { SubjectFacts } from '../policy/subject.ts'
+import type { AskerFacts } from '../registry/asker-facts.ts'
 import type { Fd } from '../sys/fd.ts'
 
-/** What records keep of it. */
-export interface AskerFacts {
-  readonly pid: number
-  readonly uid: number
-  readonly gid: number
-  readonly loginUid?: number
-  readonly executable?: string
-  readonly cgroup?: string
-  readonly unit?: string
-  readonly label?: string
-  /** `user:[INODE]` */
-  readonly userNamespace: string
-}
+export type { AskerFacts }
 
 export interface Asker {
+  /** The one that connected. */
   readonly uid: number
+  /** User 0 with CAP_SYS_ADMIN in the initial user namespace. Read anew; DeniedError as `facts`. */
   readonly isRoot: boolean
   /** Read anew; DeniedError: it has exited, or is no more the user that connected. */
   facts(): AskerFacts
   /** What `decide` compares, read anew. DeniedError as `facts`. */
   subject(policies: readonly Policy[]): SubjectFacts
-  /** One of its descriptors, by number. The caller closes it. ENOENT, EBADF: it has none such. */
-  take(descriptor: number): Fd
+  /**
+   * One of its descriptors, by number. The caller closes it. InputError: it has none such;
+   * TimeoutError: it is in the middle of an execve(2) that does not end.
+   */
+  take(descriptor: number): Promise<Fd>
   /** The target that a recipient means. The caller disposes of it. */
   recipient(recipient: { pid: number } | { pidfd: number } | { self: true }): Target
   /**
-   * DeniedError unless the user namespace is the asker's own, which the kernel proves: its user made
-   * it, or one that it lies in; root is let through.
+   * DeniedError unless the kernel gives the asker CAP_SYS_ADMIN in the target's user namespace: it is
+   * in there, or above, with that capability; or it made that one, or one that it lies in, from where
+   * it is. Never in the initial one; root is let through.
    */
   requireOwn(target: Target): void
 }

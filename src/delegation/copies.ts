@@ -7,7 +7,7 @@ import { readFileSync } from 'node:fs'
 import type { Vocabulary } from '../policy/vocabulary.ts'
 import { parseMountInfo } from '../sys/mountinfo.ts'
 import { ask, mountsAt } from './ask.ts'
-import { type DelegatedInstance, listInstances } from './instances.ts'
+import { type DelegatedInstance, findInstances } from './instances.ts'
 import { openTarget, type Target } from './target.ts'
 
 /** More rounds than this are somebody who mounts as fast as we unmount. */
@@ -30,7 +30,7 @@ export async function unmountCopies(
 ): Promise<Copies> {
   let unmounted = 0
   for (let round = 0; ; round++) {
-    const left = listInstances(vocabulary).filter(instance => instance.device === device)
+    const left = (await findInstances(vocabulary)).filter(instance => instance.device === device)
     let progress = 0
     if (round < ROUNDS) for (const copy of left) if (await isUnmounted(copy, timeoutMs)) progress++
     unmounted += progress

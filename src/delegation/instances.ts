@@ -65,8 +65,51 @@ export const NO_PATH = '?'
  * above ours.
  */
 export function listInstances(vocabulary: Vocabulary): DelegatedInstance[] {
+  const looking = look(vocabulary)
+  for (;;) {
+    const { done, value } = looking.next()
+    if (done) return value
+  }
+}
+
+/** How long one turn of the event loop may look. */
+const SLICE_MS = 5
+
+let looked: Promise<unknown> = Promise.resolve()
+let next: { readonly vocabulary: Vocabulary; readonly found: Promise<DelegatedInstance[]> } | undefined
+
+/**
+ * As `listInstances`, without holding up the event loop. What is found is no older than the call:
+ * whoever asks while one look goes on waits for the next, and all who wait share that.
+ */
+export function findInstances(vocabulary: Vocabulary): Promise<DelegatedInstance[]> {
+  if (next?.vocabulary === vocabulary) return next.found
+  const found = looked.then(() => {
+    next = undefined
+    return inSlices(vocabulary)
+  })
+  looked = found.catch(() => {})
+  next = { vocabulary, found }
+  return found
+}
+
+async function inSlices(vocabulary: Vocabulary): Promise<DelegatedInstance[]> {
+  const looking = look(vocabulary)
+  for (;;) {
+    const begun = performance.now()
+    do {
+      const { done, value } = looking.next()
+      if (done) return value
+    } while (performance.now() - begun < SLICE_MS)
+    await new Promise(setImmediate)
+  }
+}
+
+/** Rests after each step: a task, or a mount namespace. */
+function* look(vocabulary: Vocabulary): Generator<undefined, DelegatedInstance[]> {
   const namespaces = new Map<string, Task[]>()
   for (const task of allTasks()) {
+    yield
     const namespace = unlessGone(() => readlinkSync(`${task.directory}/ns/mnt`))
     if (namespace === undefined) continue // exited, or not ours to see
     const known = namespaces.get(namespace)
@@ -74,7 +117,12 @@ export function listInstances(vocabulary: Vocabulary): DelegatedInstance[] {
     // One thread stands for those of its process that are with it.
     else if (known.at(-1)!.pid !== task.pid) known.push(task)
   }
-  return [...namespaces].flatMap(([mountNamespace, tasks]) => inNamespace(mountNamespace, tasks, vocabulary))
+  const found: DelegatedInstance[] = []
+  for (const [mountNamespace, tasks] of namespaces) {
+    found.push(...inNamespace(mountNamespace, tasks, vocabulary))
+    yield
+  }
+  return found
 }
 
 /** Any of the tasks will do, best one that sees everything; the first may just have exited. */

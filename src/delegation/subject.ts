@@ -3,13 +3,20 @@
  * `run` will start. Nothing that the process says of itself is believed, and what cannot be said
  * for certain is unknown, which matches no policy.
  */
-import { readFileSync, realpathSync } from 'node:fs'
+import { readFileSync, readlinkSync, realpathSync } from 'node:fs'
 import { NotFoundError } from '../errors.ts'
 import type { Policy } from '../policy/policy.ts'
 import { type Fact, type Identity, namesIn, type SubjectFacts, unitOfCgroup } from '../policy/subject.ts'
+import { isOurMount } from '../sys/mount-table.ts'
+import { uniqueMountId } from '../sys/open.ts'
 import { cgroup2Path, procFields, procNumbers } from '../sys/proc-file.ts'
-import { type ProcessHandle, readProc } from '../sys/process.ts'
-import { INITIAL_CGROUP_NAMESPACE, inInitialUserNamespace, ownNamespace } from '../sys/self.ts'
+import { namespaceOf, openExecutable, type ProcessHandle, readProc } from '../sys/process.ts'
+import {
+  INITIAL_CGROUP_NAMESPACE,
+  INITIAL_USER_NAMESPACE,
+  inInitialUserNamespace,
+  ownNamespace,
+} from '../sys/self.ts'
 
 /** The users and groups of this machine; undefined where there is none of that name. */
 export interface Accounts {
@@ -25,17 +32,25 @@ export interface ProgramToRun {
   readonly program: string
 }
 
-/** What the kernel says of a process, of what the policy asks for. NotFoundError: it has exited. */
-export function subjectOf(process: ProcessHandle, policy: Policy, accounts: Accounts): SubjectFacts {
+/** Of a policy, or of several, what is asked here: which users and groups they name. */
+type Named = Pick<Policy, 'subjects'>
+
+/**
+ * What the kernel says of a process, of what the policy asks for. NotFoundError: it has exited.
+ *
+ * Nothing of this waits for the process, for its memory or for a file system of its: status, cgroup
+ * and attr/current take no mmap_lock, which a process can have held for as long as it likes by a
+ * page fault in a FUSE file. cmdline, environ, maps and auxv do take it, and io, stack and syscall
+ * wait for an execve(2) that does not end: they are not read here.
+ */
+export function subjectOf(process: ProcessHandle, policy: Named, accounts: Accounts): SubjectFacts {
   const status = procFields(readProc(process, 'status'))
   const cgroup = attempt(() => cgroupFrom(readProc(process, 'cgroup')))
   return {
     ...accountsOf(idsFrom(status, 'Uid'), groupsFrom(status), policy, accounts),
     cgroup,
     unit: unitFrom(cgroup),
-    // CAP_CHECKPOINT_RESTORE in its user namespace is enough to have it changed: prctl(2),
-    // PR_SET_MM_MAP.
-    executable: { unknown: 'a process in a user namespace can choose what the kernel says that it executes' },
+    executable: attempt(() => executableOf(process)),
     label: attempt(() => labelOf(process)),
   }
 }
@@ -43,7 +58,7 @@ export function subjectOf(process: ProcessHandle, policy: Policy, accounts: Acco
 /** What is known of a program before it runs. It will run in our own cgroup. */
 export function subjectToRun(
   { uid, gid, program }: ProgramToRun,
-  policy: Policy,
+  policy: Named,
   accounts: Accounts,
 ): SubjectFacts {
   const cgroup = attempt(() => cgroupFrom(readFileSync('/proc/self/cgroup', 'utf8')))
@@ -59,23 +74,32 @@ export function subjectToRun(
 function accountsOf(
   uid: Fact<number>,
   gids: Fact<readonly number[]>,
-  policy: Policy,
+  policy: Named,
   { uidOf, gidOf }: Accounts,
 ): Pick<SubjectFacts, 'user' | 'groups'> {
   const { users, groups } = namesIn(policy)
+  const user = namesById(users, uidOf)
+  const group = namesById(groups, gidOf)
   return {
-    user: 'unknown' in uid ? uid : { is: identity(uid.is, users, uidOf) },
-    groups: 'unknown' in gids ? gids : { is: gids.is.map(gid => identity(gid, groups, gidOf)) },
+    user: 'unknown' in uid ? uid : { is: user(uid.is) },
+    groups: 'unknown' in gids ? gids : { is: gids.is.map(group) },
   }
 }
 
-/** From name to id, never back: of two users called alike the system means the first. */
-function identity(
-  id: number,
+/**
+ * From name to id, never back: of two users called alike the system means the first. Each name is
+ * looked up once, however many groups a process has (up to 65,536).
+ */
+function namesById(
   names: ReadonlySet<string>,
   idOf: (name: string) => number | undefined,
-): Identity {
-  return { id, names: [...names].filter(name => idOf(name) === id) }
+): (id: number) => Identity {
+  const known = new Map<number | undefined, string[]>()
+  for (const name of names) {
+    const id = idOf(name)
+    known.set(id, [...(known.get(id) ?? []), name])
+  }
+  return id => ({ id, names: known.get(id) ?? [] })
 }
 
 /** The fields of /proc/PID/status. */
@@ -122,6 +146,28 @@ function programFrom(program: string): Fact<string> {
   return program.startsWith('/') && realpathSync(program) === program
     ? { is: program }
     : { unknown: 'it is known only of a program that is named by its absolute path, without symbolic links' }
+}
+
+/**
+ * What the kernel says that it executes, of a process in the initial user namespace alone: in one of
+ * its own, CAP_CHECKPOINT_RESTORE is enough to have that changed (prctl(2), PR_SET_MM_MAP).
+ *
+ * It proves that this user may execute that file, and nothing more. Other programs of the same user
+ * can make it do what they like (ptrace(2), LD_PRELOAD), speak through a socket that it opened, or,
+ * from a user namespace that shares its memory, change what the kernel says here.
+ *
+ * A path of another mount namespace, which may be the user's own, is not ours: a process here can
+ * execute a file of there by its descriptor.
+ */
+function executableOf(process: ProcessHandle): Fact<string> {
+  if (namespaceOf(process, 'user') !== INITIAL_USER_NAMESPACE)
+    return { unknown: 'a process in a user namespace can choose what the kernel says that it executes' }
+  using file = openExecutable(process)
+  const mount = uniqueMountId(file)
+  if (mount === undefined || !isOurMount(mount))
+    return { unknown: 'its executable does not lie in our mount namespace' }
+  const path = readlinkSync(`/proc/self/fd/${file.number}`)
+  return path.endsWith(' (deleted)') ? { unknown: 'its executable has been removed' } : { is: path }
 }
 
 function labelOf(process: ProcessHandle): Fact<string> {

@@ -72,10 +72,13 @@ function unmappedIn(map: readonly IdRange[]): number | undefined {
 /** (uid_t)-1 is no id. */
 const MAX_ID = 0xffff_ffff
 
-/** Takes hold of process `pid`. NotFoundError: no such process. The caller disposes of it. */
-export function openTarget(pid: number): Target {
+/**
+ * Takes hold of process `pid`, or of one that is held already, which then is the target's. NotFoundError:
+ * no such process. The caller disposes of it.
+ */
+export function openTarget(recipient: number | ProcessHandle): Target {
   using begun = new Owned()
-  const process = begun.add(openProcess(pid))
+  const process = begun.add(typeof recipient === 'number' ? openProcess(recipient) : recipient)
   const userNamespace = begun.add(heldNamespace(process, 'user'))
   const mountNamespace = begun.add(heldNamespace(process, 'mnt'))
   const facts = readFacts(process, userNamespace, mountNamespace)
@@ -118,14 +121,19 @@ function refuseForeignNamespaces(mountNamespace: Fd, facts: TargetFacts): void {
     )
 }
 
+/** Says that the target is in our own network. Undefined: it is not. */
+export function sharesOurNetwork({ process, facts }: Target): string | undefined {
+  return namespaceOf(process, 'net') === ownNamespace('net')
+    ? `process ${facts.pid} shares the host's network`
+    : undefined
+}
+
 /**
  * What of the target's user namespace is in our own network at this moment, where a token holder
- * may use our devices: the target, or any other thread or process. Undefined: nothing is.
+ * may use our devices: any thread or process. Undefined: nothing is.
  */
-export function inOurNetwork(target: Target): string | undefined {
+export function inOurNetwork({ facts: { userNamespace } }: Target): string | undefined {
   const ours = ownNamespace('net')
-  const { pid, userNamespace } = target.facts
-  if (namespaceOf(target.process, 'net') === ours) return `process ${pid} shares the host's network`
   for (const { tid, directory } of allTasks()) {
     if (unlessGone(() => readlinkSync(`${directory}/ns/net`)) !== ours) continue
     if (unlessGone(() => readlinkSync(`${directory}/ns/user`)) !== userNamespace) continue

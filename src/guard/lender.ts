@@ -36,6 +36,8 @@ export interface LendOptions {
   readonly parent?: DelegationId
   /** Tokens are made in this cgroup, a directory below /sys/fs/cgroup, and below it only. */
   readonly cgroup?: string
+  /** The executor alone may delegate: then several lenders of one process do not disturb each other. */
+  readonly executorOnly?: boolean
 }
 
 /**
@@ -45,7 +47,7 @@ export interface LendOptions {
 export function lend(
   maps: GuardMaps,
   policy: GuardTerms & { readonly name: string },
-  { parent, cgroup }: LendOptions,
+  { parent, cgroup, executorOnly = false }: LendOptions,
 ): Lender {
   forgetDead(maps)
   sweepNamespaces(maps)
@@ -53,9 +55,10 @@ export function lend(
   const place = cgroup === undefined ? undefined : findCgroup(cgroup)
   const { processes, policies } = maps.tables
   const executor = takeExecutor()
-  const keys = [process.pid, executor.pid].map(tgid => ({ tgid, start_ticks: startTicks(tgid)! }))
+  const lenders = executorOnly ? [executor.pid] : [process.pid, executor.pid]
+  const keys = lenders.map(tgid => ({ tgid, start_ticks: startTicks(tgid)! }))
   // The policy as we read it, not whatever is installed under its name.
-  const suffix = `@${process.pid}`
+  const suffix = `@${lenders[0]}`
   const ability = `${cut(policy.name, GUARD_NAME_BYTES - 2 - suffix.length)}${suffix}`
   writeTerms(maps, policy, terms => policies.set(ability, terms))
   const delegator = {

@@ -1,6 +1,6 @@
 /** Whether a subject may have what a policy lends, before anything is done. */
 import { type Accounts, subjectOf } from '../delegation/subject.ts'
-import { foreignOwner, inOurNetwork, type Target } from '../delegation/target.ts'
+import { foreignOwner, inOurNetwork, sharesOurNetwork, type Target } from '../delegation/target.ts'
 import { DeniedError, NotSupportedError } from '../errors.ts'
 import { needsOwnNetwork, requireNetworkAllowed } from '../policy/conditions.ts'
 import { type Allowed, decide, type Request } from '../policy/decide.ts'
@@ -68,19 +68,32 @@ export function admitTarget(policy: Policy, target: Target, options: TargetAdmis
 
 /**
  * Refuses a target that the host's network can be reached from. `guarded`: a guard judges each
- * attachment by its network, so that who may come later does not matter.
+ * attachment by its network, so that it does not matter who else is there, or may come later. Where
+ * none does, all tasks of this machine are looked at, which takes time with their number.
  */
 function requireOwnNetwork(target: Target, policy: Policy, vocabulary: Vocabulary, guarded: boolean): void {
   if (!needsOwnNetwork(policy, vocabulary)) return
-  const there = inOurNetwork(target)
-  if (there !== undefined) requireNetworkAllowed(policy, vocabulary, there)
-  const owner = guarded && policy.mode === 'enforce' ? undefined : foreignOwner(target)
+  const refuse = (there: string | undefined): void => {
+    if (there !== undefined) requireNetworkAllowed(policy, vocabulary, there)
+  }
+  refuse(sharesOurNetwork(target))
+  if (guarded && policy.mode === 'enforce') return
+  const owner = foreignOwner(target)
   if (owner !== undefined)
-    requireNetworkAllowed(
-      policy,
-      vocabulary,
-      `user ${owner}, who made that user namespace, can enter it from the host's network`,
-    )
+    refuse(`user ${owner}, who made that user namespace, can enter it from the host's network`)
+  refuse(inOurNetwork(target))
+}
+
+/**
+ * Refuses a policy that root must approve each time, where root is not asked each time: `why`. Fail
+ * closed: approval would be said, and not asked for.
+ */
+export function requireNoApproval({ name, approval }: Policy, why: string): void {
+  if (approval === 'none') return
+  throw new NotSupportedError(`Policy "${name}" must be approved each time, and ${why}`, {
+    context: { policy: name },
+    reason: 'approval-not-asked',
+  })
 }
 
 /**

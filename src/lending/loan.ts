@@ -26,6 +26,7 @@ export function makeLoan(loan: LoanToMake, how: Making): Promise<Loan> {
   return journaled(how, { do: 'lend', ...facts }, async did => {
     how.signal?.throwIfAborted()
     using lender = guard?.lend(policy, {
+      executorOnly: true,
       ...(parent === undefined ? {} : { parent }),
       ...(cgroup === undefined ? {} : { cgroup }),
     })

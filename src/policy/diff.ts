@@ -5,7 +5,15 @@
  * neither, such as the name, is other.
  */
 import { describeMask } from './mask-text.ts'
-import { type AllowList, DEFAULT_LIMITS, EVENTS, LIMIT_PATHS, type Limits, type Policy } from './policy.ts'
+import {
+  type AllowList,
+  APPROVALS,
+  DEFAULT_LIMITS,
+  EVENTS,
+  LIMIT_PATHS,
+  type Limits,
+  type Policy,
+} from './policy.ts'
 import { formatDuration, formatSize } from './quantity.ts'
 import { assessRisk, type RiskLevel } from './risk.ts'
 import { ANY_MASK, MASK_DOMAINS, type MaskDomain, type Vocabulary } from './vocabulary.ts'
@@ -114,6 +122,7 @@ type Choice = string | number | boolean
 
 /** Each with its values, from what grants least to what grants most. */
 const CHOICES: readonly (readonly [string, (policy: Policy) => Choice, readonly Choice[]])[] = [
+  ['spec.approval', ({ approval }) => approval, APPROVALS.toReversed()],
   ['spec.sharing.bindMount', ({ sharing }) => sharing.bindMount, [false, true]],
   ['spec.sharing.passToken', ({ sharing }) => sharing.passToken, [false, true]],
   ['spec.revocable', ({ revocable }) => revocable, [true, false]],

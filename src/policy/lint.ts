@@ -352,6 +352,17 @@ function* noSubjects(view: RightsView): Iterable<LintFinding> {
   }
 }
 
+function* approvalOfRootAlone(view: RightsView): Iterable<LintFinding> {
+  const { approval, subjects } = view.policy
+  if (approval === 'none' || (subjects !== undefined && subjects.length > 0)) return
+  yield note(
+    'approval-of-root',
+    'spec.approval',
+    'root alone can lend under this policy, and root is who approves: nobody ever waits',
+    'Name subjects that may ask for it, or say approval: none.',
+  )
+}
+
 /** Entries that match nobody, and entries that match more than they seem to. */
 function* doubtfulSubjects(view: RightsView): Iterable<LintFinding> {
   for (const [i, entry] of (view.policy.subjects ?? []).entries()) {
@@ -431,6 +442,7 @@ const RULES: readonly Rule[] = [
   irrevocable,
   unrecordedUse,
   noSubjects,
+  approvalOfRootAlone,
   doubtfulSubjects,
   unenforcedFields,
 ]

@@ -173,6 +173,7 @@ function policyOf(document: PolicyDocument, masks: Masks): Policy {
     name: metadata.name,
     ...(metadata.description === undefined ? {} : { description: metadata.description }),
     ...(spec.subjects === undefined ? {} : { subjects: spec.subjects }),
+    approval: spec.approval,
     rights: { masks, capabilities: CAPABILITIES.filter(name => spec.rights.capabilities.includes(name)) },
     limits: withoutUndefined({ ...limits, lifetimeSec: lifetime }),
     programs: { digests: allowList(spec.programs.digests) },

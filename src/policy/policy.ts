@@ -19,6 +19,10 @@ export type Capability = (typeof CAPABILITIES)[number]
 export const EVENTS = ['none', 'refused', 'all'] as const
 export type Events = (typeof EVENTS)[number]
 
+/** Whether somebody must agree before it is lent, from what grants most. */
+export const APPROVALS = ['none', 'required'] as const
+export type Approval = (typeof APPROVALS)[number]
+
 /** What the kernel's masks and the guard's capability check hold to. */
 export interface Rights {
   readonly masks: Masks
@@ -64,7 +68,7 @@ export const LIMIT_PATHS = {
 export type AllowList = 'any' | readonly string[]
 
 /**
- * The conditions of a loan: all of a policy except its name and its subjects. `attenuate` works on
+ * The conditions of a loan: all of a policy except its name and who gets it. `attenuate` works on
  * these.
  */
 export interface Terms {
@@ -109,10 +113,15 @@ export interface Policy extends Terms {
   readonly description?: string
   /** Any of these, and nobody else. Absent: nobody is named, and who names the policy decides. */
   readonly subjects?: readonly Subject[]
+  /**
+   * Whether root must agree each time that it is asked for. No term of the loan: what is derived
+   * from it has the word of its own policy.
+   */
+  readonly approval: Approval
 }
 
 /** Changes when the JSON form does, so that a cache written by another version is not read. */
-const JSON_FORMAT = 'bpftoken.dev/policy-json/v3'
+const JSON_FORMAT = 'bpftoken.dev/policy-json/v4'
 
 /** What `policyToJSON` makes: masks and byte counts as hex strings, all else as it is. */
 export interface PolicyJSON extends Omit<Policy, 'rights' | 'limits'> {

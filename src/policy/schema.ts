@@ -8,7 +8,7 @@
 import { z } from 'zod'
 import { USER_IDS } from '../uapi/number-range.ts'
 import { type GlobKind, globFault } from './glob.ts'
-import { CAPABILITIES, DEFAULT_LIMITS, DEFAULT_TERMS, EVENTS } from './policy.ts'
+import { APPROVALS, CAPABILITIES, DEFAULT_LIMITS, DEFAULT_TERMS, EVENTS } from './policy.ts'
 import {
   DURATION_PATTERN,
   formatDuration,
@@ -193,6 +193,12 @@ const spec = z.strictObject({
     .optional()
     .describe(
       'Who may get this delegation: any of these; within one entry every field must match. Nobody else gets it; an empty list is nobody. Absent: no restriction is stated, and root decides by naming the file.',
+    ),
+  approval: z
+    .enum(APPROVALS)
+    .default('none')
+    .describe(
+      '`required`: whoever asks the daemon for it waits until root approves or denies. Root, who names the policy, approves by that. Refused where others lend by it and nobody is asked: `policy install`, `guard allow`.',
     ),
   rights,
   limits,

@@ -59,6 +59,14 @@ function request(mount: bigint, param: bigint, namespaceId: bigint): Uint8Array 
   return new Uint8Array(bytes.buffer)
 }
 
+/** Whether a mount, by its unique id, is in our own mount namespace. Since Linux 6.8. */
+export function isOurMount(id: bigint): boolean {
+  return statmount(id, OUR_NAMESPACE, STATMOUNT_MNT_BASIC, new Uint8Array(STRINGS_OFF))
+}
+
+/** For listmount(2) and statmount(2). */
+const OUR_NAMESPACE = 0n
+
 /** Unique ids, which mountinfo does not show. */
 function listMounts(namespaceId: bigint): bigint[] | undefined {
   const found: bigint[] = []

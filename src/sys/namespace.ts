@@ -63,6 +63,56 @@ export function ownerUids(userNamespace: Fd): number[] {
   }
 }
 
+/** Somebody who may have power over a user namespace. */
+export interface Holder {
+  /** Where it is, `user:[INODE]`. */
+  readonly userNamespace: string
+  /** Its effective user id, in our own user namespace. */
+  readonly uid: number
+  /** Whether it has CAP_SYS_ADMIN there. */
+  readonly isAdmin: boolean
+}
+
+/**
+ * Whether the kernel gives this holder CAP_SYS_ADMIN in the user namespace: cap_capable() of
+ * security/commoncap.c. It is in there, or in one that this one lies in, and has the capability; or
+ * it made this one, or one that this one lies in, from where it is itself. Of our own namespace and
+ * what lies outside of it the answer is no. EPERM: it does not lie below ours.
+ */
+export function hasPowerOver(userNamespace: Fd, holder: Holder): boolean {
+  const ours = ownNamespace('user')
+  using above = new Above()
+  for (let at = userNamespace; ; ) {
+    const name = userNamespaceName(at)
+    if (name === ours) return false
+    if (name === holder.userNamespace) return holder.isAdmin
+    const owner = ownerUid(at)
+    at = above.of(at)
+    if (userNamespaceName(at) === holder.userNamespace && owner === holder.uid) return true
+  }
+}
+
+function userNamespaceName(namespace: Fd): string {
+  return `user:[${inodeOf(namespace)}]`
+}
+
+/** The namespace that was climbed to last. */
+class Above implements Disposable {
+  #held: Fd | undefined
+
+  /** The parent, until asked for the next. */
+  of(namespace: Fd): Fd {
+    const parent = parentOf(namespace)
+    this.#held?.close()
+    this.#held = parent
+    return parent
+  }
+
+  [Symbol.dispose](): void {
+    this.#held?.close()
+  }
+}
+
 function parentOf(userNamespace: Fd): Fd {
   return new Fd(check('ioctl', 'NS_GET_PARENT', native().ioctl(userNamespace.number, NS_GET_PARENT, null)))
 }

@@ -16,6 +16,7 @@ export interface Native {
   bpf(cmd: number, attr: Bytes, ...refs: Refs): Result
   close(fd: number): Result
   close_range(first: number, last: number, flags: number): Result
+  flock(fd: number, operation: number): Result
   fsconfig(fd: number, cmd: number, key: string | null, value: string | null, aux: number): Result
   fsmount(fd: number, flags: number, attrs: number): Result
   fsopen(fs: string, flags: number): Result
@@ -43,6 +44,8 @@ export interface Native {
   socket(domain: number, type: number, protocol: number): Result
   statmount(request: Bytes, out: Bytes, flags: number): Result
   statx(dirfd: number, path: string, flags: number, mask: number, out: Bytes): Result
+  timerfd_create(clock: number, flags: number): Result
+  timerfd_settime(fd: number, flags: number, value: Bytes, old: Bytes | null): Result
   umount2(path: string, flags: number): Result
 
   /** The same calls on a worker thread. */

@@ -1,5 +1,13 @@
 /** openat2(2), statx(2): opening without being led astray, and knowing what was opened. */
-import { AT_EMPTY_PATH, AT_FDCWD, STATX_INO, STATX_MNT_ID } from '../uapi/constants.ts'
+import {
+  AT_EMPTY_PATH,
+  AT_FDCWD,
+  AT_NO_AUTOMOUNT,
+  AT_STATX_DONT_SYNC,
+  STATX_INO,
+  STATX_MNT_ID,
+  STATX_MNT_ID_UNIQUE,
+} from '../uapi/constants.ts'
 import { check } from './failure.ts'
 import { Fd } from './fd.ts'
 import { native } from './native.ts'
@@ -39,4 +47,31 @@ export function inodeOf(fd: Fd): bigint {
   const out = new Uint8Array(256)
   check('statx', 'statx', native().statx(fd.number, '', AT_EMPTY_PATH, STATX_INO, out))
   return new DataView(out.buffer).getBigUint64(32, true)
+}
+
+/**
+ * Which file the descriptor refers to, or the path where there is none: equal texts mean the same
+ * file. Of a pidfd, the same process or thread, since Linux 6.9. It asks no server of a file system
+ * (FUSE), so that it never waits for one. struct statx: stx_ino @32, stx_dev_major @136,
+ * stx_dev_minor @140. ENOENT: there is no such file.
+ */
+export function identityOf(file: Fd | string): string {
+  const out = new Uint8Array(256)
+  const [dir, path] = typeof file === 'string' ? [AT_FDCWD, file] : [file.number, '']
+  const flags = AT_EMPTY_PATH | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC
+  check('statx', 'statx', native().statx(dir, path, flags, STATX_INO, out), path)
+  const fields = new DataView(out.buffer)
+  return `${fields.getUint32(136, true)}:${fields.getUint32(140, true)} ${fields.getBigUint64(32, true)}`
+}
+
+/**
+ * The number, never used again, of the mount that the descriptor lies in; undefined: this kernel
+ * knows none. struct statx: stx_mask @0, stx_mnt_id @144. Since Linux 6.8.
+ */
+export function uniqueMountId(fd: Fd): bigint | undefined {
+  const out = new Uint8Array(256)
+  const flags = AT_EMPTY_PATH | AT_STATX_DONT_SYNC
+  check('statx', 'statx', native().statx(fd.number, '', flags, STATX_MNT_ID_UNIQUE, out))
+  const fields = new DataView(out.buffer)
+  return (fields.getUint32(0, true) & STATX_MNT_ID_UNIQUE) === 0 ? undefined : fields.getBigUint64(144, true)
 }

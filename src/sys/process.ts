@@ -148,6 +148,14 @@ export function openNamespace(process: ProcessHandle, kind: NamespaceKind): Fd {
   return openOf(process, `ns/${kind}`, O_RDONLY)
 }
 
+/**
+ * The file that it executes, O_PATH. The caller closes it. Neither this nor a look at what it is
+ * asks the file system that the file lies in, which may be one that does not answer.
+ */
+export function openExecutable(process: ProcessHandle): Fd {
+  return openOf(process, 'exe', O_PATH)
+}
+
 /** The process's root directory, O_PATH. The caller closes it. */
 export function openRoot(process: ProcessHandle): Fd {
   return openOf(process, 'root', O_PATH)

@@ -19,7 +19,7 @@ export const INITIAL_USER_NAMESPACE = 'user:[4026531837]'
 export const INITIAL_CGROUP_NAMESPACE = 'cgroup:[4026531835]'
 
 /** Identity of one of our own namespaces, e.g. `user:[4026531837]`. */
-export function ownNamespace(kind: 'user' | 'cgroup' | 'net'): string {
+export function ownNamespace(kind: 'user' | 'cgroup' | 'net' | 'pid'): string {
   return readlinkSync(`/proc/self/ns/${kind}`)
 }
 

@@ -39,7 +39,10 @@ export const MNT_DETACH = 0x2
 
 // linux/fcntl.h
 export const AT_FDCWD = -100
+export const AT_NO_AUTOMOUNT = 0x800
 export const AT_EMPTY_PATH = 0x1000
+/** Without it, a file system may ask a server, and wait for it. */
+export const AT_STATX_DONT_SYNC = 0x4000
 
 // linux/openat2.h
 export const RESOLVE_IN_ROOT = 0x10
@@ -58,6 +61,8 @@ export const OPEN_TREE_CLOEXEC = O_CLOEXEC
 // linux/stat.h: statx(2)
 export const STATX_INO = 0x100
 export const STATX_MNT_ID = 0x1000
+/** Since Linux 6.8. */
+export const STATX_MNT_ID_UNIQUE = 0x4000
 
 // linux/sched.h
 export const CLONE_NEWNS = 0x20000
@@ -82,6 +87,9 @@ export const PROC_SUPER_MAGIC = 0x9fa0
 
 // asm-generic/socket.h
 export const SOL_SOCKET = 1
+export const SO_PEERCRED = 17
+/** Since Linux 6.5. */
+export const SO_PEERPIDFD = 77
 export const SO_ATTACH_BPF = 50
 /** The kernel's SO_DETACH_FILTER under its other name. */
 export const SO_DETACH_BPF = 27

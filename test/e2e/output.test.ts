@@ -299,7 +299,7 @@ test('the boot cache leaves nothing half-written on a full disk, and is used whe
       '-c',
       `mount -t tmpfs -o size=${size} t /run
        for i in 1 2; do ${command(['plan', '--check', POLICY, OBJECT])} > /dev/null; done
-       find /run/bpftoken -type f -size 0; find /run/bpftoken -type f -name '.*'; echo entries $(ls /run/bpftoken | wc -l)`,
+       find /run/bpftoken/cache -type f -size 0; find /run/bpftoken/cache -type f -name '.*'; echo entries $(ls /run/bpftoken/cache | wc -l)`,
     ])
   assert.equal((await on('1m')).stdout, 'entries 2\n')
   assert.match((await on('4k')).stdout, /^entries [01]\n$/)

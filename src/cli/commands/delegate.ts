@@ -1,10 +1,10 @@
 /** bpftoken delegate: into a user namespace that exists, a container's of any runtime. */
 import { describeAction } from '../../delegation/actions.ts'
 import { EXIT } from '../../errors.ts'
+import { accounts } from '../../lending/accounts.ts'
 import type { Loan, Place } from '../../lending/journal.ts'
 import { actionsOf, lend, type PreparedLoan, prepareLoan, requireTermsHeld } from '../../lending/lend.ts'
 import { loanToJSON } from '../../lending/view.ts'
-import { accounts } from '../accounts.ts'
 import { type AdmissionOptions, tellVerdict } from '../admission.ts'
 import { installedGuard } from '../installed-guard.ts'
 import { interruption } from '../interrupted.ts'

@@ -6,6 +6,7 @@ import { EXIT, NotFoundError, UsageError } from '../../errors.ts'
 import type { Delegator } from '../../guard/delegators.ts'
 import { Guard } from '../../guard/guard.ts'
 import { type Breadth, breadthOf } from '../../guard/program-names.ts'
+import { requireNoApproval } from '../../lending/admission.ts'
 import { type AdmissionOptions, requireNoSubjects } from '../admission.ts'
 import { describeWho } from '../guard-text.ts'
 import { note, print, printJson } from '../output.ts'
@@ -31,7 +32,10 @@ export async function allow(options: AllowOptions): Promise<number> {
   const policy =
     options.policy === undefined ? undefined : await loadPolicy(options.policy, await loadVocabulary())
   if (policy === undefined) note('without --policy it may delegate everything')
-  else requireNoSubjects(policy, 'to whom a delegator lends is not compared with them', options)
+  else {
+    requireNoApproval(policy, 'a delegator lends without asking')
+    requireNoSubjects(policy, 'to whom a delegator lends is not compared with them', options)
+  }
   const breadth = options.exe === undefined ? [] : breadthOrNone(options.exe)
   for (const { what } of breadth) note(`warning: ${what}`)
   const implicit = options.implicit === true

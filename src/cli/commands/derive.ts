@@ -1,9 +1,9 @@
 /** bpftoken derive: a narrower delegation out of one that lives, which falls with it. */
 import { EXIT } from '../../errors.ts'
 import { delegationId } from '../../guard/guard.ts'
+import { accounts } from '../../lending/accounts.ts'
 import { describeRemoval, prepareDerivation } from '../../lending/derive.ts'
 import { lend } from '../../lending/lend.ts'
-import { accounts } from '../accounts.ts'
 import type { AdmissionOptions } from '../admission.ts'
 import { requiredGuard } from '../installed-guard.ts'
 import { interruption } from '../interrupted.ts'

@@ -1,6 +1,7 @@
 /** bpftoken policy install: makes policies known to the guard, as abilities. */
 import { EXIT, UsageError } from '../../errors.ts'
 import { Guard } from '../../guard/guard.ts'
+import { requireNoApproval } from '../../lending/admission.ts'
 import { type AdmissionOptions, requireNoSubjects } from '../admission.ts'
 import { print, printJson } from '../output.ts'
 import { loadVocabulary, policyFilesAt, policyIn } from '../policy-file.ts'
@@ -20,8 +21,10 @@ export async function policyInstall(paths: string[], options: InstallOptions): P
   const names = policies.map(({ name }) => name)
   const twice = names.find((name, i) => names.indexOf(name) !== i)
   if (twice !== undefined) throw new UsageError(`Two of these policies are called "${twice}"`)
-  for (const policy of policies)
+  for (const policy of policies) {
+    requireNoApproval(policy, 'any delegator may name it once it is installed')
     requireNoSubjects(policy, 'the guard does not compare them: any delegator may name it', options)
+  }
   for (const policy of policies) guard.installPolicy(policy.name, policy)
   if (options.json === true) printJson({ installed: names })
   else print(`installed as abilities: ${names.join(', ')}`)

@@ -4,6 +4,7 @@
  */
 import { runningVocabulary } from '../../delegation/vocabulary.ts'
 import { EXIT, UsageError } from '../../errors.ts'
+import { accounts } from '../../lending/accounts.ts'
 import { decide } from '../../policy/decide.ts'
 import { nearest } from '../../policy/nearest.ts'
 import { parsePolicy } from '../../policy/parse.ts'
@@ -11,7 +12,6 @@ import type { Policy } from '../../policy/policy.ts'
 import { type Fact, type Identity, namesIn, type SubjectFacts, unitOfCgroup } from '../../policy/subject.ts'
 import { verdictLines } from '../../policy/verdict-text.ts'
 import { parseWithin, USER_IDS } from '../../uapi/number-range.ts'
-import { accounts } from '../accounts.ts'
 import { print, printJson } from '../output.ts'
 import { readPolicyText } from '../policy-file.ts'
 

@@ -142,6 +142,7 @@ export function show(file: string, options: { masks?: boolean; json?: boolean })
         ...words,
         ['capabilities', policy.rights.capabilities.join(' ')],
         ['limits', describeLimits(policy.limits)],
+        ['approval', policy.approval],
         ['network', policy.network],
         ['cgroups', policy.cgroups],
         ['guard', policy.guard],

@@ -17,6 +17,7 @@ import {
   NotSupportedError,
   UsageError,
 } from '../../errors.ts'
+import { accounts } from '../../lending/accounts.ts'
 import { HeldProgram, prepareRun } from '../../lending/run.ts'
 import { ownCgroup, planTrial, type TrialPlan } from '../../lending/try.ts'
 import { policyText } from '../../needs/format/policy.ts'
@@ -24,7 +25,6 @@ import { compareRights, planRights, type RightsPlan } from '../../needs/plan.ts'
 import { parsePolicy } from '../../policy/parse.ts'
 import { CAPABILITIES, type Policy } from '../../policy/policy.ts'
 import { assessRisk, type RiskAssessment } from '../../policy/risk.ts'
-import { accounts } from '../accounts.ts'
 import { specText } from '../attach-spec.ts'
 import { exactText, parseWish, placementsFor, placementText } from '../attachments.ts'
 import { workloadEnvironment } from '../environment.ts'

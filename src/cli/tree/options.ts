@@ -38,7 +38,11 @@ export function capabilities(value: string): string[] {
 
 export const path = (): Option =>
   new Option('--path <dir>', 'where the bpffs is mounted inside').default(DEFAULT_PATH)
-export const policy = (): Option => new Option('--policy <file>', 'what is lent (YAML)').makeOptionMandatory()
+export const policy = (): Option =>
+  new Option(
+    '--policy <policy>',
+    'what is lent: a file (YAML; with a / or .yaml in its name), or the name of one that the daemon has',
+  ).makeOptionMandatory()
 export const anySubject = (): Option =>
   new Option('--any-subject', 'also where the policy names others as subjects; that is said aloud')
 export const dryRun = (): Option => new Option('--dry-run', 'print what would be done, and do nothing')

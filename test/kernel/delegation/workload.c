@@ -26,16 +26,17 @@ static const struct {
 	const char *name;
 	long nr;
 } CALLS[] = {
-	{ "bpf", SYS_bpf },	      { "chroot", SYS_chroot },	      { "close", SYS_close },
-	{ "dup", SYS_dup },	      { "dup3", SYS_dup3 },	      { "fchmodat", SYS_fchmodat },
-	{ "fsconfig", SYS_fsconfig }, { "fsmount", SYS_fsmount },
-	{ "fsopen", SYS_fsopen },     { "fspick", SYS_fspick },	      { "getpid", SYS_getpid },
-	{ "listen", SYS_listen },
-	{ "mkdirat", SYS_mkdirat },   { "mount", SYS_mount },	      { "move_mount", SYS_move_mount },
-	{ "open_tree", SYS_open_tree }, { "openat", SYS_openat },     { "pidfd_getfd", SYS_pidfd_getfd },
-	{ "pidfd_open", SYS_pidfd_open }, { "setsockopt", SYS_setsockopt }, { "socket", SYS_socket },
-	{ "symlinkat", SYS_symlinkat },
-	{ "umount2", SYS_umount2 },   { "unlinkat", SYS_unlinkat },   { "unshare", SYS_unshare },
+	{ "bpf", SYS_bpf },                    { "chroot", SYS_chroot },              { "close", SYS_close },
+	{ "connect", SYS_connect },            { "dup", SYS_dup },                    { "dup3", SYS_dup3 },
+	{ "eventfd2", SYS_eventfd2 },          { "execve", SYS_execve },              { "execveat", SYS_execveat },
+	{ "fchmodat", SYS_fchmodat },          { "fsconfig", SYS_fsconfig },          { "fsmount", SYS_fsmount },
+	{ "fsopen", SYS_fsopen },              { "fspick", SYS_fspick },              { "getpid", SYS_getpid },
+	{ "listen", SYS_listen },              { "mkdirat", SYS_mkdirat },            { "mount", SYS_mount },
+	{ "move_mount", SYS_move_mount },      { "open_tree", SYS_open_tree },        { "openat", SYS_openat },
+	{ "pidfd_getfd", SYS_pidfd_getfd },    { "pidfd_open", SYS_pidfd_open },      { "read", SYS_read },
+	{ "setresgid", SYS_setresgid },        { "setresuid", SYS_setresuid },        { "setsockopt", SYS_setsockopt },
+	{ "socket", SYS_socket },              { "symlinkat", SYS_symlinkat },        { "umount2", SYS_umount2 },
+	{ "unlinkat", SYS_unlinkat },          { "unshare", SYS_unshare },            { "write", SYS_write },
 };
 
 static long number_of(const char *name)

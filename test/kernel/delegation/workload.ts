@@ -3,7 +3,7 @@
  * ordinary user.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { chmodSync, copyFileSync, mkdtempSync, rmSync } from 'node:fs'
+import { chmodSync, copyFileSync, mkdtempSync, readlinkSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { compiled } from '../../../scripts/compiled.ts'
@@ -11,6 +11,8 @@ import { Sandbox } from '../../../src/delegation/sandbox.ts'
 import type { Fd } from '../../../src/sys/fd.ts'
 import { readable } from '../../../src/sys/poll.ts'
 import { recvFds, sendFds, socketPair } from '../../../src/sys/socket.ts'
+import { AT_EMPTY_PATH } from '../../../src/uapi/constants.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import { BPF_TOKEN_CREATE, mapAttr, tokenAttr } from './attributes.ts'
 
 let directory: string | undefined
@@ -95,6 +97,11 @@ export class Workload implements Disposable {
     return Workload.#spawned(['setpriv', '--bounding-set=-all', '--inh-caps=-all', program()], inherited)
   }
 
+  /** By a program that executes ours at last: `unshare`, `setpriv`. Its number is the first one's. */
+  static startedBy(...words: [string, ...string[]]): Promise<Workload> {
+    return Workload.#spawned([...words, program()], [])
+  }
+
   /**
    * Two of that user, who share one table of descriptors. The second is the first one's child; each
    * exits when its own is disposed of.
@@ -136,6 +143,28 @@ export class Workload implements Disposable {
   async call(name: string, ...args: Argument[]): Promise<number> {
     const { text } = await this.#ask(['call', name, ...args.map(encode)].join(' '))
     return Number(text.split(' ')[0])
+  }
+
+  /** As `call`, with the byte arrays among its arguments as they are afterwards. */
+  async called(name: string, ...args: Argument[]): Promise<{ result: number; bytes: Buffer[] }> {
+    const { text } = await this.#ask(['call', name, ...args.map(encode)].join(' '))
+    const [result, ...bytes] = text.split(' ')
+    return { result: Number(result), bytes: bytes.map(hex => Buffer.from(hex, 'hex')) }
+  }
+
+  /**
+   * Has it execute another program, with this one argument besides its name, on our socket as its
+   * standard input; with `open`, by a descriptor. Resolves when that has begun: it is no workload
+   * any more.
+   */
+  async becomes(file: string, argument: string, open?: number): Promise<void> {
+    const words = [Buffer.alloc(24), { off: 0, text: file }, { off: 8, text: argument }, 0]
+    const ask =
+      open === undefined
+        ? ['call', 'execve', encode(file), ...words.map(encode)]
+        : ['call', 'execveat', encode(open), encode(''), ...words.map(encode), encode(AT_EMPTY_PATH)]
+    sendFds(this.#socket, Buffer.from(ask.join(' ')), [])
+    await eventually(() => readlinkSync(`/proc/${this.pid}/exe`) === file, `${file} was not executed`)
   }
 
   /** As `call`, but a failure fails the test. */

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { entryIn } from '../../../src/cli/accounts.ts'
 import { resolveUser } from '../../../src/cli/user.ts'
 import { UsageError } from '../../../src/errors.ts'
+import { entryIn } from '../../../src/lending/accounts.ts'
 
 const PASSWD = `root:x:0:0:root:/root:/bin/bash
 alice:x:1000:1001:Alice:/home/alice:/bin/zsh

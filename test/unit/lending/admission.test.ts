@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { DeniedError, NotSupportedError } from '../../../src/errors.ts'
-import { admit, requireNoSubjects } from '../../../src/lending/admission.ts'
+import { admit, requireNoApproval, requireNoSubjects } from '../../../src/lending/admission.ts'
 import type { SubjectFacts } from '../../../src/policy/subject.ts'
 import { policyWithRights } from '../policy/sample-kernel.ts'
 
@@ -52,4 +52,10 @@ test('requireNoSubjects() refuses a policy with subjects where nobody compares t
     assert.equal(requireNoSubjects(policyFor(subjects), 'nobody asks', { anySubject: true }), true)
   }
   assert.equal(requireNoSubjects(policyFor(), 'nobody asks', {}), false)
+})
+
+test('requireNoApproval() refuses a policy that root must approve, where nobody asks root', () => {
+  const approved = { ...policyFor(), approval: 'required' } as const
+  assert.throws(() => requireNoApproval(approved, 'nobody asks'), { reason: 'approval-not-asked' })
+  requireNoApproval(policyFor(), 'nobody asks')
 })

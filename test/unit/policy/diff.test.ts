@@ -8,7 +8,7 @@ import type { Policy, Terms } from '../../../src/policy/policy.ts'
 import { terms } from './any-terms.ts'
 import { policyOf, VOCABULARY } from './sample-kernel.ts'
 
-const named = (of: Terms): Policy => ({ name: 'sample', ...of })
+const named = (of: Terms): Policy => ({ name: 'sample', approval: 'none', ...of })
 const compare = (a: Policy, b: Policy) => comparePolicies(a, b, VOCABULARY)
 
 test('comparePolicies() finds nothing between a policy and itself, and all of what was taken away', () => {
@@ -21,6 +21,16 @@ test('comparePolicies() finds nothing between a policy and itself, and all of wh
       assert.ok(back.every(({ grants }) => grants !== 'less'))
     }),
   )
+})
+
+test('comparePolicies() has a policy grant less where root must approve', () => {
+  const a = policyOf('  rights: {}')
+  const [one, ...more] = compare(a, { ...a, approval: 'required' }).differences
+  assert.deepEqual(
+    [one?.path, one?.before, one?.after, one?.grants],
+    ['spec.approval', 'none', 'required', 'less'],
+  )
+  assert.deepEqual(more, [])
 })
 
 test('comparePolicies() from the other side is the same, with more and less changed', () => {

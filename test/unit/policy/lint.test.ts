@@ -68,6 +68,7 @@ const TERM_TWINS: [rule: string, rights: string, faulty: string, sound: string][
   ['irrevocable', LIBBPF_XDP, 'revocable: false', 'revocable: true'],
   ['permissive-without-events', LIBBPF_XDP, 'mode: permissive\n  events: none', 'mode: permissive'],
   ['permissive-without-events', LIBBPF_XDP, 'mode: permissive\n  events: none', 'events: none'],
+  ['approval-of-root', LIBBPF_XDP, 'approval: required', 'approval: required\n  subjects: [{ user: alice }]'],
   ['nobody', LIBBPF_XDP, 'subjects: []', 'subjects: [{ user: alice }]'],
   [
     'unsupported-subject',

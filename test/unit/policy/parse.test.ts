@@ -25,6 +25,7 @@ describe('parsePolicy()', () => {
 `)
     assert.deepEqual(policy, {
       name: 'sample',
+      approval: 'none',
       rights: { masks: { cmds: 0x21n, maps: 4n, progs: 64n, attachs: 1n << 37n }, capabilities: ['bpf'] },
       limits: { tokens: 4, mapBytes: 67_108_864n, lifetimeSec: 5400 },
       programs: { digests: 'any' },

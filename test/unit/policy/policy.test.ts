@@ -11,6 +11,7 @@ test('policyFromJSON() gives back what policyToJSON() took, through JSON text', 
   limits: { tokens: 4, mapBytes: 64MiB, lifetime: 8h }
   targets: { functions: [tcp_connect] }
   revocable: false
+  approval: required
   events: all
 `)
   const nobody = policyWithRights('cmds: [map_create]', '  subjects: []\n')
@@ -29,7 +30,7 @@ test('policyFromJSON() refuses other versions and numbers that are none', () => 
     null,
     7,
     {},
-    { ...json, format: 'bpftoken.dev/policy-json/v2' },
+    { ...json, format: 'bpftoken.dev/policy-json/v3' },
     { ...json, rights: { ...json.rights, masks } },
   ]) {
     assert.throws(() => policyFromJSON(value), FormatError)

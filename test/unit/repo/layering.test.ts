@@ -18,7 +18,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   api: ['errors', 'policy', 'api'],
   needs: ['errors', 'uapi', 'sys', 'ebpf', 'policy', 'needs'],
   lending: ['errors', 'uapi', 'sys', 'ebpf', 'policy', 'guard', 'delegation', 'lending'],
-  registry: ['errors', 'policy', 'registry'],
+  registry: ['errors', 'sys', 'policy', 'registry'],
   client: ['errors', 'api', 'client'],
   daemon: [
     ...['errors', 'uapi', 'sys', 'ebpf', 'policy', 'api', 'guard', 'delegation', 'lending', 'registry'],

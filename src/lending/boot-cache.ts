@@ -17,13 +17,16 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  type Stats,
   statSync,
   writeSync,
 } from 'node:fs'
 import { release } from 'node:os'
 import { join } from 'node:path'
 
-const DIRECTORY = '/run/bpftoken'
+/** Others may look into the first: the daemon's socket is there. */
+const PARENT = '/run/bpftoken'
+const DIRECTORY = `${PARENT}/cache`
 
 /** What the directory may hold. */
 export const CACHE_BOUNDS = { files: 64, bytes: 4 * 1024 * 1024, entryBytes: 1024 * 1024 } as const
@@ -47,7 +50,8 @@ export async function cached<T>(
   convert: { fromJSON(value: unknown): T; toJSON(value: T): unknown },
   make: () => T | Promise<T>,
 ): Promise<T> {
-  const origin = process.geteuid?.() === 0 && isPrivate(DIRECTORY) ? originNow() : undefined
+  const origin =
+    process.geteuid?.() === 0 && isOurs(PARENT, 0o755) && isOurs(DIRECTORY, 0o700) ? originNow() : undefined
   if (origin === undefined) return make()
   const file = join(DIRECTORY, `${kind}-${shortHash(text)}.json`)
   try {
@@ -79,15 +83,22 @@ function originNow(): string | undefined {
   }
 }
 
-/** Fail closed: what others could have written, or lies where a link leads, is not read. */
-function isPrivate(directory: string): boolean {
+/**
+ * Fail closed: what others could have written, or lies where a link leads, is not read. The mode
+ * says what others may do in it at most.
+ */
+function isOurs(directory: string, mode: number): boolean {
   try {
-    mkdirSync(directory, { recursive: true, mode: 0o700 })
-    const stat = lstatSync(directory)
-    return stat.isDirectory() && stat.uid === 0 && (stat.mode & 0o077) === 0
+    const stat = lstatSync(directory, { throwIfNoEntry: false }) ?? made(directory, mode)
+    return stat.isDirectory() && stat.uid === 0 && (stat.mode & 0o077 & ~mode) === 0
   } catch {
     return false
   }
+}
+
+function made(directory: string, mode: number): Stats {
+  mkdirSync(directory, { mode })
+  return lstatSync(directory)
 }
 
 /** Throws for what is no entry of ours, or what another than root made or could have written. */

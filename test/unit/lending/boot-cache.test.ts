@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { chmodSync, chownSync, mkdirSync, readdirSync, statSync, symlinkSync, utimesSync } from 'node:fs'
 import { test } from 'node:test'
-import { CACHE_BOUNDS, prune, readEntry } from '../../../src/cli/boot-cache.ts'
+import { CACHE_BOUNDS, prune, readEntry } from '../../../src/lending/boot-cache.ts'
 import { Scratch } from '../../helpers/scratch.ts'
 
 function entry(scratch: Scratch, name: string, bytes: number, ageSec: number): void {

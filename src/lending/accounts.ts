@@ -4,8 +4,8 @@
 import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import type { Accounts } from '../delegation/subject.ts'
-import { SYSTEM_PATH, systemProgram } from '../lending/program-path.ts'
 import { parseWithin, USER_IDS } from '../uapi/number-range.ts'
+import { SYSTEM_PATH, systemProgram } from './program-path.ts'
 
 /** A directory service that does not answer is as good as none. */
 const GETENT_TIMEOUT_MS = 10_000

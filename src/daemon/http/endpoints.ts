@@ -1,0 +1,166 @@
+/**
+ * The endpoints: one for each route of src/api/routes.ts, made in one loop, and the two that are
+ * for tools. Loads zod.
+ */
+import { ROUTES, type Route, type RouteName } from '../../api/routes.ts'
+import { BpftokenError, DeniedError, InternalError, RequestError } from '../../errors.ts'
+import type { Meter } from '../meter.ts'
+import type { Answered, Call, Service } from '../service.ts'
+import { answer, answerJson, JSON_TYPE } from './answer.ts'
+import type { Endpoint, Exchange, Outcome } from './exchange.ts'
+import { accepted, hasBody, idempotencyKey } from './head.ts'
+import { defect, problemOf } from './problem.ts'
+import { STREAM_TYPE, type StreamEvent, type StreamTimes, writeStream } from './stream.ts'
+import { Table } from './table.ts'
+import { validated } from './validate.ts'
+
+export interface EndpointOptions {
+  readonly service: Service
+  readonly meter: Meter
+  /** The numbers, as Prometheus reads them. */
+  readonly metrics: () => Promise<{ text: string; type: string }>
+  readonly version: string
+  readonly streamTimes: StreamTimes
+  readonly stopping: () => boolean
+  /** Users besides root that may read the numbers. */
+  readonly metricsReaders: readonly number[]
+  /** For tests: an answer that is not of its schema is a defect. */
+  readonly checkAnswers: boolean
+  /** Told of what nobody foresaw. */
+  readonly defect: (route: RouteName, error: unknown) => void
+}
+
+export function endpoints(options: EndpointOptions): Table<Endpoint> {
+  const table = new Table<Endpoint>()
+  for (const [name, route] of Object.entries(ROUTES) as [RouteName, Route][])
+    table.add(route.method, route.path, routeEndpoint(name, route, options))
+  table.add('GET', '/openapi.json', openApiEndpoint(options))
+  table.add('GET', '/metrics', metricsEndpoint(options))
+  return table
+}
+
+type AnyHandler = (call: Call, request: object) => Promise<Answered<RouteName>>
+type AnyStream = (call: Call, request: object) => AsyncIterable<object>
+
+function routeEndpoint(name: RouteName, route: Route, options: EndpointOptions): Endpoint {
+  const { service, meter } = options
+  const types = route.stream === undefined ? [JSON_TYPE] : [JSON_TYPE, STREAM_TYPE]
+  const lends = name === 'lend' || name === 'derive'
+  const handle = async (exchange: Exchange): Promise<Outcome> => {
+    const { req, res, peer, signal } = exchange
+    const type = accepted(req.headers.accept, types)
+    if (route.root && !peer.isRoot) throw new DeniedError('this is for root alone')
+    const key = idempotencyKey(req, route.idempotent === true)
+    const request = validated(route, await parts(exchange, route))
+    const call: Call = { asker: peer, signal, idempotencyKey: key }
+    if (type === STREAM_TYPE) return stream(name, exchange, call, request, options)
+    const handler = service.handlers[name] as unknown as AnyHandler
+    const { status, body } = await handler(call, request)
+    if (options.checkAnswers) requireTrue(route, status, body)
+    answerJson(res, status, body)
+    return { status, facts: idsOf(body) }
+  }
+  return {
+    name,
+    acts: route.method === 'POST',
+    async answer(exchange) {
+      try {
+        const outcome = await handle(exchange)
+        if (lends && outcome.status !== 200) meter.decided(outcome.status === 202 ? 'waiting' : 'allowed')
+        return outcome
+      } catch (error) {
+        if (lends && error instanceof DeniedError) meter.decided('refused')
+        throw error
+      }
+    },
+  }
+}
+
+async function parts(exchange: Exchange, route: Route): Promise<Parameters<typeof validated>[1]> {
+  const { params, req } = exchange
+  if (route.body === undefined && hasBody(req)) throw new RequestError(400, 'this route takes no body')
+  const query = resumed(exchange, route)
+  return { params, query, ...(route.body !== undefined && { body: await exchange.body() }) }
+}
+
+/** Where a client goes on, as the header that browsers and libraries send by themselves says. */
+function resumed({ req, query }: Exchange, { query: schema }: Route): Exchange['query'] {
+  const last = req.headers['last-event-id'] as string | undefined
+  if (last === undefined || schema?.shape['after'] === undefined) return query
+  return { after: last, ...query }
+}
+
+async function stream(
+  name: RouteName,
+  { res, signal }: Exchange,
+  call: Call,
+  request: object,
+  { service, streamTimes, stopping, defect: tell }: EndpointOptions,
+): Promise<Outcome> {
+  const open = service.streams[name as keyof Service['streams']] as unknown as AnyStream
+  const failed = (error: unknown): object => {
+    if (error instanceof BpftokenError) return problemOf(error)
+    tell(name, error)
+    return problemOf(defect(error))
+  }
+  const why = await writeStream(res, numbered(open(call, request)), streamTimes, signal, { failed, stopping })
+  return { status: 200, facts: { end: why } }
+}
+
+/** Events that have a number of their own keep it, so that a client can go on behind the last. */
+async function* numbered(events: AsyncIterable<object>): AsyncGenerator<StreamEvent> {
+  let count = 0
+  for await (const data of events) yield { id: 'seq' in data ? (data.seq as number) : ++count, data }
+}
+
+function requireTrue(route: Route, status: number, body: unknown): void {
+  const parsed = route.answers[status]?.safeParse(body)
+  if (parsed?.success !== true)
+    throw new InternalError(`the answer, of status ${status}, is not as the table of routes says`, {
+      cause: parsed?.error,
+    })
+}
+
+/** Of an answer about a loan or a request, its id. */
+function idsOf(body: unknown): Record<string, string> {
+  const { id, loan, request } = body as { id?: unknown; loan?: { id?: unknown }; request?: { id?: unknown } }
+  const ids = { id, loan: loan?.id, request: request?.id }
+  return Object.fromEntries(Object.entries(ids).filter((one): one is [string, string] => isId(one[1])))
+}
+
+function isId(value: unknown): value is string {
+  return typeof value === 'string' && /^(loan|request)-\d+$/.test(value)
+}
+
+function openApiEndpoint({ version }: EndpointOptions): Endpoint {
+  let text: string | undefined
+  return {
+    name: 'openapi',
+    acts: false,
+    async answer({ req, res }) {
+      accepted(req.headers.accept, [JSON_TYPE])
+      if (text === undefined) {
+        const { openApiDocument } = await import('./openapi.ts')
+        text = JSON.stringify(openApiDocument(version))
+      }
+      answer(res, 200, JSON_TYPE, text)
+      return { status: 200 }
+    },
+  }
+}
+
+function metricsEndpoint({ metrics, metricsReaders }: EndpointOptions): Endpoint {
+  return {
+    name: 'metrics',
+    acts: false,
+    async answer({ res, peer }) {
+      if (!peer.isRoot && !metricsReaders.includes(peer.uid))
+        throw new DeniedError('the numbers are for root, and for whom the configuration names', {
+          hint: 'Name the user in metrics.readers of the configuration',
+        })
+      const { text, type } = await metrics()
+      answer(res, 200, type, text)
+      return { status: 200 }
+    },
+  }
+}

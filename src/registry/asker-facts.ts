@@ -1,0 +1,27 @@
+/** What records keep of who asked, as the kernel said it then. */
+import { account, type Fields, number, optional, processId, shortText } from './fields.ts'
+
+export interface AskerFacts {
+  readonly pid: number
+  readonly uid: number
+  readonly gid: number
+  readonly loginUid?: number
+  readonly executable?: string
+  readonly cgroup?: string
+  readonly unit?: string
+  readonly label?: string
+  /** `user:[INODE]` */
+  readonly userNamespace: string
+}
+
+export const ASKER_FIELDS: Fields<AskerFacts> = {
+  pid: processId,
+  uid: account,
+  gid: account,
+  loginUid: optional(number(0, 0xffff_fffe)),
+  executable: optional(shortText),
+  cgroup: optional(shortText),
+  unit: optional(shortText),
+  label: optional(shortText),
+  userNamespace: shortText,
+}

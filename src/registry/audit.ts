@@ -1,0 +1,453 @@
+/**
+ * The audit: what was asked, decided and done, by whom. It only grows, and each record holds the
+ * hash of the one before. docs/state.md says what such a chain proves and what not.
+ *
+ * The directory is held by whoever opened the registry in it.
+ */
+import { createHash } from 'node:crypto'
+import { join } from 'node:path'
+import {
+  AUDIT_FILE,
+  type AuditFile,
+  auditFiles,
+  auditLines,
+  fullFileName,
+  lastRecord,
+  lastRecordOf,
+  NEW_AUDIT_FILE,
+} from './audit-files.ts'
+import {
+  type AuditEntry,
+  type AuditHead,
+  type AuditRecord,
+  encodeRecord,
+  MAX_RECORD_BYTES,
+  NO_HEAD,
+} from './audit-record.ts'
+import { Batches, type Waiting } from './batches.ts'
+import { type Files, type OpenFile, REAL_FILES } from './files.ts'
+import { storageError } from './storage-error.ts'
+import { TailFile } from './tail-file.ts'
+
+export interface AuditOptions {
+  readonly files?: Files
+  /** A file that has reached this is left, and another begun. */
+  readonly maxBytes?: number
+  readonly now?: () => number
+}
+
+export interface AuditQuery {
+  /** Of records from then on, by the clock of their time. In milliseconds since 1970. */
+  readonly since?: number | undefined
+  /** Only records with a higher number. */
+  readonly after?: number | undefined
+  readonly loan?: number | undefined
+  readonly limit?: number | undefined
+}
+
+export interface AuditPage {
+  readonly records: readonly AuditRecord[]
+  /** To go on: the number to ask for those after. */
+  readonly next: number
+}
+
+const DEFAULT_MAX_BYTES = 16 * 1024 * 1024
+const DEFAULT_LIMIT = 1000
+/** What is written at once: so much of a file can be lost when the machine stops, and no more. */
+const MAX_WRITE_BYTES = 512 * 1024
+const MAX_TORN_BYTES = MAX_WRITE_BYTES + 2 * MAX_RECORD_BYTES
+const SHOWN_OF_TORN = 2000
+
+interface Pending {
+  readonly entry: AuditEntry
+  readonly at: string
+  readonly told: (record: AuditRecord) => void
+}
+
+export class Audit {
+  readonly directory: string
+  readonly #files: Files
+  readonly #maxBytes: number
+  readonly #now: () => number
+  readonly #batches = new Batches<Pending>(batch => this.#write(batch))
+  #file: TailFile
+  #head: AuditHead
+  /** Number of the first record of the file that grows. */
+  #first: number
+  /** Names have changed, but perhaps not on the disk. */
+  #namesUnsure = false
+  #nameChanges = 0
+  #closed = false
+
+  private constructor(
+    directory: string,
+    options: AuditOptions,
+    opened: { file: TailFile; head: AuditHead; first: number },
+  ) {
+    this.directory = directory
+    this.#files = options.files ?? REAL_FILES
+    this.#maxBytes = options.maxBytes ?? DEFAULT_MAX_BYTES
+    this.#now = options.now ?? Date.now
+    this.#file = opened.file
+    this.#head = opened.head
+    this.#first = opened.first
+  }
+
+  /**
+   * Goes on behind the last record that can be read. What lies behind it was being written when we,
+   * or the machine, died: it is cut off, and a record says so. More than that, or a file without
+   * any record, is set aside unchanged, and a record says so too.
+   */
+  static async open(directory: string, options: AuditOptions = {}): Promise<Audit> {
+    const { files = REAL_FILES, now = Date.now } = options
+    try {
+      const found = await openTail(files, directory, now)
+      const audit = new Audit(directory, options, found)
+      // Where it cannot be written now, nothing else can either; it is told again at the next start.
+      for (const entry of found.entries) await audit.append(entry).catch(() => {})
+      return audit
+    } catch (error) {
+      throw storageError(error, join(directory, AUDIT_FILE))
+    }
+  }
+
+  /** Of the last record that is on the disk. To keep it elsewhere is what makes the chain a proof. */
+  get head(): AuditHead {
+    return this.#head
+  }
+
+  /**
+   * Returns the record when it is on the disk. Records are in the order of the calls. To have one
+   * behind a line of the registry, wait for that first. SyscallError: it could not be written, and
+   * is not there. InputError: it is longer than 64 KiB.
+   */
+  async append(entry: AuditEntry): Promise<AuditRecord> {
+    if (this.#closed) throw new Error('the audit is closed')
+    let record: AuditRecord | undefined
+    const told = (made: AuditRecord): void => {
+      record = made
+    }
+    await this.#batches.push({ entry, at: new Date(this.#now()).toISOString(), told })
+    return record!
+  }
+
+  /** Records in their order. Damaged ones are left out: `verifyAudit` finds them. */
+  async query({ since, after = 0, loan, limit = DEFAULT_LIMIT }: AuditQuery = {}): Promise<AuditPage> {
+    const records: AuditRecord[] = []
+    const name = loan === undefined ? undefined : `loan-${loan}`
+    let next = after
+    for await (const { record } of this.#from(after)) {
+      if (records.length >= limit) return { records, next }
+      next = record.seq
+      if (since !== undefined && !(Date.parse(record.at) >= since)) continue
+      if (name === undefined || record.loan === name) records.push(record)
+    }
+    return { records, next }
+  }
+
+  /** Lines as they are in the files, without their ends. */
+  async *export({ since, after = 0 }: { since?: number; after?: number } = {}): AsyncGenerator<string> {
+    for await (const { text, record } of this.#from(after))
+      if (since === undefined || Date.parse(record.at) >= since) yield text
+  }
+
+  async verify(known?: AuditHead): Promise<AuditVerdict> {
+    for (;;) {
+      const changes = this.#nameChanges
+      const options = { files: this.#files, upTo: this.#head.seq, known }
+      const verdict = await verifyAudit(this.directory, options)
+      // Files that change their names meanwhile look like a gap.
+      if (verdict.intact || changes === this.#nameChanges) return verdict
+    }
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return
+    this.#closed = true
+    await this.#batches.idle()
+    await this.#file.close()
+  }
+
+  /**
+   * Up to what is the last one now. Each file is looked for when its turn has come: the one that
+   * grows may have another name by then.
+   */
+  async *#from(after: number): AsyncGenerator<{ text: string; record: AuditRecord }> {
+    const { seq: last } = this.#head
+    let seen = after
+    const read = new Set<string>()
+    listing: while (seen < last) {
+      const changes = this.#nameChanges
+      const all = (await auditFiles(this.#files, this.directory)).map(({ name, first = this.#first }) => ({
+        name,
+        first,
+      }))
+      const holding = all.findLast(({ first }) => first <= seen + 1)
+      const file =
+        holding !== undefined && !read.has(keyOf(holding)) ? holding : all.find(f => f.first > seen)
+      if (file === undefined || read.has(keyOf(file))) return
+      for await (const { text, record } of auditLines(this.#files, this.directory, file.name)) {
+        if (!read.has(keyOf(file)) && changes !== this.#nameChanges) continue listing
+        read.add(keyOf(file))
+        if (record === undefined || record.seq <= seen) continue
+        if (record.seq > last) return
+        seen = record.seq
+        yield { text, record }
+      }
+      read.add(keyOf(file))
+    }
+  }
+
+  async #write(batch: readonly Waiting<Pending>[]): Promise<void> {
+    let rest = batch
+    while (rest.length > 0) {
+      await this.#rotateIfFull()
+      rest = await this.#writeSome(rest)
+    }
+  }
+
+  /** Those that are left. What was refused before stays refused. */
+  async #writeSome(batch: readonly Waiting<Pending>[]): Promise<readonly Waiting<Pending>[]> {
+    let head = this.#head
+    let text = ''
+    const made: { told: Pending['told']; record: AuditRecord }[] = []
+    let taken = 0
+    for (const { item, refuse } of batch) {
+      if (text.length > MAX_WRITE_BYTES) break
+      taken++
+      try {
+        const { record, text: line } = encodeRecord(item.entry, head, item.at, this.#head.seq + 1)
+        head = record
+        text += line
+        made.push({ told: item.told, record })
+      } catch (error) {
+        refuse(error)
+      }
+    }
+    if (text !== '') {
+      await this.#settleNames()
+      await this.#file.append(text)
+      this.#head = { seq: head.seq, hash: head.hash }
+      for (const { told, record } of made) told(record)
+    }
+    return batch.slice(taken)
+  }
+
+  /** A new file is there before the full one gets its other name, or the full one grows on. */
+  async #rotateIfFull(): Promise<void> {
+    if (this.#file.size < this.#maxBytes) return
+    const full = fullFileName(this.#first)
+    const current = join(this.directory, AUDIT_FILE)
+    let started: { file: TailFile; record: AuditRecord } | undefined
+    try {
+      started = await startFile(this.#files, this.directory, continued(full), this.#head, this.#now)
+      const { file, record } = started
+      await this.#file.rename(join(this.directory, full))
+      this.#nameChanges++
+      try {
+        await this.#files.syncDirectory(this.directory)
+        await file.rename(current)
+      } catch (error) {
+        await this.#file.rename(current)
+        throw error
+      }
+      const old = this.#file
+      this.#file = file
+      this.#first = record.seq
+      this.#head = headAt(record)
+      this.#namesUnsure = true
+      await old.close()
+    } catch {
+      if (started === undefined || this.#file === started.file) return
+      await started.file.close()
+      await this.#files.remove(join(this.directory, NEW_AUDIT_FILE)).catch(() => {})
+    }
+  }
+
+  async #settleNames(): Promise<void> {
+    if (!this.#namesUnsure) return
+    try {
+      await this.#files.syncDirectory(this.directory)
+    } catch (error) {
+      throw storageError(error, this.directory)
+    }
+    this.#namesUnsure = false
+  }
+}
+
+function keyOf({ name, first }: { name: string; first: number }): string {
+  return `${name} ${first}`
+}
+
+interface OpenedTail {
+  readonly file: TailFile
+  readonly head: AuditHead
+  readonly first: number
+  /** What is to be told in the audit itself. */
+  readonly entries: readonly AuditEntry[]
+}
+
+async function openTail(files: Files, directory: string, now: () => number): Promise<OpenedTail> {
+  const all = await auditFiles(files, directory)
+  const path = join(directory, AUDIT_FILE)
+  let entry: AuditEntry | undefined
+  if (all.at(-1)?.first === undefined && all.length > 0) {
+    const found = await openCurrent(files, path)
+    if (found !== undefined) return found
+    const aside = `audit-damaged-${new Date(now()).toISOString().replace(/[:.]/g, '-')}.txt`
+    await files.rename(path, join(directory, aside))
+    entry = { event: 'audit.damaged', facts: { file: aside } }
+  }
+  const full = await headOfFull(files, directory, all)
+  entry ??= full.seq === 0 ? { event: 'audit.begun', facts: {} } : continued(all.findLast(isFull)!.name)
+  const { file, record } = await startFile(files, directory, entry, full, now)
+  try {
+    await file.rename(path)
+    await files.syncDirectory(directory)
+  } catch (error) {
+    await file.close()
+    throw error
+  }
+  return { file, head: headAt(record), first: record.seq, entries: [] }
+}
+
+function isFull({ first }: AuditFile): boolean {
+  return first !== undefined
+}
+
+function headAt({ seq, hash }: AuditRecord): AuditHead {
+  return { seq, hash }
+}
+
+function continued(file: string): AuditEntry {
+  return { event: 'audit.continued', facts: { file } }
+}
+
+/** A file that has its first record before it has its name, so that none is ever without. */
+async function startFile(
+  files: Files,
+  directory: string,
+  entry: AuditEntry,
+  head: AuditHead,
+  now: () => number,
+): Promise<{ file: TailFile; record: AuditRecord }> {
+  const path = join(directory, NEW_AUDIT_FILE)
+  await files.remove(path)
+  const file = await TailFile.create(files, path)
+  try {
+    const { record, text } = encodeRecord(entry, head, new Date(now()).toISOString())
+    await file.append(text)
+    return { file, record }
+  } catch (error) {
+    await file.close()
+    await files.remove(path).catch(() => {})
+    throw error
+  }
+}
+
+/** The last record of the files that are full: of the last one, if it has any. */
+async function headOfFull(files: Files, directory: string, all: readonly AuditFile[]): Promise<AuditHead> {
+  for (const { name, first } of all.toReversed()) {
+    if (first === undefined) continue
+    const last = await lastRecordOf(files, join(directory, name))
+    if (last !== undefined) return { seq: last.record.seq, hash: last.record.hash }
+  }
+  return NO_HEAD
+}
+
+/** Undefined: there is no record in it, or too much behind the last one. */
+async function openCurrent(files: Files, path: string): Promise<OpenedTail | undefined> {
+  let found: { head: AuditHead; first: number } | undefined
+  let torn: AuditEntry | undefined
+  const probe = await files.open(path, 'read')
+  let end: number
+  try {
+    const last = await lastRecord(probe)
+    const size = await probe.size()
+    if (last === undefined || size - last.end > MAX_TORN_BYTES) return undefined
+    end = last.end
+    found = {
+      head: { seq: last.record.seq, hash: last.record.hash },
+      first: (await firstSeq(probe)) ?? last.record.seq,
+    }
+    if (size > end) torn = await tornEntry(probe, end, size)
+  } finally {
+    await probe.close()
+  }
+  const file = await TailFile.open(files, path, async () => end)
+  return { file, ...found, entries: torn === undefined ? [] : [torn] }
+}
+
+async function firstSeq(file: OpenFile): Promise<number | undefined> {
+  const head = (await file.read(0, 40)).toString('latin1')
+  const found = /^\{"seq":([1-9][0-9]{0,14}),/.exec(head)
+  return found === null ? undefined : Number(found[1])
+}
+
+async function tornEntry(file: OpenFile, from: number, size: number): Promise<AuditEntry> {
+  const bytes = await file.read(from, size - from)
+  const sha256 = createHash('sha256').update(bytes).digest('hex')
+  const text = bytes.toString('latin1', 0, SHOWN_OF_TORN)
+  return { event: 'audit.cut', facts: { bytes: bytes.length, sha256, text } }
+}
+
+export interface AuditVerdict {
+  readonly intact: boolean
+  readonly records: number
+  /** Number of the first that is still there: 1, unless the oldest files were taken away. */
+  readonly from: number
+  /** Hash of the last one. */
+  readonly head: string
+  readonly fault?: { readonly seq: number; readonly message: string }
+}
+
+/**
+ * Reads the whole history, however long, and says where the chain breaks first. `upTo`: what comes
+ * behind this record is still being written. `known`: a head that was kept elsewhere, which the
+ * chain must hold.
+ */
+export async function verifyAudit(
+  directory: string,
+  {
+    files = REAL_FILES,
+    upTo = Number.MAX_SAFE_INTEGER,
+    known,
+  }: { files?: Files; upTo?: number; known?: AuditHead | undefined } = {},
+): Promise<AuditVerdict> {
+  let head: AuditHead | undefined
+  let from = 0
+  let records = 0
+  let metKnown = known === undefined || known.seq === 0
+  const verdict = (fault?: AuditVerdict['fault']): AuditVerdict => ({
+    intact: fault === undefined,
+    records,
+    from,
+    head: (head ?? NO_HEAD).hash,
+    ...(fault === undefined ? {} : { fault }),
+  })
+  const broken = (message: string): AuditVerdict => verdict({ seq: (head?.seq ?? 0) + 1, message })
+  const pending = [...(await auditFiles(files, directory))]
+  for (let at = 0; at < pending.length; at++) {
+    const { name } = pending[at]!
+    for await (const { record, complete } of auditLines(files, directory, name)) {
+      if (head !== undefined && head.seq >= upTo) break
+      if (record === undefined)
+        return broken(`${name}: ${complete ? 'is not as it was written' : 'ends within a record'}`)
+      const wanted = head ?? { seq: record.seq - 1, hash: record.seq === 1 ? NO_HEAD.hash : record.previous }
+      if (record.seq !== wanted.seq + 1)
+        return broken(`${name}: number ${record.seq} follows number ${wanted.seq}`)
+      if (record.previous !== wanted.hash)
+        return broken(`${name}: number ${record.seq} follows another record than the one before it`)
+      head = { seq: record.seq, hash: record.hash }
+      if (records++ === 0) from = record.seq
+      if (record.event === 'audit.damaged')
+        return verdict({ seq: record.seq, message: `what was before it is damaged: ${record.facts['file']}` })
+      if (record.seq === known?.seq) {
+        if (record.hash !== known.hash) return broken(`number ${record.seq} is not the one that is known`)
+        metKnown = true
+      }
+    }
+  }
+  if (!metKnown) return broken(`number ${known!.seq}, which is known, is not there`)
+  return verdict()
+}
