@@ -40,7 +40,7 @@ add_library() {
   # Their licences are in the copyright file.
   find "$lib" -regextype posix-extended -type f \
     \( -regex '.*\.(map|md|ts|cts|mts|flow)' -o -iname 'license*' \) -delete
-  rm -rf "$lib"/node_modules/zod/src "$lib"/node_modules/yaml/browser "$lib"/node_modules/*/.github
+  rm -rf "$lib"/node_modules/zod/src "$lib"/node_modules/*/.github
   find "$lib" -type d -empty -delete
   find "$lib" -name '*.js' -o -name '*.cjs' -o -name '*.mjs' -o -name '*.json' | xargs -d '\n' chmod 644
   sed -i '1s|^#!/usr/bin/env node$|#!/usr/bin/node|' "$lib"/dist/{cli,daemon}/main.js
