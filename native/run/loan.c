@@ -23,6 +23,9 @@
 /* One byte more than a path has, each as long as JSON can make it. */
 #define BODY_MAX_BYTES (6 * 4096 + 512)
 
+/* Who reads what is said. Our own id does not tell: in a user namespace of ours it is 0, too. */
+static bool asks_for_root;
+
 static const char *text_of(const struct json *object, const char *name)
 {
 	return json_string(json_member(object, name));
@@ -51,26 +54,33 @@ _Noreturn static void fail_to_ask(enum daemon_failure failure, int error)
 	}
 }
 
-/* In the words of a command line, and of who is not root, what the daemon says by a reason. */
+#define INSTALL_GUARD "bpftoken guard install"
+
+/* In the words of a command line, what helps by the daemon's reason: for a user, and for root. */
 static const char *hint_for(const char *reason)
 {
 	static const struct {
-		const char *reason, *hint;
+		const char *reason, *user, *root;
 	} hints[] = {
-		{ "subject-refused", "Ask root to add you to spec.subjects of the policy" },
-		{ "subjects-unsupported", "Ask root to name users, cgroups, units or labels in spec.subjects of the policy" },
+		{ "subject-refused", "Ask root to add you to spec.subjects of the policy",
+		  "Add this subject to spec.subjects of the policy" },
+		{ "subjects-unsupported", "Ask root to name users, cgroups, units or labels in spec.subjects of the policy",
+		  "Name users, cgroups, units or labels in spec.subjects of the policy" },
 		{ "network-shared",
-		  "Ask root to install the guard (bpftoken guard install), or to say spec.network: host in the policy" },
+		  "Ask root to install the guard (" INSTALL_GUARD "), or to say spec.network: host in the policy",
+		  "Leave out --host-net, or say spec.network: host in the policy" },
 		{ "guard-needed",
-		  "Ask root to install the guard (bpftoken guard install), or to say spec.guard: optional in the policy" },
-		{ "guard-missing", "Ask root to install the guard: bpftoken guard install" },
-		{ "place-taken", "Name another place: --path" },
-		{ "tokens-unknown", "Run Linux 6.9 or newer; bpftoken doctor shows what else is missing" },
+		  "Ask root to install the guard (" INSTALL_GUARD "), or to say spec.guard: optional in the policy",
+		  "Install the guard (" INSTALL_GUARD "), or say spec.guard: optional in the policy" },
+		{ "guard-missing", "Ask root to install the guard: " INSTALL_GUARD, "Install the guard: " INSTALL_GUARD },
+		{ "place-taken", "Name another place: --path", "Name another place: --path" },
+		{ "tokens-unknown", "Run Linux 6.9 or newer; bpftoken doctor shows what else is missing",
+		  "Run Linux 6.9 or newer; bpftoken doctor shows what else is missing" },
 	};
 
 	for (size_t i = 0; reason && i < sizeof(hints) / sizeof(hints[0]); i++)
 		if (strcmp(hints[i].reason, reason) == 0)
-			return hints[i].hint;
+			return asks_for_root ? hints[i].root : hints[i].user;
 	return NULL;
 }
 
@@ -303,6 +313,7 @@ uint64_t borrow(const struct options *options, const char *recipient, const char
 	struct daemon_answer answer;
 	uint64_t capabilities;
 
+	asks_for_root = options->for_root;
 	compose(options, recipient, body, sizeof(body));
 	enum daemon_failure failure = daemon_ask(connection, "POST", "/v1/loans", body, ANSWER_MS, -1, &answer);
 	if (failure != DAEMON_OK)

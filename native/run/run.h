@@ -42,6 +42,7 @@ struct options {
 	const char *socket; /* NULL: where it is otherwise */
 	const char *user; /* NULL: none is named; root alone may name one */
 	bool keep_environment;
+	bool for_root; /* it is root who has typed this */
 	bool host_network;
 	bool identity; /* the program sees the user's own id, and not root's */
 	bool quiet, json;
