@@ -3,10 +3,9 @@
  * often that is the command's front and this is not reached; here is who calls it for a command
  * line that the front does not know.
  */
-import { spawn } from 'node:child_process'
 import { constants } from 'node:os'
-import { DeniedError, NotFoundError, NotSupportedError } from '../../errors.ts'
-import { frontPath } from '../../sys/prebuilt.ts'
+import { DeniedError, NotSupportedError } from '../../errors.ts'
+import { startFront } from '../../lending/front.ts'
 import { refuseLost } from '../environment.ts'
 import { spoken } from '../output.ts'
 import type { RunOptions } from './run.ts'
@@ -21,20 +20,11 @@ export async function runAsUser(command: readonly string[], options: RunOptions)
   for (const word of command) refuseLost(word, 'an argument of the program')
   for (const [name, value] of Object.entries(process.env))
     refuseLost(`${name}=${value}`, `the variable ${name}`)
-  const child = spawn(frontPath(), frontWords(command, options), { stdio: 'inherit' })
+  const front = startFront(frontWords(command, options))
   for (const signal of TYPED) process.on(signal, () => {})
-  for (const signal of FORWARDED) process.on(signal, () => child.kill(signal))
-  return new Promise((resolve, reject) => {
-    child.once('error', cause =>
-      reject(
-        new NotFoundError('Cannot start bpftoken-run', {
-          cause,
-          hint: 'Install bpftoken again, or build the clone',
-        }),
-      ),
-    )
-    child.once('exit', (code, signal) => resolve(code ?? 128 + constants.signals[signal!]))
-  })
+  for (const signal of FORWARDED) process.on(signal, () => front.child.kill(signal))
+  const { code, signal } = await front.ended
+  return code ?? 128 + constants.signals[signal!]
 }
 
 /** Fail closed: what is asked for is done or refused. */
@@ -62,7 +52,7 @@ function frontWords(command: readonly string[], options: RunOptions): string[] {
   const { policy, path, hostNet, identity, keepEnv, json, socket, env = [], cap = [] } = options
   const flag = (given: boolean | undefined, word: string): string[] => (given === true ? [word] : [])
   return [
-    ...['--strict', 'run', `--policy=${policy}`, `--path=${path}`],
+    ...['run', `--policy=${policy}`, `--path=${path}`],
     ...flag(hostNet, '--host-net'),
     ...flag(identity, '--identity'),
     ...flag(keepEnv, '--keep-env'),
