@@ -71,8 +71,8 @@ export interface RunningService extends Service {
   /** Reads the policies again: on SIGHUP, and when their directory has changed. */
   reload(): Promise<void>
   /**
-   * Begins to look after loans: settles what an earlier daemon left unfinished, ends what expires.
-   * Requests can be taken before it returns.
+   * Begins to look after loans: ends what expires, and settles, beside the requests that come, what
+   * an earlier daemon left unfinished. `settle` waits for that.
    */
   start(): Promise<void>
   /** Looks at what there is from now on, and returns when what follows from it is done. */
@@ -178,7 +178,9 @@ export function createService(options: ServiceOptions): RunningService {
         facts: { version, boot: registry.boot, guard: guard !== undefined },
       })
       await approvals.expireOld()
-      await upkeep.start()
+      upkeep
+        .start()
+        .catch(error => log.error({ err: error }, 'what was left unfinished could not be settled'))
     },
     settle: () => upkeep.look(),
     async stop() {

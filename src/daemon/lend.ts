@@ -162,15 +162,19 @@ export function keptWith(keep: Keep, besides: Besides): Asked['also'] {
   return loan => ({ answer: keep({ status: 201, loan: loan.id, body: keptText(besides) }) })
 }
 
-/** The answer that was given before. ConflictError: to somebody else, or nobody knows it any more. */
+/**
+ * The answer that was given before. Undefined: the daemon died before it was given, and the loan is
+ * lost. ConflictError: it was another one's, or nobody knows it any more.
+ */
 export function answeredAgain(
   parts: Parts,
   who: Who,
   { body, loan: id }: AnswerRecord,
-): { status: number; body: LentAnswer } {
+): { status: number; body: LentAnswer } | undefined {
   const loan = id === undefined ? undefined : parts.book.loan(id)
   if (loan === undefined || !ownsLoan(who, loan))
     throw new ConflictError('What came of the request with this Idempotency-Key is not known any more')
+  if (loan.ended?.why === 'lost') return undefined
   const besides = body === undefined ? { preflight: [], unenforced: [] } : (JSON.parse(body) as Besides)
   return { status: 201, body: { loan: viewOf(parts, loan), ...besides } }
 }

@@ -13,7 +13,7 @@ export interface Front {
 
 /** With our standard streams; it ends with us. NotFoundError from `ended`: it cannot be started. */
 export function startFront(words: readonly string[]): Front {
-  const child = spawn(frontPath(), ['--strict', ...words], { stdio: 'inherit' })
+  const child = spawn(frontPath(), words, { stdio: 'inherit' })
   const ended = new Promise<Awaited<Front['ended']>>((resolve, reject) => {
     child.once('error', cause =>
       reject(

@@ -52,7 +52,7 @@ function frontWords(command: readonly string[], options: RunOptions): string[] {
   const { policy, path, hostNet, identity, keepEnv, json, socket, env = [], cap = [] } = options
   const flag = (given: boolean | undefined, word: string): string[] => (given === true ? [word] : [])
   return [
-    ...['run', `--policy=${policy}`, `--path=${path}`],
+    ...['--strict', 'run', `--policy=${policy}`, `--path=${path}`],
     ...flag(hostNet, '--host-net'),
     ...flag(identity, '--identity'),
     ...flag(keepEnv, '--keep-env'),

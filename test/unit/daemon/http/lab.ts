@@ -106,8 +106,8 @@ export function fakePeer(uid: number, held: Set<Asker>): Peer {
     subject: no,
     take: no,
     recipient: no,
-    requireOwn: no,
     hold: no,
+    requireOwn: no,
     [Symbol.dispose]: () => void held.delete(peer),
   }
   held.add(peer)
