@@ -16,6 +16,7 @@ export function policyJson(name: string) {
   const policy: Policy = {
     ...DEFAULT_TERMS,
     name,
+    approval: 'none',
     rights: {
       masks: { cmds: 0x21n, maps: 6n, progs: 2n, attachs: 0xffff_ffff_ffff_ffffn },
       capabilities: ['bpf'],
