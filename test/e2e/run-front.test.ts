@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { compiled } from '../../scripts/compiled.ts'
@@ -161,7 +161,8 @@ describe('run of root where the daemon lends', needsTokens(), () => {
 
   test('on a terminal Ctrl-C comes once, and Ctrl-Z stops both until fg', async () => {
     daemon.answer = lent
-    const script = 'trap "echo got it; exit 5" INT; echo rea""dy; while :; do sleep 0.1; done'
+    const script =
+      'trap "echo got it; exit 5" INT; trap "echo resu\\med" CONT; echo rea""dy; while :; do sleep 0.1; done'
     const command = quote([FRONT, ...words('--', 'sh', '-c', script)])
     using plain = new Terminal(command, env())
     await plain.see(/ready/)
@@ -176,6 +177,7 @@ describe('run of root where the daemon lends', needsTokens(), () => {
     terminal.type('\x1a')
     await terminal.see(/Stopped/)
     terminal.type('fg > /dev/null\n')
+    await terminal.see(/^resumed/m)
     terminal.type('\x03')
     await terminal.see(/got it/)
     await terminal.see(/# /)
@@ -203,7 +205,7 @@ describe('run of root where the daemon lends', needsTokens(), () => {
 
   test('killed at any moment it leaves nothing', async () => {
     daemon.answer = lent
-    const warm = snapshot()
+    daemon.asked.length = 0
     for (let i = 0; i < 60; i++) {
       const child = spawn(FRONT, words('--', 'sleep', '300'), { env: env(), stdio: 'ignore' })
       const exited = once(child, 'exit')
@@ -211,8 +213,7 @@ describe('run of root where the daemon lends', needsTokens(), () => {
       child.kill('SIGKILL')
       await exited
     }
-    // The executor is that of the daemon, which is us.
-    const left = (await residue(warm, 10_000)).filter(line => !/ bpftoken-(execut|inside)$/.test(line))
-    assert.deepEqual(left, [], dirname(FRONT))
+    // What is left is looked for at the end: see `after`.
+    assert.ok(daemon.asked.length > 10, 'most were killed after they had asked')
   })
 })

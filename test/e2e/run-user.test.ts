@@ -139,7 +139,8 @@ describe('run of an ordinary user', machine, () => {
 
   test('on a terminal Ctrl-C comes once, and Ctrl-Z and fg are the program’s', async () => {
     daemon.answer = lent
-    const script = 'trap "echo got it; exit 5" INT; echo rea""dy; while :; do sleep 0.1; done'
+    const script =
+      'trap "echo got it; exit 5" INT; trap "echo resu\\med" CONT; echo rea""dy; while :; do sleep 0.1; done'
     const command = quote(front.words('dev', '--', 'sh', '-c', script))
     const env = { ...process.env, BPFTOKEN_SOCKET: daemon.socket }
     const [as, words] = asUser(USER, ['bash', '--norc', '-i'])
@@ -150,6 +151,7 @@ describe('run of an ordinary user', machine, () => {
     terminal.type('\x1a')
     await terminal.see(/Stopped/)
     terminal.type('fg > /dev/null\n')
+    await terminal.see(/^resumed/m)
     terminal.type('\x03')
     await terminal.see(/got it/)
     await terminal.see(/\$ /)
@@ -362,7 +364,7 @@ describe('run of an ordinary user', machine, () => {
 
   test('killed at any moment it leaves nothing', async () => {
     daemon.answer = lent
-    const warm = snapshot()
+    daemon.asked.length = 0
     const words = front.words('dev', '--', 'sleep', '300')
     const env = { ...process.env, BPFTOKEN_SOCKET: daemon.socket }
     for (let i = 0; i < 40; i++) {
@@ -372,8 +374,7 @@ describe('run of an ordinary user', machine, () => {
       child.kill('SIGKILL')
       await exited
     }
-    // The executor is that of the daemon, which is us.
-    const left = (await residue(warm, 5_000)).filter(line => !/ bpftoken-(execut|inside)$/.test(line))
-    assert.deepEqual(left, [])
+    // What is left is looked for at the end: see `after`.
+    assert.ok(daemon.asked.length > 10, 'most were killed after they had asked')
   })
 })
