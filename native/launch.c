@@ -263,35 +263,36 @@ static void default_signals(void)
 		die("rt_sigprocmask");
 }
 
-struct id_maps {
-	int uid, gid;
+struct identity {
+	int uid_map, gid_map; /* -1: we are who they say already */
+	uid_t uid; /* ours then, as it is inside */
 };
 
-/* Until bpftoken says go: by then we are the user, whose id inside this gives. */
-static uid_t await_go(const struct id_maps *maps, uint64_t *caps)
+static void become_mapped(struct identity *identity)
 {
-	bool mapped = false;
-	uid_t uid = 0;
+	if (identity->uid_map < 0)
+		return;
+	identity->uid = mapped_id("uid_map", identity->uid_map);
+	become_user(identity->uid, mapped_id("gid_map", identity->gid_map));
+	identity->uid_map = identity->gid_map = -1;
+}
 
-	for (;;) {
-		uint64_t more;
-		char word;
-		hear(&word, 1);
+/* Does what bpftoken says, until it says go. */
+static void await_go(struct identity *identity, uint64_t *caps)
+{
+	uint64_t more;
+	char word;
+
+	for (hear(&word, 1); word != 'g'; hear(&word, 1)) {
 		if (word == 'c') {
 			hear(&more, sizeof(more));
 			*caps |= more;
-			continue;
-		}
-		if (word != 'u' && word != 'g')
+		} else if (word == 'u') {
+			become_mapped(identity);
+			tell("u", 1);
+		} else {
 			_exit(125);
-		if (!mapped) {
-			uid = mapped_id("uid_map", maps->uid);
-			become_user(uid, mapped_id("gid_map", maps->gid));
-			mapped = true;
 		}
-		if (word == 'g')
-			return uid;
-		tell("u", 1);
 	}
 }
 
@@ -321,14 +322,15 @@ int main(int argc, char **argv)
 		die("unshare");
 	if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
 		die("mount");
-	struct id_maps maps = { open_map("/proc/self/uid_map"), open_map("/proc/self/gid_map") };
+	struct identity identity = { .uid_map = open_map("/proc/self/uid_map"), .gid_map = open_map("/proc/self/gid_map") };
 	tell(text, snprintf(text, sizeof(text), "%c%d", terminal ? 't' : 'n', getpid()));
-	uid_t uid = await_go(&maps, &caps);
+	await_go(&identity, &caps);
 	char **environment = hear_environment();
 
 	if (network)
 		loopback_up();
-	keep_only(caps, uid != 0);
+	become_mapped(&identity);
+	keep_only(caps, identity.uid != 0);
 	own_keyring();
 	reenter(directory);
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
