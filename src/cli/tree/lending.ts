@@ -51,7 +51,7 @@ export const lendingCommands: Part = (root, act) => {
     .details(
       'It gets of you: descriptors 0 to 2, limits, and of the environment PATH, TERM, LANG, LC_*, TZ. See docs/run.md.',
       'Exit: its own status; 128 + n when signal n ended it; 127 there is no such program, 126 it cannot be executed;\n' +
-        '1 to 4 before it started: see bpftoken --help.',
+        '1 to 5 before it started: see bpftoken --help.',
     )
     .example('run --policy policy.yaml -- ./loader --verbose', 'a loader that finds its token by itself')
     .example('run --policy packet-counter -- ./loader', 'as an ordinary user, where the daemon lends')
