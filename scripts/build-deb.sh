@@ -34,7 +34,7 @@ add_library() {
   cp -R dist "$lib/"
   cp package.json "$lib/"
   cp bpf/guard.bpf.o bpf/inventory.bpf.o "$lib/bpf/"
-  cp "$prebuilt"/{node.napi.glibc.node,bpftoken-launch,bpftoken-executor} "$lib/$prebuilt/"
+  cp "$prebuilt"/{node.napi.glibc.node,bpftoken-launch,bpftoken-executor,bpftoken-run} "$lib/$prebuilt/"
   chmod 644 "$lib/$prebuilt"/*.node
   for name in $(runtime_packages); do
     if ! grep -q "^Files: usr/lib/bpftoken/node_modules/$name/\*$" packaging/debian/copyright; then
@@ -54,7 +54,8 @@ add_library() {
   sed -i '1{/^#!/d}' "$lib"/node_modules/*/bin.{js,mjs} 2>/dev/null || true
   chmod 755 "$lib"/dist/{cli,daemon}/main.js "$lib/$prebuilt"/bpftoken-*
   mkdir -p "$1/usr/bin"
-  ln -s ../lib/bpftoken/dist/cli/main.js "$1/usr/bin/bpftoken"
+  # It hands to Node what it does not do itself: see native/run/main.c.
+  ln -s "../lib/bpftoken/$prebuilt/bpftoken-run" "$1/usr/bin/bpftoken"
   mkdir -p "$1/usr/sbin"
   ln -s ../lib/bpftoken/dist/daemon/main.js "$1/usr/sbin/bpftokend"
 }
