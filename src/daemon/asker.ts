@@ -25,6 +25,11 @@ export interface Asker {
   /** The target that a recipient means. The caller disposes of it. */
   recipient(recipient: { pid: number } | { pidfd: number } | { self: true }): Target
   /**
+   * The same asker, for longer than its connection. The caller disposes of it. NotFoundError,
+   * DeniedError: it has exited.
+   */
+  hold(): Asker & Disposable
+  /**
    * DeniedError unless the kernel gives the asker CAP_SYS_ADMIN in the target's user namespace: it is
    * in there, or above, with that capability; or it made that one, or one that it lies in, from where
    * it is. Never in the initial one; root is let through.

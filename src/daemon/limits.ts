@@ -68,3 +68,36 @@ export class Rate {
     return bucket
   }
 }
+
+/** Who is about to have one loan more, before it is in the registry. */
+export class Slots {
+  readonly #most: number
+  readonly #openOf: (uid: number) => number
+  readonly #reserved = new Map<number, number>()
+
+  constructor(most: number, openOf: (uid: number) => number) {
+    this.#most = most
+    this.#openOf = openOf
+  }
+
+  /** Until it is disposed of, or `taken` is called. BusyError: the user has as many as it may. */
+  reserve(uid: number): Disposable & { taken(): void } {
+    const reserved = this.#reserved.get(uid) ?? 0
+    const open = this.#openOf(uid) + reserved
+    if (open >= this.#most)
+      throw new BusyError(`User ${uid} has ${open} open loans, which is all that it may have`, {
+        context: { uid, openLoans: this.#most },
+        hint: 'Give one back, or ask root for a higher limit',
+      })
+    this.#reserved.set(uid, reserved + 1)
+    let held = true
+    const taken = (): void => {
+      if (!held) return
+      held = false
+      const left = this.#reserved.get(uid)! - 1
+      if (left === 0) this.#reserved.delete(uid)
+      else this.#reserved.set(uid, left)
+    }
+    return { taken, [Symbol.dispose]: taken }
+  }
+}

@@ -1,61 +1,38 @@
 /**
- * The daemon's log: one line for each thing that happened, with its facts as fields. Text that
- * clients chose is escaped, so that it neither ends a line nor moves a terminal's cursor. pino is
- * loaded by the first line, which a daemon that starts as it should writes after it is ready.
+ * The daemon's log: one entry for each thing that happened, with its facts as fields. What writes
+ * entries, to the journal or to standard error, escapes what clients chose.
  */
 import type { Writable } from 'node:stream'
-import type { Logger } from 'pino'
-import { printableJson } from '../ebpf/printable.ts'
+import { BpftokenError } from '../errors.ts'
 
 export const LEVELS = ['debug', 'info', 'notice', 'warn', 'error', 'fatal'] as const
 export type Level = (typeof LEVELS)[number]
 
 /** Of syslog(3). */
-export const PRIORITY: Readonly<Record<Level, number>> = {
-  fatal: 2,
-  error: 3,
-  warn: 4,
-  notice: 5,
-  info: 6,
-  debug: 7,
+export const PRIORITY = { debug: 7, info: 6, notice: 5, warn: 4, error: 3, fatal: 2 } as const
+
+type Value = string | number | bigint | boolean
+
+export interface Entry {
+  readonly priority: (typeof PRIORITY)[Level]
+  readonly message: string
+  /** By names as journald takes them. */
+  readonly fields: Readonly<Record<string, Value>>
 }
 
-export type Fields = object
-
-/** As pino has it: the facts, then the words. */
-export type Log = Readonly<Record<Level, (facts: Fields, message: string) => void>> & {
-  /** Whether lines of this level are written. */
+/** The facts, then the words. A fact that is an error is told with its causes and its stack. */
+export type Log = Readonly<Record<Level, (facts: object, message: string) => void>> & {
+  /** Whether entries of this level are written. */
   wants(level: Level): boolean
 }
 
-/** Where lines go. `line` is JSON in one line, of printable characters, without its end. */
-export interface Destination {
-  write(level: Level, line: string): void
-}
-
-/** pino counts upwards; its steps leave room. */
-const PINO_LEVEL: Readonly<Record<Level, number>> = {
-  debug: 20,
-  info: 30,
-  notice: 35,
-  warn: 40,
-  error: 50,
-  fatal: 60,
-}
-const LEVEL_OF = new Map(Object.entries(PINO_LEVEL).map(([name, number]) => [number, name as Level]))
-
-/** Lines below `least` are not written. */
-export function createLog(least: Level, destination: Destination): Log {
-  let made: Logger<Level> | undefined
-  const logger = (): Logger<Level> => {
-    made ??= pinoLogger(least, destination)
-    return made
-  }
-  const wants = (level: Level): boolean => PINO_LEVEL[level] >= PINO_LEVEL[least]
+/** Entries below `least` are not written. */
+export function createLog(least: Level, sink: { write(entry: Entry): void }): Log {
+  const wants = (level: Level): boolean => PRIORITY[level] <= PRIORITY[least]
   const at =
     (level: Level) =>
-    (facts: Fields, message: string): void => {
-      if (wants(level)) logger()[level](facts, message)
+    (facts: object, message: string): void => {
+      if (wants(level)) sink.write({ priority: PRIORITY[level], message, fields: fieldsOf(facts) })
     }
   return {
     wants,
@@ -68,42 +45,36 @@ export function createLog(least: Level, destination: Destination): Log {
   }
 }
 
-function pinoLogger(least: Level, destination: Destination): Logger<Level> {
-  const { pino } = require('pino') as typeof import('pino')
-  const stream = {
-    lastLevel: 0,
-    /** By this property pino tells the level of each line before it. */
-    [pino.symbols.needsMetadataGsym as symbol]: true,
-    write(line: string): void {
-      destination.write(LEVEL_OF.get(stream.lastLevel) ?? 'error', printableJson(line.trimEnd()))
-    },
+/** Longer ones are a circle. */
+const MAX_CAUSES = 4
+
+/** `loanId` is BPFTOKEN_LOAN_ID: the journal has fields of its own, and of others. */
+function fieldsOf(facts: object): Record<string, Value> {
+  const fields: Record<string, Value> = {}
+  for (const [key, value] of Object.entries(facts)) {
+    if (value === undefined) continue
+    const name = `BPFTOKEN_${key.replace(/([a-z0-9])([A-Z])/g, '$1_$2').toUpperCase()}`
+    if (value instanceof Error) Object.assign(fields, errorFields(name, value))
+    else fields[name] = isPlain(value) ? value : JSON.stringify(value)
   }
-  return pino<Level>(
-    {
-      level: least,
-      customLevels: PINO_LEVEL,
-      useOnlyCustomLevels: true,
-      base: null,
-      messageKey: 'message',
-      timestamp: pino.stdTimeFunctions.isoTime,
-      formatters: { level: label => ({ level: label }) },
-      serializers: { error: errorFacts, err: errorFacts },
-    },
-    stream,
-  )
+  return fields
 }
 
-/** All there is of an error, with its causes, for whoever has to find the defect. */
-function errorFacts(error: unknown, depth = 0): unknown {
-  if (!(error instanceof Error)) return String(error)
-  const { name, message, stack, cause } = error
+function isPlain(value: unknown): value is Value {
+  return ['string', 'number', 'bigint', 'boolean'].includes(typeof value)
+}
+
+/** All there is of an error, for whoever has to find what is wrong. */
+function errorFields(name: string, error: Error): Record<string, Value> {
+  const chain: Error[] = []
+  for (let one: unknown = error; one instanceof Error && chain.length < MAX_CAUSES; one = one.cause)
+    chain.push(one)
+  const last = chain.at(-1)!
   return {
-    name,
-    message,
-    ...('code' in error && { code: error.code }),
-    ...('context' in error && { context: error.context }),
-    stack,
-    ...(cause !== undefined && depth < 4 && { cause: errorFacts(cause, depth + 1) }),
+    [name]: chain.map(one => `${one.name}: ${one.message}`).join('; because: '),
+    ...(error instanceof BpftokenError && { [`${name}_CODE`]: error.code }),
+    // Of what nobody foresaw; an expected failure says all by itself.
+    ...(!(last instanceof BpftokenError) && last.stack !== undefined && { [`${name}_STACK`]: last.stack }),
   }
 }
 
@@ -111,26 +82,18 @@ function errorFacts(error: unknown, depth = 0): unknown {
 const MAX_WAITING_BYTES = 1 << 20
 
 /**
- * Lines to a stream, such as standard error, with the priority that systemd reads where `marked`.
- * When its reader does not read, lines are dropped, and the next that is written says how many: the
- * daemon does not wait for it.
+ * Writes to a stream, such as standard error, and does not wait for who reads it: when too much
+ * waits, text is dropped, and `dropped` says how often, when there is room again.
  */
-export function streamDestination(stream: Writable, marked: boolean): Destination {
-  let dropped = 0
-  return {
-    write(level, line) {
-      const prefix = marked ? `<${PRIORITY[level]}>` : ''
-      if (stream.writableLength > MAX_WAITING_BYTES) {
-        dropped++
-        return
-      }
-      if (dropped > 0) {
-        stream.write(
-          `${marked ? '<4>' : ''}{"level":"warn","message":"lines were dropped","lines":${dropped}}\n`,
-        )
-        dropped = 0
-      }
-      stream.write(`${prefix}${line}\n`)
-    },
+export function boundedWriter(stream: Writable, dropped: (times: number) => string): (text: string) => void {
+  let times = 0
+  return text => {
+    if (stream.writableLength > MAX_WAITING_BYTES) {
+      times++
+      return
+    }
+    if (times > 0) stream.write(dropped(times))
+    times = 0
+    stream.write(text)
   }
 }

@@ -203,6 +203,11 @@ export class Peer implements Asker, Disposable {
     })
   }
 
+  hold(): Peer {
+    this.#now()
+    return new Peer(this.#connected, this.#self().pidfd, this.#accounts)
+  }
+
   requireOwn(target: Target): void {
     const now = this.#now()
     if (this.#isRoot(now)) return

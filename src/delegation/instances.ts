@@ -13,6 +13,7 @@ import { ownerUid, owningUserNamespace } from '../sys/namespace.ts'
 import { open } from '../sys/open.ts'
 import { allTasks, type Task, unlessGone } from '../sys/tasks.ts'
 import { BPF_FS_MAGIC, O_CLOEXEC, O_RDONLY } from '../uapi/constants.ts'
+import { inSlices } from './slices.ts'
 
 export interface DelegatedMount {
   readonly mountId: number
@@ -72,9 +73,6 @@ export function listInstances(vocabulary: Vocabulary): DelegatedInstance[] {
   }
 }
 
-/** How long one turn of the event loop may look. */
-const SLICE_MS = 5
-
 let looked: Promise<unknown> = Promise.resolve()
 let next: { readonly vocabulary: Vocabulary; readonly found: Promise<DelegatedInstance[]> } | undefined
 
@@ -86,23 +84,11 @@ export function findInstances(vocabulary: Vocabulary): Promise<DelegatedInstance
   if (next?.vocabulary === vocabulary) return next.found
   const found = looked.then(() => {
     next = undefined
-    return inSlices(vocabulary)
+    return inSlices(look(vocabulary))
   })
   looked = found.catch(() => {})
   next = { vocabulary, found }
   return found
-}
-
-async function inSlices(vocabulary: Vocabulary): Promise<DelegatedInstance[]> {
-  const looking = look(vocabulary)
-  for (;;) {
-    const begun = performance.now()
-    do {
-      const { done, value } = looking.next()
-      if (done) return value
-    } while (performance.now() - begun < SLICE_MS)
-    await new Promise(setImmediate)
-  }
 }
 
 /** Rests after each step: a task, or a mount namespace. */

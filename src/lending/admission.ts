@@ -37,7 +37,13 @@ export function admit(
   throw new DeniedError(message, { context, trace: verdict.trace, reason: 'subject-refused' })
 }
 
-export interface TargetAdmission extends AdmissionOptions {
+/** Says who is compared with the policy: of whoever asks for itself, that, not the process lent to. */
+export interface Comparison {
+  /** Read anew at each call. Default: the process that is lent to. */
+  readonly subject?: (() => SubjectFacts) | undefined
+}
+
+export interface TargetAdmission extends AdmissionOptions, Comparison {
   readonly vocabulary: Vocabulary
   readonly accounts: Accounts
   /** There is a guard, which judges by the network too. */
@@ -54,14 +60,15 @@ export interface Admitted {
 /** Lets the target have the policy, by what the kernel says of it now, and again in `confirm`. */
 export function admitTarget(policy: Policy, target: Target, options: TargetAdmission): Admitted {
   const { vocabulary, guarded, accounts, by } = options
+  const { subject = () => subjectOf(target.process, policy, accounts) } = options
   requireOwnNetwork(target, policy, vocabulary, guarded)
-  const verdict = admit(policy, subjectOf(target.process, policy, accounts), options)
+  const verdict = admit(policy, subject(), options)
   return {
     verdict,
     confirm() {
       requireOwnNetwork(target, policy, vocabulary, guarded)
       // Where no subject was compared, none can have changed.
-      if (verdict.because === 'subject') admit(policy, subjectOf(target.process, policy, accounts), { by })
+      if (verdict.because === 'subject') admit(policy, subject(), { by })
     },
   }
 }

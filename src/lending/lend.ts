@@ -14,11 +14,11 @@ import type { DelegationId, Guard } from '../guard/guard.ts'
 import { requireGuard } from '../policy/conditions.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { Vocabulary } from '../policy/vocabulary.ts'
-import { type AdmissionOptions, admitTarget } from './admission.ts'
+import { type AdmissionOptions, admitTarget, type Comparison } from './admission.ts'
 import type { LendFacts, Loan, Place } from './journal.ts'
 import { type LoanToMake, type Making, makeLoan } from './loan.ts'
 
-export interface LendRequest extends AdmissionOptions {
+export interface LendRequest extends AdmissionOptions, Comparison {
   readonly policy: Policy
   readonly vocabulary: Vocabulary
   readonly accounts: Accounts

@@ -1,4 +1,5 @@
 /** Sockets: passing descriptors, attaching filters, interface numbers. */
+import { SO_ACCEPTCONN, SO_DOMAIN, SO_TYPE, SOL_SOCKET } from '../uapi/constants.ts'
 import { check } from './failure.ts'
 import { Fd } from './fd.ts'
 import { native } from './native.ts'
@@ -47,4 +48,25 @@ export function setIntOption(target: Fd, level: number, name: number, value: num
  */
 export function interfaceIndex(name: string): number {
   return check('if_nametoindex', 'if_nametoindex', native().interfaceIndex(name), name)
+}
+
+const AF_UNIX = 1
+const SOCK_STREAM = 1
+
+/** Whether this is a Unix stream socket that connections are accepted from. False: also no socket. */
+export function isListeningUnixStream(descriptor: number): boolean {
+  return (
+    intOption(descriptor, SO_DOMAIN) === AF_UNIX &&
+    intOption(descriptor, SO_TYPE) === SOCK_STREAM &&
+    intOption(descriptor, SO_ACCEPTCONN) === 1
+  )
+}
+
+/** Undefined: it is no socket, or has no such option. */
+function intOption(descriptor: number, name: number): number | undefined {
+  const value = new Int32Array(1)
+  const length = new Uint32Array([value.byteLength])
+  const bytes = new Uint8Array(value.buffer)
+  const result = native().getsockopt(descriptor, SOL_SOCKET, name, bytes, new Uint8Array(length.buffer))
+  return result < 0 ? undefined : value[0]
 }

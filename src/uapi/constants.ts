@@ -87,7 +87,10 @@ export const PROC_SUPER_MAGIC = 0x9fa0
 
 // asm-generic/socket.h
 export const SOL_SOCKET = 1
+export const SO_TYPE = 3
 export const SO_PEERCRED = 17
+export const SO_ACCEPTCONN = 30
+export const SO_DOMAIN = 39
 /** Since Linux 6.5. */
 export const SO_PEERPIDFD = 77
 export const SO_ATTACH_BPF = 50

@@ -92,7 +92,6 @@ function endWith(res: ServerResponse, last: string, withinMs: number): Promise<v
       clearTimeout(timer)
       resolve()
     })
-    res.shouldKeepAlive = false
     res.end(last)
   })
 }

@@ -153,7 +153,7 @@ test('in a namespace, its capability counts, there and in one below; without it 
       await below.must('getpid')
       const asked = async (above: Workload): Promise<Answer> => {
         using line = await judge.line(above)
-        return line.ask(`pidfd ${await above.must('pidfd_open', below.pid, 0)}`)
+        return await line.ask(`pidfd ${await above.must('pidfd_open', below.pid, 0)}`)
       }
       assert.deepEqual(await asked(alices), { ok: below.pid })
       denied(await asked(bobs), /no power over/)

@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import type { Asker } from '../../../../src/daemon/asker.ts'
 import type { Peer } from '../../../../src/daemon/http/connections.ts'
 import { DEADLINES, type HttpOptions, HttpServer } from '../../../../src/daemon/http/server.ts'
-import { createLog, type Level } from '../../../../src/daemon/log.ts'
+import { createLog, type Entry } from '../../../../src/daemon/log.ts'
 import type { Meter } from '../../../../src/daemon/meter.ts'
 import { Metrics } from '../../../../src/daemon/metrics.ts'
 import type { Service } from '../../../../src/daemon/service.ts'
@@ -32,7 +32,7 @@ export interface Ask {
 export interface Lab extends AsyncDisposable {
   readonly server: HttpServer
   readonly path: string
-  readonly lines: { level: Level; line: string }[]
+  readonly entries: Entry[]
   readonly meter: Metrics
   /** Who the next connections are of. */
   uid: number
@@ -51,7 +51,7 @@ export async function lab(options: LabOptions = {}): Promise<Lab> {
   const dir = mkdtempSync(join(tmpdir(), 'bpftokend-http-'))
   const path = join(dir, 's')
   const peers = new Set<Asker>()
-  const lines: Lab['lines'] = []
+  const entries: Entry[] = []
   const connections = (): number => it.server.connections
   const gauges = () => ({ liveLoans: 1, waitingRequests: 2, policyFaults: 0, lostEvents: 0 })
   const meter = new Metrics('0.0.0', gauges, connections)
@@ -65,7 +65,7 @@ export async function lab(options: LabOptions = {}): Promise<Lab> {
     checkAnswers: true,
     connections: { perUid: 8, inAll: 12 },
     deadlines: DEADLINES,
-    log: createLog('debug', { write: (level, line) => lines.push({ level, line }) }),
+    log: createLog('debug', { write: entry => entries.push(entry) }),
     peerOf: () => fakePeer(it.uid, peers),
     ...options,
   })
@@ -73,7 +73,7 @@ export async function lab(options: LabOptions = {}): Promise<Lab> {
   const it: Lab = {
     server,
     path,
-    lines,
+    entries,
     meter,
     uid: 1000,
     peers,

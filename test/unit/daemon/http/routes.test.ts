@@ -272,7 +272,10 @@ test('failures of the service are problems by the table of errors', async () => 
   assert.equal(defect.status, 500)
   assert.equal(defect.json.code, 'BPFTOKEN_INTERNAL')
   assert.doesNotMatch(defect.text, /password/)
-  assert.match(it.lines.find(({ level }) => level === 'error')!.line, /password/)
+  assert.match(
+    String(it.entries.find(({ priority }) => priority === 3)!.fields['BPFTOKEN_ERROR']),
+    /password/,
+  )
 })
 
 test('an answer that is not of its schema is a defect, where answers are checked', async () => {
@@ -286,17 +289,18 @@ test('an answer that is not of its schema is a defect, where answers are checked
   assert.equal((await unchecked.ask('/v1/reload', { method: 'POST' })).status, 200)
 })
 
-test('what clients write stands in the log as one line of printable characters; what acts is there at info', async () => {
+test('what acts is in the log at info, with ids and the user; no text of clients is in its words', async () => {
   await using it = await lab()
   await it.ask('/v1/loans', { body: LEND })
   await it.ask('/v1/policies/%1b%5b2J%0a')
-  const info = it.lines.filter(({ level }) => level === 'info').map(({ line }) => JSON.parse(line))
-  assert.equal(info.length, 1)
-  assert.equal(info[0].message, 'lend 201')
-  assert.equal(info[0].loan, 'loan-1')
-  assert.equal(info[0].uid, 1000)
-  assert.ok(it.lines.length >= 2)
-  for (const { line } of it.lines) assert.match(line, /^[\x20-\x7e]+$/)
+  const [info, ...more] = it.entries.filter(({ priority }) => priority <= 6)
+  assert.deepEqual(more, [])
+  assert.equal(info!.message, 'lend 201')
+  assert.equal(info!.fields['BPFTOKEN_LOAN'], 'loan-1')
+  assert.equal(info!.fields['BPFTOKEN_UID'], 1000)
+  assert.ok(it.entries.length >= 2)
+  for (const { message, fields } of it.entries)
+    assert.match([message, ...Object.entries(fields).flat()].join(' '), /^[\x20-\x7e]+$/)
 })
 
 test('the numbers are for root and for whom the configuration names; their labels are ours', async () => {

@@ -1,0 +1,296 @@
+/**
+ * Requests that wait until root approves. Who asked, and who is to be lent to, are held as long as
+ * they wait: what is approved is lent to them or to nobody. When the daemon stops they are over.
+ */
+import type { Target } from '../delegation/target.ts'
+import { openTarget } from '../delegation/target.ts'
+import { Owned } from '../ebpf/owned.ts'
+import { BpftokenError, BusyError, ConflictError, DeniedError, NotFoundError } from '../errors.ts'
+import type { Policy } from '../policy/policy.ts'
+import type { RequestRecord } from '../registry/loan-record.ts'
+import type { Asker } from './asker.ts'
+import { errorFacts } from './audit-facts.ts'
+import type { Keep } from './idempotency.ts'
+import { type Asking, type LendInput, lifetimeOf, make, prepareFor } from './lend.ts'
+import { termsOf } from './loan-journal.ts'
+import { numberIn, type RequestView, requestView } from './loan-view.ts'
+import { ownsRequest, type Who } from './ownership.ts'
+import type { Parts } from './parts.ts'
+
+interface Wanted {
+  readonly who: Asking
+  readonly policy: Policy
+  readonly target: Target
+  readonly input: LendInput
+  readonly askedAt: string
+  readonly keep: Keep
+}
+
+interface Waiting extends Disposable {
+  readonly asker: Asker
+  readonly policy: Policy
+  readonly target: Target
+  readonly input: LendInput
+  readonly timer: NodeJS.Timeout
+}
+
+export class Approvals implements Disposable {
+  readonly #parts: () => Parts
+  readonly #waiting = new Map<number, Waiting>()
+  readonly #listeners = new Set<(request: RequestRecord) => void>()
+
+  /** `parts` is called once they are all there. */
+  constructor(parts: () => Parts) {
+    this.#parts = parts
+  }
+
+  get waiting(): number {
+    return this.#waiting.size
+  }
+
+  /** Those of before this daemon: who asked is not held any more. */
+  async expireOld(): Promise<void> {
+    const { book } = this.#parts()
+    for (const request of [...book.registry.requests()])
+      if (request.state === 'waiting') await this.#put({ ...request, state: 'expired' })
+  }
+
+  /** Lets it wait. BusyError: the user has as many that wait as it may. */
+  async wait({ who, policy, target, input, askedAt, keep }: Wanted): Promise<{ request: RequestView }> {
+    const parts = this.#parts()
+    const { book, limits, audit, counters } = parts
+    const { uid } = who.facts
+    const own = [...this.#waiting.keys()].filter(id => book.registry.request(id)?.asker.uid === uid)
+    if (own.length >= limits.waitingRequests)
+      throw new BusyError(
+        `User ${uid} has ${own.length} requests that wait for approval, which is all that it may`,
+        {
+          context: { uid, waitingRequests: limits.waitingRequests },
+        },
+      )
+    const id = book.registry.nextRequestId()
+    const request: RequestRecord = {
+      id,
+      state: 'waiting',
+      policy: policy.name,
+      policyDigest: termsOf(policy).policyDigest,
+      askedAt,
+      until: new Date(Date.parse(askedAt) + limits.approvalSec * 1000).toISOString(),
+      asker: who.facts,
+      recipient: { pid: target.facts.pid, userNamespace: target.facts.userNamespace },
+      place: input.place,
+      comment: input.comment,
+    }
+    const held = this.#hold(id, who.asker, { policy, target, input }, limits.approvalSec)
+    try {
+      await book.registry.put({ request, answer: keep({ status: 202, request: id }) })
+    } catch (error) {
+      held[Symbol.dispose]()
+      throw error
+    }
+    counters.decided('waiting')
+    this.#tell(request)
+    await audit.append({ event: 'request.waits', request: id, facts: requestFacts(request) })
+    return { request: requestView(request) }
+  }
+
+  /** What is known of it now. NotFoundError: nothing is, or it is another one's. */
+  again(who: Who, id: number): { request: RequestView } {
+    return { request: requestView(this.#known(who, id)) }
+  }
+
+  /** Resolves when it is decided, or after so many seconds, or when the signal is aborted. */
+  async decided(who: Who, id: number, waitSec: number, signal: AbortSignal): Promise<RequestView> {
+    const request = this.#known(who, id)
+    if (request.state !== 'waiting' || waitSec === 0 || signal.aborted) return requestView(request)
+    await new Promise<void>(resolve => {
+      const done = (): void => {
+        clearTimeout(timer)
+        signal.removeEventListener('abort', done)
+        stop()
+        resolve()
+      }
+      const timer = setTimeout(done, waitSec * 1000)
+      signal.addEventListener('abort', done)
+      const stop = this.onChange(changed => {
+        if (changed.id === id && changed.state !== 'waiting') done()
+      })
+    })
+    return requestView(this.#known(who, id))
+  }
+
+  /**
+   * Lends, if who asked is still there and may still have it; else the request is over too, which
+   * the answer says. ConflictError: it does not wait any more, or the policy is not as it was.
+   */
+  async approve(approver: Who, name: string, comment?: string): Promise<RequestView> {
+    const parts = this.#parts()
+    const { book, policies, audit, clock, names } = parts
+    const id = numberIn(name)
+    const request = this.#requireWaiting(approver, id)
+    const { policy, input } = this.#waiting.get(id)!
+    const current = policies.get(policy.name)?.policy
+    if (current === undefined || termsOf(current).policyDigest !== request.policyDigest)
+      throw new ConflictError(`Policy "${policy.name}" is not what it was when it was asked for`, {
+        context: { request: id, policy: policy.name },
+        hint: 'Deny the request, and let it be asked for again',
+      })
+    await names.refresh([policy])
+    // Decided at the same time, one of the two is first.
+    this.#requireWaiting(approver, id)
+    using held = this.#take(id)!
+    const decided = { at: clock.wall(), by: approver.facts.uid, comment }
+    const approved: RequestRecord = { ...request, state: 'approved', decided }
+    await audit.append({
+      event: 'request.approved',
+      request: id,
+      facts: { ...requestFacts(approved), approver: approver.facts },
+    })
+    try {
+      const { asker, target } = held
+      const who: Asking = { asker, isRoot: false, facts: asker.facts() }
+      using prepared = prepareFor(parts, who, { policy, target, input })
+      await make(parts, prepared, {
+        kind: 'delegate',
+        who,
+        askedAt: request.askedAt,
+        lifetimeSec: lifetimeOf(policy, input.lifetimeSec),
+        approvedBy: approver.facts.uid,
+        comment: input.comment,
+        also: loan => ({ request: { ...approved, loan: loan.id } }),
+      })
+      const made = book.registry.request(id)!
+      this.#tell(made)
+      return requestView(made)
+    } catch (error) {
+      if (!(error instanceof BpftokenError)) throw error
+      // Who asked has gone, or is not who may have it any more.
+      const state = error instanceof DeniedError || error instanceof NotFoundError ? 'expired' : 'failed'
+      const over: RequestRecord = { ...approved, state }
+      await this.#put(over, { error: errorFacts(error) })
+      return requestView(over)
+    }
+  }
+
+  async deny(approver: Who, name: string, comment?: string): Promise<RequestView> {
+    const { clock } = this.#parts()
+    const id = numberIn(name)
+    const request = this.#requireWaiting(approver, id)
+    this.#take(id)?.[Symbol.dispose]()
+    const decided = { at: clock.wall(), by: approver.facts.uid, comment }
+    const denied: RequestRecord = { ...request, state: 'denied', decided }
+    await this.#put(denied, { approver: approver.facts })
+    return requestView(denied)
+  }
+
+  async withdraw(who: Who, name: string): Promise<RequestView> {
+    const id = numberIn(name)
+    const request = this.#requireWaiting(who, id)
+    this.#take(id)?.[Symbol.dispose]()
+    const withdrawn: RequestRecord = { ...request, state: 'withdrawn' }
+    await this.#put(withdrawn, { by: who.facts })
+    return requestView(withdrawn)
+  }
+
+  onChange(listener: (request: RequestRecord) => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
+  [Symbol.dispose](): void {
+    for (const id of [...this.#waiting.keys()]) this.#take(id)?.[Symbol.dispose]()
+  }
+
+  #hold(
+    id: number,
+    asker: Asker,
+    { policy, target, input }: Pick<Waiting, 'policy' | 'target' | 'input'>,
+    forSec: number,
+  ): Waiting {
+    using begun = new Owned()
+    const heldAsker = begun.add(asker.hold())
+    const heldTarget = begun.add(sameTarget(target))
+    const timer = setTimeout(() => void this.#expire(id), forSec * 1000)
+    timer.unref()
+    const owned = new Owned()
+    begun.moveTo(owned)
+    const held: Waiting = {
+      ...{ asker: heldAsker, target: heldTarget, policy, input, timer },
+      [Symbol.dispose]: () => {
+        clearTimeout(timer)
+        this.#waiting.delete(id)
+        owned[Symbol.dispose]()
+      },
+    }
+    this.#waiting.set(id, held)
+    return held
+  }
+
+  /** From now on nobody else decides it. */
+  #take(id: number): Waiting | undefined {
+    const held = this.#waiting.get(id)
+    this.#waiting.delete(id)
+    return held
+  }
+
+  async #expire(id: number): Promise<void> {
+    const request = this.#parts().book.registry.request(id)
+    const held = this.#take(id)
+    if (held === undefined || request === undefined) return
+    held[Symbol.dispose]()
+    try {
+      await this.#put({ ...request, state: 'expired' })
+    } catch (error) {
+      this.#parts().log.error({ err: error, request: id }, 'that a request has expired could not be written')
+    }
+  }
+
+  async #put(request: RequestRecord, also: Record<string, unknown> = {}): Promise<void> {
+    const { book, audit } = this.#parts()
+    await book.registry.put({ request })
+    this.#tell(request)
+    const facts = { ...requestFacts(request), ...also }
+    await audit.append({ event: `request.${request.state}`, request: request.id, facts })
+  }
+
+  #known(who: Who, id: number): RequestRecord {
+    const request = this.#parts().book.registry.request(id)
+    if (request !== undefined && ownsRequest(who, request)) return request
+    throw new NotFoundError(`There is no request-${id}`, { context: { request: id } })
+  }
+
+  #requireWaiting(who: Who, id: number): RequestRecord {
+    const request = this.#known(who, id)
+    if (request.state === 'waiting' && this.#waiting.has(id)) return request
+    const what = request.state === 'waiting' ? 'being decided' : request.state
+    throw new ConflictError(`request-${id} is ${what}`, { context: { request: id, state: request.state } })
+  }
+
+  #tell(request: RequestRecord): void {
+    for (const listener of this.#listeners) listener(request)
+  }
+}
+
+/** Held on its own: the process must be where it was. */
+function sameTarget({ facts }: Target): Target {
+  const held = openTarget(facts.pid)
+  if (held.facts.userNamespace === facts.userNamespace && held.facts.mountNamespace === facts.mountNamespace)
+    return held
+  held[Symbol.dispose]()
+  throw new NotFoundError(`Process ${facts.pid} has exited`, { context: { pid: facts.pid } })
+}
+
+function requestFacts({
+  policy,
+  policyDigest,
+  asker,
+  recipient,
+  place,
+  comment,
+  decided,
+  loan,
+  state,
+}: RequestRecord) {
+  const facts = { state, policy, policyDigest, asker, recipient, place, comment, decided, loan }
+  return Object.fromEntries(Object.entries(facts).filter(([, value]) => value !== undefined))
+}

@@ -1,0 +1,194 @@
+/** The daemon's parts, put together, and its use cases by the names of their routes. */
+import type { Guard } from '../guard/guard.ts'
+import { lend } from '../lending/lend.ts'
+import type { Vocabulary } from '../policy/vocabulary.ts'
+import type { Audit } from '../registry/audit.ts'
+import type { EventStore } from '../registry/event-store.ts'
+import type { Registry } from '../registry/registry.ts'
+import { Alarm } from '../sys/alarm.ts'
+import { Approvals } from './approvals.ts'
+import { type Clock, REAL_CLOCK } from './clock.ts'
+import { decideRoute } from './decide.ts'
+import { deriveRoute } from './derive.ts'
+import { Expiry } from './expiry.ts'
+import { watchGuard } from './guard-watch.ts'
+import { Idempotency } from './idempotency.ts'
+import { asking, lendRoute } from './lend.ts'
+import { DEFAULT_LIMITS, type Limits, Rate, Slots } from './limits.ts'
+import {
+  eventsRoute,
+  followEvents,
+  followLoans,
+  followRequests,
+  listLoansRoute,
+  listPoliciesRoute,
+  listRequestsRoute,
+  showLoanRoute,
+  showPolicyRoute,
+} from './listing.ts'
+import { LoanBook } from './loan-book.ts'
+import { numberIn } from './loan-view.ts'
+import type { Names } from './names.ts'
+import type { Counters, Log, Parts } from './parts.ts'
+import type { PolicyFiles } from './policies.ts'
+import { Recipients } from './recipients.ts'
+import { auditRoute, reloadPolicies, requireRoot, verifyAuditRoute } from './records.ts'
+import { renewRoute } from './renew.ts'
+import { revokeRoute } from './revoke.ts'
+import type { Service } from './service.ts'
+import { Sight } from './sight.ts'
+import { type StatusFacts, statusRoute } from './status.ts'
+import { Upkeep } from './upkeep.ts'
+
+export interface ServiceOptions {
+  readonly version: string
+  readonly registry: Registry
+  readonly audit: Audit
+  readonly events: EventStore
+  /** Undefined: none is installed, and `why`. It stays the caller's. */
+  readonly guard: Guard | undefined
+  readonly noGuard?: string | undefined
+  readonly policies: PolicyFiles
+  readonly names: Names
+  readonly vocabulary: Vocabulary
+  readonly log: Log
+  readonly counters?: Counters | undefined
+  readonly clock?: Clock | undefined
+  readonly limits?: Partial<Limits> | undefined
+  /** Tests put faults in its place. */
+  readonly lend?: Parts['lend'] | undefined
+}
+
+/** What the daemon's main program has of it. */
+export interface RunningService extends Service {
+  /** Numbers for `metrics`. */
+  gauges(): {
+    readonly liveLoans: number
+    readonly waitingRequests: number
+    readonly policyFaults: number
+    readonly lostEvents: number
+  }
+  /** Reads the policies again: on SIGHUP, and when their directory has changed. */
+  reload(): Promise<void>
+  /**
+   * Begins to look after loans: settles what an earlier daemon left unfinished, ends what expires.
+   * Requests can be taken before it returns.
+   */
+  start(): Promise<void>
+  /** Looks at what there is from now on, and returns when what follows from it is done. */
+  settle(): Promise<void>
+  /** Ends that. What is lent goes on. */
+  stop(): Promise<void>
+}
+
+const COUNTS_NOTHING: Counters = { decided() {}, loanEnded() {}, guardEvents() {} }
+
+export function createService(options: ServiceOptions): RunningService {
+  const { version, registry, audit, events, guard, policies, names, vocabulary, log } = options
+  const clock = options.clock ?? REAL_CLOCK
+  const limits: Limits = { ...DEFAULT_LIMITS, ...options.limits }
+  const book = new LoanBook(registry)
+  const stopped = new AbortController()
+  const parts: Parts = {
+    ...{ book, audit, events, guard, policies, names, vocabulary, clock, limits, log },
+    rate: new Rate(limits.requestsPerMinute),
+    slots: new Slots(limits.openLoans, uid => book.openOf(uid)),
+    idempotency: new Idempotency(registry, clock),
+    approvals: new Approvals(() => parts),
+    recipients: new Recipients(() => upkeep.soon()),
+    sight: new Sight(),
+    counters: options.counters ?? COUNTS_NOTHING,
+    lend: options.lend ?? lend,
+  }
+  const alarm = new Alarm(() => void upkeep.expire())
+  const expiry = new Expiry(alarm)
+  const upkeep = new Upkeep(parts, expiry)
+  const facts: StatusFacts = { version, startedAt: clock.wall(), noGuard: options.noGuard }
+  book.onChange(loan => {
+    expiry.follow(loan)
+    if (loan.state !== 'ended') return
+    parts.recipients.forget(loan.id)
+    parts.sight.forget(loan.id)
+  })
+  let watching: Promise<void> | undefined
+  const { approvals } = parts
+  return {
+    handlers: {
+      status: (call, request) => statusRoute(parts, facts, call, request),
+      listPolicies: call => listPoliciesRoute(parts, call),
+      showPolicy: (call, request) => showPolicyRoute(parts, call, request),
+      reload: async ({ asker }) => {
+        requireRoot(asking(asker))
+        return { status: 200, body: await reloadPolicies(parts) }
+      },
+      decide: (call, request) => decideRoute(parts, call, request),
+      lend: (call, request) => lendRoute(parts, call, request),
+      listLoans: (call, request) => {
+        upkeep.wanted()
+        return listLoansRoute(parts, call, request)
+      },
+      showLoan: (call, request) => {
+        upkeep.wanted()
+        return showLoanRoute(parts, call, request)
+      },
+      derive: (call, request) => deriveRoute(parts, call, request),
+      renew: (call, request) => renewRoute(parts, call, request),
+      revoke: (call, request) => revokeRoute(parts, call, request),
+      listRequests: (call, request) => listRequestsRoute(parts, call, request),
+      showRequest: async ({ asker, signal }, { params, query }) => ({
+        status: 200,
+        body: await approvals.decided(asking(asker), numberIn(params.id), query.wait ?? 0, signal),
+      }),
+      approve: async ({ asker }, { params, body }) => ({
+        status: 200,
+        body: await approvals.approve(requireRoot(asking(asker)), params.id, body.comment),
+      }),
+      deny: async ({ asker }, { params, body }) => ({
+        status: 200,
+        body: await approvals.deny(requireRoot(asking(asker)), params.id, body.comment),
+      }),
+      withdraw: async ({ asker }, { params }) => ({
+        status: 200,
+        body: await approvals.withdraw(asking(asker), params.id),
+      }),
+      events: (call, request) => eventsRoute(parts, call, request),
+      audit: (call, request) => auditRoute(parts, call, request),
+      verifyAudit: call => verifyAuditRoute(parts, call),
+    },
+    streams: {
+      listLoans: (call, request) => followLoans(parts, call, request),
+      listRequests: (call, request) => followRequests(parts, call, request),
+      events: (call, request) => followEvents(parts, call, request),
+    },
+    gauges: () => ({
+      liveLoans: book.counts.live,
+      waitingRequests: approvals.waiting,
+      policyFaults: policies.faults.length,
+      lostEvents: guard === undefined ? 0 : Number(guard.totals().lostEvents),
+    }),
+    reload: async () => {
+      await reloadPolicies(parts)
+    },
+    async start() {
+      for (const loan of book.open()) expiry.follow(loan)
+      if (guard !== undefined)
+        watching = watchGuard({ guard, events, book, clock, counters: parts.counters, log }, stopped.signal)
+      await audit.append({
+        event: 'daemon.started',
+        facts: { version, boot: registry.boot, guard: guard !== undefined },
+      })
+      await approvals.expireOld()
+      await upkeep.start()
+    },
+    settle: () => upkeep.look(),
+    async stop() {
+      stopped.abort()
+      alarm[Symbol.dispose]()
+      await upkeep.stop()
+      approvals[Symbol.dispose]()
+      parts.recipients[Symbol.dispose]()
+      await watching
+      await audit.append({ event: 'daemon.stopped', facts: {} }).catch(() => {})
+    },
+  }
+}

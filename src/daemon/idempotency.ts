@@ -1,0 +1,83 @@
+/**
+ * A request that bears a key is done once: who asks again with the key gets what came of it. The
+ * answer is kept with the loan, in one line of the registry, so that a client that lost it, or a
+ * daemon that died, makes no second loan.
+ */
+import { createHash } from 'node:crypto'
+import { ConflictError } from '../errors.ts'
+import type { AnswerRecord } from '../registry/loan-record.ts'
+import type { Registry } from '../registry/registry.ts'
+import type { Clock } from './clock.ts'
+
+/** What is kept with what was made. */
+export type Keep = (answer: {
+  readonly status: number
+  readonly body?: string | undefined
+  readonly loan?: number | undefined
+  readonly request?: number | undefined
+}) => AnswerRecord | undefined
+
+interface InFlight {
+  readonly asked: string
+  readonly answer: Promise<unknown>
+}
+
+export class Idempotency {
+  readonly #registry: Registry
+  readonly #clock: Clock
+  readonly #inFlight = new Map<string, InFlight>()
+
+  constructor(registry: Registry, clock: Clock) {
+    this.#registry = registry
+    this.#clock = clock
+  }
+
+  /**
+   * What `act` gives, or what `again` makes of what was kept. Nothing is kept of a failure: who asks
+   * again tries again. ConflictError: the key was used for something else.
+   */
+  async once<T>(
+    { uid, key, asked: what }: { uid: number; key: string | undefined; asked: unknown },
+    act: (keep: Keep) => Promise<T>,
+    again: (answer: AnswerRecord) => T,
+  ): Promise<T> {
+    if (key === undefined) return act(() => undefined)
+    const asked = createHash('sha256').update(canonical(what)).digest('hex')
+    const kept = this.#registry.answer(uid, key)
+    if (kept !== undefined) {
+      requireSame(kept.asked, asked, key)
+      return again(kept)
+    }
+    const name = `${uid} ${key}`
+    const before = this.#inFlight.get(name)
+    if (before !== undefined) {
+      requireSame(before.asked, asked, key)
+      return (await before.answer) as T
+    }
+    const keep: Keep = answer => ({ uid, key, at: this.#clock.wall(), asked, ...answer })
+    const answer = act(keep)
+    this.#inFlight.set(name, { asked, answer })
+    try {
+      return await answer
+    } finally {
+      this.#inFlight.delete(name)
+    }
+  }
+}
+
+function requireSame(kept: string, asked: string, key: string): void {
+  if (kept === asked) return
+  throw new ConflictError('This Idempotency-Key was given with another request', {
+    context: { key },
+    hint: 'Give each request a key of its own',
+  })
+}
+
+/** The same text for the same values, in whatever order their names are. */
+export function canonical(value: unknown): string {
+  return JSON.stringify(value, (_, item: unknown) =>
+    typeof item === 'object' && item !== null && !Array.isArray(item)
+      ? Object.fromEntries(Object.entries(item).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : item,
+  )
+}

@@ -1,0 +1,255 @@
+/** To lend: judged by what the kernel says of who asks, and again right before it is kept. */
+import type { RouteAnswer, RouteRequest } from '../api/routes.ts'
+import type { Target } from '../delegation/target.ts'
+import { ConflictError, DeniedError } from '../errors.ts'
+import { actionsOf, type LendRequest, type PreparedLoan, prepareLoan } from '../lending/lend.ts'
+import type { Removal } from '../policy/attenuate.ts'
+import type { Policy } from '../policy/policy.ts'
+import type { AnswerRecord, LoanRecord } from '../registry/loan-record.ts'
+import { Fd } from '../sys/fd.ts'
+import { cgroup2Path } from '../sys/proc-file.ts'
+import { readProc } from '../sys/process.ts'
+import type { Asker } from './asker.ts'
+import { errorFacts } from './audit-facts.ts'
+import type { Keep } from './idempotency.ts'
+import { type Asked, LoanJournal } from './loan-journal.ts'
+import { ownsLoan, type Who } from './ownership.ts'
+import type { Parts } from './parts.ts'
+import { chosenPolicy } from './policy-choice.ts'
+import type { Answered, Call } from './service.ts'
+import { viewOf } from './status-of.ts'
+
+export type LendInput = RouteRequest<'lend'>['body']
+
+/** Who asks, read at the beginning of the request. */
+export interface Asking extends Who {
+  readonly asker: Asker
+}
+
+export function asking(asker: Asker): Asking {
+  return { asker, isRoot: asker.isRoot, facts: asker.facts() }
+}
+
+/**
+ * The loan as it may be made, for this target. The caller disposes of it. DeniedError: the namespace
+ * is not the asker's own, or the policy not for it; else as `prepareLoan`.
+ */
+export function prepareFor(
+  parts: Parts,
+  { asker, isRoot }: Asking,
+  { policy: asked, target, input }: { policy: Policy; target: Target; input: LendInput },
+): PreparedLoan {
+  const { anySubject, place, cgroup, strict, lifetimeSec } = input
+  refuseRootOnly({ anySubject }, isRoot)
+  asker.requireOwn(target)
+  const policy = withLifetime(parts, asked, lifetimeSec)
+  const request: LendRequest = {
+    ...common(parts, asker, isRoot, policy),
+    recipient: target,
+    place,
+    cgroup,
+    anySubject,
+    onlyIfUsable: strict,
+  }
+  return confirmedBy(prepareLoan(request), asker, target)
+}
+
+/** Of root the recipient is compared, as root's own commands do; of others, they themselves. */
+export function common(
+  { vocabulary, names, guard }: Parts,
+  asker: Asker,
+  isRoot: boolean,
+  policy: Policy,
+): Pick<LendRequest, 'policy' | 'vocabulary' | 'accounts' | 'guard' | 'by' | 'subject'> {
+  return {
+    ...{ policy, vocabulary, guard },
+    accounts: names.accounts,
+    by: isRoot ? 'operator' : 'subject',
+    ...(isRoot ? {} : { subject: () => asker.subject([policy]) }),
+  }
+}
+
+/** When all is ready, the asker must still be there, and the namespace its own. */
+export function confirmedBy<T extends PreparedLoan>(prepared: T, asker: Asker, target: Target): T {
+  return {
+    ...prepared,
+    confirm: () => {
+      asker.requireOwn(target)
+      prepared.confirm?.()
+    },
+  }
+}
+
+export function refuseRootOnly(fields: Readonly<Record<string, unknown>>, isRoot: boolean): void {
+  const [name] = Object.entries(fields).find(([, value]) => value !== undefined && value !== false) ?? []
+  if (name === undefined || isRoot) return
+  throw new DeniedError(`Only root may ask for ${name}`, { context: { field: name } })
+}
+
+/**
+ * Where there is a guard it holds to the shorter one. Without one we end the loan ourselves, which
+ * the tokens that were made outlive: so it is no term of it, which nobody would hold to.
+ */
+export function withLifetime({ guard }: Parts, policy: Policy, lifetimeSec: number | undefined): Policy {
+  const { limits } = policy
+  if (guard === undefined || lifetimeSec === undefined) return policy
+  if (limits.lifetimeSec !== undefined && limits.lifetimeSec <= lifetimeSec) return policy
+  return { ...policy, limits: { ...limits, lifetimeSec } }
+}
+
+/** After which we end it. */
+export function lifetimeOf(policy: Policy, lifetimeSec: number | undefined): number | undefined {
+  const own = policy.limits.lifetimeSec
+  if (own === undefined || lifetimeSec === undefined) return own ?? lifetimeSec
+  return Math.min(own, lifetimeSec)
+}
+
+export interface ToMake {
+  readonly kind: Asked['kind']
+  readonly who: Asking
+  readonly askedAt: string
+  readonly lifetimeSec: number | undefined
+  readonly noLaterNs?: bigint | undefined
+  readonly parent?: number | undefined
+  readonly approvedBy?: number | undefined
+  readonly comment?: string | undefined
+  readonly also?: Asked['also']
+  readonly signal?: AbortSignal | undefined
+}
+
+/** Makes it, counts it, and holds on to whom it was lent to. */
+export async function make(parts: Parts, prepared: PreparedLoan, how: ToMake): Promise<LoanRecord> {
+  const { book, slots, recipients, counters } = parts
+  const { signal, who, ...asked } = how
+  using slot = who.isRoot ? undefined : slots.reserve(who.facts.uid)
+  const id = book.registry.nextLoanId()
+  const journal = new LoanJournal(parts, {
+    ...asked,
+    id,
+    asker: who.facts,
+    recipientCgroup: cgroup2Path(readProc(prepared.target.process, 'cgroup')),
+    begun: () => slot?.taken(),
+  })
+  counters.decided('allowed')
+  await book.inTurn(id, () => book.making(id, () => parts.lend(prepared, { journal, signal })))
+  // The target is done with; what is left of it to hold is the process.
+  recipients.watch(id, new Fd(prepared.target.process.pidfd.release()))
+  return journal.record!
+}
+
+/** What the answer has besides the loan. */
+export type LentAnswer = RouteAnswer<'derive'>
+export type Besides = Omit<LentAnswer, 'loan'>
+
+export function besidesOf({ concerns, unenforced }: PreparedLoan, removed?: readonly Removal[]): Besides {
+  return {
+    preflight: concerns.map(({ code, certain, what, remedy }) => ({ code, certain, what, remedy })),
+    unenforced: [...unenforced],
+    ...(removed === undefined
+      ? {}
+      : { removed: removed.map(({ path, what, why }) => ({ path, what, why })) }),
+  }
+}
+
+/** Undefined: it can be made again without. */
+function keptText(besides: Besides): string | undefined {
+  const { preflight, unenforced, removed = [] } = besides
+  return preflight.length + unenforced.length + removed.length === 0 ? undefined : JSON.stringify(besides)
+}
+
+/** What is kept of the answer, together with the loan. */
+export function keptWith(keep: Keep, besides: Besides): Asked['also'] {
+  return loan => ({ answer: keep({ status: 201, loan: loan.id, body: keptText(besides) }) })
+}
+
+/** The answer that was given before. ConflictError: to somebody else, or nobody knows it any more. */
+export function answeredAgain(
+  parts: Parts,
+  who: Who,
+  { body, loan: id }: AnswerRecord,
+): { status: number; body: LentAnswer } {
+  const loan = id === undefined ? undefined : parts.book.loan(id)
+  if (loan === undefined || !ownsLoan(who, loan))
+    throw new ConflictError('What came of the request with this Idempotency-Key is not known any more')
+  const besides = body === undefined ? { preflight: [], unenforced: [] } : (JSON.parse(body) as Besides)
+  return { status: 201, body: { loan: viewOf(parts, loan), ...besides } }
+}
+
+/** `POST /v1/loans` */
+export async function lendRoute(
+  parts: Parts,
+  call: Call,
+  { body: input }: RouteRequest<'lend'>,
+): Promise<Answered<'lend'>> {
+  const { rate, idempotency, approvals } = parts
+  const who = asking(call.asker)
+  if (!who.isRoot) rate.take(who.facts.uid)
+  return idempotency.once(
+    { uid: who.facts.uid, key: call.idempotencyKey, asked: ['lend', input] },
+    keep => told(parts, who, input, () => lendNow(parts, call, who, input, keep)),
+    answer =>
+      answer.request === undefined
+        ? answeredAgain(parts, who, answer)
+        : { status: 202, body: approvals.again(who, answer.request) },
+  )
+}
+
+async function lendNow(
+  parts: Parts,
+  { signal, asker }: Call,
+  who: Asking,
+  input: LendInput,
+  keep: Keep,
+): Promise<Answered<'lend'>> {
+  const { clock, approvals } = parts
+  const askedAt = clock.wall()
+  const policy = await chosenPolicy(parts, input.policy, who.isRoot)
+  using target = asker.recipient(input.recipient)
+  using prepared = prepareFor(parts, who, { policy, target, input })
+  const besides = besidesOf(prepared)
+  const approval = policy.approval === 'required' && !who.isRoot
+  if (input.dryRun === true) {
+    const { policy: name, because } = prepared.facts.verdict
+    const actions = actionsOf(prepared).map(action => ({ ...action }))
+    return { status: 200, body: { dryRun: true, policy: name, because, approval, actions, ...besides } }
+  }
+  if (approval)
+    return { status: 202, body: await approvals.wait({ who, policy, target, input, askedAt, keep }) }
+  const loan = await make(parts, prepared, {
+    kind: 'delegate',
+    who,
+    askedAt,
+    lifetimeSec: lifetimeOf(policy, input.lifetimeSec),
+    comment: input.comment,
+    also: keptWith(keep, besides),
+    signal,
+  })
+  return { status: 201, body: { loan: viewOf(parts, loan), ...besides } }
+}
+
+/** A refusal is written down, whatever it is for. */
+export async function told<T>(
+  { audit, counters, log }: Parts,
+  { facts }: Asking,
+  input: { readonly policy: unknown; readonly recipient: unknown },
+  act: () => Promise<T>,
+): Promise<T> {
+  try {
+    return await act()
+  } catch (error) {
+    const refused = error instanceof DeniedError
+    if (refused) counters.decided('refused')
+    const { policy, recipient } = input
+    // The text of a document is no name, and long.
+    const named = typeof policy === 'object' && policy !== null && 'name' in policy ? policy.name : undefined
+    const entry = {
+      event: refused ? 'lend.denied' : 'lend.refused',
+      facts: { asker: facts, policy: named, recipient, error: errorFacts(error) },
+    }
+    // It is refused all the same.
+    await audit
+      .append(entry)
+      .catch(untold => log.error({ err: untold }, 'a refusal could not be written down'))
+    throw error
+  }
+}

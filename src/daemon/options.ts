@@ -1,0 +1,40 @@
+/** The words of `bpftokend`'s command line. */
+import { Command, InvalidArgumentError, Option } from 'commander'
+import { LEVELS, type Level } from './log.ts'
+
+export interface Options {
+  readonly socket: string
+  readonly state: string
+  readonly policies: string
+  readonly config: string
+  readonly logLevel: Level
+  readonly recover: boolean
+}
+
+/** Commander throws a CommanderError for what is wrong, and for help and version when told. */
+export function parseOptions(words: readonly string[], version: string): Options {
+  const command = new Command('bpftokend')
+    .description('Lends eBPF to unprivileged programs, by the policies of this machine')
+    .exitOverride()
+    .version(version, '-V, --version')
+    .option('--socket PATH', 'where it answers, unless systemd hands a socket over', absolute, SOCKET)
+    .option('--state DIR', 'what it keeps: loans, requests, audit, events', absolute, '/var/lib/bpftoken')
+    .option('--policies DIR', 'the policies, a file each', absolute, '/etc/bpftoken/policies')
+    .option(
+      '--config FILE',
+      'limits and the like; need not be there',
+      absolute,
+      '/etc/bpftoken/bpftokend.yaml',
+    )
+    .addOption(new Option('--log-level LEVEL', 'the least that is logged').choices(LEVELS).default('info'))
+    .option('--recover', 'set a damaged registry aside, and find what lives in the kernel', false)
+    .allowExcessArguments(false)
+  return command.parse([...words], { from: 'user' }).opts<Options>()
+}
+
+const SOCKET = '/run/bpftoken/bpftokend.sock'
+
+function absolute(path: string): string {
+  if (!path.startsWith('/')) throw new InvalidArgumentError('It is to begin with a slash.')
+  return path.length > 1 ? path.replace(/\/+$/, '') : path
+}

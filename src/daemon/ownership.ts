@@ -1,0 +1,28 @@
+/** Whose a loan is: who sees it, and may give it back. Pure. */
+import type { LoanRecord, RequestRecord } from '../registry/loan-record.ts'
+import { INITIAL_USER_NAMESPACE } from '../sys/self.ts'
+import type { AskerFacts } from './asker.ts'
+
+export interface Who {
+  readonly isRoot: boolean
+  readonly facts: AskerFacts
+}
+
+/**
+ * It asked for it, or it is lent to its own user namespace. A user's number counts from the initial
+ * user namespace alone: in another one a process that is held to that may have it too.
+ */
+export function ownsLoan({ isRoot, facts }: Who, loan: LoanRecord): boolean {
+  const { kind, state, asker, recipient } = loan
+  const { uid, userNamespace } = facts
+  if (isRoot) return true
+  // The number of one that is gone may be another one's.
+  if (state !== 'ended' && recipient?.userNamespace === userNamespace) return true
+  if (kind !== 'adopted' && asker.uid === uid && asker.userNamespace === userNamespace) return true
+  return userNamespace === INITIAL_USER_NAMESPACE && recipient?.ownerUid === uid
+}
+
+/** It has asked. */
+export function ownsRequest({ isRoot, facts }: Who, { asker }: RequestRecord): boolean {
+  return isRoot || (asker.uid === facts.uid && asker.userNamespace === facts.userNamespace)
+}

@@ -1,0 +1,54 @@
+/** What the daemon consists of, and what its use cases are given. */
+import type { Guard } from '../guard/guard.ts'
+import type { Loan } from '../lending/journal.ts'
+import type { PreparedLoan } from '../lending/lend.ts'
+import type { Making } from '../lending/loan.ts'
+import type { Vocabulary } from '../policy/vocabulary.ts'
+import type { Audit } from '../registry/audit.ts'
+import type { EventStore } from '../registry/event-store.ts'
+import type { Approvals } from './approvals.ts'
+import type { Clock } from './clock.ts'
+import type { Idempotency } from './idempotency.ts'
+import type { Limits, Rate, Slots } from './limits.ts'
+import type { LoanBook } from './loan-book.ts'
+import type { Names } from './names.ts'
+import type { PolicyFiles } from './policies.ts'
+import type { Recipients } from './recipients.ts'
+import type { Sight } from './sight.ts'
+
+/** As pino has it. Values are escaped by whoever writes them. */
+export interface Log {
+  info(facts: object, message: string): void
+  warn(facts: object, message: string): void
+  error(facts: object, message: string): void
+}
+
+/** What is counted, by words of ours alone. */
+export interface Counters {
+  decided(verdict: 'allowed' | 'refused' | 'waiting'): void
+  loanEnded(why: string): void
+  guardEvents(verdict: 'refused' | 'allowed', count: number): void
+}
+
+export interface Parts {
+  readonly book: LoanBook
+  readonly audit: Audit
+  readonly events: EventStore
+  /** Undefined: none is installed. */
+  readonly guard: Guard | undefined
+  readonly policies: PolicyFiles
+  readonly names: Names
+  readonly vocabulary: Vocabulary
+  readonly clock: Clock
+  readonly limits: Limits
+  readonly rate: Rate
+  readonly slots: Slots
+  readonly idempotency: Idempotency
+  readonly approvals: Approvals
+  readonly sight: Sight
+  readonly recipients: Recipients
+  readonly log: Log
+  readonly counters: Counters
+  /** Makes the loan: `lend` of src/lending/lend.ts. */
+  readonly lend: (prepared: PreparedLoan, how: Making) => Promise<Loan>
+}

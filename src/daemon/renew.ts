@@ -1,0 +1,72 @@
+/** To let a loan live longer, from now, as its policy allows. */
+import type { RouteRequest } from '../api/routes.ts'
+import { ConflictError, DeniedError, NotSupportedError } from '../errors.ts'
+import { admit } from '../lending/admission.ts'
+import type { LoanRecord } from '../registry/loan-record.ts'
+import { loanFacts } from './audit-facts.ts'
+import { NS_PER_SEC, wallOf } from './clock.ts'
+import { type Asking, asking } from './lend.ts'
+import { ownLoan } from './listing.ts'
+import type { Parts } from './parts.ts'
+import { chosenPolicy } from './policy-choice.ts'
+import type { Answered, Call } from './service.ts'
+import { viewOf } from './status-of.ts'
+
+/** `POST /v1/loans/{id}/renew` */
+export async function renewRoute(
+  parts: Parts,
+  { asker }: Call,
+  { params, body }: RouteRequest<'renew'>,
+): Promise<Answered<'renew'>> {
+  const { rate, book, clock, audit } = parts
+  const who = asking(asker)
+  if (!who.isRoot) rate.take(who.facts.uid)
+  const { id } = ownLoan(parts, who, params.id)
+  const renewed = await book.inTurn(id, async () => {
+    const loan = ownLoan(parts, who, params.id)
+    requireRenewable(loan, clock.bootNs())
+    const most = await mostFor(parts, who, loan)
+    const lifetimeSec = most === undefined ? body.lifetimeSec : Math.min(most, body.lifetimeSec)
+    const bootNs = clock.bootNs() + BigInt(lifetimeSec) * NS_PER_SEC
+    const put = await book.put({ ...loan, expires: { at: wallOf(clock, bootNs), bootNs: String(bootNs) } })
+    await audit.append({ event: 'loan.renewed', loan: id, facts: { ...loanFacts(put), by: who.facts } })
+    return put
+  })
+  return { status: 200, body: viewOf(parts, renewed) }
+}
+
+function requireRenewable({ id, state, kind, expires, made }: LoanRecord, nowNs: bigint): void {
+  const context = { loan: id }
+  const refuse = (why: string): never => {
+    throw new ConflictError(`loan-${id} cannot be renewed: ${why}`, { context })
+  }
+  if (kind === 'adopted') refuse('it was not lent by this daemon')
+  if (state !== 'live') refuse(`it is ${state}`)
+  if (expires === undefined) refuse('it does not expire')
+  if (BigInt(expires!.bootNs) <= nowNs) refuse('its time is over')
+  // Its record there is the programs' to write: we would write over what they count in it.
+  if (made?.delegation !== undefined)
+    throw new NotSupportedError(`loan-${id} cannot be renewed: the guard holds its end, and keeps to it`, {
+      context,
+      hint: 'Lend anew before it ends',
+    })
+}
+
+/** Seconds; undefined: as many as one likes. Of others than root the policy of now must let them. */
+async function mostFor(
+  parts: Parts,
+  { asker, isRoot }: Asking,
+  loan: LoanRecord,
+): Promise<number | undefined> {
+  const lent = loan.policy.limits.lifetimeSec
+  if (isRoot) return lent
+  const policy = await chosenPolicy(parts, { name: loan.policy.name }, false)
+  if (policy.approval === 'required')
+    throw new DeniedError(`Policy "${policy.name}" must be approved each time: only root renews`, {
+      context: { policy: policy.name },
+      reason: 'approval-not-asked',
+    })
+  admit(policy, asker.subject([policy]), { by: 'subject' })
+  const now = policy.limits.lifetimeSec
+  return lent === undefined || now === undefined ? (lent ?? now) : Math.min(lent, now)
+}

@@ -1,0 +1,122 @@
+/** To take loans back: exactly those that the selector names, with what is derived from them. */
+import type { RouteRequest } from '../api/routes.ts'
+import { NotFoundError } from '../errors.ts'
+import type { DetachResult } from '../guard/detach.ts'
+import type { LoanRecord } from '../registry/loan-record.ts'
+import { asking, refuseRootOnly } from './lend.ts'
+import { isContainer, ownLoan } from './listing.ts'
+import { ownsLoan, type Who } from './ownership.ts'
+import type { Parts } from './parts.ts'
+import type { Answered, Call } from './service.ts'
+import { viewOf } from './status-of.ts'
+import { takeBack, undo } from './take-back.ts'
+
+type Body = RouteRequest<'revoke'>['body']
+type What = Body['what']
+
+/** So many are taken back at one time: each waits for file systems of its own. */
+const AT_ONCE = 8
+
+/** `POST /v1/revoke` */
+export async function revokeRoute(
+  parts: Parts,
+  { asker }: Call,
+  { body }: RouteRequest<'revoke'>,
+): Promise<Answered<'revoke'>> {
+  const { rate, audit } = parts
+  const who = asking(asker)
+  if (!who.isRoot) rate.take(who.facts.uid)
+  const { what, detach = false, kill = false, dryRun = false, comment } = body
+  refuseRootOnly({ kill }, who.isRoot)
+  const chosen = chosenBy(parts, who, what)
+  if (dryRun) {
+    const loans = withDerived(parts, chosen)
+    return {
+      status: 200,
+      body: { dryRun, loans: loans.map(loan => viewOf(parts, loan)), complete: parts.guard !== undefined },
+    }
+  }
+  await audit.append({
+    event: 'revoke.asked',
+    facts: { asker: who.facts, what, detach, kill, ...(comment === undefined ? {} : { comment }) },
+  })
+  const ended: LoanRecord[] = []
+  let complete = true
+  const rest = [...chosen]
+  const work = async (): Promise<void> => {
+    for (let loan = rest.shift(); loan !== undefined; loan = rest.shift()) {
+      const taken = await takeBack(parts, loan.id, { why: 'revoked', by: who.facts.uid, detail: comment })
+      ended.push(...taken.loans)
+      complete &&= taken.complete
+    }
+  }
+  // One that fails does not keep the others from being taken back.
+  const failed = (await Promise.allSettled(Array.from({ length: AT_ONCE }, work))).filter(
+    one => one.status === 'rejected',
+  )
+  for (const { reason } of failed) {
+    parts.log.error({ err: reason }, 'a loan could not be taken back')
+    complete = false
+  }
+  if (failed.length > 0 && ended.length === 0) throw failed[0]!.reason
+  const undone = detach || kill ? await undo(parts, ended, kill) : undefined
+  if ((detach || kill) && ended.length > 0) complete &&= undone?.complete === true
+  return {
+    status: 200,
+    body: {
+      dryRun,
+      loans: ended.sort((a, b) => a.id - b.id).map(loan => viewOf(parts, loan)),
+      ...(undone === undefined ? {} : { undone: undoneView(undone.result) }),
+      complete,
+    },
+  }
+}
+
+/**
+ * Those that have not ended and that whoever asks owns. What others have lent is taken back where
+ * it is named, and not with `all`, a policy or a user. NotFoundError: there is no such loan.
+ */
+function chosenBy(parts: Parts, who: Who, what: What): LoanRecord[] {
+  const { book } = parts
+  if ('loan' in what) {
+    const loan = ownLoan(parts, who, what.loan)
+    return loan.state === 'ended' ? [] : [loan]
+  }
+  if ('delegation' in what) {
+    const loan = book.ofDelegation(what.delegation)
+    if (loan === undefined || loan.state === 'ended' || !ownsLoan(who, loan))
+      throw new NotFoundError(`There is no loan with delegation ${what.delegation}`, {
+        context: { delegation: what.delegation },
+        reason: 'delegation-unknown',
+      })
+    return [loan]
+  }
+  return [...book.open()].filter(loan => isMeant(loan, what) && ownsLoan(who, loan))
+}
+
+function isMeant(loan: LoanRecord, what: Exclude<What, { loan: string } | { delegation: number }>): boolean {
+  const { kind, recipient, asker, policy } = loan
+  if ('container' in what) return isContainer(loan, what.container)
+  if ('unit' in what) return recipient?.unit === what.unit
+  if (kind === 'adopted') return false
+  if ('uid' in what) return asker.uid === what.uid || recipient?.ownerUid === what.uid
+  return 'policy' in what ? policy.name === what.policy : true
+}
+
+function withDerived({ book }: Parts, chosen: readonly LoanRecord[]): LoanRecord[] {
+  const all = new Map(chosen.flatMap(({ id }) => book.treeOf(id)).map(loan => [loan.id, loan]))
+  return [...all.values()].sort((a, b) => a.id - b.id)
+}
+
+function undoneView({ detached, stays, killed, left }: DetachResult) {
+  const object = ({ delegation, id, type, name }: DetachResult['detached'][number]) => ({
+    delegation: Number(delegation),
+    ...{ id, type, name },
+  })
+  return {
+    detached: detached.map(object),
+    stays: stays.map(object),
+    killed: killed.map(({ pid, task }) => ({ pid, task })),
+    left: { programs: left.programs.length, maps: left.maps.length, links: left.links.length },
+  }
+}

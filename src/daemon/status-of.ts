@@ -1,0 +1,41 @@
+/** A loan with what the kernel says of it: as it was last seen mounted, and what the guard has now. */
+import { DEFAULT_LIMITS } from '../policy/policy.ts'
+import type { LoanRecord } from '../registry/loan-record.ts'
+import { type LoanStatus, type LoanView, loanView } from './loan-view.ts'
+import type { Parts } from './parts.ts'
+import { guardRecordOf } from './take-back.ts'
+
+type Looking = Pick<Parts, 'sight' | 'guard' | 'clock'>
+
+export function viewOf(parts: Looking, loan: LoanRecord): LoanView {
+  return loanView(loan, parts.clock, loan.state === 'ended' ? undefined : statusOf(parts, loan))
+}
+
+function statusOf({ sight, guard }: Looking, loan: LoanRecord): LoanStatus {
+  // It was reached when it was made.
+  const seen = sight.of(loan.id) ?? { mounted: loan.made?.device !== undefined, processes: 1, drift: [] }
+  const { mounted, processes, drift } = seen
+  if (guard === undefined || loan.made?.delegation === undefined)
+    return { mounted, processes, drift: [...drift] }
+  const known = guardRecordOf(guard, loan)
+  if (known === undefined) return { mounted, processes, drift: [...drift, 'the guard has no record of it'] }
+  const { tokens, programs, maps, mapBytes } = known.live
+  const { limits } = known.terms
+  return {
+    mounted,
+    processes,
+    drift: known.revoked && loan.state === 'live' ? [...drift, 'it is revoked in the guard'] : [...drift],
+    live: { tokens, programs, maps, mapBytes: exact(mapBytes) },
+    limits: {
+      tokens: limits.tokens ?? DEFAULT_LIMITS.tokens,
+      programs: limits.programs ?? DEFAULT_LIMITS.programs,
+      maps: limits.maps ?? DEFAULT_LIMITS.maps,
+      ...(limits.mapBytes === undefined ? {} : { mapBytes: exact(limits.mapBytes) }),
+    },
+  }
+}
+
+/** Decimal text where JSON has no such number. */
+function exact(value: bigint): number | string {
+  return value <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(value) : String(value)
+}

@@ -1,0 +1,73 @@
+/**
+ * To unmount a loan wherever it is: in the namespaces of whom it was lent to, and its copies. First
+ * where it was made, without looking elsewhere; what is not there is looked for.
+ */
+import { type DelegatedInstance, findInstances } from '../delegation/instances.ts'
+import { openTarget, type Target } from '../delegation/target.ts'
+import { BpftokenError, NotFoundError } from '../errors.ts'
+import { undelegate } from '../lending/undelegate.ts'
+import type { LoanRecord } from '../registry/loan-record.ts'
+import { mountsOf } from './mounts-of.ts'
+import type { Parts } from './parts.ts'
+
+export interface Unmounted {
+  /** Nothing of it is mounted any more, as far as can be seen. */
+  readonly gone: boolean
+  /** Why not all is, in sentences. */
+  readonly left: readonly string[]
+}
+
+export async function unmount(
+  { vocabulary, guard }: Pick<Parts, 'vocabulary' | 'guard'>,
+  loan: LoanRecord,
+): Promise<Unmounted> {
+  const left: string[] = []
+  const take = async (target: Target, path: string, mount: number | undefined): Promise<boolean> => {
+    try {
+      const { unmounted } = await undelegate({ recipient: target, path, mount, vocabulary, guard })
+      for (const one of unmounted.copies.left) left.push(stillAt(one))
+      return true
+    } catch (error) {
+      if (!(error instanceof BpftokenError)) throw error
+      if (error instanceof NotFoundError) return false
+      left.push(error.message)
+      return true
+    }
+  }
+  const { made, recipient } = loan
+  if (made?.path !== undefined && recipient !== undefined) {
+    using target = targetThere(recipient.pid, recipient)
+    if (target !== undefined && (await take(target, made.path, made.mountId)))
+      return { gone: left.length === 0, left }
+  }
+  // Each one may take copies of it along.
+  for (const one of mountsOf(loan, await findInstances(vocabulary))) {
+    using target = targetThere(one.pids[0]!, one)
+    if (target === undefined) continue
+    await take(target, one.path, one.mountId)
+  }
+  const still = mountsOf(loan, await findInstances(vocabulary))
+  return { gone: still.length === 0, left: still.length === 0 ? [] : [...left, ...still.map(stillAt)] }
+}
+
+function stillAt({ path, mountNamespace, pids }: DelegatedInstance): string {
+  return `still mounted at ${path} in ${mountNamespace} (process ${pids[0]})`
+}
+
+/** The process of that number, if it is in these namespaces: whichever it is, it will do. */
+function targetThere(
+  pid: number,
+  there: { readonly userNamespace: string; readonly mountNamespace: string },
+): Target | undefined {
+  let target: Target
+  try {
+    target = openTarget(pid)
+  } catch (error) {
+    if (error instanceof BpftokenError) return undefined
+    throw error
+  }
+  const { userNamespace, mountNamespace } = target.facts
+  if (userNamespace === there.userNamespace && mountNamespace === there.mountNamespace) return target
+  target[Symbol.dispose]()
+  return undefined
+}

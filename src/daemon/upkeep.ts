@@ -1,0 +1,235 @@
+/**
+ * Keeps the registry true: looks at what there is when we start, when a process that was lent to has
+ * exited, and when somebody asks and nobody has looked for long; and takes the steps that follow.
+ */
+
+import { inhabitedUserNamespaces } from '../delegation/inhabited.ts'
+import { findInstances } from '../delegation/instances.ts'
+import { BpftokenError } from '../errors.ts'
+import type { EndRecord, LoanRecord } from '../registry/loan-record.ts'
+import { orphansGone } from '../sys/executor/orphans.ts'
+import { Fd } from '../sys/fd.ts'
+import { heldNamespace } from '../sys/namespace.ts'
+import { inodeOf } from '../sys/open.ts'
+import { openProcess, readProc } from '../sys/process.ts'
+import { adoptedRecord } from './adopted.ts'
+import { loanFacts } from './audit-facts.ts'
+import type { Expiry } from './expiry.ts'
+import { mountsOf } from './mounts-of.ts'
+import type { Parts } from './parts.ts'
+import { type Found, reconcile, type Step } from './reconcile.ts'
+import { takeBack } from './take-back.ts'
+
+/** Exits come together, as when a machine full of containers is stopped. */
+const GATHER_MS = 200
+/** Executors of a daemon that died have as long to undo what they had begun. */
+const ORPHANS_MS = 30_000
+/** What is seen is told without another look for so long. */
+const FRESH_MS = 5000
+
+export class Upkeep {
+  readonly #parts: Parts
+  readonly #expiry: Expiry
+  #first = true
+  #lookedAt = Number.NEGATIVE_INFINITY
+  #looking: Promise<void> = Promise.resolve()
+  #next: Promise<void> | undefined
+  #timer: NodeJS.Timeout | undefined
+  #due = Number.POSITIVE_INFINITY
+  #stopped = false
+
+  constructor(parts: Parts, expiry: Expiry) {
+    this.#parts = parts
+    this.#expiry = expiry
+  }
+
+  /** The first look. Returns when all that was left unfinished is settled. */
+  async start(): Promise<void> {
+    const { book, log } = this.#parts
+    if ([...book.open()].some(({ boot }) => boot === book.registry.boot))
+      if (!(await orphansGone(ORPHANS_MS)))
+        log.warn(
+          {},
+          'an executor of a daemon before this one is still there: what it does is found at the next look',
+        )
+    await this.look()
+  }
+
+  /** Looks before long, once for all who say so until then. */
+  soon(withinMs = GATHER_MS): void {
+    if (this.#stopped) return
+    const at = performance.now() + withinMs
+    if (at >= this.#due) return
+    clearTimeout(this.#timer)
+    this.#due = at
+    this.#timer = setTimeout(() => {
+      this.#due = Number.POSITIVE_INFINITY
+      this.look().catch(error => this.#parts.log.error({ err: error }, 'loans could not be looked after'))
+    }, withinMs)
+    this.#timer.unref()
+  }
+
+  /** Somebody is shown what was seen: the next one shall be shown something newer. */
+  wanted(): void {
+    if (performance.now() - this.#lookedAt > FRESH_MS) this.soon()
+  }
+
+  /** Looks at what there is from now on, and settles it. */
+  look(): Promise<void> {
+    this.#next ??= this.#looking.then(() => {
+      this.#next = undefined
+      const look = this.#lookOnce()
+      this.#looking = look.catch(() => {})
+      return look
+    })
+    return this.#next
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true
+    clearTimeout(this.#timer)
+    await this.#next?.catch(() => {})
+    await this.#looking
+  }
+
+  /** Ends those whose time has come. */
+  async expire(): Promise<void> {
+    const { clock, log } = this.#parts
+    for (const id of this.#expiry.take(clock.bootNs()))
+      await takeBack(this.#parts, id, { why: 'expired' }).catch(error =>
+        log.error({ err: error, loan: id }, 'a loan that has expired could not be ended'),
+      )
+  }
+
+  async #lookOnce(): Promise<void> {
+    if (this.#stopped) return
+    const { book, vocabulary, guard } = this.#parts
+    // What ends, or is made, while we look is in what we find, or not.
+    const touched = new Set<string>()
+    const stop = book.onChange(({ recipient }) => {
+      if (recipient !== undefined) touched.add(recipient.userNamespace)
+    })
+    let steps: Step[]
+    try {
+      const before = [...book.open()].filter(({ id }) => !book.isBeingMade(id))
+      for (const { id, recipient } of book.open())
+        if (book.isBeingMade(id) && recipient !== undefined) touched.add(recipient.userNamespace)
+      const mounts = await findInstances(vocabulary)
+      const delegations = guard?.delegations()
+      const isMissing = before.some(loan => mountsOf(loan, mounts).length === 0)
+      const inhabited = isMissing ? await inhabitedUserNamespaces() : new Set<string>()
+      const found: Found = { boot: book.registry.boot, first: this.#first, mounts, delegations, inhabited }
+      steps = reconcile(before, found)
+    } finally {
+      stop()
+    }
+    this.#first = false
+    this.#lookedAt = performance.now()
+    for (const step of steps) {
+      if (this.#stopped) return
+      if (touchedBy(step, book.loan.bind(book), touched)) {
+        if (step.do !== 'see') this.soon(FRESH_MS)
+        continue
+      }
+      try {
+        await this.#take(step)
+      } catch (error) {
+        this.#parts.log.error({ err: error, step: step.do }, 'a step of the upkeep failed')
+      }
+    }
+  }
+
+  async #take(step: Step): Promise<void> {
+    const { book, sight, audit, clock } = this.#parts
+    switch (step.do) {
+      case 'end':
+        await this.#end(step.loan, { at: clock.wall(), why: step.why, detail: step.detail })
+        break
+      case 'takeBack': {
+        const { loan: id, why, detail, delegation } = step
+        const loan = book.loan(id)
+        if (loan === undefined) break
+        // So that it is revoked, whatever becomes of us.
+        if (delegation !== undefined && loan.made?.delegation === undefined)
+          await book.put({
+            ...loan,
+            state: 'ending',
+            made: { ...loan.made, at: clock.wall(), delegation },
+            ended: { at: clock.wall(), why, detail },
+          })
+        await takeBack(this.#parts, id, { why, detail })
+        break
+      }
+      case 'see': {
+        const { loan, seen, pids } = step
+        const record = book.loan(loan)
+        if (record === undefined || record.state === 'ended') break
+        sight.set(loan, seen)
+        this.#watch(record, pids)
+        break
+      }
+      case 'adopt': {
+        const { mounts, delegation } = step
+        const id = book.registry.nextLoanId()
+        const { boot } = book.registry
+        const loan = await book.put(adoptedRecord({ id, boot, at: clock.wall() }, mounts, delegation))
+        const pids = mounts.flatMap(mount => mount.pids)
+        sight.set(id, { mounted: mounts.length > 0, processes: new Set(pids).size, drift: [] })
+        this.#watch(loan, pids)
+        await audit.append({ event: 'loan.adopted', loan: id, facts: loanFacts(loan) })
+      }
+    }
+  }
+
+  async #end(id: number, ended: EndRecord): Promise<void> {
+    const { book, audit, counters } = this.#parts
+    await book.inTurn(id, async () => {
+      const loan = book.loan(id)
+      if (loan === undefined || loan.state === 'ended') return
+      const over = await book.put({ ...loan, state: 'ended', ended: loan.ended ?? ended })
+      counters.loanEnded(over.ended!.why)
+      await audit.append({ event: 'loan.ended', loan: id, facts: loanFacts(over) })
+    })
+  }
+
+  /** One that is in the namespace now: when it exits we look again. */
+  #watch({ id, recipient }: LoanRecord, pids: readonly number[]): void {
+    const { recipients } = this.#parts
+    if (recipients.isWatched(id) || recipient === undefined) return
+    for (const pid of [recipient.pid, ...pids.slice(0, 16)]) {
+      const pidfd = heldIn(pid, recipient.userNamespace)
+      if (pidfd === undefined) continue
+      recipients.watch(id, pidfd)
+      return
+    }
+  }
+}
+
+/** Undefined: no such process is in that user namespace. */
+function heldIn(pid: number, userNamespace: string): Fd | undefined {
+  if (pid === 0) return undefined
+  try {
+    using process = openProcess(pid)
+    using namespace = heldNamespace(process, 'user')
+    if (`user:[${inodeOf(namespace)}]` !== userNamespace) return undefined
+    readProc(process, 'stat')
+    return new Fd(process.pidfd.release())
+  } catch (error) {
+    if (error instanceof BpftokenError) return undefined
+    throw error
+  }
+}
+
+/** Whether what the step says of a loan may not be so any more. */
+function touchedBy(
+  step: Step,
+  loanOf: (id: number) => LoanRecord | undefined,
+  touched: ReadonlySet<string>,
+): boolean {
+  if (step.do === 'adopt') {
+    const namespace = step.mounts[0]?.userNamespace ?? `user:[${step.delegation?.userNamespace}]`
+    return touched.has(namespace)
+  }
+  const namespace = loanOf(step.loan)?.recipient?.userNamespace
+  return namespace !== undefined && touched.has(namespace)
+}

@@ -1,0 +1,428 @@
+/** What the daemon does for real askers: lends, refuses, takes back, lets wait. No guard here. */
+import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { after, before, test } from 'node:test'
+import type { Peer } from '../../../src/daemon/peer.ts'
+import { delegate } from '../../../src/delegation/delegate.ts'
+import { listInstances } from '../../../src/delegation/instances.ts'
+import { openTarget } from '../../../src/delegation/target.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { policyWith, vocabulary } from '../delegation/lab.ts'
+import { leavesNothing } from '../delegation/leaves-nothing.ts'
+import { Workload } from '../delegation/workload.ts'
+import { inOwnNamespaces, ServiceLab } from './service-lab.ts'
+
+const ALICE = 61001
+const BOB = 61002
+const PATH = '/sys/fs/bpf'
+const RIGHTS = '  rights: { cmds: [map_create], maps: [hash] }'
+
+let lab: ServiceLab
+let root: Peer
+
+before(async () => {
+  lab = await ServiceLab.open()
+  lab.write('alices', `  subjects: [{ user: ${ALICE} }]\n${RIGHTS}`)
+  lab.write('approved', `  subjects: [{ user: ${ALICE} }]\n  approval: required\n${RIGHTS}`)
+  lab.write('roots', RIGHTS)
+  lab.write('everybodys', `  subjects: [{ user: ${ALICE} }, { user: ${BOB} }]\n${RIGHTS}`)
+  await lab.service.reload()
+  root = await lab.root()
+})
+after(() => lab[Symbol.asyncDispose]())
+leavesNothing()
+
+const isMounted = (pid: number): boolean =>
+  listInstances(vocabulary).some(({ pids, path }) => pids.includes(pid) && path === PATH)
+
+/** `body` with a process that a user has in namespaces of its own, and one of the same user outside. */
+async function withUser(
+  uid: number,
+  body: (user: { asker: Peer; outside: Workload; inside: Workload; pid: number }) => Promise<void>,
+): Promise<void> {
+  const outside = await Workload.onHost(uid)
+  const inside = await inOwnNamespaces(uid)
+  try {
+    await body({ asker: await lab.askerOf(outside), outside, inside, pid: inside.pid })
+  } finally {
+    for (const one of [outside, inside]) one[Symbol.dispose]()
+    await Promise.all([outside.exited, inside.exited])
+  }
+}
+
+const toPid = (pid: number, name = 'alices', also: object = {}) => ({
+  body: { policy: { name }, recipient: { pid }, place: { path: PATH }, ...also },
+})
+
+/** The loan of an answer. */
+function lentIn({ status, body }: { status: number; body: object }) {
+  assert.equal(status, 201, JSON.stringify(body))
+  return (body as { loan: { id: string; state: string; record?: { mount?: { path: string } } } }).loan
+}
+
+async function auditOf(loan: string): Promise<string[]> {
+  const { records } = await lab.audit.query({ loan: Number(loan.slice(5)) })
+  return records.map(({ event }) => event)
+}
+
+test('lend: a user lends to its own namespace by a policy that names it, and another user does not', () =>
+  withUser(ALICE, async ({ asker, pid }) => {
+    const loan = lentIn(await lab.ask('lend', asker, toPid(pid)))
+    assert.deepEqual([loan.state, loan.record?.mount?.path], ['live', PATH])
+    assert.equal(isMounted(pid), true)
+    assert.deepEqual(await auditOf(loan.id), ['lend.will', 'lend.did'])
+    await withUser(BOB, async bob => {
+      await assert.rejects(lab.ask('lend', bob.asker, toPid(bob.pid)), { reason: 'subject-refused' })
+      assert.equal(isMounted(bob.pid), false)
+      // The same policy would name Bob, but the namespace is not his.
+      const other = toPid(pid, 'everybodys')
+      await assert.rejects(lab.ask('lend', bob.asker, other), {
+        code: 'BPFTOKEN_DENIED',
+        message: /no power over/,
+      })
+      lentIn(await lab.ask('lend', bob.asker, toPid(bob.pid, 'everybodys')))
+    })
+    const denied = await lab.audit.query()
+    assert.equal(denied.records.filter(({ event }) => event === 'lend.denied').length, 2)
+  }))
+
+test('lend: a policy without subjects is for root alone, as are a document, and lending to anybody', () =>
+  withUser(BOB, async ({ asker, pid }) => {
+    await assert.rejects(lab.ask('lend', asker, toPid(pid, 'roots')), { reason: 'subject-refused' })
+    const document = `apiVersion: bpftoken.dev/v1\nkind: DelegationPolicy\nmetadata: { name: own }\nspec:\n${RIGHTS}\n`
+    const own = { body: { policy: { document }, recipient: { pid }, place: { path: PATH } } }
+    await assert.rejects(lab.ask('lend', asker, own), { code: 'BPFTOKEN_DENIED', message: /Only root/ })
+    const any = toPid(pid, 'everybodys', { anySubject: true })
+    await assert.rejects(lab.ask('lend', asker, any), { code: 'BPFTOKEN_DENIED', message: /Only root/ })
+    assert.equal(isMounted(pid), false)
+    const loan = lentIn(await lab.ask('lend', root, own))
+    await lab.ask('revoke', root, { body: { what: { loan: loan.id } } })
+    lentIn(await lab.ask('lend', root, toPid(pid, 'alices', { anySubject: true })))
+    assert.equal(isMounted(pid), true)
+  }))
+
+test('lend: a dry run says what would be done, and does nothing', () =>
+  withUser(ALICE, async ({ asker, pid }) => {
+    const { status, body } = await lab.ask('lend', asker, toPid(pid, 'alices', { dryRun: true }))
+    assert.equal(status, 200)
+    assert.ok('dryRun' in body && body.actions.some(action => action.do === 'attachMount'))
+    assert.equal(isMounted(pid), false)
+  }))
+
+test('lend: with a key one loan is made, however often and at once it is asked for', () =>
+  withUser(ALICE, async ({ asker, pid }) => {
+    const ask = () => lab.ask('lend', asker, toPid(pid), { key: 'k-1' })
+    const [first, second] = await Promise.all([ask(), ask()])
+    const third = await ask()
+    const ids = [first, second, third].map(answer => lentIn(answer).id)
+    assert.equal(new Set(ids).size, 1)
+    await assert.rejects(lab.ask('lend', asker, toPid(pid, 'everybodys'), { key: 'k-1' }), {
+      code: 'BPFTOKEN_CONFLICT',
+    })
+    // Another key is another request, which finds the place taken.
+    await assert.rejects(lab.ask('lend', asker, toPid(pid), { key: 'k-2' }), { reason: 'place-taken' })
+  }))
+
+test('lend: to itself by self, and by the context that it opened', () =>
+  withUser(ALICE, async ({ inside, pid }) => {
+    const asker = await lab.askerOf(inside)
+    const contextFd = await inside.must('fsopen', 'bpf', 0)
+    const request = {
+      body: { policy: { name: 'alices' }, recipient: { self: true as const }, place: { contextFd } },
+    }
+    const loan = lentIn(await lab.ask('lend', asker, request))
+    assert.equal(loan.record?.mount, undefined)
+    const mount = await inside.must('fsmount', contextFd, 0, 0)
+    await inside.must('move_mount', mount, '', -100, PATH, 4)
+    assert.equal(isMounted(pid), true)
+    const { body } = await lab.ask('revoke', asker, { body: { what: { loan: loan.id } } })
+    assert.deepEqual(
+      body.loans.map(({ state }) => state),
+      ['ended'],
+    )
+    assert.equal(isMounted(pid), false)
+  }))
+
+test('revoke: takes back what is named, says that tokens stay, and shows before what would end', () =>
+  withUser(ALICE, async ({ asker, inside, pid }) => {
+    const { id } = lentIn(await lab.ask('lend', asker, toPid(pid)))
+    const dry = await lab.ask('revoke', asker, { body: { what: { loan: id }, dryRun: true } })
+    assert.deepEqual(
+      dry.body.loans.map(loan => [loan.id, loan.state]),
+      [[id, 'live']],
+    )
+    assert.equal(isMounted(pid), true)
+    await withUser(BOB, async bob => {
+      await assert.rejects(lab.ask('revoke', bob.asker, { body: { what: { loan: id } } }), {
+        code: 'BPFTOKEN_NOT_FOUND',
+      })
+      const none = await lab.ask('revoke', bob.asker, { body: { what: { all: true } } })
+      assert.deepEqual(none.body.loans, [])
+    })
+    assert.equal(isMounted(pid), true)
+    const directory = await inside.must('openat', -100, PATH, 0)
+    const token = await inside.token(directory)
+    assert.ok(token >= 0)
+    const { body } = await lab.ask('revoke', asker, { body: { what: { loan: id } } })
+    assert.deepEqual(
+      body.loans.map(loan => [loan.id, loan.state, loan.ended?.why]),
+      [[id, 'ended', 'revoked']],
+    )
+    // The kernel keeps a token that was made: so it is not complete.
+    assert.equal(body.complete, false)
+    assert.ok((await inside.map('hash', token)) >= 0)
+    assert.equal(isMounted(pid), false)
+    assert.deepEqual(await auditOf(id), ['lend.will', 'lend.did', 'loan.ended'])
+    lentIn(await lab.ask('lend', asker, toPid(pid)))
+  }))
+
+test('revoke: by user, by policy and all, each what it says and no more', async () => {
+  await withUser(ALICE, alice =>
+    withUser(BOB, async bob => {
+      const lendAll = async () => {
+        lentIn(await lab.ask('lend', alice.asker, toPid(alice.pid, 'alices')))
+        lentIn(await lab.ask('lend', bob.asker, toPid(bob.pid, 'everybodys')))
+      }
+      const mounted = () => [isMounted(alice.pid), isMounted(bob.pid)]
+      await lendAll()
+      await lab.ask('revoke', root, { body: { what: { uid: BOB } } })
+      assert.deepEqual(mounted(), [true, false])
+      await lab.ask('revoke', root, { body: { what: { policy: 'everybodys' } } })
+      assert.deepEqual(mounted(), [true, false])
+      await lab.ask('revoke', root, { body: { what: { policy: 'alices' } } })
+      assert.deepEqual(mounted(), [false, false])
+      await lendAll()
+      // Of Alice all is her own.
+      await lab.ask('revoke', alice.asker, { body: { what: { all: true } } })
+      assert.deepEqual(mounted(), [false, true])
+      await lab.ask('revoke', root, { body: { what: { all: true } } })
+      assert.deepEqual(mounted(), [false, false])
+    }),
+  )
+})
+
+test('approval: it waits, is lent when root approves, and the asker is told', () =>
+  withUser(ALICE, async ({ asker, pid }) => {
+    const { status, body } = await lab.ask('lend', asker, toPid(pid, 'approved', { comment: 'for the demo' }))
+    assert.equal(status, 202)
+    assert.ok('request' in body)
+    const { id } = body.request
+    assert.equal(isMounted(pid), false)
+    await assert.rejects(lab.ask('approve', asker, { params: { id }, body: {} }), { code: 'BPFTOKEN_DENIED' })
+    const told = lab.ask('showRequest', asker, { params: { id }, query: { wait: 60 } })
+    const approved = await lab.ask('approve', root, { params: { id }, body: { comment: 'fine' } })
+    assert.equal(approved.body.state, 'approved')
+    assert.deepEqual((await told).body.state, 'approved')
+    assert.equal(isMounted(pid), true)
+    const loan = await lab.ask('showLoan', asker, { params: { id: approved.body.loan! } })
+    assert.equal(loan.body.spec.approvedBy, 0)
+    // Decided once, it is decided.
+    await assert.rejects(lab.ask('deny', root, { params: { id }, body: {} }), { code: 'BPFTOKEN_CONFLICT' })
+  }))
+
+test('approval: nothing is lent when it is denied, withdrawn, or who asked has gone', () =>
+  withUser(ALICE, async ({ asker, outside, pid }) => {
+    const wait = async (by: Peer) => {
+      const { body } = await lab.ask('lend', by, toPid(pid, 'approved'))
+      assert.ok('request' in body)
+      return { params: { id: body.request.id }, body: {} }
+    }
+    assert.equal((await lab.ask('deny', root, await wait(asker))).body.state, 'denied')
+    const withdrawn = await wait(asker)
+    assert.equal((await lab.ask('withdraw', asker, withdrawn)).body.state, 'withdrawn')
+    await assert.rejects(lab.ask('approve', root, withdrawn), { code: 'BPFTOKEN_CONFLICT' })
+    const orphan = await wait(asker)
+    outside[Symbol.dispose]()
+    await outside.exited
+    assert.equal((await lab.ask('approve', root, orphan)).body.state, 'expired')
+    assert.equal(isMounted(pid), false)
+  }))
+
+test('approval: two who decide at once decide it once', () =>
+  withUser(ALICE, async ({ asker, pid }) => {
+    const { body } = await lab.ask('lend', asker, toPid(pid, 'approved'))
+    assert.ok('request' in body)
+    const which = { params: { id: body.request.id }, body: {} }
+    const all = await Promise.allSettled([
+      lab.ask('approve', root, which),
+      lab.ask('approve', root, which),
+      lab.ask('deny', root, which),
+    ])
+    assert.equal(all.filter(({ status }) => status === 'fulfilled').length, 1)
+  }))
+
+test('a loan ends when its time has come, and lives longer when it is renewed', () =>
+  withUser(ALICE, async ({ asker, pid }) => {
+    const { id } = lentIn(await lab.ask('lend', asker, toPid(pid, 'alices', { lifetimeSec: 1 })))
+    const stateOf = async () => (await lab.ask('showLoan', asker, { params: { id } })).body
+    await eventually(async () => (await stateOf()).state === 'ended', 'it did not expire')
+    assert.equal((await stateOf()).ended?.why, 'expired')
+    assert.equal(isMounted(pid), false)
+    await assert.rejects(lab.ask('renew', asker, { params: { id }, body: { lifetimeSec: 60 } }), {
+      code: 'BPFTOKEN_CONFLICT',
+    })
+    const next = lentIn(await lab.ask('lend', asker, toPid(pid, 'alices', { lifetimeSec: 3 }))).id
+    const renewed = await lab.ask('renew', asker, { params: { id: next }, body: { lifetimeSec: 3600 } })
+    const left = Date.parse(renewed.body.record!.expiresAt!) - Date.now()
+    assert.ok(left > 3_000_000, String(left))
+    const never = lentIn(await lab.ask('lend', asker, toPid(pid, 'alices', { place: { path: '/dev' } }))).id
+    await assert.rejects(lab.ask('renew', asker, { params: { id: never }, body: { lifetimeSec: 60 } }), {
+      code: 'BPFTOKEN_CONFLICT',
+      message: /does not expire/,
+    })
+  }))
+
+test('a loan ends when the last process of its namespaces has gone, and not with the first', () =>
+  withUser(ALICE, async ({ asker, inside, pid }) => {
+    const { id } = lentIn(await lab.ask('lend', asker, toPid(pid)))
+    const second = spawn('nsenter', ['-t', String(pid), '-U', '-m', 'sleep', '1000'], { stdio: 'ignore' })
+    const exited = once(second, 'exit')
+    const shown = async () => (await lab.ask('showLoan', asker, { params: { id } })).body
+    await eventually(() => isMounted(second.pid!), 'it did not enter')
+    inside[Symbol.dispose]()
+    await inside.exited
+    // Looked at again after the first has exited, it lives on in the second.
+    await lab.service.settle()
+    assert.equal((await shown()).state, 'live')
+    second.kill('SIGKILL')
+    await exited
+    await eventually(async () => (await shown()).state === 'ended', 'it did not end')
+    assert.equal((await shown()).ended?.why, 'processes-gone')
+  }))
+
+test('limits: a user has so many open loans, and asks so often; root is not held by them', async () => {
+  await using small = await ServiceLab.open({ limits: { openLoans: 1, requestsPerMinute: 4 } })
+  small.write('alices', `  subjects: [{ user: ${ALICE} }]\n${RIGHTS}`)
+  await small.service.reload()
+  const outside = await Workload.onHost(ALICE)
+  const inside = await inOwnNamespaces(ALICE)
+  try {
+    const asker = await small.askerOf(outside)
+    const there = (path: string) => toPid(inside.pid, 'alices', { place: { path } })
+    const all = await Promise.allSettled(
+      ['/dev', '/mnt', '/srv'].map(path => small.ask('lend', asker, there(path))),
+    )
+    assert.equal(all.filter(({ status }) => status === 'fulfilled').length, 1)
+    await assert.rejects(small.ask('lend', asker, there('/srv')), {
+      code: 'BPFTOKEN_BUSY',
+      message: /open loans/,
+    })
+    await assert.rejects(small.ask('decide', asker, { body: {} }), {
+      code: 'BPFTOKEN_BUSY',
+      message: /in a minute/,
+    })
+    const admin = await small.root()
+    for (const path of ['/opt', '/srv', '/mnt', '/media'])
+      lentIn(
+        await small.ask('lend', admin, toPid(inside.pid, 'alices', { place: { path }, anySubject: true })),
+      )
+  } finally {
+    for (const one of [outside, inside]) one[Symbol.dispose]()
+    await Promise.all([outside.exited, inside.exited])
+  }
+})
+
+test('decide: says why, for who asks and for whom root names, and does nothing', () =>
+  withUser(ALICE, async ({ asker, pid }) => {
+    const { body } = await lab.ask('decide', asker, { body: { policy: 'alices', recipient: { pid } } })
+    assert.deepEqual([body.allowed, body.because, body.entry], [true, 'subject', 'spec.subjects[0]'])
+    await withUser(BOB, async bob => {
+      const no = await lab.ask('decide', bob.asker, { body: { policy: 'alices' } })
+      assert.deepEqual([no.body.allowed, no.body.because], [false, 'nobody-matches'])
+      const foreign = await lab.ask('decide', bob.asker, {
+        body: { policy: 'everybodys', recipient: { pid } },
+      })
+      assert.equal(foreign.body.allowed, false)
+      assert.match(foreign.body.because, /no power over/)
+    })
+    const named = await lab.ask('decide', root, { body: { policy: 'alices', recipient: { pid } } })
+    assert.equal(named.body.allowed, true)
+    const listed = await lab.ask('listPolicies', asker, {})
+    assert.deepEqual(
+      listed.body.policies.map(({ name }) => name),
+      ['alices', 'approved', 'everybodys'],
+    )
+    await assert.rejects(lab.ask('showPolicy', asker, { params: { name: 'roots' } }), {
+      code: 'BPFTOKEN_NOT_FOUND',
+    })
+  }))
+
+test('what others have lent is listed for root, and left where it is', () =>
+  withUser(ALICE, async ({ asker, pid }) => {
+    using target = openTarget(pid)
+    await delegate(policyWith({ cmds: 1n }), target, vocabulary, { path: PATH })
+    const adopted = async (by: Peer) =>
+      (await lab.ask('listLoans', by, { query: {} })).body.loans.filter(
+        ({ kind, record }) =>
+          kind === 'adopted' && record?.recipient.userNamespace === target.facts.userNamespace,
+      )
+    await eventually(async () => (await adopted(root)).length === 1, 'it is not found')
+    // It lies in her namespace: she sees it.
+    assert.equal((await adopted(asker)).length, 1)
+    await withUser(BOB, async bob => assert.deepEqual(await adopted(bob.asker), []))
+    await lab.ask('revoke', root, { body: { what: { all: true } } })
+    assert.equal(isMounted(pid), true)
+    const [loan] = await adopted(root)
+    await lab.ask('revoke', root, { body: { what: { loan: loan!.id } } })
+    assert.equal(isMounted(pid), false)
+  }))
+
+test('a restart loses nothing that is lent, and who is not asked for any more expires', () =>
+  withUser(ALICE, async ({ asker, pid, inside }) => {
+    const { id } = lentIn(await lab.ask('lend', asker, toPid(pid)))
+    const { body } = await lab.ask('lend', asker, toPid(pid, 'approved', { place: { path: '/mnt' } }))
+    assert.ok('request' in body)
+    await lab.stop()
+    await lab.start()
+    const shown = await lab.ask('showLoan', asker, { params: { id } })
+    assert.deepEqual(
+      [shown.body.state, shown.body.status?.mounted, shown.body.status?.drift],
+      ['live', true, []],
+    )
+    const over = await lab.ask('showRequest', asker, { params: { id: body.request.id }, query: {} })
+    assert.equal(over.body.state, 'expired')
+    assert.equal((await lab.ask('verifyAudit', root, {})).body.intact, true)
+    // The exit of the process that was lent to is still noticed.
+    inside[Symbol.dispose]()
+    await inside.exited
+    const ended = async () => (await lab.ask('showLoan', asker, { params: { id } })).body.state === 'ended'
+    await eventually(ended, 'it did not end')
+  }))
+
+test('a loan that is not as it was made is told, with what has changed', () =>
+  withUser(ALICE, async ({ asker, inside, pid }) => {
+    const { id } = lentIn(await lab.ask('lend', asker, toPid(pid)))
+    await inside.must('mount', 'none', PATH, 'tmpfs', 0, 0)
+    const drift = async () => (await lab.ask('showLoan', asker, { params: { id } })).body.status!.drift
+    await eventually(async () => (await drift()).length > 0, 'nothing is told')
+    assert.match((await drift()).join(), /another mount lies above it/)
+    const { body } = await lab.ask('status', root, {})
+    assert.ok(body.concerns.some(concern => concern.includes(`${id} is not as it was made`)))
+    await lab.ask('revoke', root, { body: { what: { loan: id } } })
+    assert.equal(isMounted(pid), false)
+  }))
+
+test('a policy file that turns bad keeps the policy that was good, and says so', () =>
+  withUser(ALICE, async ({ asker, pid }) => {
+    const file = join(lab.policyDirectory, 'alices.yaml')
+    writeFileSync(file, 'this: is no policy')
+    const { body } = await lab.ask('reload', root, {})
+    assert.deepEqual(
+      body.faults.map(fault => fault.file),
+      [file],
+    )
+    lentIn(await lab.ask('lend', asker, toPid(pid)))
+    assert.equal((await lab.ask('status', root, {})).body.policies.faults.length, 1)
+    lab.write('alices', `  subjects: [{ user: ${ALICE} }]\n${RIGHTS}`)
+    assert.deepEqual((await lab.ask('reload', root, {})).body.faults, [])
+  }))
+
+test('nothing was logged as an error that no test asked for', () => {
+  assert.deepEqual(
+    lab.log.lines.filter(line => line.startsWith('error') && !line.includes('a policy could not be taken')),
+    [],
+  )
+})
