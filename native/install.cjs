@@ -16,10 +16,10 @@ function isThere() {
   const has = name => folders.some(folder => existsSync(path.join(PACKAGE, folder, name)))
   if (!has('bpftoken-launch') || !has('bpftoken-executor')) return false
   try {
-    require('node-gyp-build')(PACKAGE)
+    require('../dist/sys/prebuilt.js').loadAddon()
     return true
   } catch {
-    return false
+    return false // In a clone there may be no dist/ yet.
   }
 }
 

@@ -53,6 +53,19 @@ CONF
   apt-get -qq -o APT::Update::Error-Mode=any update
 }
 
+# lists [--arch ARCH] DIR SUITE...: private_apt; where that fails, the caller's give_up says why. The caller exports
+# APT_CONFIG=DIR/apt.conf, or gives it to single commands.
+lists() {
+  local error
+  error=$(private_apt "$@" 2>&1) || give_up "package lists cannot be fetched: ${error%%$'\n'*}"
+}
+
+# quiet COMMAND...: its output only when it fails.
+quiet() {
+  local said
+  said=$("$@" 2>&1) || { tail -5 <<<"$said" >&2; return 1; }
+}
+
 # unpack DIR DEB...: in place only when complete, without the folders that merged-/usr systems have as links.
 unpack() {
   local dir=$1 deb

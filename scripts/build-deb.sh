@@ -44,7 +44,7 @@ add_library() {
   find "$lib" -type d -empty -delete
   find "$lib" -name '*.js' -o -name '*.cjs' -o -name '*.mjs' -o -name '*.json' | xargs -d '\n' chmod 644
   sed -i '1s|^#!/usr/bin/env node$|#!/usr/bin/node|' "$lib/dist/cli/main.js"
-  sed -i '1{/^#!/d}' "$lib"/node_modules/*/bin.{js,mjs} "$lib"/node_modules/node-gyp-build/{build-test,optional}.js 2>/dev/null || true
+  sed -i '1{/^#!/d}' "$lib"/node_modules/*/bin.{js,mjs} 2>/dev/null || true
   chmod 755 "$lib/dist/cli/main.js" "$lib/$prebuilt"/bpftoken-*
   mkdir -p "$1/usr/bin"
   ln -s ../lib/bpftoken/dist/cli/main.js "$1/usr/bin/bpftoken"

@@ -21,14 +21,14 @@ give_up() {
 
 # download DIR COMMAND...: what apt fetches lies in DIR/archives.
 download() {
-  (export APT_CONFIG=$1/apt.conf && cd "$1/archives" && apt-get -qq "${@:2}") >"$apt/log" 2>&1 ||
-    give_up "packages cannot be fetched: $(tail -1 "$apt/log")"
+  (export APT_CONFIG=$1/apt.conf && cd "$1/archives" && quiet apt-get -qq "${@:2}") ||
+    give_up "packages cannot be fetched: ${*:2}"
 }
 
 [[ $(uname -m) == x86_64 ]] || give_up 'only x86-64 machines emulate arm64 so far'
 echo 'fetch-arm64: Node for arm64, and QEMU'
-(private_apt "$apt/host" bookworm) || give_up 'package lists cannot be fetched'
-(private_apt --arch arm64 "$apt/arm64" trixie) || give_up 'package lists cannot be fetched'
+lists "$apt/host" bookworm
+lists --arch arm64 "$apt/arm64" trixie
 download "$apt/host" download qemu-user-static
 download "$apt/arm64" install --yes --download-only --no-install-recommends nodejs
 rm -rf "$cache/arm64.new" "$cache/arm64"

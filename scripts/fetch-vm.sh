@@ -41,15 +41,8 @@ fi
 apt=$(mktemp -d -t bpftoken-vm-apt-XXXXXX)
 trap 'rm -rf "$apt" "$vm"/*.new' EXIT
 echo 'fetch-vm: reading package lists'
-lists() {
-  local error
-  error=$(private_apt "$@" 2>&1) || give_up "package lists cannot be fetched: ${error%%$'\n'*}"
-}
 lists "$apt" bookworm bookworm-backports trixie-backports
-export APT_CONFIG=$apt/apt.conf # Set in a subshell above.
-
-# quiet COMMAND...: its output only when it fails.
-quiet() { "$@" >"$apt/log" 2>&1 || { tail -5 "$apt/log" >&2; return 1; }; }
+export APT_CONFIG=$apt/apt.conf
 
 fetch_tools() {
   quiet apt-get -qq install --yes --download-only --no-install-recommends -t bookworm-backports \

@@ -8,11 +8,11 @@
  * numbers come from the types in the object; strings are not among these and are read from the
  * header. With --check nothing is written: exit status 1 if the file is not what would be written.
  */
-import { execFileSync } from 'node:child_process'
-import { readFileSync, writeFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Btf, BtfComposite, BtfEnum } from '../src/ebpf/btf/btf.ts'
 import { parseObject } from '../src/ebpf/object/spec.ts'
+import { formatted, generate } from './generated.ts'
 import { ROOT } from './tree.ts'
 
 const OBJECT = 'bpf/guard.bpf.o'
@@ -114,32 +114,16 @@ function render(types: Btf, header: string): string {
   return `${out.join('\n')}\n`
 }
 
-function format(source: string): string {
-  const biome = join(ROOT, 'node_modules/.bin/biome')
-  return execFileSync(biome, ['format', `--stdin-file-path=${OUTPUT}`], {
-    cwd: ROOT,
-    input: source,
-    encoding: 'utf8',
-  })
-}
-
 /** What src/guard/layout.ts should be, by the object and the header as they are. */
 export function layoutText(): string {
   const { btf } = parseObject(readFileSync(join(ROOT, OBJECT)), { name: 'guard' })
   if (btf === undefined) throw new Error(`${OBJECT} has no types`)
-  return format(render(btf.types, readFileSync(join(ROOT, HEADER), 'utf8')))
+  return formatted(OUTPUT, render(btf.types, readFileSync(join(ROOT, HEADER), 'utf8')))
 }
 
 function main(args: string[]): number {
-  const text = layoutText()
-  const path = join(ROOT, OUTPUT)
-  if (!args.includes('--check')) {
-    writeFileSync(path, text)
-    return 0
-  }
-  if (readFileSync(path, 'utf8') === text) return 0
-  console.error(`${OUTPUT} is out of date; run: npx tsx scripts/gen-guard-layout.ts`)
-  return 1
+  const how = 'npx tsx scripts/gen-guard-layout.ts'
+  return generate(OUTPUT, layoutText(), args.includes('--check'), how) ? 0 : 1
 }
 
 if (require.main === module) process.exitCode = main(process.argv.slice(2))

@@ -7,12 +7,10 @@
  * written: exit status 1 if the file is not what would be written. BTF has no #defines; those we
  * need are in src/uapi/constants.ts by hand.
  */
-import { execFileSync } from 'node:child_process'
-import { readFileSync, writeFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { release } from 'node:os'
-import { join } from 'node:path'
 import { Btf, type BtfComposite, type BtfEnum, type BtfEnum64, type BtfMember } from '../src/ebpf/btf/btf.ts'
-import { ROOT } from './tree.ts'
+import { formatted, generate } from './generated.ts'
 
 const OUTPUT = 'src/uapi/bpf.ts'
 const RUNNING_KERNEL = '/sys/kernel/btf/vmlinux'
@@ -243,16 +241,6 @@ function render(uapi: Uapi, kernel: string): string {
   return `${out.join('\n')}\n`
 }
 
-function format(source: string): string {
-  const biome = join(ROOT, 'node_modules/.bin/biome')
-  return execFileSync(biome, ['format', `--stdin-file-path=${OUTPUT}`], {
-    cwd: ROOT,
-    input: source,
-    encoding: 'utf8',
-    maxBuffer: 1 << 24,
-  })
-}
-
 /** The kernel's release, without what a distribution or a build appends. */
 function kernelOf(file: string, bytes: Uint8Array): string {
   if (file === RUNNING_KERNEL) return release().replace(/[-+].*/, '')
@@ -262,15 +250,8 @@ function kernelOf(file: string, bytes: Uint8Array): string {
 function main(args: string[]): number {
   const file = args.find(arg => !arg.startsWith('--')) ?? RUNNING_KERNEL
   const bytes = readFileSync(file)
-  const text = format(render(readUapi(Btf.parse(bytes)), kernelOf(file, bytes)))
-  const path = join(ROOT, OUTPUT)
-  if (!args.includes('--check')) {
-    writeFileSync(path, text)
-    return 0
-  }
-  if (readFileSync(path, 'utf8') === text) return 0
-  console.error(`${OUTPUT} is not what scripts/gen-uapi.ts makes from ${file}`)
-  return 1
+  const text = formatted(OUTPUT, render(readUapi(Btf.parse(bytes)), kernelOf(file, bytes)))
+  return generate(OUTPUT, text, args.includes('--check'), `npx tsx scripts/gen-uapi.ts ${file}`) ? 0 : 1
 }
 
 if (require.main === module) process.exitCode = main(process.argv.slice(2))

@@ -9,7 +9,7 @@
  * statmount(2); one child, which shares memory and descriptors, enters the namespaces once. Undoing
  * is not timed.
  */
-#include "within.h"
+#include "delegation.h"
 
 #include <fcntl.h>
 #include <linux/futex.h>
@@ -34,12 +34,6 @@
 struct request {
 	uint32_t size, spare;
 	uint64_t mnt_id, param, mnt_ns_id;
-};
-
-static pid_t pid;
-static const char *path;
-static const char *options[7][2] = {
-	{ "uid" }, { "gid" }, { "mode", "0755" }, { "delegate_cmds" }, { "delegate_maps" }, { "delegate_progs" }, { "delegate_attachs" }
 };
 
 struct job {
@@ -170,16 +164,8 @@ int main(int argc, char **argv)
 {
 	int count;
 
-	if (argc != 9) {
-		fputs("usage: delegate-floor PID PATH UID GID CMDS MAPS PROGS ATTACHS\n", stderr);
+	if (!read_arguments(argc, argv))
 		return 2;
-	}
-	pid = atoi(argv[1]);
-	path = argv[2];
-	options[0][1] = argv[3];
-	options[1][1] = argv[4];
-	for (int i = 0; i < 4; i++)
-		options[3 + i][1] = argv[5 + i];
 	while (scanf("%d", &count) == 1) {
 		putchar('[');
 		for (int i = 0; i < count; i++)

@@ -8,7 +8,7 @@
  * `checked` also the system calls by which bpftoken makes sure of the target before and of the
  * mount after. Undoing is not timed.
  */
-#include "within.h"
+#include "delegation.h"
 
 #include <fcntl.h>
 #include <linux/mount.h>
@@ -23,12 +23,6 @@
 #define NS_GET_OWNER_UID _IO(0xb7, 0x4)
 
 enum { STEPS = 9 }; /* identify, directory, context, options, create, mount, attach, verify, close */
-
-static pid_t pid;
-static const char *path;
-static const char *options[7][2] = {
-	{ "uid" }, { "gid" }, { "mode", "0755" }, { "delegate_cmds" }, { "delegate_maps" }, { "delegate_progs" }, { "delegate_attachs" }
-};
 
 static const char *proc(const char *name)
 {
@@ -188,17 +182,8 @@ int main(int argc, char **argv)
 	char kind[16];
 	int count;
 
-	if (argc != 9) {
-		fputs("usage: delegate PID PATH UID GID CMDS MAPS PROGS ATTACHS\n", stderr);
+	if (!read_arguments(argc, argv))
 		return 2;
-	}
-	pid = atoi(argv[1]);
-	path = argv[2];
-	options[0][1] = argv[3];
-	options[1][1] = argv[4];
-	for (int i = 0; i < 4; i++)
-		options[3 + i][1] = argv[5 + i];
-
 	while (scanf("%15s %d", kind, &count) == 2) {
 		putchar('[');
 		for (int i = 0; i < count; i++) {

@@ -18,7 +18,7 @@ import { BPFTOKEN, expect, ROOT, said, show, tell } from './stage.ts'
 function stage(): string {
   const directory = mkdtempSync(path.join(tmpdir(), 'bpftoken-demo-'))
   chmodSync(directory, 0o755)
-  for (const name of ['package.json', 'dist', 'build/Release', 'node_modules/node-gyp-build', 'examples']) {
+  for (const name of ['package.json', 'dist', 'build/Release', 'examples']) {
     mkdirSync(path.dirname(path.join(directory, name)), { recursive: true })
     cpSync(path.join(ROOT, name), path.join(directory, name), { recursive: true })
   }

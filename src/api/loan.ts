@@ -1,6 +1,7 @@
 /** What is asked of the daemon about loans, and what it says of them. Loads zod. */
 import { z } from 'zod'
 import { account, count, flag, id, masks, pid, strict, text, texts, time } from './basics.ts'
+import { actions } from './lending.ts'
 
 /** Of a loan, as people and programs name it. */
 export const loanId = z
@@ -222,7 +223,7 @@ export const wouldLend = strict({
   policy: text,
   because: text,
   approval: flag.describe('Whether somebody must approve first'),
-  actions: z.array(z.looseObject({ do: text })),
+  actions,
   preflight: z.array(concern),
   unenforced: texts,
   removed: z.array(removal).optional(),

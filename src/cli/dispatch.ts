@@ -19,6 +19,10 @@ export async function dispatch(words: readonly string[], version: string): Promi
   process.on('uncaughtException', error => {
     process.exit(fail(error, tree.asksForJson))
   })
+  const unanswered = (): void => {
+    fail(new Error('it ended before there was an answer'), tree.asksForJson)
+  }
+  process.once('beforeExit', unanswered)
   // An error that is told as JSON is the last line.
   const tellTime = (): void => {
     if (spoken().verbose === true) note(`took ${Math.round(performance.now())} ms`)
@@ -30,6 +34,7 @@ export async function dispatch(words: readonly string[], version: string): Promi
     tellTime()
     status = fail(error, tree.asksForJson)
   }
+  process.off('beforeExit', unanswered)
   return status
 }
 

@@ -5,7 +5,7 @@
  */
 import { readFileSync } from 'node:fs'
 import path from 'node:path'
-import { complain, print } from './output.ts'
+import { print } from './output.ts'
 
 /** As EXIT.failed in src/errors.ts, which is not loaded yet. */
 const EXIT_FAILED = 1
@@ -40,13 +40,9 @@ async function main(words: readonly string[]): Promise<number> {
 }
 
 // Fail closed: should Node find nothing left to wait for before the answer is there, nothing was done.
+// dispatch.ts tells of that.
 process.exitCode = EXIT_FAILED
-let answered = false
-process.once('beforeExit', () => {
-  if (!answered) complain('bpftoken: it ended before there was an answer; this is a defect of bpftoken')
-})
 
 void main(process.argv.slice(2)).then(status => {
-  answered = true
   process.exitCode = status
 })

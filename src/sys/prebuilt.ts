@@ -2,38 +2,61 @@
  * Where what is native lies: `build/Release`, where it was compiled on this machine, else
  * `prebuilds/linux-ARCH`, which the package brings (scripts/prebuilds.sh). native/build.sh makes
  * both.
+ *
+ * No variable of the environment has a say in it: this process may be root's, and whoever set the
+ * variable need not be.
  */
-import { existsSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import { NotSupportedError } from '../errors.ts'
 
 const PACKAGE = path.resolve(__dirname, '../..')
+const BUILT = path.join(PACKAGE, 'build/Release')
+const PREBUILT = path.join(PACKAGE, `prebuilds/linux-${process.arch}`)
 
 /** The addon that suits this Node and its C library. NotSupportedError: there is none. */
 export function loadAddon(): unknown {
   try {
-    return require('node-gyp-build')(PACKAGE)
+    return require(addonPath())
   } catch (error) {
+    const [reason] = (error as Error).message.split('\n')
     throw new NotSupportedError(`There is no addon for this Node (linux-${process.arch})`, {
-      context: { arch: process.arch, node: process.versions.node, reason: (error as Error).message },
+      context: { arch: process.arch, node: process.versions.node, reason },
       hint: 'Run npm rebuild bpftoken: it is compiled, or what that takes is said',
     })
   }
 }
 
-/**
- * The program that becomes the workload of a sandbox, and watches over it.
- */
+function addonPath(): string {
+  const built = path.join(BUILT, 'bpftoken.node')
+  if (existsSync(built)) return built
+  return path.join(PREBUILT, `node.napi.${cLibrary(ownMaps())}.node`)
+}
+
+function ownMaps(): string {
+  try {
+    return readFileSync('/proc/self/maps', 'utf8')
+  } catch {
+    return '' // A sandbox without /proc: most systems have glibc.
+  }
+}
+
+/** The C library that a process is linked with, by the files that are mapped in it. Pure. */
+export function cLibrary(maps: string): 'glibc' | 'musl' {
+  return /\/ld-musl-[\w-]+\.so/.test(maps) ? 'musl' : 'glibc'
+}
+
+/** The program that becomes the workload of a sandbox, and watches over it. */
 export function launcherPath(): string {
   return programPath('bpftoken-launch')
 }
 
-/** The program that does what delegating takes, see executor.ts. */
+/** The program that does what delegating takes, see executor/executor.ts. */
 export function executorPath(): string {
   return programPath('bpftoken-executor')
 }
 
 function programPath(name: string): string {
-  const built = path.join(PACKAGE, 'build/Release', name)
-  return existsSync(built) ? built : path.join(PACKAGE, `prebuilds/linux-${process.arch}`, name)
+  const built = path.join(BUILT, name)
+  return existsSync(built) ? built : path.join(PREBUILT, name)
 }

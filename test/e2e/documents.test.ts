@@ -28,9 +28,7 @@ before(() => {
   stage = mkdtempSync(join(tmpdir(), 'bpftoken-docs-'))
   bin = stage
   chmodSync(stage, 0o755)
-  const modules = ['commander', 'node-gyp-build', 'picomatch', 'yaml', 'zod'].map(
-    name => `node_modules/${name}`,
-  )
+  const modules = ['commander', 'picomatch', 'yaml', 'zod'].map(name => `node_modules/${name}`)
   for (const part of ['package.json', 'dist', 'build/Release', 'examples', ...modules])
     cpSync(join(ROOT, part), join(stage, part), { recursive: true })
   writeFileSync(

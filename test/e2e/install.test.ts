@@ -151,7 +151,7 @@ test('the doors open to require and to import, and nothing else does', installed
 
 /** A package in which nothing is prebuilt. */
 function bare(scratch: Scratch): string {
-  for (const part of ['native', 'package.json', 'node_modules/node-gyp-build'])
+  for (const part of ['native', 'package.json', 'dist'])
     cpSync(join(ROOT, part), join(scratch.path, part), { recursive: true })
   return join(scratch.path, 'native/install.cjs')
 }
@@ -166,7 +166,7 @@ test('where nothing is prebuilt it is compiled, else one line says what is missi
   assert.match(stderr, /^bpftoken: nothing prebuilt is here for linux-\w+; .*a C compiler \(Debian: .*\)\n$/)
   const compiled = await execute(process.execPath, [script])
   assert.equal(compiled.status, 0, compiled.stderr)
-  const load = `console.log(typeof require('node-gyp-build')(${JSON.stringify(scratch.path)}).bpf)`
+  const load = `console.log(typeof require(${JSON.stringify(join(scratch.path, 'dist/sys/prebuilt.js'))}).loadAddon().bpf)`
   const loads = await execute(process.execPath, ['-e', load], { cwd: ROOT })
   assert.equal(loads.stdout, 'function\n')
   // Nothing is left to be done.

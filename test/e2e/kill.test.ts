@@ -15,7 +15,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { residue, snapshot } from '../../scripts/residue.ts'
 import { undelegate } from '../../src/delegation/delegate.ts'
 import { bpffsMounts } from '../../src/ebpf/bpffs.ts'
+import { cgroupRoot } from '../../src/lending/recipient/cgroup.ts'
 import { endExecutors } from '../../src/sys/executor/pool.ts'
+import { isPopulated } from '../helpers/cgroup.ts'
 import { CLI, cli, finish } from '../helpers/cli.ts'
 import { conclusive, Inconclusive } from '../helpers/conclusive.ts'
 import { eventually } from '../helpers/eventually.ts'
@@ -56,10 +58,7 @@ class Cage implements Disposable {
   readonly path: string
 
   constructor(name: string) {
-    const root = ['/sys/fs/cgroup/unified', '/sys/fs/cgroup'].find(dir =>
-      existsSync(join(dir, 'cgroup.controllers')),
-    )
-    assert.ok(root !== undefined, 'no cgroup2 is mounted')
+    const root = cgroupRoot() ?? assert.fail('no cgroup2 is mounted')
     this.path = join(root, `bpftoken-kill-${process.pid}-${name}`)
     mkdirSync(this.path)
   }
@@ -76,10 +75,8 @@ class Cage implements Disposable {
   }
 
   async empty(): Promise<void> {
-    const populated = (): boolean =>
-      readFileSync(join(this.path, 'cgroup.events'), 'utf8').includes('populated 1')
     try {
-      await eventually(() => !populated(), 'processes are left')
+      await eventually(() => !isPopulated(this.path), 'processes are left')
     } catch (error) {
       throw new Error(`processes are left: ${this.processes().join(', ')}`, { cause: error })
     }

@@ -5,11 +5,13 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, readFileSync, rmdirSync } from 'node:fs'
+import { mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { compiled } from '../../scripts/compiled.ts'
 import { residue, snapshot } from '../../scripts/residue.ts'
+import { cgroupRoot } from '../../src/lending/recipient/cgroup.ts'
+import { removeCgroup } from '../helpers/cgroup.ts'
 import { CLI, cli, execute } from '../helpers/cli.ts'
 import { needsProgram, needsTokens, ROOT } from '../helpers/machine.ts'
 import { ALICE, IMAGE, Podman } from '../helpers/podman.ts'
@@ -425,26 +427,14 @@ process.stdin.resume().on('end', () => process.exit())`,
 })
 
 describe('of a cgroup', needsTokens(), () => {
-  const CGROUP = ['/sys/fs/cgroup/unified', '/sys/fs/cgroup']
   let path: string
   let below: string
   before(() => {
-    for (const root of CGROUP) {
-      path = join(root, 'bpftoken-test-recipient')
-      try {
-        mkdirSync(path)
-        break
-      } catch {
-        // The other one.
-      }
-    }
+    path = join(cgroupRoot() ?? assert.fail('no cgroup2 is mounted'), 'bpftoken-test-recipient')
     below = join(path, 'below')
-    mkdirSync(below)
+    mkdirSync(below, { recursive: true })
   })
-  after(() => {
-    rmdirSync(below)
-    rmdirSync(path)
-  })
+  after(() => removeCgroup(path))
 
   const delegate = () => cli(['delegate', '--policy', POLICY, '--cgroup', path, '--dry-run', '--json'])
 

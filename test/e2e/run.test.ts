@@ -10,6 +10,7 @@ import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { compiled } from '../../scripts/compiled.ts'
+import { cgroupRoot } from '../../src/lending/recipient/cgroup.ts'
 import { hasBit } from '../../src/policy/vocabulary.ts'
 import { effectiveCapabilities } from '../../src/sys/self.ts'
 import { CAPABILITIES } from '../../src/uapi/constants.ts'
@@ -338,10 +339,14 @@ async function until(what: string, holds: () => boolean): Promise<void> {
   }
 }
 
-/** Where cgroup2 is mounted. */
-function cgroupRoot(): string {
-  const mounts = readFileSync('/proc/mounts', 'utf8').split('\n')
-  return mounts.map(line => line.split(' ')).find(([, , type]) => type === 'cgroup2')![1]!
+/** Starts `run`, and gives the first line that its program says. */
+async function startSaying(
+  words: readonly string[],
+  options: SpawnOptions = {},
+): Promise<{ child: ChildProcess; line: string }> {
+  const child = startCli([...RUN.slice(2), ...words], { ...options, stdio: ['ignore', 'pipe', 'inherit'] })
+  const [line] = (await once(child.stdout!, 'data')) as [Buffer]
+  return { child, line: String(line).trim() }
 }
 
 test(
@@ -349,11 +354,7 @@ test(
   machine,
   async () => {
     const script = 'echo $$; exec setpriv --pdeathsig clear sleep 1000 > /dev/null'
-    const child = startCli([...RUN.slice(2), '--', 'sh', '-c', script], {
-      stdio: ['ignore', 'pipe', 'inherit'],
-    })
-    const [line] = (await once(child.stdout!, 'data')) as [Buffer]
-    const pid = String(line).trim()
+    const { child, line: pid } = await startSaying(['--', 'sh', '-c', script])
     await until('it has cleared it', () => nameOf(pid) === 'sleep')
     assert.ok(lives(pid))
     child.kill('SIGKILL')
@@ -371,7 +372,7 @@ describe('run --kill-rest leaves no process behind', machine, () => {
     setsid sh -c 'echo $$; exec sleep 1000 > /dev/null 2>&1' &
     (setsid sh -c 'trap "" TERM HUP INT; (setsid sh -c "echo \\$\\$; exec sleep 1000 > /dev/null 2>&1" &)' &)
   `
-  const cgroups = (): string[] => readdirSync(cgroupRoot()).filter(name => name.startsWith('bpftoken-run-'))
+  const cgroups = (): string[] => readdirSync(cgroupRoot()!).filter(name => name.startsWith('bpftoken-run-'))
 
   async function start(
     words: string[],
@@ -379,11 +380,9 @@ describe('run --kill-rest leaves no process behind', machine, () => {
     options: SpawnOptions = {},
   ): Promise<{ child: ChildProcess; pids: string[] }> {
     const script = `{ ${LEAVE} } | { read a; read b; read c; echo $a $b $c; }; ${after}`
-    const command = [...RUN.slice(2), ...words, '--', 'sh', '-c', script]
-    const child = startCli(command, { ...options, stdio: ['ignore', 'pipe', 'inherit'] })
-    const [line] = (await once(child.stdout!, 'data')) as [Buffer]
-    const pids = String(line).trim().split(' ')
-    assert.equal(pids.length, 3, String(line))
+    const { child, line } = await startSaying([...words, '--', 'sh', '-c', script], options)
+    const pids = line.split(' ')
+    assert.equal(pids.length, 3, line)
     return { child, pids }
   }
 
@@ -455,7 +454,7 @@ describe('run --kill-rest leaves no process behind', machine, () => {
   })
 
   test('and is refused where its user could move out of the cgroup', async () => {
-    const from = join(cgroupRoot(), `bpftoken-test-${process.pid}`)
+    const from = join(cgroupRoot()!, `bpftoken-test-${process.pid}`)
     const own = join(from, 'own')
     mkdirSync(own, { recursive: true })
     /** From within `own`, as user and group 4001. */
@@ -692,11 +691,7 @@ test(
   async () => {
     // A pipeline in the foreground: not one of these would get a signal that only the shell gets.
     const script = 'trap "exit 5" INT; sh -c "echo \\$\\$; exec sleep 1000 > /dev/null" ; :'
-    const child = startCli([...RUN.slice(2), '--', 'sh', '-c', script], {
-      stdio: ['ignore', 'pipe', 'inherit'],
-    })
-    const [line] = (await once(child.stdout!, 'data')) as [Buffer]
-    const pid = String(line).trim()
+    const { child, line: pid } = await startSaying(['--', 'sh', '-c', script])
     child.kill('SIGINT')
     assert.equal((await finish(child)).status, 5)
     assert.ok(!lives(pid))

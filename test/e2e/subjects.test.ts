@@ -1,9 +1,11 @@
 /** Who gets a delegation: the subjects of a policy against real processes, cgroups and files. */
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawnSync } from 'node:child_process'
-import { copyFileSync, existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
+import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { after, describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { cgroupRoot } from '../../src/lending/recipient/cgroup.ts'
+import { removeCgroup } from '../helpers/cgroup.ts'
 import { CLI, cli, execute, finish, startCli } from '../helpers/cli.ts'
 import { needsTokens } from '../helpers/machine.ts'
 import { Scratch } from '../helpers/scratch.ts'
@@ -228,7 +230,7 @@ describe('delegate', () => {
     }
   })
 
-  const cgroups = cgroup2Mount()
+  const cgroups = cgroupRoot()
   const withCgroups =
     machine.skip === undefined && cgroups === undefined ? { skip: 'no cgroup2 is mounted' } : machine
 
@@ -243,7 +245,7 @@ describe('delegate', () => {
       try {
         await inCgroups(unit, below, `/bpftoken${process.pid}.slice`)
       } finally {
-        for (const directory of [below, unit, slice]) await removeCgroup(directory)
+        await removeCgroup(slice)
       }
     },
   )
@@ -356,28 +358,6 @@ describe('policy test', () => {
     assert.equal((await cli(['policy', 'test', policy])).status, 2)
   })
 })
-
-/** Where cgroup version 2 is mounted, with the root of all cgroups. */
-function cgroup2Mount(): string | undefined {
-  const line = readFileSync('/proc/self/mountinfo', 'utf8')
-    .split('\n')
-    .find(text => text.includes(' - cgroup2 ') && text.split(' ')[3] === '/')
-  const path = line?.split(' ')[4]
-  return path !== undefined && existsSync(`${path}/cgroup.procs`) ? path : undefined
-}
-
-/** The kernel needs a moment to see that the last process has left. */
-async function removeCgroup(directory: string): Promise<void> {
-  for (let i = 0; i < 250; i++) {
-    try {
-      return rmdirSync(directory)
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EBUSY') throw error
-      await sleep(20)
-    }
-  }
-  assert.fail(`${directory} stays busy`)
-}
 
 function readOrUndefined(path: string): string | undefined {
   try {

@@ -5,7 +5,7 @@
  */
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
-import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Readable, Writable } from 'node:stream'
 import { text } from 'node:stream/consumers'
@@ -14,8 +14,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { residue, snapshot } from '../../scripts/residue.ts'
 import { asNobody, cli, finish, inPublic, PUBLIC, publicCli, type Result } from '../helpers/cli.ts'
 import { HANG_MS } from '../helpers/eventually.ts'
-import { CACHE, needsProgram, ROOT } from '../helpers/machine.ts'
+import { needsProgram, ROOT } from '../helpers/machine.ts'
 import { Scratch } from '../helpers/scratch.ts'
+import { SID, sidCommand } from '../helpers/sid.ts'
 import { xdpObject } from '../helpers/xdp-object.ts'
 
 const before = snapshot()
@@ -40,19 +41,8 @@ after(async () => {
 
 const HOST_BPFTOOL = `${PUBLIC}/.cache/host/usr/sbin/bpftool`
 
-/** A program of the sid tree, through the loader and the libraries of that tree. */
-function sid(program: string): string {
-  const tree = join(CACHE, 'sid/usr')
-  const folder = ['bin', 'sbin'].find(name => existsSync(join(tree, name, program)))
-  const triplet = readdirSync(join(tree, 'lib')).find(name =>
-    existsSync(join(tree, 'lib', name, 'libc.so.6')),
-  )
-  const libraries = join(tree, 'lib', triplet!)
-  const loader = readdirSync(libraries).find(name => /^ld-linux.*\.so\.\d+$/.test(name))
-  const shown = (path: string): string => path.replace(ROOT, PUBLIC)
-  const library = shown(libraries)
-  return `${library}/${loader} --library-path ${library} ${shown(join(tree, folder!, program))}`
-}
+/** A program of the sid tree, where the repository is shown to everybody. */
+const sid = (program: string): string => sidCommand(program, SID.replace(ROOT, PUBLIC))
 
 interface Witness {
   readonly name: string

@@ -58,7 +58,7 @@ const mapCommand = (type: string): string[] => {
  */
 async function delegatesBy(node: string, mask: string, within?: Cgroup): Promise<string[]> {
   const script = `
-    const n = require('node-gyp-build')('${ROOT}')
+    const n = require('${ROOT}/dist/sys/prebuilt.js').loadAddon()
     const name = result => (result < 0 ? require('node:util').getSystemErrorName(result) : 'ok')
     const fd = n.fsopen('bpf', 0)
     console.log(name(n.fsconfig(fd, 1, 'delegate_cmds', '${mask}', 0)), name(n.fsconfig(fd, 6, null, null, 0)))`
@@ -205,7 +205,7 @@ describe('the commands of the guard', { skip }, () => {
         await execute('mount', ['-t', 'bpf', '-o', 'delegate_cmds=any', 'bpf', '/mnt'])
         await execute(process.execPath, [
           '-e',
-          `const n = require('node-gyp-build')(process.cwd()); const fd = n.fsopen('bpf', 0); n.fsconfig(fd, 1, 'delegate_cmds', '1', 0)`,
+          `const n = require('./dist/sys/prebuilt.js').loadAddon(); const fd = n.fsopen('bpf', 0); n.fsconfig(fd, 1, 'delegate_cmds', '1', 0)`,
         ])
         await new Promise(resolve => setTimeout(resolve, 100))
       }

@@ -8,8 +8,7 @@ import assert from 'node:assert/strict'
 import { mkdirSync, rmdirSync, writeFileSync } from 'node:fs'
 import { after, before, beforeEach, describe, test } from 'node:test'
 import { BpfMap } from '../../src/ebpf/map.ts'
-import { type DelegationId, Guard } from '../../src/guard/guard.ts'
-import { installGuard, removeGuard } from '../../src/guard/install.ts'
+import type { DelegationId } from '../../src/guard/guard.ts'
 import { Fd } from '../../src/sys/fd.ts'
 import { native } from '../../src/sys/native.ts'
 import { bpf_attach_type, bpf_attr_link_create, bpf_attr_prog_attach, bpf_cmd } from '../../src/uapi/bpf.ts'
@@ -18,25 +17,19 @@ import { asHostRoot, mapAttr, progCommand } from '../kernel/delegation/attribute
 import { outcome } from '../kernel/delegation/lab.ts'
 import { type Changes, made, policyOf } from './borrower.ts'
 import { eventually, skip, untilExpired } from './guarded.ts'
+import { guard, withGuard } from './under-guard.ts'
 
 const ROOT = '/sys/fs/cgroup'
 const SERVICE = `${ROOT}/service`
 const WORKER = `${SERVICE}/worker`
 const LOOPBACK = 1
 
-let guard: Guard
-
 before(() => {
-  if (skip !== false) return
-  mkdirSync(WORKER, { recursive: true })
-  return installGuard().then(() => {
-    guard = Guard.open()
-  })
+  if (skip === false) mkdirSync(WORKER, { recursive: true })
 })
-after(async () => {
+withGuard()
+after(() => {
   if (skip !== false) return
-  guard[Symbol.dispose]()
-  await removeGuard()
   rmdirSync(WORKER)
   rmdirSync(SERVICE)
 })

@@ -20,8 +20,7 @@ import { attachRawTracepoint } from '../../src/ebpf/attach/attach.ts'
 import { linkIds, programIds } from '../../src/ebpf/object-id.ts'
 import { Program } from '../../src/ebpf/prog.ts'
 import { type DetachResult, detach } from '../../src/guard/detach.ts'
-import { type DelegationId, Guard } from '../../src/guard/guard.ts'
-import { installGuard, removeGuard } from '../../src/guard/install.ts'
+import type { DelegationId } from '../../src/guard/guard.ts'
 import { Inventory } from '../../src/guard/inventory.ts'
 import type { Policy } from '../../src/policy/policy.ts'
 import { openFds, traceFds } from '../../src/sys/fd.ts'
@@ -29,13 +28,12 @@ import { cli } from '../helpers/cli.ts'
 import { EVERYTHING, policyWith, vocabulary } from '../kernel/delegation/lab.ts'
 import type { Attached, Counts, WorkloadKind } from './attached-workload.ts'
 import { eventually, skip } from './guarded.ts'
+import { guard, withGuard } from './under-guard.ts'
 
 const CGROUP = '/sys/fs/cgroup/attached'
 const DETACHABLE: WorkloadKind[] = ['xdp', 'tcx', 'netfilter', 'cgroup', 'struct_ops']
 const FOR_GOOD: WorkloadKind[] = ['raw_tp', 'fentry']
 const CAPABILITIES: Policy['rights']['capabilities'] = ['bpf', 'net_admin', 'perfmon', 'sys_admin']
-
-let guard: Guard
 
 type Started = Pick<Sandbox, 'pid' | 'child' | 'exited' | typeof Symbol.dispose>
 
@@ -171,17 +169,12 @@ function stays(result: DetachResult): [number, string][] {
     .sort((a, b) => a[0] - b[0])
 }
 
-before(async () => {
-  if (skip !== false) return
-  mkdirSync(CGROUP)
-  await installGuard()
-  guard = Guard.open()
+before(() => {
+  if (skip === false) mkdirSync(CGROUP)
 })
-after(async () => {
-  if (skip !== false) return
-  guard[Symbol.dispose]()
-  await removeGuard()
-  rmdirSync(CGROUP)
+withGuard()
+after(() => {
+  if (skip === false) rmdirSync(CGROUP)
 })
 
 describe('a revoked delegation', { skip }, () => {

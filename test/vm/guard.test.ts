@@ -695,7 +695,7 @@ describe('the other direction', { skip }, () => {
       command: [
         process.execPath,
         '-e',
-        `require('node-gyp-build')(${JSON.stringify(ROOT)}).fsopen('bpf', 0); setInterval(() => {}, 1000)`,
+        `require(${JSON.stringify(`${ROOT}/dist/sys/prebuilt.js`)}).loadAddon().fsopen('bpf', 0); setInterval(() => {}, 1000)`,
       ],
       uid: 65534,
       gid: 65534,

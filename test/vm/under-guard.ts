@@ -1,5 +1,5 @@
 /**
- * The guard, and a workload to lend to, for the tests of a file:
+ * The guard, with or without a workload to lend to, for the tests of a file:
  *
  *   underGuard()
  *   test('...', { skip }, () => borrower.lending(guard, {}, ({ token }) => assert.equal(token(), 'ok')))
@@ -15,17 +15,34 @@ import { skip } from './guarded.ts'
 export let guard: Guard
 export let borrower: Borrower
 
-/** To be called once by each file, before its tests. */
+/** The guard alone: to be called once by a file, before its tests. */
+export function withGuard(): void {
+  before(install)
+  after(remove)
+}
+
+/** With the workload: to be called once by a file, before its tests. */
 export function underGuard(): void {
   before(begin)
   after(end)
 }
 
-/** Installs the guard and starts the workload. */
-export async function begin(): Promise<void> {
+async function install(): Promise<void> {
   if (skip !== false) return
   await installGuard()
   guard = Guard.open()
+}
+
+async function remove(): Promise<void> {
+  if (skip !== false) return
+  guard[Symbol.dispose]()
+  await removeGuard()
+}
+
+/** Installs the guard and starts the workload. */
+export async function begin(): Promise<void> {
+  if (skip !== false) return
+  await install()
   borrower = await Borrower.start()
 }
 
@@ -36,6 +53,5 @@ export async function end(): Promise<void> {
   await borrower.workload.exited
   removeProgram()
   await endExecutors()
-  guard[Symbol.dispose]()
-  await removeGuard()
+  await remove()
 }

@@ -12,8 +12,16 @@
 
 import { openTarget, type Target } from '../../delegation/target.ts'
 import { ConflictError } from '../../errors.ts'
+import type { Fd } from '../../sys/fd.ts'
 import { ownerUids } from '../../sys/namespace.ts'
-import { stillAlive } from '../../sys/process.ts'
+import {
+  namespaceOf,
+  openNamespace,
+  openProcess,
+  type ProcessHandle,
+  stillAlive,
+  takeFd,
+} from '../../sys/process.ts'
 import { processOfCgroup } from './cgroup.ts'
 import { processOfContainer } from './container.ts'
 import { hadBegun, processStartTime } from './start-time.ts'
@@ -61,20 +69,81 @@ export async function openRecipient(name: RecipientName): Promise<Recipient> {
   const found = await find(name)
   const target = openFound(found)
   try {
-    requireOwner(target, name, found)
-    requireBegun(target, found)
-    const again = await find(name)
-    stillAlive(target.process)
-    if (again.identity !== found.identity || again.pid !== found.pid)
-      throw new ConflictError(`While it was looked at, ${found.what} became ${again.what}`, {
-        context: { pid: found.pid, pidNow: again.pid },
-        hint: 'Try again once it has started',
-      })
+    requireOwner(target.userNamespace, name, found)
+    await requireSame(target.process, name, found)
     return { target, what: found.what }
   } catch (error) {
     target[Symbol.dispose]()
     throw error
   }
+}
+
+/** A process by name, for who asks somebody else to lend to it: its descriptors are the evidence. */
+export interface HeldRecipient extends Disposable {
+  readonly pid: number
+  /** Undefined where a process was named by its number. */
+  readonly what: string | undefined
+  /** The number of our pidfd of it, which is open until this is disposed of. */
+  readonly pidfd: number
+  /** As `/proc/PID/ns/user` reads. EACCES: the process is not ours to look at. */
+  userNamespace(): string
+  /** The number of our duplicate of one of its descriptors; open as long. Errors are of `takeFd`. */
+  take(descriptor: number): number
+}
+
+/**
+ * The same without its namespaces, which whoever lends opens. Errors are those of `openRecipient`.
+ */
+export async function holdRecipient(name: RecipientName): Promise<HeldRecipient> {
+  if ('pid' in name) return held(openProcess(name.pid), undefined)
+  const found = await find(name)
+  const process = openProcess(found.pid)
+  try {
+    if ('owner' in name && name.owner !== undefined) {
+      using userNamespace = openNamespace(process, 'user')
+      requireOwner(userNamespace, name, found)
+    }
+    await requireSame(process, name, found)
+    return held(process, found.what)
+  } catch (error) {
+    process[Symbol.dispose]()
+    throw error
+  }
+}
+
+function held(process: ProcessHandle, what: string | undefined): HeldRecipient {
+  const taken: Fd[] = []
+  return {
+    pid: process.pid,
+    what,
+    pidfd: process.pidfd.number,
+    userNamespace: () => namespaceOf(process, 'user'),
+    take: descriptor => {
+      const fd = takeFd(process, descriptor)
+      taken.push(fd)
+      return fd.number
+    },
+    [Symbol.dispose]: () => {
+      for (const fd of taken) fd.close()
+      process[Symbol.dispose]()
+    },
+  }
+}
+
+/** That the name means the process that is held, and meant it all the while. */
+async function requireSame(
+  process: ProcessHandle,
+  name: Exclude<RecipientName, { pid: number }>,
+  found: Found,
+): Promise<void> {
+  requireBegun(process, found)
+  const again = await find(name)
+  stillAlive(process)
+  if (again.identity === found.identity && again.pid === found.pid) return
+  throw new ConflictError(`While it was looked at, ${found.what} became ${again.what}`, {
+    context: { pid: found.pid, pidNow: again.pid },
+    hint: 'Try again once it has started',
+  })
 }
 
 function find(name: Exclude<RecipientName, { pid: number }>): Promise<Found> | Found {
@@ -97,7 +166,7 @@ function openFound({ pid, what }: Found): Target {
 }
 
 /** What began later has the number of one that has ended, and whose engine does not know. */
-function requireBegun({ process }: Target, { pid, what, startedAt }: Found): void {
+function requireBegun(process: ProcessHandle, { pid, what, startedAt }: Found): void {
   if (startedAt === undefined) return
   const began = processStartTime(pid)
   stillAlive(process)
@@ -115,9 +184,9 @@ function requireBegun({ process }: Target, { pid, what, startedAt }: Found): voi
  * What a user's own Podman or Docker says is the user's word. Only a process in a user namespace
  * that this user made is theirs to name: the kernel knows, and nobody can forge it.
  */
-function requireOwner(target: Target, name: RecipientName, { pid, what }: Found): void {
+function requireOwner(userNamespace: Fd, name: RecipientName, { pid, what }: Found): void {
   const owner = 'owner' in name ? name.owner : undefined
-  if (owner === undefined || ownerUids(target.userNamespace).includes(owner.uid)) return
+  if (owner === undefined || ownerUids(userNamespace).includes(owner.uid)) return
   throw new ConflictError(
     `Process ${pid}, which is said to be ${what}, is in no user namespace of user ${owner.name}`,
     {

@@ -20,16 +20,14 @@ import { type Action, planDelegation, planTakenContext } from '../../../src/dele
 import { delegate, delegateContext, undelegate } from '../../../src/delegation/delegate.ts'
 import { execute } from '../../../src/delegation/execute.ts'
 import { openTarget, type Target } from '../../../src/delegation/target.ts'
-import { delegatedMounts } from '../../../src/ebpf/bpffs.ts'
 import type { NotUndoneError } from '../../../src/errors.ts'
 import { Executor } from '../../../src/sys/executor/executor.ts'
 import { borrowExecutor, endExecutors, returnExecutor } from '../../../src/sys/executor/pool.ts'
-import { readProc } from '../../../src/sys/process.ts'
 import { CLONE_NEWUSER, O_DIRECTORY } from '../../../src/uapi/constants.ts'
 import { errnoName } from '../../../src/uapi/errno.ts'
 import { Scratch } from '../../helpers/scratch.ts'
 import { target, withWorkload, workload } from './fixture.ts'
-import { EVERYTHING, policyWith, vocabulary } from './lab.ts'
+import { delegatedPaths, EVERYTHING, policyWith, vocabulary } from './lab.ts'
 import { Workload } from './workload.ts'
 
 const PATH = '/sys/fs/bpf'
@@ -85,10 +83,7 @@ async function gone(pid: number): Promise<void> {
   }
 }
 
-/** Where something is delegated in its namespaces. */
-function mounted(where: Target = target): string[] {
-  return delegatedMounts(readProc(where.process, 'mountinfo')).map(mount => mount.path)
-}
+const mounted = (where: Target = target): string[] => delegatedPaths(where)
 
 /** That a delegation works now, and that the mount is gone after it. */
 async function works(): Promise<void> {

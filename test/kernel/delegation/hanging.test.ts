@@ -13,7 +13,6 @@ import { type Action, planDelegation } from '../../../src/delegation/actions.ts'
 import { delegate, delegateContext, undelegate } from '../../../src/delegation/delegate.ts'
 import { execute } from '../../../src/delegation/execute.ts'
 import { openTarget, type Target } from '../../../src/delegation/target.ts'
-import { delegatedMounts } from '../../../src/ebpf/bpffs.ts'
 import { Executor } from '../../../src/sys/executor/executor.ts'
 import { borrowExecutor, returnExecutor } from '../../../src/sys/executor/pool.ts'
 import { readProc } from '../../../src/sys/process.ts'
@@ -29,7 +28,7 @@ import {
 import { HANG_MS } from '../../helpers/eventually.ts'
 import { Scratch } from '../../helpers/scratch.ts'
 import { FUSE, FuseServer } from './fuse.ts'
-import { policyWith, vocabulary } from './lab.ts'
+import { delegatedPaths, policyWith, vocabulary } from './lab.ts'
 import { leavesNothing } from './leaves-nothing.ts'
 import { ALL_CAPS, Workload } from './workload.ts'
 
@@ -68,9 +67,7 @@ after(async () => {
 })
 leavesNothing()
 
-function mounted(where: Target = target): string[] {
-  return delegatedMounts(readProc(where.process, 'mountinfo')).map(mount => mount.path)
-}
+const mounted = (where: Target = target): string[] => delegatedPaths(where)
 
 /** That another target gets what it asks for, now. */
 async function othersGoOn(): Promise<void> {

@@ -3,10 +3,12 @@ import { delegate, undelegate } from '../../../src/delegation/delegate.ts'
 import { Sandbox } from '../../../src/delegation/sandbox.ts'
 import { openTarget, type Target } from '../../../src/delegation/target.ts'
 import { runningVocabulary } from '../../../src/delegation/vocabulary.ts'
+import { delegatedMounts } from '../../../src/ebpf/bpffs.ts'
 import { parsePolicy } from '../../../src/policy/parse.ts'
 import type { Policy } from '../../../src/policy/policy.ts'
 import { ANY_MASK, type Masks } from '../../../src/policy/vocabulary.ts'
 import { Fd } from '../../../src/sys/fd.ts'
+import { readProc } from '../../../src/sys/process.ts'
 import {
   CAPABILITIES,
   O_CLOEXEC,
@@ -35,6 +37,11 @@ spec: { rights: { cmds: [map_create] } }
 /** A policy with just these masks. */
 export function policyWith(masks: Partial<Masks>): Policy {
   return { ...base, rights: { ...base.rights, masks: { ...NOTHING, ...masks } } }
+}
+
+/** Where something is delegated in the namespaces of the target. */
+export function delegatedPaths(target: Target): string[] {
+  return delegatedMounts(readProc(target.process, 'mountinfo')).map(mount => mount.path)
 }
 
 export type Cap = 'bpf' | 'net_admin' | 'perfmon' | 'sys_admin' | 'setfcap'

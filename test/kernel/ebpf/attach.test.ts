@@ -34,6 +34,7 @@ import type { Link } from '../../../src/ebpf/link.ts'
 import { BpfMap } from '../../../src/ebpf/map.ts'
 import { Program } from '../../../src/ebpf/prog.ts'
 import { RingBuffer } from '../../../src/ebpf/ringbuf.ts'
+import { cgroupRoot } from '../../../src/lending/recipient/cgroup.ts'
 import { endExecutors } from '../../../src/sys/executor/pool.ts'
 import { openFds, traceFds } from '../../../src/sys/fd.ts'
 import { socket } from '../../../src/sys/socket.ts'
@@ -42,7 +43,6 @@ import { eventually } from '../../helpers/eventually.ts'
 import { needsTokens } from '../../helpers/machine.ts'
 
 const LOOPBACK = 1
-const CGROUP_ROOTS = ['/sys/fs/cgroup/unified', '/sys/fs/cgroup']
 
 before(() => traceFds())
 after(async () => {
@@ -72,14 +72,8 @@ interface Case {
 }
 
 function inRootCgroup(program: Program): Link {
-  for (const cgroup of CGROUP_ROOTS) {
-    try {
-      return attachCgroup(program, { cgroup, attachType: 'cgroup_inet_egress' })
-    } catch {
-      // Not where this machine has its cgroup2.
-    }
-  }
-  throw new Error('no cgroup2 on this machine')
+  const cgroup = cgroupRoot() ?? assert.fail('no cgroup2 is mounted')
+  return attachCgroup(program, { cgroup, attachType: 'cgroup_inet_egress' })
 }
 
 const CASES: Readonly<Record<string, Case>> = {

@@ -3,14 +3,9 @@
  * one without the rights.
  */
 import assert from 'node:assert/strict'
-import { once } from 'node:events'
 import { release } from 'node:os'
 import { join } from 'node:path'
-import { createInterface, type Interface } from 'node:readline'
 import { test } from 'node:test'
-import { delegate, undelegate } from '../../../src/delegation/delegate.ts'
-import { Sandbox } from '../../../src/delegation/sandbox.ts'
-import { openTarget, type Target } from '../../../src/delegation/target.ts'
 import { kernelBtf, moduleBtfs, openModuleBtf, openVmlinuxBtf } from '../../../src/ebpf/kernel/btf.ts'
 import { FEATURES, Features } from '../../../src/ebpf/kernel/features.ts'
 import { kernelVersion, readKconfig } from '../../../src/ebpf/kernel/kconfig.ts'
@@ -18,7 +13,8 @@ import type { Masks } from '../../../src/policy/vocabulary.ts'
 import { endExecutors } from '../../../src/sys/executor/pool.ts'
 import { openFds, traceFds } from '../../../src/sys/fd.ts'
 import { inVm, isRoot, kernelSince, needsTokens } from '../../helpers/machine.ts'
-import { EVERYTHING, policyWith, vocabulary } from '../delegation/lab.ts'
+import { EVERYTHING } from '../delegation/lab.ts'
+import { Worker } from '../delegation/worker.ts'
 import type { FeaturesAnswer } from './features-worker.ts'
 
 /** A test that leaves no descriptor behind; objects in the kernel are looked for by the runner. */
@@ -31,7 +27,6 @@ function kernelTest(name: string, run: () => void | Promise<void>): void {
   })
 }
 
-const NOBODY = 65534
 const CAPABILITIES = ['bpf', 'perfmon', 'net_admin', 'sys_admin']
 
 /** Features that the running kernel should have: as old, and built with what it takes. */
@@ -82,68 +77,25 @@ kernelTest('openModuleBtf() finds every module that moduleBtfs() lists, and no o
   assert.equal(openModuleBtf('no_such_module', null), undefined)
 })
 
-/** A process in namespaces of its own that probes what it may. */
-class Lab implements Disposable {
-  readonly #sandbox: Sandbox
-  readonly #target: Target
-  readonly #lines: Interface
-
-  private constructor(sandbox: Sandbox) {
-    this.#sandbox = sandbox
-    this.#target = openTarget(sandbox.pid)
-    this.#lines = createInterface({ input: sandbox.child.stdout! })
-  }
-
-  static async start(capabilities: readonly string[]): Promise<Lab> {
-    const worker = join(__dirname, 'features-worker.ts')
-    const sandbox = await Sandbox.start({
-      command: [process.execPath, '--import', require.resolve('tsx'), worker],
-      ...{ uid: NOBODY, gid: NOBODY, network: 'own', capabilities, stdio: ['pipe', 'pipe', 'inherit'] },
-    })
-    const lab = new Lab(sandbox)
-    const ready = once(lab.#lines, 'line')
-    await sandbox.release()
-    await ready
-    return lab
-  }
-
-  get ended(): Promise<unknown> {
-    return this.#sandbox.exited
-  }
-
-  /** With a token of these masks; without masks, with none. */
-  async probe(masks?: Partial<Masks>): Promise<FeaturesAnswer> {
-    if (masks === undefined) return this.#ask()
-    await delegate(policyWith(masks), this.#target, vocabulary)
-    try {
-      return await this.#ask()
-    } finally {
-      await undelegate(this.#target, vocabulary)
-    }
-  }
-
-  async #ask(): Promise<FeaturesAnswer> {
-    const line = once(this.#lines, 'line') as Promise<[string]>
-    this.#sandbox.child.stdin!.write('\n')
-    const answer = JSON.parse((await line)[0]) as FeaturesAnswer
-    assert.equal(answer.left, 0, 'descriptors left open')
-    return answer
-  }
-
-  [Symbol.dispose](): void {
-    this.#lines.close()
-    this.#target[Symbol.dispose]()
-    this.#sandbox[Symbol.dispose]()
-  }
-}
-
-async function inLab(capabilities: readonly string[], run: (lab: Lab) => Promise<void>): Promise<void> {
-  const lab = await Lab.start(capabilities)
+/** With a process in namespaces of its own that probes what it may: with a token of these masks, or none. */
+async function inLab(
+  capabilities: readonly string[],
+  run: (probe: (masks?: Partial<Masks>) => Promise<FeaturesAnswer>) => Promise<void>,
+): Promise<void> {
+  const program = join(__dirname, 'features-worker.ts')
+  const worker = await Worker.start(
+    [process.execPath, '--import', require.resolve('tsx'), program],
+    capabilities,
+  )
   try {
-    await run(lab)
+    await run(async masks => {
+      const answer = await worker.ask<FeaturesAnswer>('', masks)
+      assert.equal(answer.left, 0, 'descriptors left open')
+      return answer
+    })
   } finally {
-    lab[Symbol.dispose]()
-    await lab.ended
+    worker[Symbol.dispose]()
+    await worker.ended
   }
 }
 
@@ -157,8 +109,8 @@ function named(answer: FeaturesAnswer, value: boolean | null): string[] {
 const FREE = ['btf_get_fd_by_id_token', 'token', 'token_info']
 
 test('Features.has() finds with a token of all rights what root finds', needsTokens(), () =>
-  inLab(CAPABILITIES, async lab => {
-    const answer = await lab.probe(EVERYTHING)
+  inLab(CAPABILITIES, async probe => {
+    const answer = await probe(EVERYTHING)
     const features = new Features(null)
     for (const { name } of FEATURES) assert.equal(answer.features[name], await features.has(name), name)
     assert.equal(answer.token, true)
@@ -166,8 +118,8 @@ test('Features.has() finds with a token of all rights what root finds', needsTok
 )
 
 test('Features.has() says nothing, and not no, when there is no token', needsTokens(), () =>
-  inLab(CAPABILITIES, async lab => {
-    const answer = await lab.probe()
+  inLab(CAPABILITIES, async probe => {
+    const answer = await probe()
     assert.equal(answer.token, false)
     const conclusive = Object.keys(answer.features).filter(name => answer.features[name] !== null)
     assert.deepEqual(conclusive.sort(), FREE)
@@ -178,15 +130,15 @@ test(
   'Features.has() says nothing when the token lends other rights, and tells what those allow',
   needsTokens(),
   () =>
-    inLab(CAPABILITIES, async lab => {
+    inLab(CAPABILITIES, async probe => {
       const root = new Features(null)
-      const onlyTypes = await lab.probe({ cmds: 1n << 18n })
+      const onlyTypes = await probe({ cmds: 1n << 18n })
       for (const { name } of FEATURES) {
         const plain = name.startsWith('btf') || name === 'module_btf' || FREE.includes(name)
         assert.equal(onlyTypes.features[name], plain ? await root.has(name) : null, name)
       }
       // Array maps, and nothing that goes into them or is of another type.
-      const onlyMaps = await lab.probe({ cmds: 1n << 0n, maps: 1n << 2n })
+      const onlyMaps = await probe({ cmds: 1n << 0n, maps: 1n << 2n })
       const free = await Promise.all(FREE.map(name => root.has(name as never)))
       assert.deepEqual(named(onlyMaps, true).sort(), ['array_mmap', ...FREE.filter((_, i) => free[i])])
       // Some of them are newer than tokens.
@@ -205,8 +157,8 @@ test(
     ? { skip: 'bounded_loop takes this verifier minutes in emulation' }
     : needsTokens(),
   () =>
-    inLab(['bpf'], async lab => {
-      const answer = await lab.probe(EVERYTHING)
+    inLab(['bpf'], async probe => {
+      const answer = await probe(EVERYTHING)
       assert.equal(answer.token, true)
       const root = new Features(null)
       for (const name of [

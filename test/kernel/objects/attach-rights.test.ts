@@ -3,14 +3,14 @@
  * exactly the planned rights, and with every right but net_admin it does not.
  */
 import assert from 'node:assert/strict'
-import { chmodSync, mkdtempSync, readFileSync, rmdirSync } from 'node:fs'
+import { chmodSync, mkdtempSync, rmdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { isForCgroups } from '../../../src/ebpf/attach/placement.ts'
 import { SECTION_RULES } from '../../../src/ebpf/object/section-names.ts'
 import { parseObject } from '../../../src/ebpf/object/spec.ts'
+import { cgroupRoot } from '../../../src/lending/recipient/cgroup.ts'
 import { planRights } from '../../../src/needs/plan.ts'
-import { parseMountInfo } from '../../../src/sys/mountinfo.ts'
 import { needsTokens } from '../../helpers/machine.ts'
 import { Scratch } from '../../helpers/scratch.ts'
 import { xdpObject } from '../../helpers/xdp-object.ts'
@@ -43,8 +43,7 @@ test(
       'sock_ops',
     ])
     using scratch = new Scratch()
-    const [mount] = parseMountInfo(readFileSync('/proc/self/mountinfo', 'utf8'), 'cgroup2')
-    const cgroup = mkdtempSync(join(mount!.path, 'bpftoken-attach-rights-'))
+    const cgroup = mkdtempSync(join(cgroupRoot()!, 'bpftoken-attach-rights-'))
     chmodSync(cgroup, 0o755)
     const planned = await LoadLab.start(['bpf', 'net_admin'])
     const less = await LoadLab.start(['bpf', 'perfmon'])

@@ -1,28 +1,11 @@
 /** What libbpf loads on this kernel as root, object by object, we load too. */
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
-import { loadObject } from '../../../src/ebpf/load/object.ts'
-import { parseObject } from '../../../src/ebpf/object/spec.ts'
 import { BpftokenError } from '../../../src/errors.ts'
-import { type CorpusObject, corpusFile, corpusObjects } from '../../corpus/corpus.ts'
+import { corpusFile, corpusObjects } from '../../corpus/corpus.ts'
 import { askOracle, needsOracle } from '../../corpus/oracle.ts'
 import { isRoot } from '../../helpers/machine.ts'
-import { privateBpffs } from '../ebpf/fixture.ts'
-
-/** Undefined: loaded; else why not. What was loaded is gone again, its pins too. */
-async function refusal(object: CorpusObject): Promise<string | undefined> {
-  using bpffs = privateBpffs()
-  try {
-    const spec = parseObject(readFileSync(corpusFile(object)), { name: object.name })
-    const loaded = await loadObject(spec, { token: null, pinRoot: bpffs.path })
-    loaded[Symbol.dispose]()
-    return undefined
-  } catch (error) {
-    if (!(error instanceof BpftokenError)) throw error
-    return error.message
-  }
-}
+import { loadAsRoot } from './load-as-root.ts'
 
 test(
   'every object that libbpf loads here, we load',
@@ -34,17 +17,10 @@ test(
     const missing: string[] = []
     for (const [i, object] of objects.entries()) {
       const theirs = answers[i]!.error === 0
-      const why = await refusal(object)
-      if (theirs && why !== undefined) missing.push(`${object.name} (${object.hash}): ${why}`)
-      counts[
-        theirs
-          ? why === undefined
-            ? 'both'
-            : 'libbpf only'
-          : why === undefined
-            ? 'we only'
-            : 'neither of us'
-      ]++
+      const result = await loadAsRoot(object)
+      const ours = !(result instanceof BpftokenError)
+      if (theirs && !ours) missing.push(`${object.name} (${object.hash}): ${result.message}`)
+      counts[theirs ? (ours ? 'both' : 'libbpf only') : ours ? 'we only' : 'neither of us']++
     }
     t.diagnostic(
       `of ${objects.length} objects: ${Object.entries(counts)

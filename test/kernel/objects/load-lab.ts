@@ -2,22 +2,14 @@
  * A sandbox with a worker that loads objects, and delegations to it with just the masks that a test
  * wants.
  */
-import { once } from 'node:events'
 import { copyFileSync, cpSync, existsSync, rmSync } from 'node:fs'
 import { basename, join } from 'node:path'
-import { createInterface, type Interface } from 'node:readline'
-import { delegate, undelegate } from '../../../src/delegation/delegate.ts'
-import { Sandbox } from '../../../src/delegation/sandbox.ts'
-import { openTarget, type Target } from '../../../src/delegation/target.ts'
-import { runningVocabulary } from '../../../src/delegation/vocabulary.ts'
 import type { Masks } from '../../../src/policy/vocabulary.ts'
 import { CACHE, ROOT } from '../../helpers/machine.ts'
 import { Scratch } from '../../helpers/scratch.ts'
-import { policyWith } from '../delegation/lab.ts'
+import { Worker } from '../delegation/worker.ts'
 
-const NOBODY = 65534
 const BPFTOOL = join(CACHE, 'host/usr/sbin/bpftool')
-const vocabulary = runningVocabulary()
 
 export interface LoadAnswer {
   readonly ok: boolean
@@ -49,72 +41,46 @@ export interface LoadRequest {
 }
 
 export class LoadLab implements Disposable {
-  readonly #sandbox: Sandbox
-  readonly #target: Target
-  readonly #lines: Interface
-
+  readonly #worker: Worker
   readonly #stage: Scratch
   /** The object whose copy the worker reads. */
   #file: string | undefined
 
-  private constructor(sandbox: Sandbox, target: Target, stage: Scratch) {
-    this.#sandbox = sandbox
-    this.#target = target
+  private constructor(worker: Worker, stage: Scratch) {
+    this.#worker = worker
     this.#stage = stage
-    this.#lines = createInterface({ input: sandbox.child.stdout! })
   }
 
   /** With these capabilities inside. The caller disposes of it, and then waits for `ended`. */
   static async start(capabilities: readonly string[]): Promise<LoadLab> {
     // The worker is an ordinary user, who may not reach this clone.
     const stage = new Scratch()
-    for (const part of ['dist', 'package.json', 'build/Release/bpftoken.node', 'node_modules/node-gyp-build'])
+    for (const part of ['dist', 'package.json', 'build/Release/bpftoken.node'])
       cpSync(join(ROOT, part), join(stage.path, part), { recursive: true })
     if (existsSync(BPFTOOL)) cpSync(BPFTOOL, join(stage.path, 'bpftool'))
     cpSync(join(__dirname, 'load-worker.cjs'), join(stage.path, 'load-worker.cjs'))
-    const sandbox = await Sandbox.start({
-      command: [process.execPath, join(stage.path, 'load-worker.cjs')],
-      ...{ uid: NOBODY, gid: NOBODY, network: 'own', capabilities, stdio: ['pipe', 'pipe', 'inherit'] },
-    })
-    const lab = new LoadLab(sandbox, openTarget(sandbox.pid), stage)
-    const ready = once(lab.#lines, 'line')
-    await sandbox.release()
-    await ready
-    return lab
+    const program = join(stage.path, 'load-worker.cjs')
+    return new LoadLab(await Worker.start([process.execPath, program], capabilities), stage)
   }
 
   get ended(): Promise<unknown> {
-    return this.#sandbox.exited
+    return this.#worker.ended
   }
 
   /** Loads under a delegation of these masks; with none at all where every mask is empty. */
-  async load(masks: Masks, request: LoadRequest): Promise<LoadAnswer> {
-    const empty = Object.values(masks).every(mask => mask === 0n)
-    if (empty) return this.#ask(request)
-    await delegate(policyWith(masks), this.#target, vocabulary)
-    try {
-      return await this.#ask(request)
-    } finally {
-      await undelegate(this.#target, vocabulary)
-    }
-  }
-
-  async #ask({ file, ...request }: LoadRequest): Promise<LoadAnswer> {
+  load(masks: Masks, { file, ...request }: LoadRequest): Promise<LoadAnswer> {
     const copy = join(this.#stage.path, basename(file))
     if (file !== this.#file) {
       if (this.#file !== undefined) rmSync(join(this.#stage.path, basename(this.#file)))
       copyFileSync(file, copy)
       this.#file = file
     }
-    const answer = once(this.#lines, 'line') as Promise<[string]>
-    this.#sandbox.child.stdin!.write(`${JSON.stringify({ ...request, file: copy })}\n`)
-    return JSON.parse((await answer)[0]) as LoadAnswer
+    const empty = Object.values(masks).every(mask => mask === 0n)
+    return this.#worker.ask(JSON.stringify({ ...request, file: copy }), empty ? undefined : masks)
   }
 
   [Symbol.dispose](): void {
-    this.#lines.close()
     this.#stage[Symbol.dispose]()
-    this.#target[Symbol.dispose]()
-    this.#sandbox[Symbol.dispose]()
+    this.#worker[Symbol.dispose]()
   }
 }

@@ -6,7 +6,7 @@
 const { spawnSync } = require('node:child_process')
 const { createSocket } = require('node:dgram')
 const { once } = require('node:events')
-const { existsSync, readFileSync } = require('node:fs')
+const { readFileSync } = require('node:fs')
 const path = require('node:path')
 const readline = require('node:readline')
 
@@ -16,11 +16,10 @@ const { loadObject } = require(path.join(DIST, 'ebpf/load/object.js'))
 const { attachProgram } = require(path.join(DIST, 'ebpf/attach/section.js'))
 const { RingBuffer } = require(path.join(DIST, 'ebpf/ringbuf.js'))
 const { parseObject } = require(path.join(DIST, 'ebpf/object/spec.js'))
+const { cgroupRoot } = require(path.join(DIST, 'lending/recipient/cgroup.js'))
 const { findToken } = require(path.join(DIST, 'ebpf/token.js'))
 
 const BPFFS = '/sys/fs/bpf'
-const CGROUPS = ['/sys/fs/cgroup/unified', '/sys/fs/cgroup']
-const isCgroup2 = directory => existsSync(path.join(directory, 'cgroup.controllers'))
 const specs = new Map()
 
 function specOf(file) {
@@ -37,8 +36,7 @@ async function exercise(object, packets) {
   const links = [
     attachProgram(object, 'count', { kind: 'xdp', device: 'lo', mode: 'skb' }),
     attachProgram(object, 'ingress', { kind: 'tcx', device: 'lo', direction: 'ingress' }),
-    // Any directory of cgroup2 that can be opened will do, the root's too.
-    attachProgram(object, 'egress', { kind: 'cgroup', path: CGROUPS.find(isCgroup2) }),
+    attachProgram(object, 'egress', { kind: 'cgroup', path: cgroupRoot() }),
   ]
   const globals = new GlobalVariables(
     object.spec.btf.types,

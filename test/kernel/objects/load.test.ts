@@ -5,7 +5,7 @@
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { existsSync, readFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { attachIterator } from '../../../src/ebpf/attach/attach.ts'
@@ -16,6 +16,7 @@ import { type LoadedObject, type LoadOptions, loadObject } from '../../../src/eb
 import { parseObject } from '../../../src/ebpf/object/spec.ts'
 import { RingBuffer } from '../../../src/ebpf/ringbuf.ts'
 import { VerifierError } from '../../../src/errors.ts'
+import { cgroupRoot } from '../../../src/lending/recipient/cgroup.ts'
 import { endExecutors } from '../../../src/sys/executor/pool.ts'
 import { openFds, traceFds } from '../../../src/sys/fd.ts'
 import { eventually } from '../../helpers/eventually.ts'
@@ -43,13 +44,6 @@ function variable(object: LoadedObject, map: string, name: string): number {
   const found = section.vars.find(({ type }) => types.name(type) === name)!
   const view = new DataView(object.map(map).lookup(0)!.buffer)
   return found.size === 8 ? Number(view.getBigUint64(found.off, true)) : view.getInt32(found.off, true)
-}
-
-function cgroup2(): string {
-  const roots = ['/sys/fs/cgroup/unified', '/sys/fs/cgroup']
-  return (
-    roots.find(root => existsSync(join(root, 'cgroup.controllers'))) ?? assert.fail('no cgroup2 is mounted')
-  )
 }
 
 const counted = (object: LoadedObject, map: string): number =>
@@ -161,7 +155,7 @@ test('XDP, tcx and cgroup programs attach where they are told to', needsTokens()
   for (const [name, spec, type] of [
     ['count', { kind: 'xdp', device: 'lo', mode: 'skb' }, 'xdp'],
     ['ingress', { kind: 'tcx', device: 'lo', direction: 'ingress' }, 'tcx'],
-    ['egress', { kind: 'cgroup', path: cgroup2() }, 'cgroup'],
+    ['egress', { kind: 'cgroup', path: cgroupRoot() ?? assert.fail('no cgroup2 is mounted') }, 'cgroup'],
   ] as const) {
     using link = attachProgram(object, name, spec)
     assert.equal(link.info().type, type)

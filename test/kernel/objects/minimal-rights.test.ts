@@ -6,15 +6,14 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
-import { loadObject } from '../../../src/ebpf/load/object.ts'
-import { type ObjectSpec, parseObject } from '../../../src/ebpf/object/spec.ts'
+import { parseObject } from '../../../src/ebpf/object/spec.ts'
 import { BpftokenError } from '../../../src/errors.ts'
 import { planRights } from '../../../src/needs/plan.ts'
 import { bitsOf, MASK_DOMAINS, type Masks } from '../../../src/policy/vocabulary.ts'
-import { type CorpusObject, corpusFile, corpusObjects, needsCorpus } from '../../corpus/corpus.ts'
+import { corpusFile, corpusObjects, needsCorpus } from '../../corpus/corpus.ts'
 import { needsProgram, needsTokens } from '../../helpers/machine.ts'
 import { EVERYTHING } from '../delegation/lab.ts'
-import { privateBpffs } from '../ebpf/fixture.ts'
+import { loadAsRoot } from './load-as-root.ts'
 import { LoadLab } from './load-lab.ts'
 
 const CAPABILITIES = ['bpf', 'net_admin', 'perfmon', 'sys_admin']
@@ -29,23 +28,6 @@ function needs(): { skip?: string } {
   return machine.skip === undefined ? needsCorpus() : machine
 }
 
-/**
- * What root loads on this kernel; undefined for the rest, of which libbpf-agreement.test.ts says
- * that libbpf loads it no more.
- */
-async function loadable(object: CorpusObject): Promise<ObjectSpec | undefined> {
-  using bpffs = privateBpffs()
-  try {
-    const spec = parseObject(readFileSync(corpusFile(object)), { name: object.name })
-    const loaded = await loadObject(spec, { token: null, pinRoot: bpffs.path })
-    loaded[Symbol.dispose]()
-    return spec
-  } catch (error) {
-    if (error instanceof BpftokenError) return undefined
-    throw error
-  }
-}
-
 function without(masks: Masks, domain: keyof Masks, bit: number): Masks {
   return { ...masks, [domain]: masks[domain] & ~(1n << BigInt(bit)) }
 }
@@ -58,8 +40,9 @@ test('the planned rights suffice for every loadable object, and each of them is 
   const lab = await LoadLab.start(CAPABILITIES)
   try {
     for (const object of corpusObjects()) {
-      const spec = await loadable(object)
-      if (spec === undefined) continue
+      const spec = await loadAsRoot(object)
+      // load-agreement.test.ts says that libbpf loads it no more than we do.
+      if (spec instanceof BpftokenError) continue
       objects++
       const request = { file: corpusFile(object) }
       const { masks } = planRights([{ name: object.name, spec }], { loader: 'bpftoken' })

@@ -17,7 +17,6 @@ export function policyJson(name: string) {
     approval: 'none',
     ...DEFAULT_TERMS,
     name,
-    approval: 'none',
     rights: {
       masks: { cmds: 0x21n, maps: 6n, progs: 2n, attachs: 0xffff_ffff_ffff_ffffn },
       capabilities: ['bpf'],

@@ -81,7 +81,8 @@ function violations(file: string, text: string): string[] {
       if (takes !== undefined && !takes.includes(basename(path, '.ts')))
         wrong.push(`${name} imports ${relative(SRC, path)}`)
     }
-  if (/node-gyp-build/.test(text) && !name.startsWith('sys/')) wrong.push(`${name} touches the addon`)
+  if (/\bloadAddon\b|\.node['`]/.test(text) && !name.startsWith('sys/'))
+    wrong.push(`${name} touches the addon`)
   const code = text.replace(/\/\*[\s\S]*?\*\/|\/\/.*$/gm, '')
   if (LINES_OF_REGEXP.test(code)) wrong.push(`${name} has a regular expression with the flag m`)
   if (SPEAKS.test(code) && !MAY_SPEAK.test(name)) wrong.push(`${name} speaks or reads the environment`)

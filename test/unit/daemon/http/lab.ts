@@ -107,6 +107,7 @@ export function fakePeer(uid: number, held: Set<Asker>): Peer {
     take: no,
     recipient: no,
     requireOwn: no,
+    hold: no,
     [Symbol.dispose]: () => void held.delete(peer),
   }
   held.add(peer)
