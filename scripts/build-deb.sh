@@ -43,11 +43,13 @@ add_library() {
   rm -rf "$lib"/node_modules/zod/src "$lib"/node_modules/yaml/browser "$lib"/node_modules/*/.github
   find "$lib" -type d -empty -delete
   find "$lib" -name '*.js' -o -name '*.cjs' -o -name '*.mjs' -o -name '*.json' | xargs -d '\n' chmod 644
-  sed -i '1s|^#!/usr/bin/env node$|#!/usr/bin/node|' "$lib/dist/cli/main.js"
+  sed -i '1s|^#!/usr/bin/env node$|#!/usr/bin/node|' "$lib"/dist/{cli,daemon}/main.js
   sed -i '1{/^#!/d}' "$lib"/node_modules/*/bin.{js,mjs} 2>/dev/null || true
-  chmod 755 "$lib/dist/cli/main.js" "$lib/$prebuilt"/bpftoken-*
+  chmod 755 "$lib"/dist/{cli,daemon}/main.js "$lib/$prebuilt"/bpftoken-*
   mkdir -p "$1/usr/bin"
   ln -s ../lib/bpftoken/dist/cli/main.js "$1/usr/bin/bpftoken"
+  mkdir -p "$1/usr/sbin"
+  ln -s ../lib/bpftoken/dist/daemon/main.js "$1/usr/sbin/bpftokend"
 }
 
 add_documents() {

@@ -16,4 +16,4 @@ for (const name of readdirSync(dist, { recursive: true })) {
   const plain = text.replaceAll('Uint8Array<ArrayBufferLike>', 'Uint8Array')
   if (plain !== text) writeFileSync(file, plain)
 }
-chmodSync(path.join(dist, 'cli/main.js'), 0o755)
+for (const program of ['cli/main.js', 'daemon/main.js']) chmodSync(path.join(dist, program), 0o755)

@@ -1,66 +1,48 @@
-/** The daemon from its start to its end: what it opens, when it is ready, how it stops. */
-import type { Accounts } from '../delegation/subject.ts'
+/** The daemon from its start to its end: when it answers, what makes it read anew, how it stops. */
+import { type FSWatcher, watch } from 'node:fs'
+import { descriptorOf } from '../sys/peer.ts'
 import type { Config } from './config.ts'
 import { DEADLINES, HttpServer } from './http/server.ts'
 import type { Log } from './log.ts'
-import { type Gauges, LateMeter, type Meter } from './meter.ts'
+import { LateMeter } from './meter.ts'
+import { type OpenedService, openService } from './open-service.ts'
 import type { Options } from './options.ts'
 import { Peer } from './peer.ts'
-import type { Service } from './service.ts'
 import { openToAll, prepareSocket } from './socket-file.ts'
 
 /** How long what runs may take when the daemon is to stop. */
 const GRACE_MS = 20_000
 const STREAM_TIMES = { heartbeatMs: 15_000, slowMs: 10_000 }
-
-/** What opens the service. */
-export interface Given {
-  readonly stateDirectory: string
-  readonly policyDirectory: string
-  readonly limits: Config['limits']
-  readonly recover: boolean
-  readonly version: string
-  readonly log: Log
-  readonly counters: Meter
-}
-
-export interface Opened {
-  readonly service: Service
-  readonly accounts: Accounts
-  /** Of now; it costs nothing. */
-  gauges(): Gauges
-  /** Reads the policies again. */
-  reload(): Promise<void>
-  /** Nothing that is lent ends. */
-  close(): Promise<void>
-}
+/** Editors write a file in several steps. */
+const GATHER_MS = 300
 
 export interface Surroundings {
   readonly options: Options
   readonly config: Config
   readonly version: string
   readonly log: Log
-  /** A socket that systemd listens on for us. */
+  /** A socket that the service manager listens on for us, by its descriptor. */
   readonly socket: number | undefined
-  readonly open: (given: Given) => Promise<Opened>
 }
 
 export class Daemon {
   readonly #log: Log
-  readonly #opened: Opened
+  readonly #opened: OpenedService
   readonly #server: HttpServer
+  readonly #watcher: FSWatcher | undefined
+  #gathering: NodeJS.Timeout | undefined
 
   /** Returns when it answers. */
-  static async start({ options, config, version, log, socket, open }: Surroundings): Promise<Daemon> {
+  static async start({ options, config, version, log, socket }: Surroundings): Promise<Daemon> {
     const meter = new LateMeter(async () => {
       const { Metrics } = await import('./metrics.ts')
       return new Metrics(
         version,
-        () => opened.gauges(),
+        () => opened.service.gauges(),
         () => server.connections,
       )
     })
-    const opened = await open({
+    const opened = await openService({
       stateDirectory: options.state,
       policyDirectory: options.policies,
       limits: config.limits,
@@ -80,25 +62,27 @@ export class Daemon {
       connections: config.connections,
       deadlines: DEADLINES,
       log,
-      peerOf: connection => Peer.of(descriptorOf(connection), opened.accounts),
+      peerOf: connection => Peer.of(descriptorOf(connection), opened.names.accounts),
     })
     try {
-      if (socket === undefined) {
+      if (socket !== undefined) await server.listen({ fd: socket })
+      else {
         await prepareSocket(options.socket)
         await server.listen({ path: options.socket })
         openToAll(options.socket)
-      } else await server.listen({ fd: socket })
+      }
     } catch (error) {
       await opened.close()
       throw error
     }
-    return new Daemon(log, opened, server)
+    return new Daemon(log, opened, server, options.policies)
   }
 
-  private constructor(log: Log, opened: Opened, server: HttpServer) {
+  private constructor(log: Log, opened: OpenedService, server: HttpServer, policies: string) {
     this.#log = log
     this.#opened = opened
     this.#server = server
+    this.#watcher = this.#watch(policies)
   }
 
   /** Loads what the first request would wait for. */
@@ -106,20 +90,32 @@ export class Daemon {
     return this.#server.warm()
   }
 
+  /** Policies alone: limits are read when it starts. */
   async reload(): Promise<void> {
-    await this.#opened.reload()
-    this.#log.notice({}, 'the policies were read again')
+    await this.#opened.service.reload()
+    const { policyFaults } = this.#opened.service.gauges()
+    this.#log.notice({ policyFaults }, 'the policies were read again')
   }
 
   async stop(): Promise<void> {
+    this.#watcher?.close()
+    clearTimeout(this.#gathering)
     await this.#server.stop(GRACE_MS)
     await this.#opened.close()
   }
-}
 
-/** Node tells it nowhere else. */
-function descriptorOf(connection: object): number {
-  const { _handle: handle } = connection as { _handle?: { fd?: number } | null }
-  if (handle?.fd === undefined || handle.fd < 0) throw new TypeError('the connection has no descriptor')
-  return handle.fd
+  /** A directory that is made later is found by SIGHUP, or by POST /v1/reload. */
+  #watch(directory: string): FSWatcher | undefined {
+    try {
+      const watcher = watch(directory, { persistent: false }, () => {
+        clearTimeout(this.#gathering)
+        this.#gathering = setTimeout(() => void this.reload(), GATHER_MS).unref()
+      })
+      watcher.on('error', error => this.#log.warn({ error }, 'changes of policies are not seen any more'))
+      return watcher
+    } catch (error) {
+      this.#log.info({ error, directory }, 'changes of policies are seen when they are read again')
+      return undefined
+    }
+  }
 }
