@@ -3,7 +3,8 @@
  * boot: see boot-cache.ts.
  */
 import { readKernelEnums } from '../delegation/vocabulary.ts'
-import { type Policy, policyFromJSON, policyToJSON } from '../policy/policy.ts'
+import { type LocatedPolicy, locatedPolicyFromJSON, locatedPolicyToJSON } from '../policy/located.ts'
+import type { Policy } from '../policy/policy.ts'
 import { type KernelEnums, type Vocabulary, vocabularyFrom } from '../policy/vocabulary.ts'
 import { VMLINUX_BTF } from '../uapi/kernel-paths.ts'
 import { cached } from './boot-cache.ts'
@@ -15,9 +16,21 @@ export async function loadVocabulary(): Promise<Vocabulary> {
 }
 
 /** `source` names the text in messages. PolicyError: every issue found. */
-export function policyFromText(text: string, source: string, vocabulary: Vocabulary): Promise<Policy> {
-  return cached('policy', text, { fromJSON: policyFromJSON, toJSON: policyToJSON }, async () => {
-    const { parsePolicy } = await import('../policy/parse.ts')
-    return parsePolicy(text, { source, vocabulary })
-  })
+export async function policyFromText(text: string, source: string, vocabulary: Vocabulary): Promise<Policy> {
+  return (await locatedPolicyFromText(text, source, vocabulary)).policy
+}
+
+/** The same with its positions. With `keep: false` it is neither kept nor taken from what is. */
+export async function locatedPolicyFromText(
+  text: string,
+  source: string,
+  vocabulary: Vocabulary,
+  { keep = true }: { keep?: boolean } = {},
+): Promise<LocatedPolicy> {
+  const parse = async (): Promise<LocatedPolicy> => {
+    const { parseLocatedPolicy } = await import('../policy/parse.ts')
+    return parseLocatedPolicy(text, { source, vocabulary })
+  }
+  if (!keep) return parse()
+  return cached('policy', text, { fromJSON: locatedPolicyFromJSON, toJSON: locatedPolicyToJSON }, parse)
 }

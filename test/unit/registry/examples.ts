@@ -14,7 +14,6 @@ export const AT = '2026-01-02T03:04:05.678Z'
 
 export function policyJson(name: string) {
   const policy: Policy = {
-    approval: 'none',
     ...DEFAULT_TERMS,
     name,
     rights: {

@@ -24,7 +24,19 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     ...['errors', 'uapi', 'sys', 'ebpf', 'policy', 'api', 'guard', 'delegation', 'lending', 'registry'],
     'daemon',
   ],
-  cli: ['errors', 'uapi', 'ebpf', 'policy', 'api', 'guard', 'delegation', 'needs', 'lending', 'client', 'cli'],
+  cli: [
+    'errors',
+    'uapi',
+    'ebpf',
+    'policy',
+    'api',
+    'guard',
+    'delegation',
+    'needs',
+    'lending',
+    'client',
+    'cli',
+  ],
 }
 
 /**
