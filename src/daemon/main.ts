@@ -66,9 +66,14 @@ async function run(options: Options): Promise<number> {
   let daemon: Daemon | undefined
   process.on('SIGHUP', () => void daemon?.reload())
   const config = await readConfig(options.config)
-  daemon = await Daemon.start({ options, config, version, log, socket })
   using told = notifier
-  told.ready(`Answering at ${socket === undefined ? options.socket : 'the socket of its unit'}`)
+  let status = ''
+  const tell = (now: string): void => {
+    status = now
+    told.status(now)
+  }
+  daemon = await Daemon.start({ options, config, version, log, socket, tell })
+  told.ready(status)
   told.watch(() => true)
   const readyMs = Math.round(performance.now())
   await daemon.warm()

@@ -10,7 +10,7 @@ import { ROOT } from './machine.ts'
 import { SidSystemd } from './sid-systemd.ts'
 
 export const UNIT = 'bpftokend.service'
-const UNITS = join(ROOT, 'packaging/systemd')
+export const UNITS = join(ROOT, 'packaging/systemd')
 /** Where the package lies on that machine. */
 const LIBRARY = 'usr/lib/bpftoken'
 
@@ -37,7 +37,9 @@ export async function daemonMachine(
           readFileSync(join(UNITS, name)),
         ]),
       ),
-      ...(dropIn === '' ? {} : { 'etc/systemd/system/bpftokend.service.d/test.conf': `[Service]\n${dropIn}\n` }),
+      ...(dropIn === ''
+        ? {}
+        : { 'etc/systemd/system/bpftokend.service.d/test.conf': `[Service]\n${dropIn}\n` }),
       ...files,
     },
     {

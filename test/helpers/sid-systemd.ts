@@ -48,7 +48,9 @@ export interface Machine {
 
 /** Shell. The paths are of ours: no quotes are in them. */
 function show(there: string, here: string): string {
-  const make = statSync(here).isDirectory() ? `mkdir -p "${there}"` : `mkdir -p "${dirname(there)}"; : >>"${there}"`
+  const make = statSync(here).isDirectory()
+    ? `mkdir -p "${there}"`
+    : `mkdir -p "${dirname(there)}"; : >>"${there}"`
   return `${make}; mount --bind "${here}" "${there}"`
 }
 
