@@ -40,6 +40,7 @@ const struct named_call NAMED_CALLS[] = {
 	{ "pidfd_getfd", SYS_pidfd_getfd, "iii", false },
 	{ "pidfd_open", SYS_pidfd_open, "ii", false },
 	{ "pidfd_send_signal", SYS_pidfd_send_signal, "iibi", false },
+	{ "read", SYS_read, "ibz", false },
 	{ "sendto", SYS_sendto, "ibzibz", false },
 	{ "setsockopt", SYS_setsockopt, "iiibz", false },
 	{ "socket", SYS_socket, "iii", false },

@@ -1,17 +1,15 @@
-/** The option --any-subject, and what is said aloud when it lets something through. */
+/** The option --any-subject, and the warning when it lets a subject through. */
 import { requireNoSubjects as requireNone } from '../lending/admission.ts'
 import type { Allowed } from '../policy/decide.ts'
 import type { Policy } from '../policy/policy.ts'
 import { note } from './output.ts'
 
 export interface AdmissionOptions {
-  /** Lends also to whom the policy does not name; that is said aloud. */
+  /** Lends even if the policy does not name the subject, and warns of that. */
   anySubject?: boolean
 }
 
-/**
- * Says aloud that only --any-subject let a subject through. Gives what `--json` then prints of it.
- */
+/** Warns that only --any-subject let a subject through. Gives what `--json` prints of that. */
 export function tellVerdict({ policy, because }: Allowed): { anySubject?: true } {
   if (because !== 'any-subject') return {}
   note(`policy "${policy}" does not name this subject: --any-subject lends to it all the same`)
@@ -23,7 +21,8 @@ export function tellSubjectsIgnored(policy: string): void {
 }
 
 /**
- * NotSupportedError: the policy has subjects, nobody compares them (`why`), and that is not wanted.
+ * NotSupportedError: the policy has subjects, nothing compares them (`why` says the reason), and
+ * --any-subject was not given.
  */
 export function requireNoSubjects(policy: Policy, why: string, options: AdmissionOptions): void {
   if (requireNone(policy, why, options)) tellSubjectsIgnored(policy.name)

@@ -5,8 +5,8 @@ import { UsageError } from '../errors.ts'
 const ATTACH_FORMS = 'xdp:DEVICE[/skb|driver|hardware], tcx:DEVICE/ingress|egress, cgroup:PATH, netns:PATH'
 
 /**
- * Reads `xdp:eth0`, `xdp:eth0/skb`, `tcx:eth0/egress`, `cgroup:PATH`, `netns:PATH`, whole. The name
- * of a device has no slash. UsageError: none of these.
+ * Reads `xdp:eth0`, `xdp:eth0/skb`, `tcx:eth0/egress`, `cgroup:PATH` or `netns:PATH`. The name of a
+ * device has no slash. UsageError: the text is none of these.
  */
 export function parseAttachSpec(text: string): AttachSpec {
   const [, kind, rest = ''] = /^(\w+):(.+)$/s.exec(text) ?? []

@@ -41,7 +41,7 @@ function parsePlace(text: string): Wish['spec'] {
   return text === 'auto' ? text : parseAttachSpec(text)
 }
 
-/** For people; `parseWish` reads it back whatever the program is called. */
+/** Text for people. `parseWish` reads it back, whatever the program is called. */
 export function placementText(placement: Placement): string {
   const { program } = placement
   const plain = `${program}=${placeText(placement)}`
@@ -57,7 +57,7 @@ function placeText({ spec }: Placement): string {
   return spec === undefined ? 'auto' : specText(spec)
 }
 
-/** What was asked for, each wish by some program. UsageError: one that none can meet. */
+/** The wishes, each met by some program. UsageError: no program can meet one of them. */
 export function placementsFor(
   programs: readonly ObjectProgram[],
   wishes: readonly Wish[],

@@ -1,9 +1,9 @@
 /**
- * commander's command, with what the tree of commands says of each besides: details and examples,
- * for the help and the man page alike.
+ * commander's command with two additions: details and examples, for the help and the man page
+ * alike.
  *
- * It knows before its words are parsed whether they ask for JSON: that they are wrong is then told
- * as JSON, too. And it names a misspelt word before it names what is missing.
+ * It knows before parsing whether its words ask for JSON, so that wrong words are told as JSON,
+ * too. And it names a misspelt word before it names a missing one.
  */
 import { Command as Base } from 'commander'
 import { nearest } from '../policy/nearest.ts'
@@ -83,14 +83,14 @@ export class Command extends Base {
   }
 
   /**
-   * What is the value of an option, a program to run, or an argument of that, is no option of ours.
-   * The words of a command below are its own to look at.
+   * The value of an option, a program to run, and an argument of that program are no options of
+   * ours. A command below looks at its own words.
    */
   #hasJson(words: readonly string[]): boolean {
     if (!this.options.some(option => option.long === '--json')) return false
     for (let i = 0; i < words.length; i++) {
       const word = words[i]!
-      // With a value it is an error, which is told as it asks for.
+      // With a value it is an error, and that error is told as JSON.
       if (word === '--json' || word.startsWith('--json=')) return true
       if (word === '--' || (this.#stopsAtOperand && !word.startsWith('-'))) return false
       if (this.commands.some(command => command.name() === word)) return false
@@ -99,7 +99,7 @@ export class Command extends Base {
     return false
   }
 
-  /** Before commander says what is missing: that may be what was misspelt. */
+  /** Runs before commander names a missing option, because the misspelt word may be that option. */
   #refuseUnknown({ operands, unknown }: ReturnType<Base['parseOptions']>): void {
     const [word] = operands
     if (this.commands.length > 0) {

@@ -1,7 +1,7 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: it is of the shells
 /**
- * Completions for shells, made from the tree of commands: a script that knows it all, so that no
- * program is started for a key that is pressed. Pure.
+ * Completions for shells, made from the tree of commands. The script knows all words, so that
+ * pressing a key starts no program. Pure.
  */
 import type { Option } from 'commander'
 import type { Command } from './command.ts'

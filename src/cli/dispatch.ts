@@ -50,8 +50,8 @@ export function fail(error: unknown, json: boolean): number {
 }
 
 /**
- * What is wrong with the command line. Help that was asked for is told already, as is help where no
- * command was named: these messages are in parentheses.
+ * Tells what is wrong with the command line. Help is printed already, both if it was asked for and
+ * if no command was named: the messages of these two are in parentheses.
  */
 function reportUsage({ exitCode, message }: CommanderError, json: boolean): number {
   if (exitCode === 0) return EXIT.ok
@@ -66,7 +66,7 @@ function reportUsage({ exitCode, message }: CommanderError, json: boolean): numb
 function printByUs(command: Command, json: () => boolean): void {
   command.exitOverride().configureOutput({
     writeOut: text => print(...linesOf(text)),
-    // Help, where no command is named; as JSON that is an error like all others.
+    // The help that is shown if no command is named. With --json that is an error like all others.
     writeErr: text => (json() ? undefined : complain(...linesOf(text))),
     // Told by reportUsage.
     outputError: () => {},

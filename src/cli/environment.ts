@@ -1,11 +1,14 @@
-/** The environment of the program that `run` starts: a short list, and what is named. */
+/**
+ * The environment of the program that `run` starts: a short list, and the variables that options
+ * name.
+ */
 import { DEFAULT_PATH } from '../delegation/actions.ts'
 import { UsageError } from '../errors.ts'
 import type { HostUser } from './user.ts'
 
 /**
- * What the program gets of its caller's environment. All else may be secret, or a setting of
- * root's.
+ * The variables that the program gets of its caller's environment. All others may be secret, or
+ * settings of root's.
  */
 const KEPT = /^(PATH|TERM|LANG|LC_\w+|TZ)$/
 
@@ -15,7 +18,7 @@ export interface EnvironmentWish {
   readonly user: Pick<HostUser, 'name' | 'home' | 'shell'>
   /** Where the delegation is mounted. */
   readonly tokenPath: string
-  /** `NAME=VALUE`, or `NAME` for what the caller has; the last of a name counts. */
+  /** `NAME=VALUE`, or `NAME` for the caller's value. The last one of a name counts. */
   readonly named?: readonly string[] | undefined
   /** Everything that the caller has. */
   readonly keep?: boolean | undefined

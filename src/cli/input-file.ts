@@ -68,7 +68,7 @@ function readWithin(fd: number, name: string, bounds: InputBounds, silenceMs: nu
       ),
     )
     const count = readOrWait(fd, chunk)
-    // A FIFO is at its end also before its first writer comes.
+    // A FIFO looks ended before its first writer comes, too.
     const early = count === 0 && total === 0 && stat.isFIFO() && fd !== STDIN
     if (count === 0 && !early) return Buffer.concat(chunks, total)
     if (count === undefined || early) {

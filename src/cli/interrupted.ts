@@ -12,15 +12,15 @@ export class Interrupted extends Error {
 }
 
 /**
- * Aborted by SIGINT, SIGTERM or SIGHUP, which from here on end this process no other way. Once all
- * is done they change nothing: a status that says "interrupted" would be wrong.
+ * Aborted by SIGINT, SIGTERM or SIGHUP. From here on these signals end this process in no other
+ * way. Once everything is done they change nothing, because a status that says "interrupted" would
+ * be wrong.
  */
 export function interruption(): AbortSignal {
   const abort = new AbortController()
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
     process.on(signal, () => abort.abort(new Interrupted(signal)))
-  // While Node takes itself down, signals get back their default action. To exit in this event
-  // leaves that out.
+  // While Node shuts down, signals get back their default action. Exiting in this event skips that.
   process.once('exit', status => process.exit(status))
   return abort.signal
 }

@@ -8,7 +8,7 @@ import { connect, createServer, type Server, type Socket } from 'node:net'
 const HOST = '127.0.0.1'
 const TEXT = 'bpftoken'
 
-/** What is sent may be dropped: nothing here waits for an answer, and no failure is one of ours. */
+/** Packets may be dropped. So nothing here waits for an answer, and no failure matters to us. */
 export class LoopbackTraffic implements Disposable {
   readonly #server: Server
   readonly #open = new Set<Socket | Datagrams>()
@@ -19,7 +19,7 @@ export class LoopbackTraffic implements Disposable {
   }
 
   send(): void {
-    // What has not come through since the last time will not.
+    // A connection that has not come about since the last time will not.
     this.#closeAll()
     const socket = createSocket('udp4').on('error', () => {})
     this.#open.add(socket)

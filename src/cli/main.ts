@@ -15,7 +15,7 @@ const { version } = require('../../package.json') as { version: string }
 /** What the build wrote, from the tree of commands; see scripts/gen-cli-docs.ts. */
 const COMPLETIONS = path.resolve(__dirname, '../completions')
 
-/** The lines that these words ask for, where they are known by now. */
+/** The lines that these words ask for, if they can be known without loading more. */
 function knownAnswer(words: readonly string[]): string[] | undefined {
   const [word, shell, ...more] = words
   if (words.length === 1 && (word === '--version' || word === '-V')) return [version]

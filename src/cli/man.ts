@@ -39,13 +39,13 @@ export function manualPages(tree: Command, about: { version: string; date: strin
 const pageName = (command: Command): string =>
   ['bpftoken', ...command.path.split(' ')].join('-').replace(/-$/, '')
 
-/** No character of it is a request or an escape, and a dash is one that can be copied. */
+/** Escapes text so that no character is a request or an escape, and a dash can be copied as one. */
 function text(plain: string): string {
   const escaped = plain.replaceAll('\\', '\\e').replaceAll('-', '\\-')
   return /^[.']/.test(escaped) ? `\\&${escaped}` : escaped
 }
 
-/** A paragraph, in lines of which none is long: where they end means nothing. */
+/** A paragraph, in lines that are not long; where they end means nothing. */
 function filled(paragraph: string): string[] {
   const lines: string[] = []
   for (const word of paragraph.split(/\s+/)) {
@@ -92,7 +92,7 @@ const sentence = (words: string): string =>
 
 const verbatim = (lines: readonly string[]): string[] => ['.nf', ...lines.map(text), '.fi']
 
-/** Each item is a line with its macro, and what is said of it. */
+/** Each item is a line with its macro, and its description. */
 function list(title: string, items: readonly (readonly [string, string])[]): string[] {
   if (items.length === 0) return []
   return [`.SH ${title}`, ...items.flatMap(([term, said]) => ['.TP', term, ...filled(sentence(said))])]
@@ -127,7 +127,7 @@ function examples({ examples: all }: Command): string[] {
   ]
 }
 
-/** The root, and those beside it. */
+/** The root, and the pages beside it. */
 function seeAlso(command: Command, commands: readonly Command[]): string[] {
   const beside = commands.filter(
     one =>

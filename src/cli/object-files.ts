@@ -9,7 +9,7 @@ import { readInput } from './input-file.ts'
 
 const OBJECT_HINT = 'Give the path of an object file that a compiler made for BPF'
 
-/** Programs with objects inside are large; what is larger than this is no program. */
+/** Programs with objects inside are large, but none is larger than this. */
 const MAX_OBJECT_BYTES = 512 * 1024 * 1024
 
 /** Errors are those of `readInput`. */
@@ -19,7 +19,7 @@ export function readObjectFile(file: string, hint = OBJECT_HINT): Buffer {
 
 export interface FoundObjects {
   readonly specs: readonly NamedSpec[]
-  /** What is wrong with those inside other files that cannot be read. */
+  /** What is wrong with objects inside other files that cannot be read. */
   readonly unreadable: readonly string[]
 }
 

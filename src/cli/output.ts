@@ -1,10 +1,10 @@
 /**
  * What the commands print: lines and aligned columns for people, one JSON document for programs.
  *
- * Whatever is printed passes here and is made printable here: names of processes, paths, names in
- * object files and messages about them are chosen by others. A line break comes from `print` alone,
- * between two of its lines; one within a line is shown as `\u{a}`. So a forgotten line break is
- * seen, and a forgotten escape cannot be.
+ * Everything that is printed passes here and is made printable here, because others choose the
+ * names of processes, paths, names in object files and messages about them. Line breaks come from
+ * `print` alone, between two of its lines; a line break within a line is shown as `\u{a}`. So a
+ * forgotten line break shows, and escaping cannot be forgotten.
  */
 import { fstatSync, writeSync } from 'node:fs'
 import { printable, printableJson } from '../ebpf/printable.ts'
@@ -24,7 +24,7 @@ export interface Manner {
 
 let manner: Manner = {}
 
-/** Says for all that follows how it is told. */
+/** Sets how everything that follows is told. */
 export function speak(of: Manner): void {
   manner = of
 }
@@ -86,14 +86,15 @@ function rendered(lines: readonly Line[], fd: number): string {
 }
 
 /**
- * How many characters the terminal on standard output has in a line; undefined: it is none. Asks
- * for `process.stdout` only then, since that makes a pipe non-blocking for all who have it.
+ * How many characters a line of the terminal on standard output has; undefined: it is no terminal.
+ * Touches `process.stdout` only for a terminal, since that makes a pipe non-blocking for all
+ * processes that have it.
  */
 export function terminalWidth(): number | undefined {
   return isatty(STDOUT) ? process.stdout.columns || undefined : undefined
 }
 
-/** Whether stderr is a terminal, which a line can be written anew on. */
+/** Whether stderr is a terminal, on which a line can be written anew. */
 export function stderrIsTerminal(): boolean {
   return isatty(STDERR)
 }
@@ -108,17 +109,17 @@ export function rewrite(text: string): void {
 }
 
 /**
- * Lines on standard output. Writes before it returns, so that a failure has a place to be told:
- * SyscallError for a full disk and the like, Interrupted (SIGPIPE) when nobody reads any more. What
- * was done before stays done.
+ * Lines on standard output. Writes before it returns, so that a failure is thrown where it happens:
+ * SyscallError for a full disk and the like, Interrupted (SIGPIPE) if nobody reads any more. What
+ * the command did before stays done.
  */
 export function print(...lines: readonly Line[]): void {
   writeOut(rendered(lines, STDOUT))
 }
 
 /**
- * One JSON document. Of 64-bit numbers those that are masks are hexadecimal text; others are
- * numbers, or decimal text where JSON has no such number. `compact`: in one line.
+ * One JSON document. Masks of 64 bits are hexadecimal text. Other 64-bit numbers are numbers, or
+ * decimal text if JSON has no such number. `compact`: in one line.
  */
 export function printJson(value: unknown, layout: 'indented' | 'compact' = 'indented'): void {
   writeOut(`${jsonText(value, layout)}\n`)
@@ -134,22 +135,19 @@ function jsonText(value: unknown, layout: 'indented' | 'compact'): string {
 }
 
 /**
- * About what is going on: on stderr, so that stdout stays the program's or the answer's. Not told
- * with --quiet.
+ * A note about what is going on. It goes to stderr, because stdout is for the program or the
+ * answer. With --quiet it is not told.
  */
 export function note(text: string): void {
   if (manner.quiet !== true) warn(text)
 }
 
-/** The same of what went wrong, and is told with --quiet too. */
+/** The same about something that went wrong; it is told with --quiet, too. */
 export function warn(text: string): void {
   complain(`bpftoken: ${text}`)
 }
 
-/**
- * Lines on stderr as they are. Where that is closed or full, nobody can be told: the exit status
- * says it.
- */
+/** Lines on stderr as they are. If stderr is closed or full, only the exit status can tell. */
 export function complain(...lines: readonly Line[]): void {
   try {
     write(STDERR, rendered(lines, STDERR))
@@ -202,8 +200,8 @@ export function columns(rows: readonly (readonly string[])[], indent = ''): stri
 }
 
 /**
- * The same for many rows that are alike: on a terminal that is too narrow the widest columns are
- * cut, which an ellipsis shows. In a pipe nothing is.
+ * The same for many rows of one kind. On a terminal that is too narrow the widest columns are cut,
+ * and an ellipsis shows that. In a pipe nothing is cut.
  */
 export function table(
   rows: readonly (readonly (string | Styled)[])[],
@@ -240,7 +238,7 @@ function aligned(
   })
 }
 
-/** Takes from the widest, until all fit or none has anything to give. */
+/** Narrows the widest columns until all fit or none can be narrowed. */
 function narrow(widths: number[], room: number): void {
   for (let over = widths.reduce((sum, one) => sum + one, 0) - room; over > 0; over--) {
     const widest = widths.indexOf(Math.max(...widths))
@@ -254,16 +252,16 @@ function cut(text: string, width: number): string {
 }
 
 /**
- * What a process calls itself, within a sentence: one word as it is, anything else in quotes, so
- * that it ends where it ends.
+ * The name that a process gave itself, within a sentence. One word stays as it is; anything else is
+ * put in quotes, so that its end can be seen.
  */
 export function word(text: string): string {
   return /^[\w./:@+-]+$/.test(text) ? text : JSON.stringify(text)
 }
 
 /**
- * Two spaces part columns: within a cell all but the first of them are escaped, and so are those at
- * its ends.
+ * Two spaces separate columns. So within a cell all spaces but the first in a row are escaped, and
+ * so are spaces at its ends.
  */
 function printableCell(text: string): string {
   return printable(text).replace(/(?<=^| ) | $/g, '\\u{20}')
@@ -273,7 +271,7 @@ function printableCell(text: string): string {
 export class Screen {
   #drawn = 0
 
-  /** What has no room on the terminal is cut. */
+  /** Lines that have no room on the terminal are cut. */
   draw(lines: readonly string[]): void {
     const { columns: width, rows: height } = process.stdout
     const shown = lines

@@ -27,21 +27,24 @@ function textOf(file: string, plainOnly: boolean): string {
   return readInput(file, { what: 'policy', maxBytes: MAX_POLICY_BYTES, hint, plainOnly }).toString('utf8')
 }
 
-/** A file that is named, or was found in a directory that is. */
+/** A file that the command line names, or that lies in a directory that it names. */
 export interface PolicyFile {
   readonly path: string
   /** Errors are those of `readInput`. */
   readonly text: () => string
 }
 
-/** No more files than this are taken from one directory: it is not one of policies. */
+/**
+ * No more files than this are taken from one directory: a larger one is hardly a directory of
+ * policies.
+ */
 const MAX_FILES = 10_000
 
 /**
- * The path itself, or the policies (`*.yaml`, `*.yml`) in the directory that it is, and in those
- * below it, in order. The path may be a link. In a directory only plain files are taken, no links
- * and no pipes, which is noted; a directory that cannot be read stands for itself, and its text is
- * the error. UsageError: there is none, or too many.
+ * The path itself, or if it is a directory the policies (`*.yaml`, `*.yml`) in it and below it, in
+ * order. The path may be a link. In a directory only plain files are taken; links and pipes are
+ * skipped with a note. A directory that cannot be read is listed itself, and reading it throws the
+ * error. UsageError: there is no policy, or there are too many.
  */
 export function policyFilesAt(path: string): PolicyFile[] {
   if (path === '-' || !isDirectory(path)) return [{ path, text: () => textOf(path, false) }]
@@ -65,7 +68,7 @@ export function policyFilesAt(path: string): PolicyFile[] {
   return files
 }
 
-/** False where this cannot be told: reading it says why. */
+/** False if this cannot be told; reading it then says why. */
 function isDirectory(path: string): boolean {
   try {
     return statSync(path).isDirectory()

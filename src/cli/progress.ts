@@ -1,11 +1,11 @@
 /**
- * How far a command is that takes its time: on a terminal one line of stderr that is written anew,
- * elsewhere a line per step, at most one a second. Nothing with --quiet, and nothing with --json,
- * whose errors have stderr.
+ * The progress of a command that takes long. On a terminal it is one line of stderr that is written
+ * anew; elsewhere a line for each step, at most one a second. With --quiet there is none, and with
+ * --json there is none either, because stderr is for errors then.
  */
 import { note, rewrite, spoken, stderrIsTerminal } from './output.ts'
 
-/** What is done sooner is not told of. */
+/** Commands that end sooner show no progress. */
 const PATIENCE_MS = 1000
 const REDRAW_MS = 100
 const LINE_MS = 1000

@@ -15,8 +15,8 @@ export interface RecipientOptions {
 }
 
 /**
- * Takes hold of who is named, and says on stderr which process a name means. The caller disposes of
- * it.
+ * Takes hold of the process that the options name, and says on stderr which process a name means.
+ * The caller disposes of it.
  */
 export async function openRecipient(options: RecipientOptions): Promise<Target> {
   const name = recipientName(options)
@@ -52,7 +52,7 @@ export function recipientName(options: Omit<RecipientOptions, 'path'>): Recipien
   return cgroup === undefined ? { pid: pid! } : { cgroup }
 }
 
-/** `alice/web`: what belongs to that user. No name of a container or a unit has a slash. */
+/** `alice/web`: a container or unit of that user. No name of either has a slash. */
 function ownedName(text: string): { owner?: Owner; name: string } {
   const at = text.indexOf('/')
   if (at < 0) return { name: text }

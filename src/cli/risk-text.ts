@@ -1,4 +1,4 @@
-/** Risk as people look at it: a bar for each right, the longest first. */
+/** Risk for people: a bar for each right, the longest first. */
 import type { RiskAssessment, RiskLevel } from '../policy/risk.ts'
 import { RISK_LEVELS } from '../policy/risk.ts'
 import { type Styled, styled } from './output.ts'

@@ -1,5 +1,6 @@
 /**
- * The default seccomp profile of a container runtime on this machine, and ours that is made of it.
+ * The default seccomp profile of a container runtime on this machine, and the profile that we make
+ * of it.
  */
 import { randomBytes } from 'node:crypto'
 import { existsSync, lstatSync, renameSync, rmSync, writeFileSync } from 'node:fs'
@@ -18,8 +19,8 @@ import { hintFor } from '../uapi/hints.ts'
 import { readInput } from './input-file.ts'
 
 /**
- * Docker's own is in its program and in no file. It takes Podman's, which was made of it; a
- * daemon.json may name this one.
+ * Docker's own profile is inside its program and in no file. Docker accepts Podman's, which was
+ * made of it. A daemon.json may name this file.
  */
 const PLACES = {
   podman: ['/etc/containers/seccomp.json', '/usr/share/containers/seccomp.json'],
@@ -45,7 +46,7 @@ function readProfile(file: string): Base {
   return { file, profile: parseSeccompProfile(readInput(file, BOUNDS).toString()) }
 }
 
-/** What the default of that runtime does with the plan's calls. */
+/** What the default profile of that runtime does with the plan's calls. */
 export function seccompOf(plan: RightsPlan, owner: ProfileOwner): SeccompFact {
   const base = defaultProfile(owner)
   if (base === undefined) return { is: 'unknown' }
@@ -85,7 +86,10 @@ export function writeProfile(
   return { is: 'made', path: made, from: base.file }
 }
 
-/** Whole or not at all: what is there is neither opened nor followed, and only a file gives way. */
+/**
+ * Writes all or nothing. Whatever is at the path is neither opened nor followed, and only a plain
+ * file is replaced.
+ */
 function replacePlain(path: string, text: string): void {
   const there = lstatSync(path, { throwIfNoEntry: false })
   if (there !== undefined && !there.isFile())

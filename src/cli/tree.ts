@@ -1,6 +1,6 @@
 /**
- * The tree of commands: what each is called, takes and is for. All that is said of commands is made
- * from it: the help, the man pages and the completions. Its parts, in tree/, are by topic.
+ * The tree of commands: what each is called, takes and is for. The help, the man pages and the
+ * completions are made from it. Its parts, in tree/, are by topic.
  *
  * It loads no command: the module of one is loaded when it is chosen, since start-up is felt on
  * each `run`.

@@ -11,7 +11,7 @@ export interface HostUser {
   readonly shell: string
 }
 
-/** What a user has whom no entry describes. */
+/** The facts of a user without an entry in passwd. */
 const NOTHING_KNOWN = { home: '/', shell: '/bin/sh' }
 
 /** Finds the line of passwd(5) for a name, or a number in decimal digits. */
@@ -36,7 +36,7 @@ const ID_HINT = `an id is a whole number from ${USER_IDS.min} to ${USER_IDS.max}
 
 /**
  * The user named by `--user` (name, uid or uid:gid), else the one who called sudo, else nobody.
- * UsageError for what is no user, and for host root: a loan to root would be none.
+ * UsageError: it is no user, or it is host root, to whom nothing can be lent.
  */
 export function resolveUser(
   wanted: string | undefined,
@@ -51,7 +51,7 @@ export function resolveUser(
   return user
 }
 
-/** Digits are a number, also where somebody has such a name. */
+/** Digits are a number, even if somebody has such a name. */
 function namedUser(wanted: string, find: FindEntry): HostUser {
   const [uidText = '', gidText, ...more] = wanted.split(':')
   if (!/^[0-9]/.test(wanted) && gidText === undefined) return userOfName(wanted, find)
@@ -97,7 +97,7 @@ export function uidOf(wanted: string, find?: FindEntry): number {
 
 function defaultUser(env: NodeJS.ProcessEnv, find: FindEntry): HostUser {
   const { SUDO_UID: uidText, SUDO_GID: gidText } = env
-  // Root who called sudo is nobody in particular.
+  // If root called sudo, that says nothing about a user.
   if ((uidText === undefined && gidText === undefined) || uidText === '0') return nobody(find)
   const uid = parseWithin(USER_IDS, uidText ?? '')
   const gid = parseWithin(USER_IDS, gidText ?? '')

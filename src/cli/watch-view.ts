@@ -1,6 +1,6 @@
 /**
- * Counters and events as they are told: a table that is drawn anew on a terminal, a line for each
- * change elsewhere, or JSON Lines.
+ * How counters and events are shown: as a table that is drawn anew on a terminal, as a line for
+ * each change elsewhere, or as JSON Lines.
  */
 import type { Reading } from '../ebpf/watch/counters.ts'
 import type { Shown } from '../ebpf/watch/shown.ts'
@@ -40,13 +40,13 @@ export function valueText(value: Shown): string {
   return text.length > MAX_VALUE_CHARS ? `${text.slice(0, MAX_VALUE_CHARS - 3)}...` : text
 }
 
-/** How much it went up or down since; empty where it did not, or is no number. Pure. */
+/** How much a counter went up or down since; empty if it did not change or is no number. Pure. */
 export function changeText(before: Shown | undefined, value: Shown): string {
   if (typeof value !== 'number' || typeof before !== 'number' || value === before) return ''
   return value > before ? `+${value - before}` : `${value - before}`
 }
 
-/** What of the maps is not shown. Pure. */
+/** Which parts of the maps are not shown. Pure. */
 export function restOf(readings: readonly Reading[]): string[] {
   return readings.flatMap(({ map, more, cut }) => {
     if (cut) return [`${map}: it has more elements than are looked at`]
@@ -87,7 +87,7 @@ function now(): string {
   return new Date().toISOString()
 }
 
-/** In a second no more than this of counters, and of events. */
+/** At most this many counters, and events, are shown in a second. */
 const MAX_LINES = 20
 
 class LineView implements WatchView {

@@ -19,11 +19,14 @@ export interface WatchOptions {
 
 const PERIOD_MS = 1000
 const BURST = 256
-/** To show records may make more of them, where the program watches us too. */
+/** Showing records may make more of them, if the program watches us, too. */
 const MAX_LAST_EVENTS = 4096
 const STDOUT = 1
 
-/** Shows what the object counts and tells until `until` aborts; then once more, and all events. */
+/**
+ * Shows counters and events until `until` aborts; then the counters once more, and all remaining
+ * events.
+ */
 export async function watch(object: LoadedObject, { json, ping, until }: WatchOptions): Promise<void> {
   const view = watchView({ json, terminal: isatty(STDOUT) })
   using owned = new Owned()
@@ -48,7 +51,7 @@ export async function watch(object: LoadedObject, { json, ping, until }: WatchOp
       }
     }),
   ]
-  // All end before what they use does; one that fails ends the others.
+  // All of them end before the things that they use. If one fails, the others end, too.
   await Promise.all(tasks.map(task => task.catch(reason => failed.abort(reason))))
   if (!until.aborted) throw failed.signal.reason
   for (const { name, ring, type } of rings)

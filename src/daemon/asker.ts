@@ -14,16 +14,23 @@ export interface Asker {
   /** User 0 with CAP_SYS_ADMIN in the initial user namespace. Read anew; DeniedError as `facts`. */
   readonly isRoot: boolean
   /** Read anew; DeniedError: it has exited, or is no more the user that connected. */
-  facts(): AskerFacts
+  facts(): Promise<AskerFacts>
+  /** At once. DeniedError as `facts`: for the moment before something is reached. */
+  confirm(): void
   /** What `decide` compares, read anew. DeniedError as `facts`. */
-  subject(policies: readonly Policy[]): SubjectFacts
+  subject(policies: readonly Policy[]): Promise<SubjectFacts>
+  /**
+   * The same at once, for the moment before a loan is kept: user, groups, cgroup and unit are read
+   * anew; executable and label are those of `before`, since a look at them can wait.
+   */
+  subjectAgain(policies: readonly Policy[], before: SubjectFacts): SubjectFacts
   /**
    * One of its descriptors, by number. The caller closes it. InputError: it has none such;
    * TimeoutError: it is in the middle of an execve(2) that does not end.
    */
   take(descriptor: number): Promise<Fd>
   /** The target that a recipient means. The caller disposes of it. */
-  recipient(recipient: { pid: number } | { pidfd: number } | { self: true }): Target
+  recipient(recipient: { pid: number } | { pidfd: number } | { self: true }): Promise<Target>
   /**
    * The same asker, for longer than its connection. The caller disposes of it. NotFoundError,
    * DeniedError: it has exited.

@@ -75,8 +75,8 @@ export interface RunningService extends Service {
   /** Reads the policies again: on SIGHUP, and when their directory has changed. */
   reload(): Promise<void>
   /**
-   * Begins to look after loans: settles what an earlier daemon left unfinished, ends what expires.
-   * Requests can be taken before it returns.
+   * Begins to look after loans: ends what expires, and settles, beside the requests that come, what
+   * an earlier daemon left unfinished. `settle` waits for that.
    */
   start(): Promise<void>
   /** Looks at what there is from now on, and returns when what follows from it is done. */
@@ -127,7 +127,7 @@ export function createService(options: ServiceOptions): RunningService {
       listPolicies: call => listPoliciesRoute(parts, call),
       showPolicy: (call, request) => showPolicyRoute(parts, call, request),
       reload: async ({ asker }) => {
-        requireRoot(asking(asker))
+        requireRoot(await asking(asker))
         return { status: 200, body: await readPolicies() }
       },
       decide: (call, request) => decideRoute(parts, call, request),
@@ -146,19 +146,19 @@ export function createService(options: ServiceOptions): RunningService {
       listRequests: (call, request) => listRequestsRoute(parts, call, request),
       showRequest: async ({ asker, signal }, { params, query }) => ({
         status: 200,
-        body: await approvals.decided(asking(asker), numberIn(params.id), query.wait ?? 0, signal),
+        body: await approvals.decided(await asking(asker), numberIn(params.id), query.wait ?? 0, signal),
       }),
       approve: async ({ asker }, { params, body }) => ({
         status: 200,
-        body: await approvals.approve(requireRoot(asking(asker)), params.id, body.comment),
+        body: await approvals.approve(requireRoot(await asking(asker)), params.id, body.comment),
       }),
       deny: async ({ asker }, { params, body }) => ({
         status: 200,
-        body: await approvals.deny(requireRoot(asking(asker)), params.id, body.comment),
+        body: await approvals.deny(requireRoot(await asking(asker)), params.id, body.comment),
       }),
       withdraw: async ({ asker }, { params }) => ({
         status: 200,
-        body: await approvals.withdraw(asking(asker), params.id),
+        body: await approvals.withdraw(await asking(asker), params.id),
       }),
       events: (call, request) => eventsRoute(parts, call, request),
       audit: (call, request) => auditRoute(parts, call, request),
@@ -187,7 +187,9 @@ export function createService(options: ServiceOptions): RunningService {
         facts: { version, boot: registry.boot, guard: guard !== undefined },
       })
       await approvals.expireOld()
-      await upkeep.start()
+      upkeep
+        .start()
+        .catch(error => log.error({ err: error }, 'what was left unfinished could not be settled'))
     },
     settle: () => upkeep.look(),
     async stop() {

@@ -33,20 +33,22 @@ export class Idempotency {
   }
 
   /**
-   * What `act` gives, or what `again` makes of what was kept. Nothing is kept of a failure: who asks
-   * again tries again. ConflictError: the key was used for something else.
+   * What `act` gives, or what `again` makes of what was kept, unless that is of no use any more.
+   * Nothing is kept of a failure: who asks again tries again. ConflictError: the key was used for
+   * something else.
    */
   async once<T>(
     { uid, key, asked: what }: { uid: number; key: string | undefined; asked: unknown },
     act: (keep: Keep) => Promise<T>,
-    again: (answer: AnswerRecord) => T,
+    again: (answer: AnswerRecord) => T | undefined,
   ): Promise<T> {
     if (key === undefined) return act(() => undefined)
     const asked = createHash('sha256').update(canonical(what)).digest('hex')
     const kept = this.#registry.answer(uid, key)
     if (kept !== undefined) {
       requireSame(kept.asked, asked, key)
-      return again(kept)
+      const told = again(kept)
+      if (told !== undefined) return told
     }
     const name = `${uid} ${key}`
     const before = this.#inFlight.get(name)

@@ -16,10 +16,10 @@ export function ownsLoan({ isRoot, facts }: Who, loan: LoanRecord): boolean {
   const { kind, state, asker, recipient } = loan
   const { uid, userNamespace } = facts
   if (isRoot) return true
-  // The number of one that is gone may be another one's.
-  if (state !== 'ended' && recipient?.userNamespace === userNamespace) return true
   if (kind !== 'adopted' && asker.uid === uid && asker.userNamespace === userNamespace) return true
-  return userNamespace === INITIAL_USER_NAMESPACE && recipient?.ownerUid === uid
+  if (userNamespace === INITIAL_USER_NAMESPACE) return recipient?.ownerUid === uid
+  // The number of one that is gone may be another one's.
+  return state !== 'ended' && recipient?.userNamespace === userNamespace
 }
 
 /** It has asked. */

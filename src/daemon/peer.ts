@@ -7,28 +7,28 @@
  * has exited, or is of another user since (it executed a setuid program, or gave up being root),
  * may nothing: what the program it has become may do is not for who holds the socket.
  *
- * Nothing here waits for the asker. What is read of it takes neither its mmap_lock nor the lock that
- * an execve(2) holds (see src/delegation/subject.ts), and asks no file system. pidfd_getfd(2) does
- * wait for an execve(2), which its user can have last for ever; so it runs beside the event loop.
+ * Nothing here has the daemon wait for the asker. What is read at once takes neither its mmap_lock nor
+ * what an execve(2) holds, and asks no file system. The rest is done beside the event loop, and in
+ * time: see src/sys/in-time.ts for what is which.
  */
-import { type Accounts, subjectOf } from '../delegation/subject.ts'
-import { openTarget, type Target } from '../delegation/target.ts'
+import { readFileSync } from 'node:fs'
+import { type Accounts, subjectAgain, subjectInTime } from '../delegation/subject.ts'
+import { openTargetInTime, type Target } from '../delegation/target.ts'
 import { DeniedError, InputError, NotFoundError, SyscallError } from '../errors.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { Fact, SubjectFacts } from '../policy/subject.ts'
 import type { Fd } from '../sys/fd.ts'
-import { hasPowerOver } from '../sys/namespace.ts'
-import { identityOf } from '../sys/open.ts'
+import { takeFdInTime } from '../sys/in-time.ts'
+import { hasPowerOver, heldNamespaceName } from '../sys/namespace.ts'
 import { type PeerCredentials, peerCredentials, peerPidfd } from '../sys/peer.ts'
 import { procFields, procNumbers } from '../sys/proc-file.ts'
-import { namespaceOf, openProcess, type ProcessHandle, readProc, stillAlive } from '../sys/process.ts'
+import { openProcess, openSame, type ProcessHandle, readProc, stillAlive } from '../sys/process.ts'
 import { INITIAL_USER_NAMESPACE, ownNamespace } from '../sys/self.ts'
-import { takeFdInTime } from '../sys/take-fd.ts'
 import { CAPABILITIES } from '../uapi/constants.ts'
 import { DESCRIPTORS, isWithin, PROCESS_IDS, parseWithin, USER_IDS } from '../uapi/number-range.ts'
 import type { Asker, AskerFacts } from './asker.ts'
 
-const TAKE_TIMEOUT_MS = 1000
+const TIMEOUT_MS = 1000
 
 /** What is read of the asker at one moment. */
 interface Now {
@@ -87,29 +87,42 @@ export class Peer implements Asker, Disposable {
     return this.uid === 0 && userNamespace === INITIAL_USER_NAMESPACE && isAdmin
   }
 
-  facts(): AskerFacts {
-    return this.#look(() => {
-      const { status, userNamespace } = this.#read()
-      const { executable, cgroup, unit, label } = subjectOf(this.#process, {}, this.#accounts)
-      const loginUid = loginUidFrom(readIfThere(this.#process, 'loginuid'))
-      this.#requireSame(status)
-      return {
-        ...this.#connected,
-        ...known('loginUid', loginUid),
-        ...known('executable', told(executable)),
-        ...known('cgroup', told(cgroup)),
-        ...known('unit', told(unit)),
-        ...known('label', told(label)),
-        userNamespace,
-      }
-    })
+  confirm(): void {
+    this.#now()
   }
 
-  subject(policies: readonly Policy[]): SubjectFacts {
+  async facts(): Promise<AskerFacts> {
+    const { userNamespace } = this.#now()
+    const { executable, cgroup, unit, label } = await this.subject([])
+    return {
+      ...this.#connected,
+      ...known(
+        'loginUid',
+        this.#look(() => loginUidFrom(readIfThere(this.#process, 'loginuid'))),
+      ),
+      ...known('executable', told(executable)),
+      ...known('cgroup', told(cgroup)),
+      ...known('unit', told(unit)),
+      ...known('label', told(label)),
+      userNamespace,
+    }
+  }
+
+  async subject(policies: readonly Policy[]): Promise<SubjectFacts> {
     this.#now()
     const subjects = policies.flatMap(policy => policy.subjects ?? [])
-    const found = this.#look(() => subjectOf(this.#process, { subjects }, this.#accounts))
+    const found = await this.#lookLater(
+      subjectInTime(this.#process, { subjects }, this.#accounts, TIMEOUT_MS),
+    )
     // It may have changed while the rest was read.
+    this.#now()
+    return found
+  }
+
+  subjectAgain(policies: readonly Policy[], before: SubjectFacts): SubjectFacts {
+    this.#now()
+    const subjects = policies.flatMap(policy => policy.subjects ?? [])
+    const found = this.#look(() => subjectAgain(this.#process, { subjects }, this.#accounts, before))
     this.#now()
     return found
   }
@@ -121,14 +134,11 @@ export class Peer implements Asker, Disposable {
   async take(descriptor: number): Promise<Fd> {
     requireDescriptor(descriptor)
     this.#now()
-    const taken = await takeFdInTime(this.#process, descriptor, TAKE_TIMEOUT_MS).catch(error => {
-      if (error instanceof SyscallError && error.errnoName === 'EBADF')
-        throw new InputError(`The asker has no descriptor ${descriptor}`, {
-          context: { descriptor, asker: this.#process.pid },
-          cause: error,
-        })
-      return this.#look(() => {
-        throw error
+    const taken = await this.#lookLater(takeFdInTime(this.#process, descriptor, TIMEOUT_MS)).catch(error => {
+      if (!(error instanceof SyscallError) || error.errnoName !== 'EBADF') throw error
+      throw new InputError(`The asker has no descriptor ${descriptor}`, {
+        context: { descriptor, asker: this.#process.pid },
+        cause: error,
       })
     })
     try {
@@ -146,16 +156,20 @@ export class Peer implements Asker, Disposable {
    * processes otherwise than we; InputError: its descriptor is none of a process; NotFoundError: the
    * process has exited; ConflictError: it cannot be lent to.
    */
-  recipient(recipient: { pid: number } | { pidfd: number } | { self: true }): Target {
+  async recipient(recipient: { pid: number } | { pidfd: number } | { self: true }): Promise<Target> {
     this.#now()
-    if ('pid' in recipient) return this.#byNumber(recipient.pid)
-    return openTarget('self' in recipient ? this.#self() : this.#byPidfd(recipient.pidfd))
+    if ('self' in recipient) {
+      const self = this.#look(() => openSame(this.#process))
+      return this.#lookLater(openTargetInTime(self, TIMEOUT_MS))
+    }
+    const held = 'pid' in recipient ? this.#byNumber(recipient.pid) : this.#byPidfd(recipient.pidfd)
+    return openTargetInTime(held, TIMEOUT_MS)
   }
 
-  #byNumber(pid: number): Target {
+  #byNumber(pid: number): ProcessHandle {
     if (!isWithin(PROCESS_IDS, pid))
       throw new InputError('This cannot be the number of a process', { context: { pid } })
-    if (this.#look(() => namespaceOf(this.#process, 'pid')) !== ownNamespace('pid'))
+    if (this.#look(() => heldNamespaceName(this.#process, 'pid')) !== ownNamespace('pid'))
       throw new DeniedError(
         'A process can be named by its number from the pid namespace of the daemon alone',
         {
@@ -163,49 +177,45 @@ export class Peer implements Asker, Disposable {
           hint: 'Open a pidfd of the process, and give the number of that descriptor',
         },
       )
-    return openTarget(pid)
-  }
-
-  /** It has kept its number, for it lives after that was opened. */
-  #self(): ProcessHandle {
-    return opened(this.#process.pid, () => this.#look(() => stillAlive(this.#process)))
+    return openProcess(pid)
   }
 
   /**
-   * Without taking it. Its fdinfo names a process by number; that one is held; and then it is held
-   * against what the asker's descriptor is: a pidfd has the same identity as every other of that
-   * process or thread, ever since Linux 6.9, and no other file has.
+   * Without taking it. Its fdinfo names a process by number; that one is held; and then the fdinfo
+   * of both descriptors is compared: every pidfd of one process lies on one inode of one mount, ever
+   * since Linux 6.9, and so does no other file. A thread is no recipient.
    */
   #byPidfd(descriptor: number): ProcessHandle {
     requireDescriptor(descriptor)
-    const context = { descriptor, asker: this.#process.pid }
+    const named = this.#descriptorFields(descriptor)
+    const pid = parseWithin(PROCESS_IDS, named.get('Pid') ?? '')
     const none = new InputError(`Descriptor ${descriptor} of the asker is no pidfd of a process that runs`, {
-      context,
+      context: { descriptor, asker: this.#process.pid },
     })
-    const text = readIfThere(this.#process, `fdinfo/${descriptor}`)
-    const pid = parseWithin(PROCESS_IDS, procFields(text ?? '').get('Pid') ?? '')
     if (pid === undefined) throw none
-    return opened(pid, held => {
-      let theirs: string
-      try {
-        theirs = identityOf(`/proc/${this.#process.pid}/fd/${descriptor}`)
-      } catch (cause) {
-        this.#look(() => stillAlive(this.#process))
-        if (cause instanceof SyscallError) throw none
-        throw cause
-      }
-      this.#look(() => stillAlive(this.#process))
-      if (
-        theirs !== identityOf(held.pidfd) ||
-        procFields(readProc(held, 'status')).get('Tgid') !== String(pid)
+    const held = openProcess(pid)
+    try {
+      const ours = procFields(readFileSync(`/proc/self/fdinfo/${held.pidfd.number}`, 'utf8'))
+      const theirs = this.#descriptorFields(descriptor)
+      const same = (['mnt_id', 'ino', 'Pid'] as const).every(
+        key => ours.get(key) !== undefined && ours.get(key) === theirs.get(key),
       )
-        throw none
-    })
+      if (!same || procFields(readProc(held, 'status')).get('Tgid') !== String(pid)) throw none
+      return held
+    } catch (error) {
+      held[Symbol.dispose]()
+      throw error
+    }
+  }
+
+  /** What the kernel says of a descriptor of the asker; nothing of one that it has not. */
+  #descriptorFields(descriptor: number): ReadonlyMap<string, string> {
+    return procFields(this.#look(() => readIfThere(this.#process, `fdinfo/${descriptor}`)) ?? '')
   }
 
   hold(): Peer {
     this.#now()
-    return new Peer(this.#connected, this.#self().pidfd, this.#accounts)
+    return new Peer(this.#connected, this.#look(() => openSame(this.#process)).pidfd, this.#accounts)
   }
 
   requireOwn(target: Target): void {
@@ -245,7 +255,7 @@ export class Peer implements Asker, Disposable {
    */
   #read(): Now {
     const status = procFields(readProc(this.#process, 'status'))
-    const userNamespace = namespaceOf(this.#process, 'user')
+    const userNamespace = heldNamespaceName(this.#process, 'user')
     this.#requireSame(status)
     return { status, userNamespace, isAdmin: hasCapability(status.get('CapEff'), CAPABILITIES.CAP_SYS_ADMIN) }
   }
@@ -271,9 +281,20 @@ export class Peer implements Asker, Disposable {
     try {
       return look()
     } catch (error) {
-      if (error instanceof NotFoundError) throw gone(this.#connected, error)
-      throw error
+      throw this.#refusal(error)
     }
+  }
+
+  async #lookLater<T>(found: Promise<T>): Promise<T> {
+    try {
+      return await found
+    } catch (error) {
+      throw this.#refusal(error)
+    }
+  }
+
+  #refusal(error: unknown): unknown {
+    return error instanceof NotFoundError ? gone(this.#connected, error) : error
   }
 }
 
@@ -283,18 +304,6 @@ function gone({ pid, uid }: PeerCredentials, cause: unknown): DeniedError {
     hint: 'Keep the process that connects until it has its answer',
     cause,
   })
-}
-
-/** Process `pid`, if `prove` finds nothing against it. */
-function opened(pid: number, prove: (held: ProcessHandle) => void): ProcessHandle {
-  const held = openProcess(pid)
-  try {
-    prove(held)
-    return held
-  } catch (error) {
-    held[Symbol.dispose]()
-    throw error
-  }
 }
 
 function requireDescriptor(descriptor: number): void {

@@ -15,7 +15,7 @@ type Body = RouteRequest<'revoke'>['body']
 type What = Body['what']
 
 /** So many are taken back at one time: each waits for file systems of its own. */
-const AT_ONCE = 8
+const AT_ONCE = 16
 
 /** `POST /v1/revoke` */
 export async function revokeRoute(
@@ -24,7 +24,7 @@ export async function revokeRoute(
   { body }: RouteRequest<'revoke'>,
 ): Promise<Answered<'revoke'>> {
   const { rate, audit } = parts
-  const who = asking(asker)
+  const who = await asking(asker)
   if (!who.isRoot) rate.take(who.facts.uid)
   const { what, detach = false, kill = false, dryRun = false, comment } = body
   refuseRootOnly({ kill }, who.isRoot)

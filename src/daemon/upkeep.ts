@@ -44,15 +44,17 @@ export class Upkeep {
   }
 
   /** The first look. Returns when all that was left unfinished is settled. */
-  async start(): Promise<void> {
+  start(): Promise<void> {
+    this.#looking = this.#orphansGone()
+    return this.look()
+  }
+
+  /** Until then they may do what a daemon before us asked of them last. */
+  async #orphansGone(): Promise<void> {
     const { book, log } = this.#parts
-    if ([...book.open()].some(({ boot }) => boot === book.registry.boot))
-      if (!(await orphansGone(ORPHANS_MS)))
-        log.warn(
-          {},
-          'an executor of a daemon before this one is still there: what it does is found at the next look',
-        )
-    await this.look()
+    if (![...book.open()].some(({ boot }) => boot === book.registry.boot)) return
+    if (!(await orphansGone(ORPHANS_MS, () => this.#stopped)))
+      log.warn({}, 'an executor of another daemon is still there: what it does is found at the next look')
   }
 
   /** Looks before long, once for all who say so until then. */

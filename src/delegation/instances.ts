@@ -52,8 +52,8 @@ export interface DelegatedInstance extends DelegatedMount {
   readonly pids: readonly number[]
   readonly command: string
   /**
-   * No path leads to it, for another mount lies above it or its processes left it by chroot(2). Who
-   * holds it open can use it.
+   * No path leads to it, because another mount covers it or its processes left it by chroot(2). A
+   * process that holds it open can use it.
    */
   readonly covered: boolean
 }
@@ -101,7 +101,7 @@ function* look(vocabulary: Vocabulary): Generator<undefined, DelegatedInstance[]
     if (namespace === undefined) continue // exited, or not ours to see
     const known = namespaces.get(namespace)
     if (known === undefined) namespaces.set(namespace, [task])
-    // One thread stands for those of its process that are with it.
+    // One thread stands for all threads of its process in the same namespace.
     else if (known.at(-1)!.pid !== task.pid) known.push(task)
   }
   const found: DelegatedInstance[] = []
@@ -112,7 +112,9 @@ function* look(vocabulary: Vocabulary): Generator<undefined, DelegatedInstance[]
   return found
 }
 
-/** Any of the tasks will do, best one that sees everything; the first may just have exited. */
+/**
+ * Any of the tasks will do, and one that sees everything is best; the first may just have exited.
+ */
 function inNamespace(mountNamespace: string, tasks: Task[], vocabulary: Vocabulary): DelegatedInstance[] {
   for (const { directory } of inOrderOfSight(tasks)) {
     const found = unlessGone(() => delegatedMountsOf(directory, vocabulary))
@@ -127,7 +129,7 @@ function inNamespace(mountNamespace: string, tasks: Task[], vocabulary: Vocabula
   return []
 }
 
-/** Those with another root than `/` see a part. */
+/** Tasks with another root than `/` see only a part. */
 function* inOrderOfSight(tasks: readonly Task[]): Generator<Task> {
   const narrow: Task[] = []
   for (const task of tasks) {

@@ -1,11 +1,11 @@
 /**
- * Whether the process that is lent to can use the loan: told before anything is made. A
- * delegation can be in perfect order, and every call under it still be refused, since the process
- * lacks a capability in its user namespace or a seccomp filter stops bpf(2).
+ * Whether the process that is lent to can use the loan. This is told before anything is made: a
+ * delegation can be in perfect order, and every call under it is still refused if the process lacks
+ * a capability in its user namespace or if a seccomp filter stops bpf(2).
  *
- * What is said holds for the process and for what it starts. Who enters its namespaces from outside
- * (`docker exec`) brings its own. Securebits are not told by /proc: where SECBIT_NOROOT is set,
- * root of the namespace gains nothing by exec, and nothing is said here.
+ * The answer holds for the process and for the processes that it starts. A process that enters its
+ * namespaces from outside (`docker exec`) brings its own capabilities. /proc does not tell
+ * securebits: with SECBIT_NOROOT root of the namespace gains nothing by exec, and we cannot say so.
  */
 import { PROGRAM_CLASSES } from '../policy/kernel-classes.ts'
 import type { Capability, Rights } from '../policy/policy.ts'
@@ -35,7 +35,7 @@ export interface TaskStatus {
 
 export interface Concern {
   readonly code: 'capability' | 'kept-until-exec' | 'seccomp'
-  /** False: it may work, which cannot be known from outside. */
+  /** False: it may work; that cannot be known from outside. */
   readonly certain: boolean
   readonly capability?: Capability
   readonly what: string
@@ -123,7 +123,7 @@ function prospectOf(capability: Capability, status: TaskStatus, rootUid: number 
   const bit = bitOf(capability)
   const isRoot = rootUid !== undefined && status.uids.includes(rootUid)
   if (hasBit(status.permitted, bit)) {
-    // Root gets on each exec what is in its bounding set, others keep only what is ambient.
+    // On each exec root gets its bounding set, and others keep only their ambient set.
     const kept = hasBit(status.ambient, bit) || (isRoot && hasBit(status.bounding, bit))
     return kept ? 'held' : 'until-exec'
   }

@@ -1,4 +1,4 @@
-/** Actions in the executor's own words: one of ours is one or more of its. */
+/** Actions in the executor's own words: one of our actions becomes one or more raw actions. */
 import { NONE } from '../sys/executor/layout.ts'
 import type { RawAction } from '../sys/executor/message.ts'
 import { MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID } from '../uapi/constants.ts'
@@ -9,7 +9,7 @@ const ATTRIBUTES = { nosuid: MOUNT_ATTR_NOSUID, nodev: MOUNT_ATTR_NODEV, noexec:
 /** What the slot's number stands for in LOOK: see SLOTS. */
 const MOUNT_SLOT = 6
 
-/** For the executor, and for each raw action the one that it comes from. */
+/** The raw actions for the executor, and for each the action that it comes from. */
 export function translate(actions: readonly Action[]): { raw: RawAction[]; sources: Action[] } {
   const raw: RawAction[] = []
   const sources: Action[] = []

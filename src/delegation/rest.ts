@@ -1,6 +1,6 @@
 /**
- * What a program leaves behind, and the end of it: a cgroup of its own, which native/watch.c makes,
- * and in which it kills all that is left. Here is where that cgroup can be.
+ * Where the cgroup of a program can be. native/watch.c makes that cgroup, and kills all processes
+ * that the program leaves behind in it.
  */
 import { readFileSync, statSync } from 'node:fs'
 import path from 'node:path'
@@ -15,16 +15,16 @@ interface User {
 }
 
 /**
- * The directory of a cgroup for a program of that user, which is yet to be made: below our own, so
+ * The directory of a cgroup that is to be made for a program of that user. It is below our own, so
  * that our limits hold for it. NotSupportedError: we are in no cgroup2 that is mounted, or in one
- * that the user can move processes in.
+ * in which the user can move processes.
  */
 export function planCgroup(user: User): string {
   const [mount] = parseMountInfo(readFileSync('/proc/self/mountinfo', 'utf8'), 'cgroup2')
   const own = mount && directoryOf(mount, readFileSync('/proc/self/cgroup', 'utf8'))
   if (own === undefined) throw restUnsupported('our own cgroup is in no mounted cgroup2')
   for (let directory = own; ; directory = path.dirname(directory)) {
-    // Fail closed: who may write there moves its processes out of the cgroup that we make.
+    // Fail closed: a user who may write there can move processes out of the cgroup that we make.
     for (const name of ['cgroup.procs', 'cgroup.threads'])
       if (mayWrite(path.join(directory, name), user))
         throw restUnsupported(
@@ -37,7 +37,7 @@ export function planCgroup(user: User): string {
   return path.join(own, `bpftoken-run-${process.pid}-${randomBytes(4).toString('hex')}`)
 }
 
-/** By its bits, its owner's right to change them included; cgroup2 has no other lists. */
+/** By the mode bits, and by the owner's right to change them; cgroup2 has no other access lists. */
 function mayWrite(file: string, { uid, gid }: User): boolean {
   const stat = statSync(file, { throwIfNoEntry: false })
   if (stat === undefined) return false

@@ -1,8 +1,7 @@
 /**
  * A program in its own user, mount, cgroup and (unless it shares the host's) network namespace,
- * held before its first instruction until the delegation is in place. The namespaces are made by
- * native/launch.c, which forks: `child` here is its parent, which stays and watches over the
- * program.
+ * held before its first instruction until the delegation is in place. native/launch.c makes the
+ * namespaces. It forks: `child` here is the parent, which stays and watches over the program.
  */
 import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -38,7 +37,7 @@ export interface SandboxSpec {
   readonly capabilities: readonly string[]
   /** All of the program's environment. Default: empty. The program is looked for in its PATH. */
   readonly env?: NodeJS.ProcessEnv
-  /** Where the program's user may not come to, the program starts in `/`. */
+  /** If the program's user may not enter it, the program starts in `/`. */
   readonly cwd?: string
   /** For descriptors 0 to 2; the program gets no others. */
   readonly stdio?: StdioOptions
@@ -49,7 +48,7 @@ export interface SandboxSpec {
   readonly killRest?: boolean
   /** With `killRest`: its own cgroup, as `planCgroup` gives it. Default: planned by itself. */
   readonly cgroup?: string
-  /** Where the program stays in the session of our terminal: when it stops, stop us with it. */
+  /** If the program stays in the session of our terminal: when it stops, stop us with it. */
   readonly stopTogether?: boolean
   readonly timeoutMs?: number
 }
@@ -68,7 +67,7 @@ export interface Released {
 /** How long the namespaces may take to come up. */
 const TIMEOUT_MS = 10_000
 
-/** What the launcher gets as its own environment: it is root, and the program's is not its own. */
+/** The launcher's own environment. The launcher is root, so it does not get the program's. */
 const NO_ENVIRONMENT: NodeJS.ProcessEnv = {}
 
 export class Sandbox implements Disposable {
@@ -110,7 +109,7 @@ export class Sandbox implements Disposable {
     try {
       sandbox = new Sandbox(watcher, await readyOf(watcher, timeoutOf(spec)), spec, cgroup)
       const inside = (id: number): number => (spec.identity === 'same' ? id : 0)
-      // Not waited for before its watcher is: its number cannot have gone to another process.
+      // The watcher still waits for it, so its number cannot have gone to another process.
       writeFileSync(`/proc/${sandbox.pid}/uid_map`, `${inside(spec.uid)} ${spec.uid} 1\n`)
       writeFileSync(`/proc/${sandbox.pid}/gid_map`, `${inside(spec.gid)} ${spec.gid} 1\n`)
       return sandbox
@@ -156,8 +155,8 @@ export class Sandbox implements Disposable {
   }
 
   /**
-   * Passes a signal on to the program; one that is typed also to what the program has started, as a
-   * terminal does.
+   * Passes a signal on to the program. Signals that a terminal sends for typed keys also go to the
+   * program's process group.
    */
   signal(signal: NodeJS.Signals): void {
     const isTyped = signal === 'SIGINT' || signal === 'SIGQUIT'
@@ -165,12 +164,12 @@ export class Sandbox implements Disposable {
   }
 
   /**
-   * Kills the program if it still runs; its namespaces and what is mounted in them go with its last
-   * process.
+   * Kills the program if it still runs. Its namespaces, and what is mounted in them, end with its
+   * last process.
    */
   [Symbol.dispose](): void {
     this.#watcher.letGo()
-    // The watcher does so, too, but some time soon.
+    // The watcher does so, too, but not at once.
     if (!this.#process.pidfd.closed) kill(this.#process)
     this.#process[Symbol.dispose]()
   }
@@ -205,7 +204,7 @@ class Watcher {
     this.child = child
     this.control = child.stdio[3] as Duplex
     this.#lifeline = child.stdio[4] as Duplex
-    // That it has closed its end already is said by its status.
+    // If it has closed its end already, its status says so.
     this.#lifeline.on('error', () => {})
     this.#gone = new Promise(resolve => child.once('exit', resolve))
     this.programExit = lineOf(this.#lifeline).then(exitOf)
@@ -250,7 +249,7 @@ class Watcher {
     }
   }
 
-  /** It kills the program, and what is to be killed with it, some time soon. */
+  /** It soon kills the program, and with `killRest` the processes that the program left. */
   letGo(): void {
     this.control.destroy()
     this.#lifeline.destroy()
@@ -291,13 +290,13 @@ async function readyOf({ child, control }: Watcher, timeoutMs: number): Promise<
   const [, terminal, pid] = /^([nt])(\d+)$/.exec(text) ?? []
   if (terminal === undefined) throw launchFailure(text)
   const process = openProcess(Number(pid))
-  // The number is its own while its parent has not waited for it.
+  // The number stays its own until its parent has waited for it.
   if (parentOf(process.pid) === child.pid) return { process, sharesTerminal: terminal === 't' }
   process[Symbol.dispose]()
   throw new ConflictError('bpftoken-launch ended before it was ready')
 }
 
-/** Of /proc/PID/stat: what is behind the name, in which anything can be. */
+/** The part of /proc/PID/stat behind the name. The name can contain anything. */
 function parentOf(pid: number): number {
   const text = readFileSync(`/proc/${pid}/stat`, 'latin1')
   return Number(text.slice(text.lastIndexOf(')') + 1).split(' ')[2])

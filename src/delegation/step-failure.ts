@@ -109,7 +109,7 @@ const OPERATIONS: Partial<Record<RawAction['op'], string>> = {
   MAKE_MAP: 'BPF_MAP_CREATE',
 }
 
-/** The same of a raw action alone. */
+/** The same for a raw action that comes from no action of ours. */
 export function stepFailure(
   op: RawAction['op'],
   result: number,

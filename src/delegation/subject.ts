@@ -1,16 +1,18 @@
 /**
  * Who is to get a delegation: what the kernel says of a process that runs, or of the program that
- * `run` will start. Nothing that the process says of itself is believed, and what cannot be said
- * for certain is unknown, which matches no policy.
+ * `run` will start. Nothing that the process says of itself is believed. A fact that is not certain
+ * is unknown, and an unknown fact matches no policy.
  */
 import { readFileSync, readlinkSync, realpathSync } from 'node:fs'
-import { NotFoundError } from '../errors.ts'
+import { BpftokenError, NotFoundError } from '../errors.ts'
 import type { Policy } from '../policy/policy.ts'
 import { type Fact, type Identity, namesIn, type SubjectFacts, unitOfCgroup } from '../policy/subject.ts'
+import { labelInTime, openInTime } from '../sys/in-time.ts'
 import { isOurMount } from '../sys/mount-table.ts'
+import { heldNamespaceName } from '../sys/namespace.ts'
 import { uniqueMountId } from '../sys/open.ts'
 import { cgroup2Path, procFields, procNumbers } from '../sys/proc-file.ts'
-import { namespaceOf, openExecutable, type ProcessHandle, readProc } from '../sys/process.ts'
+import { type ProcessHandle, readProc } from '../sys/process.ts'
 import {
   INITIAL_CGROUP_NAMESPACE,
   INITIAL_USER_NAMESPACE,
@@ -32,26 +34,68 @@ export interface ProgramToRun {
   readonly program: string
 }
 
-/** Of a policy, or of several, what is asked here: which users and groups they name. */
+/**
+ * The part of a policy, or of several, that is asked for here: the users and groups that it names.
+ */
 type Named = Pick<Policy, 'subjects'>
 
 /**
  * What the kernel says of a process, of what the policy asks for. NotFoundError: it has exited.
- *
- * Nothing of this waits for the process, for its memory or for a file system of its: status, cgroup
- * and attr/current take no mmap_lock, which a process can have held for as long as it likes by a
- * page fault in a FUSE file. cmdline, environ, maps and auxv do take it, and io, stack and syscall
- * wait for an execve(2) that does not end: they are not read here.
+ * The label is looked for only where a subject names one: that waits for an execve(2) of the process
+ * (src/sys/in-time.ts). For the executable it is not waited at all.
  */
 export function subjectOf(process: ProcessHandle, policy: Named, accounts: Accounts): SubjectFacts {
+  const asksForLabel = policy.subjects?.some(subject => subject.label !== undefined) === true
+  return {
+    ...factsAtOnce(process, policy, accounts),
+    executable: UNBELIEVED,
+    label: asksForLabel ? attempt(() => labelOf(process)) : { unknown: 'no subject names one' },
+  }
+}
+
+/**
+ * The same of a process that nobody may have us wait for, and with its executable. TimeoutError,
+ * ConflictError: as src/sys/in-time.ts has them.
+ */
+export async function subjectInTime(
+  process: ProcessHandle,
+  policy: Named,
+  accounts: Accounts,
+  timeoutMs: number,
+): Promise<SubjectFacts> {
+  const executable = await attemptLater(() => executableOf(process, timeoutMs))
+  const label = await attemptLater(
+    async () => withoutLabels() ?? labelFrom(await labelInTime(process, timeoutMs)),
+  )
+  return { ...factsAtOnce(process, policy, accounts), executable, label }
+}
+
+/** The same at once, once more: its executable and label are those that it had `before`. */
+export function subjectAgain(
+  process: ProcessHandle,
+  policy: Named,
+  accounts: Accounts,
+  { executable, label }: SubjectFacts,
+): SubjectFacts {
+  return { ...factsAtOnce(process, policy, accounts), executable, label }
+}
+
+/**
+ * What does not wait for the process, for its memory or for a file system of its: status and cgroup
+ * take neither the mmap_lock of the process, which it can have held as long as it likes by a page
+ * fault in a FUSE file (cmdline, environ and maps take it), nor what an execve(2) holds.
+ */
+function factsAtOnce(
+  process: ProcessHandle,
+  policy: Named,
+  accounts: Accounts,
+): Omit<SubjectFacts, 'executable' | 'label'> {
   const status = procFields(readProc(process, 'status'))
   const cgroup = attempt(() => cgroupFrom(readProc(process, 'cgroup')))
   return {
     ...accountsOf(idsFrom(status, 'Uid'), groupsFrom(status), policy, accounts),
     cgroup,
     unit: unitFrom(cgroup),
-    executable: attempt(() => executableOf(process)),
-    label: attempt(() => labelOf(process)),
   }
 }
 
@@ -87,8 +131,8 @@ function accountsOf(
 }
 
 /**
- * From name to id, never back: of two users called alike the system means the first. Each name is
- * looked up once, however many groups a process has (up to 65,536).
+ * Names are turned into ids, and never back: if two users have one name, the system means the
+ * first. Each name is looked up once, however many groups a process has (up to 65,536).
  */
 function namesById(
   names: ReadonlySet<string>,
@@ -106,7 +150,8 @@ function namesById(
 type Status = ReadonlyMap<string, string>
 
 /**
- * The one id that all four of a line of /proc/PID/status are: real, effective, saved, file system.
+ * The id of a line of /proc/PID/status, if all four are the same: real, effective, saved, file
+ * system.
  */
 function idsFrom(status: Status, line: 'Uid' | 'Gid'): Fact<number> {
   if (!inInitialUserNamespace()) return { unknown: 'ids are not those of the initial user namespace here' }
@@ -148,6 +193,10 @@ function programFrom(program: string): Fact<string> {
     : { unknown: 'it is known only of a program that is named by its absolute path, without symbolic links' }
 }
 
+const UNBELIEVED: Fact<string> = {
+  unknown: 'a process in a user namespace can choose what the kernel says that it executes',
+}
+
 /**
  * What the kernel says that it executes, of a process in the initial user namespace alone: in one of
  * its own, CAP_CHECKPOINT_RESTORE is enough to have that changed (prctl(2), PR_SET_MM_MAP).
@@ -157,12 +206,12 @@ function programFrom(program: string): Fact<string> {
  * from a user namespace that shares its memory, change what the kernel says here.
  *
  * A path of another mount namespace, which may be the user's own, is not ours: a process here can
- * execute a file of there by its descriptor.
+ * execute a file of there by its descriptor. The file is held without its file system being asked,
+ * which may be one that does not answer.
  */
-function executableOf(process: ProcessHandle): Fact<string> {
-  if (namespaceOf(process, 'user') !== INITIAL_USER_NAMESPACE)
-    return { unknown: 'a process in a user namespace can choose what the kernel says that it executes' }
-  using file = openExecutable(process)
+async function executableOf(process: ProcessHandle, timeoutMs: number): Promise<Fact<string>> {
+  if (heldNamespaceName(process, 'user') !== INITIAL_USER_NAMESPACE) return UNBELIEVED
+  using file = await openInTime(process, 'exe', timeoutMs)
   const mount = uniqueMountId(file)
   if (mount === undefined || !isOurMount(mount))
     return { unknown: 'its executable does not lie in our mount namespace' }
@@ -171,12 +220,17 @@ function executableOf(process: ProcessHandle): Fact<string> {
 }
 
 function labelOf(process: ProcessHandle): Fact<string> {
+  return withoutLabels() ?? labelFrom(readProc(process, 'attr/current'))
+}
+
+/** Why there are none at all. */
+function withoutLabels(): Fact<string> | undefined {
   try {
     readFileSync('/proc/self/attr/current')
+    return undefined
   } catch {
     return { unknown: 'this kernel gives processes no security label' }
   }
-  return labelFrom(readProc(process, 'attr/current'))
 }
 
 /** AppArmor adds the mode of the profile, which confines nothing unless it is enforced. */
@@ -190,15 +244,30 @@ export function labelFrom(text: string): Fact<string> {
     : { unknown: `its profile is in ${mode} mode, which confines nothing` }
 }
 
-/** Fail closed: what the kernel does not tell is unknown. That the process has exited goes on. */
+/**
+ * Fail closed: a fact that the kernel does not tell is unknown. If the process has exited, that
+ * error is passed on.
+ */
 function attempt(look: () => Fact<string>): Fact<string> {
   try {
     return look()
   } catch (error) {
-    if (error instanceof NotFoundError) throw error
-    const { code, errnoName } = error as { code?: string; errnoName?: string }
-    const name = errnoName ?? code
-    if (name === undefined) throw error
-    return { unknown: `the kernel does not tell (${name})` }
+    return untold(error)
   }
+}
+
+async function attemptLater(look: () => Promise<Fact<string>>): Promise<Fact<string>> {
+  try {
+    return await look()
+  } catch (error) {
+    return untold(error)
+  }
+}
+
+function untold(error: unknown): Fact<string> {
+  if (error instanceof NotFoundError) throw error
+  const { code, errnoName } = error as { code?: string; errnoName?: string }
+  const name = errnoName ?? (error instanceof BpftokenError ? undefined : code)
+  if (name === undefined) throw error
+  return { unknown: `the kernel does not tell (${name})` }
 }

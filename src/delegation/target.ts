@@ -1,15 +1,16 @@
 /**
  * Who is delegated to: a process held by pidfd, and what the kernel says of it.
  *
- * Its namespaces and its root are held by descriptor from the first look on: the process can move
- * to others, and then the loan would be for someone else. What is done, and undone, is done in
- * those that were looked at.
+ * Its namespaces and its root are held by descriptor from the first look on, because the process
+ * can move to others, and then the loan would be for someone else. Every step, undoing included,
+ * uses the namespaces that were looked at.
  */
 import { readlinkSync } from 'node:fs'
 import { Owned } from '../ebpf/owned.ts'
 import { ConflictError } from '../errors.ts'
 import { isExecutorChild } from '../sys/executor/child.ts'
 import type { Fd } from '../sys/fd.ts'
+import { openInTime } from '../sys/in-time.ts'
 import { heldNamespace, ownerUid, ownerUids, owningUserNamespace } from '../sys/namespace.ts'
 import { inodeOf } from '../sys/open.ts'
 import {
@@ -72,18 +73,35 @@ function unmappedIn(map: readonly IdRange[]): number | undefined {
 /** (uid_t)-1 is no id. */
 const MAX_ID = 0xffff_ffff
 
+/** Takes hold of process `pid`. NotFoundError: no such process. The caller disposes of it. */
+export function openTarget(pid: number): Target {
+  return heldTarget(openProcess(pid))
+}
+
 /**
- * Takes hold of process `pid`, or of one that is held already, which then is the target's. NotFoundError:
- * no such process. The caller disposes of it.
+ * The same of a process that is held already, and then is the target's, also where this fails. It is
+ * not waited for longer than that: TimeoutError, ConflictError, see src/sys/in-time.ts.
  */
-export function openTarget(recipient: number | ProcessHandle): Target {
+export async function openTargetInTime(process: ProcessHandle, timeoutMs: number): Promise<Target> {
+  let root: Fd
+  try {
+    root = await openInTime(process, 'root', timeoutMs)
+  } catch (error) {
+    process[Symbol.dispose]()
+    throw error
+  }
+  return heldTarget(process, root)
+}
+
+function heldTarget(process: ProcessHandle, opened?: Fd): Target {
   using begun = new Owned()
-  const process = begun.add(typeof recipient === 'number' ? openProcess(recipient) : recipient)
+  begun.add(process)
+  if (opened !== undefined) begun.add(opened)
   const userNamespace = begun.add(heldNamespace(process, 'user'))
   const mountNamespace = begun.add(heldNamespace(process, 'mnt'))
   const facts = readFacts(process, userNamespace, mountNamespace)
   refuseForeignNamespaces(mountNamespace, facts)
-  const root = begun.add(openRoot(process))
+  const root = opened ?? begun.add(openRoot(process))
   const held = new Owned()
   begun.moveTo(held)
   return {
@@ -98,7 +116,7 @@ export function openTarget(recipient: number | ProcessHandle): Target {
 
 let ownUserNamespace: string | undefined
 
-/** Where a token could never be made, or not by the target, say so before anything is touched. */
+/** Refuses, before anything is touched, a target that could never make a token. */
 function refuseForeignNamespaces(mountNamespace: Fd, facts: TargetFacts): void {
   const context = { pid: facts.pid, userNamespace: facts.userNamespace }
   // Node has threads, so that it cannot change it.
@@ -129,8 +147,8 @@ export function sharesOurNetwork({ process, facts }: Target): string | undefined
 }
 
 /**
- * What of the target's user namespace is in our own network at this moment, where a token holder
- * may use our devices: any thread or process. Undefined: nothing is.
+ * A thread or process of the target's user namespace that is in our own network at this moment:
+ * with a token it may use our devices. Undefined: there is none.
  */
 export function inOurNetwork({ facts: { userNamespace } }: Target): string | undefined {
   const ours = ownNamespace('net')
@@ -144,8 +162,8 @@ export function inOurNetwork({ facts: { userNamespace } }: Target): string | und
 }
 
 /**
- * Who else than root can enter the user namespace from our own network whenever they like, for they
- * made it or one that it lies in. Undefined: nobody.
+ * The user other than root who can enter the user namespace from our own network at any time,
+ * having made it or one above it. Undefined: nobody.
  */
 export function foreignOwner(target: Target): number | undefined {
   return ownerUids(target.userNamespace).find(uid => uid !== 0)

@@ -36,8 +36,8 @@ export function kernelHasTokens(): boolean {
 }
 
 /**
- * Why a delegation failed, where it is that this kernel knows none: it refuses the superblock, with
- * EPERM.
+ * The reason of a failed delegation. A kernel without tokens refuses the superblock with EPERM, and
+ * then that is the reason.
  */
 export function explainFailure(error: unknown): unknown {
   if (!(error instanceof SyscallError) || error.errnoName !== 'EPERM') return error

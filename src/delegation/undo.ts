@@ -17,12 +17,12 @@ export interface UndoOptions {
   readonly revoke?: (() => readonly bigint[]) | undefined
 }
 
-/** Of these nobody knows how far the child came. */
+/** After one of these errors nobody knows how far the child came. */
 const UNCLEAR = ['ETIMEDOUT', 'ECANCELED', 'ECHILD']
 
 /**
- * Whether the mount was attached for a moment. Undoing tells, where attaching does not: EINVAL, it
- * is not mounted there.
+ * Whether the mount was attached for a moment. If the result of attaching does not tell, the result
+ * of undoing does: EINVAL says that it was not mounted there.
  */
 export function wasAttached(
   raw: readonly RawAction[],
@@ -115,7 +115,7 @@ export async function undoForLost(
   return notUndone([...first, ...causes], attached && causes.length === 0, target, options)
 }
 
-/** Whether others could reach it. */
+/** Gives whether others could reach it. */
 async function undoUnfinished(
   { op, fd }: Unfinished,
   target: Target,

@@ -1,7 +1,4 @@
-/**
- * Things to dispose of together, last one first. What ES calls DisposableStack, which Node 20 does
- * not have.
- */
+/** Things to dispose of together, the last one first. Node 20 has no DisposableStack. */
 export class Owned implements Disposable {
   readonly #all: Disposable[] = []
 

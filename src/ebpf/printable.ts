@@ -1,7 +1,7 @@
 /**
- * Text that others chose (names in files, paths, what programs call themselves) as text that
- * neither ends a line nor moves a terminal's cursor nor shows nothing at all. Pure. The one place
- * that knows which characters those are.
+ * Makes text that others chose (names in files, paths, names of programs) harmless: the result ends
+ * no line, moves no terminal's cursor, and hides nothing. Pure. Only this file knows which
+ * characters do such things.
  */
 
 /**

@@ -28,10 +28,10 @@ export interface Cgroup {
 }
 
 /**
- * By any path to it. The level is counted on the kernel's own path, since the guard looks for a
- * cgroup at its level only: `.`, `..`, links and bind mounts would count for levels that there are
- * not. NotFoundError: there is no such directory. InputError: not one of cgroup2, mounted there from
- * elsewhere, or too deep for the guard.
+ * Finds a cgroup by any path to it. The guard looks for a cgroup at its level only. So the level is
+ * counted on the kernel's own path: `.`, `..`, links and bind mounts in the given path would count
+ * as levels that do not exist. NotFoundError: there is no such directory. InputError: not one of
+ * cgroup2, mounted there from elsewhere, or too deep for the guard.
  */
 export function findCgroup(directory: string): Cgroup {
   if (!path.isAbsolute(directory)) throw new InputError(`The cgroup ${directory} is not an absolute path`)
@@ -69,7 +69,7 @@ export function findCgroup(directory: string): Cgroup {
   return { id, level }
 }
 
-/** The directories of these cgroups; those that are gone are left out. */
+/** The directories of these cgroups; a cgroup that is gone is left out. */
 export function cgroupPaths(ids: ReadonlySet<CgroupId>, root: string = CGROUP_ROOT): Map<CgroupId, string> {
   const found = new Map<CgroupId, string>()
   const walk = (directory: string): void => {
@@ -137,7 +137,7 @@ function notThere(directory: string, error: unknown): unknown {
   })
 }
 
-/** Cgroups go while we look. */
+/** Cgroups may be removed while we look. */
 function inodeOrNull(directory: string): CgroupId | undefined {
   return statSync(directory, { bigint: true, throwIfNoEntry: false })?.ino as CgroupId | undefined
 }

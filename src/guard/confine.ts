@@ -10,9 +10,10 @@ import type { GuardMaps } from './maps.ts'
 import { encodeLabel, type GuardTerms, NO_LIMIT64 } from './terms.ts'
 
 /**
- * Holds bpf(2) calls without a token of the tasks in this cgroup, and below it, to the policy: the
- * delegation's id. A cgroup that is confined already gets the new policy, and counting begins anew:
- * what was loaded under the old one counts no more. ConflictError: all 63 ids are in use.
+ * Holds the tasks in this cgroup and below to the policy, for bpf(2) calls without a token. Gives
+ * the delegation's id. A cgroup that is confined already gets the new policy, and counting begins
+ * anew: objects that were loaded under the old one do not count any more. ConflictError: all 63 ids
+ * are in use.
  */
 export function confine(
   maps: GuardMaps,
@@ -45,7 +46,7 @@ export function confine(
   return id
 }
 
-/** What was loaded goes on. NotFoundError: no cgroup is confined by this id. */
+/** Loaded programs go on. NotFoundError: no cgroup is confined by this id. */
 export function unconfine(maps: GuardMaps, id: DelegationId): void {
   const entry = [...maps.tables.confined.entries()].find(([, one]) => one === id)
   if (entry === undefined)
@@ -56,7 +57,10 @@ export function unconfine(maps: GuardMaps, id: DelegationId): void {
   end(maps, [entry])
 }
 
-/** The id by which the cgroup is confined. NotFoundError: it is not, or it is not there. */
+/**
+ * The id by which the cgroup is confined. NotFoundError: it is not confined, or there is no such
+ * cgroup.
+ */
 export function idOfCgroup(maps: GuardMaps, directory: string): DelegationId {
   const id = maps.tables.confined.get(findCgroup(directory).id)
   if (id !== undefined) return id
@@ -66,7 +70,7 @@ export function idOfCgroup(maps: GuardMaps, directory: string): DelegationId {
   })
 }
 
-/** Cgroups that are gone: their ids do not come again. */
+/** Drops cgroups that are gone: the id of a cgroup is never used again. */
 function sweep(maps: GuardMaps): void {
   const all = [...maps.tables.confined.entries()]
   const there = cgroupPaths(new Set(all.map(([cgroup]) => cgroup)))
@@ -81,9 +85,7 @@ function end(maps: GuardMaps, ended: readonly [CgroupId, DelegationId][]): void 
   sweepLists(maps)
 }
 
-/**
- * Nothing refers to it any more but programs that run now. What it counted goes on counting down.
- */
+/** Only programs that run at this moment still refer to it. Its counts still go down. */
 function endRecord(maps: GuardMaps, id: DelegationId): void {
   waitForPrograms()
   maps.tables.delegations.clear(id)

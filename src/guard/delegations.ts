@@ -1,4 +1,4 @@
-/** What is lent, as the guard's records have it, and how it is taken back. */
+/** Live delegations by the guard's records, and how one is revoked. */
 import { BpfMap } from '../ebpf/map.ts'
 import { nameFrom } from '../ebpf/object-name.ts'
 import { NotFoundError } from '../errors.ts'
@@ -16,8 +16,8 @@ export interface GuardDelegation {
   readonly id: DelegationId
   readonly kind: 'bpffs' | 'cgroup'
   /**
-   * The policy's name, or of several the first one's; of a program that knows nothing of policies,
-   * its own; `''`: none.
+   * The policy's name; of several policies the first one's. A program that knows nothing of
+   * policies gives its own name. `''`: none.
    */
   readonly policy: string
   readonly terms: GuardTerms
@@ -30,14 +30,14 @@ export interface GuardDelegation {
   /** The delegation that it is derived from. */
   readonly parent: DelegationId | undefined
   /**
-   * The confined one, or the only one, with those below, where tokens can be made. `path` is
+   * The confined cgroup, or the only one in which (and below which) tokens can be made. `path` is
    * undefined when it is gone.
    */
   readonly cgroup: { readonly id: CgroupId; readonly path: string | undefined } | undefined
   /** Inode number of the user namespace; undefined: of a confined cgroup. */
   readonly userNamespace: number | undefined
   readonly delegatorPid: number
-  /** What is in use, with what was lent on. */
+  /** What is in use, including what was lent on by deriving. */
   readonly live: { tokens: number; programs: number; maps: number; mapBytes: bigint; children: number }
 }
 
@@ -46,7 +46,7 @@ export type RawDelegation = Row<typeof guard_delegation.fields>
 /** Of the name that `lend` gives a policy for the time of lending: the process. */
 const LENDER = /@\d+$/
 
-/** Those that live, by id. */
+/** The live delegations, by id. */
 export function listDelegations(maps: GuardMaps): GuardDelegation[] {
   const raw = maps.tables.delegations.all()
   const paths = cgroupPaths(cgroupsOf(raw))
@@ -106,9 +106,9 @@ function describe(
 }
 
 /**
- * Takes a delegation back, and what is derived from it: the ids of all, this one first. What was
- * loaded before stays. When this returns, no hook that had seen the old state is still running.
- * NotFoundError: no such delegation.
+ * Revokes a delegation and all that are derived from it. Gives the ids of all, this one first.
+ * Objects that were loaded before stay. When this returns, no hook that saw the old state is still
+ * running. NotFoundError: no such delegation.
  */
 export function revokeDelegation(maps: GuardMaps, id: DelegationId): DelegationId[] {
   const { delegations, revocations } = maps.tables
@@ -116,7 +116,7 @@ export function revokeDelegation(maps: GuardMaps, id: DelegationId): DelegationI
   const revoked = [id]
   for (let next = revoked; next.length > 0; ) {
     for (const one of next) revocations.set(one, { revoked_ns: bootTimeNs() })
-    // Whoever was being derived meanwhile is in the array after that.
+    // A delegation that was being derived meanwhile is in the array after that.
     waitForPrograms()
     const parents = new Set<bigint>(next)
     next = delegations

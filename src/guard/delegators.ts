@@ -29,8 +29,8 @@ import {
 } from './terms.ts'
 
 /**
- * Every process that runs this file; every process in this cgroup (a directory below
- * /sys/fs/cgroup) or below it, whenever it is made; the same for the cgroup of a unit.
+ * One of three: every process that runs this file; every process in this cgroup (a directory below
+ * /sys/fs/cgroup) or below, even if the cgroup is made later; the same for the cgroup of a unit.
  */
 export type Delegator = { executable: string } | { cgroup: string } | { unit: string }
 
@@ -42,11 +42,14 @@ export interface AllowedDelegator {
 }
 
 export interface AllowOptions {
-  /** What it lends has no rights beyond these, and all their limits. Default: everything. */
+  /**
+   * The ceiling: it lends no rights beyond this policy's, and always with its limits. Default:
+   * everything.
+   */
   readonly policy?: GuardTerms
   /**
-   * It needs no `delegate` and no `abilities`: for programs that know nothing of us. What it lends,
-   * then, is the ceiling.
+   * It need not say `delegate` and `abilities`, for programs that know nothing of us. It then lends
+   * on the terms of the ceiling.
    */
   readonly implicit?: boolean
 }
@@ -61,8 +64,8 @@ type RawDelegator = Row<typeof guard_delegator.fields>
 type Delegators = Table<FileKey | CgroupKey, RawDelegator, Partial<RawDelegator>>
 
 /**
- * Replaces what was said of the same delegator before. NotFoundError: no such file, or no such
- * cgroup above. E2BIG: too many.
+ * Replaces the earlier entry of the same delegator. NotFoundError: no such file, or no such cgroup
+ * above. E2BIG: too many.
  */
 export function allow(maps: GuardMaps, who: Delegator, options: AllowOptions = {}): void {
   const { policy, implicit = false } = options
@@ -72,15 +75,15 @@ export function allow(maps: GuardMaps, who: Delegator, options: AllowOptions = {
     table.set(key, { ceiling, implicit: implicit ? 1 : 0, name: labelOf(who) })
   if (policy === undefined) write(implicit ? EVERYTHING : NO_CEILING)
   else writeTerms(maps, policy, write)
-  // What had this name before: the file was replaced, or the cgroup above made anew.
+  // The earlier owner of this name: the file was replaced, or the cgroup above was made anew.
   for (const old of keysNamed(table, who)) if (!table.isSameKey(old, key)) table.delete(old)
 }
 
-/** What it has lent goes on. False: it was not allowed. */
+/** Its delegations go on. False: it was not allowed. */
 export function disallow(maps: GuardMaps, who: Delegator): boolean {
   const table = tableOf(maps, who)
   const keys = keysNamed(table, who)
-  // It may have been allowed by another of its names.
+  // It may have been allowed by another name of the same thing.
   const present = keyOrNull(who)
   if (present !== undefined) keys.push(present)
   const known = keys.filter(key => table.delete(key))
@@ -133,9 +136,9 @@ function keyOrNull(who: Delegator): FileKey | CgroupKey | undefined {
 }
 
 /**
- * The device as the kernel knows it, which stat(2) does not tell of every file system (btrfs): that
- * of the mount. On overlayfs across several file systems the inode number may differ from the
- * kernel's, and the entry then fits nobody.
+ * The device as the kernel knows it: the one of the mount. stat(2) tells another one on some file
+ * systems (btrfs). On overlayfs across several file systems the inode number may differ from the
+ * kernel's, and then the entry matches nobody.
  */
 function fileKey(executable: string): FileKey {
   let file: string
@@ -148,7 +151,7 @@ function fileKey(executable: string): FileKey {
   const mounts = parseMountInfo(readFileSync('/proc/self/mountinfo', 'utf8')).filter(mount =>
     holds(mount.path),
   )
-  // Of two on one place the later one is seen.
+  // If two mounts lie on one place, the later one is seen.
   const mount = mounts.reduce((best, one) => (one.path.length >= best.path.length ? one : best))
   const [major, minor] = mount.device.split(':').map(Number) as [number, number]
   const { ino } = statSync(file, { bigint: true })
@@ -172,8 +175,8 @@ function cgroupKey(directory: string): CgroupKey {
 }
 
 /**
- * Where the unit's cgroup is; when it does not run, where systemd makes it unless its slice says
- * otherwise.
+ * Where the unit's cgroup is. For a unit that does not run: where systemd will make it, unless its
+ * slice says otherwise.
  */
 function unitCgroup(unit: string): string {
   if (!UNIT.test(unit))

@@ -1,6 +1,6 @@
 /**
- * Undoing what was loaded under delegations that are revoked: detaching where the kernel can, and
- * ending those who hold the rest.
+ * Undoes what was loaded under revoked delegations: it detaches what the kernel can detach, and
+ * kills the processes that hold the rest.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Link } from '../ebpf/link.ts'
@@ -12,17 +12,17 @@ import type { DelegationId } from './id.ts'
 import type { Holder, Inventory, LiveLink, LiveMap, LiveObjects } from './inventory.ts'
 
 /**
- * How long what was held may take to go after its last holder: the kernel frees it when it has
- * time.
+ * How long an object may take to go after its last holder has ended: the kernel frees it when it
+ * has time.
  */
 const KILL_TIMEOUT_MS = 5000
 const POLL_MS = 50
 /**
- * How long it may take to go when nobody holds it. After that somebody has hidden it: in a message
- * under way, for one.
+ * How long an object may take to go if nobody holds it. If it takes longer, somebody has hidden it,
+ * for example in a message under way.
  */
 const UNHELD_MS = 2000
-/** How often to look for links that calls under way have made meanwhile. */
+/** How often to look again for links, which calls under way may have made meanwhile. */
 const MAX_ROUNDS = 8
 
 /** What is asked of an inventory. */
@@ -40,27 +40,27 @@ export type Staying = Attachment & { readonly errnoName: string }
 export interface DetachResult {
   readonly detached: readonly Attachment[]
   readonly stays: readonly Staying[]
-  /** What they held when they were killed, if anything. */
+  /** The killed processes, with what each held, if anything. */
   readonly killed: readonly Holder[]
   /** What is still in the kernel; links that are detached, too. */
   readonly left: LiveObjects
   /**
-   * Who has that open. What nobody has is pinned, in a map, in a message under way, mapped into
-   * memory, or attached without a link.
+   * The processes that have it open. If there are none, the object is pinned, in a map, in a
+   * message under way, mapped into memory, or attached without a link.
    */
   readonly holders: readonly Holder[]
 }
 
 /**
- * Detaches what is attached under these delegations, which must be revoked: tokens that work would
- * make more meanwhile. Whoever holds a program can attach it again; with `kill`, the processes in
- * the delegations' user namespaces (or confined cgroups) that hold any of it are killed, and waited
- * for: at most five seconds. While something is left that no process has open, all others of these
- * user namespaces are killed, too, and waited for as long again. Others who hold some of it,
- * because they were passed it, are left alone.
+ * Detaches what is attached under these delegations. They must be revoked, because a token that
+ * works could make more meanwhile. Whoever holds a program can attach it again. So with `kill` the
+ * holders in the delegations' user namespaces (or confined cgroups) are killed, and waited for at
+ * most five seconds. If something is left then that no process has open, all other processes of
+ * these user namespaces are killed, too, and waited for as long again. Processes elsewhere that
+ * were passed an object are left alone.
  *
- * Attachments without a link are not looked for, but struct_ops: the guard lets a revocable
- * delegation make none.
+ * Of attachments without a link only struct_ops is looked for: the guard lets a revocable
+ * delegation make no others with bpf(2).
  */
 export async function detach(
   inventory: LiveView,
@@ -134,7 +134,7 @@ function unregister(id: number): boolean {
   return map.delete(0)
 }
 
-/** The errno's name; undefined: it worked, or what was to be undone has gone by itself. */
+/** The errno's name. Undefined: it worked, or the attachment has gone by itself. */
 function failureOf(action: () => void): string | undefined {
   try {
     action()
@@ -150,7 +150,7 @@ async function killHolders(inventory: LiveView, delegations: ReadonlySet<Delegat
   let unheldMs = 0
   let allEnded = false
   for (let waitedMs = 0; waitedMs < KILL_TIMEOUT_MS; waitedMs += POLL_MS) {
-    // Again and again: they may have children by now, or have passed it on.
+    // Again and again: the holders may have children by now, or may have passed objects on.
     const now = killPresent(() => inventory.holders(delegations).filter(({ within }) => within))
     for (const holder of now) killed.set(holder.pid, holder)
     const left = inventory.objects(delegations)
@@ -159,7 +159,7 @@ async function killHolders(inventory: LiveView, delegations: ReadonlySet<Delegat
     if (unheldMs > UNHELD_MS) {
       const others = killPresent(() => inventory.members(delegations))
       for (const other of others) if (!killed.has(other.pid)) killed.set(other.pid, other)
-      // Once, or who goes on making processes would keep us for ever.
+      // Only once: a workload that goes on making processes would keep us for ever.
       if (others.length > 0 && !allEnded) waitedMs = 0
       allEnded = true
     }
@@ -169,8 +169,8 @@ async function killHolders(inventory: LiveView, delegations: ReadonlySet<Delegat
 }
 
 /**
- * Whether something is left that those who are left do not account for. Which maps a program has,
- * it does not say.
+ * Whether an object is left that no remaining holder accounts for. A program does not say which
+ * maps it has.
  */
 function hasUnheld({ programs, links }: LiveObjects, holders: readonly Holder[]): boolean {
   if (holders.length === 0) return true
@@ -184,7 +184,7 @@ function hasUnheld({ programs, links }: LiveObjects, holders: readonly Holder[])
 }
 
 /**
- * Kills those who are there now. A confined cgroup may have us in it, or the machine's first
+ * Kills the processes that are there now. A confined cgroup may contain us, or the machine's first
  * process.
  */
 function killPresent(look: () => Holder[]): Holder[] {
@@ -192,8 +192,8 @@ function killPresent(look: () => Holder[]): Holder[] {
   const present = (): Holder[] => look().filter(({ pid }) => pid !== 1 && pid !== process.pid)
   const processes = present().flatMap(({ pid }) => openIfThere(pid))
   for (const one of processes) owned.add(one)
-  // A number may have gone to another process before we held this one. If it is there still, it was
-  // there when we looked again.
+  // The number may have gone to another process before we held this one. A process that is still in
+  // the list when we look again is the right one.
   const again = new Map(present().map(holder => [holder.pid, holder]))
   return processes.flatMap(one => {
     const holder = again.get(one.pid)

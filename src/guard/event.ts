@@ -1,4 +1,4 @@
-/** The guard's events: what was asked of it, by whom, and how it answered. Pure. */
+/** The guard's events: what it judged, who asked, and what it answered. Pure. */
 import { nameFrom } from '../ebpf/object-name.ts'
 import { ATTACH_TYPES, CMDS, MAP_TYPES, PROG_TYPES } from '../ebpf/type-names.ts'
 import { FormatError } from '../errors.ts'
@@ -27,8 +27,8 @@ export interface GuardEvent {
   /** Of the map or program, or the beginning of an option or ability; `''`: none. */
   readonly name: string
   /**
-   * Of reason `full`: the delegation that has most of what the guard's table holds. Undefined:
-   * none.
+   * With reason `full`: the delegation that has most of the records in the guard's table.
+   * Undefined: none.
    */
   readonly holder: DelegationId | undefined
 }

@@ -2,9 +2,9 @@
  * The installed guard, through the maps that it shares with its programs. Start at `Guard.open`;
  * install.ts puts it there.
  *
- * This folder loads, fills and reads the guard; what policy says is decided elsewhere. All of it
- * needs CAP_BPF and CAP_SYS_ADMIN in the initial user namespace, and the owner of the directory
- * where the guard is pinned: root.
+ * This folder loads, fills and reads the guard; policies are decided elsewhere. Everything here
+ * needs CAP_BPF and CAP_SYS_ADMIN in the initial user namespace, and to be root, who owns the
+ * directory in which the guard is pinned.
  */
 import { readdirSync } from 'node:fs'
 import { RingBuffer } from '../ebpf/ringbuf.ts'
@@ -92,8 +92,8 @@ export class Guard extends GuardMaps {
   }
 
   /**
-   * `mode` is for what belongs to no delegation: contexts without a mark, tokens that the guard did
-   * not see made.
+   * `mode` is for calls that belong to no delegation: with contexts without a mark, or with tokens
+   * whose making the guard did not see.
    */
   configure(change: { mode?: GuardMode; audit?: boolean }): void {
     this.tables.config.change({
@@ -108,9 +108,9 @@ export class Guard extends GuardMaps {
   }
 
   /**
-   * Makes the terms known as ability `name`; what was lent under that name before keeps its terms.
-   * E2BIG: too many. NotSupportedError, NotFoundError: this kernel has no such digests or
-   * functions.
+   * Makes the terms known as ability `name`. Delegations that were lent under that name before keep
+   * their terms. E2BIG: too many. NotSupportedError, NotFoundError: this kernel has no such digests
+   * or functions.
    */
   installPolicy(name: string, terms: GuardTerms): void {
     writeTerms(this, terms, raw => this.tables.policies.set(name, raw))
@@ -133,10 +133,10 @@ export class Guard extends GuardMaps {
   }
 
   /**
-   * Holds bpf(2) calls without a token of the tasks in this cgroup, and below it, to the policy:
+   * Holds the tasks in this cgroup and below to the policy, for bpf(2) calls without a token. Gives
    * the delegation's id. A cgroup that is confined already gets the new policy, and counting begins
-   * anew: what was loaded under the old one counts no more. NotFoundError: there is no such cgroup.
-   * ConflictError: all 63 ids are in use.
+   * anew: objects that were loaded under the old one do not count any more. NotFoundError: there is
+   * no such cgroup. ConflictError: all 63 ids are in use.
    */
   confine(directory: string, policy: GuardTerms & { readonly name: string }): DelegationId {
     return confine(this, directory, policy)
@@ -147,20 +147,23 @@ export class Guard extends GuardMaps {
     unconfine(this, id)
   }
 
-  /** The id by which the cgroup is confined. NotFoundError: it is not, or it is not there. */
+  /**
+   * The id by which the cgroup is confined. NotFoundError: it is not confined, or there is no such
+   * cgroup.
+   */
   idOfCgroup(directory: string): DelegationId {
     return idOfCgroup(this, directory)
   }
 
   /**
-   * Lets another program delegate; what was said of it before is replaced. NotFoundError: no such
+   * Lets another program delegate. An earlier entry for it is replaced. NotFoundError: no such
    * file, or no such cgroup above. E2BIG: too many.
    */
   allow(who: Delegator, options: AllowOptions = {}): void {
     allow(this, who, options)
   }
 
-  /** What it has lent goes on. False: it was not allowed. */
+  /** Its delegations go on. False: it was not allowed. */
   disallow(who: Delegator): boolean {
     return disallow(this, who)
   }
@@ -170,7 +173,7 @@ export class Guard extends GuardMaps {
     return delegators(this)
   }
 
-  /** Those that live, with confined cgroups. */
+  /** The live delegations and the confined cgroups. */
   delegations(): GuardDelegation[] {
     return listDelegations(this)
   }
@@ -181,9 +184,9 @@ export class Guard extends GuardMaps {
   }
 
   /**
-   * Takes a delegation back, and what is derived from it: the ids of all, this one first. What was
-   * loaded before stays. When this returns, no hook that had seen the old state is still running.
-   * NotFoundError: no such delegation.
+   * Revokes a delegation and all that are derived from it. Gives the ids of all, this one first.
+   * Objects that were loaded before stay. When this returns, no hook that saw the old state is
+   * still running. NotFoundError: no such delegation.
    */
   revoke(id: DelegationId): DelegationId[] {
     return revokeDelegation(this, id)

@@ -1,13 +1,14 @@
 /**
- * Numbers that must not be taken for one another: a delegation's and a cgroup's are both 64 bits.
+ * Types for numbers that must not be confused: those of delegations and of cgroups both have 64
+ * bits.
  */
 import { DELEGATION_IDS, isWithin } from '../uapi/number-range.ts'
 
 declare const kind: unique symbol
 
 /**
- * Of a live loan, or of a confined cgroup: the guard gives them out, counting up, and takes those
- * of confined cgroups from a range of their own, whose members are used again. Never 0.
+ * The number of a live loan, or of a confined cgroup. The guard gives numbers out by counting up.
+ * Those of confined cgroups come from a range of their own and are used again. Never 0.
  */
 export type DelegationId = bigint & { readonly [kind]: 'delegation' }
 

@@ -6,7 +6,7 @@
  *   DIRECTORY/links/NAME   one for each program
  *   DIRECTORY/links-new    while one version replaces another: both enforce until the old one is gone
  *
- * The programs take care that two versions at once count and record nothing twice.
+ * The programs themselves make sure that two versions at once count and record nothing twice.
  */
 import { createHash } from 'node:crypto'
 import {
@@ -48,9 +48,9 @@ const LSM_LIST = '/sys/kernel/security/lsm'
 
 export interface InstallOptions {
   readonly directory?: string
-  /** Of what belongs to no delegation. Default: as it is; enforce at first. */
+  /** For calls that belong to no delegation. Default: as it is; at first enforce. */
   readonly mode?: GuardMode
-  /** Told before the kernel verifies the programs, which takes seconds. */
+  /** Called before the kernel verifies the programs, because that takes seconds. */
   readonly loading?: () => void
 }
 
@@ -111,7 +111,7 @@ export async function installGuard(options: InstallOptions = {}): Promise<Instal
   return before === undefined ? 'installed' : 'replaced'
 }
 
-/** The loader would only name the first thing that it misses. */
+/** The loader would name only the first thing that is missing. */
 function requireTokens(): void {
   if (kernelBtf().types.find('bpf_lsm_bpf_token_create', 'func').length > 0) return
   throw new NotSupportedError('This kernel has no BPF tokens, so that there is nothing to guard', {
@@ -169,7 +169,7 @@ async function loadAndPin({ spec, build }: GuardObject, directory: string, mode:
         hint: 'Remove the guard with the version that installed it, then install this one',
       },
     )
-  // Before the programs run: they take what is not there for enforce.
+  // Before the programs run: they enforce if no mode is written yet.
   config.change({
     abi: GUARD_ABI,
     mode: mode === 'enforce' ? 1 : 0,
@@ -181,7 +181,7 @@ async function loadAndPin({ spec, build }: GuardObject, directory: string, mode:
   protect(maps)
 
   const fresh = `${directory}/links-new`
-  // Of an installation that was cut off: its programs enforce, so they stay until others do.
+  // Left by an installation that was cut off. Its programs enforce, so they stay until others do.
   if (namesIn(`${directory}/links`).length === 0 && namesIn(fresh).length > 0) {
     removeTree(`${directory}/links`)
     renameSync(fresh, `${directory}/links`)
@@ -263,9 +263,9 @@ function removeTree(directory: string): void {
 }
 
 /**
- * Takes the guard out: nothing enforces policy any more, and what it knew of delegations is gone.
- * Tokens that are in use will be strangers to a guard that is installed later. NotFoundError: there
- * is none.
+ * Takes the guard out. Nothing enforces policies any more, and all records of delegations are gone.
+ * A guard that is installed later does not know the tokens that are in use. NotFoundError: there is
+ * none.
  */
 export async function removeGuard(directory: string = GUARD_DIRECTORY): Promise<void> {
   if (namesIn(directory).length === 0)
@@ -274,7 +274,7 @@ export async function removeGuard(directory: string = GUARD_DIRECTORY): Promise<
   const programs = new Set([...programsIn(`${directory}/links`), ...programsIn(`${directory}/links-new`)])
   for (const part of ['links', 'links-new', 'maps']) removeTree(`${directory}/${part}`)
   rmdirSync(directory)
-  // The kernel lets go of what was pinned when it has time, one after the other; a program goes
+  // The kernel frees the unpinned objects one after the other, when it has time; a program goes
   // after its link.
   const attached = (): boolean => [...programIds()].some(id => programs.has(id))
   for (let waitedMs = 0; attached(); waitedMs += POLL_MS) {

@@ -1,9 +1,10 @@
 /**
- * What lives of delegations, and which processes hold it, as the kernel has it at this moment.
+ * Which programs, maps, links and tokens of delegations live in the kernel at this moment, and
+ * which processes hold them.
  *
- * Read by BPF iterators (bpf/inventory.bpf.c), which find each object in the guard's own maps:
- * tokens have no ids, and maps do not say which token they were made with. One pass over all open
- * files finds the holders, in threads with files of their own, too.
+ * BPF iterators (bpf/inventory.bpf.c) read it. They look each object up in the guard's own maps,
+ * because tokens have no ids, and maps do not say which token they were made with. One pass over
+ * all open files finds the holders, in threads with files of their own, too.
  */
 import { readFileSync } from 'node:fs'
 import path from 'node:path'
@@ -59,7 +60,7 @@ export interface LiveMap {
   readonly name: string
 }
 
-/** Also one that is detached, until its last descriptor is closed. */
+/** A detached link is listed, too, until its last descriptor is closed. */
 export interface LiveLink {
   readonly delegation: DelegationId
   readonly id: number
@@ -83,7 +84,7 @@ export interface Holder {
   readonly task: string
   /**
    * Whether it is in the user namespace or confined cgroup of one of these delegations, or below.
-   * Others were passed what they hold.
+   * Other processes were passed what they hold.
    */
   readonly within: boolean
   /** Ids, in order. A program can be held by a socket or perf event, too. */
@@ -192,8 +193,8 @@ export class Inventory implements Disposable {
   }
 
   /**
-   * The processes with open files of these delegations. Other ways to hold an object are pins, and
-   * maps of memory.
+   * The processes with open files of these delegations. Pins and memory maps hold objects, too, and
+   * are not seen here.
    */
   holders(delegations: ReadonlySet<DelegationId>): Holder[] {
     return holdersOf(this.#records('inventory_holders', delegations))
@@ -201,8 +202,8 @@ export class Inventory implements Disposable {
 
   /**
    * All processes in the user namespaces of these delegations, or below, whether they hold
-   * something or not. Of a delegation of which only maps are left there are none: the number of its
-   * user namespace may be another one's by now.
+   * something or not. A delegation of which only maps are left gives none: by now the number of its
+   * user namespace may belong to another one.
    */
   members(delegations: ReadonlySet<DelegationId>): Holder[] {
     const numbers = new Set(

@@ -1,6 +1,6 @@
 /**
- * The mark of those who may change the guard: without it the guard's maps cannot be opened, nor its
- * pins removed.
+ * The mark of processes that may change the guard. Without it a process can neither open the
+ * guard's maps nor remove its pins.
  */
 import { SyscallError } from '../errors.ts'
 import { fsconfigFlag, fsopen } from '../sys/mount.ts'

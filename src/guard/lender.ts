@@ -17,21 +17,21 @@ import { encodeName, type GuardTerms, NO_CEILING } from './terms.ts'
 export interface Lender extends Disposable {
   /** For the mount option `abilities`. */
   readonly ability: string
-  /** The one that may delegate; all delegations of this lender are executed by it. */
+  /** The executor that may delegate. It executes all delegations of this lender. */
   readonly executor: Executor
   /** The delegation that was made last; undefined: none yet. */
   delegation(): DelegationId | undefined
   /**
-   * Revokes the delegation that was made last, if one was and it has not ended: the ids of all that
-   * fell with it.
+   * Revokes the delegation that was made last, if there is one and it has not ended. Gives the ids
+   * of all that were revoked.
    */
   revoke(): DelegationId[]
 }
 
 export interface LendOptions {
   /**
-   * What is lent is derived from this delegation: it takes from what that has left, and is revoked
-   * with it.
+   * Delegations are derived from this one: they take from what it has left, and are revoked with
+   * it.
    */
   readonly parent?: DelegationId
   /** Tokens are made in this cgroup, a directory below /sys/fs/cgroup, and below it only. */
@@ -57,7 +57,7 @@ export function lend(
   const executor = takeExecutor()
   const lenders = executorOnly ? [executor.pid] : [process.pid, executor.pid]
   const keys = lenders.map(tgid => ({ tgid, start_ticks: startTicks(tgid)! }))
-  // The policy as we read it, not whatever is installed under its name.
+  // The policy as we read it, and not the one that is installed under its name.
   const suffix = `@${lenders[0]}`
   const ability = `${cut(policy.name, GUARD_NAME_BYTES - 2 - suffix.length)}${suffix}`
   writeTerms(maps, policy, terms => policies.set(ability, terms))

@@ -25,7 +25,8 @@ export function writeTerms(maps: GuardMaps, terms: GuardTerms, write: (raw: RawT
   const functions = terms.targets.functions === 'any' ? undefined : terms.targets.functions.map(functionType)
   sweepLists(maps)
   const lists = { digests: digests ? newNumber() : 0n, functions: functions ? newNumber() : 0n }
-  // The terms first: a list that nothing names is swept. Until it is filled it refuses.
+  // The terms come first, because a list that no terms name is swept. A list refuses everything
+  // until it is filled.
   write(encodeTerms(terms, lists))
   for (const bytes of digests ?? []) maps.tables.digests.set({ list: lists.digests, bytes }, ON_THE_LIST)
   if (functions === undefined) return
@@ -77,13 +78,13 @@ export function sweepLists(maps: GuardMaps): void {
     name(terms)
     name(ceiling)
   }
-  // Without those that are free: they keep what was in them.
+  // Free places are skipped: they still have their old contents.
   for (const { terms } of delegations.all()) name(terms)
   for (const member of listed.digests) if (!named.has(member.list)) digests.delete(member)
   for (const member of listed.functions) if (!named.has(member.list)) functions.delete(member)
 }
 
-/** Drawn, so that two of us at once give different ones. */
+/** Drawn at random, so that two processes at once choose different numbers. */
 function newNumber(): bigint {
   return randomBytes(8).readBigUInt64LE() || 1n
 }

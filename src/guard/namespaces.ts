@@ -1,6 +1,6 @@
 /**
- * What tasks of user namespaces may attach. Programs make these records and count in them; we
- * remove those that count nothing.
+ * What tasks of each user namespace may attach. The guard's programs make these records and count
+ * in them; we remove records that count nothing.
  */
 import { type RawDelegation, waitForPrograms } from './delegations.ts'
 import { GUARD_FLAGS, GUARD_NETWORK_PROGS_LOW, type guard_namespace } from './layout.ts'
@@ -16,8 +16,8 @@ type RawNamespace = Row<typeof guard_namespace.fields>
 const NETWORK_PROGS = (0xffff_ffffn << 32n) | BigInt(GUARD_NETWORK_PROGS_LOW)
 
 /**
- * Makes room once the map is half full: one record stays behind for each user namespace that was
- * ever lent to.
+ * Makes room once the map is half full. Each user namespace that was ever lent to leaves one record
+ * behind.
  */
 export function sweepNamespaces(maps: GuardMaps): void {
   const { namespaces, delegations } = maps.tables

@@ -1,7 +1,6 @@
 /**
- * Whether an executable is more than one program. Whoever may delegate is known to the guard by
- * the file that it runs: of a file that is many programs, or that runs what others wrote, every use
- * may then delegate.
+ * Whether an executable is more than one program. The guard knows a delegator by the file that it
+ * runs. If the file is many programs, or runs what others wrote, every use of it may then delegate.
  */
 import { closeSync, openSync, readdirSync, readSync, realpathSync, statSync } from 'node:fs'
 import path from 'node:path'
@@ -21,7 +20,7 @@ const INTERPRETER =
 const SHOWN = 6
 
 /**
- * What is to be known before the file is trusted with anything; nothing for most. Errors of the
+ * What one should know before trusting the file; for most files there is nothing. Errors of the
  * file system throw.
  */
 export function breadthOf(executable: string): Breadth[] {

@@ -1,6 +1,6 @@
 /**
- * A map of the guard as a table: keys and values are what they mean, and bytes nowhere else. Which
- * tables there are is said in maps.ts.
+ * A map of the guard as a table. Keys and values are typed, and only this file knows their bytes.
+ * maps.ts lists the tables.
  */
 import type { BpfMap } from '../ebpf/map.ts'
 import { ConflictError } from '../errors.ts'
@@ -111,7 +111,9 @@ export class Table<Key, Value, Given = Value> extends Cells<Key, Value, Given> {
     return Buffer.from(this.key.encode(one)).equals(this.key.encode(other))
   }
 
-  /** Each key that is there the whole time once, whatever comes and goes meanwhile. */
+  /**
+   * Gives each key that is there the whole time exactly once, whatever comes and goes meanwhile.
+   */
   *keys(): Generator<Key> {
     for (const key of this.map.keys()) yield this.#readKey(key)
   }
@@ -161,7 +163,8 @@ const SLOT: KeyCodec<DelegationId> = {
 }
 
 /**
- * A record for each delegation. What is there of one that has ended is another one's, or nobody's.
+ * A record for each delegation. After a delegation has ended, its place is free or belongs to
+ * another one.
  */
 export class Slots<Value> extends Cells<DelegationId, Value, Partial<Value>> {
   constructor(map: BpfMap, value: Codec<Value, Partial<Value>>) {
@@ -193,12 +196,12 @@ export class OwnedSlots<Value extends { readonly id: bigint }> extends Cells<
     super.set(id, { ...fields, id } as unknown as Partial<Value>)
   }
 
-  /** Leaves the place free. */
+  /** Frees the place. */
   clear(id: DelegationId): void {
     super.set(id, {})
   }
 
-  /** Those that are not free. */
+  /** The places that are not free. */
   all(): Value[] {
     return this.map
       .readAll()

@@ -20,7 +20,7 @@ function capabilityMask(terms: Pick<Terms, 'rights'>): bigint {
   return terms.rights.capabilities.reduce((mask, name) => mask | bitOf(name), 0n)
 }
 
-/** What of a policy the guard holds to. */
+/** The part of a policy that the guard enforces. */
 export type GuardTerms = Omit<Terms, 'guard'>
 
 /** Numbers of the lists that hold a policy's digests and functions; 0: any. */
@@ -32,8 +32,8 @@ export interface ListNumbers {
 export type RawTerms = Row<typeof guard_terms.fields>
 
 /**
- * Everything, without limits: the ceiling of a delegator that has none. It is nobody's policy, so
- * others decide on mode and events.
+ * Everything, without limits: the ceiling of a delegator that has no ceiling. It is nobody's
+ * policy, so it does not decide on mode and events.
  */
 export const NO_CEILING: RawTerms = {
   masks: { cmds: ANY_MASK, maps: ANY_MASK, progs: ANY_MASK, attachs: ANY_MASK },
@@ -53,7 +53,7 @@ export const NO_CEILING: RawTerms = {
 }
 
 /**
- * What a delegator lends that names no abilities and has no ceiling: everything, held to the
+ * The terms of a delegator that names no abilities and has no ceiling: everything, with the
  * defaults of a policy.
  */
 export const EVERYTHING: RawTerms = {
@@ -140,7 +140,8 @@ export function encodeLabel(text: string): Uint8Array {
 export function encodeName(name: string, what: string = 'ability'): Uint8Array {
   const key = new Uint8Array(GUARD_NAME_BYTES)
   const text = new TextEncoder().encode(name)
-  // Two bytes short of the field: a name that fills it may have been cut, and is taken for none.
+  // Two bytes shorter than the field: a name that fills the field may have been cut, and is not
+  // taken.
   if (text.length === 0 || text.length > GUARD_NAME_BYTES - 2)
     throw new FormatError(what, `"${name}" is not of 1 to ${GUARD_NAME_BYTES - 2} bytes`)
   key.set(text)

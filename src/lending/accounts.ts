@@ -7,7 +7,7 @@ import type { Accounts } from '../delegation/subject.ts'
 import { parseWithin, USER_IDS } from '../uapi/number-range.ts'
 import { SYSTEM_PATH, systemProgram } from './program-path.ts'
 
-/** A directory service that does not answer is as good as none. */
+/** A directory service that does not answer counts as none. */
 const GETENT_TIMEOUT_MS = 10_000
 
 type Database = 'passwd' | 'group'
@@ -30,7 +30,7 @@ export function entryIn(text: string, key: string): string | undefined {
   return text.split('\n').find(line => line.split(':')[field] === key)
 }
 
-/** Fail closed: nobody has a name of digits, or an id that the kernel would cut. */
+/** Fail closed: a name of digits, or an id that the kernel would cut, is nobody's. */
 function idOf(database: Database, name: string): number | undefined {
   if (/^[0-9]+$/.test(name)) return undefined
   return parseWithin(USER_IDS, findEntry(database, name)?.split(':')[2] ?? '')

@@ -13,15 +13,15 @@ export interface AdmissionOptions {
   /** Who named the policy. Default: an operator. */
   readonly by?: Request['by'] | undefined
   /**
-   * An operator lends also to whom the policy does not name. The verdict then says so, and whoever
-   * asked is to be told.
+   * An operator may lend to a subject that the policy does not name. The verdict then says so, and
+   * the caller tells people.
    */
   readonly anySubject?: boolean | undefined
 }
 
 /**
- * The verdict that lets this subject have the policy. DeniedError, NotSupportedError: with the
- * trace.
+ * The verdict that lets this subject have the policy. DeniedError, NotSupportedError: it may not,
+ * and the error has the trace.
  */
 export function admit(
   policy: Policy,
@@ -53,11 +53,15 @@ export interface TargetAdmission extends AdmissionOptions, Comparison {
 /** What a delegation to a process that runs is bound to. */
 export interface Admitted {
   readonly verdict: Allowed
-  /** Throws as `admitTarget` does when the process is no more what was let through. */
+  /**
+   * Throws as `admitTarget` does if the process has changed so that it would not be admitted now.
+   */
   confirm(): void
 }
 
-/** Lets the target have the policy, by what the kernel says of it now, and again in `confirm`. */
+/**
+ * Admits the target to the policy by what the kernel says of it now, and asks again in `confirm`.
+ */
 export function admitTarget(policy: Policy, target: Target, options: TargetAdmission): Admitted {
   const { vocabulary, guarded, accounts, by } = options
   const { subject = () => subjectOf(target.process, policy, accounts) } = options
@@ -67,16 +71,17 @@ export function admitTarget(policy: Policy, target: Target, options: TargetAdmis
     verdict,
     confirm() {
       requireOwnNetwork(target, policy, vocabulary, guarded)
-      // Where no subject was compared, none can have changed.
+      // If no subject was compared, no change can matter.
       if (verdict.because === 'subject') admit(policy, subject(), { by })
     },
   }
 }
 
 /**
- * Refuses a target that the host's network can be reached from. `guarded`: a guard judges each
- * attachment by its network, so that it does not matter who else is there, or may come later. Where
- * none does, all tasks of this machine are looked at, which takes time with their number.
+ * Refuses a target from which the host's network can be reached. `guarded`: a guard judges each
+ * attachment by its network, so it does not matter who else is in the namespace or may enter it
+ * later. Without a guard all tasks of this machine are looked at, and the more there are the longer
+ * that takes.
  */
 function requireOwnNetwork(target: Target, policy: Policy, vocabulary: Vocabulary, guarded: boolean): void {
   if (!needsOwnNetwork(policy, vocabulary)) return
@@ -104,8 +109,9 @@ export function requireNoApproval({ name, approval }: Policy, why: string): void
 }
 
 /**
- * Refuses a policy with subjects where nobody compares them: `why`. Fail closed: they would be
- * said, and not held. True: they were overridden, and whoever asked is to be told.
+ * Refuses a policy with subjects where nobody can compare them, for the reason `why`. Fail closed:
+ * otherwise the policy would name subjects that nothing enforces. True: the caller overrode them,
+ * and tells people.
  */
 export function requireNoSubjects(policy: Policy, why: string, { anySubject }: AdmissionOptions): boolean {
   if (policy.subjects === undefined) return false

@@ -2,11 +2,11 @@
  * Values that hold until the next boot: what the kernel's type information says, and parsed
  * policies.
  *
- * Getting either takes longer than all the rest of `run`. They are kept in a directory that only
- * root can enter and that is gone with the next boot, together with the text they were made from: a
- * value counts only for exactly that text, on exactly this kernel, made by exactly this program.
- * The directory holds a bounded number of bytes: who adds an entry removes the oldest beyond that,
- * and what an interrupted writer left.
+ * Making either takes longer than all the rest of `run`. They are kept in a directory that only
+ * root can enter and that the next boot empties. Each is kept together with the text that it was
+ * made from: a value counts only for exactly that text, on exactly this kernel, made by exactly
+ * this program. The directory holds a bounded number of bytes. A writer that adds an entry removes
+ * the oldest ones beyond that, and files that an interrupted writer left.
  */
 import {
   closeSync,
@@ -58,7 +58,7 @@ export async function cached<T>(
     const entry = JSON.parse(readEntry(file)) as Entry
     if (entry.origin === origin && entry.text === text) return convert.fromJSON(entry.value)
   } catch {
-    // Not there, or not ours to understand.
+    // It is not there, or we cannot read it.
   }
   const value = await make()
   try {
@@ -84,8 +84,8 @@ function originNow(): string | undefined {
 }
 
 /**
- * Fail closed: what others could have written, or lies where a link leads, is not read. The mode
- * says what others may do in it at most.
+ * Fail closed: a file that others could have written, or that a link leads to, is not read. The
+ * mode is the most that others may do in the directory.
  */
 function isOurs(directory: string, mode: number): boolean {
   try {
@@ -101,7 +101,9 @@ function made(directory: string, mode: number): Stats {
   return lstatSync(directory)
 }
 
-/** Throws for what is no entry of ours, or what another than root made or could have written. */
+/**
+ * Throws if it is no entry of ours, or if another user than root made it or could have written it.
+ */
 export function readEntry(file: string): string {
   const stat = lstatSync(file)
   if (!stat.isFile() || stat.uid !== 0 || (stat.mode & 0o022) !== 0 || stat.size > CACHE_BOUNDS.entryBytes)
@@ -117,8 +119,8 @@ function shortHash(text: string): string {
 }
 
 /**
- * All of it or nothing, whoever else writes it now. Throws when there is no room, and leaves
- * nothing then.
+ * Writes all of the entry or nothing, whoever else writes it now. Throws if there is no room, and
+ * then leaves nothing.
  */
 function store(file: string, text: string): void {
   const bytes = Buffer.from(text)

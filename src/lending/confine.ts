@@ -1,5 +1,5 @@
 /**
- * To hold a service in the host's user namespace to a policy, by its cgroup, and to end that.
+ * Confining: a service in the host's user namespace is held to a policy by its cgroup. And its end.
  */
 import type { DelegationId, Guard } from '../guard/guard.ts'
 import type { Policy } from '../policy/policy.ts'
@@ -40,7 +40,10 @@ export async function confine(request: ConfineRequest, how: Journaled = {}): Pro
   })
 }
 
-/** By its number, or by its directory: the number. NotFoundError: it is not confined. */
+/**
+ * Ends a confinement that is named by its number or by its directory, and gives the number.
+ * NotFoundError: it is not confined.
+ */
 export async function unconfine(
   guard: Guard,
   which: DelegationId | { readonly cgroup: string },

@@ -1,6 +1,4 @@
-/**
- * To lend on a part of what is lent already: a narrower delegation, which falls with its origin.
- */
+/** Deriving: a part of a delegation is lent on. The derived delegation ends with its origin. */
 import { ConflictError, DeniedError } from '../errors.ts'
 import { bootTimeNs } from '../guard/clock.ts'
 import type { DelegationId, Guard, GuardDelegation } from '../guard/guard.ts'
@@ -25,9 +23,9 @@ export interface PreparedDerivation extends PreparedLoan {
 }
 
 /**
- * As `prepareLoan`, for what of the policy is within the parent. NotFoundError: there is no such
- * delegation. ConflictError: nothing can be derived from it. DeniedError: it has nothing of the
- * policy left, or not all of it. The caller disposes of it; `lend` makes it.
+ * As `prepareLoan`, for the part of the policy that is within the parent. NotFoundError: there is
+ * no such delegation. ConflictError: nothing can be derived from it. DeniedError: the parent has
+ * none of these rights left, or not all. The caller disposes of the loan; `lend` makes it.
  */
 export function prepareDerivation(request: DeriveRequest): PreparedDerivation {
   const { guard, policy: asked, vocabulary, exact } = request
@@ -49,7 +47,7 @@ export function describeRemoval({ path, what, why }: Removal): string {
   return `${path}: ${what} (${why})`
 }
 
-/** Says before anything is done what the guard would refuse with an errno alone. */
+/** Refuses in words, before anything is done, what the guard would refuse with an errno alone. */
 function requireDerivable({ id, kind, revoked, expiresNs, terms }: GuardDelegation): void {
   const refuse = (why: string, text: string): never => {
     throw new ConflictError(`Nothing can be derived from delegation ${id}: ${text}`, {
@@ -64,8 +62,8 @@ function requireDerivable({ id, kind, revoked, expiresNs, terms }: GuardDelegati
 }
 
 /**
- * What of the policy is within what the parent has left; the guard asks the same again, at the
- * moment of lending.
+ * The part of the policy that is within what the parent has left. The guard asks the same again at
+ * the moment of lending.
  */
 function narrowed(
   parent: GuardDelegation,
@@ -81,11 +79,14 @@ function narrowed(
   return { policy: { ...asked, ...terms }, removed }
 }
 
-/** What the parent can lend on at this moment: without what is in use, and one level less deep. */
+/**
+ * What the parent can lend on at this moment: its limits less what is in use, and one level less of
+ * depth.
+ */
 function leftOf({ terms, live, expiresNs }: GuardDelegation, asked: Policy): Terms {
   const limits: { -readonly [Field in keyof Limits]: Limits[Field] } = { ...terms.limits }
   for (const field of ['tokens', 'programs', 'maps'] as const) {
-    // Where neither states one, both use the parent's default together.
+    // If neither policy states a limit, both delegations share the parent's default.
     const limit = limits[field] ?? (asked.limits[field] === undefined ? undefined : DEFAULT_LIMITS[field])
     if (limit !== undefined) limits[field] = Math.max(0, limit - live[field])
   }
@@ -96,8 +97,8 @@ function leftOf({ terms, live, expiresNs }: GuardDelegation, asked: Policy): Ter
   return {
     ...terms,
     limits,
-    // Who asks for no depth loses none, and where there is a guard it does not matter whether one
-    // is required.
+    // A policy that asks for no depth loses none. A guard is there, so it does not matter whether
+    // one is required.
     derive: asked.derive.allowed
       ? { allowed: maxDepth > 1, maxDepth: Math.max(1, maxDepth - 1) }
       : asked.derive,

@@ -1,11 +1,11 @@
 /**
- * What a use case tells whoever keeps records of it. The daemon hands in its registry; a command
- * that keeps none hands in nothing.
+ * What a use case tells the keeper of records. The daemon hands in its registry; a command keeps no
+ * records and hands in nothing.
  *
- * One journal is for one use case. `will` comes first, before anything that is to be done can be
- * reached by anybody, with all that a record needs to find it again, whatever becomes of us. Then
- * comes `did`, once it is reached, or `failed`; both only where a part that was told had to be
- * given up again, and then the last one counts.
+ * One journal serves one use case. `will` comes first, before anybody can reach anything. It has
+ * all that a record needs to find the loan again, should we die. Then comes `did`, once the loan
+ * can be reached, or `failed`. Both come only if a part that was told had to be given up again, and
+ * then the last one counts.
  */
 import type { DelegatedMount } from '../delegation/instances.ts'
 import type { TargetFacts } from '../delegation/target.ts'
@@ -13,7 +13,7 @@ import type { DelegationId } from '../guard/guard.ts'
 import type { Allowed } from '../policy/decide.ts'
 import type { Policy } from '../policy/policy.ts'
 
-/** Where the loan is to be: we mount it, or the workload does, with the context that it opened. */
+/** Where the loan is to be. We mount it, or the workload mounts the context that it opened. */
 export type Place = { readonly path: string } | { readonly contextFd: number }
 
 /** A program that is started with a loan in place. Ids are the host's. */
@@ -28,11 +28,11 @@ export interface ProgramFacts {
 export interface LendFacts {
   readonly target: TargetFacts
   readonly place: Place
-  /** Its terms are those that are lent: of what is derived, what its origin had left. */
+  /** With the terms that are lent: a derived delegation gets what its origin had left. */
   readonly policy: Policy
   /** Why this subject may have it, with what was compared. */
   readonly verdict: Allowed
-  /** Whether a guard holds to the terms that the kernel cannot. */
+  /** Whether a guard enforces the terms that the kernel cannot. */
   readonly guarded: boolean
   /** The delegation that it is derived from. */
   readonly parent?: DelegationId | undefined
@@ -63,17 +63,19 @@ export type Operation =
   | { readonly do: 'confine'; readonly cgroup: string; readonly policy: Policy }
   | { readonly do: 'unconfine'; readonly delegation: DelegationId }
 
-/** What came of it: the answer of the use case. */
+/** The result: the answer of the use case. */
 export type Outcome = object
 
 export interface Journal {
-  /** When it throws, nothing is done, and the use case fails with that. */
+  /** If it throws, nothing is done, and the use case fails with that error. */
   will(operation: Operation): void | Promise<void>
-  /** It is done, and reached. When this throws, a loan is undone; all else stays done. */
+  /**
+   * Everything is done and can be reached. If this throws, a loan is undone; other results stay.
+   */
   did(outcome: Outcome): void | Promise<void>
   /**
-   * Nothing of it is left, unless the error says what is: NotUndoneError, or the delegations that
-   * its context names as `revoked`.
+   * Nothing is left, unless the error says so: NotUndoneError, or an error whose context names
+   * delegations as `revoked`.
    */
   failed(error: unknown): void | Promise<void>
 }
@@ -86,8 +88,8 @@ export interface Journaled {
 }
 
 /**
- * Does what `act` does, which itself says when it is reached. Where a failure could not be told,
- * both failures are thrown.
+ * Runs `act`, which calls `did` itself once its result can be reached. If a failure cannot be told
+ * to the journal, both failures are thrown.
  */
 export async function journaled<T>(
   { journal = NO_JOURNAL }: Journaled,

@@ -1,7 +1,7 @@
 /**
- * To lend to a process that runs. First what can be said without doing anything: whether it may be
- * lent, what would be done, and what may keep the process from using it (`prepareLoan`). Then the
- * loan itself (`lend`).
+ * Lending to a process that runs. `prepareLoan` does nothing yet: it says whether the process may
+ * have the loan, what would be done, and what may keep the process from using it. `lend` makes the
+ * loan.
  */
 import type { Action } from '../delegation/actions.ts'
 import { planFor, planForContext } from '../delegation/delegate.ts'
@@ -37,7 +37,7 @@ export interface LendRequest extends AdmissionOptions, Comparison {
 export interface PreparedLoan extends LoanToMake, Disposable {
   /** What may keep the target from using it. */
   readonly concerns: readonly Concern[]
-  /** Fields of the policy that nobody holds to: there is no guard, and the policy goes without. */
+  /** Fields of the policy that nothing enforces: there is no guard, and the policy allows that. */
   readonly unenforced: readonly string[]
 }
 
@@ -50,7 +50,7 @@ export function prepareLoan(request: LendRequest): PreparedLoan {
   return prepare(request, undefined)
 }
 
-/** With what it is derived from: see derive.ts. */
+/** The same, with the delegation that it is derived from: see derive.ts. */
 export function prepare(request: LendRequest, parent: DelegationId | undefined): PreparedLoan {
   const { policy, vocabulary, guard, cgroup, place, recipient } = request
   const guarded = guard !== undefined
@@ -70,8 +70,8 @@ export function prepare(request: LendRequest, parent: DelegationId | undefined):
 }
 
 /**
- * What can be judged before it is known who is lent to: the fields of the policy that nobody holds
- * to. NotSupportedError: the policy, or the cgroup, needs a guard.
+ * Judges what does not depend on the target. Gives the fields of the policy that nothing enforces.
+ * NotSupportedError: the policy, or the cgroup, needs a guard.
  */
 export function requireTermsHeld({
   policy,
@@ -106,7 +106,7 @@ export function actionsOf({ facts, target, guard }: LoanToMake): Action[] {
 }
 
 /**
- * Makes the loan, if the target still is who was admitted when all is ready. On any failure nothing
+ * Makes the loan, if the target would still be admitted when all is ready. On any failure nothing
  * is left behind, or NotUndoneError says what is.
  */
 export function lend(prepared: PreparedLoan, how: Making = {}): Promise<Loan> {

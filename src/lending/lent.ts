@@ -1,6 +1,7 @@
 /**
- * All that is lent on this machine, as a tree: who has it, and what lives of it. Mounts are found
- * in any case; delegations, and what was loaded under them, are known to the guard alone.
+ * All that is lent on this machine, as a tree: who has a delegation, and what was made with it.
+ * Mounts are found in any case. Only the guard knows the numbers of delegations and what was loaded
+ * under them.
  */
 import { readFileSync } from 'node:fs'
 import { type DelegatedInstance, listInstances } from '../delegation/instances.ts'
@@ -32,7 +33,7 @@ export interface Lent {
   /** Undefined: of a confined cgroup. */
   readonly userNamespace: string | undefined
   readonly mounts: readonly DelegatedInstance[]
-  /** Those that are derived from others that live are below these. */
+  /** A delegation that is derived from a living one is listed below that one. */
   readonly delegations: readonly LentDelegation[]
 }
 
@@ -64,7 +65,7 @@ function namespaceOf({ kind, userNamespace }: GuardDelegation): string | undefin
   return kind === 'bpffs' ? `user:[${userNamespace}]` : undefined
 }
 
-/** That of the first process that is still there. */
+/** The cgroup of the first process that is still there. */
 function placeOf(mounts: readonly DelegatedInstance[]): Place {
   for (const pid of mounts.flatMap(({ pids }) => pids)) {
     const path = unlessGone(() => cgroup2Path(readFileSync(`/proc/${pid}/cgroup`, 'utf8')))

@@ -10,12 +10,12 @@ export interface LoanToMake {
   readonly target: Target
   readonly vocabulary: Vocabulary
   readonly guard: Guard | undefined
-  /** Throws when the target is no more who was admitted. */
+  /** Throws if the target would not be admitted any more. */
   readonly confirm?: (() => void) | undefined
 }
 
 export interface Making extends Journaled {
-  /** Undoes what was done so far; too late once the mount is being attached. */
+  /** Aborting undoes what was done so far. It comes too late once the mount is being attached. */
   readonly signal?: AbortSignal | undefined
 }
 

@@ -1,6 +1,7 @@
 /**
- * Where a process is, as people call it: the container, machine or unit that its cgroup is named
- * after. Pure. Who makes a cgroup names it, so that this is told and nothing is decided by it.
+ * Where a process runs, in people's words: the container, machine or unit that its cgroup is named
+ * after. Pure. Whoever makes a cgroup chooses its name, so this is shown and nothing is decided by
+ * it.
  */
 import { unitOfCgroup } from '../policy/subject.ts'
 
@@ -10,7 +11,7 @@ export type Place =
   | { readonly kind: 'cgroup'; readonly path: string }
   | { readonly kind: 'unknown'; readonly why: string }
 
-/** Of the components of a path, what each runtime calls its containers' cgroups. */
+/** How each runtime names the cgroups of its containers. */
 const CONTAINERS: readonly (readonly [runtime: string, name: RegExp])[] = [
   ['podman', /^libpod-(?:payload-)?([0-9a-f]{64})(?:\.scope)?$/],
   ['docker', /^docker-([0-9a-f]{64})\.scope$/],

@@ -1,4 +1,4 @@
-/** Where programs of the system are, whatever PATH says: who has set ours may be another. */
+/** Where programs of the system are. PATH is not asked, because somebody else may have set ours. */
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 

@@ -1,6 +1,6 @@
 /**
- * To take a delegation back in the guard, at once, wherever it is mounted; and to undo what was
- * loaded under it.
+ * Revoking: the guard takes a delegation back at once, wherever it is mounted. Then what was loaded
+ * under it is undone.
  */
 import { type DetachResult, detach as detachAll } from '../guard/detach.ts'
 import type { DelegationId, Guard } from '../guard/guard.ts'

@@ -1,5 +1,6 @@
 /**
- * To start a program in namespaces of its own, with a loan in place before its first instruction.
+ * Running: a program is started in namespaces of its own, with a loan in place before its first
+ * instruction.
  */
 import type { Writable } from 'node:stream'
 import type { Action } from '../delegation/actions.ts'

@@ -1,4 +1,6 @@
-/** To take a loan back where it is mounted; with a guard, what was made of it falls too. */
+/**
+ * Undelegating: a loan is unmounted. With a guard the tokens that were made of it are revoked, too.
+ */
 import { undelegate as takeAway, type Undelegated } from '../delegation/delegate.ts'
 import { openTarget, type Target, type TargetFacts } from '../delegation/target.ts'
 import { Owned } from '../ebpf/owned.ts'

@@ -1,6 +1,6 @@
 /**
- * What loaders ask of the kernel besides loading: small programs, maps and types that tell them
- * what it can do. Pure data.
+ * The probes of loaders: small programs, maps and types by which they find out what the kernel can
+ * do. Pure data.
  *
  * Probes are made with the token. A refused one is taken for a kernel that lacks the feature, and
  * the load fails later for an unrelated reason, or does something else. Listed are those whose
@@ -21,7 +21,7 @@ export type Loader = (typeof LOADERS)[number]
 /** A command that a loader gives on its own account. */
 export interface LoaderNeed {
   readonly need: Need
-  /** What for, and what happens without. */
+  /** The purpose, and what happens without the right. */
   readonly why: string
   readonly capabilities: readonly CapabilityName[]
   /** False: some versions, or some loads, do without. */
@@ -46,7 +46,7 @@ interface Facts {
   readonly cookie: boolean
 }
 
-/** What the loader asks for besides `needs`, which is what objectNeeds() says of the object. */
+/** What the loader asks for in addition to `needs`, the result of objectNeeds(). */
 export function loaderNeeds(
   loader: Loader,
   spec: ObjectSpec,

@@ -22,7 +22,7 @@ import type { CapabilityName } from '../uapi/constants.ts'
 /** One command that loading an object gives. */
 export interface ObjectNeed {
   readonly need: Need
-  /** What asks for it: `program "x"`, `map "y"`. */
+  /** The part of the object that asks for it: `program "x"`, `map "y"`. */
   readonly by: string
   readonly capabilities: readonly CapabilityName[]
   /** The rule for a program. */
@@ -33,7 +33,7 @@ export interface ObjectNeed {
 
 export interface ObjectNeeds {
   readonly needs: readonly ObjectNeed[]
-  /** What the file does not decide. */
+  /** Questions that the file leaves open. */
   readonly notes: readonly string[]
   /** Why it cannot be loaded as it is. */
   readonly problems: readonly string[]
@@ -57,7 +57,7 @@ export function objectNeeds(spec: ObjectSpec, options: NeedsOptions = {}): Objec
   return new Collector(spec, options).collect()
 }
 
-/** Those programs that will be loaded. */
+/** The programs that will be loaded. */
 export function chosenPrograms(
   spec: ObjectSpec,
   names: readonly string[] | undefined,
@@ -125,7 +125,7 @@ class Collector {
     }
     this.#add(need, name, helperCapabilities(this.#spec, program), { rule })
     if (rule.type === 'ext') {
-      // The program that it replaces a function of is known by its BTF, which is opened by id.
+      // It replaces a function of another program. That program's BTF is opened by id.
       this.#add({ cmd: 'btf_get_fd_by_id' }, `types of what ${name} replaces`)
       this.#notes.push(
         `${name} replaces a function of another program: opening its types under a token needs Linux 6.15`,
@@ -283,7 +283,7 @@ export function usesGlobalData(spec: ObjectSpec, program: ObjectProgram): boolea
 /** A program's own function and all that it leads to. */
 function functionsOf(spec: ObjectSpec, program: ObjectProgram): FunctionSpec[] {
   const seen = new Set([program.function])
-  // A set takes what is added while it is walked.
+  // Walking a set includes the items that are added meanwhile.
   for (const index of seen)
     for (const reference of spec.functions[index]!.references)
       if (reference.kind === 'function') seen.add(reference.target)

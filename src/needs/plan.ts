@@ -35,7 +35,7 @@ export interface PlannedRight {
   readonly by: readonly string[]
   /** Only the loader's own probes ask for it. */
   readonly forLoader: boolean
-  /** False: whether it is used depends on the loader's version, or on what else it finds. */
+  /** False: the loader's version, or its other findings, decide whether it is used. */
   readonly certain: boolean
 }
 
@@ -51,11 +51,11 @@ export interface RightsPlan {
   readonly loader: Loader
   readonly objects: readonly string[]
   readonly masks: Masks
-  /** By domain, those of the objects before those of the loader, then by bit. */
+  /** Ordered by domain, then the objects' rights before the loader's, then by bit. */
   readonly rights: readonly PlannedRight[]
-  /** What the workload needs in its own user namespace, besides a token. */
+  /** The capabilities that the workload needs in its own user namespace, besides a token. */
   readonly capabilities: readonly PlannedCapability[]
-  /** What the files do not decide. */
+  /** Questions that the files leave open. */
   readonly notes: readonly string[]
   /** Why loading would fail whatever is lent. */
   readonly problems: readonly string[]
@@ -204,7 +204,7 @@ function addCapability(all: Capabilities, name: CapabilityName, by: string, forL
   else if (known.forLoader === forLoader && !known.by.has('every token')) known.by.add(by)
 }
 
-/** What about libbpf depends on all that is lent together. */
+/** The parts of libbpf's needs that depend on everything that is lent together. */
 function settle(rights: Map<string, Draft>, loader: Loader): void {
   if (loader !== 'libbpf') return
   const find = (domain: MaskDomain, word: string) =>
@@ -262,7 +262,7 @@ function masksOf(rights: readonly PlannedRight[]): Masks {
   return masks
 }
 
-/** What a policy's masks and capabilities are compared in. */
+/** The fields in which a policy is compared with a plan. */
 export interface LentRights {
   readonly masks: Masks
   readonly capabilities: readonly Capability[]
@@ -280,7 +280,7 @@ export interface RightsComparison {
   readonly needlessCapabilities: readonly Capability[]
 }
 
-/** What is lent too little and what too much. */
+/** Rights that the policy lacks, and rights that it grants needlessly. */
 export function compareRights(plan: RightsPlan, lent: LentRights): RightsComparison {
   const lacking = plan.rights
     .filter(({ domain, bit }) => ((lent.masks[domain] >> BigInt(bit)) & 1n) === 0n)

@@ -2,7 +2,7 @@
  * The seccomp profile of a container runtime, in the form that Docker gave it and Podman and
  * Kubernetes took over: what it lets through, and the same with what a plan needs beside. Pure.
  *
- * Nothing else of a profile is changed: what is not known here is kept as it is.
+ * Nothing else of a profile is changed: parts that are not known here are kept as they are.
  */
 import { FormatError } from '../errors.ts'
 import type { Capability } from '../policy/policy.ts'

@@ -25,7 +25,7 @@ import { MASK_DOMAINS, type Masks, type Vocabulary } from './vocabulary.ts'
 export interface Removal {
   /** The field, e.g. `spec.rights.progs`. */
   readonly path: string
-  /** What is gone: a word, a quantity, a choice. */
+  /** What was removed: a word, a quantity, a choice. */
   readonly what: string
   readonly why: string
 }
@@ -121,8 +121,7 @@ function meetLists(a: AllowList, b: AllowList): AllowList {
 }
 
 /**
- * The stricter one is the one that records more: what is derived must not hide what its origin
- * wants to see.
+ * The stricter one records more: a derived delegation must not hide what its origin wants to see.
  */
 function meetEvents(a: Events, b: Events): Events {
   return EVENTS.indexOf(a) > EVENTS.indexOf(b) ? a : b

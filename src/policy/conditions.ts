@@ -1,7 +1,7 @@
 /**
- * What must hold where a policy is used, before anything is lent: a guard for what only that can
- * enforce, and a network of its own for what reaches one. Pure: what is there is told by the
- * caller.
+ * The conditions for using a policy, before anything is lent: a guard for terms that only the guard
+ * can enforce, and a network of its own for rights that reach a network. Pure: the caller says what
+ * is there.
  */
 import { DeniedError, NotSupportedError } from '../errors.ts'
 import { guardNeeds } from './guard-needs.ts'
@@ -33,14 +33,15 @@ export function networkRights(terms: Terms, vocabulary: Vocabulary): string[] {
     .filter(name => ['network', undefined].includes(PROGRAM_CLASSES[name]?.reach))
 }
 
-/** Whether it lends what reaches the network, and not the host's. */
+/** Whether it lends rights that reach a network, but not the host's network. */
 export function needsOwnNetwork(policy: Policy, vocabulary: Vocabulary): boolean {
   return policy.network !== 'host' && networkRights(policy, vocabulary).length > 0
 }
 
 /**
- * Refuses what would reach the host's network, in a workload that shares it or may come to: `why`.
- * A token holder may attach to the host's devices with no capability at all, so policy must say so.
+ * Refuses rights that would reach the host's network, for a workload that shares it or may come to
+ * share it: `why`. A token holder may attach to the host's devices with no capability at all, so
+ * policy must say so.
  */
 export function requireNetworkAllowed(policy: Policy, vocabulary: Vocabulary, why?: string): void {
   if (!needsOwnNetwork(policy, vocabulary)) return

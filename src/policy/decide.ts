@@ -1,10 +1,10 @@
 /**
  * Who gets a delegation: a verdict with its trace. Pure: the same facts, the same verdict.
  *
- * A policy without `subjects` restricts nobody: whoever of the operators names it decides. With
- * `subjects`, any one entry must match, and within it every field; nobody else gets it, and with an
- * empty list nobody at all. What is not known never matches. A refusal is a value; the trace says
- * of each policy, entry and field why.
+ * A policy without `subjects` restricts nobody: the operator who names it decides. With `subjects`,
+ * any one entry must match, and within it every field; nobody else gets it, and with an empty list
+ * nobody at all. An unknown fact never matches. A refusal is a value; the trace says of each
+ * policy, entry and field why.
  */
 import { type GlobKind, globMatches, nameFault } from './glob.ts'
 import type { Policy } from './policy.ts'
@@ -154,7 +154,7 @@ const COMPARE: { readonly [F in SubjectField]-?: Compare<F> } = {
   kubernetes: () => UNSUPPORTED,
 }
 
-/** Containers and pods are known to their runtime alone, which nobody here asks yet. */
+/** Only the runtime knows containers and pods, and it is not asked here yet. */
 const UNSUPPORTED: Comparison = { outcome: 'unsupported', found: 'cannot be known here' }
 
 function compare<T>(fact: Fact<T>, matches: (is: T) => boolean, text: (is: T) => string): Comparison {

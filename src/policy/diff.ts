@@ -21,7 +21,7 @@ import { ANY_MASK, MASK_DOMAINS, type MaskDomain, type Vocabulary } from './voca
 export interface Difference {
   /** The field, e.g. `spec.rights.progs`. */
   readonly path: string
-  /** What each has there; undefined: nothing. */
+  /** What each policy has there; undefined: nothing. */
   readonly before: string | undefined
   readonly after: string | undefined
   /** Of the second policy, against the first. */
@@ -71,7 +71,7 @@ function items(path: string, before: readonly string[], after: readonly string[]
 function rights(domain: MaskDomain, before: Policy, after: Policy, vocabulary: Vocabulary): Difference[] {
   const path = `spec.rights.${domain}`
   const [a, b] = [before.rights.masks[domain], after.rights.masks[domain]]
-  // `any` is one word, not what this kernel's bits leave of it.
+  // `any` stays one word: it is not cut to the bits that this kernel knows.
   if (a !== b && (a === ANY_MASK || b === ANY_MASK)) {
     const text = (mask: bigint) => describeMask(vocabulary, domain, mask).join(' ') || undefined
     return [{ path, before: text(a), after: text(b), grants: b === ANY_MASK ? 'more' : 'less' }]
@@ -120,7 +120,7 @@ function allowList(path: string, before: AllowList, after: AllowList): Differenc
 
 type Choice = string | number | boolean
 
-/** Each with its values, from what grants least to what grants most. */
+/** Each field with its values, from the one that grants least to the one that grants most. */
 const CHOICES: readonly (readonly [string, (policy: Policy) => Choice, readonly Choice[]])[] = [
   ['spec.approval', ({ approval }) => approval, APPROVALS.toReversed()],
   ['spec.sharing.bindMount', ({ sharing }) => sharing.bindMount, [false, true]],
@@ -132,7 +132,7 @@ const CHOICES: readonly (readonly [string, (policy: Policy) => Choice, readonly 
   ['spec.derive.allowed', ({ derive }) => derive.allowed, [false, true]],
   ['spec.derive.maxDepth', ({ derive }) => derive.maxDepth, Array.from({ length: 17 }, (_, i) => i)],
   ['spec.mode', ({ mode }) => mode, ['enforce', 'permissive']],
-  // As for what is derived: the stricter one records more.
+  // As with derived delegations, the stricter one records more.
   ['spec.events', ({ events }) => events, EVENTS.toReversed()],
 ]
 

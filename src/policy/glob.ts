@@ -3,9 +3,9 @@
  *
  * A policy decides who gets rights, so a pattern must mean what it seems to mean. All other
  * characters stand for themselves: braces, brackets, `?`, `!`, quotes and the backslash, which the
- * names of systemd units contain (`a\x2db.service`). Case counts. Names come from whoever is
- * judged, and a regular expression with many wildcards takes very long on a hostile name, so both
- * are bounded.
+ * names of systemd units contain (`a\x2db.service`). Upper and lower case differ. Names come from
+ * whoever is judged, and a regular expression with many wildcards takes very long on a hostile
+ * name, so both are bounded.
  */
 import type picomatch from 'picomatch'
 
@@ -23,7 +23,7 @@ export type GlobKind = 'path' | 'text'
 const MAX_WILDCARDS = 3
 const MAX_NAME_LENGTH: Readonly<Record<GlobKind, number>> = { path: 1024, text: 256 }
 
-/** Characters with which a name is not compared: it would not be what it looks like. */
+/** A name with such a character is not compared, because it would not be what it looks like. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is looked for
 const CONTROL = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/
 
@@ -75,7 +75,7 @@ function forPicomatch(text: string, kind: GlobKind): string {
 }
 
 function regexOf(pattern: string): RegExp {
-  // Loaded when the first wildcard is met: it takes 4 ms, which each `run` would feel.
+  // Loaded at the first wildcard: loading takes 4 ms, and each `run` would feel that.
   const { makeRe } = require('picomatch') as typeof picomatch
   // Only the expression is taken, not picomatch's matcher, which also accepts a name that is
   // literally equal to the pattern: here the pattern has backslashes that no name may bring along.

@@ -29,7 +29,7 @@ export type Reach =
 export interface ProgramClass {
   /** Needed besides `bpf`. */
   readonly capabilities: readonly Capability[]
-  /** Needed besides these when it is attached; it is loaded without. */
+  /** Needed in addition when the program is attached; loading does not need it. */
   readonly attachCapabilities: readonly Capability[]
   /** Attach bits, any of which makes the type loadable. */
   readonly attachs: readonly string[]

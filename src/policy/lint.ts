@@ -19,7 +19,7 @@ export interface LintFinding {
   /** The field, e.g. `spec.rights.attachs`. */
   readonly path: string
   readonly message: string
-  /** One imperative sentence: what settles it. */
+  /** One imperative sentence that says how to settle it. */
   readonly fix: string
 }
 
@@ -192,7 +192,7 @@ function* idleAttachs(view: RightsView): Iterable<LintFinding> {
   }
 }
 
-/** What the lent rights are worth a capability for, by capability. */
+/** For each capability, the lent rights that it is needed for. */
 function capabilityUsers(view: RightsView): Map<Capability, string[]> {
   const users = new Map<Capability, string[]>()
   const add = (capability: Capability, user: string) => {
@@ -257,7 +257,7 @@ function* unusableRights(view: RightsView): Iterable<LintFinding> {
   }
 }
 
-/** libbpf probes features with the token, and takes what is refused for missing. */
+/** libbpf probes features with the token, and takes a refused feature for a missing one. */
 function* libbpfProbes(view: RightsView): Iterable<LintFinding> {
   if (!view.has('cmds', 'prog_load') || view.isEmpty('progs')) return
   const trivial =

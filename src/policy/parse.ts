@@ -90,7 +90,7 @@ function fieldsAt(path: readonly (string | number)[]): string[] {
   return Object.keys(definition(unwrapped(schema))?.shape ?? {})
 }
 
-/** What a zod schema says of itself, as far as the walk needs it. */
+/** The parts of a zod schema's own description that the walk needs. */
 interface SchemaDefinition {
   readonly innerType?: unknown
   readonly element?: unknown

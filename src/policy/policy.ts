@@ -19,11 +19,11 @@ export type Capability = (typeof CAPABILITIES)[number]
 export const EVENTS = ['none', 'refused', 'all'] as const
 export type Events = (typeof EVENTS)[number]
 
-/** Whether somebody must agree before it is lent, from what grants most. */
+/** Whether somebody must agree before the policy is lent, from the value that grants most. */
 export const APPROVALS = ['none', 'required'] as const
 export type Approval = (typeof APPROVALS)[number]
 
-/** What the kernel's masks and the guard's capability check hold to. */
+/** The rights that the kernel's masks and the guard's capability check enforce. */
 export interface Rights {
   readonly masks: Masks
   readonly capabilities: readonly Capability[]
@@ -84,7 +84,7 @@ export interface Terms {
   readonly revocable: boolean
   /** `own`: the workload must not share the host's network namespace. */
   readonly network: 'own' | 'host'
-  /** `own`: what is attached to a cgroup is attached to the workload's own, or to one below it. */
+  /** `own`: programs can be attached only to the workload's own cgroup, or to one below it. */
   readonly cgroups: 'own' | 'any'
   /** What to do with guard-only terms where the guard cannot run: refuse, or go on without them. */
   readonly guard: 'required' | 'optional'
@@ -93,7 +93,10 @@ export interface Terms {
   readonly events: Events
 }
 
-/** What holds where a document does not say: the schema and all that makes terms without one. */
+/**
+ * The terms that hold if a document does not say otherwise. The schema uses them, and so does code
+ * that makes terms without a document.
+ */
 export const DEFAULT_TERMS = {
   limits: {},
   programs: { digests: 'any' },
@@ -111,7 +114,7 @@ export const DEFAULT_TERMS = {
 export interface Policy extends Terms {
   readonly name: string
   readonly description?: string
-  /** Any of these, and nobody else. Absent: nobody is named, and who names the policy decides. */
+  /** Any of these, and nobody else. Absent: the operator who names the policy decides. */
   readonly subjects?: readonly Subject[]
   /**
    * Whether root must agree each time that it is asked for. No term of the loan: what is derived
@@ -123,7 +126,7 @@ export interface Policy extends Terms {
 /** Changes when the JSON form does, so that a cache written by another version is not read. */
 const JSON_FORMAT = 'bpftoken.dev/policy-json/v4'
 
-/** What `policyToJSON` makes: masks and byte counts as hex strings, all else as it is. */
+/** The result of `policyToJSON`: masks and byte counts are hex strings, all else is unchanged. */
 export interface PolicyJSON extends Omit<Policy, 'rights' | 'limits'> {
   readonly format: typeof JSON_FORMAT
   readonly rights: {

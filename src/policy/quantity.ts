@@ -19,9 +19,9 @@ export const DURATION_PATTERN = /^(?=.)(\d{1,9}d)?(\d{1,9}h)?(\d{1,9}m)?(\d{1,9}
 export const SIZE_PATTERN = /^\d{1,18}(B|KiB|MiB|GiB|TiB)?$/
 
 /**
- * A hundred years. Times are counted in 64 bits of nanoseconds since boot, and the end of what is
- * lent now must be one of them: what is longer would wrap around to a time that has passed, or to
- * no limit at all.
+ * A hundred years. Times are counted in 64 bits of nanoseconds since boot, and the end of a loan
+ * must be such a time: a longer lifetime would wrap around to a time that has passed, or to no
+ * limit at all.
  */
 export const MAX_DURATION_SEC = 36_500 * 86_400
 /** What is counted up to a limit must not wrap around on its way. */

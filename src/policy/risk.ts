@@ -152,7 +152,7 @@ const REACH_RATINGS: Readonly<Record<Terms['network'], Readonly<Record<Reach, Ra
   },
 }
 
-/** An attach bit is worth what the most dangerous lent program type that uses it is worth. */
+/** An attach bit has the level of the most dangerous lent program type that uses it. */
 function rateAttach(word: string, progs: readonly string[], network: Terms['network']): Rating {
   const users = Object.keys(PROGRAM_CLASSES).filter(type => PROGRAM_CLASSES[type]!.attachs.includes(word))
   if (isOneOf(LINK_ONLY_ATTACHS, word)) return ['low', 'the kernel never consults this bit']

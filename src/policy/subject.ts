@@ -25,9 +25,7 @@ export interface Subject {
     | undefined
 }
 
-/**
- * Something known, or why it is not, in words of ours only: what is not known matches no policy.
- */
+/** A known fact, or in our own words why it is not known. An unknown fact matches no policy. */
 export type Fact<T> = { readonly is: T } | { readonly unknown: string }
 
 /** A user or a group. */

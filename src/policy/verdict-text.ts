@@ -1,9 +1,9 @@
 /**
- * A verdict in lines for people: what was decided, and of each entry that did not match why not.
+ * A verdict in lines for people: the decision, and for each entry that did not match the reason.
  */
 import type { EntryTrace, FieldTrace, PolicyTrace, Verdict } from './decide.ts'
 
-/** Longer texts, which may come from who was judged, are cut. */
+/** Longer texts are cut: they may come from the subject that was judged. */
 const MAX_SHOWN = 160
 
 /** The first line says what was decided, the others why. */
@@ -40,7 +40,10 @@ function fieldText({ field, wanted, outcome, found }: FieldTrace): string {
   return `${field}: ${found}`
 }
 
-/** In quotes and in printable ASCII, whatever the text is: it may be chosen by who was judged. */
+/**
+ * In quotes and in printable ASCII, whatever the text is: the subject that was judged may have
+ * chosen it.
+ */
 function quoted(text: string): string {
   const short = text.length > MAX_SHOWN ? `${text.slice(0, MAX_SHOWN)}...` : text
   return JSON.stringify(short).replace(

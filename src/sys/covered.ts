@@ -1,5 +1,5 @@
 /**
- * Which mounts no path leads to, since others lie above them. Pure: from the table of one mount
+ * Mounts to which no path leads, since other mounts cover them. Pure: from the table of one mount
  * namespace.
  */
 import type { Place } from './mountinfo.ts'

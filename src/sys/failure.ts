@@ -3,7 +3,10 @@ import { SyscallError } from '../errors.ts'
 import { errnoName } from '../uapi/errno.ts'
 import { hintFor } from '../uapi/hints.ts'
 
-/** The error for `-errno`; `op` is the bpf command or the step, `object` what it was done to. */
+/**
+ * The error for `-errno`. `op` is the bpf command or the step; `object` is the thing that it was
+ * applied to.
+ */
 export function failure(call: string, op: string, result: number, object?: string): SyscallError {
   const name = errnoName(result)
   return new SyscallError(

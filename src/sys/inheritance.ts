@@ -1,4 +1,4 @@
-/** What programs that we start get of us, also as another user, without being given it. */
+/** What programs that we start inherit from us unasked, even as another user. */
 import { readdirSync, readFileSync } from 'node:fs'
 import { check } from './failure.ts'
 import { native } from './native.ts'

@@ -1,10 +1,11 @@
-/** What owns what: nsfs ioctls (include/uapi/linux/nsfs.h, since Linux 4.9 and 4.11). */
+/** Owners of namespaces: nsfs ioctls (include/uapi/linux/nsfs.h, since Linux 4.9 and 4.11). */
 import { NotFoundError } from '../errors.ts'
 import {
   NS_GET_OWNER_UID,
   NS_GET_PARENT,
   NS_GET_USERNS,
   PIDFD_GET_MNT_NAMESPACE,
+  PIDFD_GET_PID_NAMESPACE,
   PIDFD_GET_USER_NAMESPACE,
 } from '../uapi/constants.ts'
 import { ERRNO } from '../uapi/errno.ts'
@@ -15,13 +16,27 @@ import { inodeOf } from './open.ts'
 import { openNamespace, type ProcessHandle } from './process.ts'
 import { ownNamespace } from './self.ts'
 
+const REQUESTS = {
+  user: PIDFD_GET_USER_NAMESPACE,
+  mnt: PIDFD_GET_MNT_NAMESPACE,
+  pid: PIDFD_GET_PID_NAMESPACE,
+} as const
+
+/**
+ * Identity of a namespace that the process is in at this moment, e.g. `user:[4026531837]`, with no
+ * wait for its execve(2) since Linux 6.11. NotFoundError: it has exited.
+ */
+export function heldNamespaceName(process: ProcessHandle, kind: keyof typeof REQUESTS): string {
+  using namespace = heldNamespace(process, kind)
+  return `${kind}:[${inodeOf(namespace)}]`
+}
+
 /**
  * The namespace that the process is in at this moment, by ioctl of its pidfd (since Linux 6.11),
  * else through /proc. NotFoundError: it has exited. The caller closes it.
  */
-export function heldNamespace(process: ProcessHandle, kind: 'user' | 'mnt'): Fd {
-  const request = kind === 'user' ? PIDFD_GET_USER_NAMESPACE : PIDFD_GET_MNT_NAMESPACE
-  const result = native().ioctl(process.pidfd.number, request, null)
+export function heldNamespace(process: ProcessHandle, kind: keyof typeof REQUESTS): Fd {
+  const result = native().ioctl(process.pidfd.number, REQUESTS[kind], null)
   if (result >= 0) return new Fd(result)
   if (-result === ERRNO['ESRCH'])
     throw new NotFoundError(`Process ${process.pid} has exited`, { context: { pid: process.pid } })

@@ -40,6 +40,7 @@ export interface Native {
   pidfd_getfd(pidfd: number, fd: number, flags: number): Result
   pidfd_open(pid: number, flags: number): Result
   pidfd_send_signal(pidfd: number, signal: number, info: null, flags: number): Result
+  read(fd: number, into: Bytes): Result
   sendto(fd: number, data: Bytes, flags: number, address: Bytes): Result
   setsockopt(fd: number, level: number, name: number, value: Bytes): Result
   socket(domain: number, type: number, protocol: number): Result

@@ -2,7 +2,6 @@
 import {
   AT_EMPTY_PATH,
   AT_FDCWD,
-  AT_NO_AUTOMOUNT,
   AT_STATX_DONT_SYNC,
   STATX_INO,
   STATX_MNT_ID,
@@ -47,21 +46,6 @@ export function inodeOf(fd: Fd): bigint {
   const out = new Uint8Array(256)
   check('statx', 'statx', native().statx(fd.number, '', AT_EMPTY_PATH, STATX_INO, out))
   return new DataView(out.buffer).getBigUint64(32, true)
-}
-
-/**
- * Which file the descriptor refers to, or the path where there is none: equal texts mean the same
- * file. Of a pidfd, the same process or thread, since Linux 6.9. It asks no server of a file system
- * (FUSE), so that it never waits for one. struct statx: stx_ino @32, stx_dev_major @136,
- * stx_dev_minor @140. ENOENT: there is no such file.
- */
-export function identityOf(file: Fd | string): string {
-  const out = new Uint8Array(256)
-  const [dir, path] = typeof file === 'string' ? [AT_FDCWD, file] : [file.number, '']
-  const flags = AT_EMPTY_PATH | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC
-  check('statx', 'statx', native().statx(dir, path, flags, STATX_INO, out), path)
-  const fields = new DataView(out.buffer)
-  return `${fields.getUint32(136, true)}:${fields.getUint32(140, true)} ${fields.getBigUint64(32, true)}`
 }
 
 /**

@@ -1,5 +1,5 @@
 /**
- * Where what is native lies: `build/Release`, where it was compiled on this machine, else
+ * Where native code lies: in `build/Release` if it was compiled on this machine, else in
  * `prebuilds/linux-ARCH`, which the package brings (scripts/prebuilds.sh). native/build.sh makes
  * both.
  *
@@ -51,7 +51,7 @@ export function launcherPath(): string {
   return programPath('bpftoken-launch')
 }
 
-/** The program that does what delegating takes, see executor/executor.ts. */
+/** The program that makes delegations, see executor/executor.ts. */
 export function executorPath(): string {
   return programPath('bpftoken-executor')
 }

@@ -39,6 +39,19 @@ export function openProcess(pid: number): ProcessHandle {
   return { pid, pidfd, [Symbol.dispose]: () => pidfd.close() }
 }
 
+/** The same process once more, held by a pidfd of its own. The caller disposes of it. */
+export function openSame(process: ProcessHandle): ProcessHandle {
+  const again = openProcess(process.pid)
+  try {
+    // It has kept its number if it lives now, after that was opened.
+    stillAlive(process)
+    return again
+  } catch (error) {
+    again[Symbol.dispose]()
+    throw error
+  }
+}
+
 /** Throws NotFoundError once the process has exited. */
 export function stillAlive(process: ProcessHandle): void {
   const result = native().pidfd_send_signal(process.pidfd.number, 0, null, 0)
@@ -82,7 +95,7 @@ export function requireOwnProc(): void {
   procIsOurs = true
 }
 
-/** What is wrong with /proc; undefined: nothing. */
+/** What is wrong with /proc; undefined if nothing is. */
 function foreignProc(): string | undefined {
   try {
     if (statfsSync('/proc').type !== PROC_SUPER_MAGIC) return 'no procfs'
@@ -146,14 +159,6 @@ export function namespaceOf(process: ProcessHandle, kind: NamespaceKind): string
 /** One of its namespaces. The caller closes it. */
 export function openNamespace(process: ProcessHandle, kind: NamespaceKind): Fd {
   return openOf(process, `ns/${kind}`, O_RDONLY)
-}
-
-/**
- * The file that it executes, O_PATH. The caller closes it. Neither this nor a look at what it is
- * asks the file system that the file lies in, which may be one that does not answer.
- */
-export function openExecutable(process: ProcessHandle): Fd {
-  return openOf(process, 'exe', O_PATH)
 }
 
 /** The process's root directory, O_PATH. The caller closes it. */

@@ -28,7 +28,7 @@ function numbersIn(directory: string): number[] {
   return names.filter(name => /^\d+$/.test(name)).map(Number)
 }
 
-/** Undefined for what has exited meanwhile, or is not ours to look at. */
+/** Undefined if the process has exited meanwhile, or if we may not look at it. */
 export function unlessGone<T>(read: () => T): T | undefined {
   try {
     return read()

@@ -39,7 +39,6 @@ export const MNT_DETACH = 0x2
 
 // linux/fcntl.h
 export const AT_FDCWD = -100
-export const AT_NO_AUTOMOUNT = 0x800
 export const AT_EMPTY_PATH = 0x1000
 /** Without it, a file system may ask a server, and wait for it. */
 export const AT_STATX_DONT_SYNC = 0x4000
@@ -71,6 +70,7 @@ export const CLONE_NEWNET = 0x40000000
 
 // linux/pidfd.h: pidfd_open(2); the ioctls are of a pidfd, since Linux 6.11
 export const PIDFD_GET_MNT_NAMESPACE = 0xff03
+export const PIDFD_GET_PID_NAMESPACE = 0xff05
 export const PIDFD_GET_USER_NAMESPACE = 0xff09
 
 // linux/nsfs.h: ioctls of a namespace's file

@@ -399,7 +399,10 @@ test('what is not well is exit 1', async () => {
 
 test('undelegate takes back what lies there, and says that there is nothing else', async () => {
   const own = { ...LOAN, record: { ...LOAN.record!, recipient: { ...LOAN.record!.recipient } } }
+  let state: 'ended' | 'ending' = 'ended'
   await using it = await daemon({
+    revoke: () =>
+      Promise.resolve({ status: 200, body: { dryRun: false, loans: [{ ...LOAN, state }], complete: false } }),
     listLoans: () => Promise.resolve({ status: 200, body: { loans: [own, { ...own, id: 'loan-2' }] } }),
   })
   own.record.recipient.userNamespace = readlinkSync('/proc/self/ns/user')
@@ -411,6 +414,8 @@ test('undelegate takes back what lies there, and says that there is nothing else
       ['revoke', { body: { what: { loan: 'loan-2' } } }],
     ],
   )
+  state = 'ending'
+  await says(it, ['undelegate', '--pid', PID], [/still mounted, and looked after until it is not: loan-1/], 1)
   await says(it, ['undelegate', '--pid', PID, '--path', '/other'], [/has lent nothing to/], 1)
 })
 

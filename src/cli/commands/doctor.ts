@@ -22,6 +22,6 @@ export async function doctor({ json = false }: { json?: boolean }): Promise<numb
   if (json) printJson({ works, facts })
   else print(works ? 'delegation works on this machine' : 'delegation does not work here, see above')
   if (works) return EXIT.ok
-  // To whom nothing can be proven is denied, not unsupported.
+  // If nothing can be proven for want of rights, the status is denied, and not unsupported.
   return process.geteuid?.() === 0 ? EXIT.notSupported : EXIT.denied
 }

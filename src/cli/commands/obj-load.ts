@@ -30,7 +30,7 @@ export interface ObjLoadOptions {
 export async function load(file: string, options: ObjLoadOptions): Promise<number> {
   const name = options.name ?? basename(file).replace(/\.o$/, '')
   const spec = parseObject(readObjectFile(file), { name })
-  // Looked at before anything is made.
+  // Checked before anything is made.
   const wishes = (options.attach ?? []).map(parseWish)
   if (options.pin !== undefined && options.watch === true)
     throw new UsageError('--pin leaves, and --watch stays', { hint: 'Choose one of them' })
@@ -53,7 +53,7 @@ export async function load(file: string, options: ObjLoadOptions): Promise<numbe
   return EXIT.ok
 }
 
-/** That the kernel lets us not is a refusal, and no failure like others. */
+/** If the kernel does not let us, that is a refusal and has its own status. */
 function refusalOf(error: unknown): never {
   if (!(error instanceof SyscallError) || !['EPERM', 'EACCES'].includes(error.errnoName)) throw error
   throw new DeniedError('The kernel refuses to load it', { cause: error, hint: error.hint })

@@ -28,7 +28,7 @@ export interface PlanCommandOptions {
 }
 
 /**
- * Exit 0: the plan stands; 1: an object cannot be loaded as it is, or the policy of --check lacks
+ * Exit 0: the plan is made; 1: an object cannot be loaded as it is, or the policy of --check lacks
  * something.
  */
 export async function plan(files: string[], options: PlanCommandOptions): Promise<number> {
@@ -48,7 +48,7 @@ export async function plan(files: string[], options: PlanCommandOptions): Promis
   return outcome(made)
 }
 
-/** UsageError: a seccomp profile is wanted where nothing would name it. */
+/** UsageError: a seccomp profile is asked for, but the form would not name it. */
 function requireSeccompFits(options: PlanCommandOptions): void {
   const { format, seccompProfile, seccompBase, check, json } = options
   if (seccompBase !== undefined && seccompProfile === undefined)
@@ -67,7 +67,7 @@ async function factsFor(made: RightsPlan, options: PlanCommandOptions): Promise<
   if (owner === undefined) return { seccomp: { is: 'unknown' }, words: PLAN_WORDS }
   const { seccompOf, writeProfile } = await import('../seccomp-profile.ts')
   if (path !== undefined) return { seccomp: writeProfile(made, owner, { path, from }), words: PLAN_WORDS }
-  // Of nodes elsewhere this machine knows nothing.
+  // This machine knows nothing about nodes elsewhere.
   return { seccomp: format === 'kubernetes' ? { is: 'unknown' } : seccompOf(made, owner), words: PLAN_WORDS }
 }
 

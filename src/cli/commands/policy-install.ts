@@ -16,7 +16,7 @@ export async function policyInstall(paths: string[], options: InstallOptions): P
   using guard = Guard.open()
   const vocabulary = await loadVocabulary()
   const files = paths.flatMap(policyFilesAt)
-  // All are read before any is installed: half a set of policies is none.
+  // All are read before any is installed, so that either all or none are.
   const policies = await Promise.all(files.map(file => policyIn(file, vocabulary)))
   const names = policies.map(({ name }) => name)
   const twice = names.find((name, i) => names.indexOf(name) !== i)

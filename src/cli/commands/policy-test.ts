@@ -101,13 +101,16 @@ function factsOf(given: ReadonlyMap<Key, string[]>, policy: Policy): SubjectFact
   }
 }
 
-/** A cgroup tells its unit, as it does for a process. */
+/** A cgroup says which unit it is of, as it does for a process. */
 function unitFrom(cgroup: Fact<string>): Fact<string> {
   const unit = 'is' in cgroup ? unitOfCgroup(cgroup.is) : undefined
   return unit === undefined ? { unknown: 'it is not given' } : { is: unit }
 }
 
-/** A number is an id; a name need not exist on this machine: the policy may be for another one. */
+/**
+ * A number is an id. A name need not exist on this machine, because the policy may be for another
+ * machine.
+ */
 function identity(
   given: string,
   names: ReadonlySet<string>,

@@ -24,8 +24,8 @@ export interface CheckOptions {
 }
 
 /**
- * Goes on after a file that is none. Exit 0: nothing to warn of and no more risk than allowed; 1:
- * otherwise, or a file cannot be read; 2: a file is not a valid policy.
+ * A file that is no policy does not stop the others. Exit 0: nothing to warn of, and no more risk
+ * than allowed; 1: a warning, more risk, or a file cannot be read; 2: a file is not a valid policy.
  */
 export async function check(paths: string[], options: CheckOptions): Promise<number> {
   const files = paths.flatMap(policyFilesAt)
@@ -77,7 +77,7 @@ async function checkFile(from: PolicyFile, { max, vocabulary, keep }: CheckConte
     }
   } catch (error) {
     const { lines, exitStatus } = describeFailure(error)
-    // A defect of ours is no fault of the file.
+    // An internal error is our defect, and not the file's.
     if (!(error instanceof BpftokenError)) throw error
     const issues = error instanceof PolicyError ? error.issues : []
     return { file, valid: false as const, message: error.message, lines, issues, exit: exitStatus }

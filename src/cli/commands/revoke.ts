@@ -24,8 +24,8 @@ export interface RevokeOptions extends DaemonOptions {
 }
 
 /**
- * Exit 1: something stays that was to be undone, or may: a program that is left may be attached
- * without a link.
+ * Exit 1: something that was to be undone stays, or may stay: a program that is left may be
+ * attached without a link.
  */
 export async function revoke(name: LoanName | undefined, options: RevokeOptions): Promise<number> {
   using daemon = await reachDaemon(options, 'bpftoken revoke')
@@ -37,7 +37,7 @@ export async function revoke(name: LoanName | undefined, options: RevokeOptions)
   const id = delegationIn(name)
   using guard = await requiredGuard()
   const ids = await revokeAll(guard, delegationId(id))
-  // Said at once: whatever becomes of the rest, this much is done.
+  // Told at once, because this much is done whatever becomes of the rest.
   if (!json) print(describeRevoked(ids))
   const revoked = ids.map(Number)
   if (options.detach !== true && !kill) {

@@ -68,8 +68,8 @@ export async function run(command: string[], options: RunOptions): Promise<numbe
   })
   const record = tellVerdict(prepared.verdict)
 
-  // From here on a signal must not leave a half-made loan: it ends the program, and all goes with
-  // it.
+  // From here on a signal must not leave a half-made loan: the signal ends the program, and
+  // everything ends with the program.
   using signals = holdSignals()
   using program = await HeldProgram.start(prepared)
   signals.toProgram(program)
@@ -88,7 +88,8 @@ export async function run(command: string[], options: RunOptions): Promise<numbe
   }
   await program.lend({ signal: signals.abort.signal })
   for (const path of prepared.unenforced) note(`without the guard nothing enforces ${path}`)
-  // From here on signals are for the program; the launcher, until it has become it, dies of them.
+  // From here on signals are for the program. Until the launcher has become the program, they kill
+  // the launcher.
   signals.abort.signal.throwIfAborted()
   signals.released = true
   try {
@@ -108,7 +109,7 @@ export async function run(command: string[], options: RunOptions): Promise<numbe
   return code ?? 128 + constants.signals[signal!]
 }
 
-/** UsageError: a word or a variable that is not as it was given. */
+/** UsageError: a word or a variable cannot be passed on as it was given. */
 function environmentFor(command: readonly string[], user: HostUser, options: RunOptions): NodeJS.ProcessEnv {
   const { path } = options
   requirePath(path)
@@ -158,7 +159,7 @@ export function holdSignals(): HeldSignals {
   return held
 }
 
-/** The terminal sends these to the whole foreground group, of which the program is one. */
+/** The terminal sends these to the whole foreground group, and the program is in it. */
 function isTyped(signal: NodeJS.Signals): boolean {
   return signal === 'SIGINT' || signal === 'SIGQUIT' || signal === 'SIGWINCH'
 }

@@ -17,7 +17,10 @@ interface Place {
   readonly because: string
 }
 
-/** As loaders do it; see findToken. NotFoundError: they are told not to look. */
+/**
+ * Looks where loaders look; see findToken. NotFoundError: the environment tells loaders not to
+ * look.
+ */
 function whereToLook(path: string | undefined): Place {
   if (path !== undefined) return { path, because: 'as --path says' }
   const named = process.env[VARIABLE]
@@ -37,8 +40,8 @@ const REFUSALS: Readonly<Record<string, string>> = {
 }
 
 /**
- * The token that can be made there. NotFoundError: nothing is delegated there. DeniedError: it is,
- * or may be, but not to this process.
+ * The token that can be made there. NotFoundError: nothing is delegated there. DeniedError:
+ * something is or may be delegated there, but not to this process.
  */
 function tokenAt({ path, because }: Place): Token {
   try {

@@ -113,7 +113,7 @@ export async function tryObject(file: string, options: TryOptions): Promise<numb
   signals.abort.signal.throwIfAborted()
   signals.released = true
   await program.release()
-  // That it ends without reading is told by its status.
+  // If it ends without reading, its status says so.
   program.stdin!.on('error', () => {}).end(bytes)
   const { code, signal } = await program.ended()
   return code ?? 128 + constants.signals[signal!]
@@ -145,7 +145,7 @@ function loaderWords(name: string, { places }: TrialPlan, options: TryOptions, p
   ]
 }
 
-/** The file does not tell which programs want perfmon; their authors find out. */
+/** The file does not tell which programs need perfmon; the verifier does. */
 function withCapabilities(plan: RightsPlan, names: readonly string[]): RightsPlan {
   const further = names.map(name => {
     const known = CAPABILITIES.find(one => one === name)
@@ -180,7 +180,7 @@ interface Announcement {
   readonly planned: boolean
 }
 
-/** What is going to be lent, to whom, and what comes of it, before anything is done. */
+/** Shows, before anything is done, what will be lent, to whom, and what follows from it. */
 function sayBefore({ file, text, risk, trial, user, network, json, planned }: Announcement): void {
   const attach = trial.places.map(placementText)
   if (json) {
@@ -191,7 +191,7 @@ function sayBefore({ file, text, risk, trial, user, network, json, planned }: An
     )
     return
   }
-  // All that a plan rates as low would hide what is not.
+  // Listing everything that is rated low would hide the rest.
   print(...text.split('\n').filter(line => !/^# {3}low: /.test(line)))
   const what = planned ? 'the least policy' : 'this policy'
   print(
@@ -214,7 +214,7 @@ function sayLacking(plan: RightsPlan, policy: Policy, file: string): void {
     note(`${file} lacks ${domain} ${word}, for ${by.slice(0, 3).join(', ')}`)
 }
 
-/** Fail early: nothing would be seen of it. */
+/** Fail early: there would be nothing to see. */
 function requireUse({ places, idle }: TrialPlan, file: string, { program = [] }: TryOptions): void {
   if (places.length > 0) return
   if (idle.length === 0)
@@ -255,7 +255,7 @@ function tooRisky({ items }: RiskAssessment, { name }: Policy): DeniedError {
   )
 }
 
-/** The loader runs as that user, who may not come to a clone in somebody's home. */
+/** The loader runs as that user, who may not be able to enter a clone in somebody's home. */
 function requireReachable(user: HostUser): void {
   for (const file of [process.execPath, MAIN]) {
     const lacking = closedTo(user, realpathSync(file))
@@ -270,7 +270,10 @@ function requireReachable(user: HostUser): void {
 const READ = 4
 const SEARCH = 1
 
-/** What on the way to the file this user may not pass, by the modes; undefined: nothing. */
+/**
+ * The directory on the way to the file that this user may not pass, by its mode; undefined: there
+ * is none.
+ */
 function closedTo({ uid, gid }: HostUser, file: string): string | undefined {
   const way = [file]
   while (way[0] !== '/') way.unshift(path.dirname(way[0]!))
@@ -281,7 +284,7 @@ function closedTo({ uid, gid }: HostUser, file: string): string | undefined {
   })
 }
 
-/** Fail closed: a file that is there is nobody's to overwrite. */
+/** Fail closed: an existing file is never overwritten. */
 function savePolicy(file: string, text: string): void {
   try {
     writeFileSync(file, text, { flag: 'wx' })

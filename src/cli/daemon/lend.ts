@@ -21,7 +21,7 @@ export async function delegateThrough(client: Client, options: DelegateOptions):
   const body: CallInput<'lend'>['body'] = {
     policy,
     recipient: { pidfd: recipient.pidfd },
-    place: contextFd === undefined ? { path } : { contextFd: recipient.take(contextFd) },
+    place: contextFd === undefined ? { path } : { contextFd },
     ...{ cgroup, anySubject, strict, dryRun, lifetimeSec: lifetime, comment },
   }
   const signal = interruption()

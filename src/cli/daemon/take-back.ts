@@ -78,7 +78,8 @@ export async function undelegateThrough(client: Client, options: UndelegateOptio
   }
   if (options.json === true) printJson(all)
   else print(...describe(all))
-  return all.complete ? EXIT.ok : EXIT.failed
+  // It was to be unmounted: tokens that were made before are another matter.
+  return all.loans.every(({ state }) => state === 'ended') ? EXIT.ok : EXIT.failed
 }
 
 function describe({ dryRun, loans, undone, complete }: RouteAnswer<'revoke'>): string[] {
@@ -88,11 +89,29 @@ function describe({ dryRun, loans, undone, complete }: RouteAnswer<'revoke'>): s
     return `${dryRun ? 'would take back' : 'taken back'}: ${what}${endOf(loan)}`
   })
   if (undone !== undefined) lines.push(...undoneLines(undone))
-  if (!complete && !dryRun) lines.push('not all is undone: something stays, or may')
-  else if (undone === undefined && !dryRun && loans.some(({ record }) => record?.delegation !== undefined))
+  if (dryRun) return lines
+  if (!complete) lines.push(...staysLines(loans, undone))
+  else if (undone === undefined && loans.some(({ record }) => record?.delegation !== undefined))
     lines.push('what was loaded with them goes on; --detach undoes that')
   return lines
 }
+
+/** Why not all is undone. */
+function staysLines(loans: readonly Loan[], undone: RouteAnswer<'revoke'>['undone']): string[] {
+  const unguarded = loans.filter(({ record }) => record?.delegation === undefined)
+  const mounted = loans.filter(({ state }) => state !== 'ended')
+  return [
+    ...(mounted.length === 0 ? [] : [`still mounted, and looked after until it is not: ${idsOf(mounted)}`]),
+    ...(unguarded.length === 0
+      ? []
+      : [
+          `no guard holds to ${idsOf(unguarded)}: no new token can be made, but those made before, and what was loaded with them, go on until their holders exit`,
+        ]),
+    ...(undone === undefined ? [] : ['not all is undone: something stays, or may']),
+  ]
+}
+
+const idsOf = (loans: readonly Loan[]): string => loans.map(({ id }) => id).join(', ')
 
 function endOf({ state, ended }: Loan): string {
   if (state === 'ended') return ended?.detail === undefined ? '' : ` (${ended.detail})`

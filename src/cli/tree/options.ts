@@ -64,7 +64,7 @@ export function common(command: Command, json = JSON_DOCUMENT): Command {
     .option('-v, --verbose', 'of a failure all facts; how long it took')
 }
 
-/** Who is lent to: exactly one of these; see recipient.ts. */
+/** The options that say who is lent to; exactly one must be given, see recipient.ts. */
 export function recipientOptions(command: Command): Command {
   return command
     .addOption(

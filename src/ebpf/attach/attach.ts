@@ -1,11 +1,10 @@
 /**
  * Attaching programs: one function per kind of target, each giving a link.
  *
- * But for programs of type `cgroup_skb` none of these commands checks a capability or a token: who
- * has a loaded program may attach it.
- * Devices are looked up in the caller's network namespace at that moment. All are BPF_LINK_CREATE
- * unless said otherwise; the caller disposes of the link. EINVAL: the program's type or expected
- * attach type is not for this target.
+ * These commands check no capability and no token, except for programs of type `cgroup_skb`:
+ * whoever has a loaded program may attach it. Devices are looked up in the caller's network
+ * namespace at that moment. All are BPF_LINK_CREATE unless said otherwise; the caller disposes of
+ * the link. EINVAL: the program's type or expected attach type is not for this target.
  */
 import { linkCreate, rawTracepointOpen } from '../../sys/bpf.ts'
 import { Fd } from '../../sys/fd.ts'

@@ -3,8 +3,8 @@
  * `Features` to ask.
  *
  * A probe that is refused for want of a right says nothing about the kernel. Other loaders take
- * that for "no" and then load something else, or fail later for a reason that is none; here such an
- * answer is undefined, and is asked again.
+ * that for "no" and then load something else, or fail later for an unrelated reason. Here the
+ * answer is undefined, and the kernel is asked again.
  */
 import { NotSupportedError, SyscallError, VerifierError } from '../../errors.ts'
 import { getFdById, linkCreate, objGetInfoByFd, tokenCreate } from '../../sys/bpf.ts'

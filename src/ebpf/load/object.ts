@@ -4,7 +4,7 @@
  *
  * Everything that depends on the running kernel is here and in what this file calls: where CO-RE
  * finds a field, which number a kernel function has, what the verifier says. With a token it works
- * for the unprivileged; then it asks for exactly the rights that object-needs.ts names: types
+ * for the unprivileged; then it asks for exactly the rights that src/needs/object.ts names: types
  * wherever the object has them, every map, every program.
  */
 import { InputError, NotFoundError, NotSupportedError, SyscallError, VerifierError } from '../../errors.ts'

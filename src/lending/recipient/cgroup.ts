@@ -1,6 +1,6 @@
 /**
- * The process of a cgroup that can be lent to: one that is in another user namespace than ours.
- * Where such processes are in several user or mount namespaces, nobody can say which is meant.
+ * The process of a cgroup that can be lent to: one in another user namespace than ours. If such
+ * processes are in several user or mount namespaces, the recipient is ambiguous.
  */
 import { readdirSync, readFileSync, readlinkSync, type StatsFs, statfsSync } from 'node:fs'
 import { isAbsolute, join } from 'node:path'
@@ -30,8 +30,8 @@ export function processOfCgroup(directory: string): Found {
 }
 
 /**
- * That of this cgroup and those below it. `what`: how it is called; `main`: goes before the others
- * where it can be lent to.
+ * The process of this cgroup or of one below it. `what` names the cgroup in messages. `main` is
+ * taken before the others if it can be lent to.
  */
 export function processWithin(directory: string, what: string, main?: number): Found {
   const members = unlessMissing(directory, () => membersOf(directory))
@@ -49,7 +49,10 @@ export interface Member {
   readonly mountNamespace: string
 }
 
-/** Pure. The first of them outside of `ours`, if all those are in the same namespaces. */
+/**
+ * Pure. The first process outside of the namespace `ours`, if all processes outside are in the same
+ * namespaces.
+ */
 export function chooseMember(
   members: readonly Member[],
   ours: string,
@@ -106,8 +109,8 @@ function membersOf(directory: string): Member[] {
 }
 
 /**
- * By their numbers; 0 is one of another PID namespace. ConflictError: those below have longer paths
- * than can be named, so that nobody can say whether these are all.
+ * The numbers of the processes; 0 is a process of another PID namespace. ConflictError: cgroups
+ * below have longer paths than can be named, so there may be more processes.
  */
 function* processesIn(directory: string): Generator<number> {
   // A cgroup of threads has no such list: EOPNOTSUPP. Its processes are in the one above.
@@ -149,8 +152,8 @@ function wholly<T>(directory: string, look: () => T): T {
 }
 
 /**
- * All directories of this name below `directory`; none where that is not there. ConflictError: not
- * all can be looked into.
+ * All directories of this name below `directory`; none if `directory` does not exist.
+ * ConflictError: not all can be looked into.
  */
 export function findBelow(directory: string, name: string): string[] {
   const entries =

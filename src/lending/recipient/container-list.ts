@@ -1,4 +1,6 @@
-/** Containers as their engines tell of them: what is looked at, and within which bounds. Pure. */
+/**
+ * Containers as their engines describe them: which facts are read, and within which bounds. Pure.
+ */
 import { FormatError } from '../../errors.ts'
 
 export interface Container {
@@ -10,7 +12,7 @@ export interface Container {
   readonly pid: number | undefined
   /** In the engine's own words: `running`, `exited`, `paused`. */
   readonly state: string
-  /** Since when it runs, in milliseconds since the epoch; undefined: that is not said. */
+  /** When it was started, in milliseconds since the epoch; undefined: the engine does not say. */
   readonly startedAt: number | undefined
 }
 
@@ -44,7 +46,7 @@ export function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
-/** Those that can be names; Docker writes a slash before each. */
+/** The entries that can be names; Docker writes a slash before each. */
 export function namesFrom(value: unknown): string[] {
   if (!Array.isArray(value)) return []
   return value.flatMap(name => {

@@ -1,11 +1,11 @@
-/** A container by its name or id, of whichever engine has it. */
+/** A container by its name or id, whichever engine has it. */
 import { ConflictError, FormatError, InputError, NotFoundError, NotSupportedError } from '../../errors.ts'
 import { type Container, isContainerName } from './container-list.ts'
 import { askDocker } from './docker.ts'
 import { podmanContainers } from './podman.ts'
 import type { Found, Owner } from './recipient.ts'
 
-/** Of `owner` where there is one, else of root. */
+/** A container of `owner` if there is one, else of root. */
 export async function processOfContainer(name: string, owner: Owner | undefined): Promise<Found> {
   if (!isContainerName(name))
     throw new InputError(`${JSON.stringify(name)} cannot be the name or id of a container`, {
@@ -19,7 +19,7 @@ export async function processOfContainer(name: string, owner: Owner | undefined)
       reason: 'names-unavailable',
     })
   const one = chooseContainer([...(podman ?? []), ...(docker?.containers ?? [])], name, owner)
-  // Of the one that is meant alone: there can be any number of others.
+  // Details are asked of this one container only: there can be any number of others.
   return runOf(docker !== undefined && one.source === 'Docker' ? await docker.details(one) : one, name, owner)
 }
 

@@ -1,6 +1,6 @@
 /**
- * Docker's containers, as its daemon tells by its socket: root's, or that of a user's rootless one.
- * Only fixed paths and ids that it gave are asked for.
+ * Docker's containers, as the daemon at its socket describes them: root's daemon, or the rootless
+ * one of a user. We ask only for fixed paths, and for ids that the daemon gave.
  */
 import { lstatSync } from 'node:fs'
 import { get } from 'node:http'
@@ -12,11 +12,11 @@ import { parseStartTime } from './start-time.ts'
 import { runtimeDirectory } from './system-program.ts'
 
 const SOCKETS = ['/run/docker.sock', '/var/run/docker.sock'] as const
-/** For all that is asked, as long as Podman gets. */
+/** The time for all questions together: as long as Podman gets. */
 const TIMEOUT_MS = 30_000
 const MAX_ANSWER_BYTES = 16 << 20
 
-/** Docker's containers, of which the list does not tell which process they have. */
+/** Docker's containers. The list does not tell the process of each. */
 export interface DockerList {
   readonly containers: readonly Container[]
   /** The container with what Docker says of it beyond the list. */
@@ -35,7 +35,7 @@ export async function askDocker(
   return socket === undefined ? undefined : askDockerAt(socket, timeoutMs)
 }
 
-/** The same of the daemon at this socket. */
+/** The same, of the daemon at this socket. */
 export async function askDockerAt(
   socket: string,
   timeoutMs: number = TIMEOUT_MS,
@@ -78,7 +78,10 @@ export function parseDockerList(text: string): Container[] {
   })
 }
 
-/** What the list does not have. Pure. FormatError: it is of another container. */
+/**
+ * The container with the facts that the list lacks. Pure. FormatError: the answer is of another
+ * container.
+ */
 export function parseDockerDetails(text: string, listed: Container): Container {
   const details = jsonFrom('Docker', text)
   const state = isRecord(details) ? details['State'] : undefined
@@ -93,7 +96,9 @@ export function parseDockerDetails(text: string, listed: Container): Container {
   }
 }
 
-/** Undefined: nobody listens, or it has gone meanwhile. Settles whatever the daemon does. */
+/**
+ * Undefined: nobody listens, or the container has gone meanwhile. Settles whatever the daemon does.
+ */
 function request(socketPath: string, path: string, deadline: AbortSignal): Promise<string | undefined> {
   const context = { socket: socketPath }
   return new Promise((resolve, reject) => {

@@ -2,8 +2,8 @@
  * Who is lent to, by the name that people know it by: a container, a systemd unit, a cgroup.
  *
  * A name is looked up, the process that it means is held by pidfd, and the name is looked up again.
- * Only if both answers are the same, and the process still lives, was it that one's all the while:
- * a number can be reused, but not while a process that has it is held and lives. So a container
+ * If both answers are the same and the process still lives, the process belonged to the name all
+ * the while: a number is not reused while a process that is held has it and lives. So a container
  * that was restarted meanwhile is never taken for the one that was named.
  *
  * What the sources say is text from outside. It is bounded and checked where it is read, and names
@@ -14,14 +14,7 @@ import { openTarget, type Target } from '../../delegation/target.ts'
 import { ConflictError } from '../../errors.ts'
 import type { Fd } from '../../sys/fd.ts'
 import { ownerUids } from '../../sys/namespace.ts'
-import {
-  namespaceOf,
-  openNamespace,
-  openProcess,
-  type ProcessHandle,
-  stillAlive,
-  takeFd,
-} from '../../sys/process.ts'
+import { namespaceOf, openNamespace, openProcess, type ProcessHandle, stillAlive } from '../../sys/process.ts'
 import { processOfCgroup } from './cgroup.ts'
 import { processOfContainer } from './container.ts'
 import { hadBegun, processStartTime } from './start-time.ts'
@@ -35,7 +28,7 @@ export interface Owner {
   readonly home: string
 }
 
-/** `owner`: it is a rootless container's, or a unit of a user's own systemd. */
+/** `owner`: the user of a rootless container, or of a unit of a user's own systemd. */
 export type RecipientName =
   | { readonly pid: number }
   | { readonly container: string; readonly owner?: Owner | undefined }
@@ -60,9 +53,9 @@ export interface Recipient {
 }
 
 /**
- * Takes hold of it. NotFoundError: there is none of that name; ConflictError: the name means
- * several, or what does not run, or what cannot be lent to; NotSupportedError: this machine has
- * nothing that knows such names. The caller disposes of the target.
+ * Takes hold of the process. NotFoundError: nothing has that name. ConflictError: several have it,
+ * or it does not run, or it cannot be lent to. NotSupportedError: nothing on this machine knows
+ * such names. The caller disposes of the target.
  */
 export async function openRecipient(name: RecipientName): Promise<Recipient> {
   if ('pid' in name) return { target: openTarget(name.pid), what: undefined }
@@ -78,7 +71,7 @@ export async function openRecipient(name: RecipientName): Promise<Recipient> {
   }
 }
 
-/** A process by name, for who asks somebody else to lend to it: its descriptors are the evidence. */
+/** A process by name, for who asks somebody else to lend to it: named by the pidfd. */
 export interface HeldRecipient extends Disposable {
   readonly pid: number
   /** Undefined where a process was named by its number. */
@@ -87,8 +80,6 @@ export interface HeldRecipient extends Disposable {
   readonly pidfd: number
   /** As `/proc/PID/ns/user` reads. EACCES: the process is not ours to look at. */
   userNamespace(): string
-  /** The number of our duplicate of one of its descriptors; open as long. Errors are of `takeFd`. */
-  take(descriptor: number): number
 }
 
 /**
@@ -112,21 +103,12 @@ export async function holdRecipient(name: RecipientName): Promise<HeldRecipient>
 }
 
 function held(process: ProcessHandle, what: string | undefined): HeldRecipient {
-  const taken: Fd[] = []
   return {
     pid: process.pid,
     what,
     pidfd: process.pidfd.number,
     userNamespace: () => namespaceOf(process, 'user'),
-    take: descriptor => {
-      const fd = takeFd(process, descriptor)
-      taken.push(fd)
-      return fd.number
-    },
-    [Symbol.dispose]: () => {
-      for (const fd of taken) fd.close()
-      process[Symbol.dispose]()
-    },
+    [Symbol.dispose]: () => process[Symbol.dispose](),
   }
 }
 
@@ -165,7 +147,10 @@ function openFound({ pid, what }: Found): Target {
   }
 }
 
-/** What began later has the number of one that has ended, and whose engine does not know. */
+/**
+ * A process that began later than the engine says has the number of one that has ended, and the
+ * engine does not know that yet.
+ */
 function requireBegun(process: ProcessHandle, { pid, what, startedAt }: Found): void {
   if (startedAt === undefined) return
   const began = processStartTime(pid)

@@ -1,4 +1,4 @@
-/** What every form of a plan says beside its settings, as comments. Pure. */
+/** The comments that every form of a plan has beside its settings. Pure. */
 import { printableName } from '../../ebpf/printable.ts'
 import { MASK_DOMAINS, type MaskDomain } from '../../policy/vocabulary.ts'
 import type { Loader } from '../loader-probes.ts'
@@ -51,7 +51,7 @@ export function capabilityNames({ capabilities }: RightsPlan): string {
   return capabilities.map(({ name }) => `CAP_${name.toUpperCase()}`).join(' ')
 }
 
-/** Those of which anything is lent. */
+/** The domains of which anything is lent. */
 export function lentDomains(plan: RightsPlan): MaskDomain[] {
   return MASK_DOMAINS.filter(domain => plan.masks[domain] !== 0n)
 }

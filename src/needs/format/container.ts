@@ -1,4 +1,6 @@
-/** What a plan asks of whoever starts a container, in no runtime's words yet. Pure. */
+/**
+ * What a plan asks of the operator who starts a container, not yet in any runtime's words. Pure.
+ */
 import { PROGRAM_CLASSES } from '../../policy/kernel-classes.ts'
 import type { RightsPlan } from '../plan.ts'
 import { comments, remarks } from './comments.ts'
@@ -19,13 +21,13 @@ export interface FormatWords {
   readonly plan: string
   /** Makes a seccomp profile, too. */
   readonly profile: string
-  /** Lends what the file `policy` says to a container or to the process of a cgroup. */
+  /** The command that lends by the file `policy` to a container or to the process of a cgroup. */
   readonly lend: (recipient: { container: string } | { cgroup: string }, policy: string) => string
   /** Tells how the guard lets another program lend. */
   readonly allow: string
 }
 
-/** What is known of the machine that the text is for, and of who reads it. */
+/** Facts about the machine that the text is for, and about its reader. */
 export interface FormatFacts {
   readonly seccomp: SeccompFact
   readonly words: FormatWords
@@ -44,9 +46,7 @@ export function reachesNetwork({ rights }: RightsPlan): boolean {
   )
 }
 
-/**
- * What ends the text of each runtime: its own remarks, what seccomp needs, and who mounts.
- */
+/** The end of each runtime's text: its own remarks, the needs of seccomp, and who mounts. */
 export function containerRemarks(
   plan: RightsPlan,
   { seccomp, words }: FormatFacts,

@@ -1,4 +1,4 @@
-/** The forms in which a plan is printed: a policy of ours, and what others take. Pure. */
+/** The forms in which a plan is printed: our own policy, and the formats of other tools. Pure. */
 import type { RightsPlan } from '../plan.ts'
 import { composeText } from './compose.ts'
 import type { FormatFacts } from './container.ts'
@@ -28,7 +28,7 @@ const TEXTS: Readonly<Record<PlanFormat, Text>> = {
   kubernetes: kubernetesText,
 }
 
-/** Those in which seccomp profiles are named, each with whose profile that is. */
+/** The forms that name a seccomp profile, each with the runtime whose profile it is. */
 export const SECCOMP_FORMATS: Partial<Record<PlanFormat, 'podman' | 'docker'>> = {
   podman: 'podman',
   docker: 'docker',

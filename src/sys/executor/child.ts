@@ -5,9 +5,9 @@ import { procFields, procNumbers } from '../proc-file.ts'
 import { unlessGone } from '../tasks.ts'
 
 /**
- * Whether this process is a child of an executor, ours or another one of root's: it is inside a
- * target's namespaces for a moment, and still in our network. Its parent tells, which is ours, and
- * not its name or program, which it could choose.
+ * Whether this process is a child of an executor, of ours or of another process of root's. Such a
+ * child is inside a target's namespaces for a moment, and still in our network. It is recognised by
+ * its parent, and not by its name or program, because a process can choose these.
  */
 export function isExecutorChild(directory: string): boolean {
   const parent = unlessGone(() => procFields(readFileSync(`${directory}/status`, 'utf8')).get('PPid'))

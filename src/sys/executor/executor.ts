@@ -23,7 +23,8 @@ export interface Unfinished {
 }
 
 /**
- * The executor has died, was killed, or was left behind, since it hangs; with what it had begun.
+ * The executor has died, was killed, or was left behind because it hangs. Has what the executor had
+ * begun.
  */
 export class ExecutorLost extends ConflictError {
   readonly unfinished: readonly Unfinished[]
@@ -47,7 +48,8 @@ export class ExecutorLost extends ConflictError {
 }
 
 /**
- * Beyond what doing and undoing may take: an executor that has not answered then is not going to.
+ * The time beyond what doing and undoing may take. An executor that has not answered then never
+ * will.
  */
 const SLACK_MS = 5000
 /**
@@ -83,7 +85,7 @@ export class Executor implements Disposable {
   #refused: BpftokenError | undefined
   #lost = false
   #serial = 0
-  /** Plans that were sent, and of which it has not let go yet. */
+  /** Plans that were sent and that the executor has not let go of yet. */
   #plans = 0
   #whenFree: (() => void) | undefined
 
@@ -151,7 +153,7 @@ export class Executor implements Disposable {
     }
   }
 
-  /** What was done stays, whatever becomes of us. */
+  /** Keeps the result, whatever becomes of us. */
   keep(): void {
     this.#word('KEEP')
   }
@@ -192,7 +194,7 @@ export class Executor implements Disposable {
     })
   }
 
-  /** What cannot be sent is to somebody who has gone, which `#read` finds out. */
+  /** If a message cannot be sent, the executor has gone, and `#read` finds that out. */
   #send(bytes: Uint8Array, fds: Fd[]): boolean {
     try {
       sendFds(this.#socket, bytes, fds)
@@ -290,7 +292,7 @@ export class Executor implements Disposable {
   }
 
   /**
-   * What the journal says of this plan; what it says of one before was kept. An executor that dies
+   * The journal's entries of this plan; those of an earlier plan were kept. An executor that dies
    * takes its child along, but it may take a moment: until the child is gone, it could do what was
    * asked of it last.
    */
@@ -322,7 +324,7 @@ export class Executor implements Disposable {
     this.#child.kill('SIGKILL')
   }
 
-  /** It ends when it is done with undoing what nobody has said to keep. */
+  /** The executor first undoes whatever was not kept, and then ends. */
   [Symbol.dispose](): void {
     if (!this.#lost) {
       this.#lost = true
@@ -332,7 +334,9 @@ export class Executor implements Disposable {
     this.#journal.close()
   }
 
-  /** Once it and nothing of it is there any more. False: it hangs, and is not waited for. */
+  /**
+   * Resolves once the executor and its children are gone. False: it hangs, and is not waited for.
+   */
   ended(): Promise<boolean> {
     return exited(this.#child)
   }
@@ -361,7 +365,7 @@ async function killed(pidfd: Fd): Promise<void> {
   try {
     await readable(pidfd, AbortSignal.timeout(CHILD_EXIT_MS))
   } catch {
-    // It sleeps where a signal cannot wake it; what it was asked for last it will not do any more.
+    // It sleeps where a signal cannot wake it, and will not do what it was last asked for.
   } finally {
     pidfd.close()
   }

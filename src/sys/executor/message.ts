@@ -1,5 +1,5 @@
 /**
- * What is said to an executor and what it answers, as values and as the bytes of layout.ts.
+ * The messages to an executor and its answers, as values and as the bytes of layout.ts.
  *
  * Every plan is encoded into one buffer, since it is sent at once.
  */
@@ -41,7 +41,7 @@ export interface RawPlan {
   readonly deadlineMs: number
   /** Lent for the plan. */
   readonly slots: Readonly<Partial<Record<Slot, Fd>>>
-  /** Which descriptors the answer shall bring. */
+  /** The descriptors that the answer shall bring. */
   readonly give?: readonly Slot[]
 }
 
@@ -54,7 +54,9 @@ export interface SeenMount {
   /** As its mount namespace names it. */
   readonly path: string
   readonly superOptions: string[]
-  /** Whether what was looked at is its root directory, and not one below that. */
+  /**
+   * Whether the directory that was looked at is the mount's root directory, and not one below it.
+   */
   readonly atRoot: boolean
 }
 
@@ -75,7 +77,7 @@ export interface Answer {
   readonly mounts: readonly SeenMount[]
   /** The caller closes them. */
   readonly given: Readonly<Partial<Record<Slot, Fd>>>
-  /** What was done waits for `keep` or `undo`. */
+  /** The executor holds its results until `keep` or `undo`. */
   readonly held: boolean
 }
 const OUTGOING = new Uint8Array(MESSAGE_BYTES)

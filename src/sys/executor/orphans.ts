@@ -11,10 +11,10 @@ import { unlessGone } from '../tasks.ts'
 const NAME = 'bpftoken-executor'.slice(0, 15)
 const POLL_MS = 20
 
-/** False: some are still there after so long. */
-export async function orphansGone(limitMs: number): Promise<boolean> {
+/** False: some are still there after so long, or when nobody wants to know any more. */
+export async function orphansGone(limitMs: number, isOver: () => boolean): Promise<boolean> {
   for (const deadline = performance.now() + limitMs; orphans().length > 0; await sleep(POLL_MS))
-    if (performance.now() > deadline) return false
+    if (performance.now() > deadline || isOver()) return false
   return true
 }
 

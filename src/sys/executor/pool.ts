@@ -1,12 +1,14 @@
 /**
- * The executors that this process has: borrowed for one plan each, or kept by who the guard knows
- * by one.
+ * The executors that this process has. One is borrowed for each plan; a lender whom the guard knows
+ * by its executor keeps one.
  */
 import { Executor } from './executor.ts'
 
-/** So many are started as they are asked for, and kept. They keep a few processors busy. */
+/**
+ * Up to this many are started when they are asked for, and kept. They keep a few processors busy.
+ */
 const FEW = 4
-/** Who finds them all busy waits so long for one before another is started: some may hang. */
+/** If all are busy, the caller waits this long before another is started, because some may hang. */
 const PATIENCE_MS = 50
 /** More plans than this at once wait for one that ends. */
 const MOST = 32
@@ -17,7 +19,7 @@ interface Queued {
 }
 
 const idle: Executor[] = []
-/** They were given back, and let go of their last plan still. */
+/** Executors that were given back and are still letting go of their last plan. */
 const cleaning = new Set<Executor>()
 const queue: Queued[] = []
 let busy = 0
@@ -27,13 +29,15 @@ export async function borrowExecutor(): Promise<Executor> {
   // Waiting for one that is nearly free takes less time than starting one.
   if (idle.length > 0 || (busy < FEW && queue.length >= cleaning.size)) return takeExecutor()
   return new Promise(give => {
+    const startAnother = (): void => {
+      if (busy >= MOST || !queue.includes(queued)) return
+      queue.splice(queue.indexOf(queued), 1)
+      give(takeExecutor())
+    }
     const queued: Queued = {
       give,
-      timer: setTimeout(() => {
-        if (busy >= MOST) return
-        queue.splice(queue.indexOf(queued), 1)
-        give(takeExecutor())
-      }, PATIENCE_MS),
+      // Where it was we that were busy, their answers are there by now, and are heard first.
+      timer: setTimeout(() => setImmediate(startAnother), PATIENCE_MS),
     }
     queue.push(queued)
   })
@@ -50,8 +54,8 @@ export function takeExecutor(): Executor {
 }
 
 /**
- * Gives it back. It has no plan. The next one gets it when it has let go of the last: that may
- * touch what a target made.
+ * Gives the executor back, without a plan. The next caller gets it when it has let go of the last
+ * plan, because that may touch files that a target made.
  */
 export function returnExecutor(executor: Executor): void {
   busy--
@@ -75,7 +79,7 @@ function handOn(executor: Executor): void {
   }
 }
 
-/** Ends those that nobody uses, and waits until they are gone. */
+/** Ends the executors that nobody uses, and waits until they are gone. */
 export async function endExecutors(): Promise<void> {
   const unused = [...idle.splice(0), ...cleaning]
   cleaning.clear()

@@ -3,6 +3,7 @@
  * connection, a line of JSON is its answer.
  */
 
+import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { chmodSync } from 'node:fs'
 import { createServer, Socket } from 'node:net'
@@ -32,14 +33,17 @@ async function answer(peer: Peer, [what, word = '']: string[]): Promise<unknown>
       return peer.isRoot
     case 'facts':
       return peer.facts()
-    case 'subject':
-      return peer.subject([])
+    case 'subject': {
+      const subject = await peer.subject([])
+      assert.deepEqual(peer.subjectAgain([], subject), subject)
+      return subject
+    }
     case 'take': {
       using taken = await peer.take(number)
       return taken.number > 2
     }
     default: {
-      using target = peer.recipient(
+      using target = await peer.recipient(
         what === 'self' ? { self: true } : what === 'pid' ? { pid: number } : { pidfd: number },
       )
       peer.requireOwn(target)

@@ -2,7 +2,7 @@
  * Who asks, and what it may: attempts to be taken for somebody else, each with its honest twin.
  */
 import assert from 'node:assert/strict'
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import {
   chmodSync,
@@ -25,6 +25,7 @@ import { ownNamespace } from '../../../src/sys/self.ts'
 import { CLONE_NEWNS, CLONE_NEWUSER } from '../../../src/uapi/constants.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import { Scratch } from '../../helpers/scratch.ts'
+import { FUSE, FuseServer } from '../delegation/fuse.ts'
 import { leavesNothing } from '../delegation/leaves-nothing.ts'
 import { Workload } from '../delegation/workload.ts'
 import { type Answer, askBy, Judge } from './judge.ts'
@@ -34,6 +35,7 @@ const BOB = 61002
 const AT_FDCWD = -100
 const MS_BIND = 0x1000
 const O_RDONLY = 0
+const O_CLOEXEC = 0o2000000
 
 let judge: Judge
 /** In namespaces that its user made. */
@@ -439,4 +441,40 @@ test('an executable is known of who is in the initial user namespace, and as its
       assert.match(JSON.stringify(await told(boxed, () => boxed.becomes(file, 'stay'))), /can choose/)
     },
   )
+})
+
+test('a process that hangs in execve(2) has nobody wait but who asks for its descriptors', async t => {
+  using scratch = new Scratch()
+  const device = join(scratch.path, 'fuse')
+  execFileSync('mknod', ['-m', '666', device, 'c', '10', '229'])
+  await withAll([inOwnNamespaces(ALICE), Workload.onHost(BOB)], async (hanging, innocent) => {
+    using line = await judge.line(hanging)
+    using other = await judge.line(innocent)
+    const mount = async (): Promise<FuseServer | undefined> => {
+      await hanging.must('mount', 'none', '/mnt', 'tmpfs', 0, 'mode=755')
+      await hanging.must('mkdirat', AT_FDCWD, '/mnt/b', 0o755)
+      return FuseServer.mount(hanging, device, '/mnt/b').catch(() => undefined)
+    }
+    using fuse = await mount()
+    if (fuse === undefined) return t.skip('a user namespace cannot mount FUSE here')
+    await hanging.must('openat', AT_FDCWD, '/mnt/b/f', O_CLOEXEC, 0)
+    assert.deepEqual(await line.ask('take 0'), { ok: true })
+    const hung = fuse.hang(FUSE.FLUSH)
+    const executes = hanging.becomes('/bin/true', '')
+    await hung
+    const take = line.ask('take 0')
+    // Meanwhile: others, and all that is asked of itself but that.
+    assert.deepEqual(await other.ask('take 0'), { ok: true })
+    assert.deepEqual(await other.ask('root'), { ok: false })
+    using second = await judge.line(innocent)
+    assert.deepEqual(await second.ask('take 0'), { ok: true })
+    const { code, message } = await take
+    assert.equal(code, 'BPFTOKEN_TIMEOUT')
+    assert.match(message ?? '', /in the middle of an execve/)
+    assert.equal(((await line.ask('facts')).ok as AskerFacts).uid, ALICE)
+    fuse.release()
+    executes.catch(() => {})
+    await hanging.exited
+    denied(await line.ask('take 0'), /has exited/)
+  })
 })

@@ -15,6 +15,7 @@ import type { Log, Parts } from '../../../src/daemon/parts.ts'
 import { Peer } from '../../../src/daemon/peer.ts'
 import { PolicyFiles } from '../../../src/daemon/policies.ts'
 import { runningVocabulary } from '../../../src/delegation/vocabulary.ts'
+import type { Guard } from '../../../src/guard/guard.ts'
 import { Audit } from '../../../src/registry/audit.ts'
 import { EventStore } from '../../../src/registry/event-store.ts'
 import { Registry } from '../../../src/registry/registry.ts'
@@ -27,7 +28,13 @@ const AF_UNIX = 1
 const SOCK_STREAM = 1
 
 export interface LabOptions {
+  /** Of another lab, which is stopped. Default: a new one. */
+  readonly directory?: string
+  /** Before the service is made of them. */
+  readonly prepare?: (stores: { registry: Registry; audit: Audit }) => void
   readonly limits?: Partial<Limits>
+  /** It stays the caller's. */
+  readonly guard?: Guard
   readonly clock?: Clock
   readonly lend?: Parts['lend']
 }
@@ -47,24 +54,33 @@ function logged(): Logged {
 }
 
 export class ServiceLab implements AsyncDisposable {
-  readonly #scratch = new Scratch()
+  readonly #scratch: Scratch | undefined
   readonly #peers = new Set<Peer>()
   readonly #sockets = new Set<Socket>()
   readonly #connected: ((peer: Peer) => void)[] = []
   readonly #server = createServer(socket => this.#accept(socket))
   readonly names = new Names()
   readonly log = logged()
-  readonly stateDirectory = join(this.#scratch.path, 'state')
-  readonly policyDirectory = join(this.#scratch.path, 'policies')
-  readonly #socketPath = join(this.#scratch.path, 'lab.sock')
+  readonly directory: string
+  readonly stateDirectory: string
+  readonly policyDirectory: string
+  readonly #socketPath: string
   service!: RunningService
   registry!: Registry
   audit!: Audit
   events!: EventStore
 
+  private constructor(directory: string | undefined) {
+    this.#scratch = directory === undefined ? new Scratch() : undefined
+    this.directory = directory ?? this.#scratch!.path
+    this.stateDirectory = join(this.directory, 'state')
+    this.policyDirectory = join(this.directory, 'policies')
+    this.#socketPath = join(this.directory, `lab-${process.pid}.sock`)
+  }
+
   static async open(options: LabOptions = {}): Promise<ServiceLab> {
-    const lab = new ServiceLab()
-    mkdirSync(lab.policyDirectory)
+    const lab = new ServiceLab(options.directory)
+    mkdirSync(lab.policyDirectory, { recursive: true })
     await once(lab.#server.listen(lab.#socketPath), 'listening')
     chmodSync(lab.#socketPath, 0o666)
     await lab.start(options)
@@ -72,15 +88,16 @@ export class ServiceLab implements AsyncDisposable {
   }
 
   /** As the daemon starts: again after `stop`, with what is on the disk. */
-  async start({ limits, clock = REAL_CLOCK, lend }: LabOptions = {}): Promise<void> {
+  async start({ limits, guard, clock = REAL_CLOCK, lend, prepare }: LabOptions = {}): Promise<void> {
     const vocabulary = runningVocabulary()
     this.registry = await Registry.open(this.stateDirectory, { boot: bootId() })
     this.audit = await Audit.open(this.stateDirectory)
     this.events = await EventStore.open(this.stateDirectory)
+    prepare?.(this)
     const policies = new PolicyFiles(this.policyDirectory, vocabulary)
     const { registry, audit, events, names, log } = this
     this.service = createService({
-      ...{ version: 'test', registry, audit, events, guard: undefined, policies, names, vocabulary, log },
+      ...{ version: 'test', registry, audit, events, guard, policies, names, vocabulary, log },
       ...{ clock, limits, lend },
     })
     await this.service.reload()
@@ -151,7 +168,7 @@ export class ServiceLab implements AsyncDisposable {
     for (const peer of this.#peers) peer[Symbol.dispose]()
     for (const socket of this.#sockets) socket.destroy()
     await new Promise(resolve => this.#server.close(resolve))
-    this.#scratch[Symbol.dispose]()
+    this.#scratch?.[Symbol.dispose]()
   }
 }
 

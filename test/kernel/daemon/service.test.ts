@@ -377,6 +377,7 @@ test('a restart loses nothing that is lent, and who is not asked for any more ex
     assert.ok('request' in body)
     await lab.stop()
     await lab.start()
+    await lab.service.settle()
     const shown = await lab.ask('showLoan', asker, { params: { id } })
     assert.deepEqual(
       [shown.body.state, shown.body.status?.mounted, shown.body.status?.drift],

@@ -3,7 +3,7 @@
  * ordinary user.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { chmodSync, copyFileSync, mkdtempSync, readlinkSync, rmSync } from 'node:fs'
+import { chmodSync, copyFileSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { compiled } from '../../../scripts/compiled.ts'
@@ -164,7 +164,9 @@ export class Workload implements Disposable {
         ? ['call', 'execve', encode(file), ...words.map(encode)]
         : ['call', 'execveat', encode(open), encode(''), ...words.map(encode), encode(AT_EMPTY_PATH)]
     sendFds(this.#socket, Buffer.from(ask.join(' ')), [])
-    await eventually(() => readlinkSync(`/proc/${this.pid}/exe`) === file, `${file} was not executed`)
+    // Unlike the link `exe`, this does not wait for an execve(2) that hangs.
+    const comm = (): string => readFileSync(`/proc/${this.pid}/comm`, 'utf8').trim()
+    await eventually(() => comm() === path.basename(file), `${file} was not executed`)
   }
 
   /** As `call`, but a failure fails the test. */

@@ -102,8 +102,10 @@ export function fakePeer(uid: number, held: Set<Asker>): Peer {
   const peer: Peer = {
     uid,
     isRoot: uid === 0,
-    facts: () => ({ pid: 7, uid, gid: uid, userNamespace: 'user:[1]' }),
+    facts: async () => ({ pid: 7, uid, gid: uid, userNamespace: 'user:[1]' }),
+    confirm: no,
     subject: no,
+    subjectAgain: no,
     take: no,
     recipient: no,
     requireOwn: no,
