@@ -59,6 +59,13 @@ add_library() {
   ln -s ../lib/bpftoken/dist/daemon/main.js "$1/usr/sbin/bpftokend"
 }
 
+# The daemon's units, and where its policies go: a folder that is empty.
+add_service() {
+  mkdir -p "$1/usr/lib/systemd/system" "$1/etc/bpftoken/policies" "$1/usr/lib/bpftoken/packaging"
+  cp packaging/systemd/bpftokend.{service,socket} "$1/usr/lib/systemd/system/"
+  ln -s ../../systemd/system "$1/usr/lib/bpftoken/packaging/systemd"
+}
+
 add_documents() {
   local doc=$1/usr/share/doc/bpftoken
   mkdir -p "$doc"
@@ -66,6 +73,7 @@ add_documents() {
   cp README.md SECURITY.md "$doc/"
   cp -R docs examples "$doc/"
   rm -r "$doc/examples/demo" # It is for a clone.
+  cp packaging/bpftokend.yaml "$doc/examples/"
   gzip -9n <CHANGELOG.md >"$doc/CHANGELOG.md.gz"
   filled "$2" 0 <packaging/debian/changelog.in | gzip -9n >"$doc/changelog.gz"
   mkdir -p "$1/usr/share/lintian/overrides"
@@ -96,7 +104,7 @@ add_control() {
   mkdir "$control"
   (cd "$1" && find usr -type f -print0 | LC_ALL=C sort -z | xargs -0 md5sum) >"$control/md5sums"
   filled "$2" "$(du -sk --exclude=DEBIAN "$1" | cut -f1)" <packaging/debian/control.in >"$control/control"
-  install -m 755 packaging/debian/prerm "$control/prerm"
+  install -m 755 packaging/debian/{postinst,prerm,postrm} "$control/"
 }
 
 for arch in "$@"; do
@@ -107,6 +115,7 @@ for arch in "$@"; do
   tree=$scratch/$arch
   mkdir "$tree"
   add_library "$tree" "$arch"
+  add_service "$tree"
   add_documents "$tree" "$arch"
   add_generated "$tree"
   add_control "$tree" "$arch"

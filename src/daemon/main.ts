@@ -15,6 +15,7 @@ import { isJournal, LogSink } from './journald.ts'
 import { boundedWriter, createLog, type Log } from './log.ts'
 import { Notifier } from './notify.ts'
 import { type Options, parseOptions } from './options.ts'
+import { unitOfThis } from './unit-text.ts'
 
 const { version } = require('../../package.json') as { version: string }
 
@@ -46,6 +47,10 @@ function takeEnvironment() {
 }
 
 async function run(options: Options): Promise<number> {
+  if (options.printUnit !== undefined) {
+    process.stdout.write(unitOfThis(options.printUnit, __filename))
+    return EXIT.ok
+  }
   if (process.geteuid?.() !== 0)
     throw new DeniedError('bpftokend needs root: lending takes CAP_SYS_ADMIN in the initial user namespace')
   process.umask(UMASK)
