@@ -47,7 +47,11 @@ add_library() {
   # Their licences are in the copyright file.
   find "$lib" -regextype posix-extended -type f \
     \( -regex '.*\.(map|md|ts|cts|mts|flow)' -o -iname 'license*' \) -delete
-  rm -rf "$lib"/node_modules/zod/src "$lib"/node_modules/*/.github
+  # What no program reads: tests, examples, what is for browsers and for other loaders, files of build tools.
+  rm -rf "$lib"/node_modules/zod/src \
+    "$lib"/node_modules/bintrees/{dist,examples,test,Makefile} \
+    "$lib"/node_modules/tdigest/{specs,example.html,example.js,distributions.js,gruntfile.js}
+  find "$lib/node_modules" -depth -mindepth 1 -name '.*' -exec rm -rf {} +
   find "$lib" -type d -empty -delete
   find "$lib" -name '*.js' -o -name '*.cjs' -o -name '*.mjs' -o -name '*.json' | xargs -d '\n' chmod 644
   sed -i '1s|^#!/usr/bin/env node$|#!/usr/bin/node|' "$lib"/dist/{cli,daemon}/main.js

@@ -1,5 +1,7 @@
 /** The shell blocks of docs/administration.md, on a machine whose systemd runs the daemon. */
 import assert from 'node:assert/strict'
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { residue, snapshot } from '../../scripts/residue.ts'
 import { CLI } from '../helpers/cli.ts'
@@ -16,7 +18,9 @@ describe('docs/administration.md', needsProgram('sid/usr/bin/systemctl'), () => 
   let machine: DaemonMachine
   before(async () => {
     scratch.write('bpftoken', `#!/bin/sh\nexec "${process.execPath}" "${CLI}" "$@"\n`, 0o755)
-    machine = await daemonMachine({ 'etc/bpftoken/policies/.keep': '' })
+    for (const folder of ['etc/policies', 'upper', 'work'])
+      mkdirSync(join(scratch.path, folder), { recursive: true })
+    machine = await daemonMachine({ shown: { 'etc/bpftoken': join(scratch.path, 'etc') } })
     await machine.systemd.systemctl('start', 'bpftokend.socket')
   })
   after(async () => {
@@ -25,11 +29,15 @@ describe('docs/administration.md', needsProgram('sid/usr/bin/systemctl'), () => 
     assert.deepEqual(await residue(untouched), [])
   })
 
-  /** With that machine's /etc. */
+  /** With that machine's /etc/bpftoken, which this one may not have. */
   const run = async (script: string): Promise<string> => {
     const words = ['bash', '-euo', 'pipefail', '-c']
-    const there = `mount --bind /proc/1/root/etc /etc; export PATH=${scratch.path}:$PATH; ${script}`
-    const { status, stdout, stderr } = await machine.systemd.execute('env', ...words, there)
+    const { path } = scratch
+    const there = `mount -t overlay -o lowerdir=/etc,upperdir=${path}/upper,workdir=${path}/work overlay /etc
+      mkdir -p /etc/bpftoken
+      mount --bind ${path}/etc /etc/bpftoken
+      export PATH=${path}:$PATH`
+    const { status, stdout, stderr } = await machine.systemd.execute('env', ...words, `${there}\n${script}`)
     assert.equal(status, 0, stdout + stderr)
     return stdout
   }

@@ -31,6 +31,7 @@ const policy = (name: string, ...lines: string[]): string =>
 
 const FILES = {
   [`${POLICIES}/dev.yaml`]: policy('dev'),
+  [`${POLICIES}/own.yaml`]: OF_ROOT.replace('name: packet-counter', 'name: own'),
   [`${POLICIES}/hers.yaml`]: policy('hers', '  subjects: [{ user: 65534 }]'),
   [`${POLICIES}/others.yaml`]: policy('others', '  subjects: [{ user: 1 }]'),
 }
@@ -44,7 +45,7 @@ describe('bpftokend under systemd', needsProgram('sid/usr/bin/systemctl'), () =>
   const untouched = snapshot()
   let machine: DaemonMachine
   before(async () => {
-    machine = await daemonMachine(FILES)
+    machine = await daemonMachine({ files: FILES })
     await machine.systemd.systemctl('start', 'bpftokend.socket')
   })
   after(async () => {
@@ -126,9 +127,9 @@ describe('bpftokend under systemd', needsProgram('sid/usr/bin/systemctl'), () =>
     assert.equal(await shell('stat -c %a:%u /run/bpftoken /run/bpftoken/bpftokend.sock'), '755:0\n666:0')
     const { pid, policies } = await status()
     assert.equal(String(pid), await mainPid())
-    assert.deepEqual([policies.loaded, policies.faults], [3, []])
+    assert.deepEqual([policies.loaded, policies.faults], [4, []])
     assert.equal(await isActive(), true)
-    assert.equal(await property('StatusText'), 'Answering, with 3 policies')
+    assert.equal(await property('StatusText'), 'Answering, with 4 policies')
   })
 
   test('it lends to namespaces of root and of users, and takes back', async () => {
@@ -200,7 +201,7 @@ describe('bpftokend under systemd', needsProgram('sid/usr/bin/systemctl'), () =>
     assert.equal(await isActive(), true)
     assert.match(
       await property('StatusText'),
-      /^Answering, with 3 policies\. 1 file has a fault: bpftoken status$/,
+      /^Answering, with 4 policies\. 1 file has a fault: bpftoken status$/,
     )
     const { policies } = await status()
     assert.match(policies.faults[0].file, /dev\.yaml$/)
@@ -210,7 +211,7 @@ describe('bpftokend under systemd', needsProgram('sid/usr/bin/systemctl'), () =>
     const good = await reload()
     assert.equal(good.status, 0, good.stderr)
     assert.notEqual(await digest(), before)
-    assert.equal(await property('StatusText'), 'Answering, with 3 policies')
+    assert.equal(await property('StatusText'), 'Answering, with 4 policies')
     assert.deepEqual((await status()).policies.faults, [])
   })
 
@@ -336,5 +337,45 @@ describe('bpftokend under systemd', needsProgram('sid/usr/bin/systemctl'), () =>
     for (const [one, what] of faults) t.diagnostic(`without ${one} it cannot ${what}`)
     // In this order: the guard; mounts that a target has moved; what there is besides for mountinfo.
     assert.deepEqual(withoutFault(faults), ['bpf', 'open_tree', 'statmount', 'listmount'])
+  })
+
+  test('what the unit leaves out on purpose would break it', async t => {
+    for (const one of [
+      'PrivateUsers=yes',
+      'PrivatePIDs=yes',
+      'ProcSubset=pid',
+      'RestrictSUIDSGID=yes',
+      'RestrictNamespaces=yes',
+      'MemoryDenyWriteExecute=yes',
+    ]) {
+      await configure('more', one)
+      await machine.systemd.execute('systemctl', 'restart', UNIT)
+      const what = await fault()
+      t.diagnostic(`with ${one} it cannot ${what}`)
+      assert.notEqual(what, undefined, one)
+      await machine.systemd.execute('systemctl', 'reset-failed')
+      await machine.systemd.execute('systemctl', 'start', 'bpftokend.socket')
+    }
+    await configure('more')
+    await machine.systemd.systemctl('restart', UNIT)
+    assert.equal(await fault(), undefined)
+  })
+
+  test('in a network of its own it would lend to who is in the host’s; as it is, it refuses', async () => {
+    // In the network of that machine, by a policy that wants another one.
+    const neighbour = async (): Promise<string> => {
+      const pid = await shell(
+        `nsenter --net=/proc/1/ns/net unshare -U -r -m sleep 1000 >/dev/null 2>&1 & echo $!`,
+      )
+      await eventually(async () => (await shell(`cat /proc/${pid}/comm`)) === 'sleep', 'it does not start')
+      return pid
+    }
+    assert.equal((await delegate(await neighbour(), 'own')).status, DENIED)
+    await configure('more', 'PrivateNetwork=yes')
+    await machine.systemd.systemctl('restart', UNIT)
+    assert.equal((await delegate(await neighbour(), 'own')).status, 0)
+    await configure('more')
+    await machine.systemd.systemctl('restart', UNIT)
+    assert.equal((await delegate(await neighbour(), 'own')).status, DENIED)
   })
 })

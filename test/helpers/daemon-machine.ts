@@ -16,35 +16,41 @@ const LIBRARY = 'usr/lib/bpftoken'
 
 const program = (main: string): string => `#!/bin/busybox sh\nexec /usr/bin/node /${LIBRARY}/${main} "$@"\n`
 
+export const PROGRAMS = ['usr/sbin/bpftokend', 'usr/bin/bpftoken']
+
+/** The units, and programs that start what lies in /usr/lib/bpftoken. */
+export function installedFiles(): Record<string, string | Uint8Array> {
+  return {
+    'usr/sbin/bpftokend': program('dist/daemon/main.js'),
+    'usr/bin/bpftoken': program('dist/cli/main.js'),
+    ...Object.fromEntries(
+      ['bpftokend.service', 'bpftokend.socket'].map(name => [
+        `etc/systemd/system/${name}`,
+        readFileSync(join(UNITS, name)),
+      ]),
+    ),
+  }
+}
+
 export interface DaemonMachine {
   readonly systemd: SidSystemd
   /** A command of this machine there: it reaches the daemon by its socket. */
   bpftoken(...words: readonly string[]): Promise<Result>
 }
 
-/** `dropIn`: lines for a drop-in of the service. The caller awaits `systemd.stop`. */
-export async function daemonMachine(
-  files: Readonly<Record<string, string | Uint8Array>> = {},
-  dropIn = '',
-): Promise<DaemonMachine> {
+/** With these files, and with what `shown` has of this machine. The caller awaits `systemd.stop`. */
+export async function daemonMachine({
+  files = {},
+  shown = {},
+}: {
+  readonly files?: Readonly<Record<string, string | Uint8Array>>
+  readonly shown?: Readonly<Record<string, string>>
+} = {}): Promise<DaemonMachine> {
   const systemd = await SidSystemd.start(
+    { ...installedFiles(), ...files },
     {
-      'usr/sbin/bpftokend': program('dist/daemon/main.js'),
-      'usr/bin/bpftoken': program('dist/cli/main.js'),
-      ...Object.fromEntries(
-        ['bpftokend.service', 'bpftokend.socket'].map(name => [
-          `etc/systemd/system/${name}`,
-          readFileSync(join(UNITS, name)),
-        ]),
-      ),
-      ...(dropIn === ''
-        ? {}
-        : { 'etc/systemd/system/bpftokend.service.d/test.conf': `[Service]\n${dropIn}\n` }),
-      ...files,
-    },
-    {
-      programs: ['usr/sbin/bpftokend', 'usr/bin/bpftoken'],
-      shown: { [LIBRARY]: PACKAGE, 'usr/bin/node': process.execPath },
+      programs: PROGRAMS,
+      shown: { [LIBRARY]: PACKAGE, 'usr/bin/node': process.execPath, ...shown },
     },
   )
   return { systemd, bpftoken: (...words) => systemd.execute(process.execPath, CLI, ...words) }

@@ -46,8 +46,8 @@ export interface Machine {
   readonly shown?: Readonly<Record<string, string>>
 }
 
-/** Shell. The paths are of ours: no quotes are in them. */
-function show(there: string, here: string): string {
+/** Shell: shows a file or folder of this machine. The paths are of ours: no quotes are in them. */
+export function show(there: string, here: string): string {
   const make = statSync(here).isDirectory()
     ? `mkdir -p "${there}"`
     : `mkdir -p "${dirname(there)}"; : >>"${there}"`
