@@ -7,10 +7,11 @@ import { type BpffsMount, bpffsMount, bpffsMounts } from '../ebpf/bpffs.ts'
 import { parseMountValue } from '../policy/mask-text.ts'
 import { ANY_MASK, MASK_DOMAINS, type MaskDomain, type Masks, type Vocabulary } from '../policy/vocabulary.ts'
 import { coverage } from '../sys/covered.ts'
-import { type KernelMount, mountsOfType } from '../sys/mount-table.ts'
-import { parseMountInfo } from '../sys/mountinfo.ts'
+import type { Fd } from '../sys/fd.ts'
+import { mountsOfType } from '../sys/mount-table.ts'
+import { parsePlaces } from '../sys/mountinfo.ts'
 import { ownerUid, owningUserNamespace } from '../sys/namespace.ts'
-import { open } from '../sys/open.ts'
+import { inodeOf, open } from '../sys/open.ts'
 import { allTasks, type Task, unlessGone } from '../sys/tasks.ts'
 import { BPF_FS_MAGIC, O_CLOEXEC, O_RDONLY } from '../uapi/constants.ts'
 import { inSlices } from './slices.ts'
@@ -119,13 +120,11 @@ function inNamespace(mountNamespace: string, tasks: Task[], vocabulary: Vocabula
     const found = unlessGone(() => delegatedMountsOf(directory, vocabulary))
     if (found === undefined) continue
     if (found.length === 0) return []
-    const owner = unlessGone(() => ownerOf(directory))
     // The number may have been reused since: then this was another namespace's table.
-    if (owner === undefined || unlessGone(() => readlinkSync(`${directory}/ns/mnt`)) !== mountNamespace)
-      continue
+    if (unlessGone(() => readlinkSync(`${directory}/ns/mnt`)) !== mountNamespace) continue
     const command = unlessGone(() => readFileSync(`${directory}/comm`, 'utf8').replace(/\n$/, '')) ?? '?'
     const pids = tasks.map(({ tid }) => tid)
-    return found.map(mount => ({ ...mount, mountNamespace, ...owner, pids, command }))
+    return found.map(mount => ({ ...mount, mountNamespace, pids, command }))
   }
   return []
 }
@@ -140,39 +139,37 @@ function* inOrderOfSight(tasks: readonly Task[]): Generator<Task> {
   yield* narrow
 }
 
-type FoundMount = DelegatedMount & Pick<DelegatedInstance, 'covered'>
+type SeenMount = Omit<DelegatedInstance, 'mountNamespace' | 'pids' | 'command'>
 
 /**
  * By the kernel's table of mounts, where it has one to ask, and by mountinfo, which has the paths
  * as the process sees them.
  */
-function delegatedMountsOf(directory: string, vocabulary: Vocabulary): FoundMount[] {
-  const known = bpffsOf(directory)
+function delegatedMountsOf(directory: string, vocabulary: Vocabulary): SeenMount[] {
+  using namespace = open(`${directory}/ns/mnt`, O_RDONLY | O_CLOEXEC)
+  // Undefined: this kernel does not tell (before Linux 6.11), or not us.
+  const known = mountsOfType(namespace, BigInt(BPF_FS_MAGIC))
   if (known?.length === 0) return []
   const text = readFileSync(`${directory}/mountinfo`, 'utf8')
-  const seen = bpffsMounts(text).flatMap(mount => delegatedMount(mount, vocabulary) ?? [])
-  const ids = new Set(bpffsMounts(text).map(({ mountId }) => mountId))
+  const shown = bpffsMounts(text)
+  const seen = shown.flatMap(mount => delegatedMount(mount, vocabulary) ?? [])
+  const ids = new Set(shown.map(({ mountId }) => mountId))
   const unseen = (known ?? [])
     .filter(({ mountId }) => !ids.has(mountId))
+    .flatMap(mount => mount.describe() ?? [])
     .flatMap(mount => delegatedMount(bpffsMount({ ...mount, path: mount.path ?? NO_PATH }), vocabulary) ?? [])
   if (seen.length + unseen.length === 0) return []
-  const mounts = parseMountInfo(text)
-  const isCovered = coverage(mounts)
-  const placeOf = new Map(mounts.map(mount => [mount.mountId, mount]))
+  const places = parsePlaces(text)
+  const isCovered = coverage(places)
+  const placeOf = new Map(places.map(place => [place.mountId, place]))
+  const owner = ownerOf(namespace)
   return [
-    ...seen.map(mount => ({ ...mount, covered: isCovered(placeOf.get(mount.mountId)!) })),
-    ...unseen.map(mount => ({ ...mount, covered: true })),
+    ...seen.map(mount => ({ ...mount, ...owner, covered: isCovered(placeOf.get(mount.mountId)!) })),
+    ...unseen.map(mount => ({ ...mount, ...owner, covered: true })),
   ]
 }
 
-/** Undefined: this kernel does not tell (before Linux 6.11), or not us. */
-function bpffsOf(directory: string): KernelMount[] | undefined {
-  using namespace = open(`${directory}/ns/mnt`, O_RDONLY | O_CLOEXEC)
-  return mountsOfType(namespace, BigInt(BPF_FS_MAGIC))
-}
-
-function ownerOf(directory: string): { userNamespace: string; ownerUid: number } {
-  using mountNamespace = open(`${directory}/ns/mnt`, O_RDONLY | O_CLOEXEC)
+function ownerOf(mountNamespace: Fd): { userNamespace: string; ownerUid: number } {
   using owner = owningUserNamespace(mountNamespace)
-  return { userNamespace: readlinkSync(`/proc/self/fd/${owner.number}`), ownerUid: ownerUid(owner) }
+  return { userNamespace: `user:[${inodeOf(owner)}]`, ownerUid: ownerUid(owner) }
 }

@@ -2,7 +2,6 @@
  * Where the cgroup of a program can be. native/watch.c makes that cgroup, and kills all processes
  * that the program leaves behind in it.
  */
-import { randomBytes } from 'node:crypto'
 import { readFileSync, statSync } from 'node:fs'
 import path from 'node:path'
 import { NotSupportedError } from '../errors.ts'
@@ -33,6 +32,8 @@ export function planCgroup(user: User): string {
         )
     if (directory === mount!.path || directory === '/') break
   }
+  // It takes long to load, and few programs want such a cgroup.
+  const { randomBytes } = process.getBuiltinModule('node:crypto')
   return path.join(own, `bpftoken-run-${process.pid}-${randomBytes(4).toString('hex')}`)
 }
 

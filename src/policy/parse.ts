@@ -37,7 +37,8 @@ export function parseLocatedPolicy(text: string, options: ParseOptions): Located
   const plain = readDocument(text)
   if (plain.issues.length > 0) throw new PolicyError(options.source, plain.issues)
 
-  const checked = documentSchema.safeParse(plain.value)
+  // One document is checked before code for it would be generated.
+  const checked = documentSchema.safeParse(plain.value, { jitless: true })
   if (!checked.success) {
     const issues = checked.error.issues.flatMap(issue => schemaIssues(issue, plain))
     // Wrong words are worth saying together with wrong fields: one round of corrections, not two.

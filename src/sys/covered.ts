@@ -2,9 +2,7 @@
  * Mounts to which no path leads, since other mounts cover them. Pure: from the table of one mount
  * namespace.
  */
-import type { MountInfo } from './mountinfo.ts'
-
-export type Place = Pick<MountInfo, 'mountId' | 'parentId' | 'path'>
+import type { Place } from './mountinfo.ts'
 
 /**
  * Tells of a mount in `mounts`, which are all that a process has, whether none of its paths leads

@@ -29,34 +29,47 @@ export type KernelMount = Pick<MountInfo, 'mountId' | 'parentId' | 'device' | 'r
   readonly path: string | undefined
 }
 
+export interface FoundMount {
+  /** As in mountinfo. */
+  readonly mountId: number
+  /** Undefined: it has gone meanwhile. A bpffs that delegates takes the kernel long to describe. */
+  describe(): KernelMount | undefined
+}
+
 /**
  * The mounts of file systems with this magic number in the namespace; undefined: this kernel does
- * not tell, or not us. Costs about as much as reading mountinfo: one system call per mount.
+ * not tell, or not us. One system call per mount.
  */
-export function mountsOfType(mountNamespace: Fd, magic: bigint): KernelMount[] | undefined {
+export function mountsOfType(mountNamespace: Fd, magic: bigint): FoundMount[] | undefined {
   const id = new Uint8Array(8)
   if (native().ioctl(mountNamespace.number, NS_GET_MNTNS_ID, id) < 0) return undefined
   const namespaceId = new DataView(id.buffer).getBigUint64(0, true)
   const ids = listMounts(namespaceId)
   if (ids === undefined) return undefined
   const basic = new Uint8Array(STRINGS_OFF)
-  const wanted = (mount: bigint): boolean =>
-    statmount(mount, namespaceId, STATMOUNT_SB_BASIC, basic) &&
-    view(basic).getBigUint64(SB_MAGIC, true) === magic
-  return ids.filter(wanted).flatMap(mount => describe(mount, namespaceId) ?? [])
+  const fields = view(basic)
+  return ids.flatMap(mount => {
+    if (!statmount(mount, namespaceId, STATMOUNT_SB_BASIC | STATMOUNT_MNT_BASIC, basic)) return []
+    if (fields.getBigUint64(SB_MAGIC, true) !== magic) return []
+    const mountId = fields.getUint32(MNT_ID_OLD, true)
+    return [{ mountId, describe: () => describe(mount, namespaceId) }]
+  })
 }
+
+/** One for all calls, since each is over when the next one is made. */
+const REQUEST = new Uint8Array(32)
 
 /**
  * struct mnt_id_req, 32 bytes: size @0, mnt_id @8, param @16, mnt_ns_id @24
- * (include/uapi/linux/mount.h).
+ * (include/uapi/linux/mount.h). Good until it is called again.
  */
 function request(mount: bigint, param: bigint, namespaceId: bigint): Uint8Array {
-  const bytes = new DataView(new ArrayBuffer(32))
-  bytes.setUint32(0, bytes.byteLength, true)
-  bytes.setBigUint64(8, mount, true)
-  bytes.setBigUint64(16, param, true)
-  bytes.setBigUint64(24, namespaceId, true)
-  return new Uint8Array(bytes.buffer)
+  const fields = view(REQUEST)
+  fields.setUint32(0, REQUEST.byteLength, true)
+  fields.setBigUint64(8, mount, true)
+  fields.setBigUint64(16, param, true)
+  fields.setBigUint64(24, namespaceId, true)
+  return REQUEST
 }
 
 /** Whether a mount, by its unique id, is in our own mount namespace. Since Linux 6.8. */
@@ -70,7 +83,7 @@ const OUR_NAMESPACE = 0n
 /** Unique ids, which mountinfo does not show. */
 function listMounts(namespaceId: bigint): bigint[] | undefined {
   const found: bigint[] = []
-  const batch = new BigUint64Array(BATCH)
+  batch ??= new BigUint64Array(BATCH)
   for (;;) {
     const after = found.at(-1) ?? 0n
     const bytes = new Uint8Array(batch.buffer)

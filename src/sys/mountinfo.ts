@@ -17,6 +17,7 @@ export interface MountInfo {
 
 /** Space, tab, newline and backslash stand as three octal digits. */
 function decodeOctal(text: string): string {
+  if (!text.includes('\\')) return text
   return text.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 8)))
 }
 
@@ -51,4 +52,16 @@ export function parseMountInfo(text: string, fsType?: string): MountInfo[] {
     if (mount !== undefined && (fsType === undefined || mount.fsType === fsType)) mounts.push(mount)
   }
   return mounts
+}
+
+/** Where a mount lies. */
+export type Place = Pick<MountInfo, 'mountId' | 'parentId' | 'path'>
+
+/** Of all mounts only where they lie: a small part of the work, where there are many. */
+export function parsePlaces(text: string): Place[] {
+  return [...text.matchAll(/^(\d+) (\d+) \S+ \S+ (\S+) /gm)].map(([, mountId, parentId, path]) => ({
+    mountId: Number(mountId),
+    parentId: Number(parentId),
+    path: decodeOctal(path!),
+  }))
 }

@@ -104,8 +104,13 @@ test("the kernel's table and mountinfo say the same of each bpffs", canAskKernel
     'mount -t tmpfs t /run && mkdir /run/x && mount --bind /mnt /run/x && mount -t tmpfs t /mnt',
   )
   using namespace = open(`/proc/${shell.pid}/ns/mnt`, O_RDONLY | O_CLOEXEC)
-  const told = mountsOfType(namespace, BigInt(BPF_FS_MAGIC))
-  assert.ok(told !== undefined, 'the kernel does not tell')
+  const found = mountsOfType(namespace, BigInt(BPF_FS_MAGIC))
+  assert.ok(found !== undefined, 'the kernel does not tell')
+  const told = found.map(mount => mount.describe()!)
+  assert.deepEqual(
+    found.map(({ mountId }) => mountId),
+    told.map(({ mountId }) => mountId),
+  )
   const text = readFileSync(`/proc/${shell.pid}/mountinfo`, 'utf8')
   const read = parseMountInfo(text, 'bpf').map(({ mountId, parentId, device, root, path, superOptions }) => ({
     mountId,

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { coverage, type Place } from '../../../src/sys/covered.ts'
+import { coverage } from '../../../src/sys/covered.ts'
+import type { Place } from '../../../src/sys/mountinfo.ts'
 
 /** `id parent path` in the order of mountinfo; gives the ids that no path leads to. */
 function covered(table: string): number[] {
