@@ -5,17 +5,24 @@
  * can move to others, and then the loan would be for someone else. Every step, undoing included,
  * uses the namespaces that were looked at.
  */
-import { readlinkSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { Owned } from '../ebpf/owned.ts'
 import { ConflictError } from '../errors.ts'
 import { isExecutorChild } from '../sys/executor/child.ts'
 import type { Fd } from '../sys/fd.ts'
 import { openInTime } from '../sys/in-time.ts'
-import { heldNamespace, ownerUid, ownerUids, owningUserNamespace } from '../sys/namespace.ts'
+import {
+  heldNamespace,
+  heldNamespaceName,
+  namespaceOfTask,
+  ownerUid,
+  ownerUids,
+  owningUserNamespace,
+} from '../sys/namespace.ts'
 import { inodeOf } from '../sys/open.ts'
+import { procFields } from '../sys/proc-file.ts'
 import {
   type IdRange,
-  namespaceOf,
   openProcess,
   openRoot,
   type ProcessHandle,
@@ -24,7 +31,7 @@ import {
   rootOf,
 } from '../sys/process.ts'
 import { ownNamespace } from '../sys/self.ts'
-import { allTasks, unlessGone } from '../sys/tasks.ts'
+import { allProcesses, tasksOf, unlessGone, userNamespaceOfProcess } from '../sys/tasks.ts'
 
 export interface TargetFacts {
   readonly pid: number
@@ -141,24 +148,41 @@ function refuseForeignNamespaces(mountNamespace: Fd, facts: TargetFacts): void {
 
 /** Says that the target is in our own network. Undefined: it is not. */
 export function sharesOurNetwork({ process, facts }: Target): string | undefined {
-  return namespaceOf(process, 'net') === ownNamespace('net')
+  return heldNamespaceName(process, 'net') === ownNamespace('net')
     ? `process ${facts.pid} shares the host's network`
     : undefined
 }
 
 /**
  * A thread or process of the target's user namespace that is in our own network at this moment:
- * with a token it may use our devices. Undefined: there is none.
+ * with a token it may use our devices. Undefined: there is none. One that cannot be judged counts.
  */
-export function inOurNetwork({ facts: { userNamespace } }: Target): string | undefined {
+export function inOurNetwork({ process, facts: { userNamespace } }: Target): string | undefined {
   const ours = ownNamespace('net')
-  for (const { tid, directory } of allTasks()) {
-    if (unlessGone(() => readlinkSync(`${directory}/ns/net`)) !== ours) continue
-    if (unlessGone(() => readlinkSync(`${directory}/ns/user`)) !== userNamespace) continue
-    if (isExecutorChild(directory)) continue
-    return `process or thread ${tid} of the same user namespace is in the host's network`
+  const idMap = readProc(process, 'uid_map')
+  for (const pid of allProcesses()) {
+    const where = userNamespaceOfProcess(pid)
+    if (where === undefined ? !mayBeIn(pid, idMap) : where !== userNamespace) continue
+    for (const { tid, directory } of tasksOf(pid)) {
+      const network = namespaceOfTask(tid, 'net')
+      if (network === undefined ? !mayBeIn(tid, idMap) : network !== ours) continue
+      if (isExecutorChild(directory)) continue
+      return network === undefined
+        ? `of process or thread ${tid}, which may be of the same user namespace, the kernel does not tell the network`
+        : `process or thread ${tid} of the same user namespace is in the host's network`
+    }
   }
   return undefined
+}
+
+/**
+ * Whether a task whose namespaces the kernel does not tell us can be in a user namespace with this
+ * map. False: it has ended.
+ */
+function mayBeIn(tid: number, idMap: string): boolean {
+  const status = unlessGone(() => procFields(readFileSync(`/proc/${tid}/status`, 'utf8')))
+  if (status === undefined || /^[ZX]/.test(status.get('State') ?? '')) return false
+  return unlessGone(() => readFileSync(`/proc/${tid}/uid_map`, 'utf8')) === idMap
 }
 
 /**

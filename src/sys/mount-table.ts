@@ -80,6 +80,9 @@ export function isOurMount(id: bigint): boolean {
 /** For listmount(2) and statmount(2). */
 const OUR_NAMESPACE = 0n
 
+/** What a call writes into, and nobody keeps: memory of this size is made and freed slowly. */
+let batch: BigUint64Array | undefined
+
 /** Unique ids, which mountinfo does not show. */
 function listMounts(namespaceId: bigint): bigint[] | undefined {
   const found: bigint[] = []

@@ -15,7 +15,7 @@ import { procFields } from './proc-file.ts'
 
 const SIGKILL = 9
 /** include/uapi/linux/pidfd.h: the same as O_EXCL. */
-const PIDFD_THREAD = 0o200
+export const PIDFD_THREAD = 0o200
 
 export interface ProcessHandle extends Disposable {
   readonly pid: number
@@ -149,7 +149,7 @@ export function readProc(process: ProcessHandle, name: string): string {
   return ofProcess(process, () => readFileSync(`/proc/${process.pid}/${name}`, 'utf8'))
 }
 
-type NamespaceKind = 'user' | 'mnt' | 'net' | 'pid'
+export type NamespaceKind = 'user' | 'mnt' | 'net' | 'pid'
 
 /** Identity of one of its namespaces, e.g. `user:[4026531837]`. */
 export function namespaceOf(process: ProcessHandle, kind: NamespaceKind): string {
