@@ -6,9 +6,10 @@
 import { readFileSync } from 'node:fs'
 import type { Vocabulary } from '../policy/vocabulary.ts'
 import { parseMountInfo } from '../sys/mountinfo.ts'
+import { openProcess } from '../sys/process.ts'
 import { ask, mountsAt } from './ask.ts'
 import { type DelegatedInstance, findInstances } from './instances.ts'
-import { openTarget, type Target } from './target.ts'
+import { openTargetInTime, type Target } from './target.ts'
 
 /** More rounds than this are somebody who mounts as fast as we unmount. */
 const ROUNDS = 8
@@ -41,7 +42,7 @@ export async function unmountCopies(
 /** False, whatever the reason: it is told as what is left. */
 async function isUnmounted(copy: DelegatedInstance, timeoutMs: number | undefined): Promise<boolean> {
   try {
-    using place = openTarget(copy.pids[0]!)
+    using place = await openTargetInTime(openProcess(copy.pids[0]!), timeoutMs)
     const path = pathOfMount(place, copy.mountId)
     if (place.facts.mountNamespace !== copy.mountNamespace || path === undefined) return false
     const { mounts, directory } = await mountsAt(place, path, timeoutMs)

@@ -10,7 +10,7 @@ import { Owned } from '../ebpf/owned.ts'
 import { ConflictError } from '../errors.ts'
 import { isExecutorChild } from '../sys/executor/child.ts'
 import type { Fd } from '../sys/fd.ts'
-import { openInTime } from '../sys/in-time.ts'
+import { LOOK_MS, namespaceInTime, openInTime } from '../sys/in-time.ts'
 import {
   heldNamespace,
   heldNamespaceName,
@@ -80,35 +80,39 @@ function unmappedIn(map: readonly IdRange[]): number | undefined {
 /** (uid_t)-1 is no id. */
 const MAX_ID = 0xffff_ffff
 
-/** Takes hold of process `pid`. NotFoundError: no such process. The caller disposes of it. */
+/**
+ * Takes hold of process `pid`, which we started ourselves: any other could have us wait for as long
+ * as it likes. NotFoundError: no such process. The caller disposes of it.
+ */
 export function openTarget(pid: number): Target {
-  return heldTarget(openProcess(pid))
+  using begun = new Owned()
+  const process = begun.add(openProcess(pid))
+  const userNamespace = begun.add(heldNamespace(process, 'user'))
+  const mountNamespace = begun.add(heldNamespace(process, 'mnt'))
+  return targetOf({ process, userNamespace, mountNamespace }, begun, () => begun.add(openRoot(process)))
 }
 
 /**
- * The same of a process that is held already, and then is the target's, also where this fails. It is
- * not waited for longer than that: TimeoutError, ConflictError, see src/sys/in-time.ts.
+ * The same of any process. It is held already, and then is the target's, also where this fails. It
+ * is not waited for longer than that: TimeoutError, ConflictError, see src/sys/in-time.ts.
  */
-export async function openTargetInTime(process: ProcessHandle, timeoutMs: number): Promise<Target> {
-  let root: Fd
-  try {
-    root = await openInTime(process, 'root', timeoutMs)
-  } catch (error) {
-    process[Symbol.dispose]()
-    throw error
-  }
-  return heldTarget(process, root)
-}
-
-function heldTarget(process: ProcessHandle, opened?: Fd): Target {
+export async function openTargetInTime(process: ProcessHandle, timeoutMs = LOOK_MS): Promise<Target> {
   using begun = new Owned()
   begun.add(process)
-  if (opened !== undefined) begun.add(opened)
-  const userNamespace = begun.add(heldNamespace(process, 'user'))
-  const mountNamespace = begun.add(heldNamespace(process, 'mnt'))
+  const root = begun.add(await openInTime(process, 'root', timeoutMs))
+  const userNamespace = begun.add(await namespaceInTime(process, 'user', timeoutMs))
+  const mountNamespace = begun.add(await namespaceInTime(process, 'mnt', timeoutMs))
+  return targetOf({ process, userNamespace, mountNamespace }, begun, () => root)
+}
+
+type Place = Pick<Target, 'process' | 'userNamespace' | 'mountNamespace'>
+
+/** What has begun to be held is the target's, unless this fails. */
+function targetOf(place: Place, begun: Owned, openRoot: () => Fd): Target {
+  const { process, userNamespace, mountNamespace } = place
   const facts = readFacts(process, userNamespace, mountNamespace)
   refuseForeignNamespaces(mountNamespace, facts)
-  const root = opened ?? begun.add(openRoot(process))
+  const root = openRoot()
   const held = new Owned()
   begun.moveTo(held)
   return {

@@ -96,19 +96,31 @@ export function ownerUid(userNamespace: Fd): number {
  * lies in, up to our own. Each of them has all power over it. EPERM: it does not lie below ours.
  */
 export function ownerUids(userNamespace: Fd): number[] {
-  const owners = [ownerUid(userNamespace)]
   const ours = ownNamespace('user')
-  let above = parentOf(userNamespace)
-  try {
-    while (`user:[${inodeOf(above)}]` !== ours) {
-      owners.push(ownerUid(above))
-      const next = parentOf(above)
-      above.close()
-      above = next
-    }
-    return owners
-  } finally {
-    above.close()
+  using above = new Above()
+  const owners: number[] = []
+  let at = userNamespace
+  do {
+    owners.push(ownerUid(at))
+    at = above.of(at)
+  } while (userNamespaceName(at) !== ours)
+  return owners
+}
+
+/**
+ * The outermost of this user namespace and those that it lies in, below our own, and its creator.
+ * Undefined: this one is our own. EPERM: it does not lie below ours.
+ */
+export function outermostBelowOurs(
+  userNamespace: Fd,
+): { readonly name: string; readonly ownerUid: number } | undefined {
+  const ours = ownNamespace('user')
+  using above = new Above()
+  let outermost: { name: string; ownerUid: number } | undefined
+  for (let at = userNamespace; ; at = above.of(at)) {
+    const name = userNamespaceName(at)
+    if (name === ours) return outermost
+    outermost = { name, ownerUid: ownerUid(at) }
   }
 }
 

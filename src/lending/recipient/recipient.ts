@@ -10,10 +10,10 @@
  * go into error messages only, which are escaped where they are printed.
  */
 
-import { openTarget, type Target } from '../../delegation/target.ts'
+import { openTargetInTime, type Target } from '../../delegation/target.ts'
 import { ConflictError } from '../../errors.ts'
 import { ownerUids } from '../../sys/namespace.ts'
-import { stillAlive } from '../../sys/process.ts'
+import { openProcess, stillAlive } from '../../sys/process.ts'
 import { processOfCgroup } from './cgroup.ts'
 import { processOfContainer } from './container.ts'
 import { hadBegun, processStartTime } from './start-time.ts'
@@ -57,12 +57,12 @@ export interface Recipient {
  * such names. The caller disposes of the target.
  */
 export async function openRecipient(name: RecipientName): Promise<Recipient> {
-  if ('pid' in name) return { target: openTarget(name.pid), what: undefined }
+  if ('pid' in name) return { target: await openTargetInTime(openProcess(name.pid)), what: undefined }
   const found = await find(name)
-  const target = openFound(found)
+  const target = await openFound(found)
   try {
     requireOwner(target, name, found)
-    requireBegun(target, found)
+    await requireBegun(target, found)
     const again = await find(name)
     stillAlive(target.process)
     if (again.identity !== found.identity || again.pid !== found.pid)
@@ -84,9 +84,9 @@ function find(name: Exclude<RecipientName, { pid: number }>): Promise<Found> | F
 }
 
 /** Who has named a container or a unit wants to know how that one gets a user namespace. */
-function openFound({ pid, what }: Found): Target {
+async function openFound({ pid, what }: Found): Promise<Target> {
   try {
-    return openTarget(pid)
+    return await openTargetInTime(openProcess(pid))
   } catch (error) {
     if (!(error instanceof ConflictError)) throw error
     throw new ConflictError(`Of ${what}: ${error.message}`, {
@@ -100,11 +100,9 @@ function openFound({ pid, what }: Found): Target {
  * A process that began later than the engine says has the number of one that has ended, and the
  * engine does not know that yet.
  */
-function requireBegun({ process }: Target, { pid, what, startedAt }: Found): void {
+async function requireBegun({ process }: Target, { pid, what, startedAt }: Found): Promise<void> {
   if (startedAt === undefined) return
-  const began = processStartTime(pid)
-  stillAlive(process)
-  if (began !== undefined && hadBegun(began, startedAt)) return
+  if (hadBegun(await processStartTime(process), startedAt)) return
   throw new ConflictError(
     `Process ${pid}, which is said to be ${what}, began after that was started: it is another one`,
     {
