@@ -3,11 +3,12 @@
  * they wait: what is approved is lent to them or to nobody. When the daemon stops they are over.
  */
 import type { Target } from '../delegation/target.ts'
-import { openTarget } from '../delegation/target.ts'
+import { openTargetInTime } from '../delegation/target.ts'
 import { Owned } from '../ebpf/owned.ts'
 import { BpftokenError, BusyError, ConflictError, DeniedError, NotFoundError } from '../errors.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { RequestRecord } from '../registry/loan-record.ts'
+import { openProcess } from '../sys/process.ts'
 import type { Asker } from './asker.ts'
 import { errorFacts } from './audit-facts.ts'
 import type { Keep } from './idempotency.ts'
@@ -33,6 +34,9 @@ interface Waiting extends Disposable {
   readonly input: LendInput
   readonly timer: NodeJS.Timeout
 }
+
+/** How long a recipient may have us wait by an execve(2) that does not end. */
+const TIMEOUT_MS = 1000
 
 export class Approvals implements Disposable {
   readonly #parts: () => Parts
@@ -81,7 +85,7 @@ export class Approvals implements Disposable {
       place: input.place,
       comment: input.comment,
     }
-    const held = this.#hold(id, who.asker, { policy, target, input }, limits.approvalSec)
+    const held = await this.#hold(id, who.asker, { policy, target, input }, limits.approvalSec)
     try {
       await book.registry.put({ request, answer: keep({ status: 202, request: id }) })
     } catch (error) {
@@ -148,8 +152,8 @@ export class Approvals implements Disposable {
     })
     try {
       const { asker, target } = held
-      const who: Asking = { asker, isRoot: false, facts: asker.facts() }
-      using prepared = prepareFor(parts, who, { policy, target, input })
+      const who: Asking = { asker, isRoot: false, facts: await asker.facts() }
+      using prepared = await prepareFor(parts, who, { policy, target, input })
       await make(parts, prepared, {
         kind: 'delegate',
         who,
@@ -201,15 +205,15 @@ export class Approvals implements Disposable {
     for (const id of [...this.#waiting.keys()]) this.#take(id)?.[Symbol.dispose]()
   }
 
-  #hold(
+  async #hold(
     id: number,
     asker: Asker,
     { policy, target, input }: Pick<Waiting, 'policy' | 'target' | 'input'>,
     forSec: number,
-  ): Waiting {
+  ): Promise<Waiting> {
     using begun = new Owned()
     const heldAsker = begun.add(asker.hold())
-    const heldTarget = begun.add(sameTarget(target))
+    const heldTarget = begun.add(await sameTarget(target))
     const timer = setTimeout(() => void this.#expire(id), forSec * 1000)
     timer.unref()
     const owned = new Owned()
@@ -272,8 +276,8 @@ export class Approvals implements Disposable {
 }
 
 /** Held on its own: the process must be where it was. */
-function sameTarget({ facts }: Target): Target {
-  const held = openTarget(facts.pid)
+async function sameTarget({ facts }: Target): Promise<Target> {
+  const held = await openTargetInTime(openProcess(facts.pid), TIMEOUT_MS)
   if (held.facts.userNamespace === facts.userNamespace && held.facts.mountNamespace === facts.mountNamespace)
     return held
   held[Symbol.dispose]()

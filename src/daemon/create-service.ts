@@ -118,7 +118,7 @@ export function createService(options: ServiceOptions): RunningService {
       listPolicies: call => listPoliciesRoute(parts, call),
       showPolicy: (call, request) => showPolicyRoute(parts, call, request),
       reload: async ({ asker }) => {
-        requireRoot(asking(asker))
+        requireRoot(await asking(asker))
         return { status: 200, body: await reloadPolicies(parts) }
       },
       decide: (call, request) => decideRoute(parts, call, request),
@@ -137,19 +137,19 @@ export function createService(options: ServiceOptions): RunningService {
       listRequests: (call, request) => listRequestsRoute(parts, call, request),
       showRequest: async ({ asker, signal }, { params, query }) => ({
         status: 200,
-        body: await approvals.decided(asking(asker), numberIn(params.id), query.wait ?? 0, signal),
+        body: await approvals.decided(await asking(asker), numberIn(params.id), query.wait ?? 0, signal),
       }),
       approve: async ({ asker }, { params, body }) => ({
         status: 200,
-        body: await approvals.approve(requireRoot(asking(asker)), params.id, body.comment),
+        body: await approvals.approve(requireRoot(await asking(asker)), params.id, body.comment),
       }),
       deny: async ({ asker }, { params, body }) => ({
         status: 200,
-        body: await approvals.deny(requireRoot(asking(asker)), params.id, body.comment),
+        body: await approvals.deny(requireRoot(await asking(asker)), params.id, body.comment),
       }),
       withdraw: async ({ asker }, { params }) => ({
         status: 200,
-        body: await approvals.withdraw(asking(asker), params.id),
+        body: await approvals.withdraw(await asking(asker), params.id),
       }),
       events: (call, request) => eventsRoute(parts, call, request),
       audit: (call, request) => auditRoute(parts, call, request),

@@ -1,6 +1,6 @@
 /** Whether whoever asks would get a loan, and why; nothing is done. */
 import type { RouteRequest } from '../api/routes.ts'
-import { subjectOf } from '../delegation/subject.ts'
+import { subjectInTime } from '../delegation/subject.ts'
 import { DeniedError, NotFoundError } from '../errors.ts'
 import { decide } from '../policy/decide.ts'
 import type { Policy } from '../policy/policy.ts'
@@ -8,6 +8,9 @@ import type { SubjectFacts } from '../policy/subject.ts'
 import { type Asking, asking } from './lend.ts'
 import type { Parts } from './parts.ts'
 import type { Answered, Call } from './service.ts'
+
+/** How long a recipient may have us wait. */
+const TIMEOUT_MS = 1000
 
 type Body = RouteRequest<'decide'>['body']
 
@@ -18,14 +21,14 @@ export async function decideRoute(
   { body }: RouteRequest<'decide'>,
 ): Promise<Answered<'decide'>> {
   const { names, rate } = parts
-  const who = asking(asker)
+  const who = await asking(asker)
   if (!who.isRoot) rate.take(who.facts.uid)
   const policies = meant(parts, body)
   await names.refresh(policies)
   const at = new Date()
   let subject: SubjectFacts
   try {
-    subject = compared(parts, who, body, policies)
+    subject = await compared(parts, who, body, policies)
   } catch (error) {
     if (!(error instanceof DeniedError)) throw error
     return { status: 200, body: { allowed: false, because: error.message, at: at.toISOString() } }
@@ -60,16 +63,16 @@ function meant({ policies }: Parts, { policy: name }: Body): Policy[] {
 }
 
 /** Of root's recipient what the kernel says; of others what it says of them. DeniedError: not theirs. */
-function compared(
+async function compared(
   { names }: Parts,
   { asker, isRoot }: Asking,
   { recipient }: Body,
   policies: readonly Policy[],
-): SubjectFacts {
+): Promise<SubjectFacts> {
   if (recipient === undefined) return asker.subject(policies)
-  using target = asker.recipient(recipient)
+  using target = await asker.recipient(recipient)
   asker.requireOwn(target)
   if (!isRoot) return asker.subject(policies)
   const subjects = policies.flatMap(policy => policy.subjects ?? [])
-  return subjectOf(target.process, { subjects }, names.accounts)
+  return await subjectInTime(target.process, { subjects }, names.accounts, TIMEOUT_MS)
 }

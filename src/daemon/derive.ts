@@ -32,7 +32,7 @@ type Request = RouteRequest<'derive'>
 /** `POST /v1/loans/{id}/derive` */
 export async function deriveRoute(parts: Parts, call: Call, request: Request): Promise<Answered<'derive'>> {
   const { rate, idempotency } = parts
-  const who = asking(call.asker)
+  const who = await asking(call.asker)
   if (!who.isRoot) rate.take(who.facts.uid)
   const { params, body } = request
   return idempotency.once<{ status: number; body: LentAnswer }>(
@@ -69,11 +69,11 @@ async function deriveNow(
       context: { policy: asked.name },
       reason: 'approval-not-asked',
     })
-  using target = asker.recipient(body.recipient)
+  using target = await asker.recipient(body.recipient)
   asker.requireOwn(target)
   const policy = withLifetime(parts, asked, body.lifetimeSec)
   const prepared = prepareDerivation({
-    ...common(parts, asker, who.isRoot, policy),
+    ...(await common(parts, who, policy, target)),
     guard,
     recipient: target,
     parent: delegationId(parent.made.delegation),

@@ -1,5 +1,6 @@
 /** To lend: judged by what the kernel says of who asks, and again right before it is kept. */
 import type { RouteAnswer, RouteRequest } from '../api/routes.ts'
+import { subjectAgain, subjectInTime } from '../delegation/subject.ts'
 import type { Target } from '../delegation/target.ts'
 import { ConflictError, DeniedError } from '../errors.ts'
 import { actionsOf, type LendRequest, type PreparedLoan, prepareLoan } from '../lending/lend.ts'
@@ -26,25 +27,25 @@ export interface Asking extends Who {
   readonly asker: Asker
 }
 
-export function asking(asker: Asker): Asking {
-  return { asker, isRoot: asker.isRoot, facts: asker.facts() }
+export async function asking(asker: Asker): Promise<Asking> {
+  return { asker, isRoot: asker.isRoot, facts: await asker.facts() }
 }
 
 /**
  * The loan as it may be made, for this target. The caller disposes of it. DeniedError: the namespace
  * is not the asker's own, or the policy not for it; else as `prepareLoan`.
  */
-export function prepareFor(
+export async function prepareFor(
   parts: Parts,
   { asker, isRoot }: Asking,
   { policy: asked, target, input }: { policy: Policy; target: Target; input: LendInput },
-): PreparedLoan {
+): Promise<PreparedLoan> {
   const { anySubject, place, cgroup, strict, lifetimeSec } = input
   refuseRootOnly({ anySubject }, isRoot)
   asker.requireOwn(target)
   const policy = withLifetime(parts, asked, lifetimeSec)
   const request: LendRequest = {
-    ...common(parts, asker, isRoot, policy),
+    ...(await common(parts, { asker, isRoot }, policy, target)),
     recipient: target,
     place,
     cgroup,
@@ -54,26 +55,37 @@ export function prepareFor(
   return confirmedBy(prepareLoan(request), asker, target)
 }
 
-/** Of root the recipient is compared, as root's own commands do; of others, they themselves. */
-export function common(
+/**
+ * Of root the recipient is compared, as root's own commands do; of others, they themselves. What can
+ * be looked at only by waiting is looked at here, and the rest again at once when all is ready.
+ */
+export async function common(
   { vocabulary, names, guard }: Parts,
-  asker: Asker,
-  isRoot: boolean,
+  { asker, isRoot }: Pick<Asking, 'asker' | 'isRoot'>,
   policy: Policy,
-): Pick<LendRequest, 'policy' | 'vocabulary' | 'accounts' | 'guard' | 'by' | 'subject'> {
+  { process }: Target,
+): Promise<Pick<LendRequest, 'policy' | 'vocabulary' | 'accounts' | 'guard' | 'by' | 'subject'>> {
+  const { accounts } = names
+  const before = isRoot
+    ? await subjectInTime(process, policy, accounts, TIMEOUT_MS)
+    : await asker.subject([policy])
   return {
-    ...{ policy, vocabulary, guard },
-    accounts: names.accounts,
+    ...{ policy, vocabulary, guard, accounts },
     by: isRoot ? 'operator' : 'subject',
-    ...(isRoot ? {} : { subject: () => asker.subject([policy]) }),
+    subject: () =>
+      isRoot ? subjectAgain(process, policy, accounts, before) : asker.subjectAgain([policy], before),
   }
 }
+
+/** How long an asker, or a recipient, may have us wait by an execve(2) that does not end. */
+const TIMEOUT_MS = 1000
 
 /** When all is ready, the asker must still be there, and the namespace its own. */
 export function confirmedBy<T extends PreparedLoan>(prepared: T, asker: Asker, target: Target): T {
   return {
     ...prepared,
     confirm: () => {
+      asker.confirm()
       asker.requireOwn(target)
       prepared.confirm?.()
     },
@@ -186,7 +198,7 @@ export async function lendRoute(
   { body: input }: RouteRequest<'lend'>,
 ): Promise<Answered<'lend'>> {
   const { rate, idempotency, approvals } = parts
-  const who = asking(call.asker)
+  const who = await asking(call.asker)
   if (!who.isRoot) rate.take(who.facts.uid)
   return idempotency.once(
     { uid: who.facts.uid, key: call.idempotencyKey, asked: ['lend', input] },
@@ -208,8 +220,8 @@ async function lendNow(
   const { clock, approvals } = parts
   const askedAt = clock.wall()
   const policy = await chosenPolicy(parts, input.policy, who.isRoot)
-  using target = asker.recipient(input.recipient)
-  using prepared = prepareFor(parts, who, { policy, target, input })
+  using target = await asker.recipient(input.recipient)
+  using prepared = await prepareFor(parts, who, { policy, target, input })
   const besides = besidesOf(prepared)
   const approval = policy.approval === 'required' && !who.isRoot
   if (input.dryRun === true) {

@@ -53,7 +53,7 @@ export async function listLoansRoute(
   { asker }: Call,
   { query }: RouteRequest<'listLoans'>,
 ): Promise<Answered<'listLoans'>> {
-  const loans = loansFor(parts, asking(asker), query)
+  const loans = loansFor(parts, await asking(asker), query)
   return { status: 200, body: { loans: loans.map(loan => viewOf(parts, loan)) } }
 }
 
@@ -63,7 +63,7 @@ export async function showLoanRoute(
   { asker }: Call,
   { params }: RouteRequest<'showLoan'>,
 ): Promise<Answered<'showLoan'>> {
-  return { status: 200, body: viewOf(parts, ownLoan(parts, asking(asker), params.id)) }
+  return { status: 200, body: viewOf(parts, ownLoan(parts, await asking(asker), params.id)) }
 }
 
 /** How long changes are gathered before they are told. */
@@ -88,7 +88,7 @@ export async function* followLoans(
   try {
     yield (await listLoansRoute(parts, call, { query })).body
     while (await news.next(GATHER_MS)) {
-      const who = asking(call.asker)
+      const who = await asking(call.asker)
       const ids = [...changed]
       changed.clear()
       const loans = ids.flatMap(id => book.loan(id) ?? [])
@@ -125,7 +125,7 @@ export async function listRequestsRoute(
   { asker }: Call,
   { query }: RouteRequest<'listRequests'>,
 ): Promise<Answered<'listRequests'>> {
-  return { status: 200, body: { requests: requestsFor(parts, asking(asker), query).map(requestView) } }
+  return { status: 200, body: { requests: requestsFor(parts, await asking(asker), query).map(requestView) } }
 }
 
 /** All that fit at first, then each that changes. */
@@ -144,7 +144,7 @@ export async function* followRequests(
   try {
     yield (await listRequestsRoute(parts, call, request)).body
     while (await news.next(GATHER_MS)) {
-      const who = asking(call.asker)
+      const who = await asking(call.asker)
       const ids = [...changed]
       changed.clear()
       const own = ids.flatMap(id => book.registry.request(id) ?? []).filter(one => ownsRequest(who, one))
@@ -191,10 +191,10 @@ class News {
   }
 }
 
-function mayHave({ asker, isRoot }: Asking, loaded: readonly LoadedPolicy[]): Set<string> {
+async function mayHave({ asker, isRoot }: Asking, loaded: readonly LoadedPolicy[]): Promise<Set<string>> {
   if (isRoot) return new Set(loaded.map(({ policy }) => policy.name))
   const policies = loaded.map(({ policy }) => policy).filter(({ subjects }) => subjects !== undefined)
-  const facts = asker.subject(policies)
+  const facts = await asker.subject(policies)
   const allowed = policies.filter(policy => decide(facts, { by: 'subject' }, [policy], new Date()).allowed)
   return new Set(allowed.map(({ name }) => name))
 }
@@ -204,8 +204,8 @@ export async function listPoliciesRoute(parts: Parts, { asker }: Call): Promise<
   const { policies, names } = parts
   const all = [...policies.all()]
   await names.refresh(all.map(({ policy }) => policy))
-  const who = asking(asker)
-  const allowed = mayHave(who, all)
+  const who = await asking(asker)
+  const allowed = await mayHave(who, all)
   const shown = all
     .filter(({ policy }) => allowed.has(policy.name))
     .sort((a, b) => (a.policy.name < b.policy.name ? -1 : 1))
@@ -228,7 +228,7 @@ export async function showPolicyRoute(
   const found = policies.get(name)
   if (found !== undefined) {
     await names.refresh([found.policy])
-    if (mayHave(asking(asker), [found]).has(name)) {
+    if ((await mayHave(await asking(asker), [found])).has(name)) {
       const { digest, file, text } = found
       return { status: 200, body: { name, digest, file, document: text } }
     }
@@ -244,7 +244,7 @@ export async function eventsRoute(
   { asker }: Call,
   { query }: RouteRequest<'events'>,
 ): Promise<Answered<'events'>> {
-  const who = asking(asker)
+  const who = await asking(asker)
   const { events, next } = parts.events.query(storeQuery(query))
   const lost = parts.guard === undefined ? 0 : Number(parts.guard.totals().lostEvents)
   return { status: 200, body: { events: events.filter(ownEvent(parts, who)).map(eventView), lost, next } }
@@ -255,7 +255,7 @@ export async function* followEvents(
   { asker, signal }: Call,
   { query }: RouteRequest<'events'>,
 ): AsyncGenerator<ReturnType<typeof eventView>> {
-  const isOwn = ownEvent(parts, asking(asker))
+  const isOwn = ownEvent(parts, await asking(asker))
   for await (const { item } of parts.events.follow(storeQuery(query), signal))
     if (isOwn(item)) yield eventView(item)
 }

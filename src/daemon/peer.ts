@@ -215,7 +215,7 @@ export class Peer implements Asker, Disposable {
 
   hold(): Peer {
     this.#now()
-    return new Peer(this.#connected, openSame(this.#process).pidfd, this.#accounts)
+    return new Peer(this.#connected, this.#look(() => openSame(this.#process)).pidfd, this.#accounts)
   }
 
   requireOwn(target: Target): void {

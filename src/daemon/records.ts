@@ -17,7 +17,7 @@ export async function auditRoute(
   { asker }: Call,
   { query: { since, after, loan, limit } }: RouteRequest<'audit'>,
 ): Promise<Answered<'audit'>> {
-  requireRoot(asking(asker))
+  requireRoot(await asking(asker))
   const { records, next } = await audit.query({
     since: since === undefined ? undefined : Date.parse(since),
     after,
@@ -32,7 +32,7 @@ export async function auditRoute(
 
 /** `POST /v1/audit/verify` */
 export async function verifyAuditRoute({ audit }: Parts, { asker }: Call): Promise<Answered<'verifyAudit'>> {
-  requireRoot(asking(asker))
+  requireRoot(await asking(asker))
   return { status: 200, body: await audit.verify() }
 }
 

@@ -19,7 +19,7 @@ export async function renewRoute(
   { params, body }: RouteRequest<'renew'>,
 ): Promise<Answered<'renew'>> {
   const { rate, book, clock, audit } = parts
-  const who = asking(asker)
+  const who = await asking(asker)
   if (!who.isRoot) rate.take(who.facts.uid)
   const { id } = ownLoan(parts, who, params.id)
   const renewed = await book.inTurn(id, async () => {
@@ -66,7 +66,7 @@ async function mostFor(
       context: { policy: policy.name },
       reason: 'approval-not-asked',
     })
-  admit(policy, asker.subject([policy]), { by: 'subject' })
+  admit(policy, await asker.subject([policy]), { by: 'subject' })
   const now = policy.limits.lifetimeSec
   return lent === undefined || now === undefined ? (lent ?? now) : Math.min(lent, now)
 }

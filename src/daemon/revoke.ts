@@ -24,7 +24,7 @@ export async function revokeRoute(
   { body }: RouteRequest<'revoke'>,
 ): Promise<Answered<'revoke'>> {
   const { rate, audit } = parts
-  const who = asking(asker)
+  const who = await asking(asker)
   if (!who.isRoot) rate.take(who.facts.uid)
   const { what, detach = false, kill = false, dryRun = false, comment } = body
   refuseRootOnly({ kill }, who.isRoot)

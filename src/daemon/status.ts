@@ -20,7 +20,7 @@ export async function statusRoute(
   _: RouteRequest<'status'>,
 ): Promise<Answered<'status'>> {
   const { book, guard, policies, approvals, audit } = parts
-  const { isRoot } = asking(asker)
+  const { isRoot } = await asking(asker)
   const { registry, counts } = book
   const faults = policies.faults.map(({ file, message }) => ({ file, message }))
   return {

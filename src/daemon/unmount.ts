@@ -3,12 +3,16 @@
  * where it was made, without looking elsewhere; what is not there is looked for.
  */
 import { type DelegatedInstance, findInstances } from '../delegation/instances.ts'
-import { openTarget, type Target } from '../delegation/target.ts'
+import { openTargetInTime, type Target } from '../delegation/target.ts'
 import { BpftokenError, NotFoundError } from '../errors.ts'
 import { undelegate } from '../lending/undelegate.ts'
 import type { LoanRecord } from '../registry/loan-record.ts'
+import { openProcess } from '../sys/process.ts'
 import { mountsOf } from './mounts-of.ts'
 import type { Parts } from './parts.ts'
+
+/** How long a process may have us wait by an execve(2) that does not end. */
+const TIMEOUT_MS = 1000
 
 export interface Unmounted {
   /** Nothing of it is mounted any more, as far as can be seen. */
@@ -36,13 +40,13 @@ export async function unmount(
   }
   const { made, recipient } = loan
   if (made?.path !== undefined && recipient !== undefined) {
-    using target = targetThere(recipient.pid, recipient)
+    using target = await targetThere(recipient.pid, recipient)
     if (target !== undefined && (await take(target, made.path, made.mountId)))
       return { gone: left.length === 0, left }
   }
   // Each one may take copies of it along.
   for (const one of mountsOf(loan, await findInstances(vocabulary))) {
-    using target = targetThere(one.pids[0]!, one)
+    using target = await targetThere(one.pids[0]!, one)
     if (target === undefined) continue
     await take(target, one.path, one.mountId)
   }
@@ -55,13 +59,13 @@ function stillAt({ path, mountNamespace, pids }: DelegatedInstance): string {
 }
 
 /** The process of that number, if it is in these namespaces: whichever it is, it will do. */
-function targetThere(
+async function targetThere(
   pid: number,
   there: { readonly userNamespace: string; readonly mountNamespace: string },
-): Target | undefined {
+): Promise<Target | undefined> {
   let target: Target
   try {
-    target = openTarget(pid)
+    target = await openTargetInTime(openProcess(pid), TIMEOUT_MS)
   } catch (error) {
     if (error instanceof BpftokenError) return undefined
     throw error
