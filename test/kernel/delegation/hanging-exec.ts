@@ -14,7 +14,7 @@ const MS_PER_SEC = 1000
 export class HangingExec implements AsyncDisposable {
   readonly workload: Workload
   readonly #fuse: FuseServer
-  /** Kills it at last, so that whoever waits for it fails a test, and does not stop it. */
+  /** Kills us at last, should we wait for it: we serve its FUSE, so that it never ends else. */
   #watchdog: ChildProcess | undefined
 
   private constructor(workload: Workload, fuse: FuseServer) {
@@ -58,7 +58,7 @@ export class HangingExec implements AsyncDisposable {
     const hung = this.#fuse.hang(FUSE.FLUSH)
     this.workload.becomes('/bin/true', '').catch(() => {})
     await hung
-    const script = `sleep ${HANG_MS / 2 / MS_PER_SEC}; kill -9 ${this.pid}`
+    const script = `sleep ${(2 * HANG_MS) / MS_PER_SEC}; kill -9 ${process.pid}`
     this.#watchdog = spawn('sh', ['-c', script], { stdio: 'ignore', detached: true })
     this.#watchdog.unref()
   }
