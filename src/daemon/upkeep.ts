@@ -11,7 +11,7 @@ import { orphansGone } from '../sys/executor/orphans.ts'
 import { Fd } from '../sys/fd.ts'
 import { heldNamespace } from '../sys/namespace.ts'
 import { inodeOf } from '../sys/open.ts'
-import { openProcess, readProc } from '../sys/process.ts'
+import { openProcess, stillAlive } from '../sys/process.ts'
 import { adoptedRecord } from './adopted.ts'
 import { loanFacts } from './audit-facts.ts'
 import type { Expiry } from './expiry.ts'
@@ -232,7 +232,7 @@ function heldIn(pid: number, userNamespace: string): Fd | undefined {
     using process = openProcess(pid)
     using namespace = heldNamespace(process, 'user')
     if (`user:[${inodeOf(namespace)}]` !== userNamespace) return undefined
-    readProc(process, 'stat')
+    stillAlive(process)
     return new Fd(process.pidfd.release())
   } catch (error) {
     if (error instanceof BpftokenError) return undefined

@@ -6,6 +6,7 @@ import assert from 'node:assert/strict'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, before, type TestContext, test } from 'node:test'
+import { unmountCopies } from '../../../src/delegation/copies.ts'
 import { delegate } from '../../../src/delegation/delegate.ts'
 import { inhabitedUserNamespaces } from '../../../src/delegation/inhabited.ts'
 import { type DelegatedInstance, findInstances, listInstances } from '../../../src/delegation/instances.ts'
@@ -173,6 +174,29 @@ test('what is lent to a process that hangs is listed, and what is lent to others
       await delegate(policy, target, vocabulary)
     },
   ))
+
+test('a delegation is unmounted though the first of the processes that have it hangs', async t => {
+  if (!possible) return t.skip('a user namespace cannot mount FUSE here')
+  await using hanging = await HangingExec.prepare(ALICE)
+  {
+    using target = openTarget(hanging.pid)
+    await delegate(policy, target, vocabulary)
+  }
+  const twin = await Workload.startedBy('nsenter', '-t', String(hanging.pid), '-U', '-m')
+  try {
+    await hanging.hang()
+    const of = (): DelegatedInstance[] =>
+      listInstances(vocabulary).filter(({ pids }) => pids.includes(twin.pid))
+    const [found] = of()
+    assert.ok(found)
+    assert.ok(found.pids.includes(hanging.pid))
+    assert.deepEqual(await unmountCopies(found.device, vocabulary), { unmounted: 1, left: [] })
+    assert.deepEqual(of(), [])
+  } finally {
+    twin[Symbol.dispose]()
+    await twin.exited
+  }
+})
 
 test("root's command refuses a target that hangs, and ends; it lists another", t =>
   withHanging(t, async ({ pid }) => {
