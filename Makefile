@@ -13,7 +13,8 @@ DIST := dist/cli/main.js
 PREBUILDS := prebuilds/.made
 
 NATIVE_SOURCES := native/build.sh $(wildcard native/*.[ch] native/*/*.[ch])
-SOURCES := $(shell find src -name '*.ts') tsconfig.json tsconfig.build.json package.json scripts/gen-cli-docs.ts
+SOURCES := $(shell find src -name '*.ts') tsconfig.json tsconfig.build.json package.json package-lock.json \
+	scripts/finish-dist.cjs scripts/bundle-packages.cjs scripts/gen-cli-docs.ts
 TSX := node --import tsx
 
 help: ## this list
@@ -27,6 +28,7 @@ check: build ## fast gate: format, lint, types, layering, unit tests, generated 
 	npx biome ci --error-on-warnings
 	npx tsc -p tsconfig.json
 	$(TSX) scripts/gen-policy-docs.ts --check
+	$(TSX) scripts/gen-api-docs.ts --check
 	$(TSX) scripts/gen-guard-layout.ts --check
 	scripts/check-package.sh
 	$(TSX) scripts/test.ts unit
@@ -34,6 +36,7 @@ check: build ## fast gate: format, lint, types, layering, unit tests, generated 
 fix: $(MODULES) ## format, fix what can fix, regenerate documents
 	npx biome check --write
 	$(TSX) scripts/gen-policy-docs.ts
+	$(TSX) scripts/gen-api-docs.ts
 	$(TSX) scripts/gen-guard-layout.ts
 	$(TSX) scripts/gen-api.ts
 

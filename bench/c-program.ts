@@ -32,14 +32,20 @@ export class CProgram implements Disposable {
   }
 
   ask(question: string): Promise<string> {
+    const answer = this.said(question)
+    this.#child.stdin!.write(`${question}\n`)
+    return answer
+  }
+
+  /** The line that it says next, or by itself when it has started. */
+  said(to = 'its start'): Promise<string> {
     return new Promise((resolve, reject) => {
-      const ended = (): void => reject(new Error(`The C program ended at "${question}"`))
+      const ended = (): void => reject(new Error(`The C program ended at "${to}"`))
       this.#lines.once('close', ended)
       this.#lines.once('line', answer => {
         this.#lines.off('close', ended)
         resolve(answer)
       })
-      this.#child.stdin!.write(`${question}\n`)
     })
   }
 

@@ -1,7 +1,7 @@
 /**
  * `make bench`: how long our calls take, beside plain C in the same run.
  *
- *   tsx bench/run.ts [--json] [--rounds N] [delegation] [calls] [startup] [objects] [guard]
+ *   tsx bench/run.ts [--json] [--rounds N] [delegation] [calls] [startup] [ls] [objects] [guard]
  *
  * Needs root, gcc, a built dist/, a kernel with BPF tokens, and for objects the corpus. A goal that
  * is missed is printed, not failed: the numbers are as noisy as the machine.
@@ -9,13 +9,15 @@
 import os from 'node:os'
 import { parseArgs } from 'node:util'
 import { measureCalls } from './calls.ts'
+import type { Cost, CostRatio } from './cost.ts'
 import { type DelegationResult, measureDelegation } from './delegation.ts'
 import { type GuardResult, measureGuard } from './guard.ts'
+import { type ListingResult, measureListing } from './listing.ts'
 import { measureObjects, type ObjectsResult } from './objects.ts'
 import { measureStartup, type StartupResult } from './startup.ts'
 import type { Comparison, Summary } from './stats.ts'
 
-const SECTIONS = ['delegation', 'calls', 'startup', 'objects', 'guard'] as const
+const SECTIONS = ['delegation', 'calls', 'startup', 'ls', 'objects', 'guard'] as const
 const DEFAULT_ROUNDS = 30
 
 function numbers(summary: Summary, digits: number): string {
@@ -54,16 +56,29 @@ function printDelegation({ comparisons, firstUs, perSecond, mounts }: Delegation
   )
 }
 
-function printStartup({ node, unshare, run, overheadMs, goalMs }: StartupResult): void {
-  console.log(
-    `bpftoken run -- true, ms        ${'min'.padStart(8)}${'median'.padStart(8)}${'p90'.padStart(8)}`,
-  )
-  console.log(`  node -e 0                     ${numbers(node, 1)}`)
-  console.log(`  unshare true                  ${numbers(unshare, 1)}`)
-  console.log(`  bpftoken run -- true          ${numbers(run, 1)}`)
-  console.log(
-    `  on top of the first two: ${overheadMs.toFixed(1)} ms  ${verdict(overheadMs <= goalMs, `${goalMs} ms`)}`,
-  )
+function printCosts(costs: Readonly<Record<string, Cost>>): void {
+  const head = `${'min'.padStart(8)}${'median'.padStart(8)}${'p90'.padStart(8)}`
+  console.log(`${''.padEnd(32)}    on processors${' '.repeat(11)}   from start to end`)
+  console.log(`${'  ms'.padEnd(32)}${head}   ${head}`)
+  for (const [name, { wall, cpu }] of Object.entries(costs))
+    console.log(`  ${name.padEnd(30)}${numbers(cpu, 1)}   ${numbers(wall, 1)}`)
+}
+
+function ratioText({ cpu, wall }: CostRatio, goal: number): string {
+  return `${cpu.toFixed(2)}x on processors, ${wall.toFixed(2)}x from start to end  ${verdict(cpu <= goal, `${goal}x`)}`
+}
+
+function printStartup({ costs, ratios, goals }: StartupResult): void {
+  console.log('Commands, beside node -e 0; run beside that and unshare true')
+  printCosts(costs)
+  for (const [name, goal] of Object.entries(goals))
+    console.log(`  ${name.padEnd(30)}${ratioText(ratios[name as keyof typeof ratios], goal)}`)
+}
+
+function printListing({ ours, c, ratio, goal }: ListingResult): void {
+  console.log('bpftoken ls of 1,000 delegations among 10,000 mounts')
+  printCosts({ 'bpftoken ls': ours, 'C, mountinfo': c })
+  console.log(`  ${ratioText(ratio, goal)}`)
 }
 
 function printObjects({ comparisons, oursPerSecond, libbpfPerSecond }: ObjectsResult): void {
@@ -133,6 +148,7 @@ async function main(): Promise<void> {
     delegation?: DelegationResult
     calls?: Comparison[]
     startup?: StartupResult
+    ls?: ListingResult
     objects?: ObjectsResult
     guard?: GuardResult
   } = {}
@@ -153,6 +169,11 @@ async function main(): Promise<void> {
     const measured = await measureStartup(rounds)
     result.startup = measured
     say(() => printStartup(measured))
+  }
+  if (wanted('ls')) {
+    const measured = await measureListing(Math.max(5, Math.ceil(rounds / 3)))
+    result.ls = measured
+    say(() => printListing(measured))
   }
   if (wanted('objects')) {
     const measured = await measureObjects(rounds)

@@ -1,46 +1,48 @@
 /**
- * `bpftoken run -- true` beside what cannot be saved: starting Node, and making a user namespace.
+ * Whole commands beside what cannot be saved: starting Node and, for `run`, making a user
+ * namespace. A policy is parsed once per boot, kernel and build for root; `policy check (parsed)`
+ * is for everybody else.
  */
-import { execFile } from 'node:child_process'
 import path from 'node:path'
-import { promisify } from 'node:util'
-import { compile } from './c-program.ts'
+import { type Cost, type CostRatio, costsOf, ratioOf } from './cost.ts'
 import { CLI } from './dist.ts'
-import { type Summary, summarize } from './stats.ts'
 
-const GOAL_MS = 30
 const POLICY = path.resolve(__dirname, '../examples/policies/packet-counter.yaml')
-const execute = promisify(execFile)
+const NOBODY = ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups']
+const ours = (...words: string[]): string[] => [process.execPath, CLI, ...words]
+
+const COMMANDS = {
+  'node -e 0': [process.execPath, '-e', '0'],
+  'unshare true': ['unshare', '--user', '--map-root-user', 'true'],
+  '--version': ours('--version'),
+  'completion bash': ours('completion', 'bash'),
+  'policy check': ours('policy', 'check', POLICY),
+  'policy check (parsed)': [...NOBODY, ...ours('policy', 'check', POLICY)],
+  'run -- true': ours('run', '--policy', POLICY, '--', 'true'),
+} as const
+
+/** What the ratio should not exceed. */
+const GOALS = {
+  '--version': 1.15,
+  'completion bash': 1.15,
+  'policy check': 1.8,
+  'policy check (parsed)': 1.8,
+  'run -- true': 1.3,
+} as const
 
 export interface StartupResult {
-  readonly node: Summary
-  readonly unshare: Summary
-  readonly run: Summary
-  /** Median of run, less the medians of the other two. */
-  readonly overheadMs: number
-  readonly goalMs: number
+  readonly costs: Readonly<Record<keyof typeof COMMANDS, Cost>>
+  /** To Node alone; `run` to Node and unshare, one after the other. */
+  readonly ratios: Readonly<Record<keyof typeof GOALS, CostRatio>>
+  readonly goals: typeof GOALS
 }
 
 export async function measureStartup(roundCount: number): Promise<StartupResult> {
-  const wall = compile('wall')
-  const milliseconds = async (...command: string[]): Promise<number> =>
-    Number((await execute(wall, command)).stdout) / 1e6
-  const commands = {
-    node: [process.execPath, '-e', '0'],
-    unshare: ['unshare', '--user', '--map-root-user', 'true'],
-    run: [process.execPath, CLI, 'run', '--policy', POLICY, '--', 'true'],
-  }
-  const samples = { node: [] as number[], unshare: [] as number[], run: [] as number[] }
-  for (let round = -1; round < roundCount; round++) {
-    for (const name of ['node', 'unshare', 'run'] as const) {
-      const ms = await milliseconds(...commands[name])
-      if (round >= 0) samples[name].push(ms) // the first round warms up
-    }
-  }
-  const [node, unshare, run] = [samples.node, samples.unshare, samples.run].map(summarize) as [
-    Summary,
-    Summary,
-    Summary,
-  ]
-  return { node, unshare, run, overheadMs: run.median - node.median - unshare.median, goalMs: GOAL_MS }
+  const costs = await costsOf(COMMANDS, roundCount)
+  const { 'node -e 0': node, 'unshare true': unshare } = costs
+  const ratios = (Object.keys(GOALS) as (keyof typeof GOALS)[]).map(name => [
+    name,
+    ratioOf(costs[name], ...(name === 'run -- true' ? [node, unshare] : [node])),
+  ])
+  return { costs, ratios: Object.fromEntries(ratios), goals: GOALS }
 }

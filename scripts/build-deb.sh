@@ -21,6 +21,12 @@ filled() {
     -e "s/@DATE@/$(LC_ALL=C date -u -R -d "@$SOURCE_DATE_EPOCH")/"
 }
 
+# What the package depends on, with what that depends on.
+runtime_packages() {
+  node -p "Object.entries(require('./package-lock.json').packages)
+    .flatMap(([at, { dev }]) => (at.startsWith('node_modules/') && !dev ? [at.slice(13)] : [])).join(' ')"
+}
+
 # The programs of the package and of what it depends on, without what only developers read.
 add_library() {
   local lib=$1/usr/lib/bpftoken prebuilt=prebuilds/linux-${NODE_ARCH[$2]} name
@@ -30,21 +36,22 @@ add_library() {
   cp bpf/guard.bpf.o bpf/inventory.bpf.o "$lib/bpf/"
   cp "$prebuilt"/{node.napi.glibc.node,bpftoken-launch,bpftoken-executor} "$lib/$prebuilt/"
   chmod 644 "$lib/$prebuilt"/*.node
-  for name in $(node -p "Object.keys(require('./package.json').dependencies).join(' ')"); do
+  for name in $(runtime_packages); do
     if ! grep -q "^Files: usr/lib/bpftoken/node_modules/$name/\*$" packaging/debian/copyright; then
       echo "build-deb: packaging/debian/copyright does not name $name" >&2
       return 1
     fi
-    cp -R "node_modules/$name" "$lib/node_modules/"
+    mkdir -p "$(dirname "$lib/node_modules/$name")"
+    cp -R "node_modules/$name" "$lib/node_modules/$name"
   done
   # Their licences are in the copyright file.
   find "$lib" -regextype posix-extended -type f \
     \( -regex '.*\.(map|md|ts|cts|mts|flow)' -o -iname 'license*' \) -delete
-  rm -rf "$lib"/node_modules/zod/src "$lib"/node_modules/yaml/browser "$lib"/node_modules/*/.github
+  rm -rf "$lib"/node_modules/zod/src "$lib"/node_modules/*/.github
   find "$lib" -type d -empty -delete
   find "$lib" -name '*.js' -o -name '*.cjs' -o -name '*.mjs' -o -name '*.json' | xargs -d '\n' chmod 644
   sed -i '1s|^#!/usr/bin/env node$|#!/usr/bin/node|' "$lib"/dist/{cli,daemon}/main.js
-  sed -i '1{/^#!/d}' "$lib"/node_modules/*/bin.{js,mjs} "$lib"/node_modules/node-gyp-build/{build-test,optional}.js 2>/dev/null || true
+  sed -i '1{/^#!/d}' "$lib"/node_modules/*/bin.{js,mjs} 2>/dev/null || true
   chmod 755 "$lib"/dist/{cli,daemon}/main.js "$lib/$prebuilt"/bpftoken-*
   mkdir -p "$1/usr/bin"
   ln -s ../lib/bpftoken/dist/cli/main.js "$1/usr/bin/bpftoken"

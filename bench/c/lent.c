@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 
 static FILE *table_of_mounts(void)
 {
@@ -34,12 +35,20 @@ static int keep_few(void)
 	return left;
 }
 
+/* As in a container: one file system with directories, and others on these. */
 static void lend(int mounts)
 {
+	char path[32];
+
 	ok(unshare(CLONE_NEWNS), "unshare");
-	for (int i = 1; i < mounts; i++)
-		ok(mount("none", "/mnt", "tmpfs", 0, "size=4k"), "mount of tmpfs");
-	ok(mount("none", "/mnt", "bpf", 0,
+	ok(mount("none", "/mnt", "tmpfs", 0, NULL), "mount of tmpfs");
+	for (int i = 2; i < mounts; i++) {
+		snprintf(path, sizeof(path), "/mnt/%d", i);
+		ok(mkdir(path, 0700), "mkdir");
+		ok(mount("none", path, "tmpfs", 0, NULL), "mount of tmpfs");
+	}
+	ok(mkdir("/mnt/bpf", 0700), "mkdir");
+	ok(mount("none", "/mnt/bpf", "bpf", 0,
 		 "delegate_cmds=map_create:prog_load,delegate_maps=array,delegate_progs=xdp,delegate_attachs=xdp"),
 	   "mount of bpffs");
 }

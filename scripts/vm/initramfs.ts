@@ -89,12 +89,15 @@ function baseFiles(): Copied[] {
   ]
 }
 
-/** Packages that the built commands need, without what only developers read. */
+/**
+ * Packages that the built commands need, or their sources, or tests; without what only developers
+ * read.
+ */
 function addPackages(archive: Cpio): void {
   const { dependencies } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as {
     dependencies: Record<string, string>
   }
-  for (const name of [...Object.keys(dependencies), 'fast-check', 'pure-rand'])
+  for (const name of [...Object.keys(dependencies), 'commander', 'yaml', 'fast-check', 'pure-rand'])
     archive.copy(
       join(ROOT, 'node_modules', name),
       undefined,

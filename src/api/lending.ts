@@ -19,7 +19,8 @@ const target = strict({
 
 const does = <Name extends string, Shape extends z.core.$ZodLooseShape>(name: Name, shape: Shape) =>
   strict({ do: z.literal(name), ...shape })
-const actions = z.array(
+/** The steps of a loan, before they are done. */
+export const actions = z.array(
   z.discriminatedUnion('do', [
     does('openDirectory', { path: text }),
     does('openContext', { type: z.literal('bpf') }),
@@ -29,11 +30,12 @@ const actions = z.array(
     does('setOption', { key: text, value: text }),
     does('markDelegatable', {}),
     does('createSuperblock', {}),
-    does('makeMount', { attributes: z.array(z.enum(['nosuid', 'nodev', 'noexec'])) }),
+    does('makeMount', { attributes: z.array(z.enum(['nosuid', 'nodev', 'noexec'])).readonly() }),
     does('refuseMoved', {}),
     does('attachMount', { path: text }),
     does('reachMount', { path: text }),
     does('confirm', {}),
+    does('pause', {}),
   ]),
 )
 

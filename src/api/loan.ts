@@ -1,6 +1,7 @@
 /** What is asked of the daemon about loans, and what it says of them. Loads zod. */
 import { z } from 'zod'
 import { account, count, flag, id, masks, pid, strict, text, texts, time } from './basics.ts'
+import { actions } from './lending.ts'
 
 /** Of a loan, as people and programs name it. */
 export const loanId = z
@@ -21,8 +22,10 @@ export const path = z
   .startsWith('/')
   .refine(value => !value.includes('\0'), 'has a zero byte')
 
-/** Of a descriptor in the table of whoever asks. */
 const descriptor = z.int().min(0).max(0x7fff_ffff)
+const contextFd = descriptor.describe(
+  'A context of bpffs that the recipient has open, which it mounts itself',
+)
 
 /** Who is lent to. */
 export const recipient = z
@@ -52,7 +55,7 @@ const seconds = z
 export const lendBody = strict({
   policy: policyChoice,
   recipient,
-  place: z.union([strict({ path }), strict({ contextFd: descriptor })]),
+  place: z.union([strict({ path }), strict({ contextFd })]),
   /** Tokens can be made in this cgroup and below only. */
   cgroup: path.optional(),
   /** Root alone: also to whom the policy does not name. */
@@ -133,7 +136,7 @@ export const loan = strict({
   spec: strict({
     askedAt: time,
     asker,
-    place: z.union([strict({ path }), strict({ contextFd: descriptor })]),
+    place: z.union([strict({ path }), strict({ contextFd })]),
     parent: loanId.optional(),
     cgroup: text.optional(),
     because: text.describe('Which entry of the policy matched, or that root asked'),
@@ -209,7 +212,7 @@ export const approvalRequest = strict({
   until: time,
   asker,
   recipient: strict({ pid, userNamespace: text }),
-  place: z.union([strict({ path }), strict({ contextFd: descriptor })]),
+  place: z.union([strict({ path }), strict({ contextFd })]),
   comment: text.optional(),
   decided: strict({ at: time, by: account, comment: text.optional() }).optional(),
   /** The loan that came of it. */
@@ -222,7 +225,7 @@ export const wouldLend = strict({
   policy: text,
   because: text,
   approval: flag.describe('Whether somebody must approve first'),
-  actions: z.array(z.looseObject({ do: text })),
+  actions,
   preflight: z.array(concern),
   unenforced: texts,
   removed: z.array(removal).optional(),

@@ -6,36 +6,52 @@ import { z } from 'zod'
 import { error } from './error.ts'
 import * as guard from './guard.ts'
 import * as lending from './lending.ts'
+import * as loan from './loan.ts'
 import { DOCUMENTS, type DocumentName } from './names.ts'
 import * as objects from './objects.ts'
 import * as policy from './policy.ts'
+import * as service from './service.ts'
+
+/** A request that was waited for, and approved. */
+const granted = z.strictObject({ request: loan.approvalRequest, loan: loan.loan })
 
 export const SCHEMAS: Readonly<Record<DocumentName, z.ZodType>> = {
   error,
   doctor: lending.doctor,
   'run-dry-run': lending.runDryRun,
-  delegate: lending.delegate,
-  'delegate-dry-run': lending.delegateDryRun,
-  undelegate: lending.undelegate,
-  derive: lending.derive,
+  delegate: z.union([lending.delegate, loan.lent, loan.waiting, granted]),
+  'delegate-dry-run': z.union([lending.delegateDryRun, loan.wouldLend]),
+  undelegate: z.union([lending.undelegate, loan.revoked]),
+  derive: z.union([lending.derive, loan.lent]),
   confine: lending.confine,
   unconfine: lending.unconfine,
-  ls: lending.ls,
-  'ls-tree': guard.lsTree,
+  ls: z.union([lending.ls, loan.loans]),
+  'ls-tree': z.union([guard.lsTree, loan.loans]),
+  status: service.status,
+  requests: z.union([loan.requests, loan.approvalRequest]),
+  approve: loan.approvalRequest,
+  deny: loan.approvalRequest,
+  renew: loan.loan,
+  explain: service.decision,
+  reload: service.reloaded,
+  'audit-query': service.auditRecord,
+  'audit-export': service.auditRecord,
+  'audit-verify': service.auditVerdict,
   'policy-check': policy.policyCheck,
   'policy-show': policy.policyShow,
   'policy-show-masks': policy.policyShowMasks,
   'policy-diff': policy.policyDiff,
   'policy-test': policy.policyTest,
+  'policy-list': service.policies,
   'policy-install': policy.policyInstall,
   'guard-install': guard.guardInstall,
   'guard-status': guard.guardStatus,
   'guard-allow': guard.guardAllow,
   'guard-disallow': guard.guardDisallow,
   'guard-remove': guard.guardRemove,
-  revoke: guard.revoke,
-  show: guard.show,
-  events: guard.events,
+  revoke: z.union([guard.revoke, loan.revoked]),
+  show: z.union([guard.show, loan.loan]),
+  events: z.union([guard.events, service.guardEvent]),
   plan: objects.plan,
   'plan-check': objects.planCheck,
   'obj-show': objects.objShow,

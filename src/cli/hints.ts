@@ -2,12 +2,21 @@
  * What to do next, in the words of this command line. Libraries say what went wrong, by a reason
  * and its facts; here is which command or option that means for who typed one.
  */
-import { type BpftokenError, type ErrorContext, type Reason, SyscallError } from '../errors.ts'
+import {
+  type BpftokenError,
+  type ErrorContext,
+  type Reason,
+  SyscallError,
+  UnreachableError,
+} from '../errors.ts'
 import type { Fact } from '../lending/doctor.ts'
 import { hintFor } from '../uapi/hints.ts'
 import { word } from './output.ts'
 
 const INSTALL_GUARD = 'Install it as root: bpftoken guard install'
+
+const START_DAEMON =
+  'Start it: systemctl start bpftokend.socket, or bpftokend as root; root can also lend without it: --direct'
 
 const OVERRIDE = 'say --any-subject to lend to it all the same'
 
@@ -66,7 +75,10 @@ const BY_CALL: Readonly<Record<string, string>> = {
 }
 
 export function hintOf(error: BpftokenError): string | undefined {
-  if (error.reason !== undefined) return BY_REASON[error.reason](error.context)
+  // A daemon of another version may have reasons that this one has no words for.
+  if (error.reason !== undefined && Object.hasOwn(BY_REASON, error.reason))
+    return BY_REASON[error.reason](error.context)
+  if (error instanceof UnreachableError) return error.hint ?? START_DAEMON
   if (!(error instanceof SyscallError)) return error.hint
   const { op, errnoName, hint } = error
   // A hint of its own says more than that of the operation.

@@ -34,7 +34,13 @@ export function spoken(): Manner {
 }
 
 /** The styles that we use, by what they stand for. */
-const STYLES = { good: 'green', odd: 'yellow', bad: 'red', heading: 'bold' } as const
+const STYLES = {
+  good: 'green',
+  odd: 'yellow',
+  bad: 'red',
+  heading: 'bold',
+  chosen: 'inverse',
+} as const
 
 /** A part of a line, in colour where a terminal shows it. */
 export interface Styled {
@@ -275,4 +281,57 @@ export class Screen {
     writeOut(above + shown.map(line => `${line}\n`).join(''))
     this.#drawn = shown.length
   }
+}
+
+/** Whether standard output is a terminal. */
+export function stdoutIsTerminal(): boolean {
+  return isatty(STDOUT)
+}
+
+/**
+ * All of the terminal on standard output, beside what stands there: that is there again once this
+ * is left. Each frame is drawn over the one before, and not cleared first: so nothing flickers.
+ */
+export class FullScreen {
+  #entered = false
+
+  enter(): void {
+    if (this.#entered) return
+    this.#entered = true
+    // The other screen; no cursor; a line that is too long does not go on in the next.
+    writeOut('\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[H\x1b[2J')
+  }
+
+  /** Can be called at any time, and again; it never throws, for there may be no terminal any more. */
+  leave(): void {
+    if (!this.#entered) return
+    this.#entered = false
+    try {
+      write(STDOUT, '\x1b[?7h\x1b[?25h\x1b[?1049l')
+    } catch {
+      // Nobody sees it.
+    }
+  }
+
+  get size(): { readonly width: number; readonly height: number } {
+    const { columns: width, rows: height } = process.stdout
+    return { width: width || 80, height: height || 24 }
+  }
+
+  draw(lines: readonly Line[]): void {
+    if (!this.#entered) return
+    const { width, height } = this.size
+    const shown = lines.slice(0, height).map(line => rendered([cutLine(line, width)], STDOUT).slice(0, -1))
+    writeOut(`\x1b[H${shown.map(line => `${line}\x1b[K`).join('\r\n')}\x1b[J`)
+  }
+}
+
+/** So much of a line as has room. */
+function cutLine(line: Line, width: number): Line {
+  let room = width
+  return (typeof line === 'string' ? [line] : line).map(part => {
+    const text = printable(textOf(part)).slice(0, room)
+    room -= text.length
+    return typeof part === 'string' ? text : { ...part, text }
+  })
 }

@@ -4,7 +4,8 @@
 import { type Dirent, readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { NotFoundError, UsageError } from '../errors.ts'
-import { policyFromText } from '../lending/policy-text.ts'
+import { locatedPolicyFromText, policyFromText } from '../lending/policy-text.ts'
+import type { LocatedPolicy } from '../policy/located.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { Vocabulary } from '../policy/vocabulary.ts'
 import { hintFor } from '../uapi/hints.ts'
@@ -105,4 +106,13 @@ export function loadPolicy(file: string, vocabulary: Vocabulary): Promise<Policy
 
 export async function policyIn({ path, text }: PolicyFile, vocabulary: Vocabulary): Promise<Policy> {
   return policyFromText(text(), path, vocabulary)
+}
+
+/** The same with its positions; see `locatedPolicyFromText`. */
+export async function locatedPolicyIn(
+  { path, text }: PolicyFile,
+  vocabulary: Vocabulary,
+  options: { keep?: boolean },
+): Promise<LocatedPolicy> {
+  return locatedPolicyFromText(text(), path, vocabulary, options)
 }

@@ -6,6 +6,7 @@
  * each `run`.
  */
 import { Command } from './command.ts'
+import { daemonCommands } from './tree/daemon.ts'
 import { guardCommands } from './tree/guard.ts'
 import { lendingCommands } from './tree/lending.ts'
 import { objectCommands } from './tree/objects.ts'
@@ -18,7 +19,14 @@ import { shellCommands } from './tree/shells.ts'
 export type Finish = (status: number) => void
 
 /** In the order in which the help names their commands. */
-const PARTS: readonly Part[] = [lendingCommands, policyCommands, guardCommands, objectCommands, shellCommands]
+const PARTS: readonly Part[] = [
+  lendingCommands,
+  daemonCommands,
+  policyCommands,
+  guardCommands,
+  objectCommands,
+  shellCommands,
+]
 
 /** The whole tree; nothing is run before its `parseAsync`. */
 export function commandTree(finish: Finish, version: string): Command {
@@ -35,8 +43,8 @@ export function commandTree(finish: Finish, version: string): Command {
     .version(version)
     .enablePositionalOptions()
     .details(
-      'Exit: 0 ok, 1 failed, 2 usage, 3 denied (also: not root), 4 not supported here, 141 nobody read the answer to\n' +
-        "its end. `run` passes on its program's.",
+      'Exit: 0 ok, 1 failed, 2 usage, 3 denied (also: not root), 4 not supported here, 5 the daemon does not\n' +
+        "answer, 141 nobody read the answer to its end. `run` passes on its program's.",
     )
     .example('doctor', 'what this machine can delegate')
     .example('run --policy policy.yaml -- ./loader', 'a program with a delegation')

@@ -87,6 +87,14 @@ export function userOfName(name: string, find: FindEntry = key => findEntry('pas
  */
 const USER_NAME = /^(?![-+])[^\s\p{C}:]{1,255}$/u
 
+/** The number of a user, of root too: a name, or the number itself. UsageError as above. */
+export function uidOf(wanted: string, find?: FindEntry): number {
+  if (!/^[0-9]/.test(wanted)) return userOfName(wanted, find).uid
+  const uid = parseWithin(USER_IDS, wanted)
+  if (uid !== undefined) return uid
+  throw new UsageError(`"${wanted}" is no user`, { hint: `Give a user name or a uid; ${ID_HINT}` })
+}
+
 function defaultUser(env: NodeJS.ProcessEnv, find: FindEntry): HostUser {
   const { SUDO_UID: uidText, SUDO_GID: gidText } = env
   // If root called sudo, that says nothing about a user.

@@ -114,7 +114,8 @@ export class Daemon {
       watcher.on('error', error => this.#log.warn({ error }, 'changes of policies are not seen any more'))
       return watcher
     } catch (error) {
-      this.#log.info({ error, directory }, 'changes of policies are seen when they are read again')
+      const { code } = error as NodeJS.ErrnoException
+      this.#log.info({ code, directory }, 'changes of policies are seen when they are read again')
       return undefined
     }
   }

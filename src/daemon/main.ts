@@ -7,7 +7,7 @@ import { fstatSync } from 'node:fs'
 import { CommanderError } from 'commander'
 import { printable } from '../ebpf/printable.ts'
 import { BpftokenError, ConflictError, DeniedError, EXIT, InputError } from '../errors.ts'
-import { passNothingOn } from '../sys/inheritance.ts'
+import { closeInherited, passNothingOn } from '../sys/inheritance.ts'
 import { takeActivationSockets } from './activation.ts'
 import { readConfig } from './config.ts'
 import { Daemon } from './daemon.ts'
@@ -51,6 +51,7 @@ async function run(options: Options): Promise<number> {
   process.umask(UMASK)
   process.chdir('/')
   const { socket, notifier, journal } = takeEnvironment()
+  closeInherited(socket === undefined ? [] : [socket])
   passNothingOn()
   const write = boundedWriter(process.stderr, times => `${times} lines of the log were dropped here\n`)
   using sink = new LogSink({ journal, write })
@@ -69,8 +70,9 @@ async function run(options: Options): Promise<number> {
   using told = notifier
   told.ready(`Answering at ${socket === undefined ? options.socket : 'the socket of its unit'}`)
   told.watch(() => true)
+  const readyMs = Math.round(performance.now())
   await daemon.warm()
-  log.info({ version, readyMs: Math.round(performance.now()) }, 'bpftokend is ready')
+  log.info({ version, readyMs }, 'bpftokend is ready')
   await stop
   told.stopping()
   log.info({}, 'bpftokend stops; what is lent goes on')
@@ -92,7 +94,7 @@ function endOnDefects(log: Log): void {
 
 function complain(error: unknown): number {
   const known = error instanceof BpftokenError
-  const lines = known ? error.lines : [String((error as Error)?.stack ?? error)]
+  const lines = known ? error.lines : String((error as Error)?.stack ?? error).split('\n')
   const hint = known ? hintOf(error) : undefined
   for (const line of [...lines, ...(hint === undefined ? [] : [`  next: ${hint}`])])
     process.stderr.write(`bpftokend: ${printable(line)}\n`)

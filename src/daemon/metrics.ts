@@ -120,6 +120,9 @@ export class Metrics implements Meter {
 }
 
 function maxDescriptors(): number {
-  const [, soft] = /^Max open files +(\d+)/m.exec(readFileSync('/proc/self/limits', 'latin1')) ?? []
+  const line = readFileSync('/proc/self/limits', 'latin1')
+    .split('\n')
+    .find(one => one.startsWith('Max open files'))
+  const [, soft] = /^Max open files +(\d+)/.exec(line ?? '') ?? []
   return Number(soft ?? 0)
 }

@@ -17,16 +17,16 @@ export function parseOptions(words: readonly string[], version: string): Options
     .description('Lends eBPF to unprivileged programs, by the policies of this machine')
     .exitOverride()
     .version(version, '-V, --version')
-    .option('--socket PATH', 'where it answers, unless systemd hands a socket over', absolute, SOCKET)
-    .option('--state DIR', 'what it keeps: loans, requests, audit, events', absolute, '/var/lib/bpftoken')
-    .option('--policies DIR', 'the policies, a file each', absolute, '/etc/bpftoken/policies')
+    .option('--socket <path>', 'where it answers, unless systemd hands a socket over', absolute, SOCKET)
+    .option('--state <dir>', 'what it keeps: loans, requests, audit, events', absolute, '/var/lib/bpftoken')
+    .option('--policies <dir>', 'the policies, a file each', absolute, '/etc/bpftoken/policies')
     .option(
-      '--config FILE',
+      '--config <file>',
       'limits and the like; need not be there',
       absolute,
       '/etc/bpftoken/bpftokend.yaml',
     )
-    .addOption(new Option('--log-level LEVEL', 'the least that is logged').choices(LEVELS).default('info'))
+    .addOption(new Option('--log-level <level>', 'the least that is logged').choices(LEVELS).default('info'))
     .option('--recover', 'set a damaged registry aside, and find what lives in the kernel', false)
     .allowExcessArguments(false)
   return command.parse([...words], { from: 'user' }).opts<Options>()

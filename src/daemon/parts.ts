@@ -16,7 +16,7 @@ import type { PolicyFiles } from './policies.ts'
 import type { Recipients } from './recipients.ts'
 import type { Sight } from './sight.ts'
 
-/** As pino has it. Values are escaped by whoever writes them. */
+/** As that of log.ts. Values are escaped by whoever writes them. */
 export interface Log {
   info(facts: object, message: string): void
   warn(facts: object, message: string): void

@@ -2,8 +2,8 @@
  * The vocabulary of this kernel, and policies that are read in it. Both are kept until the next
  * boot: see boot-cache.ts.
  */
-import { readKernelEnums } from '../delegation/vocabulary.ts'
-import { type Policy, policyFromJSON, policyToJSON } from '../policy/policy.ts'
+import { type LocatedPolicy, locatedPolicyFromJSON, locatedPolicyToJSON } from '../policy/located.ts'
+import type { Policy } from '../policy/policy.ts'
 import { type KernelEnums, type Vocabulary, vocabularyFrom } from '../policy/vocabulary.ts'
 import { VMLINUX_BTF } from '../uapi/kernel-paths.ts'
 import { cached } from './boot-cache.ts'
@@ -11,13 +11,29 @@ import { cached } from './boot-cache.ts'
 /** NotSupportedError: the kernel has no type information. */
 export async function loadVocabulary(): Promise<Vocabulary> {
   const asIs = { fromJSON: (value: unknown) => value as KernelEnums, toJSON: (value: KernelEnums) => value }
-  return vocabularyFrom(await cached('vocabulary', VMLINUX_BTF, asIs, () => readKernelEnums(VMLINUX_BTF)))
+  const read = async (): Promise<KernelEnums> => {
+    const { readKernelEnums } = await import('../delegation/vocabulary.ts')
+    return readKernelEnums(VMLINUX_BTF)
+  }
+  return vocabularyFrom(await cached('vocabulary', VMLINUX_BTF, asIs, read))
 }
 
 /** `source` names the text in messages. PolicyError: every issue found. */
-export function policyFromText(text: string, source: string, vocabulary: Vocabulary): Promise<Policy> {
-  return cached('policy', text, { fromJSON: policyFromJSON, toJSON: policyToJSON }, async () => {
-    const { parsePolicy } = await import('../policy/parse.ts')
-    return parsePolicy(text, { source, vocabulary })
-  })
+export async function policyFromText(text: string, source: string, vocabulary: Vocabulary): Promise<Policy> {
+  return (await locatedPolicyFromText(text, source, vocabulary)).policy
+}
+
+/** The same with its positions. With `keep: false` it is neither kept nor taken from what is. */
+export async function locatedPolicyFromText(
+  text: string,
+  source: string,
+  vocabulary: Vocabulary,
+  { keep = true }: { keep?: boolean } = {},
+): Promise<LocatedPolicy> {
+  const parse = async (): Promise<LocatedPolicy> => {
+    const { parseLocatedPolicy } = await import('../policy/parse.ts')
+    return parseLocatedPolicy(text, { source, vocabulary })
+  }
+  if (!keep) return parse()
+  return cached('policy', text, { fromJSON: locatedPolicyFromJSON, toJSON: locatedPolicyToJSON }, parse)
 }

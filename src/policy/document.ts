@@ -20,6 +20,7 @@ import {
   Parser,
 } from 'yaml'
 import type { PolicyIssue } from '../errors.ts'
+import { locate, type Position, type Positions, pathText } from './located.ts'
 
 /** Bounds. A large real policy stays below a tenth of each. */
 const MAX_TEXT_KIB = 256
@@ -27,32 +28,18 @@ const MAX_LEXEMES = 60_000
 const MAX_DEPTH = 32
 const MAX_NODES = 20_000
 
-export interface Position {
-  readonly line: number
-  readonly col: number
-}
-
 type PathSegment = string | number
 
 /** The data of one document, and where in the text each part stands. */
 export interface PlainDocument {
   readonly value: unknown
   readonly issues: readonly PolicyIssue[]
+  /** Of all values. */
+  readonly positions: Positions
   /** Position of the value at `path`, or of the nearest enclosing value that exists. */
   valueAt(path: readonly PathSegment[]): Position
   /** Position of the key that names the last segment of `path`. */
   keyAt(path: readonly PathSegment[]): Position
-}
-
-/** `spec.rights.maps[2]`. Keys that are not plain words are quoted. */
-export function pathText(path: readonly PropertyKey[]): string {
-  let text = ''
-  for (const segment of path) {
-    if (typeof segment === 'number') text += `[${segment}]`
-    else if (/^[\w-]+$/.test(String(segment))) text += `${text === '' ? '' : '.'}${String(segment)}`
-    else text += `[${JSON.stringify(String(segment).slice(0, 64))}]`
-  }
-  return text
 }
 
 /**
@@ -64,6 +51,7 @@ export function readDocument(text: string): PlainDocument {
   const refusal = (message: string, at: Position = start): PlainDocument => ({
     value: undefined,
     issues: [{ path: '', ...at, message }],
+    positions: new Map([['', at]]),
     valueAt: () => at,
     keyAt: () => at,
   })
@@ -93,23 +81,17 @@ export function readDocument(text: string): PlainDocument {
     )
   }
 
-  const walk = new Walk(lines)
+  const walk = new Walk(lines, document.contents?.range?.[0] ?? 0)
   for (const fault of [...document.errors, ...document.warnings])
     walk.report([], fault.pos[0], fault.message.slice(0, 200))
   const syntaxOk = walk.issues.length === 0
   const value = syntaxOk ? walk.plain(document.contents, [], 0) : undefined
-  const find = (table: Map<string, number>, path: readonly PathSegment[]) => {
-    for (let length = path.length; length > 0; length--) {
-      const off = table.get(pathText(path.slice(0, length)))
-      if (off !== undefined) return position(lines, off)
-    }
-    return position(lines, document.contents?.range?.[0] ?? 0)
-  }
   return {
     value,
     issues: walk.issues,
-    valueAt: path => find(walk.values, path),
-    keyAt: path => find(walk.keys, path),
+    positions: walk.values,
+    valueAt: path => locate(walk.values, path),
+    keyAt: path => locate(walk.keys, path),
   }
 }
 
@@ -150,14 +132,16 @@ function isCount(value: unknown): boolean {
 /** One pass over the nodes: plain data, positions and issues. */
 class Walk {
   readonly issues: PolicyIssue[] = []
-  readonly values = new Map<string, number>()
-  readonly keys = new Map<string, number>()
+  readonly values = new Map<string, Position>()
+  readonly keys = new Map<string, Position>()
   readonly #lines: LineCounter
   readonly #anchors = new Map<string, Node>()
   #nodes = 0
 
-  constructor(lines: LineCounter) {
+  /** `start` is where the whole begins. */
+  constructor(lines: LineCounter, start: number) {
     this.#lines = lines
+    for (const table of [this.values, this.keys]) table.set('', position(lines, start))
   }
 
   report(path: readonly PathSegment[], off: number, message: string): void {
@@ -178,7 +162,7 @@ class Walk {
       return undefined
     }
     const text = pathText(path)
-    if (!this.values.has(text)) this.values.set(text, at)
+    if (!this.values.has(text)) this.values.set(text, position(this.#lines, at))
     if (isAlias(node)) {
       const target = this.#anchors.get(node.source)
       if (target !== undefined) return this.plain(target, path, at)
@@ -221,7 +205,7 @@ class Walk {
         continue
       }
       const text = pathText(inner)
-      if (!this.keys.has(text)) this.keys.set(text, keyOff)
+      if (!this.keys.has(text)) this.keys.set(text, position(this.#lines, keyOff))
       entries.set(name, this.plain(pair.value as Node | null, inner, keyOff))
     }
     return Object.fromEntries(entries)

@@ -18,6 +18,7 @@ export {
 export { type GlobKind, globFault, globMatches } from './glob.ts'
 export { type GuardNeed, guardNeeds } from './guard-needs.ts'
 export { type LintFinding, lintPolicy } from './lint.ts'
+export type { LocatedPolicy, Position, Positions } from './located.ts'
 export {
   describeMask,
   hexMask,
@@ -29,7 +30,7 @@ export {
   type WordIssue,
   wordsOf,
 } from './mask-text.ts'
-export { type LocatedPolicy, type ParseOptions, parseLocatedPolicy, parsePolicy } from './parse.ts'
+export { type ParseOptions, parseLocatedPolicy, parsePolicy } from './parse.ts'
 export {
   type AllowList,
   CAPABILITIES,

@@ -1,11 +1,12 @@
 /**
  * Policy text to `Policy`: YAML, then schema, then the words of the running kernel.
  *
- * Imports zod and yaml, about 60 ms to load: `await import()` it where a policy is parsed.
+ * Imports zod and yaml, 15 ms to load: `await import()` it where a policy is parsed.
  */
 import type { z } from 'zod'
 import { PolicyError, type PolicyIssue } from '../errors.ts'
-import { type PlainDocument, type Position, pathText, readDocument } from './document.ts'
+import { type PlainDocument, readDocument } from './document.ts'
+import { type LocatedPolicy, locatedPolicy, pathText } from './located.ts'
 import { maskOf } from './mask-text.ts'
 import { nearest } from './nearest.ts'
 import { type AllowList, CAPABILITIES, type Policy } from './policy.ts'
@@ -16,13 +17,6 @@ export interface ParseOptions {
   /** Names the text in messages: a file name. */
   readonly source: string
   readonly vocabulary: Vocabulary
-}
-
-/** A policy with a way back to its text, for warnings about it. */
-export interface LocatedPolicy {
-  readonly policy: Policy
-  /** Where the field at a path such as `spec.rights.cmds[1]` stands, or what encloses it. */
-  locate(path: string): Position
 }
 
 /**
@@ -48,21 +42,11 @@ export function parseLocatedPolicy(text: string, options: ParseOptions): Located
 
   const { masks, issues } = resolveMasks(checked.data.spec.rights, options.vocabulary, plain)
   if (issues.length > 0) throw new PolicyError(options.source, inOrder(issues))
-  return {
-    policy: policyOf(checked.data, masks),
-    locate: path => plain.valueAt(pathSegments(path)),
-  }
+  return locatedPolicy(policyOf(checked.data, masks), plain.positions)
 }
 
 function inOrder(issues: readonly PolicyIssue[]): PolicyIssue[] {
   return [...issues].sort((a, b) => a.line - b.line || a.col - b.col)
-}
-
-/** The inverse of `pathText`, for the plain keys that the schema has. */
-function pathSegments(path: string): (string | number)[] {
-  return [...path.matchAll(/\[(\d+)\]|[^.[\]]+/g)].map(([text, index]) =>
-    index === undefined ? text : Number(index),
-  )
 }
 
 function schemaIssues(issue: z.core.$ZodIssue, plain: PlainDocument): PolicyIssue[] {

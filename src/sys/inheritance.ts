@@ -1,6 +1,8 @@
 /** What programs that we start inherit from us unasked, even as another user. */
+import { readdirSync, readFileSync } from 'node:fs'
 import { check } from './failure.ts'
 import { native } from './native.ts'
+import { procFields } from './proc-file.ts'
 
 /** include/uapi/linux/keyctl.h */
 const KEYCTL_JOIN_SESSION_KEYRING = 1
@@ -22,6 +24,29 @@ export function passNothingOn(): void {
   check('close_range', 'close_range', cloexec)
   const joined = native().keyctl(KEYCTL_JOIN_SESSION_KEYRING, null)
   if (joined !== -ENOSYS) check('keyctl', 'KEYCTL_JOIN_SESSION_KEYRING', joined)
+}
+
+/** O_CLOEXEC of a descriptor, as its fdinfo has it: octal. */
+const CLOSES_ON_EXEC = 0o2000000
+
+/**
+ * Closes descriptors that whoever started us left open, but for standard input, output and error,
+ * and those of `keep`. Node opens its own to be closed on exec; what is not was inherited. Those
+ * that Node has marked by itself, the first few, stay open, and are not passed on.
+ */
+export function closeInherited(keep: readonly number[]): void {
+  for (const name of readdirSync('/proc/self/fd')) {
+    const descriptor = Number(name)
+    if (descriptor < FIRST_AFTER_STDIO || keep.includes(descriptor)) continue
+    let info: string
+    try {
+      info = readFileSync(`/proc/self/fdinfo/${name}`, 'latin1')
+    } catch {
+      continue // That of the directory itself, which is closed by now.
+    }
+    const flags = Number.parseInt(procFields(info).get('flags') ?? '0', 8)
+    if ((flags & CLOSES_ON_EXEC) === 0) native().close(descriptor)
+  }
 }
 
 /**

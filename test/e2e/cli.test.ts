@@ -321,9 +321,9 @@ test('who is not root is denied, and so is a load without rights', machine, asyn
   for (const words of [
     ['doctor'],
     ['run', '--policy', POLICY, '--', 'true'],
-    ['delegate', '--pid', '1', '--policy', POLICY],
-    ['undelegate', '--pid', '1'],
-    ['derive', '1', '--pid', '1', '--policy', POLICY],
+    ['delegate', '--pid', '1', '--policy', POLICY, '--direct'],
+    ['undelegate', '--pid', '1', '--direct'],
+    ['derive', '1', '--pid', '1', '--policy', POLICY, '--direct'],
     ['confine', '--cgroup', '/sys/fs/cgroup', '--policy', POLICY],
     ['unconfine', '1'],
     ['policy', 'install', POLICY],
@@ -332,9 +332,9 @@ test('who is not root is denied, and so is a load without rights', machine, asyn
     ['guard', 'allow', '--exe', '/bin/true'],
     ['guard', 'disallow', '--exe', '/bin/true'],
     ['guard', 'remove'],
-    ['revoke', '1'],
-    ['show', '1'],
-    ['events'],
+    ['revoke', '1', '--direct'],
+    ['show', '1', '--direct'],
+    ['events', '--direct'],
     ['obj', 'load', NETWORK],
   ]) {
     const { status, stderr } = await cli(words, user)

@@ -28,7 +28,7 @@ before(() => {
   stage = mkdtempSync(join(tmpdir(), 'bpftoken-docs-'))
   bin = stage
   chmodSync(stage, 0o755)
-  const modules = ['commander', 'picomatch', 'yaml', 'zod'].map(name => `node_modules/${name}`)
+  const modules = ['picomatch'].map(name => `node_modules/${name}`)
   for (const part of ['package.json', 'dist', 'build/Release', 'examples', ...modules])
     cpSync(join(ROOT, part), join(stage, part), { recursive: true })
   writeFileSync(

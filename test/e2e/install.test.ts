@@ -4,13 +4,19 @@
  */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { cpSync, existsSync, mkdirSync, readFileSync, symlinkSync } from 'node:fs'
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { test } from 'node:test'
 import { PACKAGE, PREFIX } from '../../scripts/installed.ts'
+import { DOCUMENT_NAMES } from '../../src/api/names.ts'
+import * as api from '../../src/api/schema.ts'
+import * as openapi from '../../src/daemon/http/openapi.ts'
+import type { PolicyError } from '../../src/errors.ts'
+import * as parsing from '../../src/policy/parse.ts'
 import { asNobody, execute, type Result } from '../helpers/cli.ts'
 import { CACHE, needsTokens, ROOT } from '../helpers/machine.ts'
 import { Scratch } from '../helpers/scratch.ts'
+import { VOCABULARY } from '../unit/policy/sample-kernel.ts'
 
 const POLICY = join(ROOT, 'examples/policies/packet-counter.yaml')
 const installed = PREFIX === undefined ? { skip: 'no package is installed: scripts/test.ts says why' } : {}
@@ -112,6 +118,81 @@ test('the command and its addon load into an arm64 Node', needsEmulation(), asyn
   assert.equal(stdout, `arm64 function\n${version}\n`)
 })
 
+test('what is bundled is of the packages that this tree has, and nothing loads these', () => {
+  const { bundlesFor, codeIn } = require('../../scripts/bundle-packages.cjs') as {
+    codeIn(dist: string): Map<string, string>
+    bundlesFor(code: Map<string, string>): Map<string, string>
+  }
+  const dist = join(PACKAGE, 'dist')
+  const code = codeIn(dist)
+  const bundles = bundlesFor(code)
+  assert.deepEqual([...bundles.keys()], ['commander', 'yaml', 'zod'])
+  assert.deepEqual(
+    readdirSync(join(dist, 'bundled')),
+    [...bundles.keys()].map(name => `${name}.js`),
+  )
+  for (const [name, text] of bundles) {
+    assert.equal(readFileSync(join(dist, 'bundled', `${name}.js`), 'utf8'), text)
+    const { version } = JSON.parse(
+      readFileSync(join(ROOT, 'node_modules', name, 'package.json'), 'utf8'),
+    ) as { version: string }
+    assert.ok(text.startsWith(`/*\nA part of ${name} ${version} (`), name)
+    for (const [file, own] of code) assert.ok(!own.includes(`require("${name}")`), file)
+  }
+  // What was only bundled is not installed besides, in another version.
+  if (PREFIX !== undefined)
+    for (const name of ['commander', 'yaml']) assert.ok(!existsSync(join(PACKAGE, 'node_modules', name)))
+})
+
+test('schemas, the OpenAPI document and messages are those of the whole zod and yaml', () => {
+  const compiled = (module: string): unknown => require(join(PACKAGE, 'dist', module))
+  const bundled = {
+    ...(compiled('api/schema.js') as typeof api),
+    ...(compiled('daemon/http/openapi.js') as typeof openapi),
+    ...(compiled('policy/parse.js') as typeof parsing),
+  }
+  for (const name of DOCUMENT_NAMES) assert.deepEqual(bundled.jsonSchemaOf(name), api.jsonSchemaOf(name))
+  assert.deepEqual(bundled.openApiDocument('0'), openapi.openApiDocument('0'))
+  const issues = (parse: typeof parsing.parsePolicy): unknown => {
+    try {
+      return parse(FAULTY, { source: 'faulty.yaml', vocabulary: VOCABULARY })
+    } catch (error) {
+      return (error as PolicyError).issues
+    }
+  }
+  const found = issues(bundled.parsePolicy) as unknown[]
+  assert.deepEqual(found, issues(parsing.parsePolicy))
+  assert.ok(found.length > 10, JSON.stringify(found))
+})
+
+/** Wrong in as many ways as a policy can be. */
+const FAULTY = `apiVersion: bpftoken.dev/v1
+kind: DelegationPolicy
+metadata: {name: Foo_, descrption: 3, description: 7}
+spec:
+  subjects: [{}, {user: 1.5, unit: [a]}, {container: {labels: {"a b": c}}}]
+  rights: {cmds: [nope, 3.5, map_create], maps: 7, capabilities: [cap_net_admn]}
+  limits: {tokens: 0, programs: "x", mapBytes: -1, lifetime: 0s, maps: 99999999999}
+  network: hosts
+  sharing: {bindMount: yes please}
+  derive: {maxDepth: 17}
+`
+
+test('what is bundled is not made where it is unclear what is used', () => {
+  const { bundlesFor } = require('../../scripts/bundle-packages.cjs') as {
+    bundlesFor(code: Map<string, string>): Map<string, string>
+  }
+  const code = (yaml: string) =>
+    new Map([
+      ['one.js', 'const commander_1 = require("commander");\nnew commander_1.Command()'],
+      ['two.js', `const yaml_1 = require("yaml");\n${yaml}`],
+      ['three.js', 'const zod_1 = require("../bundled/zod.js");\nzod_1.z\n  .int()'],
+    ])
+  assert.match(bundlesFor(code('new yaml_1.Lexer()')).get('yaml')!, /\bLexer\b/)
+  assert.throws(() => bundlesFor(code('const { Lexer } = yaml_1')), /not clear what two\.js uses of yaml/)
+  assert.throws(() => bundlesFor(new Map()), /Nothing uses commander/)
+})
+
 test('an installed package needs nothing else: it lends with what it brought', {
   ...needsTokens(),
   ...installed,
@@ -176,8 +257,7 @@ test('where nothing is prebuilt it is compiled, else one line says what is missi
 test('without an addon the command says so', async () => {
   using scratch = new Scratch()
   bare(scratch)
-  for (const part of ['dist', 'node_modules/commander'])
-    cpSync(join(PACKAGE, part), join(scratch.path, part), { recursive: true })
+  cpSync(join(PACKAGE, 'dist'), join(scratch.path, 'dist'), { recursive: true })
   const { status, stdout, stderr } = await execute(process.execPath, [
     join(scratch.path, 'dist/cli/main.js'),
     'ls',

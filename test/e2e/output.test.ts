@@ -3,7 +3,7 @@
  * hostile.
  */
 import assert from 'node:assert/strict'
-import { closeSync, constants, openSync } from 'node:fs'
+import { closeSync, constants, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { CLI, cli, execute, type Result } from '../helpers/cli.ts'
@@ -305,4 +305,27 @@ test('the boot cache leaves nothing half-written on a full disk, and is used whe
   assert.match((await on('4k')).stdout, /^entries [01]\n$/)
   // One page is for the directory's first file; the other entry does not fit.
   assert.match((await on('8k')).stdout, /^entries [01]\n$/)
+})
+
+test('policy check says the same of a policy that the boot cache has, and takes it from there', {
+  skip: isRoot ? false : 'needs root',
+}, async () => {
+  using scratch = new Scratch()
+  const file = scratch.write('policy.yaml', readFileSync(POLICY, 'utf8'))
+  const check = command(['policy', 'check', file])
+  const script = `mount -t tmpfs t /run
+    ${check}; echo "status $?"; echo ---; ${check}; echo "status $?"; echo ---
+    sed -i 's/\\["spec",[0-9]*,/["spec",999,/' /run/bpftoken/cache/policy-*; ${check}; echo ---
+    sed -i '1i # moved' ${file}; ${check}`
+  const { stdout } = await execute('unshare', ['--mount', 'sh', '-c', script])
+  const [first, second, altered, moved] = stdout.split('---\n')
+  const subjects = (line: number) => new RegExp(`policy\\.yaml:${line}:3: note: nobody is named`)
+  const line =
+    readFileSync(POLICY, 'utf8')
+      .split('\n')
+      .findIndex(text => text.startsWith('spec:')) + 2
+  assert.match(first!, subjects(line))
+  assert.equal(second, first)
+  assert.match(altered!, subjects(999))
+  assert.match(moved!, subjects(line + 1))
 })

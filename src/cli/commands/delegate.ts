@@ -7,25 +7,31 @@ import type { Loan, Place } from '../../lending/journal.ts'
 import { actionsOf, lend, type PreparedLoan, prepareLoan, requireTermsHeld } from '../../lending/lend.ts'
 import { loanToJSON } from '../../lending/view.ts'
 import { type AdmissionOptions, tellVerdict } from '../admission.ts'
+import { type DaemonOptions, reachDaemon, requireNoneOf } from '../daemon/reach.ts'
 import { installedGuard } from '../installed-guard.ts'
 import { interruption } from '../interrupted.ts'
 import { note, print, printJson, word } from '../output.ts'
 import { loadPolicy, loadVocabulary } from '../policy-file.ts'
-import { requireRoot } from '../privilege.ts'
 import { openRecipient, type RecipientOptions, recipientName } from '../recipient.ts'
 
-export interface DelegateOptions extends AdmissionOptions, RecipientOptions {
+export interface DelegateOptions extends AdmissionOptions, RecipientOptions, DaemonOptions {
   policy: string
   contextFd?: number
   onlyCgroup?: string
   strict?: boolean
+  /** In seconds. */
+  lifetime?: number
+  comment?: string
+  wait: boolean
   dryRun?: boolean
   json?: boolean
 }
 
 export async function delegate(options: DelegateOptions): Promise<number> {
   recipientName(options)
-  requireRoot('bpftoken delegate')
+  using daemon = await reachDaemon(options, 'bpftoken delegate')
+  if (daemon !== undefined) return (await import('../daemon/lend.ts')).delegateThrough(daemon, options)
+  requireNoneOf({ lifetime: options.lifetime, comment: options.comment })
   const vocabulary = await loadVocabulary()
   const policy = await loadPolicy(options.policy, vocabulary)
   using guard = await installedGuard()

@@ -6,23 +6,29 @@ import { compareInTime } from '../../lending/admission.ts'
 import { describeRemoval, prepareDerivation } from '../../lending/derive.ts'
 import { lend } from '../../lending/lend.ts'
 import type { AdmissionOptions } from '../admission.ts'
+import { type DaemonOptions, delegationIn, reachDaemon, requireNoneOf } from '../daemon/reach.ts'
 import { requiredGuard } from '../installed-guard.ts'
 import { interruption } from '../interrupted.ts'
 import { note } from '../output.ts'
 import { loadPolicy, loadVocabulary } from '../policy-file.ts'
-import { requireRoot } from '../privilege.ts'
 import { openRecipient, type RecipientOptions, recipientName } from '../recipient.ts'
+import type { LoanName } from '../tree/options.ts'
 import { tellLoan, tellPrepared } from './delegate.ts'
 
-export interface DeriveOptions extends AdmissionOptions, RecipientOptions {
+export interface DeriveOptions extends AdmissionOptions, RecipientOptions, DaemonOptions {
   policy: string
   strict?: boolean
+  /** In seconds. */
+  lifetime?: number
   json?: boolean
 }
 
-export async function derive(id: number, options: DeriveOptions): Promise<number> {
+export async function derive(name: LoanName, options: DeriveOptions): Promise<number> {
   recipientName(options)
-  requireRoot('bpftoken derive')
+  using daemon = await reachDaemon(options, 'bpftoken derive')
+  if (daemon !== undefined) return (await import('../daemon/lend.ts')).deriveThrough(daemon, name, options)
+  requireNoneOf({ lifetime: options.lifetime })
+  const id = delegationIn(name)
   const vocabulary = await loadVocabulary()
   const policy = await loadPolicy(options.policy, vocabulary)
   using guard = await requiredGuard()

@@ -3,11 +3,25 @@ import { EXIT } from '../../errors.ts'
 import type { GuardEvent } from '../../guard/event.ts'
 import { Guard } from '../../guard/guard.ts'
 import { wallTime } from '../../lending/view.ts'
+import { type DaemonOptions, reachDaemon, requireNoneOf } from '../daemon/reach.ts'
 import { note, print, printJson, word } from '../output.ts'
-import { requireRoot } from '../privilege.ts'
+import type { LoanName } from '../tree/options.ts'
 
-export async function events(options: { follow?: boolean; json?: boolean }): Promise<number> {
-  requireRoot('bpftoken events')
+export interface EventsOptions extends DaemonOptions {
+  follow?: boolean
+  since?: string
+  delegation?: LoanName
+  uid?: number
+  reason?: string
+  json?: boolean
+}
+
+/** Those of the daemon, which has read them, where it answers; else they are read here, once. */
+export async function events(options: EventsOptions): Promise<number> {
+  using daemon = await reachDaemon(options, 'bpftoken events')
+  if (daemon !== undefined) return (await import('../daemon/events.ts')).eventsThrough(daemon, options)
+  const { since, delegation, uid, reason } = options
+  requireNoneOf({ since, delegation, uid, reason })
   using guard = Guard.open()
   const tell = (event: GuardEvent): void =>
     options.json === true ? printJson(eventToJSON(event), 'compact') : print(describeEvent(event))

@@ -1,12 +1,27 @@
-/** bpftoken ls: every delegated bpffs of this machine, whoever made it. */
+/** bpftoken ls: what the daemon has lent; or every delegated bpffs of this machine, whoever made it. */
 import { listInstances } from '../../delegation/instances.ts'
 import { describeMask } from '../../policy/mask-text.ts'
 import { MASK_DOMAINS } from '../../policy/vocabulary.ts'
+import { type DaemonOptions, daemonIfAny } from '../daemon/reach.ts'
 import { installedGuard } from '../installed-guard.ts'
 import { note, print, printJson, styled, table, word } from '../output.ts'
 import { loadVocabulary } from '../policy-file.ts'
 
-export async function ls(options: { tree?: boolean; json?: boolean }): Promise<number> {
+export interface LsOptions extends DaemonOptions {
+  tree?: boolean
+  json?: boolean
+}
+
+/**
+ * Of the daemon's loans where it answers. The tree is then for those who are not root: root sees
+ * more in the kernel, by the guard.
+ */
+export async function ls(options: LsOptions): Promise<number> {
+  const isRoot = process.geteuid?.() === 0
+  if (options.direct !== true && !(isRoot && options.tree === true)) {
+    using daemon = await daemonIfAny(options)
+    if (daemon !== undefined) return (await import('../daemon/list.ts')).listThrough(daemon, options)
+  }
   if (options.tree === true) return (await import('./ls-tree.ts')).lsTree(options)
   const vocabulary = await loadVocabulary()
   using guard = await installedGuard()
@@ -18,7 +33,7 @@ export async function ls(options: { tree?: boolean; json?: boolean }): Promise<n
       .filter(one => `user:[${one.userNamespace}]` === instance.userNamespace)
       .map(({ id }) => Number(id)),
   }))
-  if (process.geteuid?.() !== 0) note('not root: only the mounts of your own processes can be seen')
+  if (!isRoot) note('not root: only the mounts of your own processes can be seen')
   if (options.json === true) {
     printJson(
       instances.map(instance => ({

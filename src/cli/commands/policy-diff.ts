@@ -1,19 +1,18 @@
 /** bpftoken policy diff: what one policy grants and another does not, side by side. */
-import { runningVocabulary } from '../../delegation/vocabulary.ts'
 import { EXIT } from '../../errors.ts'
 import { comparePolicies, type Difference, type PolicyDifferences } from '../../policy/diff.ts'
-import { parsePolicy } from '../../policy/parse.ts'
 import { print, printJson, styled, table } from '../output.ts'
-import { readPolicyText } from '../policy-file.ts'
+import { loadPolicy, loadVocabulary } from '../policy-file.ts'
 import { levelText } from '../risk-text.ts'
 
 /** Exit 0: they are the same; 1: they differ; as diff(1). */
-export function diff(before: string, after: string, options: { json?: boolean }): number {
-  const vocabulary = runningVocabulary()
-  const [a, b] = [before, after].map(file =>
-    parsePolicy(readPolicyText(file), { source: file, vocabulary }),
-  ) as [ReturnType<typeof parsePolicy>, ReturnType<typeof parsePolicy>]
-  const found = comparePolicies(a, b, vocabulary)
+export async function diff(before: string, after: string, options: { json?: boolean }): Promise<number> {
+  const vocabulary = await loadVocabulary()
+  const found = comparePolicies(
+    await loadPolicy(before, vocabulary),
+    await loadPolicy(after, vocabulary),
+    vocabulary,
+  )
   const same = found.differences.length === 0
   if (options.json === true) printJson({ before, after, same, ...found })
   else if (same) print(`${before} and ${after} grant the same`)

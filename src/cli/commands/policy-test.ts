@@ -2,22 +2,20 @@
  * bpftoken policy test: who would get a delegation, and why. Reads the policy and the accounts, and
  * does nothing.
  */
-import { runningVocabulary } from '../../delegation/vocabulary.ts'
 import { EXIT, UsageError } from '../../errors.ts'
 import { accounts } from '../../lending/accounts.ts'
 import { decide } from '../../policy/decide.ts'
 import { nearest } from '../../policy/nearest.ts'
-import { parsePolicy } from '../../policy/parse.ts'
 import type { Policy } from '../../policy/policy.ts'
 import { type Fact, type Identity, namesIn, type SubjectFacts, unitOfCgroup } from '../../policy/subject.ts'
 import { verdictLines } from '../../policy/verdict-text.ts'
 import { parseWithin, USER_IDS } from '../../uapi/number-range.ts'
 import { print, printJson } from '../output.ts'
-import { readPolicyText } from '../policy-file.ts'
+import { loadPolicy, loadVocabulary } from '../policy-file.ts'
 
-export function test(file: string, options: { as: string; json?: boolean }): number {
+export async function test(file: string, options: { as: string; json?: boolean }): Promise<number> {
   const given = parseFacts(options.as)
-  const policy = parsePolicy(readPolicyText(file), { source: file, vocabulary: runningVocabulary() })
+  const policy = await loadPolicy(file, await loadVocabulary())
   const verdict = decide(factsOf(given, policy), { by: 'operator' }, [policy], new Date())
   if (options.json === true) printJson(verdict)
   else print(...verdictLines(verdict))

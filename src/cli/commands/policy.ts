@@ -1,15 +1,19 @@
 /** bpftoken policy check and show: offline, against the running kernel's vocabulary. */
-import { runningVocabulary } from '../../delegation/vocabulary.ts'
 import { BpftokenError, EXIT, PolicyError } from '../../errors.ts'
 import { describeLimits } from '../../policy/limits-text.ts'
 import { lintPolicy } from '../../policy/lint.ts'
 import { describeMask, hexMask, mountOption } from '../../policy/mask-text.ts'
-import { parseLocatedPolicy, parsePolicy } from '../../policy/parse.ts'
 import { assessRisk, compareRisk, RISK_LEVELS, type RiskLevel } from '../../policy/risk.ts'
 import { MASK_DOMAINS, type Vocabulary } from '../../policy/vocabulary.ts'
 import { describeFailure } from '../failure-report.ts'
 import { columns, type Line, print, printJson, styled, table, warn } from '../output.ts'
-import { type PolicyFile, policyFilesAt, readPolicyText } from '../policy-file.ts'
+import {
+  loadPolicy,
+  loadVocabulary,
+  locatedPolicyIn,
+  type PolicyFile,
+  policyFilesAt,
+} from '../policy-file.ts'
 import { Progress } from '../progress.ts'
 import { levelText, riskBars } from '../risk-text.ts'
 
@@ -23,14 +27,17 @@ export interface CheckOptions {
  * A file that is no policy does not stop the others. Exit 0: nothing to warn of, and no more risk
  * than allowed; 1: a warning, more risk, or a file cannot be read; 2: a file is not a valid policy.
  */
-export function check(paths: string[], options: CheckOptions): number {
+export async function check(paths: string[], options: CheckOptions): Promise<number> {
   const files = paths.flatMap(policyFilesAt)
-  const vocabulary = runningVocabulary()
+  const vocabulary = await loadVocabulary()
+  // Many would drive out of the cache what other commands need.
+  const keep = files.length === 1
   using progress = new Progress({ total: files.length })
-  const reports = files.map(file => {
+  const reports: Report[] = []
+  for (const file of files) {
     progress.step(file.path)
-    return checkFile(file, options.maxRisk, vocabulary)
-  })
+    reports.push(await checkFile(file, { max: options.maxRisk, vocabulary, keep }))
+  }
   progress[Symbol.dispose]()
   if (options.json === true) printJson(reports)
   else {
@@ -44,11 +51,18 @@ export function check(paths: string[], options: CheckOptions): number {
   return Math.max(...reports.map(report => report.exit))
 }
 
-type Report = ReturnType<typeof checkFile>
+type Report = Awaited<ReturnType<typeof checkFile>>
 
-function checkFile({ path: file, text }: PolicyFile, max: RiskLevel | undefined, vocabulary: Vocabulary) {
+interface CheckContext {
+  readonly max: RiskLevel | undefined
+  readonly vocabulary: Vocabulary
+  readonly keep: boolean
+}
+
+async function checkFile(from: PolicyFile, { max, vocabulary, keep }: CheckContext) {
+  const file = from.path
   try {
-    const { policy, locate } = parseLocatedPolicy(text(), { source: file, vocabulary })
+    const { policy, locate } = await locatedPolicyIn(from, vocabulary, { keep })
     const findings = lintPolicy(policy, vocabulary).map(finding => ({ ...finding, ...locate(finding.path) }))
     const risk = assessRisk(policy, vocabulary)
     const tooRisky = max !== undefined && compareRisk(risk.level, max) > 0
@@ -119,9 +133,9 @@ function summary(reports: readonly Report[]): string {
   return `${reports.length} policies: ${counts.join(', ')}${highest === undefined ? '' : `; highest risk ${highest}`}`
 }
 
-export function show(file: string, options: { masks?: boolean; json?: boolean }): number {
-  const vocabulary = runningVocabulary()
-  const policy = parsePolicy(readPolicyText(file), { source: file, vocabulary })
+export async function show(file: string, options: { masks?: boolean; json?: boolean }): Promise<number> {
+  const vocabulary = await loadVocabulary()
+  const policy = await loadPolicy(file, vocabulary)
   const masks = MASK_DOMAINS.map(domain => ({
     option: `delegate_${domain}`,
     hex: hexMask(policy.rights.masks[domain]),

@@ -1,17 +1,25 @@
 /** bpftoken revoke: take a delegation back, and undo what was loaded under it. */
-import { EXIT } from '../../errors.ts'
+import { EXIT, UsageError } from '../../errors.ts'
 import type { DetachResult, Staying } from '../../guard/detach.ts'
 import { delegationId } from '../../guard/guard.ts'
 import type { Holder } from '../../guard/inventory.ts'
 import { countLeft, detach, isUndone, revoke as revokeAll } from '../../lending/revoke.ts'
 import { detachToJSON } from '../../lending/view.ts'
+import { type DaemonOptions, delegationIn, reachDaemon, requireNoneOf } from '../daemon/reach.ts'
 import { requiredGuard } from '../installed-guard.ts'
 import { columns, note, print, printJson, word } from '../output.ts'
-import { requireRoot } from '../privilege.ts'
+import type { LoanName } from '../tree/options.ts'
 
-export interface RevokeOptions {
+export interface RevokeOptions extends DaemonOptions {
+  container?: string
+  unit?: string
+  user?: string
+  policy?: string
+  all?: boolean
   detach?: boolean
   kill?: boolean
+  dryRun?: boolean
+  comment?: string
   json?: boolean
 }
 
@@ -19,9 +27,14 @@ export interface RevokeOptions {
  * Exit 1: something that was to be undone stays, or may stay: a program that is left may be
  * attached without a link.
  */
-export async function revoke(id: number, options: RevokeOptions): Promise<number> {
-  requireRoot('bpftoken revoke')
-  const { kill = false, json = false } = options
+export async function revoke(name: LoanName | undefined, options: RevokeOptions): Promise<number> {
+  using daemon = await reachDaemon(options, 'bpftoken revoke')
+  if (daemon !== undefined)
+    return (await import('../daemon/take-back.ts')).revokeThrough(daemon, name, options)
+  const { container, unit, user, policy, all, dryRun, comment, kill = false, json = false } = options
+  requireNoneOf({ container, unit, user, policy, all, 'dry-run': dryRun, comment })
+  if (name === undefined) throw new UsageError('Say which delegation is taken back, by its number')
+  const id = delegationIn(name)
   using guard = await requiredGuard()
   const ids = await revokeAll(guard, delegationId(id))
   // Told at once, because this much is done whatever becomes of the rest.

@@ -1,4 +1,4 @@
-/** bpftoken show: what the guard knows of one delegation. */
+/** bpftoken show: what the guard knows of one delegation, or the daemon of one loan. */
 import { EXIT } from '../../errors.ts'
 import { delegationId, Guard, type GuardDelegation } from '../../guard/guard.ts'
 import { delegationToJSON, wallTime } from '../../lending/view.ts'
@@ -6,13 +6,25 @@ import { describeLimits } from '../../policy/limits-text.ts'
 import { describeMask } from '../../policy/mask-text.ts'
 import { formatSize } from '../../policy/quantity.ts'
 import { MASK_DOMAINS, type Vocabulary } from '../../policy/vocabulary.ts'
+import { type DaemonOptions, delegationIn, reachDaemon } from '../daemon/reach.ts'
 import { cgroupText, recipientOf, stateOf } from '../guard-text.ts'
 import { columns, print, printJson } from '../output.ts'
 import { loadVocabulary } from '../policy-file.ts'
-import { requireRoot } from '../privilege.ts'
+import type { LoanName } from '../tree/options.ts'
 
-export async function show(id: number, options: { json?: boolean }): Promise<number> {
-  requireRoot('bpftoken show')
+export interface ShowOptions extends DaemonOptions {
+  json?: boolean
+}
+
+/** A loan of the daemon; a number is what the guard knows, which root alone may ask. */
+export async function show(name: LoanName, options: ShowOptions): Promise<number> {
+  const isOfGuard = 'delegation' in name && process.geteuid?.() === 0
+  if (!isOfGuard) {
+    using daemon = await reachDaemon(options, 'bpftoken show')
+    if (daemon !== undefined)
+      return (await import('../daemon/list.ts')).showThrough(daemon, name, options.json === true)
+  }
+  const id = delegationIn(name)
   using guard = Guard.open()
   const found = guard.delegation(delegationId(id))
   if (options.json === true) printJson(delegationToJSON(found))

@@ -2,13 +2,13 @@
 import { EXIT } from '../../errors.ts'
 import { type TakenBack, undelegate as takeBack } from '../../lending/undelegate.ts'
 import { takenBackToJSON } from '../../lending/view.ts'
+import { type DaemonOptions, reachDaemon } from '../daemon/reach.ts'
 import { installedGuard } from '../installed-guard.ts'
 import { print, printJson, word } from '../output.ts'
 import { loadVocabulary } from '../policy-file.ts'
-import { requireRoot } from '../privilege.ts'
 import { openRecipient, type RecipientOptions, recipientName } from '../recipient.ts'
 
-export interface UndelegateOptions extends RecipientOptions {
+export interface UndelegateOptions extends RecipientOptions, DaemonOptions {
   mount?: number
   json?: boolean
 }
@@ -16,7 +16,8 @@ export interface UndelegateOptions extends RecipientOptions {
 /** Exit 1: it is still mounted somewhere. */
 export async function undelegate(options: UndelegateOptions): Promise<number> {
   recipientName(options)
-  requireRoot('bpftoken undelegate')
+  using daemon = await reachDaemon(options, 'bpftoken undelegate')
+  if (daemon !== undefined) return (await import('../daemon/take-back.ts')).undelegateThrough(daemon, options)
   using guard = await installedGuard()
   using recipient = await openRecipient(options)
   const taken = await takeBack({

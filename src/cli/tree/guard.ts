@@ -1,7 +1,17 @@
 /** `guard`, and the commands that ask or tell the guard of single delegations. */
-import { Option } from 'commander'
-import { DELEGATION_IDS } from '../../uapi/number-range.ts'
-import { anySubject, common, delegatorOptions, numberWithin } from './options.ts'
+import { Argument, Option } from 'commander'
+import { USER_IDS } from '../../uapi/number-range.ts'
+import {
+  anySubject,
+  comment,
+  common,
+  daemonOptions,
+  delegatorOptions,
+  dryRun,
+  loanName,
+  moment,
+  numberWithin,
+} from './options.ts'
 import type { Part } from './part.ts'
 
 export const guardCommands: Part = (root, act) => {
@@ -36,7 +46,10 @@ export const guardCommands: Part = (root, act) => {
     delegatorOptions(
       guard.command('allow').description('let another program enable delegation, within a policy'),
     )
-      .option('--policy <file>', 'the most that it may lend: rights, limits, all terms (default: everything)')
+      .option(
+        '--policy <policy>',
+        'the most that it may lend: rights, limits, all terms (default: everything)',
+      )
       .addOption(anySubject())
       .option('--implicit', 'it need not say `delegate` and `abilities`: its first delegate_* option marks'),
   )
@@ -63,34 +76,69 @@ export const guardCommands: Part = (root, act) => {
     .action(act(async () => (await import('../commands/guard.ts')).remove))
 
   common(
-    root
-      .command('revoke')
-      .description('take a delegation back: none of its tokens is of use any more')
-      .argument('<id>', 'its number: see bpftoken guard status', numberWithin(DELEGATION_IDS))
-      .option('--detach', 'also detach what is attached under it, where the kernel can')
-      .option('--kill', 'the same, and kill the processes in its user namespace that hold any of it'),
+    daemonOptions(
+      root
+        .command('revoke')
+        .description('take loans back: none of their tokens is of use any more')
+        .addArgument(
+          new Argument('[id]', 'which one: loan-NUMBER, or the number of the guard').argParser(loanName),
+        )
+        .option('--container <name>', 'all that is lent to this container')
+        .option('--unit <name>', 'all that is lent to this unit of systemd')
+        .option('--user <user>', 'all that this user has asked for: name or uid')
+        .option('--policy <policy>', 'all that is lent under the policy of this name')
+        .option('--all', 'all that is lent')
+        .option('--detach', 'also detach what is attached under it, where the kernel can')
+        .option('--kill', 'the same, and kill the processes in its user namespace that hold any of it')
+        .addOption(dryRun())
+        .addOption(comment('why: the audit keeps it')),
+    ),
   )
-    .details('Exit: 0 ok; 1 something stays that was to be undone.')
-    .example('revoke 7', 'at once, with what is derived from it')
+    .details(
+      'Name exactly one: an id, --container, --unit, --user, --policy or --all. Without the daemon only the number of the\n' +
+        'guard can be named.',
+      'Exit: 0 ok; 1 something stays that was to be undone.',
+    )
+    .example('revoke loan-7', 'at once, with what is derived from it')
     .example('revoke 7 --detach --kill', 'and undo what was done with it')
+    .example('revoke --user alice --dry-run', 'what would be taken back')
     .action(act(async () => (await import('../commands/revoke.ts')).revoke))
 
   common(
-    root
-      .command('show')
-      .description('what the guard knows of one delegation')
-      .argument('<id>', 'its number', numberWithin(DELEGATION_IDS)),
+    daemonOptions(
+      root
+        .command('show')
+        .description('what is known of one delegation, or of one loan')
+        .addArgument(new Argument('<id>', 'loan-NUMBER, or the number of the guard').argParser(loanName)),
+    ),
   )
+    .details('A number is what the guard knows, for root; a loan is what the daemon knows.')
     .example('show 7', 'its terms, and what lives under it')
+    .example('show loan-7', 'who asked for it, what was made, and how it is now')
     .action(act(async () => (await import('../commands/show.ts')).show))
 
   common(
-    root
-      .command('events')
-      .description("the guard's verdicts that nobody has read yet")
-      .option('--follow', 'go on until interrupted'),
+    daemonOptions(
+      root
+        .command('events')
+        .description("the guard's verdicts: those that the daemon keeps, or those that nobody has read yet")
+        .option('--follow', 'go on until interrupted')
+        .addOption(new Option('--since <time>', 'not before: a time, or how long ago (2h)').argParser(moment))
+        .addOption(
+          new Option('--delegation <id>', 'of this one: loan-NUMBER, or the number of the guard').argParser(
+            loanName,
+          ),
+        )
+        .addOption(new Option('--uid <uid>', 'of what this user did').argParser(numberWithin(USER_IDS)))
+        .option('--reason <word>', 'with this reason'),
+    ),
     'print JSON Lines (errors: on stderr)',
   )
+    .details(
+      'Where the daemon answers, it has read them and keeps them: alike ones are one, with a count, and to ask takes none\n' +
+        'away. Without it they are read from the guard, once, and only --follow can be said.',
+    )
+    .example('events --since 1h --reason limit', 'the last hour, of one kind')
     .example('events --follow --json', 'one document for each, as they come')
     .action(act(async () => (await import('../commands/events.ts')).events))
 }

@@ -1,11 +1,15 @@
 /** The commands that lend, take back, and list what is lent; and whether this machine can at all. */
-import { Option } from 'commander'
+import { Argument, Option } from 'commander'
 import { DELEGATION_IDS, DESCRIPTORS, MOUNT_IDS } from '../../uapi/number-range.ts'
 import {
   anySubject,
   capabilities,
+  comment,
   common,
+  daemonOptions,
   dryRun,
+  lifetime,
+  loanName,
   numberWithin,
   path,
   policy,
@@ -52,10 +56,12 @@ export const lendingCommands: Part = (root, act) => {
     .action(act(async () => (await import('../commands/run.ts')).run))
 
   common(
-    recipientOptions(
-      root
-        .command('delegate')
-        .description('lend to a process that runs in a user namespace of its own, e.g. a container'),
+    daemonOptions(
+      recipientOptions(
+        root
+          .command('delegate')
+          .description('lend to a process that runs in a user namespace of its own, e.g. a container'),
+      ),
     )
       .addOption(policy())
       .addOption(path())
@@ -71,17 +77,27 @@ export const lendingCommands: Part = (root, act) => {
         '--strict',
         'refuse (exit 4) where the process may not be able to use the loan, instead of warning',
       )
+      .addOption(lifetime('end it after this time, if its policy lets it live longer (by the daemon)'))
+      .addOption(comment('why: shown to who approves, and kept (by the daemon)'))
+      .option('--no-wait', 'where somebody must approve first, do not wait for it')
       .addOption(dryRun()),
   )
+    .details(
+      'Where the daemon answers, it lends: to its policies by their names, for root also by a file; for others only to their\n' +
+        'own user namespaces, under policies that name them. As root it is done without the daemon where there is none.',
+    )
     .example('delegate --container web --policy policy.yaml', 'to a container of Podman or Docker')
-    .example('delegate --pid 4711 --policy policy.yaml', 'to the user namespace of this process')
+    .example('delegate --pid 4711 --policy dev --lifetime 2h', 'by name, through the daemon, for two hours')
+    .example('delegate --pid 4711 --policy policy.yaml --direct', 'as root, without the daemon')
     .action(act(async () => (await import('../commands/delegate.ts')).delegate))
 
   common(
-    recipientOptions(
-      root
-        .command('undelegate')
-        .description('unmount a delegation, so that no new token can be made from it'),
+    daemonOptions(
+      recipientOptions(
+        root
+          .command('undelegate')
+          .description('unmount a delegation, so that no new token can be made from it'),
+      ),
     )
       .addOption(path())
       .addOption(
@@ -94,14 +110,21 @@ export const lendingCommands: Part = (root, act) => {
     .action(act(async () => (await import('../commands/undelegate.ts')).undelegate))
 
   common(
-    recipientOptions(
-      root
-        .command('derive')
-        .description('lend a part of what is lent already; it falls with its origin (needs the guard)')
-        .argument('<id>', 'number of the delegation to derive from', numberWithin(DELEGATION_IDS)),
+    daemonOptions(
+      recipientOptions(
+        root
+          .command('derive')
+          .description('lend a part of what is lent already; it falls with its origin (needs the guard)')
+          .addArgument(
+            new Argument('<id>', 'what to derive from: loan-NUMBER, or the number of the guard').argParser(
+              loanName,
+            ),
+          ),
+      ),
     )
       .addOption(policy())
       .addOption(path())
+      .addOption(lifetime('end it after this time, if its origin lives longer (by the daemon)'))
       .option(
         '--strict',
         'fail if the policy asks for more than there is (exit 3), or the process may not be able to use it (exit 4)',
@@ -113,6 +136,7 @@ export const lendingCommands: Part = (root, act) => {
         'until the derived one ends. A limit that its policy does not name is all that is left.',
     )
     .example('derive 7 --pid 4712 --policy narrower.yaml', 'a part of delegation 7, for another process')
+    .example('derive loan-7 --pid 4712 --policy narrow', 'a part of a loan, by who has it')
     .action(act(async () => (await import('../commands/derive.ts')).derive))
 
   common(
@@ -143,16 +167,23 @@ export const lendingCommands: Part = (root, act) => {
     .action(act(async () => (await import('../commands/confine.ts')).unconfine))
 
   common(
-    root
-      .command('ls')
-      .description('all delegated bpffs instances of this machine, whoever made them')
-      .option('--tree', 'by container or unit; with the guard also what is derived, and what was loaded'),
+    daemonOptions(
+      root
+        .command('ls')
+        .description(
+          'what is lent: the loans of the daemon, or all delegated bpffs instances of this machine',
+        )
+        .option('--tree', 'by container or unit; with the guard also what is derived, and what was loaded'),
+    ),
   )
     .details(
+      'Where the daemon answers: the loans that are yours; for root all, with those that others made (systemd, Incus). With\n' +
+        '--direct, or without it: one row for each mount that can be seen.',
       'Containers and units are told by the names of their cgroups. Without the guard, what was loaded under a\n' +
         'delegation is not known.',
     )
     .example('ls --tree', 'who has what, and what lives of it')
-    .example('ls', 'one row for each mount')
+    .example('ls', 'one row for each loan')
+    .example('ls --direct', 'one row for each mount')
     .action(act(async () => (await import('../commands/ls.ts')).ls))
 }

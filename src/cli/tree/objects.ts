@@ -44,7 +44,7 @@ export const objectCommands: Part = (root, act) => {
       .argument('<object>', 'an object file that a compiler made for BPF')
       .addOption(attach('where its programs attach (default: to its own network and cgroup)'))
       .addOption(program())
-      .option('--policy <file>', 'lend this, instead of the least that the object needs')
+      .option('--policy <policy>', 'lend this, instead of the least that the object needs')
       .addOption(repeatable('--cap <name>', 'lend a further capability, such as perfmon', capabilities))
       .option('--save-policy <file>', 'write the policy that was lent to a new file')
       .option(

@@ -1,7 +1,8 @@
 /** What several commands take alike: options, and how the values of options are read. */
 import { InvalidArgumentError, Option } from 'commander'
 import { DEFAULT_PATH } from '../../delegation/actions.ts'
-import { type NumberRange, PROCESS_IDS, parseWithin } from '../../uapi/number-range.ts'
+import { parseDuration } from '../../policy/quantity.ts'
+import { DELEGATION_IDS, type NumberRange, PROCESS_IDS, parseWithin } from '../../uapi/number-range.ts'
 import type { Command } from '../command.ts'
 
 /**
@@ -38,7 +39,11 @@ export function capabilities(value: string): string[] {
 
 export const path = (): Option =>
   new Option('--path <dir>', 'where the bpffs is mounted inside').default(DEFAULT_PATH)
-export const policy = (): Option => new Option('--policy <file>', 'what is lent (YAML)').makeOptionMandatory()
+export const policy = (): Option =>
+  new Option(
+    '--policy <policy>',
+    'what is lent: a file (YAML; with a / or .yaml in its name), or the name of one that the daemon has',
+  ).makeOptionMandatory()
 export const anySubject = (): Option =>
   new Option('--any-subject', 'also where the policy names others as subjects; that is said aloud')
 export const dryRun = (): Option => new Option('--dry-run', 'print what would be done, and do nothing')
@@ -68,6 +73,53 @@ export function recipientOptions(command: Command): Command {
     .option('--container <name>', 'a container of Podman or Docker, by name or id; USER/NAME: a rootless one')
     .option('--unit <name>', "a unit of systemd; USER/NAME: of that user's own")
     .option('--cgroup <dir>', 'the process of this cgroup that has a user namespace of its own')
+}
+
+/** A delegation by the guard's number for it, or a loan by the daemon's. */
+export type LoanName = { readonly loan: string } | { readonly delegation: number }
+
+export function loanName(text: string): LoanName {
+  if (/^loan-[1-9][0-9]{0,9}$/.test(text)) return { loan: text }
+  const delegation = parseWithin(DELEGATION_IDS, text)
+  if (delegation !== undefined) return { delegation }
+  throw new InvalidArgumentError(
+    `It must be a whole number from ${DELEGATION_IDS.min} to ${DELEGATION_IDS.max}, or loan-NUMBER.`,
+  )
+}
+
+/** `3` and `request-3` are the same. */
+export function requestName(text: string): string {
+  const [, number] = /^(?:request-)?([1-9][0-9]{0,9})$/.exec(text) ?? []
+  if (number !== undefined) return `request-${number}`
+  throw new InvalidArgumentError('It must be request-NUMBER.')
+}
+
+/** Seconds; what the daemon takes for a lifetime. */
+export function duration(text: string): number {
+  const seconds = parseDuration(text)
+  if (seconds !== undefined && seconds > 0) return seconds
+  throw new InvalidArgumentError('It must be a duration such as 90s, 8h or 1d12h.')
+}
+
+/** A moment as RFC 3339 has it: given so, or as how long ago it was. */
+export function moment(text: string): string {
+  const ago = parseDuration(text)
+  const time = ago === undefined && /^\d{4}-\d\d-\d\d/.test(text) ? new Date(text).getTime() : Number.NaN
+  const at = ago === undefined ? time : Date.now() - ago * 1000
+  if (Math.abs(at) <= 8.64e15) return new Date(at).toISOString()
+  throw new InvalidArgumentError('It must be a time such as 2026-01-31T12:00:00Z, or a duration: 2h ago.')
+}
+
+/** Where a command asks the daemon. */
+export const socket = (): Option =>
+  new Option('--socket <file>', 'where the daemon listens (default: $BPFTOKEN_SOCKET, else its usual place)')
+export const comment = (description: string): Option => new Option('--comment <text>', description)
+export const lifetime = (description: string): Option =>
+  new Option('--lifetime <duration>', description).argParser(duration)
+
+/** Of commands that ask the daemon where it answers, and that root can do without. */
+export function daemonOptions(command: Command): Command {
+  return command.addOption(socket()).option('--direct', 'without the daemon, also where it answers (as root)')
 }
 
 /** The three names that a delegator can have for the guard. */

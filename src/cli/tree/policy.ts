@@ -1,6 +1,6 @@
 /** `policy`: the commands that look at policies, and make them known to the guard. */
 import { Option } from 'commander'
-import { anySubject, common } from './options.ts'
+import { anySubject, common, socket } from './options.ts'
 import type { Part } from './part.ts'
 
 export const policyCommands: Part = (root, act) => {
@@ -61,4 +61,12 @@ export const policyCommands: Part = (root, act) => {
   )
     .example('policy install /etc/bpftoken/policies', 'all of a directory, or none')
     .action(act(async () => (await import('../commands/policy-install.ts')).policyInstall))
+  common(
+    policies
+      .command('list')
+      .description('the policies of the daemon: their names, and which of them you may have')
+      .addOption(socket()),
+  )
+    .example('policy list', 'what can be named with --policy')
+    .action(act(async () => (await import('../commands/policy-list.ts')).policyList))
 }

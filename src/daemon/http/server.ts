@@ -230,7 +230,7 @@ export class HttpServer {
     meter.request(route, status, seconds)
     const level = endpoint?.acts === true ? 'info' : 'debug'
     if (log.wants(level))
-      log[level]({ route, status, uid, ms: seconds * 1000, ...facts }, `${route} ${status}`)
+      log[level]({ route, status, uid, ms: Math.round(seconds * 1e5) / 100, ...facts }, `${route} ${status}`)
   }
 
   #endpoints(): Promise<Table<Endpoint>> {

@@ -12,8 +12,10 @@
 
 import { openTargetInTime, type Target } from '../../delegation/target.ts'
 import { ConflictError } from '../../errors.ts'
-import { ownerUids } from '../../sys/namespace.ts'
-import { openProcess, stillAlive } from '../../sys/process.ts'
+import type { Fd } from '../../sys/fd.ts'
+import { LOOK_MS, namespaceInTime } from '../../sys/in-time.ts'
+import { heldNamespaceName, ownerUids } from '../../sys/namespace.ts'
+import { openProcess, type ProcessHandle, stillAlive } from '../../sys/process.ts'
 import { processOfCgroup } from './cgroup.ts'
 import { processOfContainer } from './container.ts'
 import { hadBegun, processStartTime } from './start-time.ts'
@@ -61,20 +63,70 @@ export async function openRecipient(name: RecipientName): Promise<Recipient> {
   const found = await find(name)
   const target = await openFound(found)
   try {
-    requireOwner(target, name, found)
-    await requireBegun(target, found)
-    const again = await find(name)
-    stillAlive(target.process)
-    if (again.identity !== found.identity || again.pid !== found.pid)
-      throw new ConflictError(`While it was looked at, ${found.what} became ${again.what}`, {
-        context: { pid: found.pid, pidNow: again.pid },
-        hint: 'Try again once it has started',
-      })
+    requireOwner(target.userNamespace, name, found)
+    await requireSame(target.process, name, found)
     return { target, what: found.what }
   } catch (error) {
     target[Symbol.dispose]()
     throw error
   }
+}
+
+/** A process by name, for who asks somebody else to lend to it: named by the pidfd. */
+export interface HeldRecipient extends Disposable {
+  readonly pid: number
+  /** Undefined where a process was named by its number. */
+  readonly what: string | undefined
+  /** The number of our pidfd of it, which is open until this is disposed of. */
+  readonly pidfd: number
+  /** As `/proc/PID/ns/user` reads. EACCES: the process is not ours to look at. */
+  userNamespace(): string
+}
+
+/**
+ * The same without its namespaces, which whoever lends opens. Errors are those of `openRecipient`.
+ */
+export async function holdRecipient(name: RecipientName): Promise<HeldRecipient> {
+  if ('pid' in name) return held(openProcess(name.pid), undefined)
+  const found = await find(name)
+  const process = openProcess(found.pid)
+  try {
+    if ('owner' in name && name.owner !== undefined) {
+      using userNamespace = await namespaceInTime(process, 'user', LOOK_MS)
+      requireOwner(userNamespace, name, found)
+    }
+    await requireSame(process, name, found)
+    return held(process, found.what)
+  } catch (error) {
+    process[Symbol.dispose]()
+    throw error
+  }
+}
+
+function held(process: ProcessHandle, what: string | undefined): HeldRecipient {
+  return {
+    pid: process.pid,
+    what,
+    pidfd: process.pidfd.number,
+    userNamespace: () => heldNamespaceName(process, 'user'),
+    [Symbol.dispose]: () => process[Symbol.dispose](),
+  }
+}
+
+/** That the name means the process that is held, and meant it all the while. */
+async function requireSame(
+  process: ProcessHandle,
+  name: Exclude<RecipientName, { pid: number }>,
+  found: Found,
+): Promise<void> {
+  await requireBegun(process, found)
+  const again = await find(name)
+  stillAlive(process)
+  if (again.identity === found.identity && again.pid === found.pid) return
+  throw new ConflictError(`While it was looked at, ${found.what} became ${again.what}`, {
+    context: { pid: found.pid, pidNow: again.pid },
+    hint: 'Try again once it has started',
+  })
 }
 
 function find(name: Exclude<RecipientName, { pid: number }>): Promise<Found> | Found {
@@ -100,7 +152,7 @@ async function openFound({ pid, what }: Found): Promise<Target> {
  * A process that began later than the engine says has the number of one that has ended, and the
  * engine does not know that yet.
  */
-async function requireBegun({ process }: Target, { pid, what, startedAt }: Found): Promise<void> {
+async function requireBegun(process: ProcessHandle, { pid, what, startedAt }: Found): Promise<void> {
   if (startedAt === undefined) return
   if (hadBegun(await processStartTime(process), startedAt)) return
   throw new ConflictError(
@@ -116,9 +168,9 @@ async function requireBegun({ process }: Target, { pid, what, startedAt }: Found
  * What a user's own Podman or Docker says is the user's word. Only a process in a user namespace
  * that this user made is theirs to name: the kernel knows, and nobody can forge it.
  */
-function requireOwner(target: Target, name: RecipientName, { pid, what }: Found): void {
+function requireOwner(userNamespace: Fd, name: RecipientName, { pid, what }: Found): void {
   const owner = 'owner' in name ? name.owner : undefined
-  if (owner === undefined || ownerUids(target.userNamespace).includes(owner.uid)) return
+  if (owner === undefined || ownerUids(userNamespace).includes(owner.uid)) return
   throw new ConflictError(
     `Process ${pid}, which is said to be ${what}, is in no user namespace of user ${owner.name}`,
     {

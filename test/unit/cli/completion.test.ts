@@ -78,7 +78,7 @@ function offered(...words: string[]): string[] {
 }
 
 test('bash completes commands, options, their values, files, and programs that are run', () => {
-  assert.deepEqual(offered('de'), ['delegate', 'derive'])
+  assert.deepEqual(offered('de'), ['delegate', 'deny', 'derive'])
   assert.deepEqual(offered('policy', 'ch'), ['check'])
   assert.deepEqual(offered('--json', 'policy', 'ch'), ['check'])
   assert.deepEqual(offered('policy', 'check', '--max'), ['--max-risk'])

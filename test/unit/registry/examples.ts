@@ -14,9 +14,9 @@ export const AT = '2026-01-02T03:04:05.678Z'
 
 export function policyJson(name: string) {
   const policy: Policy = {
-    approval: 'none',
     ...DEFAULT_TERMS,
     name,
+    approval: 'none',
     rights: {
       masks: { cmds: 0x21n, maps: 6n, progs: 2n, attachs: 0xffff_ffff_ffff_ffffn },
       capabilities: ['bpf'],

@@ -108,8 +108,8 @@ export function fakePeer(uid: number, held: Set<Asker>): Peer {
     subjectAgain: no,
     take: no,
     recipient: no,
-    hold: no,
     requireOwn: no,
+    hold: no,
     [Symbol.dispose]: () => void held.delete(peer),
   }
   held.add(peer)

@@ -18,7 +18,8 @@ const ROUTE_LIST = Object.entries(ROUTES) as [RouteName, Route][]
 test('the document is the one that was reviewed (BPFTOKEN_TEST_UPDATE=1 writes it)', () => {
   const text = `${JSON.stringify(DOCUMENT, null, 2)}\n`
   if (process.env['BPFTOKEN_TEST_UPDATE'] === '1') writeFileSync(GOLDEN, text)
-  assert.equal(text, readFileSync(GOLDEN, 'utf8'))
+  // The formatter breaks its lines otherwise.
+  assert.deepEqual(JSON.parse(text), JSON.parse(readFileSync(GOLDEN, 'utf8')))
 })
 
 test('the document has each route once, with all its answers, and every reference leads somewhere', () => {
