@@ -29,8 +29,8 @@ compile() {
 }
 
 if [ "$addon" != - ]; then
-	compile "$addon" -DNAPI_VERSION=8 -I"$NODE_INCLUDE" -fPIC -shared "$native"/addon.c "$native"/call.c \
-		"$native"/memory.c "$native"/poll.c "$native"/socket.c
+	compile "$addon" -DNAPI_VERSION=8 -I"$NODE_INCLUDE" -fPIC -shared "$native"/addon.c "$native"/aside.c \
+		"$native"/call.c "$native"/memory.c "$native"/poll.c "$native"/socket.c
 fi
 
 if [ "$programs" = programs ]; then
