@@ -56,7 +56,7 @@ export class Approvals implements Disposable {
   async expireOld(): Promise<void> {
     const { book } = this.#parts()
     for (const request of [...book.registry.requests()])
-      if (request.state === 'waiting') await this.#put({ ...request, state: 'expired' })
+      if (request.state === 'waiting') await this.#end({ ...request, state: 'expired' })
   }
 
   /** Lets it wait. BusyError: the user has as many that wait as it may. */
@@ -257,8 +257,18 @@ export class Approvals implements Disposable {
     await audit.append({ event: `request.${request.state}`, request: request.id, facts })
   }
 
+  /** It is over, whether that can be written or not. */
+  async #end(request: RequestRecord, also: Record<string, unknown> = {}): Promise<void> {
+    const { owed } = this.#parts()
+    await owed.putRequest(request)
+    this.#tell(request)
+    const facts = { ...requestFacts(request), ...also }
+    await owed.note({ event: `request.${request.state}`, request: request.id, facts })
+  }
+
   #known(who: Who, id: number): RequestRecord {
-    const request = this.#parts().book.registry.request(id)
+    const { book, owed } = this.#parts()
+    const request = owed.request(id) ?? book.registry.request(id)
     if (request !== undefined && ownsRequest(who, request)) return request
     throw new NotFoundError(`There is no request-${id}`, { context: { request: id } })
   }

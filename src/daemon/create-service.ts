@@ -31,6 +31,7 @@ import {
 import { LoanBook } from './loan-book.ts'
 import { numberIn } from './loan-view.ts'
 import type { Names } from './names.ts'
+import { Owed } from './owed.ts'
 import type { Counters, Log, Parts } from './parts.ts'
 import type { PolicyFiles } from './policies.ts'
 import { Recipients } from './recipients.ts'
@@ -93,8 +94,9 @@ export function createService(options: ServiceOptions): RunningService {
   const limits: Limits = { ...DEFAULT_LIMITS, ...options.limits }
   const book = new LoanBook(registry)
   const stopped = new AbortController()
+  const owed = new Owed(book, audit, () => clock.wall(), log)
   const parts: Parts = {
-    ...{ book, audit, events, guard, policies, names, vocabulary, clock, limits, log },
+    ...{ book, audit, owed, events, guard, policies, names, vocabulary, clock, limits, log },
     rate: new Rate(limits.requestsPerMinute),
     slots: new Slots(limits.openLoans, uid => book.openOf(uid)),
     idempotency: new Idempotency(registry, clock),
@@ -110,6 +112,7 @@ export function createService(options: ServiceOptions): RunningService {
   const facts: StatusFacts = { version, startedAt: clock.wall(), noGuard: options.noGuard }
   book.onChange(loan => {
     expiry.follow(loan)
+    if (owed.concern !== undefined) void owed.settle()
     if (loan.state !== 'ended') return
     parts.recipients.forget(loan.id)
     parts.sight.forget(loan.id)
@@ -182,7 +185,7 @@ export function createService(options: ServiceOptions): RunningService {
       for (const loan of book.open()) expiry.follow(loan)
       if (guard !== undefined)
         watching = watchGuard({ guard, events, book, clock, counters: parts.counters, log }, stopped.signal)
-      await audit.append({
+      await owed.note({
         event: 'daemon.started',
         facts: { version, boot: registry.boot, guard: guard !== undefined },
       })
@@ -191,7 +194,10 @@ export function createService(options: ServiceOptions): RunningService {
         .start()
         .catch(error => log.error({ err: error }, 'what was left unfinished could not be settled'))
     },
-    settle: () => upkeep.look(),
+    async settle() {
+      await upkeep.look()
+      await owed.settle()
+    },
     async stop() {
       stopped.abort()
       alarm[Symbol.dispose]()
@@ -199,6 +205,8 @@ export function createService(options: ServiceOptions): RunningService {
       approvals[Symbol.dispose]()
       parts.recipients[Symbol.dispose]()
       await watching
+      await owed.settle()
+      owed[Symbol.dispose]()
       await audit.append({ event: 'daemon.stopped', facts: {} }).catch(() => {})
     },
   }

@@ -97,12 +97,11 @@ export class Daemon {
   async reload(): Promise<void> {
     try {
       await this.#opened.service.reload()
+      const { policyFaults } = this.#opened.service.gauges()
+      this.#log.notice({ policyFaults }, 'the policies were read again')
     } catch (error) {
-      this.#log.error({ error }, 'the policies could not be read again, and are as they were')
-      return
+      this.#log.error({ error }, 'the policies could not be read again')
     }
-    const { policyFaults } = this.#opened.service.gauges()
-    this.#log.notice({ policyFaults }, 'the policies were read again')
   }
 
   async stop(): Promise<void> {

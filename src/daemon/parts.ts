@@ -12,6 +12,7 @@ import type { Idempotency } from './idempotency.ts'
 import type { Limits, Rate, Slots } from './limits.ts'
 import type { LoanBook } from './loan-book.ts'
 import type { Names } from './names.ts'
+import type { Owed } from './owed.ts'
 import type { PolicyFiles } from './policies.ts'
 import type { Recipients } from './recipients.ts'
 import type { Sight } from './sight.ts'
@@ -33,6 +34,8 @@ export interface Counters {
 export interface Parts {
   readonly book: LoanBook
   readonly audit: Audit
+  /** For what is done whether it can be written down or not. */
+  readonly owed: Owed
   readonly events: EventStore
   /** Undefined: none is installed. */
   readonly guard: Guard | undefined

@@ -36,7 +36,7 @@ export async function verifyAuditRoute({ audit }: Parts, { asker }: Call): Promi
   return { status: 200, body: await audit.verify() }
 }
 
-export async function reloadPolicies({ policies, log, audit }: Parts): Promise<RouteAnswer<'reload'>> {
+export async function reloadPolicies({ policies, log, owed }: Parts): Promise<RouteAnswer<'reload'>> {
   const before = new Map([...policies.all()].map(({ policy, digest }) => [policy.name, digest]))
   await policies.reload()
   const after = new Map([...policies.all()].map(({ policy, digest }) => [policy.name, digest]))
@@ -47,7 +47,7 @@ export async function reloadPolicies({ policies, log, audit }: Parts): Promise<R
   if (changed.length > 0 || removed.length > 0) {
     const digests = Object.fromEntries(changed.slice(0, 200).map(name => [name, after.get(name)]))
     const facts = { digests, changed: changed.length, removed: removed.slice(0, 200), faults: faults.length }
-    await audit.append({ event: 'policies.loaded', facts })
+    await owed.note({ event: 'policies.loaded', facts })
     log.info({ changed: changed.length, removed: removed.length }, 'the policies have changed')
   }
   return { loaded: after.size, faults }

@@ -55,10 +55,13 @@ export async function statusRoute(
 
 const MAX_CONCERNS = 100
 
-function concernsOf({ book, guard, policies, sight, events }: Parts): string[] {
+function concernsOf({ book, guard, policies, sight, events, audit, owed }: Parts): string[] {
   const { registry } = book
   const concerns: string[] = []
   if (registry.fault !== undefined) concerns.push(`Nothing can be lent: ${registry.fault}`)
+  if (audit.fault !== undefined)
+    concerns.push(`Nothing can be lent: the audit cannot be written: ${audit.fault}`)
+  if (owed.concern !== undefined) concerns.push(owed.concern)
   if (events.fault !== undefined) concerns.push(`Events of the guard are not on the disk: ${events.fault}`)
   if (guard === undefined)
     concerns.push('There is no guard: what is taken back leaves tokens that were made before')

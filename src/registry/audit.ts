@@ -6,6 +6,7 @@
  */
 import { createHash } from 'node:crypto'
 import { join } from 'node:path'
+import { SyscallError } from '../errors.ts'
 import {
   AUDIT_FILE,
   type AuditFile,
@@ -57,6 +58,7 @@ const DEFAULT_LIMIT = 1000
 const MAX_WRITE_BYTES = 512 * 1024
 const MAX_TORN_BYTES = MAX_WRITE_BYTES + 2 * MAX_RECORD_BYTES
 const SHOWN_OF_TORN = 2000
+const REFUSES_WRITES: ReadonlySet<string> = new Set(['ENOSPC', 'EDQUOT', 'EROFS'])
 
 interface Pending {
   readonly entry: AuditEntry
@@ -70,7 +72,8 @@ export class Audit {
   readonly #maxBytes: number
   readonly #now: () => number
   readonly #batches = new Batches<Pending>(batch => this.#write(batch))
-  #file: TailFile
+  /** Undefined: it could not be begun yet. */
+  #file: TailFile | undefined
   #head: AuditHead
   /** Number of the first record of the file that grows. */
   #first: number
@@ -78,11 +81,12 @@ export class Audit {
   #namesUnsure = false
   #nameChanges = 0
   #closed = false
+  #fault: string | undefined
 
   private constructor(
     directory: string,
     options: AuditOptions,
-    opened: { file: TailFile; head: AuditHead; first: number },
+    opened: { file: TailFile | undefined; head: AuditHead; first: number },
   ) {
     this.directory = directory
     this.#files = options.files ?? REAL_FILES
@@ -96,13 +100,15 @@ export class Audit {
   /**
    * Goes on behind the last record that can be read. What lies behind it was being written when we,
    * or the machine, died: it is cut off, and a record says so. More than that, or a file without
-   * any record, is set aside unchanged, and a record says so too.
+   * any record, is set aside unchanged, and a record says so too. Where that takes a write that the
+   * disk refuses, it is done before the first record that can be written.
    */
   static async open(directory: string, options: AuditOptions = {}): Promise<Audit> {
     const { files = REAL_FILES, now = Date.now } = options
     try {
-      const found = await openTail(files, directory, now)
+      const found = await openTail(files, directory, now).catch(error => unbegun(files, directory, error))
       const audit = new Audit(directory, options, found)
+      if ('error' in found) audit.#fault = (found.error as Error).message
       // Where it cannot be written now, nothing else can either; it is told again at the next start.
       for (const entry of found.entries) await audit.append(entry).catch(() => {})
       return audit
@@ -114,6 +120,11 @@ export class Audit {
   /** Of the last record that is on the disk. To keep it elsewhere is what makes the chain a proof. */
   get head(): AuditHead {
     return this.#head
+  }
+
+  /** Why the last write failed; undefined: it did not. */
+  get fault(): string | undefined {
+    return this.#fault
   }
 
   /**
@@ -165,7 +176,7 @@ export class Audit {
     if (this.#closed) return
     this.#closed = true
     await this.#batches.idle()
-    await this.#file.close()
+    await this.#file?.close()
   }
 
   /**
@@ -200,14 +211,21 @@ export class Audit {
 
   async #write(batch: readonly Waiting<Pending>[]): Promise<void> {
     let rest = batch
-    while (rest.length > 0) {
-      await this.#rotateIfFull()
-      rest = await this.#writeSome(rest)
+    try {
+      const file = this.#file ?? (await this.#begin())
+      while (rest.length > 0) {
+        await this.#rotateIfFull(this.#file ?? file)
+        rest = await this.#writeSome(rest, this.#file ?? file)
+      }
+    } catch (error) {
+      this.#fault = (error as Error).message
+      throw error
     }
+    this.#fault = undefined
   }
 
   /** Those that are left. What was refused before stays refused. */
-  async #writeSome(batch: readonly Waiting<Pending>[]): Promise<readonly Waiting<Pending>[]> {
+  async #writeSome(batch: readonly Waiting<Pending>[], into: TailFile): Promise<readonly Waiting<Pending>[]> {
     let head = this.#head
     let text = ''
     const made: { told: Pending['told']; record: AuditRecord }[] = []
@@ -226,7 +244,7 @@ export class Audit {
     }
     if (text !== '') {
       await this.#settleNames()
-      await this.#file.append(text)
+      await into.append(text)
       this.#head = { seq: head.seq, hash: head.hash }
       for (const { told, record } of made) told(record)
     }
@@ -234,33 +252,47 @@ export class Audit {
   }
 
   /** A new file is there before the full one gets its other name, or the full one grows on. */
-  async #rotateIfFull(): Promise<void> {
-    if (this.#file.size < this.#maxBytes) return
+  async #rotateIfFull(grown: TailFile): Promise<void> {
+    if (grown.size < this.#maxBytes) return
     const full = fullFileName(this.#first)
     const current = join(this.directory, AUDIT_FILE)
     let started: { file: TailFile; record: AuditRecord } | undefined
     try {
       started = await startFile(this.#files, this.directory, continued(full), this.#head, this.#now)
       const { file, record } = started
-      await this.#file.rename(join(this.directory, full))
+      await grown.rename(join(this.directory, full))
       this.#nameChanges++
       try {
         await this.#files.syncDirectory(this.directory)
         await file.rename(current)
       } catch (error) {
-        await this.#file.rename(current)
+        await grown.rename(current)
         throw error
       }
-      const old = this.#file
       this.#file = file
       this.#first = record.seq
       this.#head = headAt(record)
       this.#namesUnsure = true
-      await old.close()
+      await grown.close()
     } catch {
       if (started === undefined || this.#file === started.file) return
       await started.file.close()
       await this.#files.remove(join(this.directory, NEW_AUDIT_FILE)).catch(() => {})
+    }
+  }
+
+  /** What `open` could not do. */
+  async #begin(): Promise<TailFile> {
+    try {
+      const { file, head, first, entries } = await openTail(this.#files, this.directory, this.#now)
+      this.#file = file
+      this.#head = head
+      this.#first = first
+      this.#nameChanges++
+      for (const entry of entries) void this.append(entry).catch(() => {})
+      return file
+    } catch (error) {
+      throw storageError(error, join(this.directory, AUDIT_FILE))
     }
   }
 
@@ -277,6 +309,14 @@ export class Audit {
 
 function keyOf({ name, first }: { name: string; first: number }): string {
   return `${name} ${first}`
+}
+
+/** Of an audit that cannot be begun, as the disk is; every other fault is thrown again. */
+async function unbegun(files: Files, directory: string, error: unknown) {
+  const fault = storageError(error, join(directory, AUDIT_FILE))
+  if (!(fault instanceof SyscallError) || !REFUSES_WRITES.has(fault.errnoName)) throw error
+  const head = await headOfFull(files, directory, await auditFiles(files, directory))
+  return { file: undefined, head, first: head.seq + 1, entries: [], error: fault }
 }
 
 interface OpenedTail {

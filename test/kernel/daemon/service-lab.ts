@@ -18,6 +18,7 @@ import { runningVocabulary } from '../../../src/delegation/vocabulary.ts'
 import type { Guard } from '../../../src/guard/guard.ts'
 import { Audit } from '../../../src/registry/audit.ts'
 import { EventStore } from '../../../src/registry/event-store.ts'
+import { type Files, REAL_FILES } from '../../../src/registry/files.ts'
 import { Registry } from '../../../src/registry/registry.ts'
 import { descriptorOf } from '../../../src/sys/peer.ts'
 import { CLONE_NEWNS, CLONE_NEWUSER } from '../../../src/uapi/constants.ts'
@@ -37,6 +38,8 @@ export interface LabOptions {
   readonly guard?: Guard
   readonly clock?: Clock
   readonly lend?: Parts['lend']
+  /** With faults. */
+  readonly files?: Files
 }
 
 /** What was logged, for tests that look at it. */
@@ -88,11 +91,18 @@ export class ServiceLab implements AsyncDisposable {
   }
 
   /** As the daemon starts: again after `stop`, with what is on the disk. */
-  async start({ limits, guard, clock = REAL_CLOCK, lend, prepare }: LabOptions = {}): Promise<void> {
+  async start({
+    limits,
+    guard,
+    clock = REAL_CLOCK,
+    lend,
+    prepare,
+    files = REAL_FILES,
+  }: LabOptions = {}): Promise<void> {
     const vocabulary = runningVocabulary()
-    this.registry = await Registry.open(this.stateDirectory, { boot: bootId() })
-    this.audit = await Audit.open(this.stateDirectory)
-    this.events = await EventStore.open(this.stateDirectory)
+    this.registry = await Registry.open(this.stateDirectory, { boot: bootId(), files })
+    this.audit = await Audit.open(this.stateDirectory, { files })
+    this.events = await EventStore.open(this.stateDirectory, { files })
     prepare?.(this)
     const policies = new PolicyFiles(this.policyDirectory, vocabulary)
     const { registry, audit, events, names, log } = this

@@ -408,3 +408,35 @@ test('read-only: what is there can be asked for, nothing is appended until it is
   assert.equal((await audit.verify()).intact, true)
   await audit.close()
 })
+
+test('where it cannot be begun it is opened all the same, and begun with the first record that can be', async () => {
+  for (const fault of ['full', 'read-only'] as const) {
+    const disk = new MemoryDisk()
+    if (fault === 'full') disk.free = 0
+    else disk.readOnly = true
+    const audit = await Audit.open(DIRECTORY, { files: disk })
+    assert.match(audit.fault!, /ENOSPC|EROFS/)
+    await assert.rejects(audit.append({ event: 'one', facts: {} }), /ENOSPC|EROFS/)
+    assert.deepEqual((await audit.query()).records, [])
+    disk.free = Infinity
+    disk.readOnly = false
+    await audit.append({ event: 'two', facts: {} })
+    assert.equal(audit.fault, undefined)
+    const { records } = await audit.query()
+    assert.deepEqual(
+      records.map(({ event }) => event),
+      ['audit.begun', 'two'],
+    )
+    assert.equal((await audit.verify()).intact, true)
+    await audit.close()
+    assert.equal(disk.opened.size, 0)
+  }
+})
+
+test('a disk that fails otherwise keeps the audit from being opened', async () => {
+  const disk = new MemoryDisk()
+  disk.before = operation => {
+    if (operation === 'write') throw errnoError('EIO', 'write')
+  }
+  await assert.rejects(Audit.open(DIRECTORY, { files: disk }), /EIO/)
+})
