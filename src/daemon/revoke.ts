@@ -23,7 +23,7 @@ export async function revokeRoute(
   { asker }: Call,
   { body }: RouteRequest<'revoke'>,
 ): Promise<Answered<'revoke'>> {
-  const { rate, audit } = parts
+  const { rate, owed } = parts
   const who = await asking(asker)
   if (!who.isRoot) rate.take(who.facts.uid)
   const { what, detach = false, kill = false, dryRun = false, comment } = body
@@ -36,7 +36,7 @@ export async function revokeRoute(
       body: { dryRun, loans: loans.map(loan => viewOf(parts, loan)), complete: parts.guard !== undefined },
     }
   }
-  await audit.append({
+  await owed.note({
     event: 'revoke.asked',
     facts: { asker: who.facts, what, detach, kill, ...(comment === undefined ? {} : { comment }) },
   })

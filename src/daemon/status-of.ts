@@ -5,10 +5,18 @@ import { type LoanStatus, type LoanView, loanView } from './loan-view.ts'
 import type { Parts } from './parts.ts'
 import { guardRecordOf } from './take-back.ts'
 
-type Looking = Pick<Parts, 'sight' | 'guard' | 'clock'>
+type Looking = Pick<Parts, 'sight' | 'guard' | 'clock' | 'owed'>
 
-export function viewOf(parts: Looking, loan: LoanRecord): LoanView {
+export function viewOf(parts: Looking, known: LoanRecord): LoanView {
+  const owed = parts.owed.loan(known.id)
+  const loan = owed === undefined ? known : untold(owed)
   return loanView(loan, parts.clock, loan.state === 'ended' ? undefined : statusOf(parts, loan))
+}
+
+/** What has ended, though the disk does not say so yet. */
+function untold(loan: LoanRecord): LoanRecord {
+  const detail = [loan.ended!.detail, 'this is not on the disk yet'].filter(part => part !== undefined)
+  return { ...loan, ended: { ...loan.ended!, detail: detail.join('; ') } }
 }
 
 function statusOf({ sight, guard }: Looking, loan: LoanRecord): LoanStatus {

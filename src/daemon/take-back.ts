@@ -1,6 +1,6 @@
 /**
  * To end loans: with a guard at once, wherever they are mounted; then the mounts go. What is derived
- * from a loan ends with it.
+ * from a loan ends with it. It waits for no disk: what cannot be written is written later.
  */
 
 import { NotFoundError } from '../errors.ts'
@@ -52,13 +52,13 @@ async function endOne(
   id: number,
   { why, by, detail }: Ending,
 ): Promise<{ loan: LoanRecord; complete: boolean } | undefined> {
-  const { book, clock, audit, counters, log } = parts
-  const now = book.loan(id)
+  const { book, clock, owed, counters, log } = parts
+  const now = owed.loan(id) ?? book.loan(id)
   if (now === undefined || now.state === 'ended') return undefined
   const at = clock.wall()
   // Of one that is being ended already the first reason counts.
   const ended: EndRecord = now.ended ?? { at, why, by, detail }
-  const ending = now.state === 'ending' ? now : await book.put({ ...now, state: 'ending', ended })
+  const ending = now.state === 'ending' ? now : await owed.putLoan({ ...now, state: 'ending', ended })
   const revoked = await revokeInGuard(parts, ending)
   const { gone, left } = await unmount(parts, ending)
   const complete = revoked && gone
@@ -68,11 +68,11 @@ async function endOne(
     .join('; ')
     .slice(0, 4000)
   const told: EndRecord = text === '' ? ended : { ...ended, detail: text }
-  const loan = gone ? await book.put({ ...ending, state: 'ended', ended: told }) : ending
+  const loan = gone ? await owed.putLoan({ ...ending, state: 'ended', ended: told }) : ending
   if (gone) counters.loanEnded(ended.why)
   else log.warn({ loan: id, left }, 'a loan could not be unmounted wholly')
   const event = gone ? 'loan.ended' : 'loan.stays'
-  await audit.append({ event, loan: id, facts: { ...loanFacts({ ...loan, ended: told }), complete } })
+  await owed.note({ event, loan: id, facts: { ...loanFacts({ ...loan, ended: told }), complete } })
   return { loan, complete }
 }
 

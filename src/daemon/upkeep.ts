@@ -160,18 +160,18 @@ export class Upkeep {
   }
 
   async #take(step: Step): Promise<void> {
-    const { book, sight, audit, clock } = this.#parts
+    const { book, sight, owed, clock } = this.#parts
     switch (step.do) {
       case 'end':
         await this.#end(step.loan, { at: clock.wall(), why: step.why, detail: step.detail })
         break
       case 'takeBack': {
         const { loan: id, why, detail, delegation } = step
-        const loan = book.loan(id)
+        const loan = owed.loan(id) ?? book.loan(id)
         if (loan === undefined) break
         // So that it is revoked, whatever becomes of us.
         if (delegation !== undefined && loan.made?.delegation === undefined)
-          await book.put({
+          await owed.putLoan({
             ...loan,
             state: 'ending',
             made: { ...loan.made, at: clock.wall(), delegation },
@@ -196,19 +196,19 @@ export class Upkeep {
         const pids = mounts.flatMap(mount => mount.pids)
         sight.set(id, { mounted: mounts.length > 0, processes: new Set(pids).size, drift: [] })
         this.#watch(loan, pids)
-        await audit.append({ event: 'loan.adopted', loan: id, facts: loanFacts(loan) })
+        await owed.note({ event: 'loan.adopted', loan: id, facts: loanFacts(loan) })
       }
     }
   }
 
   async #end(id: number, ended: EndRecord): Promise<void> {
-    const { book, audit, counters } = this.#parts
+    const { book, owed, counters } = this.#parts
     await book.inTurn(id, async () => {
-      const loan = book.loan(id)
+      const loan = owed.loan(id) ?? book.loan(id)
       if (loan === undefined || loan.state === 'ended') return
-      const over = await book.put({ ...loan, state: 'ended', ended: loan.ended ?? ended })
+      const over = await owed.putLoan({ ...loan, state: 'ended', ended: loan.ended ?? ended })
       counters.loanEnded(over.ended!.why)
-      await audit.append({ event: 'loan.ended', loan: id, facts: loanFacts(over) })
+      await owed.note({ event: 'loan.ended', loan: id, facts: loanFacts(over) })
     })
   }
 

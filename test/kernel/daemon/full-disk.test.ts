@@ -1,0 +1,157 @@
+/** The daemon while nothing can be written: it lends nothing, takes back all the same, and goes on. */
+import assert from 'node:assert/strict'
+import { after, before, test } from 'node:test'
+import type { Peer } from '../../../src/daemon/peer.ts'
+import { listInstances } from '../../../src/delegation/instances.ts'
+import { type Files, REAL_FILES } from '../../../src/registry/files.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { vocabulary } from '../delegation/lab.ts'
+import { leavesNothing } from '../delegation/leaves-nothing.ts'
+import { Workload } from '../delegation/workload.ts'
+import { inOwnNamespaces, ServiceLab } from './service-lab.ts'
+
+const ALICE = 61011
+const PATH = '/sys/fs/bpf'
+const RIGHTS = `  subjects: [{ user: ${ALICE} }]\n  rights: { cmds: [map_create], maps: [hash] }`
+
+/** What the disk refuses with; undefined: it has room. */
+let refuses: 'ENOSPC' | 'EROFS' | undefined
+
+function refuse(call: string): void {
+  if (refuses === undefined) return
+  const errno = refuses === 'ENOSPC' ? -28 : -30
+  throw Object.assign(new Error(`${refuses}: ${call}`), { code: refuses, syscall: call, errno })
+}
+
+const files: Files = {
+  ...REAL_FILES,
+  async open(path, how) {
+    if (how === 'create' || (how === 'write' && refuses === 'EROFS')) refuse('open')
+    const file = await REAL_FILES.open(path, how)
+    return {
+      size: () => file.size(),
+      read: (offset, length) => file.read(offset, length),
+      async write(bytes, offset) {
+        refuse('write')
+        return file.write(bytes, offset)
+      },
+      datasync: () => file.datasync(),
+      truncate: size => file.truncate(size),
+      close: () => file.close(),
+    }
+  },
+}
+
+let lab: ServiceLab
+let root: Peer
+
+before(async () => {
+  lab = await ServiceLab.open({ files })
+  lab.write('alices', RIGHTS)
+  lab.write('approved', `  approval: required\n${RIGHTS}`)
+  await lab.service.reload()
+  root = await lab.root()
+})
+after(async () => {
+  refuses = undefined
+  await lab[Symbol.asyncDispose]()
+})
+leavesNothing()
+
+const isMounted = (pid: number): boolean =>
+  listInstances(vocabulary).some(({ pids, path }) => pids.includes(pid) && path === PATH)
+
+async function withAlice(body: (alice: { asker: Peer; pid: number }) => Promise<void>): Promise<void> {
+  const outside = await Workload.onHost(ALICE)
+  const inside = await inOwnNamespaces(ALICE)
+  try {
+    await body({ asker: await lab.askerOf(outside), pid: inside.pid })
+  } finally {
+    refuses = undefined
+    for (const one of [outside, inside]) one[Symbol.dispose]()
+    await Promise.all([outside.exited, inside.exited])
+  }
+}
+
+const lendTo = (asker: Peer, pid: number, name = 'alices', also: object = {}) =>
+  lab.ask('lend', asker, { body: { policy: { name }, recipient: { pid }, place: { path: PATH }, ...also } })
+
+async function lent(asker: Peer, pid: number, also: object = {}): Promise<string> {
+  const { body } = await lendTo(asker, pid, 'alices', also)
+  assert.ok('loan' in body && body.loan !== undefined)
+  return body.loan.id
+}
+
+const concerns = async () => (await lab.ask('status', root, {})).body.concerns.join('\n')
+const eventsOf = async (kind: 'loan' | 'request', id: string) =>
+  (await lab.audit.query({ limit: 100_000 })).records.flatMap(one => (one[kind] === id ? one.event : []))
+
+test('a policy that is edited is read while the audit cannot be written, and is recorded later', async () => {
+  refuses = 'ENOSPC'
+  lab.write('late', RIGHTS)
+  await lab.service.reload()
+  assert.match(await concerns(), /audit cannot be written[\s\S]*not on the disk/)
+  const { body } = await lab.ask('listPolicies', root, {})
+  assert.ok(body.policies.some(({ name }) => name === 'late'))
+  refuses = undefined
+  await lab.service.settle()
+  assert.doesNotMatch(await concerns(), /not on the disk|cannot be written/)
+  const { records } = await lab.audit.query({ limit: 100_000 })
+  assert.ok(
+    records.some(({ facts }) => facts['happened'] !== undefined && 'late' in (facts['digests'] as object)),
+  )
+})
+
+for (const how of ['ENOSPC', 'EROFS'] as const)
+  test(`with ${how} it starts, shows what there is, lends nothing, and takes back`, () =>
+    withAlice(async ({ asker, pid }) => {
+      const id = await lent(asker, pid)
+      const waits = await lendTo(asker, pid, 'approved')
+      assert.ok('request' in waits.body && waits.body.request !== undefined)
+      await lab.stop()
+      refuses = how
+      await lab.start({ files })
+      await lab.service.settle()
+      const shown = await lab.ask('showLoan', asker, { params: { id } })
+      assert.equal(shown.body.state, 'live')
+      assert.match(await concerns(), /not on the disk/)
+      await assert.rejects(lendTo(asker, pid, 'alices', { place: { path: '/mnt' } }), {
+        errnoName: how,
+      })
+      const request = { params: { id: waits.body.request.id } }
+      const over = await lab.ask('showRequest', asker, { ...request, query: {} })
+      assert.equal(over.body.state, 'expired')
+      const revoked = await lab.ask('revoke', root, { body: { what: { loan: id } } })
+      assert.deepEqual(
+        revoked.body.loans.map(one => [one.id, one.state]),
+        [[id, 'ended']],
+      )
+      assert.match(revoked.body.loans[0]!.ended!.detail!, /not on the disk/)
+      assert.equal(isMounted(pid), false)
+      refuses = undefined
+      await lab.service.settle()
+      const after = await lab.ask('showLoan', asker, { params: { id } })
+      assert.deepEqual([after.body.state, after.body.ended?.why], ['ended', 'revoked'])
+      assert.equal(lab.registry.loan(Number(id.slice(5)))?.state, 'ended')
+      assert.ok((await eventsOf('loan', id)).includes('loan.ended'))
+      assert.ok((await eventsOf('request', waits.body.request.id)).includes('request.expired'))
+      assert.doesNotMatch(await concerns(), /not on the disk|cannot be written/)
+      await lent(asker, pid)
+      assert.equal((await lab.ask('verifyAudit', root, {})).body.intact, true)
+    }))
+
+test('a loan expires while the disk is full, and is recorded when there is room', () =>
+  withAlice(async ({ asker, pid }) => {
+    const id = await lent(asker, pid, { lifetimeSec: 1 })
+    refuses = 'ENOSPC'
+    await eventually(() => !isMounted(pid), 'it did not expire')
+    await eventually(
+      async () => (await lab.ask('showLoan', asker, { params: { id } })).body.state === 'ended',
+      'it is not shown as ended',
+    )
+    assert.notEqual(lab.registry.loan(Number(id.slice(5)))?.state, 'ended')
+    refuses = undefined
+    await lab.service.settle()
+    const loan = lab.registry.loan(Number(id.slice(5)))
+    assert.deepEqual([loan?.state, loan?.ended?.why], ['ended', 'expired'])
+  }))
