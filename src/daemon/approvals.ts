@@ -15,6 +15,7 @@ import type { Keep } from './idempotency.ts'
 import { type Asking, type LendInput, lifetimeOf, make, prepareFor } from './lend.ts'
 import { termsOf } from './loan-journal.ts'
 import { numberIn, type RequestView, requestView } from './loan-view.ts'
+import { LongTimer } from './long-timer.ts'
 import { ownsRequest, type Who } from './ownership.ts'
 import type { Parts } from './parts.ts'
 
@@ -32,7 +33,9 @@ interface Waiting extends Disposable {
   readonly policy: Policy
   readonly target: Target
   readonly input: LendInput
-  readonly timer: NodeJS.Timeout
+  /** After that it is over: what is given back is waited for as long as it would have been. */
+  readonly endsAtMs: number
+  timer?: LongTimer | undefined
 }
 
 /** How long a recipient may have us wait by an execve(2) that does not end. */
@@ -85,13 +88,15 @@ export class Approvals implements Disposable {
       place: input.place,
       comment: input.comment,
     }
-    const held = await this.#hold(id, who.asker, { policy, target, input }, limits.approvalSec)
+    const held = await this.#hold(id, who.asker, { policy, target, input }, limits.approvalSec * 1000)
     try {
       await book.registry.put({ request, answer: keep({ status: 202, request: id }) })
     } catch (error) {
       held[Symbol.dispose]()
       throw error
     }
+    // It is known by now: before, there would be nothing to end.
+    this.#startTimer(id, held)
     counters.decided('waiting')
     this.#tell(request)
     await audit.append({ event: 'request.waits', request: id, facts: requestFacts(request) })
@@ -209,19 +214,17 @@ export class Approvals implements Disposable {
     id: number,
     asker: Asker,
     { policy, target, input }: Pick<Waiting, 'policy' | 'target' | 'input'>,
-    forSec: number,
+    forMs: number,
   ): Promise<Waiting> {
     using begun = new Owned()
     const heldAsker = begun.add(asker.hold())
     const heldTarget = begun.add(await sameTarget(target))
-    const timer = setTimeout(() => void this.#expire(id), forSec * 1000)
-    timer.unref()
     const owned = new Owned()
     begun.moveTo(owned)
     const held: Waiting = {
-      ...{ asker: heldAsker, target: heldTarget, policy, input, timer },
+      ...{ asker: heldAsker, target: heldTarget, policy, input, endsAtMs: performance.now() + forMs },
       [Symbol.dispose]: () => {
-        clearTimeout(timer)
+        held.timer?.[Symbol.dispose]()
         this.#waiting.delete(id)
         owned[Symbol.dispose]()
       },
@@ -234,18 +237,26 @@ export class Approvals implements Disposable {
   #take(id: number): Waiting | undefined {
     const held = this.#waiting.get(id)
     this.#waiting.delete(id)
+    held?.timer?.[Symbol.dispose]()
     return held
   }
 
+  #startTimer(id: number, held: Waiting): void {
+    if (this.#waiting.get(id) !== held) return
+    held.timer = new LongTimer(held.endsAtMs - performance.now(), () => void this.#expire(id))
+  }
+
   async #expire(id: number): Promise<void> {
-    const request = this.#parts().book.registry.request(id)
+    const { book, log } = this.#parts()
+    const request = book.registry.request(id)
+    if (request === undefined) return
     const held = this.#take(id)
-    if (held === undefined || request === undefined) return
+    if (held === undefined) return
     held[Symbol.dispose]()
     try {
-      await this.#put({ ...request, state: 'expired' })
+      await this.#end({ ...request, state: 'expired' })
     } catch (error) {
-      this.#parts().log.error({ err: error, request: id }, 'that a request has expired could not be written')
+      log.error({ err: error, request: id }, 'a request that has expired could not be ended')
     }
   }
 

@@ -14,8 +14,9 @@ import { viewOf } from './status-of.ts'
 const DEFAULT_LIMIT = 1000
 
 /** NotFoundError: there is none of that name, or it is another one's: who may not see it learns no more. */
-export function ownLoan({ book }: Parts, who: Who, name: string): LoanRecord {
-  const loan = book.loan(numberIn(name))
+export function ownLoan({ book, owed }: Parts, who: Who, name: string): LoanRecord {
+  const id = numberIn(name)
+  const loan = owed.loan(id) ?? book.loan(id)
   if (loan !== undefined && ownsLoan(who, loan)) return loan
   throw new NotFoundError(`There is no ${name}`, { context: { loan: name } })
 }
