@@ -5,7 +5,7 @@
 import type { Target } from '../delegation/target.ts'
 import { openTargetInTime } from '../delegation/target.ts'
 import { Owned } from '../ebpf/owned.ts'
-import { BpftokenError, BusyError, ConflictError, DeniedError, NotFoundError } from '../errors.ts'
+import { BpftokenError, ConflictError, DeniedError, NotFoundError } from '../errors.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { RequestRecord } from '../registry/loan-record.ts'
 import { openProcess } from '../sys/process.ts'
@@ -13,6 +13,7 @@ import type { Asker } from './asker.ts'
 import { errorFacts } from './audit-facts.ts'
 import type { Keep } from './idempotency.ts'
 import { type Asking, type LendInput, lifetimeOf, make, prepareFor } from './lend.ts'
+import { Slots, WAITING_REQUESTS } from './limits.ts'
 import { termsOf } from './loan-journal.ts'
 import { numberIn, type RequestView, requestView } from './loan-view.ts'
 import { LongTimer } from './long-timer.ts'
@@ -29,6 +30,7 @@ interface Wanted {
 }
 
 interface Waiting extends Disposable {
+  readonly uid: number
   readonly asker: Asker
   readonly policy: Policy
   readonly target: Target
@@ -45,6 +47,7 @@ export class Approvals implements Disposable {
   readonly #parts: () => Parts
   readonly #waiting = new Map<number, Waiting>()
   readonly #listeners = new Set<(request: RequestRecord) => void>()
+  #slots: Slots | undefined
 
   /** `parts` is called once they are all there. */
   constructor(parts: () => Parts) {
@@ -53,6 +56,12 @@ export class Approvals implements Disposable {
 
   get waiting(): number {
     return this.#waiting.size
+  }
+
+  #waitingOf(uid: number): number {
+    let count = 0
+    for (const one of this.#waiting.values()) if (one.uid === uid) count++
+    return count
   }
 
   /** Those of before this daemon: who asked is not held any more. */
@@ -67,14 +76,8 @@ export class Approvals implements Disposable {
     const parts = this.#parts()
     const { book, limits, audit, counters } = parts
     const { uid } = who.facts
-    const own = [...this.#waiting.keys()].filter(id => book.registry.request(id)?.asker.uid === uid)
-    if (own.length >= limits.waitingRequests)
-      throw new BusyError(
-        `User ${uid} has ${own.length} requests that wait for approval, which is all that it may`,
-        {
-          context: { uid, waitingRequests: limits.waitingRequests },
-        },
-      )
+    this.#slots ??= new Slots(limits.waitingRequests, one => this.#waitingOf(one), WAITING_REQUESTS)
+    using slot = this.#slots.reserve(uid)
     const id = book.registry.nextRequestId()
     const request: RequestRecord = {
       id,
@@ -88,7 +91,9 @@ export class Approvals implements Disposable {
       place: input.place,
       comment: input.comment,
     }
-    const held = await this.#hold(id, who.asker, { policy, target, input }, limits.approvalSec * 1000)
+    const held = await this.#hold(id, who.asker, { uid, policy, target, input }, limits.approvalSec * 1000)
+    this.#waiting.set(id, held)
+    slot.taken()
     try {
       await book.registry.put({ request, answer: keep({ status: 202, request: id }) })
     } catch (error) {
@@ -213,7 +218,7 @@ export class Approvals implements Disposable {
   async #hold(
     id: number,
     asker: Asker,
-    { policy, target, input }: Pick<Waiting, 'policy' | 'target' | 'input'>,
+    { uid, policy, target, input }: Pick<Waiting, 'uid' | 'policy' | 'target' | 'input'>,
     forMs: number,
   ): Promise<Waiting> {
     using begun = new Owned()
@@ -222,14 +227,13 @@ export class Approvals implements Disposable {
     const owned = new Owned()
     begun.moveTo(owned)
     const held: Waiting = {
-      ...{ asker: heldAsker, target: heldTarget, policy, input, endsAtMs: performance.now() + forMs },
+      ...{ asker: heldAsker, target: heldTarget, uid, policy, input, endsAtMs: performance.now() + forMs },
       [Symbol.dispose]: () => {
         held.timer?.[Symbol.dispose]()
         this.#waiting.delete(id)
         owned[Symbol.dispose]()
       },
     }
-    this.#waiting.set(id, held)
     return held
   }
 

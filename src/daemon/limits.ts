@@ -69,13 +69,33 @@ export class Rate {
   }
 }
 
-/** Who is about to have one loan more, before it is in the registry. */
+/** What is counted, for the refusal. */
+interface Counted {
+  readonly limit: 'openLoans' | 'waitingRequests'
+  readonly words: string
+  readonly hint: string
+}
+
+export const OPEN_LOANS: Counted = {
+  limit: 'openLoans',
+  words: 'open loans',
+  hint: 'Give one back, or ask root for a higher limit',
+}
+export const WAITING_REQUESTS: Counted = {
+  limit: 'waitingRequests',
+  words: 'requests that wait for approval',
+  hint: 'Withdraw one, or wait until root decides',
+}
+
+/** Who is about to have one more, before it is in the registry. */
 export class Slots {
   readonly #most: number
   readonly #openOf: (uid: number) => number
+  readonly #counted: Counted
   readonly #reserved = new Map<number, number>()
 
-  constructor(most: number, openOf: (uid: number) => number) {
+  constructor(most: number, openOf: (uid: number) => number, counted = OPEN_LOANS) {
+    this.#counted = counted
     this.#most = most
     this.#openOf = openOf
   }
@@ -84,10 +104,11 @@ export class Slots {
   reserve(uid: number): Disposable & { taken(): void } {
     const reserved = this.#reserved.get(uid) ?? 0
     const open = this.#openOf(uid) + reserved
+    const { limit, words, hint } = this.#counted
     if (open >= this.#most)
-      throw new BusyError(`User ${uid} has ${open} open loans, which is all that it may have`, {
-        context: { uid, openLoans: this.#most },
-        hint: 'Give one back, or ask root for a higher limit',
+      throw new BusyError(`User ${uid} has ${open} ${words}, which is all that it may have`, {
+        context: { uid, [limit]: this.#most },
+        hint,
       })
     this.#reserved.set(uid, reserved + 1)
     let held = true

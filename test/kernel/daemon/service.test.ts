@@ -256,6 +256,25 @@ test('approval: two who decide at once decide it once', () =>
     assert.equal(all.filter(({ status }) => status === 'fulfilled').length, 1)
   }))
 
+test('approval: of many requests at once as many wait as may, and one more when one is decided', async () => {
+  await using few = await ServiceLab.open({ limits: { waitingRequests: 2 } })
+  few.write('approved', `  subjects: [{ user: ${ALICE} }]\n  approval: required\n${RIGHTS}`)
+  await few.service.reload()
+  await withUser(ALICE, async ({ outside, pid }) => {
+    const asker = await few.askerOf(outside)
+    const asked = () => few.ask('lend', asker, toPid(pid, 'approved'))
+    const all = await Promise.allSettled(Array.from({ length: 10 }, asked))
+    const waiting = all.flatMap(one => (one.status === 'fulfilled' ? [one.value.body] : []))
+    assert.equal(waiting.length, 2)
+    for (const one of all)
+      if (one.status === 'rejected') assert.match(one.reason.message, /2 requests that wait for approval/)
+    assert.ok('request' in waiting[0]!)
+    await few.ask('withdraw', asker, { params: { id: waiting[0].request.id } })
+    await asked()
+    await assert.rejects(asked(), { code: 'BPFTOKEN_BUSY' })
+  })
+})
+
 for (const [approvalSec, what, over] of [
   [30 * 86_400, 'thirty days', false],
   [1, 'a second', true],
