@@ -48,6 +48,7 @@ export class Approvals implements Disposable {
   readonly #waiting = new Map<number, Waiting>()
   readonly #listeners = new Set<(request: RequestRecord) => void>()
   #slots: Slots | undefined
+  #stopped = false
 
   /** `parts` is called once they are all there. */
   constructor(parts: () => Parts) {
@@ -74,7 +75,7 @@ export class Approvals implements Disposable {
   /** Lets it wait. BusyError: the user has as many that wait as it may. */
   async wait({ who, policy, target, input, askedAt, keep }: Wanted): Promise<{ request: RequestView }> {
     const parts = this.#parts()
-    const { book, limits, audit, counters } = parts
+    const { book, limits, owed, counters } = parts
     const { uid } = who.facts
     this.#slots ??= new Slots(limits.waitingRequests, one => this.#waitingOf(one), WAITING_REQUESTS)
     using slot = this.#slots.reserve(uid)
@@ -104,7 +105,7 @@ export class Approvals implements Disposable {
     this.#startTimer(id, held)
     counters.decided('waiting')
     this.#tell(request)
-    await audit.append({ event: 'request.waits', request: id, facts: requestFacts(request) })
+    await owed.note({ event: 'request.waits', request: id, facts: requestFacts(request) })
     return { request: requestView(request) }
   }
 
@@ -152,14 +153,15 @@ export class Approvals implements Disposable {
     await names.refresh([policy])
     // Decided at the same time, one of the two is first.
     this.#requireWaiting(approver, id)
-    using held = this.#take(id)!
     const decided = { at: clock.wall(), by: approver.facts.uid, comment }
     const approved: RequestRecord = { ...request, state: 'approved', decided }
-    await audit.append({
-      event: 'request.approved',
-      request: id,
-      facts: { ...requestFacts(approved), approver: approver.facts },
-    })
+    using held = await this.#takeOnce(id, () =>
+      audit.append({
+        event: 'request.approved',
+        request: id,
+        facts: { ...requestFacts(approved), approver: approver.facts },
+      }),
+    )
     try {
       const { asker, target } = held
       const who: Asking = { asker, isRoot: false, facts: await asker.facts() }
@@ -177,11 +179,17 @@ export class Approvals implements Disposable {
       this.#tell(made)
       return requestView(made)
     } catch (error) {
-      if (!(error instanceof BpftokenError)) throw error
+      const now = book.registry.request(id)
+      if (now !== undefined && now.state !== 'waiting') {
+        // It was lent, and that was undone: the loan says so.
+        this.#tell(now)
+        throw error
+      }
       // Who asked has gone, or is not who may have it any more.
       const state = error instanceof DeniedError || error instanceof NotFoundError ? 'expired' : 'failed'
       const over: RequestRecord = { ...approved, state }
-      await this.#put(over, { error: errorFacts(error) })
+      await this.#end(over, { error: errorFacts(error) })
+      if (!(error instanceof BpftokenError)) throw error
       return requestView(over)
     }
   }
@@ -190,19 +198,17 @@ export class Approvals implements Disposable {
     const { clock } = this.#parts()
     const id = numberIn(name)
     const request = this.#requireWaiting(approver, id)
-    this.#take(id)?.[Symbol.dispose]()
     const decided = { at: clock.wall(), by: approver.facts.uid, comment }
     const denied: RequestRecord = { ...request, state: 'denied', decided }
-    await this.#put(denied, { approver: approver.facts })
+    await this.#decide(denied, { approver: approver.facts })
     return requestView(denied)
   }
 
   async withdraw(who: Who, name: string): Promise<RequestView> {
     const id = numberIn(name)
     const request = this.#requireWaiting(who, id)
-    this.#take(id)?.[Symbol.dispose]()
     const withdrawn: RequestRecord = { ...request, state: 'withdrawn' }
-    await this.#put(withdrawn, { by: who.facts })
+    await this.#decide(withdrawn, { by: who.facts })
     return requestView(withdrawn)
   }
 
@@ -212,6 +218,7 @@ export class Approvals implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.#stopped = true
     for (const id of [...this.#waiting.keys()]) this.#take(id)?.[Symbol.dispose]()
   }
 
@@ -245,6 +252,22 @@ export class Approvals implements Disposable {
     return held
   }
 
+  /** Nobody else decides it while `write` says that it is decided; where that fails it waits on. */
+  async #takeOnce(id: number, write: () => Promise<unknown>): Promise<Waiting> {
+    const held = this.#take(id)!
+    try {
+      await write()
+      return held
+    } catch (error) {
+      if (this.#stopped) held[Symbol.dispose]()
+      else {
+        this.#waiting.set(id, held)
+        this.#startTimer(id, held)
+      }
+      throw error
+    }
+  }
+
   #startTimer(id: number, held: Waiting): void {
     if (this.#waiting.get(id) !== held) return
     held.timer = new LongTimer(held.endsAtMs - performance.now(), () => void this.#expire(id))
@@ -264,18 +287,22 @@ export class Approvals implements Disposable {
     }
   }
 
-  async #put(request: RequestRecord, also: Record<string, unknown> = {}): Promise<void> {
-    const { book, audit } = this.#parts()
-    await book.registry.put({ request })
-    this.#tell(request)
-    const facts = { ...requestFacts(request), ...also }
-    await audit.append({ event: `request.${request.state}`, request: request.id, facts })
+  /** Where it cannot be written it waits on. */
+  async #decide(request: RequestRecord, also: Record<string, unknown>): Promise<void> {
+    const { book } = this.#parts()
+    const held = await this.#takeOnce(request.id, () => book.registry.put({ request }))
+    held[Symbol.dispose]()
+    await this.#told(request, also)
   }
 
   /** It is over, whether that can be written or not. */
   async #end(request: RequestRecord, also: Record<string, unknown> = {}): Promise<void> {
+    await this.#parts().owed.putRequest(request)
+    await this.#told(request, also)
+  }
+
+  async #told(request: RequestRecord, also: Record<string, unknown>): Promise<void> {
     const { owed } = this.#parts()
-    await owed.putRequest(request)
     this.#tell(request)
     const facts = { ...requestFacts(request), ...also }
     await owed.note({ event: `request.${request.state}`, request: request.id, facts })

@@ -155,3 +155,49 @@ test('a loan expires while the disk is full, and is recorded when there is room'
     const loan = lab.registry.loan(Number(id.slice(5)))
     assert.deepEqual([loan?.state, loan?.ended?.why], ['ended', 'expired'])
   }))
+
+test('a request that cannot be decided while the disk is full waits on, and can be decided after', () =>
+  withAlice(async ({ asker, pid }) => {
+    const waiting = async () => {
+      const { body } = await lendTo(asker, pid, 'approved')
+      assert.ok('request' in body && body.request !== undefined)
+      return { params: { id: body.request.id }, body: {} }
+    }
+    const [denied, withdrawn, approved] = [await waiting(), await waiting(), await waiting()]
+    refuses = 'ENOSPC'
+    for (let i = 0; i < 2; i++) {
+      await assert.rejects(lab.ask('deny', root, denied), { errnoName: 'ENOSPC' })
+      await assert.rejects(lab.ask('withdraw', asker, withdrawn), { errnoName: 'ENOSPC' })
+      await assert.rejects(lab.ask('approve', root, approved), { errnoName: 'ENOSPC' })
+    }
+    assert.equal(isMounted(pid), false)
+    assert.equal(lab.service.gauges().waitingRequests, 3)
+    refuses = undefined
+    assert.equal((await lab.ask('deny', root, denied)).body.state, 'denied')
+    assert.equal((await lab.ask('withdraw', asker, withdrawn)).body.state, 'withdrawn')
+    assert.equal((await lab.ask('approve', root, approved)).body.state, 'approved')
+    assert.equal(isMounted(pid), true)
+    assert.equal(lab.service.gauges().waitingRequests, 0)
+  }))
+
+test('where only the audit cannot be written a denial counts, and is recorded later', () =>
+  withAlice(async ({ asker, pid }) => {
+    const { body } = await lendTo(asker, pid, 'approved')
+    assert.ok('request' in body && body.request !== undefined)
+    const { id } = body.request
+    const append = lab.audit.append.bind(lab.audit)
+    lab.audit.append = async () => refuseAudit()
+    try {
+      assert.equal((await lab.ask('deny', root, { params: { id }, body: {} })).body.state, 'denied')
+    } finally {
+      lab.audit.append = append
+    }
+    assert.ok(!(await eventsOf('request', id)).includes('request.denied'))
+    await lab.service.settle()
+    assert.ok((await eventsOf('request', id)).includes('request.denied'))
+    assert.equal(isMounted(pid), false)
+  }))
+
+function refuseAudit(): never {
+  throw new Error('the audit takes no record')
+}
