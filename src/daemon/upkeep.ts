@@ -15,6 +15,7 @@ import { openProcess, stillAlive } from '../sys/process.ts'
 import { adoptedRecord } from './adopted.ts'
 import { loanFacts } from './audit-facts.ts'
 import type { Expiry } from './expiry.ts'
+import { FairTurns } from './fair-turns.ts'
 import { mountsOf } from './mounts-of.ts'
 import type { Parts } from './parts.ts'
 import { type Found, reconcile, type Step } from './reconcile.ts'
@@ -26,6 +27,8 @@ const GATHER_MS = 200
 const ORPHANS_MS = 30_000
 /** So many are ended at one time: each waits for file systems of its own. */
 const AT_ONCE = 16
+/** So many of one user. */
+const AT_ONCE_OF_ONE = 4
 const RETRY_MS = 30_000
 /** What is seen is told without another look for so long. */
 const FRESH_MS = 5000
@@ -33,6 +36,7 @@ const FRESH_MS = 5000
 export class Upkeep {
   readonly #parts: Parts
   readonly #expiry: Expiry
+  readonly #turns = new FairTurns(AT_ONCE, AT_ONCE_OF_ONE)
   #first = true
   #lookedAt = Number.NEGATIVE_INFINITY
   #looking: Promise<void> = Promise.resolve()
@@ -100,10 +104,7 @@ export class Upkeep {
   /** Ends those whose time has come. */
   async expire(): Promise<void> {
     const due = this.#expiry.take(this.#parts.clock.bootNs())
-    const work = async (): Promise<void> => {
-      for (let id = due.shift(); id !== undefined; id = due.shift()) await this.#expireOne(id)
-    }
-    await Promise.all(Array.from({ length: AT_ONCE }, work))
+    await Promise.all(due.map(id => this.#turns.run(this.#userOf(id), () => this.#expireOne(id))))
   }
 
   /** One that cannot be ended now, as when the disk is full, is tried again. */
@@ -145,11 +146,11 @@ export class Upkeep {
     }
     this.#first = false
     this.#lookedAt = performance.now()
-    for (const step of steps) {
+    const takeOne = async (step: Step): Promise<void> => {
       if (this.#stopped) return
       if (touchedBy(step, book.loan.bind(book), touched)) {
         if (step.do !== 'see') this.soon(FRESH_MS)
-        continue
+        return
       }
       try {
         await this.#take(step)
@@ -157,6 +158,17 @@ export class Upkeep {
         this.#parts.log.error({ err: error, step: step.do }, 'a step of the upkeep failed')
       }
     }
+    // What only looks is done at once; what ends loans may wait for file systems of others.
+    const ends = steps.flatMap(step => (step.do === 'takeBack' || step.do === 'end' ? [step] : []))
+    const ending = ends.map(step => this.#turns.run(this.#userOf(step.loan), () => takeOne(step)))
+    for (const step of steps) if (step.do === 'see' || step.do === 'adopt') await takeOne(step)
+    await Promise.all(ending)
+  }
+
+  /** Whose file systems are waited for. */
+  #userOf(id: number): number {
+    const loan = this.#parts.book.loan(id)
+    return loan?.recipient?.ownerUid ?? loan?.asker.uid ?? 0
   }
 
   async #take(step: Step): Promise<void> {

@@ -319,6 +319,43 @@ test('a loan ends when its time has come, and lives longer when it is renewed', 
     })
   }))
 
+test('loans of a user that are slow to end delay the end of nobody else, and all end', async () => {
+  await using slow = await ServiceLab.open()
+  slow.write('everybodys', `  subjects: [{ user: ${ALICE} }, { user: ${BOB} }]\n${RIGHTS}`)
+  await slow.service.reload()
+  let release = (): void => {}
+  const released = new Promise<void>(resolve => {
+    release = resolve
+  })
+  const hung = new Set<number>()
+  const { append } = slow.audit
+  slow.audit.append = async entry => {
+    const { event, loan } = entry
+    if (event === 'loan.ended' && slow.registry.loan(loan!)?.asker.uid === ALICE) {
+      hung.add(loan!)
+      await released
+    }
+    return append.call(slow.audit, entry)
+  }
+  const lendTo = async (asker: Peer, pid: number, path: string): Promise<void> => {
+    const also = { place: { path }, lifetimeSec: 1 }
+    lentIn(await slow.ask('lend', asker, toPid(pid, 'everybodys', also)))
+  }
+  await withUser(ALICE, alice =>
+    withUser(BOB, async bob => {
+      const hers = await slow.askerOf(alice.outside)
+      for (const path of ['/dev', '/mnt', '/srv', '/opt', '/media', '/home'])
+        await lendTo(hers, alice.pid, path)
+      await eventually(() => hung.size === 4, 'hers do not end')
+      await lendTo(await slow.askerOf(bob.outside), bob.pid, PATH)
+      await eventually(() => !isMounted(bob.pid), 'his does not end')
+      assert.equal(hung.size, 4)
+      release()
+      await eventually(() => hung.size === 6, 'the others of hers do not end')
+    }),
+  )
+})
+
 test('what the calendar is set to ends no loan, and keeps none', async () => {
   let year = 2026
   const clock = { ...REAL_CLOCK, wall: () => `${year}-01-01T00:00:00.000Z` }
