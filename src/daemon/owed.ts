@@ -123,7 +123,12 @@ export class Owed implements Disposable {
       for (const id of [...this.#requests.keys()])
         await this.#write(this.#requests, id, request => this.#book.registry.put({ request }))
       while (this.#records.length > 0) {
-        await this.#audit.append(this.#records[0]!)
+        try {
+          await this.#audit.append(this.#records[0]!)
+        } catch (error) {
+          if (!isRefused(error)) throw error
+          this.#dropped++
+        }
         this.#records.shift()
       }
       if (this.#dropped > 0) {
