@@ -120,7 +120,7 @@ class Namespaces implements Disposable {
 
   constructor(uid = 0) {
     const script = `mount -t tmpfs none /mnt && cd /mnt && for i in $(seq ${PLACES}); do mkdir $i; done && echo ready && exec sleep 3600`
-    const words = ['--user', '--map-root-user', '--mount', 'sh', '-c', script]
+    const words = ['--user', '--map-root-user', '--mount', '--net', 'sh', '-c', script]
     this.#process = spawn('unshare', words, { stdio: ['ignore', 'pipe', 'inherit'], uid, gid: uid })
     this.started = once(this.#process.stdout!, 'data')
   }
