@@ -86,8 +86,8 @@ for (const arch of Object.keys(MACHINES) as Arch[]) {
     assert.notDeepEqual(foreign(glibc.map(symbol => symbol.replace(/@.*/, ''))), [])
   })
 
-  test(`launcher and executor for ${arch} need no library at all`, needsPrebuilds(arch), () => {
-    for (const name of ['bpftoken-launch', 'bpftoken-executor']) {
+  test(`launcher, executor and front for ${arch} need no library at all`, needsPrebuilds(arch), () => {
+    for (const name of ['bpftoken-launch', 'bpftoken-executor', 'bpftoken-run']) {
       const segments = execFileSync('readelf', ['-W', '-l', join(folder(arch), name)], { encoding: 'utf8' })
       assert.match(segments, /LOAD/)
       assert.doesNotMatch(segments, /INTERP/)
