@@ -12,7 +12,7 @@ import { checkedDocument } from '../helpers/documents.ts'
 import { eventually } from '../helpers/eventually.ts'
 import { type Answer, ask, Page, type Visitor, visitorOf } from '../helpers/page.ts'
 import { Scratch } from '../helpers/scratch.ts'
-import { type FakeService, fakeService } from '../unit/daemon/http/fake-service.ts'
+import { type Asked, type FakeService, fakeService } from '../unit/daemon/http/fake-service.ts'
 import { type Lab, lab } from '../unit/daemon/http/lab.ts'
 
 interface Stage {
@@ -199,7 +199,7 @@ test('acts are for an operator that says all that it must', async t => {
     const { status, text } = await page.act(operator, { what, of })
     assert.equal(status, 200, text)
     assert.match(JSON.parse(text).done, new RegExp(of))
-    assert.equal(service.asked.at(-1)?.route, route)
+    assert.equal((service.asked as readonly Asked[]).at(-1)?.route, route)
   }
 })
 
