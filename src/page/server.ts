@@ -59,9 +59,12 @@ export class PageServer {
     this.#server.on('checkContinue', (req, res) => this.#refuse(req, res, 403))
     this.#server.on('checkExpectation', (req, res) => this.#refuse(req, res, 403))
     this.#server.on('upgrade', (_, socket) => socket.destroy())
-    this.#server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
-      if (error.code === 'ECONNRESET' || !socket.writable) socket.destroy()
-      else socket.end('HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n')
+    this.#server.on('clientError', (error: NodeJS.ErrnoException, stream) => {
+      const socket = stream as Socket
+      if (error.code !== 'ECONNRESET' && socket.writable)
+        socket.write('HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n')
+      // Not only our half of it: the other side may never close its own.
+      socket.destroySoon()
     })
   }
 
