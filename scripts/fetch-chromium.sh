@@ -1,7 +1,6 @@
 #!/bin/bash
 # Debian's Chromium with the libraries and a font that it needs, unpacked into .cache/chromium and
-# not installed: the browser of the page's tests. Needs no root, and fetches only what is missing.
-# Where that cannot be, .cache/why-no-chromium says why, in the words in which tests are then skipped.
+# not installed: to look at the page with. Needs no root, and fetches only what is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/apt.sh
@@ -12,7 +11,6 @@ cache=$PWD/.cache
 mkdir -p "$cache"
 
 give_up() {
-  echo "$*" >"$cache/why-no-chromium"
   echo "fetch-chromium: $*" >&2
   exit 1
 }
@@ -32,4 +30,3 @@ if [[ "$(cat "$cache/chromium/.packages" 2>/dev/null)" != "${PACKAGES[*]}" ]]; t
   mv "$apt/tree" "$cache/chromium.new"
   mv "$cache/chromium.new" "$cache/chromium"
 fi
-rm -f "$cache/why-no-chromium"

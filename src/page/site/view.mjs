@@ -112,7 +112,7 @@ function limit(one) {
 function loanCells({ loan, depth }, now, acts) {
   const name = make('th', undefined, { scope: 'row', class: `depth-${Math.min(depth, 3)}` })
   name.append(depth > 0 ? `└ ${loan.id}` : loan.id)
-  if (depth > 0) name.append(make('small', ` of ${loan.spec.parent}`))
+  if (depth > 0) name.append(make('small', `of ${loan.spec.parent}`))
   const limits = limitsOf(loan).map(limit)
   const state = stateOf(loan)
   return [
