@@ -390,7 +390,7 @@ test('on a Unix socket it is for its owner alone, and the socket goes with it', 
   assert.equal(existsSync(socketPath), false)
 })
 
-test('the daemon goes away: the page says so, and shows it again when it is back', async t => {
+test('the daemon goes away: the page stays, and says so', async t => {
   const { page, daemon } = await stage(t)
   const visitor = await page.enter()
   await daemon.server.stop(0)
