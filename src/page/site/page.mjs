@@ -5,7 +5,7 @@ import { byId, render, tellDone, tellProblem } from './view.mjs'
 const PERIOD_MS = 2000
 /** What the session's key is kept as: for this tab, and for this port alone. */
 const KEY = 'bpftoken-key'
-const GONE = 'This address is not good any more. Start bpftoken page again, and open the new address.'
+const GONE = 'This address is not good any more. Start the page again, and open the new address.'
 
 function takeKey() {
   const fresh = location.hash.slice(1)
@@ -44,7 +44,7 @@ async function look() {
     tellProblem('')
   } catch (error) {
     // What was seen before stays, with what is wrong.
-    tellProblem(error instanceof TypeError ? 'Nobody answers: has bpftoken page ended?' : error.message)
+    tellProblem(error instanceof TypeError ? 'Nobody answers: has the page been ended?' : error.message)
   }
   if (!over) timer = setTimeout(look, PERIOD_MS)
 }
