@@ -4,7 +4,7 @@
  */
 import path from 'node:path'
 
-const DIST = path.resolve(__dirname, '../dist')
+export const DIST = path.resolve(__dirname, '../dist')
 export const CLI = path.join(DIST, 'cli/main.js')
 
 function load(module: string): unknown {

@@ -1,7 +1,7 @@
 /**
  * `make bench`: how long our calls take, beside plain C in the same run.
  *
- *   tsx bench/run.ts [--json] [--rounds N] [delegation] [calls] [startup] [ls] [objects] [guard]
+ *   tsx bench/run.ts [--json] [--rounds N] [delegation] [calls] [startup] [front] [ls] [objects] [guard]
  *
  * Needs root, gcc, a built dist/, a kernel with BPF tokens, and for objects the corpus. A goal that
  * is missed is printed, not failed: the numbers are as noisy as the machine.
@@ -11,13 +11,14 @@ import { parseArgs } from 'node:util'
 import { measureCalls } from './calls.ts'
 import type { Cost, CostRatio } from './cost.ts'
 import { type DelegationResult, measureDelegation } from './delegation.ts'
+import { type FrontResult, measureFront } from './front.ts'
 import { type GuardResult, measureGuard } from './guard.ts'
 import { type ListingResult, measureListing } from './listing.ts'
 import { measureObjects, type ObjectsResult } from './objects.ts'
 import { measureStartup, type StartupResult } from './startup.ts'
 import type { Comparison, Summary } from './stats.ts'
 
-const SECTIONS = ['delegation', 'calls', 'startup', 'ls', 'objects', 'guard'] as const
+const SECTIONS = ['delegation', 'calls', 'startup', 'front', 'ls', 'objects', 'guard'] as const
 const DEFAULT_ROUNDS = 30
 
 function numbers(summary: Summary, digits: number): string {
@@ -73,6 +74,18 @@ function printStartup({ costs, ratios, goals }: StartupResult): void {
   printCosts(costs)
   for (const [name, goal] of Object.entries(goals))
     console.log(`  ${name.padEnd(30)}${ratioText(ratios[name as keyof typeof ratios], goal)}`)
+}
+
+function printFront({ costs, over, goalMs, without }: FrontResult): void {
+  console.log('run -- true with the daemon up, beside unshare(1) in the same round')
+  const head = `${'min'.padStart(8)}${'median'.padStart(8)}${'p90'.padStart(8)}`
+  console.log(`${'  ms'.padEnd(32)}${head}   ${head}`)
+  for (const [name, cost] of Object.entries(costs)) {
+    const more = over[name]
+    const beyond = more && `${numbers(more, 1)} over  ${verdict(more.median <= goalMs, `${goalMs} ms over`)}`
+    console.log(`  ${name.padEnd(30)}${numbers(cost, 1)}   ${beyond ?? ''}`.trimEnd())
+  }
+  if (without !== undefined) console.log(`  without systemd-run: ${without}`)
 }
 
 function printListing({ ours, c, ratio, goal }: ListingResult): void {
@@ -148,6 +161,7 @@ async function main(): Promise<void> {
     delegation?: DelegationResult
     calls?: Comparison[]
     startup?: StartupResult
+    front?: FrontResult
     ls?: ListingResult
     objects?: ObjectsResult
     guard?: GuardResult
@@ -169,6 +183,11 @@ async function main(): Promise<void> {
     const measured = await measureStartup(rounds)
     result.startup = measured
     say(() => printStartup(measured))
+  }
+  if (wanted('front')) {
+    const measured = await measureFront(rounds)
+    result.front = measured
+    say(() => printFront(measured))
   }
   if (wanted('ls')) {
     const measured = await measureListing(Math.max(5, Math.ceil(rounds / 3)))

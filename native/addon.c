@@ -25,6 +25,7 @@ NAPI_MODULE_INIT()
 	for (int i = 0; i < NAMED_CALL_COUNT; i++)
 		export_function(env, exports, NAMED_CALLS[i].name, run_now, (void *)&NAMED_CALLS[i]);
 	export_function(env, exports, "later", call_later, NULL);
+	export_function(env, exports, "aside", call_aside, NULL);
 	memory_register(env, exports);
 	poll_register(env, exports);
 	socket_register(env, exports);

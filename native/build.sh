@@ -1,5 +1,5 @@
 #!/bin/sh
-# Compiles what is native into DIR: the addon as ADDON, bpftoken-launch and bpftoken-executor.
+# Compiles what is native into DIR: the addon as ADDON, and the programs: bpftoken-launch, bpftoken-executor, bpftoken-run.
 #
 #   native/build.sh DIR ADDON [programs]
 #
@@ -29,8 +29,8 @@ compile() {
 }
 
 if [ "$addon" != - ]; then
-	compile "$addon" -DNAPI_VERSION=8 -I"$NODE_INCLUDE" -fPIC -shared "$native"/addon.c "$native"/call.c \
-		"$native"/memory.c "$native"/poll.c "$native"/socket.c
+	compile "$addon" -DNAPI_VERSION=8 -I"$NODE_INCLUDE" -fPIC -shared "$native"/addon.c "$native"/aside.c \
+		"$native"/call.c "$native"/memory.c "$native"/poll.c "$native"/socket.c
 fi
 
 if [ "$programs" = programs ]; then
@@ -39,7 +39,9 @@ if [ "$programs" = programs ]; then
 	echo 'int main(void) { return 0; }' >"$partial.c"
 	# shellcheck disable=SC2086
 	$cc ${CFLAGS-} $static "$partial.c" ${LDFLAGS-} -o "$partial" 2>/dev/null || static=
+	set -- "$native"/capabilities.c "$native"/loopback.c "$native"/program.c "$native"/terminal.c
 	# shellcheck disable=SC2086
-	compile bpftoken-launch $static "$native"/launch.c "$native"/program.c "$native"/terminal.c "$native"/watch.c
+	compile bpftoken-launch $static "$native"/launch.c "$native"/watch.c "$@"
+	compile bpftoken-run $static "$native"/run/*.c "$native"/client/*.c "$@"
 	compile bpftoken-executor $static "$native"/executor/*.c
 fi

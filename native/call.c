@@ -211,7 +211,7 @@ napi_value call_later(napi_env env, napi_callback_info info)
 	size_t argc = sizeof(argv) / sizeof(argv[0]);
 	char name[32];
 	const struct named_call *named = NULL;
-	struct later *later = malloc(sizeof(*later));
+	struct later *later = calloc(1, sizeof(*later)); /* null has no reference */
 
 	napi_get_cb_info(env, info, &argc, argv, NULL, NULL);
 	if (later && argc > 0 && napi_get_value_string_utf8(env, argv[0], name, sizeof(name), NULL) == napi_ok)

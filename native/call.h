@@ -53,6 +53,9 @@ void call_wipe(struct call *call);
 /* Promises: run on a worker thread, in our own namespaces. (name, ...args) => Promise<number> */
 napi_value call_later(napi_env env, napi_callback_info info);
 
+/* The same on a thread of its own, for calls that may never return: see aside.c. */
+napi_value call_aside(napi_env env, napi_callback_info info);
+
 void memory_register(napi_env env, napi_value exports);
 void poll_register(napi_env env, napi_value exports);
 void socket_register(napi_env env, napi_value exports);

@@ -10,11 +10,11 @@ const { nodeHeaders } = require('./node-headers.cjs')
 
 const PACKAGE = path.join(__dirname, '..')
 
-/** Whether all three parts are here, and the addon suits this Node. */
+/** Whether all parts are here, and the addon suits this Node. */
 function isThere() {
   const folders = ['build/Release', `prebuilds/linux-${process.arch}`]
   const has = name => folders.some(folder => existsSync(path.join(PACKAGE, folder, name)))
-  if (!has('bpftoken-launch') || !has('bpftoken-executor')) return false
+  if (!['bpftoken-launch', 'bpftoken-executor', 'bpftoken-run'].every(has)) return false
   try {
     require('../dist/sys/prebuilt.js').loadAddon()
     return true

@@ -11,6 +11,10 @@
  * Descriptor 3, with who becomes PROGRAM:
  *   launch -> bpftoken  'n' or 't', and its number in decimal digits
  *                                    the namespaces exist; with 't' we stay in the session of our terminal
+ *   bpftoken -> launch  'u'          ids are mapped: become the user, whom who lends is to see
+ *   launch -> bpftoken  'u'          done
+ *   bpftoken -> launch  'c' + mask   a uint64_t: capabilities beyond CAPS
+ *                                    These two may be left out.
  *   bpftoken -> launch  'g' + environment   ids are mapped and the delegation is in place: go
  *                                    environment: its bytes as a uint32_t, then NAME=VALUE, each with a zero
  *   launch -> bpftoken  'd'          the user may not enter the working directory: it is / now
@@ -42,7 +46,6 @@
 #include <linux/capability.h>
 #include <linux/ioprio.h>
 #include <linux/keyctl.h>
-#include <net/if.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -50,7 +53,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -133,19 +135,6 @@ static void drop_precedence(void)
 
 /* ---- Namespaces and identity ---- */
 
-static void loopback_up(void)
-{
-	struct ifreq request = { .ifr_name = "lo" };
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-	if (fd < 0 || ioctl(fd, SIOCGIFFLAGS, &request) < 0)
-		die("SIOCGIFFLAGS");
-	request.ifr_flags |= IFF_UP | IFF_RUNNING;
-	if (ioctl(fd, SIOCSIFFLAGS, &request) < 0)
-		die("SIOCSIFFLAGS");
-	close(fd);
-}
-
 /* Opened before the delegation can be mounted over /proc. */
 static int open_map(const char *path)
 {
@@ -208,32 +197,6 @@ static void become_user(uid_t uid, gid_t gid)
 			refuse("getresuid", EPERM);
 	if (getgroups(0, NULL) != 0)
 		refuse("getgroups", EPERM);
-}
-
-static void keep_only(uint64_t caps, bool ambient)
-{
-	struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
-	uint64_t inheritable = ambient ? caps : 0;
-	struct __user_cap_data_struct data[2] = {
-		{ (uint32_t)caps, (uint32_t)caps, (uint32_t)inheritable },
-		{ (uint32_t)(caps >> 32), (uint32_t)(caps >> 32), (uint32_t)(inheritable >> 32) },
-	};
-
-	/*
-	 * Bounding set first, it needs CAP_SETPCAP. EINVAL ends it: past the kernel's last
-	 * capability.
-	 */
-	for (int cap = 0; cap < 64; cap++)
-		if (!(caps >> cap & 1) && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0) {
-			if (errno == EINVAL && cap > CAP_BPF)
-				break;
-			die("PR_CAPBSET_DROP");
-		}
-	if (syscall(SYS_capset, &header, data) < 0)
-		die("capset");
-	for (int cap = 0; ambient && cap < 64; cap++)
-		if ((caps >> cap & 1) && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0) < 0)
-			die("PR_CAP_AMBIENT_RAISE");
 }
 
 /* ---- What the program starts with ---- */
@@ -300,9 +263,42 @@ static void default_signals(void)
 		die("rt_sigprocmask");
 }
 
+struct identity {
+	int uid_map, gid_map; /* -1: we are who they say already */
+	uid_t uid; /* ours then, as it is inside */
+};
+
+static void become_mapped(struct identity *identity)
+{
+	if (identity->uid_map < 0)
+		return;
+	identity->uid = mapped_id("uid_map", identity->uid_map);
+	become_user(identity->uid, mapped_id("gid_map", identity->gid_map));
+	identity->uid_map = identity->gid_map = -1;
+}
+
+/* Does what bpftoken says, until it says go. */
+static void await_go(struct identity *identity, uint64_t *caps)
+{
+	uint64_t more;
+	char word;
+
+	for (hear(&word, 1); word != 'g'; hear(&word, 1)) {
+		if (word == 'c') {
+			hear(&more, sizeof(more));
+			*caps |= more;
+		} else if (word == 'u') {
+			become_mapped(identity);
+			tell("u", 1);
+		} else {
+			_exit(125);
+		}
+	}
+}
+
 int main(int argc, char **argv)
 {
-	char answer, text[16];
+	char text[16];
 
 	if (argc < 6 || fcntl(CONTROL, F_GETFD) < 0 || fcntl(LIFELINE, F_GETFD) < 0) {
 		fputs("bpftoken-launch is started by bpftoken run, not by hand\n", stderr);
@@ -326,18 +322,15 @@ int main(int argc, char **argv)
 		die("unshare");
 	if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
 		die("mount");
-	int uid_map = open_map("/proc/self/uid_map"), gid_map = open_map("/proc/self/gid_map");
+	struct identity identity = { .uid_map = open_map("/proc/self/uid_map"), .gid_map = open_map("/proc/self/gid_map") };
 	tell(text, snprintf(text, sizeof(text), "%c%d", terminal ? 't' : 'n', getpid()));
-	hear(&answer, 1);
-	if (answer != 'g')
-		_exit(125);
+	await_go(&identity, &caps);
 	char **environment = hear_environment();
 
 	if (network)
 		loopback_up();
-	uid_t uid = mapped_id("uid_map", uid_map);
-	become_user(uid, mapped_id("gid_map", gid_map));
-	keep_only(caps, uid != 0);
+	become_mapped(&identity);
+	keep_only(caps, identity.uid != 0);
 	own_keyring();
 	reenter(directory);
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)

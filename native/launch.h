@@ -1,15 +1,28 @@
-/* The parts of bpftoken-launch. */
+/* The parts of bpftoken-launch; bpftoken-run is made of some of them, too. */
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 /* Descriptors to bpftoken: see launch.c. */
 #define CONTROL 3
 #define LIFELINE 4
 
-/* Tells bpftoken that `operation` failed with errno, and exits. */
+/*
+ * Tells bpftoken, or in bpftoken-run whoever typed it, that `operation` failed with errno, and
+ * exits.
+ */
 _Noreturn void die(const char *operation);
 _Noreturn void refuse(const char *operation, int error);
+
+/* loopback.c: that of the network namespace that we are in */
+void loopback_up(void);
+
+/* capabilities.c: the bit of the capability of that name, in either case, CAP_ or not; 0: there is none. */
+uint64_t capability_named(const char *name, size_t length);
+/* Drops all others for good. With `ambient` a program keeps them that is executed as no root. */
+void keep_only(uint64_t caps, bool ambient);
 
 /* terminal.c */
 bool has_terminal(void);

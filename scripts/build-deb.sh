@@ -34,7 +34,7 @@ add_library() {
   cp -R dist "$lib/"
   cp package.json "$lib/"
   cp bpf/guard.bpf.o bpf/inventory.bpf.o "$lib/bpf/"
-  cp "$prebuilt"/{node.napi.glibc.node,bpftoken-launch,bpftoken-executor} "$lib/$prebuilt/"
+  cp "$prebuilt"/{node.napi.glibc.node,bpftoken-launch,bpftoken-executor,bpftoken-run} "$lib/$prebuilt/"
   chmod 644 "$lib/$prebuilt"/*.node
   for name in $(runtime_packages); do
     if ! grep -q "^Files: usr/lib/bpftoken/node_modules/$name/\*$" packaging/debian/copyright; then
@@ -47,16 +47,28 @@ add_library() {
   # Their licences are in the copyright file.
   find "$lib" -regextype posix-extended -type f \
     \( -regex '.*\.(map|md|ts|cts|mts|flow)' -o -iname 'license*' \) -delete
-  rm -rf "$lib"/node_modules/zod/src "$lib"/node_modules/*/.github
+  # What no program reads: tests, examples, what is for browsers and for other loaders, files of build tools.
+  rm -rf "$lib"/node_modules/zod/src \
+    "$lib"/node_modules/bintrees/{dist,examples,test,Makefile} \
+    "$lib"/node_modules/tdigest/{specs,example.html,example.js,distributions.js,gruntfile.js}
+  find "$lib/node_modules" -depth -mindepth 1 -name '.*' -exec rm -rf {} +
   find "$lib" -type d -empty -delete
   find "$lib" -name '*.js' -o -name '*.cjs' -o -name '*.mjs' -o -name '*.json' | xargs -d '\n' chmod 644
   sed -i '1s|^#!/usr/bin/env node$|#!/usr/bin/node|' "$lib"/dist/{cli,daemon}/main.js
   sed -i '1{/^#!/d}' "$lib"/node_modules/*/bin.{js,mjs} 2>/dev/null || true
   chmod 755 "$lib"/dist/{cli,daemon}/main.js "$lib/$prebuilt"/bpftoken-*
   mkdir -p "$1/usr/bin"
-  ln -s ../lib/bpftoken/dist/cli/main.js "$1/usr/bin/bpftoken"
+  # It hands to Node what it does not do itself: see native/run/main.c.
+  ln -s "../lib/bpftoken/$prebuilt/bpftoken-run" "$1/usr/bin/bpftoken"
   mkdir -p "$1/usr/sbin"
   ln -s ../lib/bpftoken/dist/daemon/main.js "$1/usr/sbin/bpftokend"
+}
+
+# The daemon's units, and where its policies go: a folder that is empty.
+add_service() {
+  mkdir -p "$1/usr/lib/systemd/system" "$1/etc/bpftoken/policies" "$1/usr/lib/bpftoken/packaging"
+  cp packaging/systemd/bpftokend.{service,socket} "$1/usr/lib/systemd/system/"
+  ln -s ../../systemd/system "$1/usr/lib/bpftoken/packaging/systemd"
 }
 
 add_documents() {
@@ -66,6 +78,7 @@ add_documents() {
   cp README.md SECURITY.md "$doc/"
   cp -R docs examples "$doc/"
   rm -r "$doc/examples/demo" # It is for a clone.
+  cp packaging/bpftokend.yaml "$doc/examples/"
   gzip -9n <CHANGELOG.md >"$doc/CHANGELOG.md.gz"
   filled "$2" 0 <packaging/debian/changelog.in | gzip -9n >"$doc/changelog.gz"
   mkdir -p "$1/usr/share/lintian/overrides"
@@ -96,7 +109,7 @@ add_control() {
   mkdir "$control"
   (cd "$1" && find usr -type f -print0 | LC_ALL=C sort -z | xargs -0 md5sum) >"$control/md5sums"
   filled "$2" "$(du -sk --exclude=DEBIAN "$1" | cut -f1)" <packaging/debian/control.in >"$control/control"
-  install -m 755 packaging/debian/prerm "$control/prerm"
+  install -m 755 packaging/debian/{postinst,prerm,postrm} "$control/"
 }
 
 for arch in "$@"; do
@@ -107,6 +120,7 @@ for arch in "$@"; do
   tree=$scratch/$arch
   mkdir "$tree"
   add_library "$tree" "$arch"
+  add_service "$tree"
   add_documents "$tree" "$arch"
   add_generated "$tree"
   add_control "$tree" "$arch"

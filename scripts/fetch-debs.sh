@@ -12,7 +12,7 @@ source scripts/apt.sh
 HOST_PACKAGES=(bpftool/bookworm-backports bubblewrap/bookworm)
 PODMAN_PACKAGES=({podman,crun,runc,conmon,uidmap}/bookworm golang-github-containers-{common,image}/bookworm
   {libgpgme11,libassuan0,libsubid4,libyajl2}/bookworm)
-SID_PACKAGES=(bpftool iproute2 xdp-tools libxdp1 veristat busybox-static systemd)
+SID_PACKAGES=(bpftool iproute2 xdp-tools libxdp1 veristat busybox-static systemd libseccomp2 libstdc++6)
 
 cache=$PWD/.cache
 mkdir -p "$cache"

@@ -6,8 +6,10 @@
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { completionScript, SHELLS } from '../src/cli/completion.ts'
-import { manualPages } from '../src/cli/man.ts'
+import { manualPages, serviceManual } from '../src/cli/man.ts'
 import { commandTree } from '../src/cli/tree.ts'
+import { daemonCommand } from '../src/daemon/options.ts'
+import { DAEMON_SECTIONS } from './daemon-manual.ts'
 
 const ROOT = path.join(__dirname, '..')
 const { version } = JSON.parse(readFileSync(path.join(ROOT, 'package.json'), 'utf8')) as { version: string }
@@ -16,10 +18,12 @@ const { version } = JSON.parse(readFileSync(path.join(ROOT, 'package.json'), 'ut
 const FILES = { bash: 'bpftoken', zsh: '_bpftoken', fish: 'bpftoken.fish' } as const
 
 const tree = commandTree(() => {}, version)
-write(
-  'build/man',
-  manualPages(tree, { version, date: buildDate() }).map(page => [`${page.name}.1`, page.text]),
-)
+const about = { version, date: buildDate() }
+const daemon = serviceManual(daemonCommand(version), DAEMON_SECTIONS, about)
+write('build/man', [
+  ...manualPages(tree, about).map(page => [`${page.name}.1`, page.text] as const),
+  [`${daemon.name}.8`, daemon.text],
+])
 const scripts = SHELLS.map(shell => [shell, completionScript(shell, tree)] as const)
 write(
   'build/completions',

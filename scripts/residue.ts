@@ -20,7 +20,12 @@ export const RUN_VARIABLE = 'BPFTOKEN_TEST_RUN'
 const SETTLE_MS = 30_000
 
 /** Names of our own programs, as the kernel cuts them. */
-const OURS: ReadonlySet<string> = new Set(['bpftoken-launch', 'bpftoken-execut', 'bpftoken-inside'])
+const OURS: ReadonlySet<string> = new Set([
+  'bpftoken-launch',
+  'bpftoken-run',
+  'bpftoken-execut',
+  'bpftoken-inside',
+])
 
 export type Snapshot = ReadonlySet<string>
 

@@ -74,6 +74,31 @@ install_package() {
   inside env DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends "$@" >"$scratch/log" 2>&1
 }
 
+# The daemon lends once, by a policy in its folder. Here is no systemd: it runs as any program does.
+use_daemon() {
+  local state
+  cp "$scratch/root/policy.yaml" "$scratch/root/etc/bpftoken/policies/"
+  inside sh -c '
+    bpftokend 2>/daemon.log &
+    daemon=$!
+    while [ ! -S /run/bpftoken/bpftokend.sock ]; do kill -0 $daemon || exit 1; sleep 0.1; done
+    unshare --user --map-root-user --mount --net sleep 1000 &
+    sleep 1
+    bpftoken delegate --pid $! --policy packet-counter && grep -c delegate_cmds /proc/$!/mountinfo
+    bpftoken revoke loan-1
+    kill $! && kill $daemon && wait $daemon' >"$scratch/said" 2>&1 ||
+    fail "the daemon: $(cat "$scratch/said" "$scratch/root/daemon.log")"
+  expect '^loan-1: lent to process' "$scratch/said"
+  expect '^1$' "$scratch/said"
+  state=$(stat -c %a "$scratch/root/var/lib/bpftoken")
+  [[ $state == 700 ]] || fail "the daemon's state is open: $state"
+  for unit in service socket; do
+    [[ -e $scratch/root/usr/lib/systemd/system/bpftokend.$unit ]] || fail "no bpftokend.$unit"
+  done
+  [[ -L $scratch/root/etc/systemd/system/sockets.target.wants/bpftokend.socket ]] || fail 'the socket is not enabled'
+  expect '^ExecStart=/usr/bin/node /usr/lib/bpftoken/dist/daemon/main.js$' <(inside bpftokend --print-unit service)
+}
+
 # What was installed runs, and leaves nothing but words when it is removed.
 use_and_remove() {
   [[ "$(inside bpftoken --version)" == "$version" ]] || fail 'bpftoken --version'
@@ -83,12 +108,17 @@ use_and_remove() {
     fail "run: $(cat "$scratch/said")"
   expect '^progs *xdp$' "$scratch/said"
   [[ -e $scratch/root/usr/share/doc/bpftoken/copyright ]] || fail 'no copyright file'
+  use_daemon
   inside apt-get remove -yqq bpftoken >"$scratch/said" 2>&1 || fail "remove: $(cat "$scratch/said")"
   ! grep -q guard "$scratch/said" || fail 'a guard is named where none is'
   [[ ! -e $scratch/root/usr/lib/bpftoken ]] || fail 'files stay'
   inside dpkg -i /bpftoken.deb >/dev/null
   GUARD=yes inside apt-get purge -yqq bpftoken >"$scratch/said" 2>&1 || fail "purge: $(cat "$scratch/said")"
   expect 'bpftoken guard remove' "$scratch/said"
+  expect 'removing /var/lib/bpftoken' "$scratch/said"
+  [[ ! -e $scratch/root/var/lib/bpftoken ]] || fail 'the state stays when the package is purged'
+  expect '/etc/bpftoken stays' "$scratch/said"
+  [[ -e $scratch/root/etc/bpftoken/policies/policy.yaml ]] || fail 'a policy of the administrator is gone'
   # What it offers is done: here there is no guard that could be taken out, only its folder, and that is said.
   inside dpkg -i /bpftoken.deb >/dev/null
   GUARD=yes inside env BPFTOKEN_GUARD=remove dpkg --remove bpftoken >"$scratch/said" 2>&1 || true

@@ -207,12 +207,13 @@ export function repositoryLayer(extra: readonly string[]): Buffer[] {
   addTypeScript(archive, files.filter(isTypeScript))
   for (const name of readdirSync(join(__dirname, 'tsx')))
     archive.file(join(ROOT, 'node_modules/tsx', name), readFileSync(join(__dirname, 'tsx', name)))
-  const built = ['bpftoken.node', 'bpftoken-launch', 'bpftoken-executor'].map(name =>
+  const built = ['bpftoken.node', 'bpftoken-launch', 'bpftoken-executor', 'bpftoken-run'].map(name =>
     join(ROOT, 'build/Release', name),
   )
   const others = [
     join(ROOT, 'package.json'),
     join(ROOT, 'SECURITY.md'),
+    join(ROOT, 'packaging/systemd'),
     ...built,
     ...extra.map(path => join(ROOT, path)),
   ]

@@ -147,6 +147,7 @@ export const loan = strict({
   record: strict({
     madeAt: time,
     expiresAt: time.optional(),
+    capabilities: texts.describe('Which the policy lends: who starts the program gives it these'),
     recipient: strict({
       pid,
       userNamespace: text,

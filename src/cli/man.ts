@@ -36,6 +36,46 @@ export function manualPages(tree: Command, about: { version: string; date: strin
   })
 }
 
+/** What a page of a service says beside its options: a title, and paragraphs or items of it. */
+export type ManualSection = readonly [
+  title: string,
+  said: readonly (string | readonly [term: string, said: string])[],
+]
+
+/** The page of a program with options alone, of section 8: system administration. */
+export function serviceManual(
+  command: { name(): string; description(): string; readonly options: readonly Option[] },
+  [description, ...rest]: readonly [ManualSection, ...ManualSection[]],
+  about: { version: string; date: string },
+): ManualPage {
+  const name = command.name()
+  const lines = [
+    '.\\" Made from the command line by scripts/gen-cli-docs.ts.',
+    `.TH ${name.toUpperCase()} 8 ${about.date} "bpftoken ${about.version}" "System Administration"`,
+    '.SH NAME',
+    `${text(name)} \\- ${text(command.description())}`,
+    '.SH SYNOPSIS',
+    `.B ${text(name)}`,
+    '[options]',
+    ...section(description),
+    ...list(
+      'OPTIONS',
+      command.options.map(option => [flagsLine(option), optionText(option)]),
+    ),
+    ...rest.flatMap(section),
+  ]
+  return { name, text: `${lines.join('\n')}\n` }
+}
+
+function section([title, said]: ManualSection): string[] {
+  const lines = said.flatMap(one =>
+    typeof one === 'string'
+      ? ['.PP', ...filled(one)]
+      : ['.TP', `.B ${text(one[0])}`, ...filled(sentence(one[1]))],
+  )
+  return [`.SH "${title}"`, ...lines]
+}
+
 const pageName = (command: Command): string =>
   ['bpftoken', ...command.path.split(' ')].join('-').replace(/-$/, '')
 

@@ -1,4 +1,6 @@
 /** The daemon's parts, put together, and its use cases by the names of their routes. */
+
+import type { RouteAnswer } from '../api/routes.ts'
 import type { Guard } from '../guard/guard.ts'
 import { lend } from '../lending/lend.ts'
 import type { Vocabulary } from '../policy/vocabulary.ts'
@@ -55,6 +57,8 @@ export interface ServiceOptions {
   readonly counters?: Counters | undefined
   readonly clock?: Clock | undefined
   readonly limits?: Partial<Limits> | undefined
+  /** Told each time when they were read, whoever wanted it. */
+  readonly policiesRead?: ((what: RouteAnswer<'reload'>) => void) | undefined
   /** Tests put faults in its place. */
   readonly lend?: Parts['lend'] | undefined
 }
@@ -112,6 +116,11 @@ export function createService(options: ServiceOptions): RunningService {
   })
   let watching: Promise<void> | undefined
   const { approvals } = parts
+  const readPolicies = async (): Promise<RouteAnswer<'reload'>> => {
+    const what = await reloadPolicies(parts)
+    options.policiesRead?.(what)
+    return what
+  }
   return {
     handlers: {
       status: (call, request) => statusRoute(parts, facts, call, request),
@@ -119,7 +128,7 @@ export function createService(options: ServiceOptions): RunningService {
       showPolicy: (call, request) => showPolicyRoute(parts, call, request),
       reload: async ({ asker }) => {
         requireRoot(await asking(asker))
-        return { status: 200, body: await reloadPolicies(parts) }
+        return { status: 200, body: await readPolicies() }
       },
       decide: (call, request) => decideRoute(parts, call, request),
       lend: (call, request) => lendRoute(parts, call, request),
@@ -167,7 +176,7 @@ export function createService(options: ServiceOptions): RunningService {
       lostEvents: guard === undefined ? 0 : Number(guard.totals().lostEvents),
     }),
     reload: async () => {
-      await reloadPolicies(parts)
+      await readPolicies()
     },
     async start() {
       for (const loan of book.open()) expiry.follow(loan)

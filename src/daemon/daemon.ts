@@ -23,6 +23,8 @@ export interface Surroundings {
   readonly log: Log
   /** A socket that the service manager listens on for us, by its descriptor. */
   readonly socket: number | undefined
+  /** Told how it is, in a line for people, when it starts and when policies were read. */
+  readonly tell: (status: string) => void
 }
 
 export class Daemon {
@@ -33,7 +35,7 @@ export class Daemon {
   #gathering: NodeJS.Timeout | undefined
 
   /** Returns when it answers. */
-  static async start({ options, config, version, log, socket }: Surroundings): Promise<Daemon> {
+  static async start({ options, config, version, log, socket, tell }: Surroundings): Promise<Daemon> {
     const meter = new LateMeter(async () => {
       const { Metrics } = await import('./metrics.ts')
       return new Metrics(
@@ -50,6 +52,7 @@ export class Daemon {
       version,
       log,
       counters: meter,
+      policiesRead: ({ loaded, faults }) => tell(statusOf(loaded, faults.length)),
     })
     const server = new HttpServer({
       service: opened.service,
@@ -92,7 +95,12 @@ export class Daemon {
 
   /** Policies alone: limits are read when it starts. */
   async reload(): Promise<void> {
-    await this.#opened.service.reload()
+    try {
+      await this.#opened.service.reload()
+    } catch (error) {
+      this.#log.error({ error }, 'the policies could not be read again, and are as they were')
+      return
+    }
     const { policyFaults } = this.#opened.service.gauges()
     this.#log.notice({ policyFaults }, 'the policies were read again')
   }
@@ -119,4 +127,11 @@ export class Daemon {
       return undefined
     }
   }
+}
+
+/** Pure: for `systemctl status`. */
+export function statusOf(policies: number, faults: number): string {
+  const under = `Answering, with ${policies} ${policies === 1 ? 'policy' : 'policies'}`
+  if (faults === 0) return under
+  return `${under}. ${faults} ${faults === 1 ? 'file has a fault' : 'files have faults'}: bpftoken status`
 }

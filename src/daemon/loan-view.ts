@@ -41,6 +41,7 @@ export function loanView(loan: LoanRecord, clock: Clock, status?: LoanStatus): L
               : {
                   expiresAt: state === 'ended' ? expires.at : wallOf(clock, BigInt(expires.bootNs)),
                 }),
+            capabilities: [...policy.rights.capabilities],
             recipient: recipientView(recipient),
             ...mountView(made),
             ...(made.delegation === undefined ? {} : { delegation: made.delegation }),

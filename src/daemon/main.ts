@@ -15,6 +15,7 @@ import { isJournal, LogSink } from './journald.ts'
 import { boundedWriter, createLog, type Log } from './log.ts'
 import { Notifier } from './notify.ts'
 import { type Options, parseOptions } from './options.ts'
+import { unitOfThis } from './unit-text.ts'
 
 const { version } = require('../../package.json') as { version: string }
 
@@ -46,6 +47,10 @@ function takeEnvironment() {
 }
 
 async function run(options: Options): Promise<number> {
+  if (options.printUnit !== undefined) {
+    process.stdout.write(unitOfThis(options.printUnit, __filename))
+    return EXIT.ok
+  }
   if (process.geteuid?.() !== 0)
     throw new DeniedError('bpftokend needs root: lending takes CAP_SYS_ADMIN in the initial user namespace')
   process.umask(UMASK)
@@ -66,9 +71,14 @@ async function run(options: Options): Promise<number> {
   let daemon: Daemon | undefined
   process.on('SIGHUP', () => void daemon?.reload())
   const config = await readConfig(options.config)
-  daemon = await Daemon.start({ options, config, version, log, socket })
   using told = notifier
-  told.ready(`Answering at ${socket === undefined ? options.socket : 'the socket of its unit'}`)
+  let status = ''
+  const tell = (now: string): void => {
+    status = now
+    told.status(now)
+  }
+  daemon = await Daemon.start({ options, config, version, log, socket, tell })
+  told.ready(status)
   told.watch(() => true)
   const readyMs = Math.round(performance.now())
   await daemon.warm()

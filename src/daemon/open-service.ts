@@ -8,7 +8,7 @@ import { EventStore } from '../registry/event-store.ts'
 import { Registry, recoverRegistry } from '../registry/registry.ts'
 import { bootId } from './clock.ts'
 import type { Config } from './config.ts'
-import { createService, type RunningService } from './create-service.ts'
+import { createService, type RunningService, type ServiceOptions } from './create-service.ts'
 import type { Log } from './log.ts'
 import type { Meter } from './meter.ts'
 import { Names } from './names.ts'
@@ -23,6 +23,7 @@ export interface ServiceSettings {
   readonly version: string
   readonly log: Log
   readonly counters: Meter
+  readonly policiesRead?: ServiceOptions['policiesRead']
 }
 
 export interface OpenedService {
@@ -33,7 +34,7 @@ export interface OpenedService {
 }
 
 export async function openService(settings: ServiceSettings): Promise<OpenedService> {
-  const { stateDirectory, policyDirectory, limits, recover, version, log, counters } = settings
+  const { stateDirectory, policyDirectory, limits, recover, version, log, counters, policiesRead } = settings
   // Whatever fails, what was opened before it is closed.
   const closers: (() => Promise<void> | void)[] = []
   const close = async (): Promise<void> => {
@@ -60,7 +61,7 @@ export async function openService(settings: ServiceSettings): Promise<OpenedServ
     const names = new Names()
     const service = createService({
       ...{ version, registry, audit, events, guard, noGuard, policies, names, vocabulary },
-      ...{ limits, log, counters },
+      ...{ limits, log, counters, policiesRead },
     })
     closers.push(() => service.stop())
     await service.reload()

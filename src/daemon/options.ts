@@ -1,6 +1,7 @@
 /** The words of `bpftokend`'s command line. */
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { LEVELS, type Level } from './log.ts'
+import { UNIT_NAMES, type UnitName } from './unit-text.ts'
 
 export interface Options {
   readonly socket: string
@@ -9,11 +10,19 @@ export interface Options {
   readonly config: string
   readonly logLevel: Level
   readonly recover: boolean
+  /** Print it, and end. */
+  readonly printUnit: UnitName | undefined
 }
 
 /** Commander throws a CommanderError for what is wrong, and for help and version when told. */
 export function parseOptions(words: readonly string[], version: string): Options {
-  const command = new Command('bpftokend')
+  return daemonCommand(version)
+    .parse([...words], { from: 'user' })
+    .opts<Options>()
+}
+
+export function daemonCommand(version: string): Command {
+  return new Command('bpftokend')
     .description('Lends eBPF to unprivileged programs, by the policies of this machine')
     .exitOverride()
     .version(version, '-V, --version')
@@ -28,8 +37,13 @@ export function parseOptions(words: readonly string[], version: string): Options
     )
     .addOption(new Option('--log-level <level>', 'the least that is logged').choices(LEVELS).default('info'))
     .option('--recover', 'set a damaged registry aside, and find what lives in the kernel', false)
+    .addOption(
+      new Option(
+        '--print-unit <which>',
+        'print the unit for systemd that starts this very installation, and end',
+      ).choices(UNIT_NAMES),
+    )
     .allowExcessArguments(false)
-  return command.parse([...words], { from: 'user' }).opts<Options>()
 }
 
 const SOCKET = '/run/bpftoken/bpftokend.sock'

@@ -2,6 +2,7 @@
  * To unmount a loan wherever it is: in the namespaces of whom it was lent to, and its copies. First
  * where it was made, without looking elsewhere; what is not there is looked for.
  */
+import { WAYS } from '../delegation/copies.ts'
 import { type DelegatedInstance, findInstances } from '../delegation/instances.ts'
 import { openTargetInTime, type Target } from '../delegation/target.ts'
 import { BpftokenError, NotFoundError } from '../errors.ts'
@@ -46,12 +47,21 @@ export async function unmount(
   }
   // Each one may take copies of it along.
   for (const one of mountsOf(loan, await findInstances(vocabulary))) {
-    using target = await targetThere(one.pids[0]!, one)
+    using target = await anyThere(one)
     if (target === undefined) continue
     await take(target, one.path, one.mountId)
   }
   const still = mountsOf(loan, await findInstances(vocabulary))
   return { gone: still.length === 0, left: still.length === 0 ? [] : [...left, ...still.map(stillAt)] }
+}
+
+/** The first of its processes that is there, and answers in time. */
+async function anyThere(one: DelegatedInstance): Promise<Target | undefined> {
+  for (const pid of one.pids.slice(0, WAYS)) {
+    const target = await targetThere(pid, one)
+    if (target !== undefined) return target
+  }
+  return undefined
 }
 
 function stillAt({ path, mountNamespace, pids }: DelegatedInstance): string {

@@ -11,7 +11,7 @@ import { orphansGone } from '../sys/executor/orphans.ts'
 import { Fd } from '../sys/fd.ts'
 import { heldNamespace } from '../sys/namespace.ts'
 import { inodeOf } from '../sys/open.ts'
-import { openProcess, readProc } from '../sys/process.ts'
+import { openProcess, stillAlive } from '../sys/process.ts'
 import { adoptedRecord } from './adopted.ts'
 import { loanFacts } from './audit-facts.ts'
 import type { Expiry } from './expiry.ts'
@@ -24,6 +24,9 @@ import { takeBack } from './take-back.ts'
 const GATHER_MS = 200
 /** Executors of a daemon that died have as long to undo what they had begun. */
 const ORPHANS_MS = 30_000
+/** So many are ended at one time: each waits for file systems of its own. */
+const AT_ONCE = 16
+const RETRY_MS = 30_000
 /** What is seen is told without another look for so long. */
 const FRESH_MS = 5000
 
@@ -96,11 +99,26 @@ export class Upkeep {
 
   /** Ends those whose time has come. */
   async expire(): Promise<void> {
-    const { clock, log } = this.#parts
-    for (const id of this.#expiry.take(clock.bootNs()))
-      await takeBack(this.#parts, id, { why: 'expired' }).catch(error =>
-        log.error({ err: error, loan: id }, 'a loan that has expired could not be ended'),
-      )
+    const due = this.#expiry.take(this.#parts.clock.bootNs())
+    const work = async (): Promise<void> => {
+      for (let id = due.shift(); id !== undefined; id = due.shift()) await this.#expireOne(id)
+    }
+    await Promise.all(Array.from({ length: AT_ONCE }, work))
+  }
+
+  /** One that cannot be ended now, as when the disk is full, is tried again. */
+  async #expireOne(id: number): Promise<void> {
+    const { book, log } = this.#parts
+    try {
+      await takeBack(this.#parts, id, { why: 'expired' })
+    } catch (error) {
+      log.error({ err: error, loan: id }, 'a loan that has expired could not be ended')
+      const again = (): void => {
+        const loan = book.loan(id)
+        if (loan !== undefined && !this.#stopped) this.#expiry.follow(loan)
+      }
+      setTimeout(again, RETRY_MS).unref()
+    }
   }
 
   async #lookOnce(): Promise<void> {
@@ -214,7 +232,7 @@ function heldIn(pid: number, userNamespace: string): Fd | undefined {
     using process = openProcess(pid)
     using namespace = heldNamespace(process, 'user')
     if (`user:[${inodeOf(namespace)}]` !== userNamespace) return undefined
-    readProc(process, 'stat')
+    stillAlive(process)
     return new Fd(process.pidfd.release())
   } catch (error) {
     if (error instanceof BpftokenError) return undefined

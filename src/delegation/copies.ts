@@ -6,12 +6,16 @@
 import { readFileSync } from 'node:fs'
 import type { Vocabulary } from '../policy/vocabulary.ts'
 import { parseMountInfo } from '../sys/mountinfo.ts'
+import { openProcess } from '../sys/process.ts'
 import { ask, mountsAt } from './ask.ts'
 import { type DelegatedInstance, findInstances } from './instances.ts'
-import { openTarget, type Target } from './target.ts'
+import { openTargetInTime, type Target } from './target.ts'
 
 /** More rounds than this are somebody who mounts as fast as we unmount. */
 const ROUNDS = 8
+
+/** By so many processes of a namespace we try, since one may hang, or see a part. */
+export const WAYS = 4
 
 export interface Copies {
   readonly unmounted: number
@@ -40,8 +44,17 @@ export async function unmountCopies(
 
 /** False, whatever the reason: it is told as what is left. */
 async function isUnmounted(copy: DelegatedInstance, timeoutMs: number | undefined): Promise<boolean> {
+  for (const pid of copy.pids.slice(0, WAYS)) if (await isUnmountedBy(pid, copy, timeoutMs)) return true
+  return false
+}
+
+async function isUnmountedBy(
+  pid: number,
+  copy: DelegatedInstance,
+  timeoutMs: number | undefined,
+): Promise<boolean> {
   try {
-    using place = openTarget(copy.pids[0]!)
+    using place = await openTargetInTime(openProcess(pid), timeoutMs)
     const path = pathOfMount(place, copy.mountId)
     if (place.facts.mountNamespace !== copy.mountNamespace || path === undefined) return false
     const { mounts, directory } = await mountsAt(place, path, timeoutMs)

@@ -10,10 +10,11 @@ import { coverage } from '../sys/covered.ts'
 import type { Fd } from '../sys/fd.ts'
 import { mountsOfType } from '../sys/mount-table.ts'
 import { parsePlaces } from '../sys/mountinfo.ts'
-import { ownerUid, owningUserNamespace } from '../sys/namespace.ts'
-import { inodeOf, open } from '../sys/open.ts'
+import { heldNamespace, namespaceOfTask, ownerUid, owningUserNamespace } from '../sys/namespace.ts'
+import { inodeOf } from '../sys/open.ts'
+import { openProcess } from '../sys/process.ts'
 import { allTasks, type Task, unlessGone } from '../sys/tasks.ts'
-import { BPF_FS_MAGIC, O_CLOEXEC, O_RDONLY } from '../uapi/constants.ts'
+import { BPF_FS_MAGIC } from '../uapi/constants.ts'
 import { inSlices } from './slices.ts'
 
 export interface DelegatedMount {
@@ -97,7 +98,7 @@ function* look(vocabulary: Vocabulary): Generator<undefined, DelegatedInstance[]
   const namespaces = new Map<string, Task[]>()
   for (const task of allTasks()) {
     yield
-    const namespace = unlessGone(() => readlinkSync(`${task.directory}/ns/mnt`))
+    const namespace = namespaceOfTask(task.tid, 'mnt')
     if (namespace === undefined) continue // exited, or not ours to see
     const known = namespaces.get(namespace)
     if (known === undefined) namespaces.set(namespace, [task])
@@ -112,45 +113,40 @@ function* look(vocabulary: Vocabulary): Generator<undefined, DelegatedInstance[]
   return found
 }
 
-/**
- * Any of the tasks will do, and one that sees everything is best; the first may just have exited.
- */
+/** By the first task that is still in it. Nothing here waits for one of them since Linux 6.11. */
 function inNamespace(mountNamespace: string, tasks: Task[], vocabulary: Vocabulary): DelegatedInstance[] {
-  for (const { directory } of inOrderOfSight(tasks)) {
-    const found = unlessGone(() => delegatedMountsOf(directory, vocabulary))
+  for (const task of tasks) {
+    const found = unlessGone(() => {
+      using held = openProcess(task.tid)
+      using namespace = heldNamespace(held, 'mnt')
+      if (`mnt:[${inodeOf(namespace)}]` !== mountNamespace) return undefined
+      return delegatedMountsOf(namespace, mountNamespace, tasks, vocabulary)
+    })
     if (found === undefined) continue
-    if (found.length === 0) return []
-    // The number may have been reused since: then this was another namespace's table.
-    if (unlessGone(() => readlinkSync(`${directory}/ns/mnt`)) !== mountNamespace) continue
-    const command = unlessGone(() => readFileSync(`${directory}/comm`, 'utf8').replace(/\n$/, '')) ?? '?'
     const pids = tasks.map(({ tid }) => tid)
-    return found.map(mount => ({ ...mount, mountNamespace, pids, command }))
+    return found.map(mount => ({ ...mount, mountNamespace, pids }))
   }
   return []
 }
 
-/** Tasks with another root than `/` see only a part. */
-function* inOrderOfSight(tasks: readonly Task[]): Generator<Task> {
-  const narrow: Task[] = []
-  for (const task of tasks) {
-    if (unlessGone(() => readlinkSync(`${task.directory}/root`)) === '/') yield task
-    else narrow.push(task)
-  }
-  yield* narrow
-}
-
-type SeenMount = Omit<DelegatedInstance, 'mountNamespace' | 'pids' | 'command'>
+type SeenMount = Omit<DelegatedInstance, 'mountNamespace' | 'pids'>
 
 /**
  * By the kernel's table of mounts, where it has one to ask, and by mountinfo, which has the paths
- * as the process sees them.
+ * as a process sees them.
  */
-function delegatedMountsOf(directory: string, vocabulary: Vocabulary): SeenMount[] {
-  using namespace = open(`${directory}/ns/mnt`, O_RDONLY | O_CLOEXEC)
+function delegatedMountsOf(
+  namespace: Fd,
+  name: string,
+  tasks: readonly Task[],
+  vocabulary: Vocabulary,
+): SeenMount[] | undefined {
   // Undefined: this kernel does not tell (before Linux 6.11), or not us.
   const known = mountsOfType(namespace, BigInt(BPF_FS_MAGIC))
   if (known?.length === 0) return []
-  const text = readFileSync(`${directory}/mountinfo`, 'utf8')
+  const sight = known === undefined ? ownSight(name, tasks) : bestSight(name, tasks, known)
+  if (sight === undefined) return undefined
+  const { text, command } = sight
   const shown = bpffsMounts(text)
   const seen = shown.flatMap(mount => delegatedMount(mount, vocabulary) ?? [])
   const ids = new Set(shown.map(({ mountId }) => mountId))
@@ -162,11 +158,66 @@ function delegatedMountsOf(directory: string, vocabulary: Vocabulary): SeenMount
   const places = parsePlaces(text)
   const isCovered = coverage(places)
   const placeOf = new Map(places.map(place => [place.mountId, place]))
-  const owner = ownerOf(namespace)
+  const common = { ...ownerOf(namespace), command }
   return [
-    ...seen.map(mount => ({ ...mount, ...owner, covered: isCovered(placeOf.get(mount.mountId)!) })),
-    ...unseen.map(mount => ({ ...mount, ...owner, covered: true })),
+    ...seen.map(mount => ({ ...mount, ...common, covered: isCovered(placeOf.get(mount.mountId)!) })),
+    ...unseen.map(mount => ({ ...mount, ...common, covered: true })),
   ]
+}
+
+/** What one task of the namespace sees. */
+interface Sight {
+  /** Its mountinfo. */
+  readonly text: string
+  /** Its name. */
+  readonly command: string
+}
+
+/** Undefined: it has ended, or is elsewhere. */
+function sightOf({ tid, directory }: Task, mountNamespace: string): Sight | undefined {
+  const sight = unlessGone(() => ({
+    text: readFileSync(`${directory}/mountinfo`, 'utf8'),
+    command: readFileSync(`${directory}/comm`, 'utf8').replace(/\n$/, ''),
+  }))
+  // It may have moved meanwhile, or the number been reused: then this was another namespace's table.
+  return namespaceOfTask(tid, 'mnt') === mountNamespace ? sight : undefined
+}
+
+/** Of so many tasks we read the mountinfo. What none of them sees has the kernel's own path. */
+const SIGHTS = 64
+
+/** Of the task that sees the most; processes with another root than `/` see a part. */
+function bestSight(
+  mountNamespace: string,
+  tasks: readonly Task[],
+  known: readonly { readonly mountId: number }[],
+): Sight | undefined {
+  let best: Sight | undefined
+  let most = -1
+  let sights = 0
+  for (const task of tasks) {
+    const sight = sightOf(task, mountNamespace)
+    if (sight === undefined) continue
+    const ids = new Set(bpffsMounts(sight.text).map(({ mountId }) => mountId))
+    const count = known.filter(({ mountId }) => ids.has(mountId)).length
+    if (count > most) {
+      best = sight
+      most = count
+    }
+    if (most === known.length || ++sights === SIGHTS) break
+  }
+  return best
+}
+
+/** Where the kernel has no table to ask: of a task whose root is `/`, if there is one. */
+function ownSight(mountNamespace: string, tasks: readonly Task[]): Sight | undefined {
+  const rootIs = (task: Task): boolean => unlessGone(() => readlinkSync(`${task.directory}/root`)) === '/'
+  const whole = tasks.find(rootIs)
+  for (const task of whole === undefined ? tasks : [whole, ...tasks]) {
+    const sight = sightOf(task, mountNamespace)
+    if (sight !== undefined) return sight
+  }
+  return undefined
 }
 
 function ownerOf(mountNamespace: Fd): { userNamespace: string; ownerUid: number } {

@@ -16,6 +16,7 @@ import {
   TimeoutError,
 } from '../errors.ts'
 import { launcherPath } from '../sys/prebuilt.ts'
+import { procFields } from '../sys/proc-file.ts'
 import { kill, openProcess, type ProcessHandle, requireOwnProc } from '../sys/process.ts'
 import { CAPABILITIES } from '../uapi/constants.ts'
 import { errnoName } from '../uapi/errno.ts'
@@ -296,10 +297,9 @@ async function readyOf({ child, control }: Watcher, timeoutMs: number): Promise<
   throw new ConflictError('bpftoken-launch ended before it was ready')
 }
 
-/** The part of /proc/PID/stat behind the name. The name can contain anything. */
+/** By a file that no process can have us wait for: the number may be another's by now. */
 function parentOf(pid: number): number {
-  const text = readFileSync(`/proc/${pid}/stat`, 'latin1')
-  return Number(text.slice(text.lastIndexOf(')') + 1).split(' ')[2])
+  return Number(procFields(readFileSync(`/proc/${pid}/status`, 'utf8')).get('PPid'))
 }
 
 /** All that is said until the end of file. */

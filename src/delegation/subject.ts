@@ -7,7 +7,7 @@ import { readFileSync, readlinkSync, realpathSync } from 'node:fs'
 import { BpftokenError, NotFoundError } from '../errors.ts'
 import type { Policy } from '../policy/policy.ts'
 import { type Fact, type Identity, namesIn, type SubjectFacts, unitOfCgroup } from '../policy/subject.ts'
-import { labelInTime, openInTime } from '../sys/in-time.ts'
+import { openInTime, readInTime } from '../sys/in-time.ts'
 import { isOurMount } from '../sys/mount-table.ts'
 import { heldNamespaceName } from '../sys/namespace.ts'
 import { uniqueMountId } from '../sys/open.ts'
@@ -41,16 +41,11 @@ type Named = Pick<Policy, 'subjects'>
 
 /**
  * What the kernel says of a process, of what the policy asks for. NotFoundError: it has exited.
- * The label is looked for only where a subject names one: that waits for an execve(2) of the process
- * (src/sys/in-time.ts). For the executable it is not waited at all.
+ * Its executable and label are not looked for: the process could have us wait (`subjectInTime`).
  */
 export function subjectOf(process: ProcessHandle, policy: Named, accounts: Accounts): SubjectFacts {
-  const asksForLabel = policy.subjects?.some(subject => subject.label !== undefined) === true
-  return {
-    ...factsAtOnce(process, policy, accounts),
-    executable: UNBELIEVED,
-    label: asksForLabel ? attempt(() => labelOf(process)) : { unknown: 'no subject names one' },
-  }
+  const label = { unknown: 'it is not looked for here' }
+  return { ...factsAtOnce(process, policy, accounts), executable: UNBELIEVED, label }
 }
 
 /**
@@ -65,7 +60,7 @@ export async function subjectInTime(
 ): Promise<SubjectFacts> {
   const executable = await attemptLater(() => executableOf(process, timeoutMs))
   const label = await attemptLater(
-    async () => withoutLabels() ?? labelFrom(await labelInTime(process, timeoutMs)),
+    async () => withoutLabels() ?? labelFrom(await readInTime(process, 'attr/current', timeoutMs)),
   )
   return { ...factsAtOnce(process, policy, accounts), executable, label }
 }
@@ -219,18 +214,17 @@ async function executableOf(process: ProcessHandle, timeoutMs: number): Promise<
   return path.endsWith(' (deleted)') ? { unknown: 'its executable has been removed' } : { is: path }
 }
 
-function labelOf(process: ProcessHandle): Fact<string> {
-  return withoutLabels() ?? labelFrom(readProc(process, 'attr/current'))
-}
+let givesLabels: boolean | undefined
 
-/** Why there are none at all. */
+/** Why there are none at all. Asked once: it is the kernel's. */
 function withoutLabels(): Fact<string> | undefined {
   try {
-    readFileSync('/proc/self/attr/current')
-    return undefined
+    if (givesLabels === undefined) readFileSync('/proc/self/attr/current')
+    givesLabels ??= true
   } catch {
-    return { unknown: 'this kernel gives processes no security label' }
+    givesLabels = false
   }
+  return givesLabels ? undefined : { unknown: 'this kernel gives processes no security label' }
 }
 
 /** AppArmor adds the mode of the profile, which confines nothing unless it is enforced. */

@@ -5,17 +5,24 @@
  * can move to others, and then the loan would be for someone else. Every step, undoing included,
  * uses the namespaces that were looked at.
  */
-import { readlinkSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { Owned } from '../ebpf/owned.ts'
 import { ConflictError } from '../errors.ts'
 import { isExecutorChild } from '../sys/executor/child.ts'
 import type { Fd } from '../sys/fd.ts'
-import { openInTime } from '../sys/in-time.ts'
-import { heldNamespace, ownerUid, ownerUids, owningUserNamespace } from '../sys/namespace.ts'
+import { LOOK_MS, namespaceInTime, openInTime } from '../sys/in-time.ts'
+import {
+  heldNamespace,
+  heldNamespaceName,
+  namespaceOfTask,
+  ownerUid,
+  ownerUids,
+  owningUserNamespace,
+} from '../sys/namespace.ts'
 import { inodeOf } from '../sys/open.ts'
+import { procFields } from '../sys/proc-file.ts'
 import {
   type IdRange,
-  namespaceOf,
   openProcess,
   openRoot,
   type ProcessHandle,
@@ -24,7 +31,7 @@ import {
   rootOf,
 } from '../sys/process.ts'
 import { ownNamespace } from '../sys/self.ts'
-import { allTasks, unlessGone } from '../sys/tasks.ts'
+import { allProcesses, tasksOf, unlessGone, userNamespaceOfProcess } from '../sys/tasks.ts'
 
 export interface TargetFacts {
   readonly pid: number
@@ -73,35 +80,39 @@ function unmappedIn(map: readonly IdRange[]): number | undefined {
 /** (uid_t)-1 is no id. */
 const MAX_ID = 0xffff_ffff
 
-/** Takes hold of process `pid`. NotFoundError: no such process. The caller disposes of it. */
+/**
+ * Takes hold of process `pid`, which we started ourselves: any other could have us wait for as long
+ * as it likes. NotFoundError: no such process. The caller disposes of it.
+ */
 export function openTarget(pid: number): Target {
-  return heldTarget(openProcess(pid))
+  using begun = new Owned()
+  const process = begun.add(openProcess(pid))
+  const userNamespace = begun.add(heldNamespace(process, 'user'))
+  const mountNamespace = begun.add(heldNamespace(process, 'mnt'))
+  return targetOf({ process, userNamespace, mountNamespace }, begun, () => begun.add(openRoot(process)))
 }
 
 /**
- * The same of a process that is held already, and then is the target's, also where this fails. It is
- * not waited for longer than that: TimeoutError, ConflictError, see src/sys/in-time.ts.
+ * The same of any process. It is held already, and then is the target's, also where this fails. It
+ * is not waited for longer than that: TimeoutError, ConflictError, see src/sys/in-time.ts.
  */
-export async function openTargetInTime(process: ProcessHandle, timeoutMs: number): Promise<Target> {
-  let root: Fd
-  try {
-    root = await openInTime(process, 'root', timeoutMs)
-  } catch (error) {
-    process[Symbol.dispose]()
-    throw error
-  }
-  return heldTarget(process, root)
-}
-
-function heldTarget(process: ProcessHandle, opened?: Fd): Target {
+export async function openTargetInTime(process: ProcessHandle, timeoutMs = LOOK_MS): Promise<Target> {
   using begun = new Owned()
   begun.add(process)
-  if (opened !== undefined) begun.add(opened)
-  const userNamespace = begun.add(heldNamespace(process, 'user'))
-  const mountNamespace = begun.add(heldNamespace(process, 'mnt'))
+  const root = begun.add(await openInTime(process, 'root', timeoutMs))
+  const userNamespace = begun.add(await namespaceInTime(process, 'user', timeoutMs))
+  const mountNamespace = begun.add(await namespaceInTime(process, 'mnt', timeoutMs))
+  return targetOf({ process, userNamespace, mountNamespace }, begun, () => root)
+}
+
+type Place = Pick<Target, 'process' | 'userNamespace' | 'mountNamespace'>
+
+/** What has begun to be held is the target's, unless this fails. */
+function targetOf(place: Place, begun: Owned, openRoot: () => Fd): Target {
+  const { process, userNamespace, mountNamespace } = place
   const facts = readFacts(process, userNamespace, mountNamespace)
   refuseForeignNamespaces(mountNamespace, facts)
-  const root = opened ?? begun.add(openRoot(process))
+  const root = openRoot()
   const held = new Owned()
   begun.moveTo(held)
   return {
@@ -141,24 +152,41 @@ function refuseForeignNamespaces(mountNamespace: Fd, facts: TargetFacts): void {
 
 /** Says that the target is in our own network. Undefined: it is not. */
 export function sharesOurNetwork({ process, facts }: Target): string | undefined {
-  return namespaceOf(process, 'net') === ownNamespace('net')
+  return heldNamespaceName(process, 'net') === ownNamespace('net')
     ? `process ${facts.pid} shares the host's network`
     : undefined
 }
 
 /**
  * A thread or process of the target's user namespace that is in our own network at this moment:
- * with a token it may use our devices. Undefined: there is none.
+ * with a token it may use our devices. Undefined: there is none. One that cannot be judged counts.
  */
-export function inOurNetwork({ facts: { userNamespace } }: Target): string | undefined {
+export function inOurNetwork({ process, facts: { userNamespace } }: Target): string | undefined {
   const ours = ownNamespace('net')
-  for (const { tid, directory } of allTasks()) {
-    if (unlessGone(() => readlinkSync(`${directory}/ns/net`)) !== ours) continue
-    if (unlessGone(() => readlinkSync(`${directory}/ns/user`)) !== userNamespace) continue
-    if (isExecutorChild(directory)) continue
-    return `process or thread ${tid} of the same user namespace is in the host's network`
+  const idMap = readProc(process, 'uid_map')
+  for (const pid of allProcesses()) {
+    const where = userNamespaceOfProcess(pid)
+    if (where === undefined ? !mayBeIn(pid, idMap) : where !== userNamespace) continue
+    for (const { tid, directory } of tasksOf(pid)) {
+      const network = namespaceOfTask(tid, 'net')
+      if (network === undefined ? !mayBeIn(tid, idMap) : network !== ours) continue
+      if (isExecutorChild(directory)) continue
+      return network === undefined
+        ? `of process or thread ${tid}, which may be of the same user namespace, the kernel does not tell the network`
+        : `process or thread ${tid} of the same user namespace is in the host's network`
+    }
   }
   return undefined
+}
+
+/**
+ * Whether a task whose namespaces the kernel does not tell us can be in a user namespace with this
+ * map. False: it has ended.
+ */
+function mayBeIn(tid: number, idMap: string): boolean {
+  const status = unlessGone(() => procFields(readFileSync(`/proc/${tid}/status`, 'utf8')))
+  if (status === undefined || /^[ZX]/.test(status.get('State') ?? '')) return false
+  return unlessGone(() => readFileSync(`/proc/${tid}/uid_map`, 'utf8')) === idMap
 }
 
 /**

@@ -1,8 +1,11 @@
 /** This process, and an executor of its own, as a delegator of one policy. */
+import { readFileSync } from 'node:fs'
 import { nameFrom } from '../ebpf/object-name.ts'
 import { NotFoundError } from '../errors.ts'
 import type { Executor } from '../sys/executor/executor.ts'
 import { returnExecutor, takeExecutor } from '../sys/executor/pool.ts'
+import { procFields, procNumbers } from '../sys/proc-file.ts'
+import { unlessGone } from '../sys/tasks.ts'
 import { findCgroup } from './cgroup.ts'
 import { startTicks } from './clock.ts'
 import { rawDelegation, revokeDelegation } from './delegations.ts'
@@ -110,9 +113,19 @@ function cut(text: string, bytes: number): string {
 function forgetDead(maps: GuardMaps): void {
   const { processes, policies } = maps.tables
   for (const [key, { name }] of processes.entries()) {
-    if (startTicks(key.tgid) === key.start_ticks) continue
+    if (isOthers(key.tgid) || startTicks(key.tgid) === key.start_ticks) continue
     processes.delete(key)
     const ability = nameFrom(name)
     if (ability !== '') policies.delete(ability)
   }
+}
+
+/**
+ * Whether the number is that of a process of another user by now: it is no delegator, and is not
+ * looked at, since it could have us wait. The entry does no harm until that one has ended.
+ */
+function isOthers(pid: number): boolean {
+  const status = unlessGone(() => procFields(readFileSync(`/proc/${pid}/status`, 'utf8')))
+  const ids = procNumbers(status?.get('Uid') ?? '') ?? []
+  return ids.some(id => id !== process.geteuid!())
 }

@@ -1,5 +1,5 @@
 /** Whether a subject may have what a policy lends, before anything is done. */
-import { type Accounts, subjectOf } from '../delegation/subject.ts'
+import { type Accounts, subjectAgain, subjectInTime, subjectOf } from '../delegation/subject.ts'
 import { foreignOwner, inOurNetwork, sharesOurNetwork, type Target } from '../delegation/target.ts'
 import { DeniedError, NotSupportedError } from '../errors.ts'
 import { needsOwnNetwork, requireNetworkAllowed } from '../policy/conditions.ts'
@@ -8,6 +8,7 @@ import type { Policy } from '../policy/policy.ts'
 import type { SubjectFacts } from '../policy/subject.ts'
 import { verdictLines } from '../policy/verdict-text.ts'
 import type { Vocabulary } from '../policy/vocabulary.ts'
+import { LOOK_MS } from '../sys/in-time.ts'
 
 export interface AdmissionOptions {
   /** Who named the policy. Default: an operator. */
@@ -39,8 +40,23 @@ export function admit(
 
 /** Says who is compared with the policy: of whoever asks for itself, that, not the process lent to. */
 export interface Comparison {
-  /** Read anew at each call. Default: the process that is lent to. */
+  /**
+   * Read anew at each call. Default: the process that is lent to, without what it could have us wait
+   * for, which matches no policy then.
+   */
   readonly subject?: (() => SubjectFacts) | undefined
+}
+
+/** The process that is lent to, with what it could have us wait for: that is read once, in time. */
+export async function compareInTime(
+  { process }: Target,
+  policy: Policy,
+  accounts: Accounts,
+  timeoutMs = LOOK_MS,
+): Promise<Comparison> {
+  if (policy.subjects?.some(({ label }) => label !== undefined) !== true) return {}
+  const before = await subjectInTime(process, policy, accounts, timeoutMs)
+  return { subject: () => subjectAgain(process, policy, accounts, before) }
 }
 
 export interface TargetAdmission extends AdmissionOptions, Comparison {

@@ -22,7 +22,10 @@ export interface LendRequest extends AdmissionOptions, Comparison {
   readonly policy: Policy
   readonly vocabulary: Vocabulary
   readonly accounts: Accounts
-  /** A process in the user namespace: its number, or as the caller holds it. */
+  /**
+   * A process in the user namespace, as the caller holds it. Or the number of one that the caller has
+   * started: any other could have us wait (`openTargetInTime`).
+   */
   readonly recipient: number | Target
   readonly place: Place
   /** Undefined: none is installed. */

@@ -2,7 +2,6 @@
  * The vocabulary of this kernel, and policies that are read in it. Both are kept until the next
  * boot: see boot-cache.ts.
  */
-import { readKernelEnums } from '../delegation/vocabulary.ts'
 import { type LocatedPolicy, locatedPolicyFromJSON, locatedPolicyToJSON } from '../policy/located.ts'
 import type { Policy } from '../policy/policy.ts'
 import { type KernelEnums, type Vocabulary, vocabularyFrom } from '../policy/vocabulary.ts'
@@ -12,7 +11,11 @@ import { cached } from './boot-cache.ts'
 /** NotSupportedError: the kernel has no type information. */
 export async function loadVocabulary(): Promise<Vocabulary> {
   const asIs = { fromJSON: (value: unknown) => value as KernelEnums, toJSON: (value: KernelEnums) => value }
-  return vocabularyFrom(await cached('vocabulary', VMLINUX_BTF, asIs, () => readKernelEnums(VMLINUX_BTF)))
+  const read = async (): Promise<KernelEnums> => {
+    const { readKernelEnums } = await import('../delegation/vocabulary.ts')
+    return readKernelEnums(VMLINUX_BTF)
+  }
+  return vocabularyFrom(await cached('vocabulary', VMLINUX_BTF, asIs, read))
 }
 
 /** `source` names the text in messages. PolicyError: every issue found. */

@@ -2,10 +2,11 @@
  * Undelegating: a loan is unmounted. With a guard the tokens that were made of it are revoked, too.
  */
 import { undelegate as takeAway, type Undelegated } from '../delegation/delegate.ts'
-import { openTarget, type Target, type TargetFacts } from '../delegation/target.ts'
+import { openTargetInTime, type Target, type TargetFacts } from '../delegation/target.ts'
 import { Owned } from '../ebpf/owned.ts'
 import type { DelegationId, Guard } from '../guard/guard.ts'
 import type { Vocabulary } from '../policy/vocabulary.ts'
+import { openProcess } from '../sys/process.ts'
 import { type Journaled, journaled } from './journal.ts'
 
 export interface UndelegateRequest {
@@ -24,11 +25,12 @@ export interface TakenBack {
   readonly unmounted: Undelegated
 }
 
-/** Errors are those of `undelegate` in src/delegation/delegate.ts, and of `openTarget`. */
+/** Errors are those of `undelegate` in src/delegation/delegate.ts, and of `openTargetInTime`. */
 export async function undelegate(request: UndelegateRequest, how: Journaled = {}): Promise<TakenBack> {
   const { recipient, path, mount, vocabulary, guard } = request
   using held = new Owned()
-  const target = typeof recipient === 'number' ? held.add(openTarget(recipient)) : recipient
+  const target =
+    typeof recipient === 'number' ? held.add(await openTargetInTime(openProcess(recipient))) : recipient
   // Awaited here, or the target would be disposed of while it is in use.
   return await journaled(how, { do: 'undelegate', target: target.facts, path, mount }, async did => {
     const unmounted = await takeAway(target, vocabulary, { path, mount, ...(guard && revoking(guard)) })

@@ -1,67 +1,101 @@
 /**
- * What may wait for an execve(2) of another process, done beside the event loop and in time.
+ * Looks that may wait for an execve(2) of another process, done beside the event loop and in time.
  *
  * A process executes a program, and this does not end: it closes a descriptor of a FUSE file, and
  * who serves that does not answer. Every ordinary user can have that for as long as they like.
  * Meanwhile whatever the kernel lets a debugger do waits too, and no signal but SIGKILL ends the
  * wait: pidfd_getfd(2); under /proc/PID the links of `ns`, `fd`, `exe`, `root`, `cwd`; attr/current,
- * stat, maps, environ, io (measured on Linux 6.18). `status`, `cgroup`, `loginuid`, `uid_map`,
- * `fdinfo`, `mountinfo` and `comm` do not wait, nor do ioctls of a pidfd or signals.
+ * stat, maps, environ, auxv, io, wchan, stack (measured on Linux 6.18). `status`, `cgroup`,
+ * `loginuid`, `uid_map`, `fdinfo`, `mountinfo` and `comm`, the lists of `task` and `fd`, the ioctls
+ * of a pidfd, and signals do not wait. So namespaces are asked for by ioctl (namespace.ts), and only
+ * what has no such way is here.
  *
- * A call that hangs is left behind, and keeps its thread until that process goes on or is killed.
- * Node has four threads, which also write files: these calls get two of them at most.
+ * A call that hangs is left behind, on a thread of its own, until that process goes on or is killed.
+ * A process that has one is refused at once meanwhile. Each owner has a few threads, so that whoever
+ * hangs keeps nobody waiting but their own.
  */
 import { ConflictError, TimeoutError } from '../errors.ts'
 import { AT_FDCWD, O_CLOEXEC, O_PATH, O_RDONLY } from '../uapi/constants.ts'
 import { check } from './failure.ts'
 import { Fd } from './fd.ts'
+import { askedNamespace, outermostBelowOurs } from './namespace.ts'
 import { native } from './native.ts'
-import { openHow } from './open.ts'
-import { openSame, type ProcessHandle, requireOwnProc, stillAlive } from './process.ts'
+import { inodeOf, openHow } from './open.ts'
+import { procFields } from './proc-file.ts'
+import {
+  type NamespaceKind,
+  openSame,
+  type ProcessHandle,
+  readProc,
+  requireOwnProc,
+  stillAlive,
+} from './process.ts'
+import { Turns } from './turns.ts'
 
-const THREADS = 2
+/** How long a look takes at most, for who has no better reason. */
+export const LOOK_MS = 1000
 
-let running = 0
-/** Who waits for a thread. */
-const waiting = new Set<() => void>()
+const OWNERS_THREADS = 4
+const ALL_THREADS = 256
+
+const turns = new Turns(OWNERS_THREADS)
+/** Processes with a look that was not in time and has not ended yet. */
+const hanging = new Set<string>()
+let threads = 0
 
 /**
  * Duplicates descriptor `fd` of the process. The caller closes it. EBADF: no such descriptor; EPERM:
  * no CAP_SYS_PTRACE over it. Since Linux 5.6. As all of this file: TimeoutError: it is in the middle
- * of an execve(2); ConflictError: others are, and no more are waited for; NotFoundError: it has
- * exited.
+ * of an execve(2); ConflictError: others of its owner are, and no more are waited for;
+ * NotFoundError: it has exited.
  */
 export function takeFdInTime(process: ProcessHandle, fd: number, timeoutMs: number): Promise<Fd> {
   const object = `descriptor ${fd} of process ${process.pid}`
   return inTime(process, timeoutMs, async ({ pidfd }) => {
-    const result = await native().later('pidfd_getfd', pidfd.number, fd, 0)
+    const result = await native().aside('pidfd_getfd', pidfd.number, fd, 0)
     return new Fd(check('pidfd_getfd', 'pidfd_getfd', result, object))
   })
 }
 
 /** The root directory of the process, or the file that it executes, O_PATH. The caller closes it. */
 export function openInTime(process: ProcessHandle, link: 'root' | 'exe', timeoutMs: number): Promise<Fd> {
-  return inTime(process, timeoutMs, held => openLater(held, link, O_PATH))
+  return inTime(process, timeoutMs, held => openAside(held, link, O_PATH))
 }
 
-const MAX_ATTRIBUTE_BYTES = 4096
+/** The namespace that it is in, which since Linux 6.11 waits for nothing. The caller closes it. */
+export async function namespaceInTime(
+  process: ProcessHandle,
+  kind: NamespaceKind,
+  timeoutMs: number,
+): Promise<Fd> {
+  return (
+    askedNamespace(process, kind) ??
+    (await inTime(process, timeoutMs, held => openAside(held, `ns/${kind}`, O_RDONLY)))
+  )
+}
 
-/** The security label of the process, as /proc/PID/attr/current has it. */
-export async function labelInTime(process: ProcessHandle, timeoutMs: number): Promise<string> {
-  const bytes = new Uint8Array(MAX_ATTRIBUTE_BYTES)
+const MAX_BYTES = 4096
+
+/** A file of /proc/PID of up to 4 KiB: its security label, or what `stat` says. */
+export async function readInTime(
+  process: ProcessHandle,
+  name: 'attr/current' | 'stat',
+  timeoutMs: number,
+): Promise<string> {
+  const bytes = new Uint8Array(MAX_BYTES)
   const read = await inTime(process, timeoutMs, async held => {
-    using file = await openLater(held, 'attr/current', O_RDONLY)
-    const length = check('read', 'read', await native().later('read', file.number, bytes), 'attr/current')
+    using file = await openAside(held, name, O_RDONLY)
+    const length = check('read', 'read', await native().aside('read', file.number, bytes), name)
     stillAlive(held)
     return { length, close() {} }
   })
   return Buffer.from(bytes.subarray(0, read.length)).toString()
 }
 
-async function openLater(process: ProcessHandle, path: string, flags: number): Promise<Fd> {
+async function openAside(process: ProcessHandle, path: string, flags: number): Promise<Fd> {
   requireOwnProc()
   const file = `/proc/${process.pid}/${path}`
-  const result = await native().later('openat2', AT_FDCWD, file, openHow(flags | O_CLOEXEC, 0))
+  const result = await native().aside('openat2', AT_FDCWD, file, openHow(flags | O_CLOEXEC, 0))
   // A process that has exited, rather than that there is no such file.
   if (result < 0) stillAlive(process)
   const opened = new Fd(check('openat2', 'openat2', result, file))
@@ -80,46 +114,39 @@ async function inTime<T extends { close(): void }>(
   timeoutMs: number,
   call: (held: ProcessHandle) => Promise<T>,
 ): Promise<T> {
+  const name = nameOf(process)
+  if (hanging.has(name)) throw hangs(process, timeoutMs)
+  if (threads >= ALL_THREADS) throw tooMany(process, timeoutMs)
   // One of our own, closed when the call has ended: the caller's number may be another's by then.
   const held = openSame(process)
-  const context = { pid: process.pid, timeoutMs }
-  let late: Error = new ConflictError(
-    'Too many processes are in the middle of an execve(2) that does not end',
-    {
-      context,
-      hint: 'Try again',
-    },
-  )
-  let abandoned = false
-  let timer: NodeJS.Timeout | undefined
-  const timeout = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => {
-      abandoned = true
-      reject(late)
-    }, timeoutMs)
-  })
+  const late = new AbortController()
+  let begun = false
   const called = (async (): Promise<T> => {
     using _ = held
-    await thread()
+    using turn = await turns.take(ownerOf(held), late.signal)
+    if (turn === undefined) throw tooMany(process, timeoutMs)
+    begun = true
+    threads++
     try {
-      if (abandoned) throw late
-      late = new TimeoutError(`Process ${process.pid} is in the middle of an execve(2) that does not end`, {
-        context,
-        hint: 'A file system that it uses does not answer: look at what it has open',
-      })
       const found = await call(held)
-      if (!abandoned) return found
+      if (!late.signal.aborted) return found
       found.close()
-      throw late
+      throw hangs(process, timeoutMs)
     } finally {
-      running--
-      const [next] = waiting
-      if (next !== undefined) waiting.delete(next)
-      next?.()
+      threads--
+      hanging.delete(name)
     }
   })()
   // Nobody waits for it any more when it is late.
   called.catch(() => {})
+  let timer: NodeJS.Timeout | undefined
+  const timeout = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      if (begun) hanging.add(name)
+      late.abort()
+      reject(begun ? hangs(process, timeoutMs) : tooMany(process, timeoutMs))
+    }, timeoutMs)
+  })
   try {
     return await Promise.race([called, timeout])
   } finally {
@@ -127,8 +154,33 @@ async function inTime<T extends { close(): void }>(
   }
 }
 
-/** Resolves when one of the threads is ours. */
-async function thread(): Promise<void> {
-  while (running >= THREADS) await new Promise<void>(resolve => waiting.add(resolve))
-  running++
+/** Since Linux 6.9 a pidfd has an inode that no other process ever has. */
+function nameOf({ pid, pidfd }: ProcessHandle): string {
+  return `${pid} ${inodeOf(pidfd)}`
+}
+
+/**
+ * Who can have it hang: its user; or who made the outermost user namespace that it lies in, whatever
+ * users there are in there; or of those that root made, that namespace itself.
+ */
+function ownerOf(process: ProcessHandle): string {
+  using namespace = askedNamespace(process, 'user')
+  const outermost = namespace && outermostBelowOurs(namespace)
+  if (outermost === undefined)
+    return `user ${procFields(readProc(process, 'status')).get('Uid')?.split(/\s/)[0]}`
+  return outermost.ownerUid === 0 ? outermost.name : `user ${outermost.ownerUid}`
+}
+
+function hangs({ pid }: ProcessHandle, timeoutMs: number): TimeoutError {
+  return new TimeoutError(`Process ${pid} is in the middle of an execve(2) that does not end`, {
+    context: { pid, timeoutMs },
+    hint: 'A file system that it uses does not answer: look at what it has open',
+  })
+}
+
+function tooMany({ pid }: ProcessHandle, timeoutMs: number): ConflictError {
+  return new ConflictError('Too many processes are in the middle of an execve(2) that does not end', {
+    context: { pid, timeoutMs },
+    hint: 'Try again',
+  })
 }

@@ -57,11 +57,16 @@ export function parseMountInfo(text: string, fsType?: string): MountInfo[] {
 /** Where a mount lies. */
 export type Place = Pick<MountInfo, 'mountId' | 'parentId' | 'path'>
 
-/** Of all mounts only where they lie: a small part of the work, where there are many. */
+/**
+ * Of all mounts only where they lie: a small part of the work, where there are many. Names may have
+ * whatever else a regular expression takes for the end of a line or for a blank.
+ */
 export function parsePlaces(text: string): Place[] {
-  return [...text.matchAll(/^(\d+) (\d+) \S+ \S+ (\S+) /gm)].map(([, mountId, parentId, path]) => ({
-    mountId: Number(mountId),
-    parentId: Number(parentId),
-    path: decodeOctal(path!),
-  }))
+  return [...text.matchAll(/(?:^|\n)(\d+) (\d+) [^ \n]+ [^ \n]+ ([^ \n]+) /g)].map(
+    ([, mountId, parentId, path]) => ({
+      mountId: Number(mountId),
+      parentId: Number(parentId),
+      path: decodeOctal(path!),
+    }),
+  )
 }

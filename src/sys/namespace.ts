@@ -1,10 +1,12 @@
 /** Owners of namespaces: nsfs ioctls (include/uapi/linux/nsfs.h, since Linux 4.9 and 4.11). */
+import { readlinkSync } from 'node:fs'
 import { NotFoundError } from '../errors.ts'
 import {
   NS_GET_OWNER_UID,
   NS_GET_PARENT,
   NS_GET_USERNS,
   PIDFD_GET_MNT_NAMESPACE,
+  PIDFD_GET_NET_NAMESPACE,
   PIDFD_GET_PID_NAMESPACE,
   PIDFD_GET_USER_NAMESPACE,
 } from '../uapi/constants.ts'
@@ -12,35 +14,67 @@ import { ERRNO } from '../uapi/errno.ts'
 import { check } from './failure.ts'
 import { Fd } from './fd.ts'
 import { native } from './native.ts'
-import { inodeOf } from './open.ts'
-import { openNamespace, type ProcessHandle } from './process.ts'
+import { inodeOf, inodeOfNumber } from './open.ts'
+import { type NamespaceKind, openNamespace, PIDFD_THREAD, type ProcessHandle } from './process.ts'
 import { ownNamespace } from './self.ts'
 
 const REQUESTS = {
   user: PIDFD_GET_USER_NAMESPACE,
   mnt: PIDFD_GET_MNT_NAMESPACE,
+  net: PIDFD_GET_NET_NAMESPACE,
   pid: PIDFD_GET_PID_NAMESPACE,
-} as const
+} as const satisfies Record<NamespaceKind, number>
 
 /**
  * Identity of a namespace that the process is in at this moment, e.g. `user:[4026531837]`, with no
  * wait for its execve(2) since Linux 6.11. NotFoundError: it has exited.
  */
-export function heldNamespaceName(process: ProcessHandle, kind: keyof typeof REQUESTS): string {
+export function heldNamespaceName(process: ProcessHandle, kind: NamespaceKind): string {
   using namespace = heldNamespace(process, kind)
   return `${kind}:[${inodeOf(namespace)}]`
 }
 
 /**
  * The namespace that the process is in at this moment, by ioctl of its pidfd (since Linux 6.11),
- * else through /proc. NotFoundError: it has exited. The caller closes it.
+ * else through /proc. NotFoundError: it has exited. EACCES: a security module keeps it from us. The
+ * caller closes it.
  */
-export function heldNamespace(process: ProcessHandle, kind: keyof typeof REQUESTS): Fd {
+export function heldNamespace(process: ProcessHandle, kind: NamespaceKind): Fd {
+  return askedNamespace(process, kind) ?? openNamespace(process, kind)
+}
+
+/**
+ * The namespace of a thread, e.g. `mnt:[4026531832]`; undefined: it has ended, or is not ours to
+ * look at. For many of them: it makes no error, and does not wait since Linux 6.11.
+ */
+export function namespaceOfTask(tid: number, kind: NamespaceKind): string | undefined {
+  const pidfd = native().pidfd_open(tid, PIDFD_THREAD)
+  // EINVAL: there are no pidfds of threads, before Linux 6.9.
+  if (pidfd < 0) return -pidfd === ERRNO['EINVAL'] ? linkOf(tid, kind) : undefined
+  const namespace = native().ioctl(pidfd, REQUESTS[kind], null)
+  native().close(pidfd)
+  if (-namespace === ERRNO['ENOTTY']) return linkOf(tid, kind)
+  if (namespace < 0) return undefined
+  const inode = inodeOfNumber(namespace)
+  native().close(namespace)
+  return `${kind}:[${inode}]`
+}
+
+function linkOf(tid: number, kind: NamespaceKind): string | undefined {
+  try {
+    return readlinkSync(`/proc/${tid}/ns/${kind}`)
+  } catch {
+    return undefined
+  }
+}
+
+/** As `heldNamespace`, and never waits; undefined: this kernel has no such ioctl. */
+export function askedNamespace(process: ProcessHandle, kind: NamespaceKind): Fd | undefined {
   const result = native().ioctl(process.pidfd.number, REQUESTS[kind], null)
-  if (result >= 0) return new Fd(result)
+  if (-result === ERRNO['ENOTTY']) return undefined
   if (-result === ERRNO['ESRCH'])
     throw new NotFoundError(`Process ${process.pid} has exited`, { context: { pid: process.pid } })
-  return openNamespace(process, kind)
+  return new Fd(check('ioctl', `PIDFD_GET_${kind.toUpperCase()}_NAMESPACE`, result, `pid ${process.pid}`))
 }
 
 /**
@@ -62,19 +96,31 @@ export function ownerUid(userNamespace: Fd): number {
  * lies in, up to our own. Each of them has all power over it. EPERM: it does not lie below ours.
  */
 export function ownerUids(userNamespace: Fd): number[] {
-  const owners = [ownerUid(userNamespace)]
   const ours = ownNamespace('user')
-  let above = parentOf(userNamespace)
-  try {
-    while (`user:[${inodeOf(above)}]` !== ours) {
-      owners.push(ownerUid(above))
-      const next = parentOf(above)
-      above.close()
-      above = next
-    }
-    return owners
-  } finally {
-    above.close()
+  using above = new Above()
+  const owners: number[] = []
+  let at = userNamespace
+  do {
+    owners.push(ownerUid(at))
+    at = above.of(at)
+  } while (userNamespaceName(at) !== ours)
+  return owners
+}
+
+/**
+ * The outermost of this user namespace and those that it lies in, below our own, and its creator.
+ * Undefined: this one is our own. EPERM: it does not lie below ours.
+ */
+export function outermostBelowOurs(
+  userNamespace: Fd,
+): { readonly name: string; readonly ownerUid: number } | undefined {
+  const ours = ownNamespace('user')
+  using above = new Above()
+  let outermost: { name: string; ownerUid: number } | undefined
+  for (let at = userNamespace; ; at = above.of(at)) {
+    const name = userNamespaceName(at)
+    if (name === ours) return outermost
+    outermost = { name, ownerUid: ownerUid(at) }
   }
 }
 

@@ -43,9 +43,16 @@ export function mountId(fd: Fd): number {
  * statx: stx_ino @32.
  */
 export function inodeOf(fd: Fd): bigint {
-  const out = new Uint8Array(256)
-  check('statx', 'statx', native().statx(fd.number, '', AT_EMPTY_PATH, STATX_INO, out))
-  return new DataView(out.buffer).getBigUint64(32, true)
+  return inodeOfNumber(fd.number)
+}
+
+const stat = new DataView(new ArrayBuffer(256))
+const statBytes = new Uint8Array(stat.buffer)
+
+/** The same by the descriptor's number. */
+export function inodeOfNumber(fd: number): bigint {
+  check('statx', 'statx', native().statx(fd, '', AT_EMPTY_PATH, STATX_INO, statBytes))
+  return stat.getBigUint64(32, true)
 }
 
 /**

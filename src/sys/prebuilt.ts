@@ -51,6 +51,13 @@ export function launcherPath(): string {
   return programPath('bpftoken-launch')
 }
 
+/**
+ * The program that is `run` for an ordinary user, and the front of the command: native/run.
+ */
+export function frontPath(): string {
+  return programPath('bpftoken-run')
+}
+
 /** The program that makes delegations, see executor/executor.ts. */
 export function executorPath(): string {
   return programPath('bpftoken-executor')

@@ -15,7 +15,7 @@ import { procFields } from './proc-file.ts'
 
 const SIGKILL = 9
 /** include/uapi/linux/pidfd.h: the same as O_EXCL. */
-const PIDFD_THREAD = 0o200
+export const PIDFD_THREAD = 0o200
 
 export interface ProcessHandle extends Disposable {
   readonly pid: number
@@ -144,17 +144,12 @@ function openOf(process: ProcessHandle, path: string, flags: number): Fd {
   return ofProcess(process, look, fd => fd.close())
 }
 
-/** A file of /proc/PID. */
+/** A file of /proc/PID. Which of them can have us wait says src/sys/in-time.ts. */
 export function readProc(process: ProcessHandle, name: string): string {
   return ofProcess(process, () => readFileSync(`/proc/${process.pid}/${name}`, 'utf8'))
 }
 
-type NamespaceKind = 'user' | 'mnt' | 'net' | 'pid'
-
-/** Identity of one of its namespaces, e.g. `user:[4026531837]`. */
-export function namespaceOf(process: ProcessHandle, kind: NamespaceKind): string {
-  return ofProcess(process, () => readlinkSync(`/proc/${process.pid}/ns/${kind}`))
-}
+export type NamespaceKind = 'user' | 'mnt' | 'net' | 'pid'
 
 /** One of its namespaces. The caller closes it. */
 export function openNamespace(process: ProcessHandle, kind: NamespaceKind): Fd {

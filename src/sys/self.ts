@@ -18,9 +18,16 @@ export const INITIAL_USER_NAMESPACE = 'user:[4026531837]'
 /** PROC_CGROUP_INIT_INO, of the same file. */
 export const INITIAL_CGROUP_NAMESPACE = 'cgroup:[4026531835]'
 
-/** Identity of one of our own namespaces, e.g. `user:[4026531837]`. */
+const namespaces = new Map<string, string>()
+
+/**
+ * Identity of one of our own namespaces, e.g. `user:[4026531837]`. Read once: Node has threads, which
+ * we move to no others.
+ */
 export function ownNamespace(kind: 'user' | 'cgroup' | 'net' | 'pid'): string {
-  return readlinkSync(`/proc/self/ns/${kind}`)
+  const known = namespaces.get(kind) ?? readlinkSync(`/proc/self/ns/${kind}`)
+  namespaces.set(kind, known)
+  return known
 }
 
 export function inInitialUserNamespace(): boolean {

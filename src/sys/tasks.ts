@@ -1,8 +1,11 @@
 /**
  * Every thread of every process that /proc shows: each has namespaces of its own, and a process
- * whose first thread has ended goes on in the others.
+ * whose first thread has ended goes on in the others. Nothing here waits for a task, whatever it
+ * does: see src/sys/in-time.ts.
  */
 import { readdirSync } from 'node:fs'
+import { NotFoundError } from '../errors.ts'
+import { namespaceOfTask } from './namespace.ts'
 import { requireOwnProc } from './process.ts'
 
 export interface Task {
@@ -17,10 +20,32 @@ export interface Task {
  * In order of processes, the first thread of each first. Some may have ended when they are given.
  */
 export function* allTasks(): Generator<Task> {
+  for (const pid of allProcesses()) yield* tasksOf(pid)
+}
+
+/** Their numbers. Some may have ended when they are given. */
+export function* allProcesses(): Generator<number> {
   requireOwnProc()
-  for (const pid of numbersIn('/proc'))
-    for (const tid of numbersIn(`/proc/${pid}/task`))
-      yield { pid, tid, directory: `/proc/${pid}/task/${tid}` }
+  yield* numbersIn('/proc')
+}
+
+/** The threads of a process, the first one first. */
+export function tasksOf(pid: number): Task[] {
+  return numbersIn(`/proc/${pid}/task`).map(tid => ({ pid, tid, directory: `/proc/${pid}/task/${tid}` }))
+}
+
+/**
+ * The user namespace of all threads of a process: the kernel lets only a process of one thread
+ * change it. Undefined: it has ended, or is not ours to look at.
+ */
+export function userNamespaceOfProcess(pid: number): string | undefined {
+  const first = namespaceOfTask(pid, 'user')
+  if (first !== undefined) return first
+  for (const { tid } of tasksOf(pid)) {
+    const found = tid === pid ? undefined : namespaceOfTask(tid, 'user')
+    if (found !== undefined) return found
+  }
+  return undefined
 }
 
 function numbersIn(directory: string): number[] {
@@ -33,6 +58,7 @@ export function unlessGone<T>(read: () => T): T | undefined {
   try {
     return read()
   } catch (error) {
+    if (error instanceof NotFoundError) return undefined
     const { code, errnoName } = error as { code?: string; errnoName?: string }
     if (['ENOENT', 'ESRCH', 'EACCES', 'EPERM', 'EINVAL'].includes(errnoName ?? code ?? '')) return undefined
     throw error

@@ -70,6 +70,7 @@ export const CLONE_NEWNET = 0x40000000
 
 // linux/pidfd.h: pidfd_open(2); the ioctls are of a pidfd, since Linux 6.11
 export const PIDFD_GET_MNT_NAMESPACE = 0xff03
+export const PIDFD_GET_NET_NAMESPACE = 0xff04
 export const PIDFD_GET_PID_NAMESPACE = 0xff05
 export const PIDFD_GET_USER_NAMESPACE = 0xff09
 

@@ -12,75 +12,12 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs'
-import { request } from 'node:http'
 import { createServer } from 'node:net'
 import { dirname, join } from 'node:path'
 import { test } from 'node:test'
+import { BPFTOKEND, Bpftokend } from '../helpers/bpftokend.ts'
 import { eventually } from '../helpers/eventually.ts'
 import { Scratch } from '../helpers/scratch.ts'
-
-const MAIN = join(__dirname, '../../dist/daemon/main.js')
-
-/** With directories of its own. Ended, if it has not ended by itself, when disposed of. */
-class Bpftokend implements AsyncDisposable {
-  readonly socket: string
-  readonly policies: string
-  log = ''
-  readonly ended: Promise<number | null>
-  readonly #process: ReturnType<typeof spawn>
-
-  constructor(directory: string, ...more: string[]) {
-    this.socket = join(directory, 'run/s.sock')
-    this.policies = join(directory, 'policies')
-    mkdirSync(this.policies, { recursive: true })
-    chmodSync(this.policies, 0o755)
-    // Descriptor 200 is left to it by mistake.
-    const left = ['-c', 'exec 200<"$0"; exec "$@"', __filename]
-    const words = [
-      ...[MAIN, '--socket', this.socket, '--state', join(directory, 'state')],
-      ...['--policies', this.policies, '--config', join(directory, 'bpftokend.yaml'), ...more],
-    ]
-    this.#process = spawn('/bin/bash', [...left, process.execPath, ...words], {
-      stdio: ['ignore', 'ignore', 'pipe'],
-    })
-    this.#process.stderr!.setEncoding('utf8').on('data', text => {
-      this.log += text
-    })
-    this.ended = once(this.#process, 'exit').then(([status]) => status as number | null)
-  }
-
-  get pid(): number {
-    return this.#process.pid!
-  }
-
-  async ready(): Promise<this> {
-    await eventually(() => this.log.includes('is ready') || this.#process.exitCode !== null, 'it is ready')
-    assert.equal(this.#process.exitCode, null, this.log)
-    return this
-  }
-
-  kill(signal: NodeJS.Signals): void {
-    this.#process.kill(signal)
-  }
-
-  get(path: string): Promise<{ status: number; text: string }> {
-    return new Promise((resolve, reject) => {
-      const req = request({ socketPath: this.socket, path, agent: false }, res => {
-        let text = ''
-        res.setEncoding('utf8').on('data', part => {
-          text += part
-        })
-        res.on('end', () => resolve({ status: res.statusCode!, text }))
-      })
-      req.on('error', reject).end()
-    })
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.kill('SIGTERM')
-    await this.ended
-  }
-}
 
 const POLICY = `apiVersion: bpftoken.dev/v1
 kind: DelegationPolicy
@@ -176,7 +113,7 @@ test('words that are wrong are told, with the status for that; the version needs
     [['--socket', 'x'], 2],
     [['--log-level', 'loud'], 2],
   ] as const) {
-    const program = spawn(process.execPath, [MAIN, ...words], { stdio: 'ignore' })
+    const program = spawn(process.execPath, [BPFTOKEND, ...words], { stdio: 'ignore' })
     assert.deepEqual((await once(program, 'exit'))[0], status, words.join(' '))
   }
 })
@@ -195,7 +132,7 @@ test('a socket that is handed over is answered at, and is not removed at the end
     '--config',
     '/nonexistent',
   ]
-  const env = `LISTEN_FDS=1 LISTEN_PID=$$ exec ${process.execPath} ${MAIN} ${words.join(' ')}`
+  const env = `LISTEN_FDS=1 LISTEN_PID=$$ exec ${process.execPath} ${BPFTOKEND} ${words.join(' ')}`
   const program = spawn('/bin/sh', ['-c', env], { stdio: ['ignore', 'ignore', 'pipe', fd] })
   let log = ''
   program.stderr!.setEncoding('utf8').on('data', text => {

@@ -8,9 +8,15 @@ import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync }
 import { dirname, join } from 'node:path'
 import { test } from 'node:test'
 import { PACKAGE, PREFIX } from '../../scripts/installed.ts'
+import { DOCUMENT_NAMES } from '../../src/api/names.ts'
+import * as api from '../../src/api/schema.ts'
+import * as openapi from '../../src/daemon/http/openapi.ts'
+import type { PolicyError } from '../../src/errors.ts'
+import * as parsing from '../../src/policy/parse.ts'
 import { asNobody, execute, type Result } from '../helpers/cli.ts'
 import { CACHE, needsTokens, ROOT } from '../helpers/machine.ts'
 import { Scratch } from '../helpers/scratch.ts'
+import { VOCABULARY } from '../unit/policy/sample-kernel.ts'
 
 const POLICY = join(ROOT, 'examples/policies/packet-counter.yaml')
 const installed = PREFIX === undefined ? { skip: 'no package is installed: scripts/test.ts says why' } : {}
@@ -80,8 +86,8 @@ for (const arch of Object.keys(MACHINES) as Arch[]) {
     assert.notDeepEqual(foreign(glibc.map(symbol => symbol.replace(/@.*/, ''))), [])
   })
 
-  test(`launcher and executor for ${arch} need no library at all`, needsPrebuilds(arch), () => {
-    for (const name of ['bpftoken-launch', 'bpftoken-executor']) {
+  test(`launcher, executor and front for ${arch} need no library at all`, needsPrebuilds(arch), () => {
+    for (const name of ['bpftoken-launch', 'bpftoken-executor', 'bpftoken-run']) {
       const segments = execFileSync('readelf', ['-W', '-l', join(folder(arch), name)], { encoding: 'utf8' })
       assert.match(segments, /LOAD/)
       assert.doesNotMatch(segments, /INTERP/)
@@ -137,6 +143,40 @@ test('what is bundled is of the packages that this tree has, and nothing loads t
   if (PREFIX !== undefined)
     for (const name of ['commander', 'yaml']) assert.ok(!existsSync(join(PACKAGE, 'node_modules', name)))
 })
+
+test('schemas, the OpenAPI document and messages are those of the whole zod and yaml', () => {
+  const compiled = (module: string): unknown => require(join(PACKAGE, 'dist', module))
+  const bundled = {
+    ...(compiled('api/schema.js') as typeof api),
+    ...(compiled('daemon/http/openapi.js') as typeof openapi),
+    ...(compiled('policy/parse.js') as typeof parsing),
+  }
+  for (const name of DOCUMENT_NAMES) assert.deepEqual(bundled.jsonSchemaOf(name), api.jsonSchemaOf(name))
+  assert.deepEqual(bundled.openApiDocument('0'), openapi.openApiDocument('0'))
+  const issues = (parse: typeof parsing.parsePolicy): unknown => {
+    try {
+      return parse(FAULTY, { source: 'faulty.yaml', vocabulary: VOCABULARY })
+    } catch (error) {
+      return (error as PolicyError).issues
+    }
+  }
+  const found = issues(bundled.parsePolicy) as unknown[]
+  assert.deepEqual(found, issues(parsing.parsePolicy))
+  assert.ok(found.length > 10, JSON.stringify(found))
+})
+
+/** Wrong in as many ways as a policy can be. */
+const FAULTY = `apiVersion: bpftoken.dev/v1
+kind: DelegationPolicy
+metadata: {name: Foo_, descrption: 3, description: 7}
+spec:
+  subjects: [{}, {user: 1.5, unit: [a]}, {container: {labels: {"a b": c}}}]
+  rights: {cmds: [nope, 3.5, map_create], maps: 7, capabilities: [cap_net_admn]}
+  limits: {tokens: 0, programs: "x", mapBytes: -1, lifetime: 0s, maps: 99999999999}
+  network: hosts
+  sharing: {bindMount: yes please}
+  derive: {maxDepth: 17}
+`
 
 test('what is bundled is not made where it is unclear what is used', () => {
   const { bundlesFor } = require('../../scripts/bundle-packages.cjs') as {

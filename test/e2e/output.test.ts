@@ -315,7 +315,7 @@ test('policy check says the same of a policy that the boot cache has, and takes 
   const check = command(['policy', 'check', file])
   const script = `mount -t tmpfs t /run
     ${check}; echo "status $?"; echo ---; ${check}; echo "status $?"; echo ---
-    sed -i 's/\\["spec",[0-9]*,/["spec",999,/' /run/bpftoken/policy-*; ${check}; echo ---
+    sed -i 's/\\["spec",[0-9]*,/["spec",999,/' /run/bpftoken/cache/policy-*; ${check}; echo ---
     sed -i '1i # moved' ${file}; ${check}`
   const { stdout } = await execute('unshare', ['--mount', 'sh', '-c', script])
   const [first, second, altered, moved] = stdout.split('---\n')

@@ -4,15 +4,16 @@
  * try.test.ts.
  */
 import assert from 'node:assert/strict'
-import { copyFileSync, cpSync, mkdirSync } from 'node:fs'
+import { copyFileSync, cpSync, mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { residue, snapshot } from '../../scripts/residue.ts'
-import { CLI, type Result } from '../helpers/cli.ts'
+import { asNobody, CLI, inPublic, PUBLIC_CLI, type Result } from '../helpers/cli.ts'
+import { type DaemonMachine, daemonMachine } from '../helpers/daemon-machine.ts'
 import { needsProgram, ROOT } from '../helpers/machine.ts'
 import { Podman } from '../helpers/podman.ts'
 import { Scratch } from '../helpers/scratch.ts'
-import { commandsOf } from '../helpers/shell-blocks.ts'
+import { commandsOf, shellBlocks } from '../helpers/shell-blocks.ts'
 import { xdpObject } from '../helpers/xdp-object.ts'
 
 const untouched = snapshot()
@@ -89,5 +90,33 @@ describe('README', needsProgram('podman/usr/bin/podman'), () => {
     assert.doesNotMatch(await succeeds(list!), agent)
     await shell('podman exec agent rm -f /sys/fs/bpf/agent')
     assert.notEqual((await load()).status, 0)
+  })
+})
+
+describe('README, as an ordinary user', needsProgram('sid/usr/bin/systemctl'), () => {
+  const scratch = new Scratch()
+  let machine: DaemonMachine
+  before(async () => {
+    scratch.write('bpftoken', `#!/bin/sh\nexec "${process.execPath}" "${PUBLIC_CLI}" "$@"\n`, 0o755)
+    const example = readFileSync(join(ROOT, 'examples/policies/packet-counter.yaml'), 'utf8')
+    const terms = '  network: host\n  subjects: [{ user: 65534 }]'
+    const policy = example.replace('packet-counter', 'dev').replace('  network: own', terms)
+    machine = await daemonMachine({ files: { 'etc/bpftoken/policies/dev.yaml': policy } })
+    await machine.systemd.systemctl('start', 'bpftokend.socket')
+  })
+  after(async () => {
+    await machine?.systemd.stop()
+    scratch[Symbol.dispose]()
+  })
+
+  test('who is named by a policy borrows, and sees it', async () => {
+    const [block] = shellBlocks('README.md').filter(({ name }) => name === 'user')
+    const script = `PATH=${scratch.path}:$PATH\n${block!.script}\ngrep -o delegate_progs=xdp /proc/$!/mountinfo\nkill $!`
+    const [command, words] = inPublic(asNobody(['bash', '-euc', script]).flat())
+    const { status, stdout, stderr } = await machine.systemd.execute(command, ...words)
+    assert.equal(status, 0, stderr)
+    assert.match(stdout, /^loan-1: lent to process \d+ at /m)
+    assert.match(stdout, /^loan-1 .*dev/m)
+    assert.match(stdout, /^delegate_progs=xdp$/m)
   })
 })

@@ -3,7 +3,7 @@
  * beside what must work.
  */
 import assert from 'node:assert/strict'
-import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process'
+import type { ChildProcess, SpawnOptions } from 'node:child_process'
 import { once } from 'node:events'
 import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync } from 'node:fs'
 import { join } from 'node:path'
@@ -17,6 +17,7 @@ import { CAPABILITIES } from '../../src/uapi/constants.ts'
 import { CLI, cli, execute, finish, PUBLIC_CLI, publicCli, type Result, startCli } from '../helpers/cli.ts'
 import { needsTokens, ROOT } from '../helpers/machine.ts'
 import { Scratch } from '../helpers/scratch.ts'
+import { quote, Terminal } from '../helpers/terminal.ts'
 
 const machine = needsTokens()
 const POLICY = join(ROOT, 'examples/policies/packet-counter.yaml')
@@ -524,53 +525,6 @@ describe('run --kill-rest leaves no process behind', machine, () => {
     }
   })
 })
-
-/** A terminal of its own, with `command` in it; what is typed and what is seen. */
-class Terminal implements Disposable {
-  seen = ''
-  readonly #child: ChildProcess
-
-  constructor(command: string) {
-    // Without a shell in between, which Ctrl-C would reach, too.
-    this.#child = spawn('script', ['-qefc', `exec ${command}`, '/dev/null'], {
-      stdio: ['pipe', 'pipe', 'inherit'],
-      cwd: '/',
-      env: { ...process.env, TERM: 'dumb' },
-    })
-    this.#child.stdout!.setEncoding('utf8').on('data', (text: string) => {
-      this.seen += text
-    })
-  }
-
-  type(text: string): void {
-    this.#child.stdin!.write(text)
-  }
-
-  /** Waits until it is seen, after all that was seen before; gives what came up to it. */
-  async see(pattern: RegExp): Promise<string> {
-    let found: RegExpExecArray | null = null
-    await until(`${pattern} in ${JSON.stringify(this.seen)}`, () => {
-      found = pattern.exec(this.seen)
-      return found !== null
-    })
-    const end = found!.index + found![0].length
-    const text = this.seen.slice(0, end)
-    this.seen = this.seen.slice(end)
-    return text
-  }
-
-  async ended(): Promise<number> {
-    const { exitCode } = this.#child
-    return exitCode ?? ((await once(this.#child, 'exit')) as [number])[0]
-  }
-
-  [Symbol.dispose](): void {
-    this.#child.kill('SIGKILL')
-  }
-}
-
-const quote = (words: readonly string[]): string =>
-  words.map(word => `'${word.replaceAll("'", `'\\''`)}'`).join(' ')
 
 describe('run on a terminal', machine, () => {
   test('its program cannot type into it, by any way to ioctl(2), and may do the rest', async () => {

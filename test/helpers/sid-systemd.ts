@@ -4,8 +4,8 @@
  * booted: with its numbers of processes, its cgroups and its /run, and this machine's programs.
  */
 import assert from 'node:assert/strict'
-import { existsSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { existsSync, readFileSync, statSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { cgroupRoot } from '../../src/lending/recipient/cgroup.ts'
 import { BootedSystemd } from './booted-systemd.ts'
@@ -37,10 +37,27 @@ shift
 exec "$@"
 `
 
+type Files = Readonly<Record<string, string | Uint8Array>>
+
+export interface Machine {
+  /** Those of the files that are programs. */
+  readonly programs?: readonly string[]
+  /** Files and folders of this machine that are there, too, by their path there. */
+  readonly shown?: Readonly<Record<string, string>>
+}
+
+/** Shell: shows a file or folder of this machine. The paths are of ours: no quotes are in them. */
+export function show(there: string, here: string): string {
+  const make = statSync(here).isDirectory()
+    ? `mkdir -p "${there}"`
+    : `mkdir -p "${dirname(there)}"; : >>"${there}"`
+  return `${make}; mount --bind "${here}" "${there}"`
+}
+
 export class SidSystemd {
   readonly #booted: BootedSystemd
 
-  private constructor(files: Readonly<Record<string, string | Uint8Array>>) {
+  private constructor(files: Files, { programs, shown = {} }: Machine) {
     if (!existsSync('/usr/bin/systemctl')) throw new Error('there is no /usr/bin/systemctl to lay ours over')
     this.#booted = new BootedSystemd({
       tree: SID,
@@ -51,15 +68,16 @@ export class SidSystemd {
         'etc/systemd/system/default.target': '[Unit]\nDefaultDependencies=no\n',
         ...files,
       },
+      ...(programs === undefined ? {} : { programs }),
       enter: ENTER,
-      mounts: MOUNTS,
+      mounts: [MOUNTS, ...Object.entries(shown).map(([there, here]) => show(there, here))].join('\n'),
     })
     this.#booted.write('systemctl', systemctl(), 0o755)
   }
 
   /** With these files, by their path. The caller awaits `stop`. */
-  static async start(files: Readonly<Record<string, string | Uint8Array>>): Promise<SidSystemd> {
-    const systemd = new SidSystemd(files)
+  static async start(files: Files, machine: Machine = {}): Promise<SidSystemd> {
+    const systemd = new SidSystemd(files, machine)
     const booted = systemd.#booted
     const socket = join(booted.path, 'run/systemd/private')
     for (const deadline = Date.now() + HANG_MS; !existsSync(socket); await sleep(50))
@@ -99,6 +117,11 @@ export class SidSystemd {
     const { status, stdout, stderr } = await this.execute('systemctl', ...args)
     assert.equal(status, 0, `${stderr}${this.#booted.log}`)
     return stdout.trim()
+  }
+
+  /** What it and the consoles of its units have said. */
+  get log(): string {
+    return this.#booted.log
   }
 
   property(unit: string, name: string): Promise<string> {

@@ -25,7 +25,9 @@ import { Inventory } from '../../src/guard/inventory.ts'
 import type { Policy } from '../../src/policy/policy.ts'
 import { openFds, traceFds } from '../../src/sys/fd.ts'
 import { cli } from '../helpers/cli.ts'
+import { HangingExec } from '../kernel/delegation/hanging-exec.ts'
 import { EVERYTHING, policyWith, vocabulary } from '../kernel/delegation/lab.ts'
+import { removeProgram, Workload as Task } from '../kernel/delegation/workload.ts'
 import type { Attached, Counts, WorkloadKind } from './attached-workload.ts'
 import { eventually, skip } from './guarded.ts'
 import { guard, withGuard } from './under-guard.ts'
@@ -174,6 +176,7 @@ before(() => {
 })
 withGuard()
 after(() => {
+  removeProgram()
   if (skip === false) rmdirSync(CGROUP)
 })
 
@@ -349,6 +352,33 @@ describe('a revoked delegation', { skip }, () => {
     const [one, two] = [await other.counts(), await other.counts()]
     assert.ok(two.xdp! > one.xdp!)
     guard.revoke(other.id)
+  })
+
+  test('is undone in time though a process there hangs in execve(2), and its twin is told of too', async () => {
+    using workload = await Workload.start('pinned')
+    const inside = ['nsenter', '-t', String(workload.pid), '-U', '-m', '-n'] as const
+    await using hanging = await HangingExec.of(await Task.startedBy(...inside))
+    const twin = await workload.bystander()
+    await hanging.hang()
+    guard.revoke(workload.id)
+    const id = new Set([workload.id])
+    {
+      using inventory = await Inventory.open(guard)
+      const members = inventory.members(id).map(({ pid }) => pid)
+      for (const pid of [workload.pid, hanging.pid, twin.pid!]) assert.ok(members.includes(pid), `${pid}`)
+      assert.deepEqual(
+        inventory.holders(id).map(({ pid }) => pid),
+        [workload.pid],
+      )
+    }
+    const link = workload.attached.links.pinned!
+    const result = await detachAll(workload.id, { kill: true })
+    const killed = result.killed.map(({ pid }) => pid)
+    for (const pid of [workload.pid, hanging.pid, twin.pid!]) assert.ok(killed.includes(pid), `${pid}`)
+    // It cannot die yet, and its mounts with it.
+    assert.deepEqual(idsOf(result.left.links), [link])
+    await hanging.release()
+    await eventually(() => ![...linkIds()].includes(link), 'what was pinned is still there')
   })
 
   test('is found in a thread with files of its own', async () => {

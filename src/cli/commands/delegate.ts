@@ -2,6 +2,7 @@
 import { describeAction } from '../../delegation/actions.ts'
 import { EXIT } from '../../errors.ts'
 import { accounts } from '../../lending/accounts.ts'
+import { compareInTime } from '../../lending/admission.ts'
 import type { Loan, Place } from '../../lending/journal.ts'
 import { actionsOf, lend, type PreparedLoan, prepareLoan, requireTermsHeld } from '../../lending/lend.ts'
 import { loanToJSON } from '../../lending/view.ts'
@@ -38,6 +39,7 @@ export async function delegate(options: DelegateOptions): Promise<number> {
   using recipient = await openRecipient(options)
   using loan = prepareLoan({
     ...{ policy, vocabulary, accounts, guard, recipient },
+    ...(await compareInTime(recipient, policy, accounts)),
     place: placeOf(options),
     cgroup: options.onlyCgroup,
     anySubject: options.anySubject,

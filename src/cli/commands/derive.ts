@@ -2,6 +2,7 @@
 import { EXIT } from '../../errors.ts'
 import { delegationId } from '../../guard/guard.ts'
 import { accounts } from '../../lending/accounts.ts'
+import { compareInTime } from '../../lending/admission.ts'
 import { describeRemoval, prepareDerivation } from '../../lending/derive.ts'
 import { lend } from '../../lending/lend.ts'
 import type { AdmissionOptions } from '../admission.ts'
@@ -34,6 +35,7 @@ export async function derive(name: LoanName, options: DeriveOptions): Promise<nu
   using recipient = await openRecipient(options)
   using loan = prepareDerivation({
     ...{ policy, vocabulary, accounts, guard, recipient },
+    ...(await compareInTime(recipient, policy, accounts)),
     parent: delegationId(id),
     place: { path: options.path },
     anySubject: options.anySubject,

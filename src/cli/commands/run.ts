@@ -2,7 +2,7 @@
 import { constants } from 'node:os'
 import { describeAction } from '../../delegation/actions.ts'
 import { quoted } from '../../ebpf/printable.ts'
-import { EXIT, SyscallError } from '../../errors.ts'
+import { EXIT, SyscallError, UsageError } from '../../errors.ts'
 import { accounts } from '../../lending/accounts.ts'
 import { HeldProgram, prepareRun } from '../../lending/run.ts'
 import { type AdmissionOptions, tellVerdict } from '../admission.ts'
@@ -13,8 +13,9 @@ import { Interrupted } from '../interrupted.ts'
 import { requirePath } from '../mount-path.ts'
 import { note, print, printJson } from '../output.ts'
 import { loadPolicy, loadVocabulary } from '../policy-file.ts'
-import { requireRoot } from '../privilege.ts'
+import { isRoot } from '../privilege.ts'
 import { type HostUser, resolveUser } from '../user.ts'
+import { runAsUser } from './run-as-user.ts'
 
 export interface RunOptions extends AdmissionOptions {
   policy: string
@@ -25,6 +26,7 @@ export interface RunOptions extends AdmissionOptions {
   identity?: boolean
   env?: string[]
   keepEnv?: boolean
+  socket?: string
   killRest?: boolean
   dryRun?: boolean
   json?: boolean
@@ -46,7 +48,12 @@ const FORWARDED = [
 ] as const
 
 export async function run(command: string[], options: RunOptions): Promise<number> {
-  requireRoot('bpftoken run')
+  if (!isRoot()) return runAsUser(command, options)
+  // Fail closed: what the daemon was to do is not done without it. The front knows all that it does.
+  if (options.socket !== undefined)
+    throw new UsageError('No daemon is asked here, and --socket names one', {
+      hint: 'Name a policy that the daemon has, and see that it runs; or leave out --socket',
+    })
   const vocabulary = await loadVocabulary()
   const policy = await loadPolicy(options.policy, vocabulary)
   using guard = await installedGuard()

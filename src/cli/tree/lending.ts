@@ -15,6 +15,7 @@ import {
   policy,
   recipientOptions,
   repeatable,
+  socket,
 } from './options.ts'
 import type { Part } from './part.ts'
 
@@ -40,6 +41,7 @@ export const lendingCommands: Part = (root, act) => {
       .option('--identity', 'it sees its own user id, with ambient capabilities, instead of root')
       .addOption(repeatable('--env <name[=value]>', 'a further variable of its environment'))
       .option('--keep-env', 'all of your environment, instead of a short list')
+      .addOption(socket())
       .option('--kill-rest', 'once it has ended, or bpftoken has, kill what it left behind')
       .addOption(dryRun()),
     'with --dry-run: print one JSON document (errors: on stderr)',
@@ -49,9 +51,10 @@ export const lendingCommands: Part = (root, act) => {
     .details(
       'It gets of you: descriptors 0 to 2, limits, and of the environment PATH, TERM, LANG, LC_*, TZ. See docs/run.md.',
       'Exit: its own status; 128 + n when signal n ended it; 127 there is no such program, 126 it cannot be executed;\n' +
-        '1 to 4 before it started: see bpftoken --help.',
+        '1 to 5 before it started: see bpftoken --help.',
     )
     .example('run --policy policy.yaml -- ./loader --verbose', 'a loader that finds its token by itself')
+    .example('run --policy packet-counter -- ./loader', 'as an ordinary user, where the daemon lends')
     .example('run --policy policy.yaml --user alice --dry-run -- id', 'what would be done')
     .action(act(async () => (await import('../commands/run.ts')).run))
 

@@ -2,11 +2,13 @@
  * The process of a cgroup that can be lent to: one in another user namespace than ours. If such
  * processes are in several user or mount namespaces, the recipient is ambiguous.
  */
-import { readdirSync, readFileSync, readlinkSync, type StatsFs, statfsSync } from 'node:fs'
+import { readdirSync, readFileSync, type StatsFs, statfsSync } from 'node:fs'
 import { isAbsolute, join } from 'node:path'
 import { ConflictError, InputError, NotFoundError } from '../../errors.ts'
+import { namespaceOfTask } from '../../sys/namespace.ts'
 import { procNumbers } from '../../sys/proc-file.ts'
 import { requireOwnProc } from '../../sys/process.ts'
+import { ownNamespace } from '../../sys/self.ts'
 import { unlessGone } from '../../sys/tasks.ts'
 import { CGROUP2_SUPER_MAGIC } from '../../uapi/constants.ts'
 import { CGROUP_ROOT } from '../../uapi/kernel-paths.ts'
@@ -35,7 +37,7 @@ export function processOfCgroup(directory: string): Found {
  */
 export function processWithin(directory: string, what: string, main?: number): Found {
   const members = unlessMissing(directory, () => membersOf(directory))
-  const ours = readlinkSync('/proc/self/ns/user')
+  const ours = ownNamespace('user')
   const leader = members.filter(({ pid, userNamespace }) => pid === main && userNamespace !== ours)
   return chooseMember(leader.length > 0 ? leader : members, ours, what, { cgroup: directory })
 }
@@ -97,14 +99,11 @@ function described(members: readonly Member[]): string {
 function membersOf(directory: string): Member[] {
   requireOwnProc()
   return [...processesIn(directory)].flatMap(pid => {
-    const read = (name: string): string => readlinkSync(`/proc/${pid}/ns/${name}`)
-    const member = unlessGone(() => ({
-      pid,
-      name: readFileSync(`/proc/${pid}/comm`, 'utf8').replace(/\n$/, ''),
-      userNamespace: read('user'),
-      mountNamespace: read('mnt'),
-    }))
-    return member === undefined ? [] : [member]
+    const name = unlessGone(() => readFileSync(`/proc/${pid}/comm`, 'utf8').replace(/\n$/, ''))
+    const userNamespace = namespaceOfTask(pid, 'user')
+    const mountNamespace = namespaceOfTask(pid, 'mnt')
+    if (name === undefined || userNamespace === undefined || mountNamespace === undefined) return []
+    return [{ pid, name, userNamespace, mountNamespace }]
   })
 }
 

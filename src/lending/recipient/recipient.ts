@@ -10,11 +10,12 @@
  * go into error messages only, which are escaped where they are printed.
  */
 
-import { openTarget, type Target } from '../../delegation/target.ts'
+import { openTargetInTime, type Target } from '../../delegation/target.ts'
 import { ConflictError } from '../../errors.ts'
 import type { Fd } from '../../sys/fd.ts'
-import { ownerUids } from '../../sys/namespace.ts'
-import { namespaceOf, openNamespace, openProcess, type ProcessHandle, stillAlive } from '../../sys/process.ts'
+import { LOOK_MS, namespaceInTime } from '../../sys/in-time.ts'
+import { heldNamespaceName, ownerUids } from '../../sys/namespace.ts'
+import { openProcess, type ProcessHandle, stillAlive } from '../../sys/process.ts'
 import { processOfCgroup } from './cgroup.ts'
 import { processOfContainer } from './container.ts'
 import { hadBegun, processStartTime } from './start-time.ts'
@@ -58,9 +59,9 @@ export interface Recipient {
  * such names. The caller disposes of the target.
  */
 export async function openRecipient(name: RecipientName): Promise<Recipient> {
-  if ('pid' in name) return { target: openTarget(name.pid), what: undefined }
+  if ('pid' in name) return { target: await openTargetInTime(openProcess(name.pid)), what: undefined }
   const found = await find(name)
-  const target = openFound(found)
+  const target = await openFound(found)
   try {
     requireOwner(target.userNamespace, name, found)
     await requireSame(target.process, name, found)
@@ -91,7 +92,7 @@ export async function holdRecipient(name: RecipientName): Promise<HeldRecipient>
   const process = openProcess(found.pid)
   try {
     if ('owner' in name && name.owner !== undefined) {
-      using userNamespace = openNamespace(process, 'user')
+      using userNamespace = await namespaceInTime(process, 'user', LOOK_MS)
       requireOwner(userNamespace, name, found)
     }
     await requireSame(process, name, found)
@@ -107,7 +108,7 @@ function held(process: ProcessHandle, what: string | undefined): HeldRecipient {
     pid: process.pid,
     what,
     pidfd: process.pidfd.number,
-    userNamespace: () => namespaceOf(process, 'user'),
+    userNamespace: () => heldNamespaceName(process, 'user'),
     [Symbol.dispose]: () => process[Symbol.dispose](),
   }
 }
@@ -118,7 +119,7 @@ async function requireSame(
   name: Exclude<RecipientName, { pid: number }>,
   found: Found,
 ): Promise<void> {
-  requireBegun(process, found)
+  await requireBegun(process, found)
   const again = await find(name)
   stillAlive(process)
   if (again.identity === found.identity && again.pid === found.pid) return
@@ -135,9 +136,9 @@ function find(name: Exclude<RecipientName, { pid: number }>): Promise<Found> | F
 }
 
 /** Who has named a container or a unit wants to know how that one gets a user namespace. */
-function openFound({ pid, what }: Found): Target {
+async function openFound({ pid, what }: Found): Promise<Target> {
   try {
-    return openTarget(pid)
+    return await openTargetInTime(openProcess(pid))
   } catch (error) {
     if (!(error instanceof ConflictError)) throw error
     throw new ConflictError(`Of ${what}: ${error.message}`, {
@@ -151,11 +152,9 @@ function openFound({ pid, what }: Found): Target {
  * A process that began later than the engine says has the number of one that has ended, and the
  * engine does not know that yet.
  */
-function requireBegun(process: ProcessHandle, { pid, what, startedAt }: Found): void {
+async function requireBegun(process: ProcessHandle, { pid, what, startedAt }: Found): Promise<void> {
   if (startedAt === undefined) return
-  const began = processStartTime(pid)
-  stillAlive(process)
-  if (began !== undefined && hadBegun(began, startedAt)) return
+  if (hadBegun(await processStartTime(process), startedAt)) return
   throw new ConflictError(
     `Process ${pid}, which is said to be ${what}, began after that was started: it is another one`,
     {

@@ -6,7 +6,9 @@
  * later than the record says. Milliseconds since the epoch, by the machine's clock of now: where
  * that was set since, these times say less (set back) or too much (set forward).
  */
-import { bootTimeNs, startTicks } from '../../guard/clock.ts'
+import { bootTimeNs, ticksFrom } from '../../guard/clock.ts'
+import { LOOK_MS, readInTime } from '../../sys/in-time.ts'
+import type { ProcessHandle } from '../../sys/process.ts'
 
 const MS_PER_SEC = 1000
 const NS_PER_MS = 1_000_000n
@@ -27,10 +29,9 @@ export function parseStartTime(said: unknown): number | undefined {
   return Number.isNaN(time) ? undefined : time
 }
 
-/** Undefined: there is no such process. */
-export function processStartTime(pid: number): number | undefined {
-  const ticks = startTicks(pid)
-  if (ticks === undefined) return undefined
+/** NotFoundError: it has exited. TimeoutError, ConflictError: as src/sys/in-time.ts has them. */
+export async function processStartTime(process: ProcessHandle): Promise<number> {
+  const ticks = ticksFrom(await readInTime(process, 'stat', LOOK_MS))
   return Date.now() - Number(bootTimeNs() / NS_PER_MS) + Number(ticks) * MS_PER_TICK
 }
 

@@ -30,7 +30,7 @@ function loan({ id, policy = 'dev', container, parent, live = [0, 0, 0, 0], limi
       ...(parent === undefined ? {} : { parent }),
     },
     record: {
-      ...{ madeAt: AT, boot: 'b', expiresAt: new Date(NOW + 7_140_000).toISOString() },
+      ...{ madeAt: AT, boot: 'b', capabilities: ['bpf'], expiresAt: new Date(NOW + 7_140_000).toISOString() },
       recipient: {
         ...{ pid: 100 + id, userNamespace: 'user:[2]', mountNamespace: 'mnt:[3]', ownerUid: 1000 },
         ...(container === undefined ? {} : { container }),

@@ -15,8 +15,8 @@ export const AT = '2026-01-02T03:04:05.678Z'
 export function policyJson(name: string) {
   const policy: Policy = {
     ...DEFAULT_TERMS,
-    name,
     approval: 'none',
+    name,
     rights: {
       masks: { cmds: 0x21n, maps: 6n, progs: 2n, attachs: 0xffff_ffff_ffff_ffffn },
       capabilities: ['bpf'],

@@ -16,6 +16,7 @@ export const LOAN: RouteAnswer<'showLoan'> = {
   record: {
     madeAt: AT,
     expiresAt: AT,
+    capabilities: ['bpf'],
     recipient: { pid: 8, userNamespace: 'user:[4026532001]', mountNamespace: 'mnt:[1]', ownerUid: 1000 },
     mount: { mountId: 5, device: '0:77', path: '/sys/fs/bpf', masks: MASKS, options: ['delegate_cmds=0x1'] },
     delegation: 3,

@@ -3,7 +3,9 @@ import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { test } from 'node:test'
+import { NotFoundError } from '../../../../src/errors.ts'
 import { hadBegun, parseStartTime, processStartTime } from '../../../../src/lending/recipient/start-time.ts'
+import { openProcess } from '../../../../src/sys/process.ts'
 
 test('parseStartTime() takes seconds and RFC 3339, and nothing else', () => {
   const time = Date.UTC(2026, 10, 27, 9, 8, 7)
@@ -32,9 +34,10 @@ test('parseStartTime() takes seconds and RFC 3339, and nothing else', () => {
 test('processStartTime() is between before and after a process was started', async () => {
   const before = Date.now()
   const child = spawn('sleep', ['1000'])
+  await once(child, 'spawn')
+  using held = openProcess(child.pid!)
   try {
-    await once(child, 'spawn')
-    const began = processStartTime(child.pid!)!
+    const began = await processStartTime(held)
     // Hundredths of a second, of two clocks.
     assert.ok(began >= before - 50 && began <= Date.now() + 50, `${before} ${began}`)
     assert.equal(hadBegun(began, Date.now()), true)
@@ -43,7 +46,7 @@ test('processStartTime() is between before and after a process was started', asy
     child.kill('SIGKILL')
     await once(child, 'close')
   }
-  assert.equal(processStartTime(child.pid!), undefined)
+  await assert.rejects(processStartTime(held), NotFoundError)
 })
 
 test('hadBegun() forgives an engine that notes the time before it makes the process, and no more', () => {

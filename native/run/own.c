@@ -1,0 +1,16 @@
+/* A program of the user's own: we become it. */
+#include "run.h"
+
+#include <sys/prctl.h>
+
+void run_as_user(const struct options *options, int connection, char **environment)
+{
+	environment = own_environment(options, environment);
+	own_namespaces(!options->host_network, options->identity);
+	uint64_t lent = borrow(options, "{\"self\":true}", options->path, connection);
+	keep_only(lent | options->capabilities, options->identity);
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		die("PR_SET_NO_NEW_PRIVS");
+	keep_from_typing();
+	fail_to_execute(options->command[0], execute(options->command, environment));
+}

@@ -1,0 +1,59 @@
+/**
+ * The units of systemd as they start this very installation, wherever npm has put it. They are
+ * printed, not installed: whoever installs them reads them first.
+ */
+import { lstatSync, readFileSync, realpathSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { InputError } from '../errors.ts'
+
+export const UNIT_NAMES = ['service', 'socket'] as const
+export type UnitName = (typeof UNIT_NAMES)[number]
+
+const UNITS = join(__dirname, '../../packaging/systemd')
+/** What the unit hides from the service, and what anybody may fill. */
+const HIDDEN = ['/home', '/root', '/run/user', '/tmp', '/var/tmp']
+const WRITABLE = 0o022
+
+/**
+ * `program`: the main file of this installation. InputError: the service could not see it, or
+ * others than root could change what root would run.
+ */
+export function unitOfThis(which: UnitName, program: string): string {
+  const text = readFileSync(join(UNITS, `bpftokend.${which}`), 'utf8')
+  if (which === 'socket') return text
+  const node = realpathSync(process.execPath)
+  const main = realpathSync(program)
+  for (const path of [node, main]) requireRoots(path)
+  return unitFor(text, node, main)
+}
+
+/** Pure. The unit of the package, with other programs to start. InputError: it cannot be written in a unit. */
+export function unitFor(text: string, node: string, main: string): string {
+  for (const path of [node, main])
+    if (!/^\/[\w@.+/-]+$/.test(path))
+      throw new InputError('The path of a program has characters that a unit would need quoted', {
+        context: { path },
+        hint: 'Install it where the path has letters, digits, and @ . + - _ alone',
+      })
+  const cli = join(dirname(main), '../cli/main.js')
+  return text
+    .replace(/^ExecStart=.*$/m, `ExecStart=${node} ${main}`)
+    .replace(/^ExecReload=.*$/m, `ExecReload=${node} ${cli} reload`)
+}
+
+function requireRoots(path: string): void {
+  const hidden = HIDDEN.find(folder => path.startsWith(`${folder}/`))
+  if (hidden !== undefined)
+    throw new InputError(`${path} lies in ${hidden}, which the service does not see`, {
+      hint: 'Install Node and bpftoken for the whole machine, as root: npm install -g bpftoken',
+    })
+  for (let at = path; ; at = dirname(at)) {
+    const { uid, mode } = lstatSync(at)
+    if (uid !== 0 || (mode & WRITABLE) !== 0)
+      throw new InputError(`Others than root may change ${at}, and root would run what is there`, {
+        context: { path, uid, mode: mode & 0o7777 },
+        hint: 'Install Node and bpftoken for the whole machine, as root: npm install -g bpftoken',
+      })
+    if (at === '/') return
+  }
+}

@@ -1,0 +1,55 @@
+/** Commands on a terminal, as somebody who types sees them. */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { eventually } from './eventually.ts'
+
+/** A terminal of its own, with `command` in it; what is typed and what is seen. */
+export class Terminal implements Disposable {
+  seen = ''
+  readonly #child: ChildProcess
+
+  constructor(command: string, env: NodeJS.ProcessEnv = process.env) {
+    // Without a shell in between, which Ctrl-C would reach, too.
+    this.#child = spawn('script', ['-qefc', `exec ${command}`, '/dev/null'], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+      cwd: '/',
+      env: { ...env, TERM: 'dumb' },
+    })
+    this.#child.stdout!.setEncoding('utf8').on('data', (text: string) => {
+      this.seen += text
+    })
+  }
+
+  type(text: string): void {
+    this.#child.stdin!.write(text)
+  }
+
+  /** Waits until it is seen, after all that was seen before; gives what came up to it. */
+  async see(pattern: RegExp): Promise<string> {
+    let found: RegExpExecArray | null = null
+    await eventually(
+      () => {
+        found = pattern.exec(this.seen)
+        return found !== null
+      },
+      `never: ${pattern} in ${JSON.stringify(this.seen)}`,
+    )
+    const end = found!.index + found![0].length
+    const text = this.seen.slice(0, end)
+    this.seen = this.seen.slice(end)
+    return text
+  }
+
+  async ended(): Promise<number> {
+    const { exitCode } = this.#child
+    return exitCode ?? ((await once(this.#child, 'exit')) as [number])[0]
+  }
+
+  [Symbol.dispose](): void {
+    this.#child.kill('SIGKILL')
+  }
+}
+
+/** The words as a shell takes them. */
+export const quote = (words: readonly string[]): string =>
+  words.map(word => `'${word.replaceAll("'", `'\\''`)}'`).join(' ')
