@@ -102,43 +102,49 @@ test('a policy that is edited is read while the audit cannot be written, and is 
   )
 })
 
-for (const how of ['ENOSPC', 'EROFS'] as const)
-  test(`with ${how} it starts, shows what there is, lends nothing, and takes back`, () =>
-    withAlice(async ({ asker, pid }) => {
-      const id = await lent(asker, pid)
-      const waits = await lendTo(asker, pid, 'approved')
-      assert.ok('request' in waits.body && waits.body.request !== undefined)
-      await lab.stop()
-      refuses = how
-      await lab.start({ files })
-      await lab.service.settle()
-      const shown = await lab.ask('showLoan', asker, { params: { id } })
-      assert.equal(shown.body.state, 'live')
-      assert.match(await concerns(), /not on the disk/)
-      await assert.rejects(lendTo(asker, pid, 'alices', { place: { path: '/mnt' } }), {
-        errnoName: how,
-      })
-      const request = { params: { id: waits.body.request.id } }
-      const over = await lab.ask('showRequest', asker, { ...request, query: {} })
-      assert.equal(over.body.state, 'expired')
-      const revoked = await lab.ask('revoke', root, { body: { what: { loan: id } } })
-      assert.deepEqual(
-        revoked.body.loans.map(one => [one.id, one.state]),
-        [[id, 'ended']],
-      )
-      assert.match(revoked.body.loans[0]!.ended!.detail!, /not on the disk/)
-      assert.equal(isMounted(pid), false)
-      refuses = undefined
-      await lab.service.settle()
-      const after = await lab.ask('showLoan', asker, { params: { id } })
-      assert.deepEqual([after.body.state, after.body.ended?.why], ['ended', 'revoked'])
-      assert.equal(lab.registry.loan(Number(id.slice(5)))?.state, 'ended')
-      assert.ok((await eventsOf('loan', id)).includes('loan.ended'))
-      assert.ok((await eventsOf('request', waits.body.request.id)).includes('request.expired'))
-      assert.doesNotMatch(await concerns(), /not on the disk|cannot be written/)
-      await lent(asker, pid)
-      assert.equal((await lab.ask('verifyAudit', root, {})).body.intact, true)
-    }))
+function startsWith(how: 'ENOSPC' | 'EROFS'): Promise<void> {
+  return withAlice(async ({ asker, pid }) => {
+    const id = await lent(asker, pid)
+    const waits = await lendTo(asker, pid, 'approved')
+    assert.ok('request' in waits.body && waits.body.request !== undefined)
+    await lab.stop()
+    refuses = how
+    await lab.start({ files })
+    await lab.service.settle()
+    const shown = await lab.ask('showLoan', asker, { params: { id } })
+    assert.equal(shown.body.state, 'live')
+    assert.match(await concerns(), /not on the disk/)
+    await assert.rejects(lendTo(asker, pid, 'alices', { place: { path: '/mnt' } }), {
+      errnoName: how,
+    })
+    const request = { params: { id: waits.body.request.id } }
+    const over = await lab.ask('showRequest', asker, { ...request, query: {} })
+    assert.equal(over.body.state, 'expired')
+    const revoked = await lab.ask('revoke', root, { body: { what: { loan: id } } })
+    assert.deepEqual(
+      revoked.body.loans.map(one => [one.id, one.state]),
+      [[id, 'ended']],
+    )
+    assert.match(revoked.body.loans[0]!.ended!.detail!, /not on the disk/)
+    assert.equal(isMounted(pid), false)
+    refuses = undefined
+    await lab.service.settle()
+    const after = await lab.ask('showLoan', asker, { params: { id } })
+    assert.deepEqual([after.body.state, after.body.ended?.why], ['ended', 'revoked'])
+    assert.equal(lab.registry.loan(Number(id.slice(5)))?.state, 'ended')
+    assert.ok((await eventsOf('loan', id)).includes('loan.ended'))
+    assert.ok((await eventsOf('request', waits.body.request.id)).includes('request.expired'))
+    assert.doesNotMatch(await concerns(), /not on the disk|cannot be written/)
+    await lent(asker, pid)
+    assert.equal((await lab.ask('verifyAudit', root, {})).body.intact, true)
+  })
+}
+
+test('with a full disk it starts, shows what there is, lends nothing, and takes back', () =>
+  startsWith('ENOSPC'))
+
+test('with a read-only disk it starts, shows what there is, lends nothing, and takes back', () =>
+  startsWith('EROFS'))
 
 test('a loan expires while the disk is full, and is recorded when there is room', () =>
   withAlice(async ({ asker, pid }) => {
