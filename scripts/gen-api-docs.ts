@@ -108,7 +108,7 @@ function section(name: RouteName, route: Route, operation: Operation): string[] 
       )
       .join('; ')}.`,
     '',
-    '```sh',
+    '```sh daemon',
     ...example(name, route),
     '```',
     '',
@@ -173,7 +173,7 @@ function page(): string {
     '',
     'Numbers for Prometheus. For root, and for users that `metrics.readers` of the configuration names.',
     '',
-    '```sh',
+    '```sh daemon',
     `curl --unix-socket ${SOCKET} http://localhost/metrics`,
     '```',
     '',

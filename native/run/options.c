@@ -70,6 +70,15 @@ static bool is(const char *word, const char *option)
 	return strcmp(word, option) == 0;
 }
 
+/* As isPolicyFile() in src/cli/daemon/policy-choice.ts. */
+static bool is_policy_file(const char *word)
+{
+	size_t length = strlen(word);
+
+	return is(word, "-") || strchr(word, '/') || (length > 4 && is(word + length - 4, ".yml")) ||
+	       (length > 5 && is(word + length - 5, ".yaml"));
+}
+
 /* True: the word, and its value where it has one, is known. */
 static bool parse_option(char ***words, struct options *options, size_t *named, bool *capabilities_good)
 {
@@ -136,6 +145,6 @@ enum parsed parse_options(char **words, char **named, struct options *options, s
 	}
 	named[count] = NULL;
 	options->command = words;
-	/* What is missing is told by who knows all of the command line. */
-	return *words && options->policy ? check(options, capabilities_good, said) : UNKNOWN;
+	/* What is missing, or for root, is told by who knows all of the command line. */
+	return *words && options->policy && !is_policy_file(options->policy) ? check(options, capabilities_good, said) : UNKNOWN;
 }

@@ -201,7 +201,7 @@ describe('bpftokend under systemd', needsProgram('sid/usr/bin/systemctl'), () =>
     assert.equal(await isActive(), true)
     assert.match(
       await property('StatusText'),
-      /^Answering, with 4 policies\. 1 file has a fault: bpftoken status$/,
+      /^Answering, with 4 policies\. 1 file has a fault, see its status$/,
     )
     const { policies } = await status()
     assert.match(policies.faults[0].file, /dev\.yaml$/)

@@ -6,6 +6,7 @@
 import { constants } from 'node:os'
 import { DeniedError, NotSupportedError } from '../../errors.ts'
 import { startFront } from '../../lending/front.ts'
+import { isPolicyFile } from '../daemon/policy-choice.ts'
 import { refuseLost } from '../environment.ts'
 import { spoken } from '../output.ts'
 import type { RunOptions } from './run.ts'
@@ -28,7 +29,11 @@ export async function runAsUser(command: readonly string[], options: RunOptions)
 }
 
 /** Fail closed: what is asked for is done or refused. */
-function refuseWhatIsForRoot({ user, anySubject, killRest, dryRun }: RunOptions): void {
+function refuseWhatIsForRoot({ policy, user, anySubject, killRest, dryRun }: RunOptions): void {
+  if (isPolicyFile(policy))
+    throw new DeniedError('A policy of your own needs root', {
+      hint: 'Give the name of a policy that the daemon has: bpftoken policy list; or run it with sudo',
+    })
   if (user !== undefined)
     throw new DeniedError('Only root runs a program as another user', {
       hint: 'Leave out --user: it runs as you',
