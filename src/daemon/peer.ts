@@ -93,17 +93,15 @@ export class Peer implements Asker, Disposable {
 
   async facts(): Promise<AskerFacts> {
     const { userNamespace } = this.#now()
-    const { executable, cgroup, unit, label } = await this.subject([])
+    const { cgroup, unit } = await this.subject([])
     return {
       ...this.#connected,
       ...known(
         'loginUid',
         this.#look(() => loginUidFrom(readIfThere(this.#process, 'loginuid'))),
       ),
-      ...known('executable', told(executable)),
       ...known('cgroup', told(cgroup)),
       ...known('unit', told(unit)),
-      ...known('label', told(label)),
       userNamespace,
     }
   }

@@ -19,6 +19,7 @@ import { after, before, test } from 'node:test'
 import { compiled } from '../../../scripts/compiled.ts'
 import type { AskerFacts } from '../../../src/daemon/asker.ts'
 import { cgroupRoot } from '../../../src/lending/recipient/cgroup.ts'
+import type { SubjectFacts } from '../../../src/policy/subject.ts'
 import { hasPowerOver } from '../../../src/sys/namespace.ts'
 import { openNamespace, openProcess } from '../../../src/sys/process.ts'
 import { ownNamespace } from '../../../src/sys/self.ts'
@@ -200,7 +201,7 @@ test('a process that executes a setuid program after it connected may nothing', 
       await alice.becomes(file, how)
       if (why === undefined) {
         assert.deepEqual(await line.ask(`pid ${alices.pid}`), { ok: alices.pid })
-        assert.equal(((await line.ask('facts')).ok as AskerFacts).executable, file)
+        assert.deepEqual(((await line.ask('subject')).ok as SubjectFacts).executable, { is: file })
         return
       }
       // It does that after execve(2).
@@ -472,6 +473,9 @@ test('a process that hangs in execve(2) has nobody wait but who asks for its des
     assert.equal(code, 'BPFTOKEN_TIMEOUT')
     assert.match(message ?? '', /in the middle of an execve/)
     assert.equal(((await line.ask('facts')).ok as AskerFacts).uid, ALICE)
+    // Of what policies ask for, what cannot be had in time is unknown, and the rest is known.
+    const { user, executable } = (await line.ask('subject')).ok as SubjectFacts
+    assert.deepEqual([user, 'unknown' in executable], [{ is: { id: ALICE, names: [] } }, true])
     fuse.release()
     executes.catch(() => {})
     await hanging.exited

@@ -11,6 +11,7 @@ import { delegate } from '../../../src/delegation/delegate.ts'
 import { listInstances } from '../../../src/delegation/instances.ts'
 import { openTarget } from '../../../src/delegation/target.ts'
 import { eventually } from '../../helpers/eventually.ts'
+import { canHang, HangingExec } from '../delegation/hanging-exec.ts'
 import { policyWith, vocabulary } from '../delegation/lab.ts'
 import { leavesNothing } from '../delegation/leaves-nothing.ts'
 import { Workload } from '../delegation/workload.ts'
@@ -375,6 +376,53 @@ test('decide: says why, for who asks and for whom root names, and does nothing',
       code: 'BPFTOKEN_NOT_FOUND',
     })
   }))
+
+test('askers that hang in execve(2) hold up neither root nor another user, nor do facts that no policy asks for', async t => {
+  const EVE = 61003
+  if (!(await canHang(EVE))) return t.skip('a user namespace cannot mount FUSE here')
+  lab.write(
+    'by-program',
+    `  subjects: [{ user: ${EVE}, executable: /bin/x }, { user: ${EVE} }, { user: ${BOB} }]\n${RIGHTS}`,
+  )
+  await lab.service.reload()
+  // Outside of user namespaces, since no executable is looked at of who is in one.
+  await using first = await HangingExec.prepare(EVE)
+  await using second = await HangingExec.prepare(EVE)
+  const outside = [await Workload.onHost(EVE), await Workload.onHost(EVE)] as const
+  t.after(() => {
+    for (const one of outside) one[Symbol.dispose]()
+  })
+  await first.lure(outside[0])
+  await second.lure(outside[1])
+  const askers = [await lab.askerOf(outside[0]), await lab.askerOf(outside[1])]
+  await first.hang(outside[0])
+  await second.hang(outside[1])
+  const decided = askers.flatMap(asker =>
+    Array.from({ length: 8 }, () => lab.ask('decide', asker, { body: { policy: 'by-program' } })),
+  )
+  let waiting = true
+  const all = Promise.all(decided).finally(() => {
+    waiting = false
+  })
+  await lab.ask('status', root, {})
+  await lab.ask('listLoans', root, {})
+  assert.ok(waiting, 'nobody hung')
+  await withUser(BOB, async ({ asker, pid }) => {
+    const { id } = lentIn(await lab.ask('lend', asker, toPid(pid, 'by-program')))
+    await lab.ask('revoke', root, { body: { what: { loan: id } } })
+    assert.equal((await lab.ask('showLoan', root, { params: { id } })).body.state, 'ended')
+  })
+  // A look that is not in time makes one fact unknown.
+  for (const { body } of await all) {
+    assert.deepEqual([body.allowed, body.entry], [true, 'spec.subjects[1]'])
+    assert.match(JSON.stringify(body.trace), /could not be looked at in time/)
+  }
+  assert.deepEqual((await lab.ask('listLoans', askers[0]!, {})).body.loans, [])
+  for (const one of outside) {
+    one[Symbol.dispose]()
+    await one.exited
+  }
+})
 
 test('what others have lent is listed for root, and left where it is', () =>
   withUser(ALICE, async ({ asker, pid }) => {

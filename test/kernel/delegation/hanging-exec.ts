@@ -53,10 +53,17 @@ export class HangingExec implements AsyncDisposable {
     }
   }
 
-  /** Resolves when it hangs. */
-  async hang(): Promise<void> {
+  /** Gives another process of its user, outside of its namespaces, a descriptor to hang by. */
+  async lure(outside: Workload): Promise<void> {
+    const file = await this.workload.must('openat', AT_FDCWD, '/mnt/b/f', O_CLOEXEC, 0)
+    const pidfd = await outside.must('pidfd_open', this.pid, 0)
+    await outside.must('pidfd_getfd', pidfd, file, 0)
+  }
+
+  /** Resolves when it hangs, or who was lured. */
+  async hang(who: Workload = this.workload): Promise<void> {
     const hung = this.#fuse.hang(FUSE.FLUSH)
-    this.workload.becomes('/bin/true', '').catch(() => {})
+    who.becomes('/bin/true', '').catch(() => {})
     await hung
     const script = `sleep ${(2 * HANG_MS) / MS_PER_SEC}; kill -9 ${process.pid}`
     this.#watchdog = spawn('sh', ['-c', script], { stdio: 'ignore', detached: true })
