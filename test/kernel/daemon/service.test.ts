@@ -389,9 +389,6 @@ test('askers that hang in execve(2) hold up neither root nor another user, nor d
   await using first = await HangingExec.prepare(EVE)
   await using second = await HangingExec.prepare(EVE)
   const outside = [await Workload.onHost(EVE), await Workload.onHost(EVE)] as const
-  t.after(() => {
-    for (const one of outside) one[Symbol.dispose]()
-  })
   await first.lure(outside[0])
   await second.lure(outside[1])
   const askers = [await lab.askerOf(outside[0]), await lab.askerOf(outside[1])]
@@ -418,10 +415,6 @@ test('askers that hang in execve(2) hold up neither root nor another user, nor d
     assert.match(JSON.stringify(body.trace), /could not be looked at in time/)
   }
   assert.deepEqual((await lab.ask('listLoans', askers[0]!, {})).body.loans, [])
-  for (const one of outside) {
-    one[Symbol.dispose]()
-    await one.exited
-  }
 })
 
 test('what others have lent is listed for root, and left where it is', () =>
