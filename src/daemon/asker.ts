@@ -11,6 +11,12 @@ export type { AskerFacts }
 export interface Asker {
   /** The one that connected. */
   readonly uid: number
+  /**
+   * Whose share of the limits it takes: `user N`. In another user namespace than the initial one, where
+   * one user can have many numbers, who made the outermost of those that it lies in; see `ownerOf` of
+   * src/sys/namespace.ts. Read anew; DeniedError as `facts`.
+   */
+  readonly owner: string
   /** User 0 with CAP_SYS_ADMIN in the initial user namespace. Read anew; DeniedError as `facts`. */
   readonly isRoot: boolean
   /**

@@ -1,10 +1,12 @@
 /** Whether whoever asks would get a loan, and why; nothing is done. */
+
 import type { RouteRequest } from '../api/routes.ts'
 import { subjectInTime } from '../delegation/subject.ts'
 import { DeniedError, NotFoundError } from '../errors.ts'
 import { decide } from '../policy/decide.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { SubjectFacts } from '../policy/subject.ts'
+import { shareOf } from '../registry/asker-facts.ts'
 import { type Asking, asking } from './lend.ts'
 import type { Parts } from './parts.ts'
 import type { Answered, Call } from './service.ts'
@@ -22,7 +24,7 @@ export async function decideRoute(
 ): Promise<Answered<'decide'>> {
   const { names, rate } = parts
   const who = await asking(asker)
-  if (!who.isRoot) rate.take(who.facts.uid)
+  if (!who.isRoot) rate.take(shareOf(who.facts))
   const policies = meant(parts, body)
   await names.refresh(policies)
   const at = new Date()

@@ -17,9 +17,10 @@ import { openTargetInTime, type Target } from '../delegation/target.ts'
 import { DeniedError, InputError, NotFoundError, SyscallError } from '../errors.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { Fact, SubjectFacts } from '../policy/subject.ts'
+import { userShare } from '../registry/asker-facts.ts'
 import type { Fd } from '../sys/fd.ts'
 import { takeFdInTime } from '../sys/in-time.ts'
-import { hasPowerOver, heldNamespaceName } from '../sys/namespace.ts'
+import { hasPowerOver, heldNamespace, heldNamespaceName, ownerOf } from '../sys/namespace.ts'
 import { type PeerCredentials, peerCredentials, peerPidfd } from '../sys/peer.ts'
 import { procFields, procNumbers } from '../sys/proc-file.ts'
 import { openProcess, openSame, type ProcessHandle, readProc, stillAlive } from '../sys/process.ts'
@@ -83,6 +84,15 @@ export class Peer implements Asker, Disposable {
     return this.#isRoot(this.#now())
   }
 
+  get owner(): string {
+    const owner = this.#look(() => {
+      using namespace = heldNamespace(this.#process, 'user')
+      return ownerOf(namespace)
+    })
+    this.#now()
+    return owner ?? userShare(this.uid)
+  }
+
   #isRoot({ userNamespace, isAdmin }: Now): boolean {
     return this.uid === 0 && userNamespace === INITIAL_USER_NAMESPACE && isAdmin
   }
@@ -94,8 +104,10 @@ export class Peer implements Asker, Disposable {
   async facts(): Promise<AskerFacts> {
     const { userNamespace } = this.#now()
     const { cgroup, unit } = await this.subject([])
+    const { owner } = this
     return {
       ...this.#connected,
+      ...known('owner', owner === userShare(this.uid) ? undefined : owner),
       ...known(
         'loginUid',
         this.#look(() => loginUidFrom(readIfThere(this.#process, 'loginuid'))),

@@ -33,6 +33,8 @@ async function answer(peer: Peer, [what, word = '']: string[]): Promise<unknown>
   switch (what) {
     case 'root':
       return peer.isRoot
+    case 'owner':
+      return peer.owner
     case 'facts':
       return peer.facts()
     case 'subject': {

@@ -111,6 +111,33 @@ test("nobody may lend to what is in another user's namespaces, however it is nam
     assert.deepEqual(await bob.ask('self'), { ok: bobs.pid })
   }))
 
+test('whatever number a process has in a user namespace, who made the outermost one is its owner', async () => {
+  const boxed = await Workload.onHost(ALICE)
+  await boxed.must('unshare', CLONE_NEWUSER | CLONE_NEWNS)
+  // As newuidmap(1) gives a user subordinate numbers.
+  for (const map of ['uid_map', 'gid_map'])
+    writeFileSync(`/proc/${boxed.pid}/${map}`, `0 ${ALICE} 1\n1 165536 10`)
+  await withAll(
+    [Promise.resolve(boxed), Workload.onHost(BOB), Workload.onHost(0)],
+    async (sub, bob, roots) => {
+      await sub.must('setresgid', 5, 5, 5)
+      await sub.must('setresuid', 5, 5, 5)
+      using line = await judge.line(sub)
+      const facts = (await line.ask('facts')).ok as AskerFacts
+      assert.deepEqual([facts.uid, facts.owner], [165540, `user ${ALICE}`])
+      await sub.must('unshare', CLONE_NEWUSER)
+      using nested = await judge.line(sub)
+      assert.deepEqual(await nested.ask('owner'), { ok: `user ${ALICE}` })
+      using other = await judge.line(bob)
+      assert.deepEqual(await other.ask('owner'), { ok: `user ${BOB}` })
+      assert.equal(((await other.ask('facts')).ok as AskerFacts).owner, undefined)
+      await roots.must('unshare', CLONE_NEWUSER)
+      using contained = await judge.line(roots)
+      assert.match(String((await contained.ask('owner')).ok), /^user:\[\d+\]$/)
+    },
+  )
+})
+
 test('nobody may lend to what is in the initial user namespace', () =>
   withAll([Workload.onHost(ALICE)], async alice => {
     using line = await judge.line(alice)
