@@ -231,7 +231,8 @@ export class HttpServer {
     const route = endpoint?.name ?? 'none'
     const { log, meter } = this.#options
     meter.request(route, status, seconds)
-    const level = endpoint?.acts === true ? 'info' : 'debug'
+    // What is refused anybody can have as often as they like.
+    const level = endpoint?.acts === true && (status < 400 || status >= 500) ? 'info' : 'debug'
     if (log.wants(level))
       log[level]({ route, status, uid, ms: Math.round(seconds * 1e5) / 100, ...facts }, `${route} ${status}`)
   }
