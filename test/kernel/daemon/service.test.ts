@@ -10,6 +10,7 @@ import type { Peer } from '../../../src/daemon/peer.ts'
 import { delegate } from '../../../src/delegation/delegate.ts'
 import { listInstances } from '../../../src/delegation/instances.ts'
 import { openTarget } from '../../../src/delegation/target.ts'
+import type { BpftokenError } from '../../../src/errors.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import { canHang, HangingExec } from '../delegation/hanging-exec.ts'
 import { policyWith, vocabulary } from '../delegation/lab.ts'
@@ -357,8 +358,21 @@ test('decide: says why, for who asks and for whom root names, and does nothing',
     const { body } = await lab.ask('decide', asker, { body: { policy: 'alices', recipient: { pid } } })
     assert.deepEqual([body.allowed, body.because, body.entry], [true, 'subject', 'spec.subjects[0]'])
     await withUser(BOB, async bob => {
-      const no = await lab.ask('decide', bob.asker, { body: { policy: 'alices' } })
-      assert.deepEqual([no.body.allowed, no.body.because], [false, 'nobody-matches'])
+      const { body: all } = await lab.ask('decide', bob.asker, { body: {} })
+      assert.deepEqual(
+        all.trace?.map(({ policy }) => policy),
+        ['everybodys'],
+        'whom others name is not for this one to know',
+      )
+      const refusal = async (policy: string): Promise<string[]> => {
+        const { code, message } = (await lab.ask('decide', bob.asker, { body: { policy } }).then(
+          () => assert.fail('it was shown'),
+          error => error,
+        )) as BpftokenError
+        return [code, message.replace(policy, '')]
+      }
+      assert.deepEqual(await refusal('alices'), await refusal('nobodys'))
+      assert.equal((await refusal('roots'))[0], 'BPFTOKEN_NOT_FOUND')
       const foreign = await lab.ask('decide', bob.asker, {
         body: { policy: 'everybodys', recipient: { pid } },
       })
