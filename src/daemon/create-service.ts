@@ -96,7 +96,7 @@ export function createService(options: ServiceOptions): RunningService {
   const parts: Parts = {
     ...{ book, audit, events, guard, policies, names, vocabulary, clock, limits, log },
     rate: new Rate(limits.requestsPerMinute),
-    slots: new Slots(limits.openLoans, owner => book.openOf(owner)),
+    slots: new Slots(limits.openLoans, uid => book.openOf(uid)),
     idempotency: new Idempotency(registry, clock),
     approvals: new Approvals(() => parts),
     recipients: new Recipients(() => upkeep.soon()),

@@ -138,15 +138,31 @@ test('whatever number a process has in a user namespace, who made the outermost 
   )
 })
 
+test('to a user a process that is not there, another one and the host are all the same; root is told', () =>
+  withAll([Workload.onHost(ALICE), Workload.onHost(ALICE)], async (alice, gone) => {
+    gone[Symbol.dispose]()
+    await gone.exited
+    using line = await judge.line(alice)
+    const told = async (pid: number): Promise<string> =>
+      JSON.stringify(await line.ask(`pid ${pid}`)).replace(`process ${pid},`, 'process N,')
+    const first = await told(gone.pid)
+    assert.match(first, /no power over process N, or there is none/)
+    for (const pid of [bobs.pid, process.pid, 1]) assert.equal(await told(pid), first)
+    assert.deepEqual(await line.ask(`pid ${alices.pid}`), { ok: alices.pid })
+    await withAll([Workload.onHost(0)], async workload => {
+      using root = await judge.line(workload)
+      assert.equal((await root.ask(`pid ${gone.pid}`)).code, 'BPFTOKEN_NOT_FOUND')
+      assert.equal((await root.ask(`pid ${process.pid}`)).code, 'BPFTOKEN_CONFLICT')
+    })
+  }))
+
 test('nobody may lend to what is in the initial user namespace', () =>
   withAll([Workload.onHost(ALICE)], async alice => {
     using line = await judge.line(alice)
-    for (const question of ['self', `pid ${alice.pid}`, `pid ${process.pid}`]) {
-      const { ok, code, message } = await line.ask(question)
-      assert.equal(ok, undefined)
-      assert.equal(code, 'BPFTOKEN_CONFLICT')
-      assert.match(message ?? '', /same user namespace as bpftoken/)
-    }
+    const { ok, code, message } = await line.ask('self')
+    assert.deepEqual([ok, code], [undefined, 'BPFTOKEN_CONFLICT'])
+    assert.match(message ?? '', /same user namespace as bpftoken/)
+    for (const pid of [alice.pid, process.pid]) denied(await line.ask(`pid ${pid}`), /no power over/)
     using ours = openProcess(process.pid)
     using initial = openNamespace(ours, 'user')
     const holder = { userNamespace: ownNamespace('user'), uid: 0, isAdmin: true }
