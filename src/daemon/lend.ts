@@ -3,7 +3,7 @@
 import type { RouteAnswer, RouteRequest } from '../api/routes.ts'
 import { subjectAgain, subjectInTime } from '../delegation/subject.ts'
 import type { Target } from '../delegation/target.ts'
-import { ConflictError, DeniedError } from '../errors.ts'
+import { BpftokenError, ConflictError, DeniedError } from '../errors.ts'
 import { actionsOf, type LendRequest, type PreparedLoan, prepareLoan } from '../lending/lend.ts'
 import type { Removal } from '../policy/attenuate.ts'
 import type { Policy } from '../policy/policy.ts'
@@ -245,10 +245,13 @@ async function lendNow(
   return { status: 201, body: { loan: viewOf(parts, loan), ...besides } }
 }
 
-/** A refusal is written down, whatever it is for. */
+/**
+ * A refusal is written down, whatever it is for; of who is refused again and again, how often in each
+ * minute. Of root each is.
+ */
 export async function told<T>(
   { audit, counters, log }: Parts,
-  { facts }: Asking,
+  { facts, isRoot }: Asking,
   input: { readonly policy: unknown; readonly recipient: unknown },
   act: () => Promise<T>,
 ): Promise<T> {
@@ -265,9 +268,16 @@ export async function told<T>(
       facts: { asker: facts, policy: named, recipient, error: errorFacts(error) },
     }
     // It is refused all the same.
-    await audit
-      .append(entry)
-      .catch(untold => log.error({ err: untold }, 'a refusal could not be written down'))
+    const written: Promise<unknown> = isRoot
+      ? audit.append(entry)
+      : audit.appendFolded(alike(facts, error), entry)
+    await written.catch(untold => log.error({ err: untold }, 'a refusal could not be written down'))
     throw error
   }
+}
+
+/** Words of ours alone: nobody can make up new ones. */
+function alike(facts: Asking['facts'], error: unknown): string {
+  const { code, reason } = error instanceof BpftokenError ? error : { code: 'none', reason: undefined }
+  return [shareOf(facts), code, reason].join(' ')
 }

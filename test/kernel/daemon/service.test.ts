@@ -89,6 +89,7 @@ test('lend: a user lends to its own namespace by a policy that names it, and ano
       lentIn(await lab.ask('lend', bob.asker, toPid(bob.pid, 'everybodys')))
     })
     const denied = await lab.audit.query()
+    // Each reason by itself: again and again the same is folded.
     assert.equal(denied.records.filter(({ event }) => event === 'lend.denied').length, 2)
   }))
 
