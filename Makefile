@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
 .DELETE_ON_ERROR:
-.PHONY: help setup build check fix test unit kernel e2e vm test-vm test-kill prebuilds demo bench deb test-deb debs corpus oracle fuzz objects clean
+.PHONY: help setup build check fix test unit kernel e2e vm test-vm test-kill chromium prebuilds demo bench deb test-deb debs corpus oracle fuzz objects clean
 
 # Stamps: what npm, the C compiler and tsc write last. Paths are relative: a clone may lie anywhere.
 MODULES := node_modules/.package-lock.json
@@ -72,6 +72,9 @@ deb: build $(PREBUILDS) ## packages for Debian and Ubuntu, into build/deb
 
 test-deb: build $(PREBUILDS) ## these: the same bytes when made again, lintian, installed and removed in a scratch system
 	scripts/test-deb.sh
+
+chromium: ## Debian's Chromium, to look at the page with, into .cache
+	scripts/fetch-chromium.sh
 
 bench: build corpus oracle ## speed, as ratios against plain C
 	$(TSX) bench/run.ts

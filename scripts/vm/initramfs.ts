@@ -213,7 +213,6 @@ export function repositoryLayer(extra: readonly string[]): Buffer[] {
   const others = [
     join(ROOT, 'package.json'),
     join(ROOT, 'SECURITY.md'),
-    join(ROOT, 'packaging/systemd'),
     ...built,
     ...extra.map(path => join(ROOT, path)),
   ]

@@ -15,6 +15,7 @@ export const DOCUMENTS = {
   ls: 'all delegated bpffs instances, or the loans of the daemon',
   'ls-tree': 'what is lent, by who has it, with what lives of it; or the loans of the daemon',
   status: 'how the daemon is',
+  page: 'the addresses of the page, each good once',
   requests: 'what waits to be approved; where it is followed, a line for each that is new or decided',
   approve: 'the request that was approved',
   deny: 'the request that was denied',

@@ -28,6 +28,7 @@ export const SCHEMAS: Readonly<Record<DocumentName, z.ZodType>> = {
   ls: z.union([lending.ls, loan.loans]),
   'ls-tree': z.union([guard.lsTree, loan.loans]),
   status: service.status,
+  page: service.pageAddresses,
   requests: z.union([loan.requests, loan.approvalRequest]),
   approve: loan.approvalRequest,
   deny: loan.approvalRequest,

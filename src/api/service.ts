@@ -100,6 +100,11 @@ export const auditVerdict = strict({
 
 export const reloaded = strict({ loaded: count, faults: z.array(strict({ file: text, message: text })) })
 
+export const pageAddresses = strict({
+  viewer: text.describe('To look; a browser opens it once'),
+  operator: text.optional().describe('To act, too; a browser opens it once'),
+})
+
 /** RFC 9457. `code` is of the error table, and so is the status. */
 export const problem = strict({
   type: text,

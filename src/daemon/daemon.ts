@@ -134,5 +134,5 @@ export class Daemon {
 export function statusOf(policies: number, faults: number): string {
   const under = `Answering, with ${policies} ${policies === 1 ? 'policy' : 'policies'}`
   if (faults === 0) return under
-  return `${under}. ${faults} ${faults === 1 ? 'file has a fault' : 'files have faults'}: bpftoken status`
+  return `${under}. ${faults} ${faults === 1 ? 'file has a fault' : 'files have faults'}, see its status`
 }

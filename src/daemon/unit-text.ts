@@ -37,8 +37,8 @@ export function unitFor(text: string, node: string, main: string): string {
       })
   const cli = join(dirname(main), '../cli/main.js')
   return text
-    .replace(/^ExecStart=.*$/m, `ExecStart=${node} ${main}`)
-    .replace(/^ExecReload=.*$/m, `ExecReload=${node} ${cli} reload`)
+    .replace(/(?<=\n)ExecStart=[^\n]*/, `ExecStart=${node} ${main}`)
+    .replace(/(?<=\n)ExecReload=[^\n]*/, `ExecReload=${node} ${cli} reload`)
 }
 
 function requireRoots(path: string): void {

@@ -181,11 +181,12 @@ export function inOurNetwork({ process, facts: { userNamespace } }: Target): str
 
 /**
  * Whether a task whose namespaces the kernel does not tell us can be in a user namespace with this
- * map. False: it has ended.
+ * map. False: it has ended, or is about to: a task gives its memory up before its namespaces, and
+ * then runs nothing any more.
  */
 function mayBeIn(tid: number, idMap: string): boolean {
   const status = unlessGone(() => procFields(readFileSync(`/proc/${tid}/status`, 'utf8')))
-  if (status === undefined || /^[ZX]/.test(status.get('State') ?? '')) return false
+  if (status === undefined || /^[ZX]/.test(status.get('State') ?? '') || !status.has('VmSize')) return false
   return unlessGone(() => readFileSync(`/proc/${tid}/uid_map`, 'utf8')) === idMap
 }
 

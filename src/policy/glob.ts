@@ -65,6 +65,28 @@ export function globMatches(pattern: string, name: string, kind: GlobKind): bool
 }
 
 /**
+ * `globMatches` for one pattern and many names that have no `nameFault`: most are told apart by the
+ * text before the first wildcard, and the expression is made once.
+ */
+export function globMatcher(pattern: string, kind: GlobKind): (name: string) => boolean {
+  if (globFault(pattern, kind) !== undefined) return () => false
+  const wildcard = pattern.indexOf('*')
+  if (wildcard < 0) return name => name === pattern
+  // `/a/**` also matches `/a`.
+  const isDeep = kind === 'path' && pattern.startsWith('**', wildcard)
+  const prefix = pattern.slice(0, isDeep ? wildcard - 1 : wildcard)
+  const shorter =
+    kind === 'path' && pattern.endsWith('/**') ? globMatcher(pattern.slice(0, -3), kind) : undefined
+  let regex: RegExp | undefined
+  return name => {
+    if (!name.startsWith(prefix)) return false
+    if (shorter?.(name) === true) return true
+    regex ??= regexOf(forPicomatch(pattern, kind))
+    return regex.test(forPicomatch(name, kind))
+  }
+}
+
+/**
  * Pattern or name, as picomatch has to see it. It takes `**` for any number of components only
  * without the slash before it, ends `*` at a slash, and makes one backslash of several. No name has
  * U+0001 or U+0002, which stand for the two.

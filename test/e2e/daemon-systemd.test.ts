@@ -327,7 +327,7 @@ describe('bpftokend under systemd', needsProgram('sid/usr/bin/systemctl'), () =>
   test('each of its capabilities is needed: without it, something cannot be done', async t => {
     const faults = await without('CapabilityBoundingSet', setting('CapabilityBoundingSet'))
     for (const [one, what] of faults) t.diagnostic(`without ${one} it cannot ${what}`)
-    // It kills for `revoke --kill`, which takes a guard: test/vm/daemon-unit.test.ts.
+    // It kills for `revoke --kill`, which takes a guard; there is none here.
     assert.deepEqual(withoutFault(faults), ['CAP_KILL'])
   })
 

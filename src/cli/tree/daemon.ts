@@ -46,6 +46,32 @@ export const daemonCommands: Part = (root, act) => {
 
   asking(
     root
+      .command('page')
+      .description(
+        'what is lent, in a browser on this machine: a page for whoever has its address; until Ctrl-C',
+      )
+      .addOption(
+        new Option(
+          '--listen <place>',
+          '127.0.0.1:PORT, [::1]:PORT (0: any that is free) or unix:PATH',
+        ).default('127.0.0.1:0'),
+      )
+      .addOption(
+        new Option('--host <host>', 'what the browser calls it, where that is another: localhost:PORT'),
+      )
+      .option('--operator', 'also an address with which to approve, deny and revoke, as you'),
+  )
+    .details(
+      'It shows what you may see of the daemon; as root all. Each address is good once: for the browser that opens it first, until this command ends.',
+      'Browsers speak to a process of its own, which as root runs as nobody.',
+    )
+    .example('page', 'look only')
+    .example('page --operator', 'two addresses: one to look, one to act')
+    .example('page --listen unix:/run/page.sock --host localhost:8080', 'for ssh -L 8080:/run/page.sock')
+    .action(act(async () => (await import('../commands/page.ts')).page))
+
+  asking(
+    root
       .command('requests')
       .description('what waits to be approved: yours; for root all')
       .option('--all', 'also those that are decided')

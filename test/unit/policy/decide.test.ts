@@ -230,6 +230,43 @@ describe('decide() for any policy', () => {
     )
   })
 
+  /** From the trace of every policy alone: the plain meaning. */
+  function plainly({ by, anySubject }: Request, { trace }: Verdict): Partial<Verdict> {
+    for (const { policy, subjects, entries } of trace) {
+      if (subjects === 'matched')
+        return {
+          allowed: true,
+          policy,
+          because: 'subject',
+          entry: entries.find(({ matches }) => matches)!.path,
+        }
+      if (subjects === 'unstated' && by === 'operator') return { allowed: true, policy, because: 'operator' }
+    }
+    const [first] = trace
+    if (by === 'operator' && anySubject === true && first !== undefined)
+      return { allowed: true, policy: first.policy, because: 'any-subject' }
+    const unsupported = trace.length > 0 && trace.every(({ subjects }) => subjects === 'unsupported')
+    return { allowed: false, because: unsupported ? 'unsupported' : 'nobody-matches' }
+  }
+
+  test('the verdict is what follows from the trace', () => {
+    const request = fc.record({ by: fc.constantFrom('operator', 'subject'), anySubject: fc.boolean() })
+    const lists = fc.array(fc.option(entries, { nil: undefined }), { maxLength: 6 })
+    const reached = new Set<string>()
+    fc.assert(
+      fc.property(facts, request, lists, (subject, asked, all) => {
+        const policies = all.map((subjects, i) => ({ ...policyFor(), name: `p${i}`, subjects }) as Policy)
+        const verdict = decide(subject, asked as Request, policies, NOW)
+        const { trace, at, ...rest } = verdict
+        assert.equal(trace.length, policies.length)
+        assert.deepEqual(rest, plainly(asked as Request, verdict))
+        reached.add(verdict.because)
+      }),
+      { numRuns: 2000 },
+    )
+    assert.equal(reached.size, 5, `all verdicts were reached: ${[...reached]}`)
+  })
+
   test('what is not known never lets anybody in', () => {
     fc.assert(fc.property(entries, subjects => assert.ok(!allowed(UNKNOWN, subjects))))
   })

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import fc from 'fast-check'
-import { type GlobKind, globFault, globMatches, nameFault } from '../../../src/policy/glob.ts'
+import { type GlobKind, globFault, globMatcher, globMatches, nameFault } from '../../../src/policy/glob.ts'
 
 /** Each pattern with a name that it matches, and one that it does not. */
 const TWINS: [kind: GlobKind, pattern: string, matches: string, differs: string][] = [
@@ -77,6 +77,8 @@ describe('globMatches()', () => {
           if (expected) matched++
           else differed++
           assert.equal(globMatches(pattern, name, kind), expected, `${pattern} and ${name}`)
+          if (nameFault(name, kind) === undefined)
+            assert.equal(globMatcher(pattern, kind)(name), expected, `${pattern} and ${name}`)
         }),
         { numRuns: 2000, endOnFailure: true },
       )
