@@ -106,6 +106,8 @@ export const asker = strict({
   pid,
   uid: account,
   gid: account,
+  /** Whose share of the limits it took, where that is not its own user's. */
+  owner: text.optional(),
   loginUid: account.optional(),
   executable: text.optional(),
   cgroup: text.optional(),

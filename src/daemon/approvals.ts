@@ -7,6 +7,7 @@ import { openTargetInTime } from '../delegation/target.ts'
 import { Owned } from '../ebpf/owned.ts'
 import { BpftokenError, ConflictError, DeniedError, NotFoundError } from '../errors.ts'
 import type { Policy } from '../policy/policy.ts'
+import { shareOf } from '../registry/asker-facts.ts'
 import type { RequestRecord } from '../registry/loan-record.ts'
 import { openProcess } from '../sys/process.ts'
 import type { Asker } from './asker.ts'
@@ -30,7 +31,8 @@ interface Wanted {
 }
 
 interface Waiting extends Disposable {
-  readonly uid: number
+  /** Whose share of the limits it takes: `shareOf`. */
+  readonly owner: string
   readonly asker: Asker
   readonly policy: Policy
   readonly target: Target
@@ -59,9 +61,9 @@ export class Approvals implements Disposable {
     return this.#waiting.size
   }
 
-  #waitingOf(uid: number): number {
+  #waitingOf(owner: string): number {
     let count = 0
-    for (const one of this.#waiting.values()) if (one.uid === uid) count++
+    for (const one of this.#waiting.values()) if (one.owner === owner) count++
     return count
   }
 
@@ -76,9 +78,9 @@ export class Approvals implements Disposable {
   async wait({ who, policy, target, input, askedAt, keep }: Wanted): Promise<{ request: RequestView }> {
     const parts = this.#parts()
     const { book, limits, owed, counters } = parts
-    const { uid } = who.facts
+    const owner = shareOf(who.facts)
     this.#slots ??= new Slots(limits.waitingRequests, one => this.#waitingOf(one), WAITING_REQUESTS)
-    using slot = this.#slots.reserve(uid)
+    using slot = this.#slots.reserve(owner)
     const id = book.registry.nextRequestId()
     const request: RequestRecord = {
       id,
@@ -92,7 +94,7 @@ export class Approvals implements Disposable {
       place: input.place,
       comment: input.comment,
     }
-    const held = await this.#hold(id, who.asker, { uid, policy, target, input }, limits.approvalSec * 1000)
+    const held = await this.#hold(id, who.asker, { owner, policy, target, input }, limits.approvalSec * 1000)
     this.#waiting.set(id, held)
     slot.taken()
     try {
@@ -225,7 +227,7 @@ export class Approvals implements Disposable {
   async #hold(
     id: number,
     asker: Asker,
-    { uid, policy, target, input }: Pick<Waiting, 'uid' | 'policy' | 'target' | 'input'>,
+    { owner, policy, target, input }: Pick<Waiting, 'owner' | 'policy' | 'target' | 'input'>,
     forMs: number,
   ): Promise<Waiting> {
     using begun = new Owned()
@@ -234,7 +236,7 @@ export class Approvals implements Disposable {
     const owned = new Owned()
     begun.moveTo(owned)
     const held: Waiting = {
-      ...{ asker: heldAsker, target: heldTarget, uid, policy, input, endsAtMs: performance.now() + forMs },
+      ...{ asker: heldAsker, target: heldTarget, owner, policy, input, endsAtMs: performance.now() + forMs },
       [Symbol.dispose]: () => {
         held.timer?.[Symbol.dispose]()
         this.#waiting.delete(id)

@@ -11,13 +11,25 @@ export type { AskerFacts }
 export interface Asker {
   /** The one that connected. */
   readonly uid: number
+  /**
+   * Whose share of the limits it takes: `user N`. In another user namespace than the initial one, where
+   * one user can have many numbers, who made the outermost of those that it lies in; see `ownerOf` of
+   * src/sys/namespace.ts. Read anew; DeniedError as `facts`.
+   */
+  readonly owner: string
   /** User 0 with CAP_SYS_ADMIN in the initial user namespace. Read anew; DeniedError as `facts`. */
   readonly isRoot: boolean
-  /** Read anew; DeniedError: it has exited, or is no more the user that connected. */
+  /**
+   * Read anew, of what needs no look that can wait: so without its executable and label. DeniedError:
+   * it has exited, or is no more the user that connected.
+   */
   facts(): Promise<AskerFacts>
   /** At once. DeniedError as `facts`: for the moment before something is reached. */
   confirm(): void
-  /** What `decide` compares, read anew. DeniedError as `facts`. */
+  /**
+   * What `decide` compares, read anew; executable and label where one of the policies names them,
+   * and unknown if the asker has us wait for them. DeniedError as `facts`.
+   */
   subject(policies: readonly Policy[]): Promise<SubjectFacts>
   /**
    * The same at once, for the moment before a loan is kept: user, groups, cgroup and unit are read

@@ -70,7 +70,8 @@ export class Daemon {
     try {
       if (socket !== undefined) await server.listen({ fd: socket })
       else {
-        await prepareSocket(options.socket)
+        if (!(await prepareSocket(options.socket)))
+          log.warn({ socket: options.socket }, 'others than root cannot reach the socket in its directory')
         await server.listen({ path: options.socket })
         openToAll(options.socket)
       }

@@ -1,11 +1,14 @@
 /** Whether whoever asks would get a loan, and why; nothing is done. */
+
 import type { RouteRequest } from '../api/routes.ts'
 import { subjectInTime } from '../delegation/subject.ts'
 import { DeniedError, NotFoundError } from '../errors.ts'
 import { decide } from '../policy/decide.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { SubjectFacts } from '../policy/subject.ts'
+import { shareOf } from '../registry/asker-facts.ts'
 import { type Asking, asking } from './lend.ts'
+import { mayHave } from './listing.ts'
 import type { Parts } from './parts.ts'
 import type { Answered, Call } from './service.ts'
 
@@ -20,11 +23,10 @@ export async function decideRoute(
   { asker }: Call,
   { body }: RouteRequest<'decide'>,
 ): Promise<Answered<'decide'>> {
-  const { names, rate } = parts
+  const { rate } = parts
   const who = await asking(asker)
-  if (!who.isRoot) rate.take(who.facts.uid)
-  const policies = meant(parts, body)
-  await names.refresh(policies)
+  if (!who.isRoot) rate.take(shareOf(who.facts))
+  const policies = await meant(parts, who, body)
   const at = new Date()
   let subject: SubjectFacts
   try {
@@ -53,13 +55,19 @@ export async function decideRoute(
   }
 }
 
-/** Those that others than root cannot have in any case say nothing to them. */
-function meant({ policies }: Parts, { policy: name }: Body): Policy[] {
-  if (name === undefined) return [...policies.all()].map(({ policy }) => policy)
-  const found = policies.get(name)
-  if (found === undefined)
+/**
+ * What others than root could not have is none to them: whom it names is not theirs to know.
+ * NotFoundError: there is none of that name.
+ */
+async function meant({ policies, names }: Parts, who: Asking, { policy: name }: Body): Promise<Policy[]> {
+  const found =
+    name === undefined ? [...policies.all()] : [policies.get(name)].filter(one => one !== undefined)
+  await names.refresh(found.map(({ policy }) => policy))
+  const allowed = await mayHave(who, found)
+  const shown = found.flatMap(({ policy }) => (allowed.has(policy.name) ? [policy] : []))
+  if (name !== undefined && shown.length === 0)
     throw new NotFoundError(`There is no policy "${name}"`, { context: { policy: name } })
-  return [found.policy]
+  return shown
 }
 
 /** Of root's recipient what the kernel says; of others what it says of them. DeniedError: not theirs. */

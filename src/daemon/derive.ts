@@ -2,10 +2,12 @@
  * To lend on a part of a loan: by who holds it, for its own namespace or one that lies in it, or by
  * root. What comes of it is never more than the loan has left, and falls with it.
  */
+
 import type { RouteRequest } from '../api/routes.ts'
 import { ConflictError, DeniedError, NotSupportedError } from '../errors.ts'
 import { delegationId } from '../guard/guard.ts'
 import { prepareDerivation } from '../lending/derive.ts'
+import { shareOf } from '../registry/asker-facts.ts'
 import type { Keep } from './idempotency.ts'
 import {
   type Asking,
@@ -33,10 +35,10 @@ type Request = RouteRequest<'derive'>
 export async function deriveRoute(parts: Parts, call: Call, request: Request): Promise<Answered<'derive'>> {
   const { rate, idempotency } = parts
   const who = await asking(call.asker)
-  if (!who.isRoot) rate.take(who.facts.uid)
+  if (!who.isRoot) rate.take(shareOf(who.facts))
   const { params, body } = request
   return idempotency.once<{ status: number; body: LentAnswer }>(
-    { uid: who.facts.uid, key: call.idempotencyKey, asked: ['derive', params.id, body] },
+    { who: who.facts, key: call.idempotencyKey, asked: ['derive', params.id, body] },
     keep => told(parts, who, body, () => deriveNow(parts, call, who, request, keep)),
     answer => answeredAgain(parts, who, answer),
   )

@@ -5,8 +5,10 @@
  */
 import { createHash } from 'node:crypto'
 import { ConflictError } from '../errors.ts'
+import type { AskerFacts } from '../registry/asker-facts.ts'
 import type { AnswerRecord } from '../registry/loan-record.ts'
 import type { Registry } from '../registry/registry.ts'
+import { INITIAL_USER_NAMESPACE } from '../sys/self.ts'
 import type { Clock } from './clock.ts'
 
 /** What is kept with what was made. */
@@ -16,6 +18,12 @@ export type Keep = (answer: {
   readonly loan?: number | undefined
   readonly request?: number | undefined
 }) => AnswerRecord | undefined
+
+export interface Bearing {
+  readonly who: Pick<AskerFacts, 'uid' | 'userNamespace'>
+  readonly key: string | undefined
+  readonly asked: unknown
+}
 
 interface InFlight {
   readonly asked: string
@@ -38,22 +46,24 @@ export class Idempotency {
    * something else.
    */
   async once<T>(
-    { uid, key, asked: what }: { uid: number; key: string | undefined; asked: unknown },
+    { who, key: given, asked: what }: Bearing,
     act: (keep: Keep) => Promise<T>,
     again: (answer: AnswerRecord) => T | undefined,
   ): Promise<T> {
-    if (key === undefined) return act(() => undefined)
+    if (given === undefined) return act(() => undefined)
+    const { uid } = who
+    const key = keyOf(who, given)
     const asked = createHash('sha256').update(canonical(what)).digest('hex')
     const kept = this.#registry.answer(uid, key)
     if (kept !== undefined) {
-      requireSame(kept.asked, asked, key)
+      requireSame(kept.asked, asked, given)
       const told = again(kept)
       if (told !== undefined) return told
     }
     const name = `${uid} ${key}`
     const before = this.#inFlight.get(name)
     if (before !== undefined) {
-      requireSame(before.asked, asked, key)
+      requireSame(before.asked, asked, given)
       return (await before.answer) as T
     }
     const keep: Keep = answer => ({ uid, key, at: this.#clock.wall(), asked, ...answer })
@@ -65,6 +75,15 @@ export class Idempotency {
       this.#inFlight.delete(name)
     }
   }
+}
+
+/**
+ * The number of a user of another user namespace may be another's: so it counts there alone. A key
+ * that is given has no space.
+ */
+function keyOf({ userNamespace }: Bearing['who'], key: string): string {
+  if (userNamespace === INITIAL_USER_NAMESPACE) return key
+  return `${userNamespace} ${createHash('sha256').update(key).digest('hex')}`
 }
 
 function requireSame(kept: string, asked: string, key: string): void {

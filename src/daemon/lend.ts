@@ -1,11 +1,13 @@
 /** To lend: judged by what the kernel says of who asks, and again right before it is kept. */
+
 import type { RouteAnswer, RouteRequest } from '../api/routes.ts'
 import { subjectAgain, subjectInTime } from '../delegation/subject.ts'
 import type { Target } from '../delegation/target.ts'
-import { ConflictError, DeniedError } from '../errors.ts'
+import { BpftokenError, ConflictError, DeniedError } from '../errors.ts'
 import { actionsOf, type LendRequest, type PreparedLoan, prepareLoan } from '../lending/lend.ts'
 import type { Removal } from '../policy/attenuate.ts'
 import type { Policy } from '../policy/policy.ts'
+import { shareOf } from '../registry/asker-facts.ts'
 import type { AnswerRecord, LoanRecord } from '../registry/loan-record.ts'
 import { Fd } from '../sys/fd.ts'
 import { cgroup2Path } from '../sys/proc-file.ts'
@@ -133,7 +135,7 @@ export interface ToMake {
 export async function make(parts: Parts, prepared: PreparedLoan, how: ToMake): Promise<LoanRecord> {
   const { book, slots, recipients, counters } = parts
   const { signal, who, ...asked } = how
-  using slot = who.isRoot ? undefined : slots.reserve(who.facts.uid)
+  using slot = who.isRoot ? undefined : slots.reserve(shareOf(who.facts))
   const id = book.registry.nextLoanId()
   const journal = new LoanJournal(parts, {
     ...asked,
@@ -199,9 +201,9 @@ export async function lendRoute(
 ): Promise<Answered<'lend'>> {
   const { rate, idempotency, approvals } = parts
   const who = await asking(call.asker)
-  if (!who.isRoot) rate.take(who.facts.uid)
+  if (!who.isRoot) rate.take(shareOf(who.facts))
   return idempotency.once(
-    { uid: who.facts.uid, key: call.idempotencyKey, asked: ['lend', input] },
+    { who: who.facts, key: call.idempotencyKey, asked: ['lend', input] },
     keep => told(parts, who, input, () => lendNow(parts, call, who, input, keep)),
     answer =>
       answer.request === undefined
@@ -243,10 +245,13 @@ async function lendNow(
   return { status: 201, body: { loan: viewOf(parts, loan), ...besides } }
 }
 
-/** A refusal is written down, whatever it is for. */
+/**
+ * A refusal is written down, whatever it is for; of who is refused again and again, how often in each
+ * minute. Of root each is.
+ */
 export async function told<T>(
   { audit, counters, log }: Parts,
-  { facts }: Asking,
+  { facts, isRoot }: Asking,
   input: { readonly policy: unknown; readonly recipient: unknown },
   act: () => Promise<T>,
 ): Promise<T> {
@@ -263,9 +268,16 @@ export async function told<T>(
       facts: { asker: facts, policy: named, recipient, error: errorFacts(error) },
     }
     // It is refused all the same.
-    await audit
-      .append(entry)
-      .catch(untold => log.error({ err: untold }, 'a refusal could not be written down'))
+    const written: Promise<unknown> = isRoot
+      ? audit.append(entry)
+      : audit.appendFolded(alike(facts, error), entry)
+    await written.catch(untold => log.error({ err: untold }, 'a refusal could not be written down'))
     throw error
   }
+}
+
+/** Words of ours alone: nobody can make up new ones. */
+function alike(facts: Asking['facts'], error: unknown): string {
+  const { code, reason } = error instanceof BpftokenError ? error : { code: 'none', reason: undefined }
+  return [shareOf(facts), code, reason].join(' ')
 }

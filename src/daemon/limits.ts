@@ -24,14 +24,14 @@ interface Bucket {
 }
 
 const MINUTE_MS = 60_000
-/** As many users are remembered; one that has not asked for a minute is as one that never did. */
-const MAX_USERS = 4096
+/** As many are remembered; one that has not asked for a minute is as one that never did. */
+const MAX_OWNERS = 4096
 
-/** A bucket for each user, which a minute fills. */
+/** A bucket for each owner (`Asker.owner`), which a minute fills. */
 export class Rate {
   readonly #perMinute: number
   readonly #now: () => number
-  readonly #buckets = new Map<number, Bucket>()
+  readonly #buckets = new Map<string, Bucket>()
 
   constructor(perMinute: number, now: () => number = () => performance.now()) {
     this.#perMinute = perMinute
@@ -39,33 +39,37 @@ export class Rate {
   }
 
   /** BusyError: it has asked for too much within the last minute. */
-  take(uid: number): void {
+  take(owner: string): void {
     const now = this.#now()
-    const bucket = this.#bucketOf(uid, now)
+    const bucket = this.#bucketOf(owner, now)
     const gained = ((now - bucket.at) * this.#perMinute) / MINUTE_MS
     bucket.tokens = Math.min(this.#perMinute, bucket.tokens + Math.max(0, gained))
     bucket.at = now
     if (bucket.tokens < 1) {
       const seconds = Math.ceil(((1 - bucket.tokens) * MINUTE_MS) / this.#perMinute / 1000)
-      throw new BusyError(`User ${uid} may ask ${this.#perMinute} times in a minute`, {
-        context: { uid, requestsPerMinute: this.#perMinute, retryAfterSec: seconds },
+      throw new BusyError(`${owner} may ask ${this.#perMinute} times in a minute`, {
+        context: { owner, requestsPerMinute: this.#perMinute, retryAfterSec: seconds },
         hint: `Ask again in ${seconds} seconds`,
       })
     }
     bucket.tokens -= 1
   }
 
-  #bucketOf(uid: number, now: number): Bucket {
-    const known = this.#buckets.get(uid)
+  #bucketOf(owner: string, now: number): Bucket {
+    const known = this.#buckets.get(owner)
     if (known !== undefined) return known
-    if (this.#buckets.size >= MAX_USERS)
-      for (const [one, { at }] of this.#buckets) if (now - at >= MINUTE_MS) this.#buckets.delete(one)
-    // Whoever can be so many users at once is told to wait, rather than that we forget somebody.
-    if (this.#buckets.size >= MAX_USERS)
-      throw new BusyError('Too many users ask at once', { hint: 'Ask again in a minute' })
+    if (this.#buckets.size >= MAX_OWNERS) this.#forgetFullest(now)
     const bucket = { tokens: this.#perMinute, at: now }
-    this.#buckets.set(uid, bucket)
+    this.#buckets.set(owner, bucket)
     return bucket
+  }
+
+  /** An eighth of them, which lack the least: so that it is not done at each request. */
+  #forgetFullest(now: number): void {
+    const lacks = ({ tokens, at }: Bucket): number =>
+      this.#perMinute - tokens - ((now - at) * this.#perMinute) / MINUTE_MS
+    const fullest = [...this.#buckets].sort(([, a], [, b]) => lacks(a) - lacks(b))
+    for (const [owner] of fullest.slice(0, MAX_OWNERS / 8)) this.#buckets.delete(owner)
   }
 }
 
@@ -90,34 +94,34 @@ export const WAITING_REQUESTS: Counted = {
 /** Who is about to have one more, before it is in the registry. */
 export class Slots {
   readonly #most: number
-  readonly #openOf: (uid: number) => number
+  readonly #openOf: (owner: string) => number
   readonly #counted: Counted
-  readonly #reserved = new Map<number, number>()
+  readonly #reserved = new Map<string, number>()
 
-  constructor(most: number, openOf: (uid: number) => number, counted = OPEN_LOANS) {
+  constructor(most: number, openOf: (owner: string) => number, counted = OPEN_LOANS) {
     this.#counted = counted
     this.#most = most
     this.#openOf = openOf
   }
 
   /** Until it is disposed of, or `taken` is called. BusyError: the user has as many as it may. */
-  reserve(uid: number): Disposable & { taken(): void } {
-    const reserved = this.#reserved.get(uid) ?? 0
-    const open = this.#openOf(uid) + reserved
+  reserve(owner: string): Disposable & { taken(): void } {
+    const reserved = this.#reserved.get(owner) ?? 0
+    const open = this.#openOf(owner) + reserved
     const { limit, words, hint } = this.#counted
     if (open >= this.#most)
-      throw new BusyError(`User ${uid} has ${open} ${words}, which is all that it may have`, {
-        context: { uid, [limit]: this.#most },
+      throw new BusyError(`${owner} has ${open} ${words}, which is all that it may have`, {
+        context: { owner, [limit]: this.#most },
         hint,
       })
-    this.#reserved.set(uid, reserved + 1)
+    this.#reserved.set(owner, reserved + 1)
     let held = true
     const taken = (): void => {
       if (!held) return
       held = false
-      const left = this.#reserved.get(uid)! - 1
-      if (left === 0) this.#reserved.delete(uid)
-      else this.#reserved.set(uid, left)
+      const left = this.#reserved.get(owner)! - 1
+      if (left === 0) this.#reserved.delete(owner)
+      else this.#reserved.set(owner, left)
     }
     return { taken, [Symbol.dispose]: taken }
   }

@@ -192,7 +192,11 @@ class News {
   }
 }
 
-async function mayHave({ asker, isRoot }: Asking, loaded: readonly LoadedPolicy[]): Promise<Set<string>> {
+/** The names of those that whoever asks could have, for some recipient of its own. */
+export async function mayHave(
+  { asker, isRoot }: Asking,
+  loaded: readonly LoadedPolicy[],
+): Promise<Set<string>> {
   if (isRoot) return new Set(loaded.map(({ policy }) => policy.name))
   const policies = loaded.map(({ policy }) => policy).filter(({ subjects }) => subjects !== undefined)
   const facts = await asker.subject(policies)

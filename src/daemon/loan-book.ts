@@ -2,6 +2,7 @@
  * The loans by what is asked of them all the time: those that are open, and how many each user has.
  * It is the one way to the registry for loans, so that both agree.
  */
+import { shareOf } from '../registry/asker-facts.ts'
 import type { AnswerRecord, LoanRecord, RequestRecord } from '../registry/loan-record.ts'
 import type { Registry } from '../registry/registry.ts'
 
@@ -17,7 +18,7 @@ const MAX_DELEGATIONS = 16_384
 export class LoanBook {
   readonly registry: Registry
   readonly #open = new Map<number, LoanRecord>()
-  readonly #openOf = new Map<number, number>()
+  readonly #openOf = new Map<string, number>()
   /** By the guard's number. */
   readonly #delegations = new Map<number, number>()
   readonly #children = new Map<number, Set<number>>()
@@ -46,9 +47,9 @@ export class LoanBook {
     return { live: this.#open.size - this.#adopted, ended: this.#ended, adopted: this.#adopted }
   }
 
-  /** How many loans this user has that have not ended, with those that are being made. */
-  openOf(uid: number): number {
-    return this.#openOf.get(uid) ?? 0
+  /** How many loans this owner (`shareOf`) has that have not ended, with those that are being made. */
+  openOf(owner: string): number {
+    return this.#openOf.get(owner) ?? 0
   }
 
   /** The loan of that number in the guard. */
@@ -130,9 +131,10 @@ export class LoanBook {
     if (!isOpen) this.#ended++
     if (now.kind === 'adopted') this.#adopted += change
     else {
-      const count = this.openOf(now.asker.uid) + change
-      if (count > 0) this.#openOf.set(now.asker.uid, count)
-      else this.#openOf.delete(now.asker.uid)
+      const owner = shareOf(now.asker)
+      const count = this.openOf(owner) + change
+      if (count > 0) this.#openOf.set(owner, count)
+      else this.#openOf.delete(owner)
     }
     if (now.parent === undefined) return
     const children = this.#children.get(now.parent) ?? new Set()

@@ -14,12 +14,14 @@
 import { readFileSync } from 'node:fs'
 import { type Accounts, subjectAgain, subjectInTime } from '../delegation/subject.ts'
 import { openTargetInTime, type Target } from '../delegation/target.ts'
+import { Owned } from '../ebpf/owned.ts'
 import { DeniedError, InputError, NotFoundError, SyscallError } from '../errors.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { Fact, SubjectFacts } from '../policy/subject.ts'
+import { userShare } from '../registry/asker-facts.ts'
 import type { Fd } from '../sys/fd.ts'
-import { takeFdInTime } from '../sys/in-time.ts'
-import { hasPowerOver, heldNamespaceName } from '../sys/namespace.ts'
+import { namespaceInTime, takeFdInTime } from '../sys/in-time.ts'
+import { hasPowerOver, heldNamespace, heldNamespaceName, ownerOf } from '../sys/namespace.ts'
 import { type PeerCredentials, peerCredentials, peerPidfd } from '../sys/peer.ts'
 import { procFields, procNumbers } from '../sys/proc-file.ts'
 import { openProcess, openSame, type ProcessHandle, readProc, stillAlive } from '../sys/process.ts'
@@ -83,6 +85,15 @@ export class Peer implements Asker, Disposable {
     return this.#isRoot(this.#now())
   }
 
+  get owner(): string {
+    const owner = this.#look(() => {
+      using namespace = heldNamespace(this.#process, 'user')
+      return ownerOf(namespace)
+    })
+    this.#now()
+    return owner ?? userShare(this.uid)
+  }
+
   #isRoot({ userNamespace, isAdmin }: Now): boolean {
     return this.uid === 0 && userNamespace === INITIAL_USER_NAMESPACE && isAdmin
   }
@@ -93,17 +104,17 @@ export class Peer implements Asker, Disposable {
 
   async facts(): Promise<AskerFacts> {
     const { userNamespace } = this.#now()
-    const { executable, cgroup, unit, label } = await this.subject([])
+    const { cgroup, unit } = await this.subject([])
+    const { owner } = this
     return {
       ...this.#connected,
+      ...known('owner', owner === userShare(this.uid) ? undefined : owner),
       ...known(
         'loginUid',
         this.#look(() => loginUidFrom(readIfThere(this.#process, 'loginuid'))),
       ),
-      ...known('executable', told(executable)),
       ...known('cgroup', told(cgroup)),
       ...known('unit', told(unit)),
-      ...known('label', told(label)),
       userNamespace,
     }
   }
@@ -153,17 +164,56 @@ export class Peer implements Asker, Disposable {
 
   /**
    * The process that a recipient means. The caller disposes of it. DeniedError: the asker counts
-   * processes otherwise than we; InputError: its descriptor is none of a process; NotFoundError: the
-   * process has exited; ConflictError: it cannot be lent to.
+   * processes otherwise than we, or has no power over that one; InputError: its descriptor is none of
+   * a process; ConflictError: it cannot be lent to; NotFoundError, to root: the process has exited.
+   * Others than root get one answer for what is not there, what is another's and what is nobody's, so
+   * that they learn nothing of processes that are not theirs, and have nobody look at these.
    */
   async recipient(recipient: { pid: number } | { pidfd: number } | { self: true }): Promise<Target> {
-    this.#now()
+    const now = this.#now()
     if ('self' in recipient) {
       const self = this.#look(() => openSame(this.#process))
       return this.#lookLater(openTargetInTime(self, TIMEOUT_MS))
     }
-    const held = 'pid' in recipient ? this.#byNumber(recipient.pid) : this.#byPidfd(recipient.pidfd)
-    return openTargetInTime(held, TIMEOUT_MS)
+    const find = (): ProcessHandle =>
+      'pid' in recipient ? this.#byNumber(recipient.pid) : this.#byPidfd(recipient.pidfd)
+    if (this.#isRoot(now)) return openTargetInTime(find(), TIMEOUT_MS)
+    const named = 'pid' in recipient ? `process ${recipient.pid}` : 'that process'
+    try {
+      const held = find()
+      await this.#requirePower(held, now, named)
+      return await openTargetInTime(held, TIMEOUT_MS)
+    } catch (error) {
+      throw error instanceof NotFoundError ? this.#noPower(named) : error
+    }
+  }
+
+  /** Disposes of the process where it throws. */
+  async #requirePower(held: ProcessHandle, now: Now, named: string): Promise<void> {
+    using begun = new Owned()
+    begun.add(held)
+    using namespace = await namespaceInTime(held, 'user', TIMEOUT_MS).catch(error => {
+      // A security module keeps it even from us.
+      if (error instanceof SyscallError && ['EACCES', 'EPERM'].includes(error.errnoName))
+        throw this.#noPower(named)
+      throw error
+    })
+    if (!this.#hasPowerOver(namespace, now)) throw this.#noPower(named)
+    begun.moveTo(new Owned())
+  }
+
+  #hasPowerOver(namespace: Fd, { userNamespace, isAdmin }: Now): boolean {
+    const own = hasPowerOver(namespace, { userNamespace, uid: this.uid, isAdmin })
+    // A namespace that it lies in cannot have been another's of that number, for it lives.
+    this.#look(() => stillAlive(this.#process))
+    return own
+  }
+
+  #noPower(named: string): DeniedError {
+    return new DeniedError(`User ${this.uid} has no power over ${named}, or there is none`, {
+      context: { uid: this.uid, asker: this.#process.pid },
+      hint: 'Ask for a process in a user namespace that you made yourself',
+    })
   }
 
   #byNumber(pid: number): ProcessHandle {
@@ -221,23 +271,7 @@ export class Peer implements Asker, Disposable {
   requireOwn(target: Target): void {
     const now = this.#now()
     if (this.#isRoot(now)) return
-    const { userNamespace, isAdmin } = now
-    const own = hasPowerOver(target.userNamespace, { userNamespace, uid: this.uid, isAdmin })
-    // A namespace that it lies in cannot have been another's of that number, for it lives.
-    this.#look(() => stillAlive(this.#process))
-    if (!own)
-      throw new DeniedError(
-        `User ${this.uid} has no power over the user namespace of process ${target.facts.pid}`,
-        {
-          context: {
-            uid: this.uid,
-            asker: this.#process.pid,
-            pid: target.facts.pid,
-            userNamespace: target.facts.userNamespace,
-          },
-          hint: 'Ask for a process in a user namespace that you made yourself',
-        },
-      )
+    if (!this.#hasPowerOver(target.userNamespace, now)) throw this.#noPower(`process ${target.facts.pid}`)
   }
 
   [Symbol.dispose](): void {

@@ -1,7 +1,9 @@
 /** To let a loan live longer, from now, as its policy allows. */
+
 import type { RouteRequest } from '../api/routes.ts'
 import { ConflictError, DeniedError, NotSupportedError } from '../errors.ts'
 import { admit } from '../lending/admission.ts'
+import { shareOf } from '../registry/asker-facts.ts'
 import type { LoanRecord } from '../registry/loan-record.ts'
 import { loanFacts } from './audit-facts.ts'
 import { NS_PER_SEC, wallOf } from './clock.ts'
@@ -20,7 +22,7 @@ export async function renewRoute(
 ): Promise<Answered<'renew'>> {
   const { rate, book, clock, audit } = parts
   const who = await asking(asker)
-  if (!who.isRoot) rate.take(who.facts.uid)
+  if (!who.isRoot) rate.take(shareOf(who.facts))
   const { id } = ownLoan(parts, who, params.id)
   const renewed = await book.inTurn(id, async () => {
     const loan = ownLoan(parts, who, params.id)

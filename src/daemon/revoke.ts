@@ -1,7 +1,9 @@
 /** To take loans back: exactly those that the selector names, with what is derived from them. */
+
 import type { RouteRequest } from '../api/routes.ts'
 import { NotFoundError } from '../errors.ts'
 import type { DetachResult } from '../guard/detach.ts'
+import { shareOf } from '../registry/asker-facts.ts'
 import type { LoanRecord } from '../registry/loan-record.ts'
 import { asking, refuseRootOnly } from './lend.ts'
 import { isContainer, ownLoan } from './listing.ts'
@@ -25,7 +27,7 @@ export async function revokeRoute(
 ): Promise<Answered<'revoke'>> {
   const { rate, owed } = parts
   const who = await asking(asker)
-  if (!who.isRoot) rate.take(who.facts.uid)
+  if (!who.isRoot) rate.take(shareOf(who.facts))
   const { what, detach = false, kill = false, dryRun = false, comment } = body
   refuseRootOnly({ kill }, who.isRoot)
   const chosen = chosenBy(parts, who, what)

@@ -7,29 +7,34 @@ import { ConflictError, InputError } from '../errors.ts'
 /** sun_path of sockaddr_un, with the zero that ends it. */
 const MAX_PATH_BYTES = 107
 const WRITABLE = 0o022
+const ENTERED_BY_OTHERS = 0o001
 
 /**
- * Makes room for the socket. ConflictError: a daemon answers there, or what lies there is none of
- * a daemon. InputError: whoever may write to the directory could put a socket of his own there.
+ * Makes room for the socket. What its directory lets others do is theirs who made it: only of one
+ * that is made here others get in. False: they cannot reach the socket there. ConflictError: a
+ * daemon answers there, or what lies there is none of a daemon. InputError: whoever may write to the
+ * directory could put a socket of his own there.
  */
-export async function prepareSocket(path: string): Promise<void> {
+export async function prepareSocket(path: string): Promise<boolean> {
   if (Buffer.byteLength(path) > MAX_PATH_BYTES)
     throw new InputError(`The path of the socket has more than ${MAX_PATH_BYTES} bytes`)
   const directory = dirname(path)
-  mkdirSync(directory, { recursive: true, mode: 0o755 })
+  const made = mkdirSync(directory, { recursive: true, mode: 0o755 }) !== undefined
   const { uid, mode } = lstatSync(directory)
   if (uid !== process.geteuid?.() || (mode & WRITABLE) !== 0)
     throw new InputError(`Others than root may write to ${directory}, where the socket is to be`, {
       context: { path: directory, uid, mode: mode & 0o7777 },
     })
   // It is made with the umask of who keeps all else to himself.
-  chmodSync(directory, mode | 0o055)
+  if (made) chmodSync(directory, 0o755)
+  const reachable = made || (mode & ENTERED_BY_OTHERS) !== 0
   const stats = lstatSync(path, { throwIfNoEntry: false })
-  if (stats === undefined) return
+  if (stats === undefined) return reachable
   if (!stats.isSocket()) throw new ConflictError(`${path} is there, and is no socket`)
   if (await answers(path))
     throw new ConflictError(`A daemon answers at ${path} already`, { hint: 'Stop it first' })
   unlinkSync(path)
+  return reachable
 }
 
 function answers(path: string): Promise<boolean> {

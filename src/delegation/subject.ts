@@ -4,7 +4,7 @@
  * is unknown, and an unknown fact matches no policy.
  */
 import { readFileSync, readlinkSync, realpathSync } from 'node:fs'
-import { BpftokenError, NotFoundError } from '../errors.ts'
+import { BpftokenError, ConflictError, NotFoundError, TimeoutError } from '../errors.ts'
 import type { Policy } from '../policy/policy.ts'
 import { type Fact, type Identity, namesIn, type SubjectFacts, unitOfCgroup } from '../policy/subject.ts'
 import { openInTime, readInTime } from '../sys/in-time.ts'
@@ -49,8 +49,9 @@ export function subjectOf(process: ProcessHandle, policy: Named, accounts: Accou
 }
 
 /**
- * The same of a process that nobody may have us wait for, and with its executable. TimeoutError,
- * ConflictError: as src/sys/in-time.ts has them.
+ * The same of a process that nobody may have us wait for, and with its executable and its label,
+ * each where the policy asks for it: a look that nobody needs would let whoever hangs hold up what
+ * has nothing to do with it. What cannot be had in time is unknown.
  */
 export async function subjectInTime(
   process: ProcessHandle,
@@ -58,10 +59,16 @@ export async function subjectInTime(
   accounts: Accounts,
   timeoutMs: number,
 ): Promise<SubjectFacts> {
-  const executable = await attemptLater(() => executableOf(process, timeoutMs))
-  const label = await attemptLater(
-    async () => withoutLabels() ?? labelFrom(await readInTime(process, 'attr/current', timeoutMs)),
-  )
+  const asked = (name: 'executable' | 'label'): boolean =>
+    policy.subjects?.some(subject => subject[name] !== undefined) === true
+  const executable = asked('executable')
+    ? await attemptLater(() => executableOf(process, timeoutMs))
+    : NOT_ASKED_FOR
+  const label = asked('label')
+    ? await attemptLater(
+        async () => withoutLabels() ?? labelFrom(await readInTime(process, 'attr/current', timeoutMs)),
+      )
+    : NOT_ASKED_FOR
   return { ...factsAtOnce(process, policy, accounts), executable, label }
 }
 
@@ -188,6 +195,8 @@ function programFrom(program: string): Fact<string> {
     : { unknown: 'it is known only of a program that is named by its absolute path, without symbolic links' }
 }
 
+const NOT_ASKED_FOR: Fact<string> = { unknown: 'no policy at hand asks for it' }
+
 const UNBELIEVED: Fact<string> = {
   unknown: 'a process in a user namespace can choose what the kernel says that it executes',
 }
@@ -260,6 +269,8 @@ async function attemptLater(look: () => Promise<Fact<string>>): Promise<Fact<str
 
 function untold(error: unknown): Fact<string> {
   if (error instanceof NotFoundError) throw error
+  if (error instanceof TimeoutError || error instanceof ConflictError)
+    return { unknown: 'it could not be looked at in time' }
   const { code, errnoName } = error as { code?: string; errnoName?: string }
   const name = errnoName ?? (error instanceof BpftokenError ? undefined : code)
   if (name === undefined) throw error

@@ -5,6 +5,8 @@ export interface AskerFacts {
   readonly pid: number
   readonly uid: number
   readonly gid: number
+  /** Whose share of the limits it took, where that is not its own user's: `user N` or `user:[INODE]`. */
+  readonly owner?: string
   readonly loginUid?: number
   readonly executable?: string
   readonly cgroup?: string
@@ -18,10 +20,20 @@ export const ASKER_FIELDS: Fields<AskerFacts> = {
   pid: processId,
   uid: account,
   gid: account,
+  owner: optional(shortText),
   loginUid: optional(number(0, 0xffff_fffe)),
   executable: optional(shortText),
   cgroup: optional(shortText),
   unit: optional(shortText),
   label: optional(shortText),
   userNamespace: shortText,
+}
+
+export function userShare(uid: number): string {
+  return `user ${uid}`
+}
+
+/** Whose share of the limits it takes. */
+export function shareOf({ uid, owner }: Pick<AskerFacts, 'uid' | 'owner'>): string {
+  return owner ?? userShare(uid)
 }

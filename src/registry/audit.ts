@@ -4,6 +4,7 @@
  *
  * The directory is held by whoever opened the registry in it.
  */
+
 import { createHash } from 'node:crypto'
 import { join } from 'node:path'
 import { SyscallError } from '../errors.ts'
@@ -17,6 +18,7 @@ import {
   lastRecordOf,
   NEW_AUDIT_FILE,
 } from './audit-files.ts'
+import { AuditFolds } from './audit-folds.ts'
 import {
   type AuditEntry,
   type AuditHead,
@@ -72,6 +74,10 @@ export class Audit {
   readonly #maxBytes: number
   readonly #now: () => number
   readonly #batches = new Batches<Pending>(batch => this.#write(batch))
+  readonly #folds = new AuditFolds(
+    entry => this.append(entry),
+    () => this.#now(),
+  )
   /** Undefined: it could not be begun yet. */
   #file: TailFile | undefined
   #head: AuditHead
@@ -142,6 +148,15 @@ export class Audit {
     return record!
   }
 
+  /**
+   * The same of what somebody could have written as often as they like, without its record: of those
+   * with one key within a minute the first is written, and then the last, with how many came.
+   */
+  async appendFolded(key: string, entry: AuditEntry): Promise<void> {
+    if (this.#closed) throw new Error('the audit is closed')
+    await this.#folds.tell(key, entry)
+  }
+
   /** Records in their order. Damaged ones are left out: `verifyAudit` finds them. */
   async query({ since, after = 0, loan, limit = DEFAULT_LIMIT }: AuditQuery = {}): Promise<AuditPage> {
     const records: AuditRecord[] = []
@@ -174,6 +189,7 @@ export class Audit {
 
   async close(): Promise<void> {
     if (this.#closed) return
+    await this.#folds.flush().catch(() => {})
     this.#closed = true
     await this.#batches.idle()
     await this.#file?.close()

@@ -18,7 +18,7 @@ import { ConflictError, TimeoutError } from '../errors.ts'
 import { AT_FDCWD, O_CLOEXEC, O_PATH, O_RDONLY } from '../uapi/constants.ts'
 import { check } from './failure.ts'
 import { Fd } from './fd.ts'
-import { askedNamespace, outermostBelowOurs } from './namespace.ts'
+import { askedNamespace, ownerOf } from './namespace.ts'
 import { native } from './native.ts'
 import { inodeOf, openHow } from './open.ts'
 import { procFields } from './proc-file.ts'
@@ -123,7 +123,7 @@ async function inTime<T extends { close(): void }>(
   let begun = false
   const called = (async (): Promise<T> => {
     using _ = held
-    using turn = await turns.take(ownerOf(held), late.signal)
+    using turn = await turns.take(hangerOf(held), late.signal)
     if (turn === undefined) throw tooMany(process, timeoutMs)
     begun = true
     threads++
@@ -163,12 +163,12 @@ function nameOf({ pid, pidfd }: ProcessHandle): string {
  * Who can have it hang: its user; or who made the outermost user namespace that it lies in, whatever
  * users there are in there; or of those that root made, that namespace itself.
  */
-function ownerOf(process: ProcessHandle): string {
+function hangerOf(process: ProcessHandle): string {
   using namespace = askedNamespace(process, 'user')
-  const outermost = namespace && outermostBelowOurs(namespace)
-  if (outermost === undefined)
-    return `user ${procFields(readProc(process, 'status')).get('Uid')?.split(/\s/)[0]}`
-  return outermost.ownerUid === 0 ? outermost.name : `user ${outermost.ownerUid}`
+  return (
+    (namespace && ownerOf(namespace)) ??
+    `user ${procFields(readProc(process, 'status')).get('Uid')?.split(/\s/)[0]}`
+  )
 }
 
 function hangs({ pid }: ProcessHandle, timeoutMs: number): TimeoutError {

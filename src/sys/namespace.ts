@@ -111,7 +111,7 @@ export function ownerUids(userNamespace: Fd): number[] {
  * The outermost of this user namespace and those that it lies in, below our own, and its creator.
  * Undefined: this one is our own. EPERM: it does not lie below ours.
  */
-export function outermostBelowOurs(
+function outermostBelowOurs(
   userNamespace: Fd,
 ): { readonly name: string; readonly ownerUid: number } | undefined {
   const ours = ownNamespace('user')
@@ -122,6 +122,17 @@ export function outermostBelowOurs(
     if (name === ours) return outermost
     outermost = { name, ownerUid: ownerUid(at) }
   }
+}
+
+/**
+ * Whose doing this user namespace is, whatever users there are in it: `user N`, who made the outermost
+ * one that it lies in; of one that root made, its name. Undefined: it is our own. EPERM: it does not
+ * lie below ours.
+ */
+export function ownerOf(userNamespace: Fd): string | undefined {
+  const outermost = outermostBelowOurs(userNamespace)
+  if (outermost === undefined) return undefined
+  return outermost.ownerUid === 0 ? outermost.name : `user ${outermost.ownerUid}`
 }
 
 /** Somebody who may have power over a user namespace. */

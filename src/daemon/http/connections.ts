@@ -11,7 +11,7 @@ import type { Asker } from '../asker.ts'
 export type Peer = Asker & Disposable
 
 export interface ConnectionLimits {
-  /** Of one user; root has as many as it likes. */
+  /** Of one user, by `Asker.owner`; root has as many as it likes. */
   readonly perUid: number
   /** Of all users but root, which comes in whatever the others do. */
   readonly inAll: number
@@ -24,6 +24,8 @@ export interface Deadlines {
   readonly requestMs: number
   /** Between two requests. */
   readonly idleMs: number
+  /** How long a client may take nothing of an answer that is there. */
+  readonly answerMs: number
 }
 
 const SWEEP_MS = 1000
@@ -37,7 +39,12 @@ export class Connection {
   since: number
   /** Whether it has said something of the next request, or is to say it by now. */
   begun = true
+  /** Whose share it takes; undefined: nobody's, or no more. */
+  owner: string | undefined
   inFlight = 0
+  /** What waited for the client to take it when that last changed, and when that was. */
+  untaken = 0
+  untakenSince: number
   /** It is closed when what runs is answered: what came behind it was no request. */
   last = false
   bytesSeen = 0
@@ -45,8 +52,10 @@ export class Connection {
   #onBodyFailure: ((error: RequestError) => void) | undefined
   #bodyFailure: RequestError | undefined
 
-  constructor(socket: Socket, peer: Peer, now: number) {
+  constructor(socket: Socket, peer: Peer, owner: string | undefined, now: number) {
     this.socket = socket
+    this.owner = owner
+    this.untakenSince = now
     this.peer = peer
     this.since = now
   }
@@ -73,7 +82,7 @@ export class Connections {
   readonly #limits: ConnectionLimits
   readonly #deadlines: Deadlines
   readonly #all = new Map<Socket, Connection>()
-  readonly #byUid = new Map<number, number>()
+  readonly #byOwner = new Map<string, number>()
   readonly #refuse: (socket: Socket, error: RequestError) => void
   #counted = 0
   #sweep: NodeJS.Timeout | undefined
@@ -101,39 +110,57 @@ export class Connections {
     return this.#all.get(socket)
   }
 
-  /** Takes the connection, and its peer with it. BusyError: there are too many. */
+  /**
+   * Takes the connection, and its peer with it. Where there is no room, the oldest connection of who
+   * has most is ended for who has fewer. BusyError: there are too many.
+   */
   open(socket: Socket, peer: Peer): void {
-    let free: boolean
+    let owner: string | undefined
     try {
-      free = peer.isRoot
-      if (!free) this.#requireRoom(peer.uid)
+      owner = peer.isRoot ? undefined : peer.owner
+      if (owner !== undefined) this.#makeRoom(owner)
     } catch (error) {
       peer[Symbol.dispose]()
       throw error
     }
-    if (!free) this.#count(peer.uid, 1)
-    this.#all.set(socket, new Connection(socket, peer, performance.now()))
+    const connection = new Connection(socket, peer, owner, performance.now())
+    if (owner !== undefined) this.#count(owner, 1)
+    this.#all.set(socket, connection)
     socket.once('close', () => {
       this.#all.delete(socket)
-      if (!free) this.#count(peer.uid, -1)
+      this.#uncount(connection)
       peer[Symbol.dispose]()
     })
     this.#watch()
   }
 
-  #count(uid: number, more: number): void {
-    this.#counted += more
-    const count = (this.#byUid.get(uid) ?? 0) + more
-    if (count === 0) this.#byUid.delete(uid)
-    else this.#byUid.set(uid, count)
+  #uncount(connection: Connection): void {
+    if (connection.owner !== undefined) this.#count(connection.owner, -1)
+    connection.owner = undefined
   }
 
-  #requireRoom(uid: number): void {
+  #count(owner: string, more: number): void {
+    this.#counted += more
+    const count = (this.#byOwner.get(owner) ?? 0) + more
+    if (count === 0) this.#byOwner.delete(owner)
+    else this.#byOwner.set(owner, count)
+  }
+
+  #makeRoom(owner: string): void {
     const { perUid, inAll } = this.#limits
-    if ((this.#byUid.get(uid) ?? 0) >= perUid)
-      throw new BusyError(`uid ${uid} has ${perUid} connections to the daemon, which is all that it may`)
-    if (this.#counted >= inAll)
+    const own = this.#byOwner.get(owner) ?? 0
+    if (own >= perUid)
+      throw new BusyError(`${owner} has ${perUid} connections to the daemon, which is all that it may`)
+    if (this.#counted < inAll) return
+    const [greediest, most] = [...this.#byOwner].reduce((a, b) => (b[1] > a[1] ? b : a))
+    if (most <= own + 1)
       throw new BusyError(`the daemon has ${inAll} connections, which is all that it takes`)
+    for (const connection of this.#all.values()) {
+      if (connection.owner !== greediest) continue
+      this.#uncount(connection)
+      connection.socket.destroy()
+      return
+    }
   }
 
   /** The headers of a request are there. */
@@ -162,6 +189,10 @@ export class Connections {
   #look(now: number): void {
     let expecting = false
     for (const connection of this.#all.values()) {
+      if (connection.socket.writableLength > 0) {
+        expecting = true
+        if (this.#isStuck(connection, now)) connection.socket.destroy()
+      }
       if (connection.expects === 'answer') continue
       expecting = true
       this.#lookAt(connection, now)
@@ -169,6 +200,21 @@ export class Connections {
     if (expecting) return
     clearInterval(this.#sweep)
     this.#sweep = undefined
+  }
+
+  /** An answer is there, which the client need not have taken yet. */
+  written(connection: Connection): void {
+    connection.untaken = 0
+    connection.untakenSince = performance.now()
+    this.#watch()
+  }
+
+  #isStuck(connection: Connection, now: number): boolean {
+    const untaken = connection.socket.writableLength + queued(connection.socket)
+    if (untaken === connection.untaken) return now - connection.untakenSince > this.#deadlines.answerMs
+    connection.untaken = untaken
+    connection.untakenSince = now
+    return false
   }
 
   #lookAt(connection: Connection, now: number): void {
@@ -198,6 +244,11 @@ export class Connections {
     clearInterval(this.#sweep)
     this.#sweep = undefined
   }
+}
+
+/** Of what Node has given to the kernel's side, the bytes that it has not taken. */
+function queued(socket: Socket): number {
+  return (socket as { _handle?: { writeQueueSize?: number } | null })._handle?.writeQueueSize ?? 0
 }
 
 function late(what: string, ms: number): RequestError {

@@ -39,7 +39,7 @@ export interface HttpOptions extends Omit<EndpointOptions, 'stopping' | 'defect'
   readonly log: Log
 }
 
-export const DEADLINES: Deadlines = { headersMs: 5_000, requestMs: 10_000, idleMs: 60_000 }
+export const DEADLINES: Deadlines = { headersMs: 5_000, requestMs: 10_000, idleMs: 60_000, answerMs: 10_000 }
 
 interface Running {
   readonly done: Promise<void>
@@ -170,7 +170,10 @@ export class HttpServer {
     const done = this.#serve(req, res, connection, abort.signal, continues, wrong)
     const running = { done, abort, reads: req.method === 'GET' }
     this.#running.add(running)
-    void done.finally(() => this.#running.delete(running))
+    void done.finally(() => {
+      this.#running.delete(running)
+      if (!res.writableFinished) this.#connections.written(connection)
+    })
   }
 
   /** Answers, whatever happens. */
@@ -228,7 +231,8 @@ export class HttpServer {
     const route = endpoint?.name ?? 'none'
     const { log, meter } = this.#options
     meter.request(route, status, seconds)
-    const level = endpoint?.acts === true ? 'info' : 'debug'
+    // What is refused anybody can have as often as they like.
+    const level = endpoint?.acts === true && (status < 400 || status >= 500) ? 'info' : 'debug'
     if (log.wants(level))
       log[level]({ route, status, uid, ms: Math.round(seconds * 1e5) / 100, ...facts }, `${route} ${status}`)
   }

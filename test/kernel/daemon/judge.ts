@@ -14,9 +14,11 @@ import type { BpftokenError } from '../../../src/errors.ts'
 import type { Fd } from '../../../src/sys/fd.ts'
 import { descriptorOf } from '../../../src/sys/peer.ts'
 import { Scratch } from '../../helpers/scratch.ts'
+import { policyWith } from '../delegation/lab.ts'
 import type { Workload } from '../delegation/workload.ts'
 
 const NOBODY_KNOWN: Accounts = { uidOf: () => undefined, gidOf: () => undefined }
+const ASKS_FOR_ALL = [{ ...policyWith({}), subjects: [{ executable: '/a', label: 'a' }] }]
 const SOCK_STREAM = 1
 const AF_UNIX = 1
 
@@ -31,11 +33,13 @@ async function answer(peer: Peer, [what, word = '']: string[]): Promise<unknown>
   switch (what) {
     case 'root':
       return peer.isRoot
+    case 'owner':
+      return peer.owner
     case 'facts':
       return peer.facts()
     case 'subject': {
-      const subject = await peer.subject([])
-      assert.deepEqual(peer.subjectAgain([], subject), subject)
+      const subject = await peer.subject(ASKS_FOR_ALL)
+      assert.deepEqual(peer.subjectAgain(ASKS_FOR_ALL, subject), subject)
       return subject
     }
     case 'take': {

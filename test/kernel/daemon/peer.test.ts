@@ -19,6 +19,7 @@ import { after, before, test } from 'node:test'
 import { compiled } from '../../../scripts/compiled.ts'
 import type { AskerFacts } from '../../../src/daemon/asker.ts'
 import { cgroupRoot } from '../../../src/lending/recipient/cgroup.ts'
+import type { SubjectFacts } from '../../../src/policy/subject.ts'
 import { hasPowerOver } from '../../../src/sys/namespace.ts'
 import { openNamespace, openProcess } from '../../../src/sys/process.ts'
 import { ownNamespace } from '../../../src/sys/self.ts'
@@ -110,15 +111,58 @@ test("nobody may lend to what is in another user's namespaces, however it is nam
     assert.deepEqual(await bob.ask('self'), { ok: bobs.pid })
   }))
 
+test('whatever number a process has in a user namespace, who made the outermost one is its owner', async () => {
+  const boxed = await Workload.onHost(ALICE)
+  await boxed.must('unshare', CLONE_NEWUSER | CLONE_NEWNS)
+  // As newuidmap(1) gives a user subordinate numbers.
+  for (const map of ['uid_map', 'gid_map'])
+    writeFileSync(`/proc/${boxed.pid}/${map}`, `0 ${ALICE} 1\n1 165536 10`)
+  await withAll(
+    [Promise.resolve(boxed), Workload.onHost(BOB), Workload.onHost(0)],
+    async (sub, bob, roots) => {
+      await sub.must('setresgid', 5, 5, 5)
+      await sub.must('setresuid', 5, 5, 5)
+      using line = await judge.line(sub)
+      const facts = (await line.ask('facts')).ok as AskerFacts
+      assert.deepEqual([facts.uid, facts.owner], [165540, `user ${ALICE}`])
+      await sub.must('unshare', CLONE_NEWUSER)
+      using nested = await judge.line(sub)
+      assert.deepEqual(await nested.ask('owner'), { ok: `user ${ALICE}` })
+      using other = await judge.line(bob)
+      assert.deepEqual(await other.ask('owner'), { ok: `user ${BOB}` })
+      assert.equal(((await other.ask('facts')).ok as AskerFacts).owner, undefined)
+      await roots.must('unshare', CLONE_NEWUSER)
+      using contained = await judge.line(roots)
+      assert.match(String((await contained.ask('owner')).ok), /^user:\[\d+\]$/)
+    },
+  )
+})
+
+test('to a user a process that is not there, another one and the host are all the same; root is told', () =>
+  withAll([Workload.onHost(ALICE), Workload.onHost(ALICE)], async (alice, gone) => {
+    gone[Symbol.dispose]()
+    await gone.exited
+    using line = await judge.line(alice)
+    const told = async (pid: number): Promise<string> =>
+      JSON.stringify(await line.ask(`pid ${pid}`)).replace(`process ${pid},`, 'process N,')
+    const first = await told(gone.pid)
+    assert.match(first, /no power over process N, or there is none/)
+    for (const pid of [bobs.pid, process.pid, 1]) assert.equal(await told(pid), first)
+    assert.deepEqual(await line.ask(`pid ${alices.pid}`), { ok: alices.pid })
+    await withAll([Workload.onHost(0)], async workload => {
+      using root = await judge.line(workload)
+      assert.equal((await root.ask(`pid ${gone.pid}`)).code, 'BPFTOKEN_NOT_FOUND')
+      assert.equal((await root.ask(`pid ${process.pid}`)).code, 'BPFTOKEN_CONFLICT')
+    })
+  }))
+
 test('nobody may lend to what is in the initial user namespace', () =>
   withAll([Workload.onHost(ALICE)], async alice => {
     using line = await judge.line(alice)
-    for (const question of ['self', `pid ${alice.pid}`, `pid ${process.pid}`]) {
-      const { ok, code, message } = await line.ask(question)
-      assert.equal(ok, undefined)
-      assert.equal(code, 'BPFTOKEN_CONFLICT')
-      assert.match(message ?? '', /same user namespace as bpftoken/)
-    }
+    const { ok, code, message } = await line.ask('self')
+    assert.deepEqual([ok, code], [undefined, 'BPFTOKEN_CONFLICT'])
+    assert.match(message ?? '', /same user namespace as bpftoken/)
+    for (const pid of [alice.pid, process.pid]) denied(await line.ask(`pid ${pid}`), /no power over/)
     using ours = openProcess(process.pid)
     using initial = openNamespace(ours, 'user')
     const holder = { userNamespace: ownNamespace('user'), uid: 0, isAdmin: true }
@@ -200,7 +244,7 @@ test('a process that executes a setuid program after it connected may nothing', 
       await alice.becomes(file, how)
       if (why === undefined) {
         assert.deepEqual(await line.ask(`pid ${alices.pid}`), { ok: alices.pid })
-        assert.equal(((await line.ask('facts')).ok as AskerFacts).executable, file)
+        assert.deepEqual(((await line.ask('subject')).ok as SubjectFacts).executable, { is: file })
         return
       }
       // It does that after execve(2).
@@ -472,6 +516,9 @@ test('a process that hangs in execve(2) has nobody wait but who asks for its des
     assert.equal(code, 'BPFTOKEN_TIMEOUT')
     assert.match(message ?? '', /in the middle of an execve/)
     assert.equal(((await line.ask('facts')).ok as AskerFacts).uid, ALICE)
+    // Of what policies ask for, what cannot be had in time is unknown, and the rest is known.
+    const { user, executable } = (await line.ask('subject')).ok as SubjectFacts
+    assert.deepEqual([user, 'unknown' in executable], [{ is: { id: ALICE, names: [] } }, true])
     fuse.release()
     executes.catch(() => {})
     await hanging.exited

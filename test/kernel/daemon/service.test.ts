@@ -10,7 +10,9 @@ import type { Peer } from '../../../src/daemon/peer.ts'
 import { delegate } from '../../../src/delegation/delegate.ts'
 import { listInstances } from '../../../src/delegation/instances.ts'
 import { openTarget } from '../../../src/delegation/target.ts'
+import type { BpftokenError } from '../../../src/errors.ts'
 import { eventually } from '../../helpers/eventually.ts'
+import { canHang, HangingExec } from '../delegation/hanging-exec.ts'
 import { policyWith, vocabulary } from '../delegation/lab.ts'
 import { leavesNothing } from '../delegation/leaves-nothing.ts'
 import { Workload } from '../delegation/workload.ts'
@@ -87,6 +89,7 @@ test('lend: a user lends to its own namespace by a policy that names it, and ano
       lentIn(await lab.ask('lend', bob.asker, toPid(bob.pid, 'everybodys')))
     })
     const denied = await lab.audit.query()
+    // Each reason by itself: again and again the same is folded.
     assert.equal(denied.records.filter(({ event }) => event === 'lend.denied').length, 2)
   }))
 
@@ -436,8 +439,21 @@ test('decide: says why, for who asks and for whom root names, and does nothing',
     const { body } = await lab.ask('decide', asker, { body: { policy: 'alices', recipient: { pid } } })
     assert.deepEqual([body.allowed, body.because, body.entry], [true, 'subject', 'spec.subjects[0]'])
     await withUser(BOB, async bob => {
-      const no = await lab.ask('decide', bob.asker, { body: { policy: 'alices' } })
-      assert.deepEqual([no.body.allowed, no.body.because], [false, 'nobody-matches'])
+      const { body: all } = await lab.ask('decide', bob.asker, { body: {} })
+      assert.deepEqual(
+        all.trace?.map(({ policy }) => policy),
+        ['everybodys'],
+        'whom others name is not for this one to know',
+      )
+      const refusal = async (policy: string): Promise<string[]> => {
+        const { code, message } = (await lab.ask('decide', bob.asker, { body: { policy } }).then(
+          () => assert.fail('it was shown'),
+          error => error,
+        )) as BpftokenError
+        return [code, message.replace(policy, '')]
+      }
+      assert.deepEqual(await refusal('alices'), await refusal('nobodys'))
+      assert.equal((await refusal('roots'))[0], 'BPFTOKEN_NOT_FOUND')
       const foreign = await lab.ask('decide', bob.asker, {
         body: { policy: 'everybodys', recipient: { pid } },
       })
@@ -455,6 +471,46 @@ test('decide: says why, for who asks and for whom root names, and does nothing',
       code: 'BPFTOKEN_NOT_FOUND',
     })
   }))
+
+test('askers that hang in execve(2) hold up neither root nor another user, nor do facts that no policy asks for', async t => {
+  const EVE = 61003
+  if (!(await canHang(EVE))) return t.skip('a user namespace cannot mount FUSE here')
+  lab.write(
+    'by-program',
+    `  subjects: [{ user: ${EVE}, executable: /bin/x }, { user: ${EVE} }, { user: ${BOB} }]\n${RIGHTS}`,
+  )
+  await lab.service.reload()
+  // Outside of user namespaces, since no executable is looked at of who is in one.
+  await using first = await HangingExec.prepare(EVE)
+  await using second = await HangingExec.prepare(EVE)
+  const outside = [await Workload.onHost(EVE), await Workload.onHost(EVE)] as const
+  await first.lure(outside[0])
+  await second.lure(outside[1])
+  const askers = [await lab.askerOf(outside[0]), await lab.askerOf(outside[1])]
+  await first.hang(outside[0])
+  await second.hang(outside[1])
+  const decided = askers.flatMap(asker =>
+    Array.from({ length: 8 }, () => lab.ask('decide', asker, { body: { policy: 'by-program' } })),
+  )
+  let waiting = true
+  const all = Promise.all(decided).finally(() => {
+    waiting = false
+  })
+  await lab.ask('status', root, {})
+  await lab.ask('listLoans', root, {})
+  assert.ok(waiting, 'nobody hung')
+  await withUser(BOB, async ({ asker, pid }) => {
+    const { id } = lentIn(await lab.ask('lend', asker, toPid(pid, 'by-program')))
+    await lab.ask('revoke', root, { body: { what: { loan: id } } })
+    assert.equal((await lab.ask('showLoan', root, { params: { id } })).body.state, 'ended')
+  })
+  // A look that is not in time makes one fact unknown.
+  for (const { body } of await all) {
+    assert.deepEqual([body.allowed, body.entry], [true, 'spec.subjects[1]'])
+    assert.match(JSON.stringify(body.trace), /could not be looked at in time/)
+  }
+  assert.deepEqual((await lab.ask('listLoans', askers[0]!, {})).body.loans, [])
+})
 
 test('what others have lent is listed for root, and left where it is', () =>
   withUser(ALICE, async ({ asker, pid }) => {

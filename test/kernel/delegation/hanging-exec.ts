@@ -14,6 +14,7 @@ const MS_PER_SEC = 1000
 export class HangingExec implements AsyncDisposable {
   readonly workload: Workload
   readonly #fuse: FuseServer
+  readonly #lured: Workload[] = []
   /** Kills us at last, should we wait for it: we serve its FUSE, so that it never ends else. */
   #watchdog: ChildProcess | undefined
 
@@ -53,10 +54,18 @@ export class HangingExec implements AsyncDisposable {
     }
   }
 
-  /** Resolves when it hangs. */
-  async hang(): Promise<void> {
+  /** Gives another process of its user, outside of its namespaces, a descriptor to hang by, and owns it. */
+  async lure(outside: Workload): Promise<void> {
+    this.#lured.push(outside)
+    const file = await this.workload.must('openat', AT_FDCWD, '/mnt/b/f', O_CLOEXEC, 0)
+    const pidfd = await outside.must('pidfd_open', this.pid, 0)
+    await outside.must('pidfd_getfd', pidfd, file, 0)
+  }
+
+  /** Resolves when it hangs, or who was lured. */
+  async hang(who: Workload = this.workload): Promise<void> {
     const hung = this.#fuse.hang(FUSE.FLUSH)
-    this.workload.becomes('/bin/true', '').catch(() => {})
+    who.becomes('/bin/true', '').catch(() => {})
     await hung
     const script = `sleep ${(2 * HANG_MS) / MS_PER_SEC}; kill -9 ${process.pid}`
     this.#watchdog = spawn('sh', ['-c', script], { stdio: 'ignore', detached: true })
@@ -72,8 +81,10 @@ export class HangingExec implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#watchdog?.pid !== undefined) process.kill(-this.#watchdog.pid, 'SIGKILL')
     this.#fuse.release()
-    this.workload[Symbol.dispose]()
-    await this.workload.exited
+    for (const one of [this.workload, ...this.#lured]) {
+      one[Symbol.dispose]()
+      await one.exited
+    }
     this.#fuse[Symbol.dispose]()
   }
 }

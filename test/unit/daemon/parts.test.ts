@@ -10,46 +10,46 @@ import { ownsLoan } from '../../../src/daemon/ownership.ts'
 import { BusyError } from '../../../src/errors.ts'
 import type { AnswerRecord, LoanRecord } from '../../../src/registry/loan-record.ts'
 import type { Registry } from '../../../src/registry/registry.ts'
+import { INITIAL_USER_NAMESPACE } from '../../../src/sys/self.ts'
 
 describe('Rate', () => {
   test('lets a user ask so often in a minute, and others all the same', () => {
     let now = 0
     const rate = new Rate(3, () => now)
-    for (let i = 0; i < 3; i++) rate.take(1000)
-    assert.throws(() => rate.take(1000), BusyError)
-    rate.take(1001)
+    for (let i = 0; i < 3; i++) rate.take('user 1000')
+    assert.throws(() => rate.take('user 1000'), BusyError)
+    rate.take('user 1001')
     now += 20_000
-    rate.take(1000)
-    assert.throws(() => rate.take(1000), BusyError)
+    rate.take('user 1000')
+    assert.throws(() => rate.take('user 1000'), BusyError)
     now += 3_600_000
-    for (let i = 0; i < 3; i++) rate.take(1000)
-    assert.throws(() => rate.take(1000), BusyError)
+    for (let i = 0; i < 3; i++) rate.take('user 1000')
+    assert.throws(() => rate.take('user 1000'), BusyError)
   })
 
-  test('remembers a bounded number of users, and forgets none that has just asked', () => {
-    let now = 0
-    const rate = new Rate(1, () => now)
-    for (let uid = 0; uid < 4096; uid++) rate.take(uid)
-    assert.throws(() => rate.take(5000), BusyError)
-    assert.throws(() => rate.take(7), BusyError)
-    now += 60_000
-    rate.take(5000)
+  test('remembers a bounded number of users, forgets those that may ask most, and refuses no newcomer', () => {
+    const rate = new Rate(2, () => 0)
+    for (let i = 0; i < 2; i++) rate.take('user 7')
+    for (let uid = 1000; uid < 50_000; uid++) rate.take(`user ${uid}`)
+    assert.throws(() => rate.take('user 7'), BusyError)
+    rate.take('user 49999')
+    assert.throws(() => rate.take('user 49999'), BusyError)
   })
 })
 
 test('Slots counts those that are about to be used, until they are', () => {
   let open = 0
   const slots = new Slots(2, () => open)
-  const first = slots.reserve(1000)
-  slots.reserve(1000)
-  assert.throws(() => slots.reserve(1000), BusyError)
-  slots.reserve(1001)[Symbol.dispose]()
+  const first = slots.reserve('user 1000')
+  slots.reserve('user 1000')
+  assert.throws(() => slots.reserve('user 1000'), BusyError)
+  slots.reserve('user 1001')[Symbol.dispose]()
   open = 1
   first.taken()
   first[Symbol.dispose]()
-  assert.throws(() => slots.reserve(1000), BusyError)
+  assert.throws(() => slots.reserve('user 1000'), BusyError)
   open = 0
-  slots.reserve(1000)
+  slots.reserve('user 1000')
 })
 
 describe('Names', () => {
@@ -160,8 +160,12 @@ describe('Idempotency', () => {
       if (answer !== undefined) answers.set(`${answer.uid} ${answer.key}`, answer)
       return Promise.resolve(done)
     }
-    const ask = (key: string | undefined, asked: unknown, uid = 1000) =>
-      idempotency.once({ uid, key, asked }, act, ({ loan }) => loan!)
+    const ask = (
+      key: string | undefined,
+      asked: unknown,
+      uid = 1000,
+      userNamespace = INITIAL_USER_NAMESPACE,
+    ) => idempotency.once({ who: { uid, userNamespace }, key, asked }, act, ({ loan }) => loan!)
     return { ask, idempotency }
   }
 
@@ -176,6 +180,13 @@ describe('Idempotency', () => {
     )
   })
 
+  test('takes the same number in another user namespace for another user', async () => {
+    const { ask } = make()
+    const there = (namespace: string) => ask('k', { a: 1 }, 1000, namespace)
+    assert.deepEqual(await Promise.all([ask('k', { a: 1 }), there('user:[1]'), there('user:[2]')]), [1, 2, 3])
+    assert.deepEqual([await there('user:[1]'), await ask('k', { a: 1 })], [2, 1])
+  })
+
   test('refuses a key that is used for something else, also while that is being done', async () => {
     const { ask } = make()
     const first = ask('k', { a: 1 })
@@ -187,7 +198,7 @@ describe('Idempotency', () => {
   test('keeps nothing of what failed', async () => {
     const { ask, idempotency } = make()
     const failing = idempotency.once(
-      { uid: 1000, key: 'k', asked: { a: 1 } },
+      { who: { uid: 1000, userNamespace: INITIAL_USER_NAMESPACE }, key: 'k', asked: { a: 1 } },
       () => Promise.reject(new Error('no')),
       () => 0,
     )

@@ -131,10 +131,10 @@ test('100-continue is said before the body comes, and not to a body that is refu
   assert.equal(statusOf(await it.raw(plain)), 415)
 })
 
-const SOON = { headersMs: 300, requestMs: 600, idleMs: 900 }
+const SOON = { headersMs: 300, requestMs: 600, idleMs: 900, answerMs: 60_000 }
 
 test('headers that come byte by byte are cut by 408, also on a connection that was answered', async () => {
-  await using it = await lab({ deadlines: { ...SOON, requestMs: 60_000, idleMs: 60_000 } })
+  await using it = await lab({ deadlines: { ...SOON, requestMs: 60_000, idleMs: 60_000, answerMs: 60_000 } })
   for (const first of ['', `${GET}\r\n`]) {
     const socket = it.connect()
     socket.on('error', () => {})
@@ -156,7 +156,10 @@ test('headers that come byte by byte are cut by 408, also on a connection that w
 
 test('a body that comes byte by byte is cut by 408, and a slow one that comes in time is not', async () => {
   const service = fakeService()
-  await using it = await lab({ service, deadlines: { headersMs: 300, requestMs: 1500, idleMs: 60_000 } })
+  await using it = await lab({
+    service,
+    deadlines: { headersMs: 300, requestMs: 1500, idleMs: 60_000, answerMs: 60_000 },
+  })
   const socket = it.connect()
   socket.on('error', () => {})
   let text = ''
@@ -177,7 +180,9 @@ test('a body that comes byte by byte is cut by 408, and a slow one that comes in
 })
 
 test('a connection that says nothing is closed, at first soon, between requests later', async () => {
-  await using it = await lab({ deadlines: { headersMs: 200, requestMs: 60_000, idleMs: 60_000 } })
+  await using it = await lab({
+    deadlines: { headersMs: 200, requestMs: 60_000, idleMs: 60_000, answerMs: 60_000 },
+  })
   const [silent, kept] = [it.connect(), it.connect()]
   kept.write(`${GET}\r\n`)
   await once(kept, 'data')
@@ -185,7 +190,9 @@ test('a connection that says nothing is closed, at first soon, between requests 
   kept.write(TWIN_GET)
   const [again] = await once(kept.setEncoding('utf8'), 'data')
   assert.equal(statusOf(again), 200)
-  await using idle = await lab({ deadlines: { headersMs: 60_000, requestMs: 60_000, idleMs: 200 } })
+  await using idle = await lab({
+    deadlines: { headersMs: 60_000, requestMs: 60_000, idleMs: 200, answerMs: 60_000 },
+  })
   const used = idle.connect()
   used.write(`${GET}\r\n`)
   await once(used.resume(), 'close')
@@ -206,8 +213,6 @@ test('many silent clients delay no other, up to the limit of each user and of al
   assert.equal((await it.ask('/v1/status')).status, 200)
   const others = [it.connect(), it.connect()]
   await eventually(() => it.server.connections === 5, 'these too')
-  it.uid = 1002
-  assert.equal(statusOf(await it.raw(TWIN_GET)), 429)
   it.uid = 0
   assert.equal((await it.ask('/v1/status')).status, 200)
   it.uid = 1000
@@ -215,6 +220,54 @@ test('many silent clients delay no other, up to the limit of each user and of al
   await eventually(() => it.server.connections === 4, 'one has gone')
   assert.equal((await it.ask('/v1/status')).status, 200)
   for (const socket of [...silent, ...others]) socket.destroy()
+})
+
+test('where all room is taken, who has most loses the oldest to who has fewer; who has as many is refused', async () => {
+  await using it = await lab({ connections: { perUid: 4, inAll: 4 } })
+  const greedy = [it.connect(), it.connect(), it.connect()]
+  for (const socket of greedy) await once(socket, 'connect')
+  await eventually(() => it.server.connections === 3, 'they are there')
+  it.uid = 1001
+  const modest = it.connect()
+  await eventually(() => it.server.connections === 4, 'all room is taken')
+  const ended: unknown[] = []
+  for (const socket of [...greedy, modest]) socket.once('close', () => ended.push(socket))
+  it.uid = 1002
+  const third = it.connect()
+  await once(greedy[0]!.resume(), 'close')
+  it.uid = 1003
+  const refused = await it.raw(TWIN_GET)
+  assert.equal(statusOf(refused), 200, 'greedy had two yet')
+  await eventually(() => ended.length === 2 && it.server.connections === 3, 'who asked has gone')
+  assert.deepEqual(ended, greedy.slice(0, 2))
+  const fourth = it.connect()
+  await eventually(() => it.server.connections === 4, 'one each')
+  it.uid = 1004
+  assert.equal(statusOf(await it.raw(TWIN_GET)), 429)
+  for (const socket of [greedy[2]!, modest, third, fourth]) socket.destroy()
+})
+
+test('a client that takes nothing of its answer is cut, and one that takes it slowly is not', async () => {
+  const bytes = 32 * 1024 * 1024
+  const metrics = async () => ({ text: 'x'.repeat(bytes), type: 'text/plain' })
+  const deadlines = { headersMs: 60_000, requestMs: 60_000, idleMs: 60_000, answerMs: 3000 }
+  await using it = await lab({ metrics, metricsReaders: [1000], deadlines })
+  const GET_METRICS = 'GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n'
+  const stuck = it.connect()
+  const slow = it.connect()
+  let taken = 0
+  slow.on('data', chunk => {
+    taken += chunk.length
+    slow.pause()
+    setTimeout(() => slow.resume(), taken < 20 * 65_536 ? 300 : 0)
+  })
+  slow.write(GET_METRICS)
+  stuck.write(GET_METRICS)
+  await eventually(() => it.server.connections === 2, 'both have asked')
+  await eventually(() => it.server.connections === 1, 'who takes nothing is cut')
+  await eventually(() => taken > bytes, 'who takes it slowly gets all')
+  assert.equal(it.server.connections, 1)
+  for (const socket of [stuck, slow]) socket.destroy()
 })
 
 test('a request before the answer to the one before it is refused, and that one answered', async () => {

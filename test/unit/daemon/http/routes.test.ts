@@ -289,10 +289,12 @@ test('an answer that is not of its schema is a defect, where answers are checked
   assert.equal((await unchecked.ask('/v1/reload', { method: 'POST' })).status, 200)
 })
 
-test('what acts is in the log at info, with ids and the user; no text of clients is in its words', async () => {
+test('what acts is in the log at info, with ids and the user, and what is refused is not; no text of clients is in its words', async () => {
   await using it = await lab()
   await it.ask('/v1/loans', { body: LEND })
   await it.ask('/v1/policies/%1b%5b2J%0a')
+  assert.equal((await it.ask('/v1/loans', { body: {} })).status, 400)
+  assert.equal((await it.ask('/v1/reload', { method: 'POST' })).status, 403)
   const [info, ...more] = it.entries.filter(({ priority }) => priority <= 6)
   assert.deepEqual(more, [])
   assert.equal(info!.message, 'lend 201')
