@@ -8,7 +8,12 @@
 #include <signal.h>
 #include <stdlib.h>
 
-#define STACK_BYTES (128 * 1024)
+/* The one that is in every glibc that Node runs with: in new ones it has a newer version too. */
+#if defined(__GLIBC__) && defined(__x86_64__)
+__asm__(".symver pthread_create, pthread_create@GLIBC_2.2.5");
+#elif defined(__GLIBC__) && defined(__aarch64__)
+__asm__(".symver pthread_create, pthread_create@GLIBC_2.17");
+#endif
 
 /* Node gives up its function when it ends, though the thread still runs: so both hold this. */
 struct aside {
@@ -70,7 +75,7 @@ static void end(napi_env env, void *data, void *hint)
 	let_go(data, true);
 }
 
-/* Signals are for Node's own threads. */
+/* Signals are for Node's own threads. sigprocmask() is of this thread alone, on Linux. */
 static int start(struct aside *aside)
 {
 	pthread_attr_t attributes;
@@ -79,11 +84,10 @@ static int start(struct aside *aside)
 
 	pthread_attr_init(&attributes);
 	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-	pthread_attr_setstacksize(&attributes, STACK_BYTES);
 	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
+	sigprocmask(SIG_SETMASK, &all, &before);
 	int failed = pthread_create(&thread, &attributes, run, aside);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	sigprocmask(SIG_SETMASK, &before, NULL);
 	pthread_attr_destroy(&attributes);
 	return failed;
 }

@@ -197,7 +197,7 @@ test('bpftoken schema prints what this test holds the commands to', async () => 
 
 test('no document is left out, but those that need the guard, or the daemon', machine, () => {
   const guarded = /^(derive|confine|unconfine|policy-install|guard-.*|revoke|show|events)$/
-  const ofDaemon = /^(status|requests|approve|deny|renew|explain|reload|policy-list|audit-.*)$/
+  const ofDaemon = /^(status|page|requests|approve|deny|renew|explain|reload|policy-list|audit-.*)$/
   assert.deepEqual(
     DOCUMENT_NAMES.filter(name => !seen.has(name) && !guarded.test(name) && !ofDaemon.test(name)),
     [],

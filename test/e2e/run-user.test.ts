@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -111,7 +112,11 @@ describe('run of an ordinary user', machine, () => {
         env: { MINE: 'x' },
       },
     )
-    assert.equal(stdout, '0027\nSigIgn:\t0000000000000001\nnine\nx y\nnone\n', stderr)
+    // glibc's posix_spawn(3) has its children ignore the signals that it keeps for itself, from 32 on.
+    const ours = /^SigIgn:\t(\w+)$/m.exec(readFileSync('/proc/self/status', 'utf8'))![1]!
+    const ignored = ((BigInt(`0x${ours}`) >> 31n) << 31n) | 1n
+    const expected = ignored.toString(16).padStart(16, '0')
+    assert.equal(stdout, `0027\nSigIgn:\t${expected}\nnine\nx y\nnone\n`, stderr)
     assert.equal(status, 0)
     const unknown = await run(lent, ['true'], ['--env', 'NO_SUCH_VARIABLE'])
     assert.deepEqual([unknown.status, unknown.stdout], [2, ''])
