@@ -94,9 +94,11 @@ describe('README', needsProgram('podman/usr/bin/podman'), () => {
 })
 
 describe('README, as an ordinary user', needsProgram('sid/usr/bin/systemctl'), () => {
-  const scratch = new Scratch()
+  let scratch: Scratch
   let machine: DaemonMachine
   before(async () => {
+    // Not earlier: what is there when the first suite ends, it takes for its own.
+    scratch = new Scratch()
     scratch.write('bpftoken', `#!/bin/sh\nexec "${process.execPath}" "${PUBLIC_CLI}" "$@"\n`, 0o755)
     const example = readFileSync(join(ROOT, 'examples/policies/packet-counter.yaml'), 'utf8')
     const terms = '  network: host\n  subjects: [{ user: 65534 }]'
@@ -106,7 +108,8 @@ describe('README, as an ordinary user', needsProgram('sid/usr/bin/systemctl'), (
   })
   after(async () => {
     await machine?.systemd.stop()
-    scratch[Symbol.dispose]()
+    scratch?.[Symbol.dispose]()
+    assert.deepEqual(await residue(untouched), [])
   })
 
   test('who is named by a policy borrows, and sees it', async () => {
