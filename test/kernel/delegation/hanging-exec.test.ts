@@ -79,7 +79,10 @@ async function takes(pid: number): Promise<void> {
   ;(await takeFdInTime(held, 0, SOON_MS)).close()
 }
 
-/** Until some kernel between 6.12.95 and 6.18.44, pidfd_getfd(2) waits, and links of /proc do not. */
+/**
+ * On 6.12.95 pidfd_getfd(2) waits, and links of /proc do not; on 6.18.44 both wait; on 7.3.4
+ * neither does.
+ */
 async function linksWait(pid: number): Promise<boolean> {
   using held = openProcess(pid)
   return openInTime(held, 'root', SOON_MS).then(
@@ -123,6 +126,8 @@ test("many processes of one user that hang keep nobody waiting but that user's, 
     const looks = all.map(({ pid }) => takes(pid))
     const outcomes = await Promise.allSettled(looks)
     const codes = outcomes.map(one => one.status === 'rejected' && one.reason.code)
+    if (codes.every(code => code === false) && !(await linksWait(all[0]!.pid)))
+      return t.skip('neither links of /proc nor pidfd_getfd(2) wait for an execve(2) here')
     assert.deepEqual(codes.sort(), ['BPFTOKEN_CONFLICT', ...Array(4).fill('BPFTOKEN_TIMEOUT')])
     await assert.rejects(takes(alices.pid), TOO_MANY)
     await takes(bobs.pid)
