@@ -5,6 +5,7 @@ import { NotFoundError } from '../errors.ts'
 import type { DetachResult } from '../guard/detach.ts'
 import { shareOf } from '../registry/asker-facts.ts'
 import type { LoanRecord } from '../registry/loan-record.ts'
+import { FairTurns } from './fair-turns.ts'
 import { asking, refuseRootOnly } from './lend.ts'
 import { isContainer, ownLoan } from './listing.ts'
 import { ownsLoan, type Who } from './ownership.ts'
@@ -42,20 +43,21 @@ export async function revokeRoute(
     event: 'revoke.asked',
     facts: { asker: who.facts, what, detach, kill, ...(comment === undefined ? {} : { comment }) },
   })
+  const { uid } = who.facts
   const ended: LoanRecord[] = []
   let complete = true
-  const rest = [...chosen]
-  const work = async (): Promise<void> => {
-    for (let loan = rest.shift(); loan !== undefined; loan = rest.shift()) {
-      const taken = await takeBack(parts, loan.id, { why: 'revoked', by: who.facts.uid, detail: comment })
-      ended.push(...taken.loans)
-      complete &&= taken.complete
-    }
-  }
+  const turns = new FairTurns(AT_ONCE, AT_ONCE)
   // One that fails does not keep the others from being taken back.
-  const failed = (await Promise.allSettled(Array.from({ length: AT_ONCE }, work))).filter(
-    one => one.status === 'rejected',
+  const outcomes = await Promise.allSettled(
+    chosen.map(({ id }) =>
+      turns.run(uid, async () => {
+        const taken = await takeBack(parts, id, { why: 'revoked', by: uid, detail: comment })
+        ended.push(...taken.loans)
+        complete &&= taken.complete
+      }),
+    ),
   )
+  const failed = outcomes.filter(one => one.status === 'rejected')
   for (const { reason } of failed) {
     parts.log.error({ err: reason }, 'a loan could not be taken back')
     complete = false
