@@ -30,6 +30,7 @@ import {
 } from './listing.ts'
 import { LoanBook } from './loan-book.ts'
 import { numberIn } from './loan-view.ts'
+import type { Gauges } from './meter.ts'
 import type { Names } from './names.ts'
 import { Owed } from './owed.ts'
 import type { Counters, Log, Parts } from './parts.ts'
@@ -67,12 +68,7 @@ export interface ServiceOptions {
 /** What the daemon's main program has of it. */
 export interface RunningService extends Service {
   /** Numbers for `metrics`. */
-  gauges(): {
-    readonly liveLoans: number
-    readonly waitingRequests: number
-    readonly policyFaults: number
-    readonly lostEvents: number
-  }
+  gauges(): Gauges
   /** Reads the policies again: on SIGHUP, and when their directory has changed. */
   reload(): Promise<void>
   /**

@@ -11,10 +11,6 @@ export interface Meter {
   decided(verdict: 'allowed' | 'refused' | 'waiting'): void
   /** `why`: one of LOAN_ENDS of src/api/loan.ts. */
   loanEnded(why: string): void
-  /** A plan of the executor. */
-  executed(seconds: number): void
-  /** A write of the registry, until it was durable. */
-  durable(seconds: number): void
   guardEvents(verdict: 'refused' | 'allowed', count: number): void
 }
 
@@ -63,14 +59,6 @@ export class LateMeter<M extends Meter> implements Meter {
 
   loanEnded(...facts: Parameters<Meter['loanEnded']>): void {
     this.#tell(meter => meter.loanEnded(...facts))
-  }
-
-  executed(...facts: Parameters<Meter['executed']>): void {
-    this.#tell(meter => meter.executed(...facts))
-  }
-
-  durable(...facts: Parameters<Meter['durable']>): void {
-    this.#tell(meter => meter.durable(...facts))
   }
 
   guardEvents(...facts: Parameters<Meter['guardEvents']>): void {

@@ -17,8 +17,6 @@ export class Metrics implements Meter {
   ])
   readonly #decisions = this.#counter('decisions_total', 'Requests to lend, by what was decided', ['verdict'])
   readonly #ended = this.#counter('loans_ended_total', 'Loans that ended, by why', ['why'])
-  readonly #executor = this.#histogram('executor_seconds', 'Plans of the executor', [])
-  readonly #durable = this.#histogram('registry_write_seconds', 'Until a write was durable', [])
   readonly #guardEvents = this.#counter('guard_events_total', 'Events of the guard, by verdict', ['verdict'])
 
   /** `gauges` and `connections` are asked when the numbers are read. */
@@ -50,14 +48,6 @@ export class Metrics implements Meter {
     this.#ended.inc({ why })
   }
 
-  executed(seconds: number): void {
-    this.#executor.observe(seconds)
-  }
-
-  durable(seconds: number): void {
-    this.#durable.observe(seconds)
-  }
-
   guardEvents(verdict: 'refused' | 'allowed', count: number): void {
     this.#guardEvents.inc({ verdict }, count)
   }
@@ -77,7 +67,7 @@ export class Metrics implements Meter {
           this.set(read())
         },
       })
-    const cpu = new Counter({
+    new Counter({
       name: 'process_cpu_seconds_total',
       help: 'Processor time, of user and system',
       registers: register,
@@ -87,7 +77,6 @@ export class Metrics implements Meter {
         this.inc((user + system) / 1e6)
       },
     })
-    void cpu
     gauge('process_resident_memory_bytes', 'Resident memory', () => process.memoryUsage.rss())
     gauge('process_start_time_seconds', 'When it began, since 1970', () =>
       Math.round(Date.now() / 1000 - process.uptime()),

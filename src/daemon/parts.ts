@@ -11,6 +11,7 @@ import type { Clock } from './clock.ts'
 import type { Idempotency } from './idempotency.ts'
 import type { Limits, Rate, Slots } from './limits.ts'
 import type { LoanBook } from './loan-book.ts'
+import type { Meter } from './meter.ts'
 import type { Names } from './names.ts'
 import type { Owed } from './owed.ts'
 import type { PolicyFiles } from './policies.ts'
@@ -24,12 +25,8 @@ export interface Log {
   error(facts: object, message: string): void
 }
 
-/** What is counted, by words of ours alone. */
-export interface Counters {
-  decided(verdict: 'allowed' | 'refused' | 'waiting'): void
-  loanEnded(why: string): void
-  guardEvents(verdict: 'refused' | 'allowed', count: number): void
-}
+/** What the service counts. */
+export type Counters = Pick<Meter, 'decided' | 'loanEnded' | 'guardEvents'>
 
 export interface Parts {
   readonly book: LoanBook

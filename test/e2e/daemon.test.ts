@@ -6,7 +6,9 @@ import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { get, type IncomingMessage } from 'node:http'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { after, before, test } from 'node:test'
 import { PACKAGE } from '../../scripts/installed.ts'
 import { listInstances } from '../../src/delegation/instances.ts'
@@ -108,6 +110,33 @@ async function within(uid: number, body: (pid: string, inside: Workload) => Prom
 interface Lent {
   loan: { id: string; record: { expiresAt?: string } }
 }
+
+/** One of the daemon's numbers; 0: it has not counted it yet. */
+async function counted(name: string): Promise<number> {
+  const [answer] = (await once(get({ socketPath: socket, path: '/metrics', agent: false }), 'response')) as [
+    IncomingMessage,
+  ]
+  const line = (await text(answer)).split('\n').find(one => one.startsWith(`${name} `))
+  return Number(line?.split(' ')[1] ?? 0)
+}
+
+test('each decision, and each end, is counted once', machine, () =>
+  within(ALICE, async pid => {
+    const names = ['decisions_total{verdict="allowed"}', 'decisions_total{verdict="refused"}']
+    const all = [...names, 'loans_ended_total{why="revoked"}'].map(name => `bpftoken_${name}`)
+    const numbers = (): Promise<number[]> => Promise.all(all.map(counted))
+    const before = await numbers()
+    const to = ['--pid', pid, '--policy', 'alices']
+    await ends(3, BOB, 'delegate', ...to)
+    await ends(0, ALICE, 'delegate', ...to)
+    await ends(0, ALICE, 'undelegate', '--pid', pid)
+    const after = await numbers()
+    assert.deepEqual(
+      after.map((now, i) => now - before[i]!),
+      [1, 1, 1],
+    )
+  }),
+)
 
 test(
   'a user lends to its own namespace, sees, renews and takes back; another user does none of it',

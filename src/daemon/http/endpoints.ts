@@ -43,9 +43,8 @@ type AnyHandler = (call: Call, request: object) => Promise<Answered<RouteName>>
 type AnyStream = (call: Call, request: object) => AsyncIterable<object>
 
 function routeEndpoint(name: RouteName, route: Route, options: EndpointOptions): Endpoint {
-  const { service, meter } = options
+  const { service } = options
   const types = route.stream === undefined ? [JSON_TYPE] : [JSON_TYPE, STREAM_TYPE]
-  const lends = name === 'lend' || name === 'derive'
   const handle = async (exchange: Exchange): Promise<Outcome> => {
     const { req, res, peer, signal } = exchange
     const type = accepted(req.headers.accept, types)
@@ -63,16 +62,7 @@ function routeEndpoint(name: RouteName, route: Route, options: EndpointOptions):
   return {
     name,
     acts: route.method === 'POST',
-    async answer(exchange) {
-      try {
-        const outcome = await handle(exchange)
-        if (lends && outcome.status !== 200) meter.decided(outcome.status === 202 ? 'waiting' : 'allowed')
-        return outcome
-      } catch (error) {
-        if (lends && error instanceof DeniedError) meter.decided('refused')
-        throw error
-      }
-    },
+    answer: handle,
   }
 }
 

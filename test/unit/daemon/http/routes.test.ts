@@ -309,6 +309,8 @@ test('the numbers are for root and for whom the configuration names; their label
   await using it = await lab({ metricsReaders: [1001] })
   assert.equal((await it.ask('/metrics')).status, 403)
   await it.ask('/v1/loans', { body: LEND })
+  // Decisions are counted by the service, of which this one is a fake.
+  it.meter.decided('allowed')
   await it.ask('/v1/no-such-path')
   await it.ask('/v1/loans/loan-1')
   for (const uid of [0, 1001]) {
