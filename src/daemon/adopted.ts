@@ -1,11 +1,10 @@
 /** The record of what somebody else has lent: what is seen of it, and nothing that is not. Pure. */
 import type { DelegatedInstance } from '../delegation/instances.ts'
 import type { GuardDelegation } from '../guard/guard.ts'
-import { hexMask } from '../policy/mask-text.ts'
 import { DEFAULT_TERMS, type Policy } from '../policy/policy.ts'
 import type { LoanRecord } from '../registry/loan-record.ts'
 import { INITIAL_USER_NAMESPACE } from '../sys/self.ts'
-import { termsOf } from './loan-journal.ts'
+import { mountRecord, termsOf } from './loan-journal.ts'
 
 /** Nobody asked us. */
 const NOBODY = { pid: 0, uid: 0, gid: 0, userNamespace: INITIAL_USER_NAMESPACE }
@@ -36,20 +35,7 @@ export function adoptedRecord(
     },
     made: {
       at,
-      ...(mount === undefined
-        ? {}
-        : {
-            mountId: mount.mountId,
-            device: mount.device,
-            path: mount.path,
-            masks: {
-              cmds: hexMask(mount.masks.cmds),
-              maps: hexMask(mount.masks.maps),
-              progs: hexMask(mount.masks.progs),
-              attachs: hexMask(mount.masks.attachs),
-            },
-            options: mount.options,
-          }),
+      ...(mount && mountRecord(mount)),
       delegation: delegation && Number(delegation.id),
     },
   }

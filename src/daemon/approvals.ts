@@ -12,6 +12,7 @@ import type { RequestRecord } from '../registry/loan-record.ts'
 import { openProcess } from '../sys/process.ts'
 import type { Asker } from './asker.ts'
 import { errorFacts } from './audit-facts.ts'
+import { PATIENCE_MS } from './clock.ts'
 import type { Keep } from './idempotency.ts'
 import { type Asking, type LendInput, lifetimeOf, make, prepareFor } from './lend.ts'
 import { Slots, WAITING_REQUESTS } from './limits.ts'
@@ -41,9 +42,6 @@ interface Waiting extends Disposable {
   readonly endsAtMs: number
   timer?: LongTimer | undefined
 }
-
-/** How long a recipient may have us wait by an execve(2) that does not end. */
-const TIMEOUT_MS = 1000
 
 export class Approvals implements Disposable {
   readonly #parts: () => Parts
@@ -331,7 +329,7 @@ export class Approvals implements Disposable {
 
 /** Held on its own: the process must be where it was. */
 async function sameTarget({ facts }: Target): Promise<Target> {
-  const held = await openTargetInTime(openProcess(facts.pid), TIMEOUT_MS)
+  const held = await openTargetInTime(openProcess(facts.pid), PATIENCE_MS)
   if (held.facts.userNamespace === facts.userNamespace && held.facts.mountNamespace === facts.mountNamespace)
     return held
   held[Symbol.dispose]()

@@ -2,6 +2,9 @@
 import { readFileSync } from 'node:fs'
 import { bootTimeNs } from '../guard/clock.ts'
 
+/** How long a process of others may have us wait by an execve(2) that does not end. */
+export const PATIENCE_MS = 1000
+
 export interface Clock {
   /** RFC 3339, in UTC. It may be set, forwards and back: nothing is decided by it. */
   wall(): string

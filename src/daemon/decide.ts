@@ -7,13 +7,11 @@ import { decide } from '../policy/decide.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { SubjectFacts } from '../policy/subject.ts'
 import { shareOf } from '../registry/asker-facts.ts'
+import { PATIENCE_MS } from './clock.ts'
 import { type Asking, asking } from './lend.ts'
 import { mayHave } from './listing.ts'
 import type { Parts } from './parts.ts'
 import type { Answered, Call } from './service.ts'
-
-/** How long a recipient may have us wait. */
-const TIMEOUT_MS = 1000
 
 type Body = RouteRequest<'decide'>['body']
 
@@ -82,5 +80,5 @@ async function compared(
   asker.requireOwn(target)
   if (!isRoot) return asker.subject(policies)
   const subjects = policies.flatMap(policy => policy.subjects ?? [])
-  return await subjectInTime(target.process, { subjects }, names.accounts, TIMEOUT_MS)
+  return await subjectInTime(target.process, { subjects }, names.accounts, PATIENCE_MS)
 }

@@ -14,6 +14,7 @@ import { cgroup2Path } from '../sys/proc-file.ts'
 import { readProc } from '../sys/process.ts'
 import type { Asker } from './asker.ts'
 import { errorFacts } from './audit-facts.ts'
+import { PATIENCE_MS } from './clock.ts'
 import type { Keep } from './idempotency.ts'
 import { type Asked, LoanJournal } from './loan-journal.ts'
 import { ownsLoan, type Who } from './ownership.ts'
@@ -69,7 +70,7 @@ export async function common(
 ): Promise<Pick<LendRequest, 'policy' | 'vocabulary' | 'accounts' | 'guard' | 'by' | 'subject'>> {
   const { accounts } = names
   const before = isRoot
-    ? await subjectInTime(process, policy, accounts, TIMEOUT_MS)
+    ? await subjectInTime(process, policy, accounts, PATIENCE_MS)
     : await asker.subject([policy])
   return {
     ...{ policy, vocabulary, guard, accounts },
@@ -78,9 +79,6 @@ export async function common(
       isRoot ? subjectAgain(process, policy, accounts, before) : asker.subjectAgain([policy], before),
   }
 }
-
-/** How long an asker, or a recipient, may have us wait by an execve(2) that does not end. */
-const TIMEOUT_MS = 1000
 
 /** When all is ready, the asker must still be there, and the namespace its own. */
 export function confirmedBy<T extends PreparedLoan>(prepared: T, asker: Asker, target: Target): T {

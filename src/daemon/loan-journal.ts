@@ -3,10 +3,11 @@
  * is lent before it is on the disk that it will be, and nothing is kept before it is on the disk
  * that it was made.
  */
+import type { DelegatedMount } from '../delegation/instances.ts'
 import { NotUndoneError } from '../errors.ts'
 import type { Journal, LendFacts, Loan, Operation, Outcome } from '../lending/journal.ts'
 import { placeOfCgroup } from '../lending/place.ts'
-import { hexMask } from '../policy/mask-text.ts'
+import { hexMasks } from '../policy/mask-text.ts'
 import { type Policy, policyToJSON } from '../policy/policy.ts'
 import {
   type LoanRecord,
@@ -140,23 +141,21 @@ function recipientOf({ target }: LendFacts, cgroup: string | undefined): Recipie
   }
 }
 
+/** What the record of a loan has of its mount. */
+export function mountRecord({
+  mountId,
+  device,
+  path,
+  masks,
+  options,
+}: DelegatedMount): Omit<MadeRecord, 'at' | 'delegation'> {
+  return { mountId, device, path, masks: hexMasks(masks), options }
+}
+
 function madeOf({ mount, delegation }: Loan, at: string): MadeRecord {
   return {
     at,
-    ...(mount === undefined
-      ? {}
-      : {
-          mountId: mount.mountId,
-          device: mount.device,
-          path: mount.path,
-          masks: {
-            cmds: hexMask(mount.masks.cmds),
-            maps: hexMask(mount.masks.maps),
-            progs: hexMask(mount.masks.progs),
-            attachs: hexMask(mount.masks.attachs),
-          },
-          options: mount.options,
-        }),
+    ...(mount && mountRecord(mount)),
     delegation: delegation === undefined ? undefined : Number(delegation),
   }
 }

@@ -29,8 +29,7 @@ import { INITIAL_USER_NAMESPACE, ownNamespace } from '../sys/self.ts'
 import { CAPABILITIES } from '../uapi/constants.ts'
 import { DESCRIPTORS, isWithin, PROCESS_IDS, parseWithin, USER_IDS } from '../uapi/number-range.ts'
 import type { Asker, AskerFacts } from './asker.ts'
-
-const TIMEOUT_MS = 1000
+import { PATIENCE_MS } from './clock.ts'
 
 /** What is read of the asker at one moment. */
 interface Now {
@@ -123,7 +122,7 @@ export class Peer implements Asker, Disposable {
     this.#now()
     const subjects = policies.flatMap(policy => policy.subjects ?? [])
     const found = await this.#lookLater(
-      subjectInTime(this.#process, { subjects }, this.#accounts, TIMEOUT_MS),
+      subjectInTime(this.#process, { subjects }, this.#accounts, PATIENCE_MS),
     )
     // It may have changed while the rest was read.
     this.#now()
@@ -145,7 +144,7 @@ export class Peer implements Asker, Disposable {
   async take(descriptor: number): Promise<Fd> {
     requireDescriptor(descriptor)
     this.#now()
-    const taken = await this.#lookLater(takeFdInTime(this.#process, descriptor, TIMEOUT_MS)).catch(error => {
+    const taken = await this.#lookLater(takeFdInTime(this.#process, descriptor, PATIENCE_MS)).catch(error => {
       if (!(error instanceof SyscallError) || error.errnoName !== 'EBADF') throw error
       throw new InputError(`The asker has no descriptor ${descriptor}`, {
         context: { descriptor, asker: this.#process.pid },
@@ -173,16 +172,16 @@ export class Peer implements Asker, Disposable {
     const now = this.#now()
     if ('self' in recipient) {
       const self = this.#look(() => openSame(this.#process))
-      return this.#lookLater(openTargetInTime(self, TIMEOUT_MS))
+      return this.#lookLater(openTargetInTime(self, PATIENCE_MS))
     }
     const find = (): ProcessHandle =>
       'pid' in recipient ? this.#byNumber(recipient.pid) : this.#byPidfd(recipient.pidfd)
-    if (this.#isRoot(now)) return openTargetInTime(find(), TIMEOUT_MS)
+    if (this.#isRoot(now)) return openTargetInTime(find(), PATIENCE_MS)
     const named = 'pid' in recipient ? `process ${recipient.pid}` : 'that process'
     try {
       const held = find()
       await this.#requirePower(held, now, named)
-      return await openTargetInTime(held, TIMEOUT_MS)
+      return await openTargetInTime(held, PATIENCE_MS)
     } catch (error) {
       throw error instanceof NotFoundError ? this.#noPower(named) : error
     }
@@ -192,7 +191,7 @@ export class Peer implements Asker, Disposable {
   async #requirePower(held: ProcessHandle, now: Now, named: string): Promise<void> {
     using begun = new Owned()
     begun.add(held)
-    using namespace = await namespaceInTime(held, 'user', TIMEOUT_MS).catch(error => {
+    using namespace = await namespaceInTime(held, 'user', PATIENCE_MS).catch(error => {
       // A security module keeps it even from us.
       if (error instanceof SyscallError && ['EACCES', 'EPERM'].includes(error.errnoName))
         throw this.#noPower(named)

@@ -1,4 +1,5 @@
 /** A loan with what the kernel says of it: as it was last seen mounted, and what the guard has now. */
+import { exact } from '../lending/view.ts'
 import { DEFAULT_LIMITS } from '../policy/policy.ts'
 import type { LoanRecord } from '../registry/loan-record.ts'
 import { type LoanStatus, type LoanView, loanView } from './loan-view.ts'
@@ -41,9 +42,4 @@ function statusOf({ sight, guard }: Looking, loan: LoanRecord): LoanStatus {
       ...(limits.mapBytes === undefined ? {} : { mapBytes: exact(limits.mapBytes) }),
     },
   }
-}
-
-/** Decimal text where JSON has no such number. */
-function exact(value: bigint): number | string {
-  return value <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(value) : String(value)
 }

@@ -9,11 +9,9 @@ import { BpftokenError, NotFoundError } from '../errors.ts'
 import { undelegate } from '../lending/undelegate.ts'
 import type { LoanRecord } from '../registry/loan-record.ts'
 import { openProcess } from '../sys/process.ts'
+import { PATIENCE_MS } from './clock.ts'
 import { mountsOf } from './mounts-of.ts'
 import type { Parts } from './parts.ts'
-
-/** How long a process may have us wait by an execve(2) that does not end. */
-const TIMEOUT_MS = 1000
 
 export interface Unmounted {
   /** Nothing of it is mounted any more, as far as can be seen. */
@@ -75,7 +73,7 @@ async function targetThere(
 ): Promise<Target | undefined> {
   let target: Target
   try {
-    target = await openTargetInTime(openProcess(pid), TIMEOUT_MS)
+    target = await openTargetInTime(openProcess(pid), PATIENCE_MS)
   } catch (error) {
     if (error instanceof BpftokenError) return undefined
     throw error

@@ -2,8 +2,7 @@
 import { bootTimeNs } from '../guard/clock.ts'
 import type { DetachResult } from '../guard/detach.ts'
 import type { GuardDelegation } from '../guard/guard.ts'
-import { hexMask } from '../policy/mask-text.ts'
-import { MASK_DOMAINS } from '../policy/vocabulary.ts'
+import { hexMasks } from '../policy/mask-text.ts'
 import type { Loan } from './journal.ts'
 import type { TakenBack } from './undelegate.ts'
 
@@ -15,7 +14,7 @@ export function wallTime(timeNs: bigint): string {
 }
 
 /** Decimal text where JSON has no such number. */
-function exact(value: bigint): number | string {
+export function exact(value: bigint): number | string {
   return value <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(value) : String(value)
 }
 
@@ -37,7 +36,7 @@ export function delegationToJSON(one: GuardDelegation) {
 
 function termsToJSON({ rights, limits, ...rest }: GuardDelegation['terms']) {
   const { mapBytes, ...counts } = limits
-  const masks = Object.fromEntries(MASK_DOMAINS.map(domain => [domain, hexMask(rights.masks[domain])]))
+  const masks = hexMasks(rights.masks)
   return {
     ...rest,
     rights: { ...rights, masks },

@@ -14,6 +14,7 @@ import {
   DOMAIN_ENUMS,
   MASK_DOMAINS,
   type MaskDomain,
+  type Masks,
   type Vocabulary,
 } from './vocabulary.ts'
 
@@ -126,6 +127,11 @@ export function describeMask(vocabulary: Vocabulary, domain: MaskDomain, mask: b
  */
 export function hexMask(mask: bigint): string {
   return `0x${mask.toString(16)}`
+}
+
+/** The same of all four. */
+export function hexMasks({ cmds, maps, progs, attachs }: Masks): Readonly<Record<MaskDomain, string>> {
+  return { cmds: hexMask(cmds), maps: hexMask(maps), progs: hexMask(progs), attachs: hexMask(attachs) }
 }
 
 /**

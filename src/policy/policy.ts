@@ -7,7 +7,7 @@
  * policy that was parsed before comes back by `policyFromJSON` without them.
  */
 import { FormatError } from '../errors.ts'
-import { hexMask } from './mask-text.ts'
+import { hexMask, hexMasks } from './mask-text.ts'
 import type { Subject } from './subject.ts'
 import { ANY_MASK, MASK_DOMAINS, type Masks } from './vocabulary.ts'
 
@@ -144,12 +144,7 @@ export function policyToJSON(policy: Policy): PolicyJSON {
     format: JSON_FORMAT,
     ...policy,
     rights: {
-      masks: {
-        cmds: hexMask(masks.cmds),
-        maps: hexMask(masks.maps),
-        progs: hexMask(masks.progs),
-        attachs: hexMask(masks.attachs),
-      },
+      masks: hexMasks(masks),
       capabilities,
     },
     limits: { ...counts, ...(mapBytes === undefined ? {} : { mapBytes: hexMask(mapBytes) }) },

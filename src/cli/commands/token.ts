@@ -6,7 +6,7 @@ import { effectiveCapabilities } from '../../ebpf/refusal.ts'
 import { DEFAULT_BPFFS, Token } from '../../ebpf/token.ts'
 import { DeniedError, EXIT, NotFoundError, SyscallError } from '../../errors.ts'
 import { PROGRAM_CLASSES } from '../../policy/kernel-classes.ts'
-import { describeMask, hexMask } from '../../policy/mask-text.ts'
+import { describeMask, hexMasks } from '../../policy/mask-text.ts'
 import { bitsOf, hasBit, MASK_DOMAINS } from '../../policy/vocabulary.ts'
 import { CAPABILITIES } from '../../uapi/constants.ts'
 import { columns, print, printJson } from '../output.ts'
@@ -94,7 +94,7 @@ export function show(options: { path?: string; json?: boolean }): number {
   if (options.json === true) {
     printJson({
       path: token.path,
-      masks: Object.fromEntries(MASK_DOMAINS.map(domain => [domain, hexMask(rights[domain])])),
+      masks: hexMasks(rights),
       words: Object.fromEntries(
         MASK_DOMAINS.map(domain => [domain, describeMask(vocabulary, domain, rights[domain])]),
       ),
