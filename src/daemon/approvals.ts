@@ -17,7 +17,7 @@ import type { Keep } from './idempotency.ts'
 import { type Asking, type LendInput, lifetimeOf, make, prepareFor } from './lend.ts'
 import { Slots, WAITING_REQUESTS } from './limits.ts'
 import { termsOf } from './loan-journal.ts'
-import { numberIn, type RequestView, requestView } from './loan-view.ts'
+import { numberIn, type RequestView, requestName, requestView } from './loan-view.ts'
 import { LongTimer } from './long-timer.ts'
 import { ownsRequest, type Who } from './ownership.ts'
 import type { Parts } from './parts.ts'
@@ -283,7 +283,7 @@ export class Approvals implements Disposable {
     try {
       await this.#end({ ...request, state: 'expired' })
     } catch (error) {
-      log.error({ err: error, request: id }, 'a request that has expired could not be ended')
+      log.error({ error, request: requestName(id) }, 'a request that has expired could not be ended')
     }
   }
 

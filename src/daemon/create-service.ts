@@ -186,9 +186,7 @@ export function createService(options: ServiceOptions): RunningService {
         facts: { version, boot: registry.boot, guard: guard !== undefined },
       })
       await approvals.expireOld()
-      upkeep
-        .start()
-        .catch(error => log.error({ err: error }, 'what was left unfinished could not be settled'))
+      upkeep.start().catch(error => log.error({ error }, 'what was left unfinished could not be settled'))
     },
     async settle() {
       await upkeep.look()

@@ -23,7 +23,7 @@ export async function watchGuard(parts: Watched, signal: AbortSignal): Promise<v
   try {
     for await (const event of parts.guard.events({ signal })) keep(parts, event)
   } catch (error) {
-    if (!signal.aborted) parts.log.error({ err: error }, "the guard's events are not read any more")
+    if (!signal.aborted) parts.log.error({ error }, "the guard's events are not read any more")
   }
 }
 

@@ -269,7 +269,7 @@ export async function told<T>(
     const written: Promise<unknown> = isRoot
       ? audit.append(entry)
       : audit.appendFolded(alike(facts, error), entry)
-    await written.catch(untold => log.error({ err: untold }, 'a refusal could not be written down'))
+    await written.catch(untold => log.error({ error: untold }, 'a refusal could not be written down'))
     throw error
   }
 }

@@ -155,7 +155,7 @@ export class Owed implements Disposable {
 
   #failed(error: unknown, what: string): void {
     this.#fault = (error as Error).message
-    this.#log.error({ err: error }, `${what}: it is tried again`)
+    this.#log.error({ error }, `${what}: it is tried again`)
   }
 
   #later(): void {

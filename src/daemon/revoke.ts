@@ -59,7 +59,7 @@ export async function revokeRoute(
   )
   const failed = outcomes.filter(one => one.status === 'rejected')
   for (const { reason } of failed) {
-    parts.log.error({ err: reason }, 'a loan could not be taken back')
+    parts.log.error({ error: reason }, 'a loan could not be taken back')
     complete = false
   }
   if (failed.length > 0 && ended.length === 0) throw failed[0]!.reason

@@ -9,6 +9,7 @@ import { delegationId, type Guard, type GuardDelegation } from '../guard/guard.t
 import { detach, isUndone, revoke } from '../lending/revoke.ts'
 import type { EndRecord, LoanRecord } from '../registry/loan-record.ts'
 import { loanFacts } from './audit-facts.ts'
+import { loanName } from './loan-view.ts'
 import type { Parts } from './parts.ts'
 import { unmount } from './unmount.ts'
 
@@ -70,7 +71,7 @@ async function endOne(
   const told: EndRecord = text === '' ? ended : { ...ended, detail: text }
   const loan = gone ? await owed.putLoan({ ...ending, state: 'ended', ended: told }) : ending
   if (gone) counters.loanEnded(ended.why)
-  else log.warn({ loan: id, left }, 'a loan could not be unmounted wholly')
+  else log.warn({ loan: loanName(id), left }, 'a loan could not be unmounted wholly')
   const event = gone ? 'loan.ended' : 'loan.stays'
   await owed.note({ event, loan: id, facts: { ...loanFacts({ ...loan, ended: told }), complete } })
   return { loan, complete }

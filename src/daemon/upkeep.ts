@@ -16,6 +16,7 @@ import { adoptedRecord } from './adopted.ts'
 import { loanFacts } from './audit-facts.ts'
 import type { Expiry } from './expiry.ts'
 import { FairTurns } from './fair-turns.ts'
+import { loanName } from './loan-view.ts'
 import { mountsOf } from './mounts-of.ts'
 import type { Parts } from './parts.ts'
 import { type Found, reconcile, type Step } from './reconcile.ts'
@@ -73,7 +74,7 @@ export class Upkeep {
     this.#due = at
     this.#timer = setTimeout(() => {
       this.#due = Number.POSITIVE_INFINITY
-      this.look().catch(error => this.#parts.log.error({ err: error }, 'loans could not be looked after'))
+      this.look().catch(error => this.#parts.log.error({ error }, 'loans could not be looked after'))
     }, withinMs)
     this.#timer.unref()
   }
@@ -113,7 +114,7 @@ export class Upkeep {
     try {
       await takeBack(this.#parts, id, { why: 'expired' })
     } catch (error) {
-      log.error({ err: error, loan: id }, 'a loan that has expired could not be ended')
+      log.error({ error, loan: loanName(id) }, 'a loan that has expired could not be ended')
       const again = (): void => {
         const loan = book.loan(id)
         if (loan !== undefined && !this.#stopped) this.#expiry.follow(loan)
@@ -155,7 +156,7 @@ export class Upkeep {
       try {
         await this.#take(step)
       } catch (error) {
-        this.#parts.log.error({ err: error, step: step.do }, 'a step of the upkeep failed')
+        this.#parts.log.error({ error, step: step.do }, 'a step of the upkeep failed')
       }
     }
     // What only looks is done at once; what ends loans may wait for file systems of others.
