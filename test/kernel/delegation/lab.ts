@@ -7,12 +7,16 @@ import { delegatedMounts } from '../../../src/ebpf/bpffs.ts'
 import { parsePolicy } from '../../../src/policy/parse.ts'
 import type { Policy } from '../../../src/policy/policy.ts'
 import { ANY_MASK, type Masks } from '../../../src/policy/vocabulary.ts'
+import { check } from '../../../src/sys/failure.ts'
 import { Fd } from '../../../src/sys/fd.ts'
 import { fsconfigCreate, fsconfigString, fsmount } from '../../../src/sys/mount.ts'
 import { open } from '../../../src/sys/open.ts'
 import { readProc } from '../../../src/sys/process.ts'
 import {
+  AT_FDCWD,
   CAPABILITIES,
+  MNT_DETACH,
+  MOVE_MOUNT_F_EMPTY_PATH,
   O_CLOEXEC,
   O_DIRECTORY,
   O_RDONLY,
@@ -84,6 +88,40 @@ export function openIn(
   return openWithin(target.process.pidfd, target.root, path, flags, RESOLVE_IN_ROOT, HANG_MS)
 }
 
+/**
+ * A bpffs of the target's user namespace with `masks`, which is mounted nowhere yet. What is in it
+ * belongs to `owner`, a user and group of the host. The caller closes it.
+ */
+function bpffsWithin(target: Target, masks: Partial<Masks>, owner = 0): Fd {
+  using fs = fsopenWithin(target.process.pidfd, 'bpf')
+  for (const [domain, mask] of Object.entries(masks))
+    fsconfigString(fs, `delegate_${domain}`, `0x${mask.toString(16)}`)
+  if (owner !== 0) for (const key of ['uid', 'gid']) fsconfigString(fs, key, String(owner))
+  fsconfigCreate(fs)
+  return fsmount(fs, 0)
+}
+
+/**
+ * Lends `masks` at /sys/fs/bpf of the target while `body` runs, by the bare system calls: for a test
+ * of the kernel's rights that lends thousands of times.
+ */
+export async function lendingBare<T>(
+  target: Target,
+  masks: Partial<Masks>,
+  owner: number,
+  body: () => Promise<T>,
+): Promise<T> {
+  const must = (call: string, ...args: unknown[]): number =>
+    check(call, call, callWithin(target, call, ...args), '/sys/fs/bpf')
+  using mount = bpffsWithin(target, masks, owner)
+  must('move_mount', mount.number, '', AT_FDCWD, '/sys/fs/bpf', MOVE_MOUNT_F_EMPTY_PATH)
+  try {
+    return await body()
+  } finally {
+    must('umount2', '/sys/fs/bpf', MNT_DETACH)
+  }
+}
+
 /** BPF_TOKEN_CREATE as root of the target: result or -errno. */
 export function tokenWithin(target: Target, root: number, caps?: bigint): number {
   return bpfWithin(
@@ -140,11 +178,7 @@ export class Lab implements Disposable {
    * kernel's rights alone, for a third of the time that `lending` takes. The caller closes it.
    */
   token(masks: Partial<Masks>): Fd {
-    using fs = fsopenWithin(this.target.process.pidfd, 'bpf')
-    for (const [domain, mask] of Object.entries(masks))
-      fsconfigString(fs, `delegate_${domain}`, `0x${mask.toString(16)}`)
-    fsconfigCreate(fs)
-    using mount = fsmount(fs, 0)
+    using mount = bpffsWithin(this.target, masks)
     using root = open('.', O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0, mount)
     return new Fd(tokenWithin(this.target, root.number))
   }
