@@ -55,7 +55,7 @@ export async function prepareFor(
     anySubject,
     onlyIfUsable: strict,
   }
-  return confirmedBy(prepareLoan(request), asker, target)
+  return confirmedBy(await prepareLoan(request), asker, target)
 }
 
 /**
@@ -84,10 +84,10 @@ export async function common(
 export function confirmedBy<T extends PreparedLoan>(prepared: T, asker: Asker, target: Target): T {
   return {
     ...prepared,
-    confirm: () => {
+    confirm: async () => {
+      await prepared.confirm?.()
       asker.confirm()
       asker.requireOwn(target)
-      prepared.confirm?.()
     },
   }
 }
