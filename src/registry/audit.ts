@@ -7,7 +7,6 @@
 
 import { createHash } from 'node:crypto'
 import { join } from 'node:path'
-import { SyscallError } from '../errors.ts'
 import { type AuditVerdict, verifyAudit } from './audit-chain.ts'
 import {
   AUDIT_FILE,
@@ -30,7 +29,7 @@ import {
 } from './audit-record.ts'
 import { Batches, type Waiting } from './batches.ts'
 import { type Files, type OpenFile, REAL_FILES } from './files.ts'
-import { storageError } from './storage-error.ts'
+import { refusesWrites, storageError } from './storage-error.ts'
 import { TailFile } from './tail-file.ts'
 
 export interface AuditOptions {
@@ -61,7 +60,6 @@ const DEFAULT_LIMIT = 1000
 const MAX_WRITE_BYTES = 512 * 1024
 const MAX_TORN_BYTES = MAX_WRITE_BYTES + 2 * MAX_RECORD_BYTES
 const SHOWN_OF_TORN = 2000
-const REFUSES_WRITES: ReadonlySet<string> = new Set(['ENOSPC', 'EDQUOT', 'EROFS'])
 
 interface Pending {
   readonly entry: AuditEntry
@@ -331,7 +329,7 @@ function keyOf({ name, first }: { name: string; first: number }): string {
 /** Of an audit that cannot be begun, as the disk is; every other fault is thrown again. */
 async function unbegun(files: Files, directory: string, error: unknown) {
   const fault = storageError(error, join(directory, AUDIT_FILE))
-  if (!(fault instanceof SyscallError) || !REFUSES_WRITES.has(fault.errnoName)) throw error
+  if (!refusesWrites(fault)) throw error
   const head = await headOfFull(files, directory, await auditFiles(files, directory))
   return { file: undefined, head, first: head.seq + 1, entries: [], error: fault }
 }
