@@ -69,6 +69,11 @@ export interface ServiceOptions {
 export interface RunningService extends Service {
   /** Numbers for `metrics`. */
   gauges(): Gauges
+  /**
+   * Whether what is to be written gets an answer from the disk, be it a refusal. False: a write has
+   * had none for so long, and all that wait for it hang with it.
+   */
+  isHealthy(patienceMs?: number): boolean
   /** Reads the policies again: on SIGHUP, and when their directory has changed. */
   reload(): Promise<void>
   /**
@@ -81,6 +86,9 @@ export interface RunningService extends Service {
   /** Ends that. What is lent goes on. */
   stop(): Promise<void>
 }
+
+/** A disk that is only busy answers before that. */
+const WRITE_PATIENCE_MS = 60_000
 
 const COUNTS_NOTHING: Counters = { decided() {}, loanEnded() {}, guardEvents() {} }
 
@@ -174,6 +182,8 @@ export function createService(options: ServiceOptions): RunningService {
       policyFaults: policies.faults.length,
       lostEvents: guard === undefined ? 0 : Number(guard.totals().lostEvents),
     }),
+    isHealthy: (patienceMs = WRITE_PATIENCE_MS) =>
+      registry.writingMs < patienceMs && audit.writingMs < patienceMs,
     reload: async () => {
       await readPolicies()
     },

@@ -94,6 +94,10 @@ export class Daemon {
     return this.#server.warm()
   }
 
+  get isHealthy(): boolean {
+    return this.#opened.service.isHealthy()
+  }
+
   /** Policies alone: limits are read when it starts. */
   async reload(): Promise<void> {
     try {

@@ -54,10 +54,15 @@ export async function statusRoute(
 }
 
 const MAX_CONCERNS = 100
+const SLOW_MS = 5000
+
+const seconds = (ms: number): string => `${Math.floor(ms / 1000)} s`
 
 function concernsOf({ book, guard, policies, sight, events, audit, owed }: Parts): string[] {
   const { registry } = book
   const concerns: string[] = []
+  for (const [what, { writingMs }] of Object.entries({ registry, audit }))
+    if (writingMs > SLOW_MS) concerns.push(`The ${what} has waited for the disk for ${seconds(writingMs)}`)
   if (registry.fault !== undefined) concerns.push(`Nothing can be lent: ${registry.fault}`)
   if (audit.fault !== undefined)
     concerns.push(`Nothing can be lent: the audit cannot be written: ${audit.fault}`)

@@ -132,6 +132,11 @@ export class Audit {
     return this.#fault
   }
 
+  /** How long the write that is under way takes by now; 0: there is none. */
+  get writingMs(): number {
+    return this.#batches.writingMs
+  }
+
   /**
    * Returns the record when it is on the disk. Records are in the order of the calls. To have one
    * behind a line of the registry, wait for that first. SyscallError: it could not be written, and

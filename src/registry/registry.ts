@@ -150,6 +150,11 @@ export class Registry {
     return this.#fault
   }
 
+  /** How long the write that is under way takes by now; 0: there is none. */
+  get writingMs(): number {
+    return this.#batches.writingMs
+  }
+
   /**
    * Puts records, all of them or none, in the place of those with the same number or key. Returns
    * when they are on the disk; only then they are seen here. ConflictError: a loan that has ended
