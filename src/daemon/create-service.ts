@@ -52,6 +52,8 @@ export interface ServiceOptions {
   /** Undefined: none is installed, and `why`. It stays the caller's. */
   readonly guard: Guard | undefined
   readonly noGuard?: string | undefined
+  /** Undefined: the audit is handed on to nobody. It stays the caller's. */
+  readonly forward?: Parts['forward']
   readonly policies: PolicyFiles
   readonly names: Names
   readonly vocabulary: Vocabulary
@@ -100,6 +102,7 @@ export function createService(options: ServiceOptions): RunningService {
   const stopped = new AbortController()
   const owed = new Owed(book, audit, () => clock.wall(), log)
   const parts: Parts = {
+    forward: options.forward,
     ...{ book, audit, owed, events, guard, policies, names, vocabulary, clock, limits, log },
     rate: new Rate(limits.requestsPerMinute),
     slots: new Slots(limits.openLoans, uid => book.openOf(uid)),
@@ -195,7 +198,7 @@ export function createService(options: ServiceOptions): RunningService {
         event: 'daemon.started',
         facts: { version, boot: registry.boot, guard: guard !== undefined },
       })
-      await approvals.expireOld()
+      await approvals.takeUp()
       upkeep.start().catch(error => log.error({ error }, 'what was left unfinished could not be settled'))
     },
     async settle() {

@@ -48,6 +48,7 @@ export class Daemon {
       stateDirectory: options.state,
       policyDirectory: options.policies,
       limits: config.limits,
+      auditToJournal: config.auditToJournal,
       recover: options.recover,
       version,
       log,
