@@ -181,3 +181,10 @@ export const containers = strict({
     }),
   ),
 })
+
+/** What `bpftoken containers` prints. */
+export const containersStatus = strict({
+  hook: strict({ file: text, installed: z.boolean(), program: text.optional() }),
+  podman: text.optional().describe('What Podman calls itself and its version'),
+  problems: texts.describe('What is in the way of containers that ask; none: they are lent to'),
+})

@@ -195,21 +195,10 @@ export class ContainerLab implements AsyncDisposable {
     return new Running(child, () => this.#forget(name))
   }
 
-  /** Puts the hook where this Podman reads it. */
+  /** Has this Podman call the hook. */
   async installHook(): Promise<void> {
-    const ours = { path: '/run/hook', args: this.hook.args }
-    const document = {
-      version: '1.0.0',
-      hook: ours,
-      when: { annotations: { '^bpftoken\\.dev/': '.*' } },
-      stages: ['createRuntime'],
-    }
-    await this.podman.execute(
-      'sh',
-      '-c',
-      'cp "$1" /run/hook && mkdir -p /usr/share/containers/oci/hooks.d && echo "$2" >/usr/share/containers/oci/hooks.d/50-bpftoken.json',
-      ...['sh', hookPath(), JSON.stringify(document)],
-    )
+    const { status, stdout, stderr } = await this.podman.cli('containers', 'install', '--socket', this.socket)
+    if (status !== 0) throw new Error(`${stdout}${stderr}`)
   }
 
   /** `podman run --rm` of a script in a container of the image, to its end. */

@@ -242,12 +242,12 @@ describe('a bundle', needsProgram('podman/usr/bin/podman'), () => {
     lab.bundle('lives', 'echo ready; read line')
     await using running = await lab.start('crun', 'lives')
     await running.says('ready')
+    const find = async () => (await lab.loans()).find(({ record }) => record?.recipient.container === 'lives')
     await eventually(async () => {
-      const [loan] = await lab.loans()
-      return loan?.status?.mounted === true && loan.status.processes > 0 && loan.status.drift.length === 0
+      const status = (await find())?.status
+      return status?.mounted === true && status.processes > 0 && status.drift.length === 0
     }, 'it is seen from the side of the container')
-    const [loan] = await lab.loans()
-    assert.equal(loan!.record!.recipient.container, 'lives')
+    const loan = await find()
     assert.equal(loan!.record!.mount!.path, '/sys/fs/bpf')
     assert.equal(loan!.policy, 'dev')
   })
