@@ -288,7 +288,8 @@ describe('decide() for any policy', () => {
     unit: fc.oneof(part, fc.constant('a*b*c*d*e')),
     executable: pathOf(part, ['**']),
     label: part,
-    container: fc.constant({ name: 'c' }),
+    container: fc.record({ name: part, labels: fc.record({ l: part }) }, { requiredKeys: ['name'] }),
+    kubernetes: fc.record({ namespace: part, serviceAccount: name }, { requiredKeys: ['namespace'] }),
   }
   const anyEntry: fc.Arbitrary<Subject> = fc
     .subarray(Object.keys(values) as (keyof typeof values)[], { maxLength: 3 })
@@ -311,7 +312,9 @@ describe('decide() for any policy', () => {
     unit: factOf(name),
     executable: factOf(pathOf(name, ['d'])),
     label: factOf(name),
-  })
+    container: factOf(fc.record({ name, labels: fc.record({ l: name }) })),
+    kubernetes: factOf(fc.record({ namespace: name })),
+  }) as unknown as fc.Arbitrary<SubjectFacts>
 
   test('of an index the verdict is the same as of its policies, and so is its trace', () => {
     const request = fc.record({ by: fc.constantFrom('operator', 'subject'), anySubject: fc.boolean() })
