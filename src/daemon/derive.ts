@@ -5,7 +5,7 @@
 
 import type { RouteRequest } from '../api/routes.ts'
 import { ConflictError, DeniedError, NotSupportedError } from '../errors.ts'
-import { delegationId } from '../guard/guard.ts'
+import { delegationId } from '../guard/id.ts'
 import { prepareDerivation } from '../lending/derive.ts'
 import { shareOf } from '../registry/asker-facts.ts'
 import type { Keep } from './idempotency.ts'
