@@ -15,7 +15,7 @@ import { DeniedError, EXIT, SyscallError, UsageError } from '../../errors.ts'
 import { parseWish, placementsFor } from '../attachments.ts'
 import { interruption } from '../interrupted.ts'
 import { readObjectFile } from '../object-files.ts'
-import { columns, note, print, printJson } from '../output.ts'
+import { columns, note, print, printJson, warn } from '../output.ts'
 
 export interface ObjLoadOptions {
   program?: string[]
@@ -38,6 +38,7 @@ export async function load(file: string, options: ObjLoadOptions): Promise<numbe
   using object = await loadObject(spec, options.program === undefined ? {} : { only: options.program }).catch(
     refusalOf,
   )
+  for (const warning of object.warnings) warn(warning)
   using links = new Owned()
   const attached = wishes.length === 0 ? [] : attachAll(object, wishes, links)
   if (options.pin !== undefined) pinAll(object, attached, options.pin)
