@@ -161,14 +161,14 @@ test('a pinned map that differs is refused, with each thing that differs', needs
   using bpffs = privateBpffs()
   using other = BpfMap.create({
     ...{ type: 'array', keyBytes: 4, valueBytes: 4, maxEntries: 16, token: null },
-    flags: MAP_FLAGS.BPF_F_RDONLY,
+    flags: MAP_FLAGS.BPF_F_MMAPABLE,
   })
   other.pin(`${bpffs.path}/pinned`)
   await assert.rejects(
     loads('legacy', { pinRoot: bpffs.path, maps: { global: { pin: 'none' } } }),
     (error: unknown) =>
       error instanceof ConflictError &&
-      /type is array, not hash, valueBytes is 4, not 8, flags is 8, not 0$/.test(error.message),
+      /type is array, not hash, valueBytes is 4, not 8, flags is 1024, not 0$/.test(error.message),
   )
 })
 
@@ -180,7 +180,7 @@ test('types that the kernel refuses are left out, unless something needs them', 
     bytes[2] = 9
     return { ...spec, btf: { ...spec.btf!, bytes } }
   }
-  using object = await loadObject(broken('trace'), { token: null })
+  using object = await loadObject(broken('uprobe'), { token: null })
   assert.match(object.warnings[0]!, /does not have the object's types, so names and source lines are missing/)
   assert.ok(object.programs.size > 0)
   using _ = await loadObject(broken('callbacks'), { token: null, only: [] })
@@ -202,7 +202,7 @@ test(
     const lab = await LoadLab.start(['bpf', 'net_admin', 'perfmon', 'sys_admin'])
     try {
       const masks = { ...EVERYTHING, cmds: EVERYTHING.cmds & ~(1n << 18n) }
-      const answer = await lab.load(masks, { file: fixture('trace') })
+      const answer = await lab.load(masks, { file: fixture('uprobe') })
       assert.ok(answer.ok, JSON.stringify(answer))
       assert.equal((await lab.load(masks, { file: fixture('callbacks') })).ok, false)
       assert.equal((await lab.load(EVERYTHING, { file: fixture('callbacks') })).ok, true)
