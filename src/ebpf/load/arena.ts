@@ -5,8 +5,9 @@
  * that are declared `__arena` lie in it: at its end where the kernel can address that in one
  * instruction, else at its start, as libbpf places them. Since Linux 6.9.
  */
-import { ConflictError, InputError, NotFoundError, SyscallError } from '../../errors.ts'
+import { ConflictError, InputError, NotFoundError, NotSupportedError, SyscallError } from '../../errors.ts'
 import { type Mapping, mapShared, PAGE_BYTES } from '../../sys/memory.ts'
+import { bpf_map_flags } from '../../uapi/bpf.ts'
 import type { TypedValue } from '../btf/typed-value.ts'
 import type { BpfMap } from '../map.ts'
 import { GlobalVariables } from '../object/global-variables.ts'
@@ -50,19 +51,35 @@ export class Arena implements Disposable {
 
   /**
    * Maps the object's arena and puts its global variables in place. ConflictError: something is
-   * where its `map_extra` says.
+   * where its `map_extra` says. NotSupportedError: it has variables, and BPF_F_SEGV_ON_FAULT, with
+   * which touching a page that no program has made kills the process.
    */
   static map(spec: ObjectSpec, map: BpfMap, globalsOff: number): Arena {
     const { map: name, contents, typeId } = spec.arena!
     const { extra } = spec.maps.find(one => one.name === name)!
+    if (contents.length > 0 && isDeadly(map))
+      throw new NotSupportedError(
+        `Arena "${name}" has global variables, and BPF_F_SEGV_ON_FAULT keeps us from it`,
+        {
+          context: { map: name },
+          hint: 'Take the flag away, or let a program make what it needs',
+        },
+      )
     const mapping = mapAt(map, map.maxEntries * PAGE_BYTES, extra)
     new Uint8Array(mapping.buffer).set(contents, globalsOff)
     const variables = typeId === 0 ? undefined : new GlobalVariables(spec.btf!.types, typeId)
     return new Arena(map, mapping, { off: globalsOff, bytes: contents.length, variables })
   }
 
-  /** All of it. Empty once disposed of. */
+  /**
+   * All of it. Empty once disposed of. NotSupportedError: with BPF_F_SEGV_ON_FAULT, reading a page
+   * that no program has made would kill the process.
+   */
   get bytes(): Uint8Array {
+    if (isDeadly(this.map))
+      throw new NotSupportedError('An arena with BPF_F_SEGV_ON_FAULT cannot be read here', {
+        context: { maxEntries: this.map.maxEntries },
+      })
     return new Uint8Array(this.#mapping.buffer)
   }
 
@@ -91,6 +108,10 @@ export class Arena implements Disposable {
       context: { variable: name },
     })
   }
+}
+
+function isDeadly(map: BpfMap): boolean {
+  return (map.info().flags & bpf_map_flags.BPF_F_SEGV_ON_FAULT) !== 0
 }
 
 function wholePages(bytes: number): number {
