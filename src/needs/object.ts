@@ -19,6 +19,7 @@ import { type Need, neededCapabilities } from '../ebpf/rights.ts'
 import { ATTACH_TYPES, MAP_TYPES } from '../ebpf/type-names.ts'
 import { bpf_func_id } from '../uapi/bpf.ts'
 import type { CapabilityName } from '../uapi/constants.ts'
+import { kernelPointerFrom } from './kernel-pointers.ts'
 
 /** One command that loading an object gives. */
 export interface ObjectNeed {
@@ -298,7 +299,8 @@ const PROBE_READ_HELPERS: ReadonlySet<number> = new Set([
 function helperCapabilities(spec: ObjectSpec, program: ObjectProgram): CapabilityName[] {
   const helpers = helpersOf(spec, program)
   const needed: CapabilityName[] = []
-  if ([...helpers].some(id => PERFMON_HELPERS.has(id))) needed.push('CAP_PERFMON')
+  const pointers = kernelPointerFrom(functionsOf(spec, program), spec.externs, spec.btf?.types)
+  if (pointers !== undefined || [...helpers].some(id => PERFMON_HELPERS.has(id))) needed.push('CAP_PERFMON')
   // Since Linux 6.14 a token lends it; before, CAP_SYS_ADMIN of the initial namespace was asked
   // for.
   if (helpers.has(bpf_func_id.BPF_FUNC_probe_write_user)) needed.push('CAP_SYS_ADMIN')

@@ -266,14 +266,38 @@ export function attachUprobeMulti(
 
 /**
  * Registers a `struct_ops` map: its contents are set and, where the map was made for it, a link
- * holds the registration, which ends with it (since Linux 6.4). Undefined: the map itself is
- * registered, until its value is deleted.
+ * holds the registration, which ends with it (since Linux 6.4). Otherwise the map itself is
+ * registered, until its value is deleted: `StructOpsRegistration` does that, and outlives nobody.
  */
-export function attachStructOps(map: BpfMap, contents: Uint8Array): Link | undefined {
+export function attachStructOps(map: BpfMap, contents: Uint8Array): Link | StructOpsRegistration {
   map.update(0, contents)
-  if ((map.info().flags & STRUCT_OPS_LINK) === 0) return undefined
+  if ((map.info().flags & STRUCT_OPS_LINK) === 0) return new StructOpsRegistration(map)
   const attr = { map_fd: map.fd.number, attach_type: ATTACH_TYPES.number('struct_ops') }
   return new Link(linkCreate(attr, {}, 'struct_ops map'))
+}
+
+/**
+ * A `struct_ops` map that is registered without a link. It stays registered, whoever closes what,
+ * until this is disposed of. The map stays its owner's.
+ */
+export class StructOpsRegistration implements Disposable {
+  readonly #map: BpfMap
+  #ended = false
+
+  constructor(map: BpfMap) {
+    this.#map = map
+  }
+
+  /** Deletes the map's value, which ends the registration. EINPROGRESS: ended already. */
+  end(): void {
+    if (this.#ended) return
+    this.#ended = true
+    this.#map.delete(0)
+  }
+
+  [Symbol.dispose](): void {
+    this.end()
+  }
 }
 
 /** BPF_F_LINK */

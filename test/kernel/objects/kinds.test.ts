@@ -20,6 +20,7 @@ import {
   SyscallError,
   VerifierError,
 } from '../../../src/errors.ts'
+import { planRights } from '../../../src/needs/plan.ts'
 import { endExecutors } from '../../../src/sys/executor/pool.ts'
 import { openFds, traceFds } from '../../../src/sys/fd.ts'
 import { askOracle, needsOracle } from '../../corpus/oracle.ts'
@@ -210,6 +211,41 @@ test(
       lab[Symbol.dispose]()
       await lab.ended
     }
+  },
+)
+
+test(
+  'reading through pointers of the kernel is planned with perfmon, and handing them on without',
+  needsTokens(),
+  async () => {
+    const spec = specOf('pointers')
+    const planned = spec.programs.map(({ name }) => {
+      const plan = planRights([{ name: 'one', spec }], { loader: 'bpftoken', programs: [name] })
+      return { name, masks: plan.masks, perfmon: plan.capabilities.some(one => one.name === 'perfmon') }
+    })
+    for (const held of [true, false]) {
+      const lab = await LoadLab.start(['bpf', 'net_admin', ...(held ? ['perfmon'] : [])])
+      try {
+        for (const { name, masks, perfmon } of planned) {
+          const answer = await lab.load(masks, { file: fixture('pointers'), only: [name] })
+          assert.equal(
+            answer.ok,
+            held || !perfmon,
+            `${name} ${held ? 'with' : 'without'} perfmon: ${answer.message}`,
+          )
+        }
+      } finally {
+        lab[Symbol.dispose]()
+        await lab.ended
+      }
+    }
+    assert.deepEqual(
+      planned
+        .filter(({ perfmon }) => !perfmon)
+        .map(({ name }) => name)
+        .sort(),
+      ['hands_on', 'own_context'],
+    )
   },
 )
 
