@@ -9,6 +9,7 @@ import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { programFile } from '../../../src/ebpf/attach/program-file.ts'
 import { attachProgram } from '../../../src/ebpf/attach/section.ts'
+import { parseElf } from '../../../src/ebpf/elf/elf.ts'
 import { Features } from '../../../src/ebpf/kernel/features.ts'
 import { type LoadedObject, type LoadOptions, loadObject } from '../../../src/ebpf/load/object.ts'
 import { BpfMap, MAP_FLAGS } from '../../../src/ebpf/map.ts'
@@ -195,6 +196,29 @@ test('types that the kernel refuses are left out, unless something needs them', 
   )
   await assert.rejects(loadObject(broken('congestion'), { token: null }), /BPF_BTF_LOAD/)
 })
+
+test(
+  'a member of struct_ops that the kernel lacks is refused, or left out with its program',
+  needsTokens(),
+  async () => {
+    const bytes = Buffer.from(readFileSync(fixture('congestion')))
+    const btf = parseElf(bytes).sections.find(({ name }) => name === '.BTF')!.data
+    const at = bytes.indexOf('\0undo_cwnd\0', btf.byteOffset - bytes.byteOffset)
+    assert.ok(at > 0)
+    bytes.write('undo_cwnx', at + 1)
+    const spec = parseObject(bytes, { name: 'congestion' })
+    await assert.rejects(
+      loadObject(spec, { token: null }),
+      (error: unknown) =>
+        error instanceof NotSupportedError &&
+        /member "undo_cwnx" is program "undo_cwnd", and this kernel's tcp_congestion_ops has no such/.test(
+          error.message,
+        ),
+    )
+    using object = await loadObject(spec, { token: null, programs: { undo_cwnd: { load: false } } })
+    assert.deepEqual([...object.programs.keys()].sort(), ['cong_avoid', 'ssthresh'])
+  },
+)
 
 test(
   'without the right for types an object is loaded under a token, where none needs them',
