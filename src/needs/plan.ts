@@ -235,6 +235,10 @@ function loaderNotes(loader: Loader, spec: ObjectSpec, needs: readonly ObjectNee
         notes.push(
           'libbpf probes attach types with a cgroup_sock program, which is not lent; it then loads programs whose section allows it with attach type 0 (cgroup_inet_ingress), so both are listed',
         )
+      if (needs.some(({ need }) => need.mapType === 'insn_array'))
+        notes.push(
+          'libbpf (1.8) makes the maps for jump tables without a token: this fails in a workload whatever is lent',
+        )
       if (spec.btf === undefined && spec.maps.some(({ kind }) => kind === 'declared'))
         notes.push('libbpf 1.0 and later refuse maps that are not described in BTF')
       break
