@@ -18,9 +18,17 @@ export class Mapping implements Disposable {
   }
 }
 
-/** Maps `length` bytes of `fd` at offset `off`, shared. EPERM: write access to a read-only map. */
-export function mapShared(fd: Fd, length: number, off: number, writable: boolean): Mapping {
-  const result = native().mmap(fd.number, length, writable ? 3 : 1, 1 /* MAP_SHARED */, off)
+/** MAP_SHARED, and MAP_FIXED_NOREPLACE: there, or EEXIST where something else is. */
+const MAP_SHARED = 1
+const MAP_FIXED_NOREPLACE = 0x100000
+
+/**
+ * Maps `length` bytes of `fd` at offset `off`, shared. EPERM: write access to a read-only map.
+ * `address`: where in our memory; EEXIST: something else is there. 0, the default: anywhere.
+ */
+export function mapShared(fd: Fd, length: number, off: number, writable: boolean, address = 0): Mapping {
+  const flags = MAP_SHARED | (address === 0 ? 0 : MAP_FIXED_NOREPLACE)
+  const result = native().mmap(fd.number, length, writable ? 3 : 1, flags, off, address)
   if (typeof result === 'number') check('mmap', 'mmap', result)
   return new Mapping(result as ArrayBuffer)
 }
@@ -31,6 +39,6 @@ export function mapShared(fd: Fd, length: number, off: number, writable: boolean
  * private.
  */
 export function mapReadOnly(fd: Fd, length: number): Uint8Array | undefined {
-  const result = native().mmap(fd.number, length, 1, 2 /* MAP_PRIVATE */, 0)
+  const result = native().mmap(fd.number, length, 1, 2 /* MAP_PRIVATE */, 0, 0)
   return typeof result === 'number' ? undefined : new Uint8Array(result)
 }

@@ -21,7 +21,7 @@ import {
 import { attachStructOpsMap } from '../../src/ebpf/attach/section.ts'
 import { attachTrampoline } from '../../src/ebpf/attach/trace.ts'
 import { findKernelType } from '../../src/ebpf/kernel/type.ts'
-import type { Link } from '../../src/ebpf/link.ts'
+import { Link } from '../../src/ebpf/link.ts'
 import { loadObject } from '../../src/ebpf/load/object.ts'
 import { BpfMap } from '../../src/ebpf/map.ts'
 import { parseObject } from '../../src/ebpf/object/spec.ts'
@@ -140,7 +140,9 @@ async function attachStructOps(map: 'linked' | 'unlinked'): Promise<Link | undef
   const maps = { linked: { create: map === 'linked' }, unlinked: { create: map === 'unlinked' } }
   const object = await loadObject(spec, { maps })
   kept.push(object)
-  return attachStructOpsMap(object, map)
+  const made = attachStructOpsMap(object, map)
+  // A registration stays by itself.
+  return made instanceof Link ? made : undefined
 }
 
 async function attachAll(counts: BpfMap): Promise<Attached> {
