@@ -101,7 +101,6 @@ export interface Pod {
 
 export class Containerd implements AsyncDisposable {
   readonly #scratch: Scratch
-  readonly #suite: Suite
   readonly #process: ChildProcess
   readonly #cgroup: string
   #cri: CriClient | undefined
@@ -109,7 +108,6 @@ export class Containerd implements AsyncDisposable {
 
   private constructor(scratch: Scratch, suite: Suite) {
     this.#scratch = scratch
-    this.#suite = suite
     this.#cgroup = `/bpftoken-test-${process.pid}-${Date.now().toString(36)}`
     this.#process = spawn(
       'unshare',
