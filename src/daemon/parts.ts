@@ -8,6 +8,7 @@ import type { Audit } from '../registry/audit.ts'
 import type { EventStore } from '../registry/event-store.ts'
 import type { Approvals } from './approvals.ts'
 import type { Clock } from './clock.ts'
+import type { KnownContainers } from './containers/known.ts'
 import type { Idempotency } from './idempotency.ts'
 import type { Limits, Rate, Slots } from './limits.ts'
 import type { LoanBook } from './loan-book.ts'
@@ -47,6 +48,8 @@ export interface Parts {
   readonly approvals: Approvals
   readonly sight: Sight
   readonly recipients: Recipients
+  /** What plugins of runtimes have announced. */
+  readonly containers: KnownContainers
   readonly log: Log
   readonly counters: Counters
   /** Makes the loan: `lend` of src/lending/lend.ts. */
