@@ -103,6 +103,7 @@ export function createService(options: ServiceOptions): RunningService {
     approvals: new Approvals(() => parts),
     recipients: new Recipients(() => upkeep.soon()),
     sight: new Sight(),
+    lookWithin: ms => upkeep.soon(ms),
     containers: new KnownContainers(MAX_CONTAINERS),
     counters: options.counters ?? COUNTS_NOTHING,
     lend: options.lend ?? lend,

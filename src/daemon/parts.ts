@@ -50,6 +50,8 @@ export interface Parts {
   readonly recipients: Recipients
   /** What plugins of runtimes have announced. */
   readonly containers: KnownContainers
+  /** What there is of the loans is looked at within that time. */
+  readonly lookWithin: (ms: number) => void
   readonly log: Log
   readonly counters: Counters
   /** Makes the loan: `lend` of src/lending/lend.ts. */
