@@ -59,7 +59,7 @@ export class Announcer implements AsyncDisposable {
       )
     })
     try {
-      await Promise.race([this.#inTurn(() => Math.max(1, deadline - performance.now())), late])
+      await Promise.race([this.#inTurn(() => Math.max(1, Math.ceil(deadline - performance.now()))), late])
     } finally {
       clearTimeout(timer)
     }

@@ -18,8 +18,8 @@ import { Plugin, type Tale } from './plugin.ts'
 
 const { version } = require('../../package.json') as { version: string }
 
-/** More than the daemon takes to lend: whether it is in time is for the hook to say. */
-const HOOK_SECONDS = 15
+/** More than the hook itself waits for the daemon: it is to say why, and not to be ended. */
+const HOOK_SECONDS = 25
 
 function optionsOrExit(words: readonly string[]): Options | number {
   try {
@@ -71,7 +71,7 @@ async function run(options: Options): Promise<void> {
   await stayRegistered({
     socket: options.nri,
     index: options.index,
-    plugin: () => new Plugin({ inventory, announcer, hook, tale }),
+    plugin: () => new Plugin({ inventory, announcer, hook, tale, answerMs: options.patience }),
     told: {
       registered: () => {
         log.info({ nri: options.nri }, 'the runtime has taken the plugin')

@@ -8,6 +8,8 @@ export interface Options {
   readonly socket: string
   readonly hook: string
   readonly index: string
+  /** Milliseconds. */
+  readonly patience: number
   readonly logLevel: Level
   readonly json: boolean
 }
@@ -33,6 +35,7 @@ export function nriCommand(version: string): Command {
       '/usr/libexec/bpftoken/bpftoken-hook',
     )
     .option('--index <digits>', 'when it is called among plugins', twoDigits, '50')
+    .option('--patience <ms>', 'how long one that asks waits until bpftokend knows it', patience, 100)
     .addOption(new Option('--log-level <level>', 'the least that is logged').choices(LEVELS).default('info'))
     .option('--json', 'log to standard error as JSON, a line for each entry', false)
     .allowExcessArguments(false)
@@ -41,6 +44,13 @@ export function nriCommand(version: string): Command {
 function absolute(path: string): string {
   if (!path.startsWith('/')) throw new InvalidArgumentError('It is to begin with a slash.')
   return path
+}
+
+/** The runtime itself waits two seconds, and then goes on without its plugins. */
+function patience(text: string): number {
+  const value = /^\d{1,4}$/.test(text) ? Number(text) : 0
+  if (value < 10 || value > 1500) throw new InvalidArgumentError('It is a number from 10 to 1500.')
+  return value
 }
 
 function twoDigits(text: string): string {

@@ -44,11 +44,6 @@ export interface Who {
   readonly namespace: string
 }
 
-/**
- * For the daemon to be told. The runtime waits two seconds, unless it is told otherwise, and then
- * goes on without us.
- */
-const ANSWER_MS = 100
 /** For a container that was adjusted to be made. */
 const MADE_MS = 30_000
 
@@ -63,7 +58,8 @@ export interface PluginParts {
   readonly announcer: Pick<Announcer, 'now' | 'soon'>
   readonly hook: HookProgram
   readonly tale: Tale
-  readonly answerMs?: number
+  /** For the daemon to be told of one that asks. */
+  readonly answerMs: number
   readonly madeMs?: number
 }
 
@@ -158,7 +154,7 @@ export class Plugin implements Disposable {
 
   /** Fail closed: one that asked is not made before the daemon knows who it is. */
   async #announce(asked: Annotations, facts: Facts | undefined, who: Who): Promise<void> {
-    const { inventory, announcer, answerMs = ANSWER_MS } = this.#parts
+    const { inventory, announcer, answerMs } = this.#parts
     if (facts === undefined || !tells(facts, asked))
       throw this.#refuse(who, new Error('its names or annotations are longer than the daemon takes'))
     if (!inventory.add(facts)) throw this.#refuse(who, new Error('the runtime has too many containers'))

@@ -190,7 +190,7 @@ export class Containerd implements AsyncDisposable {
       linux: { cgroupParent: this.#cgroup, securityContext: { namespaceOptions: OWN_NAMESPACES } },
     }
     const { podSandboxId } = await this.cri.call('RunPodSandbox', { config })
-    return new RunningPod(this.cri, podSandboxId, config)
+    return new RunningPod(this.cri, podSandboxId, config, this.path)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -235,14 +235,19 @@ export class RunningPod {
   readonly #cri: CriClient
   readonly id: string
   readonly #config: object
+  readonly #shown: string
 
-  constructor(cri: CriClient, id: string, config: object) {
+  constructor(cri: CriClient, id: string, config: object, shown: string) {
     this.#cri = cri
     this.id = id
     this.#config = config
+    this.#shown = shown
   }
 
-  /** Makes and starts a container that sleeps; with this machine's programs, and capabilities for XDP. Gives its id. */
+  /**
+   * Makes and starts a container that sleeps, with the tree's programs, what is in containerd's `path`
+   * at /mnt, and capabilities for XDP. Gives its id.
+   */
   async container(name: string, options: ContainerOptions = {}): Promise<string> {
     const { containerId } = await this.#cri.call('CreateContainer', {
       podSandboxId: this.id,
@@ -252,7 +257,10 @@ export class RunningPod {
         image: { image: IMAGE },
         command: ['/bin/busybox', 'sleep', '100000'],
         envs: [...(options.envs ?? [])],
-        mounts: [{ containerPath: '/usr', hostPath: '/usr', readonly: true }],
+        mounts: [
+          { containerPath: '/usr', hostPath: '/usr', readonly: true },
+          { containerPath: '/mnt', hostPath: this.#shown, readonly: true },
+        ],
         labels: { ...options.labels },
         annotations: { ...options.annotations },
         linux: {

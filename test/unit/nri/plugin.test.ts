@@ -63,7 +63,7 @@ function setup(options: { answerMs?: number; madeMs?: number } = {}) {
     all: count => void told.push(['all', count]),
     not: error => void told.push(['not', error.message]),
   })
-  const plugin = new Plugin({ inventory, announcer, hook: HOOK, tale, ...options })
+  const plugin = new Plugin({ inventory, announcer, hook: HOOK, tale, answerMs: 60_000, ...options })
   const create_ = async (
     pod: MessageInitShape<typeof PodSandboxSchema>,
     container: MessageInitShape<typeof ContainerSchema>,
