@@ -7,7 +7,8 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmdirSync } from 'node:fs'
+import { once } from 'node:events'
+import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { execute, type Result } from './cli.ts'
 import { CriClient } from './cri/client.ts'
@@ -54,7 +55,8 @@ mount --bind "$2" ".$2"
 pivot_root . old
 /usr/bin/busybox umount -l /old
 /sbin/ip link set lo up
-exec /usr/bin/busybox env -i PATH=/usr/sbin:/usr/bin /usr/bin/containerd --config "$2/config.toml" --log-level info
+echo ready
+exec /usr/bin/busybox cat
 `
 
 const NETWORK = JSON.stringify({
@@ -101,20 +103,26 @@ export interface Pod {
 
 export class Containerd implements AsyncDisposable {
   readonly #scratch: Scratch
-  readonly #process: ChildProcess
+  /** Holds the namespaces. */
+  readonly #holder: ChildProcess
   readonly #cgroup: string
+  #process: ChildProcess | undefined
   #cri: CriClient | undefined
   #log = ''
 
   private constructor(scratch: Scratch, suite: Suite) {
     this.#scratch = scratch
     this.#cgroup = `/bpftoken-test-${process.pid}-${Date.now().toString(36)}`
-    this.#process = spawn(
+    this.#holder = spawn(
       'unshare',
       ['--mount', '--net', 'sh', '-c', SETUP, 'sh', treeOf(suite), scratch.path, ROOT],
-      { stdio: ['ignore', 'pipe', 'pipe'] },
+      { stdio: ['pipe', 'pipe', 'pipe'] },
     )
-    for (const stream of [this.#process.stdout!, this.#process.stderr!])
+    this.#listen(this.#holder)
+  }
+
+  #listen({ stdout, stderr }: ChildProcess): void {
+    for (const stream of [stdout!, stderr!])
       stream.setEncoding('utf8').on('data', text => {
         this.#log += text
       })
@@ -137,14 +145,48 @@ export class Containerd implements AsyncDisposable {
   }
 
   async #begin(): Promise<void> {
-    const hasEnded = () => this.#process.exitCode !== null || this.#process.signalCode !== null
-    await eventually(() => existsSync(this.nri) || hasEnded(), 'containerd is ready')
-    this.#cri = new CriClient(this.socket)
+    await eventually(
+      () => this.#log.includes('ready\n') || hasEnded(this.#holder),
+      'its namespaces are ready',
+    )
+    await this.#run()
     const imported = await this.execute(
       ...(['ctr', '--address', this.socket, '--namespace', 'k8s.io', 'image', 'import'] as const),
       join(this.#scratch.path, 'image.tar'),
     )
     assert.equal(imported.status, 0, imported.stderr)
+  }
+
+  async #run(): Promise<void> {
+    const program = ['/usr/bin/containerd', '--config', join(this.#scratch.path, 'config.toml')]
+    const containerd = spawn('nsenter', [...this.#enter, ...program], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { PATH: '/usr/sbin:/usr/bin' },
+    })
+    this.#process = containerd
+    this.#listen(containerd)
+    await eventually(() => existsSync(this.nri) || hasEnded(containerd), 'containerd is ready')
+    this.#cri = new CriClient(this.socket)
+  }
+
+  /** Ends it and starts it anew; its containers run on. */
+  async restart(): Promise<void> {
+    this.#cri?.[Symbol.dispose]()
+    const containerd = this.#process!
+    const exited = once(containerd, 'exit')
+    containerd.kill('SIGTERM')
+    await exited
+    rmSync(this.nri, { force: true })
+    await this.#run()
+    await eventually(async () => {
+      const answer = await this.cri.call('ListPodSandbox', {}).catch(() => undefined)
+      return answer !== undefined
+    }, 'it answers again')
+  }
+
+  /** Words of nsenter(1), before a command. */
+  get #enter(): readonly string[] {
+    return ['--target', String(this.#holder.pid), '--mount', '--net', '--']
   }
 
   get socket(): string {
@@ -171,8 +213,7 @@ export class Containerd implements AsyncDisposable {
 
   /** Runs any program of the tree there. */
   execute(command: string, ...args: readonly string[]): Promise<Result> {
-    const words = ['--target', String(this.#process.pid), '--mount', '--net', '--', command, ...args]
-    return execute('nsenter', words, { env: { PATH: '/usr/sbin:/usr/bin' } })
+    return execute('nsenter', [...this.#enter, command, ...args], { env: { PATH: '/usr/sbin:/usr/bin' } })
   }
 
   /** Starts a pod with a user namespace of its own. */
@@ -193,18 +234,21 @@ export class Containerd implements AsyncDisposable {
     return new RunningPod(this.cri, podSandboxId, config, this.path)
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#cri !== undefined && this.#process.exitCode === null) {
-      const { items } = await this.#cri.call('ListPodSandbox', {})
-      for (const { id } of items) {
-        await this.#cri.call('StopPodSandbox', { podSandboxId: id })
-        await this.#cri.call('RemovePodSandbox', { podSandboxId: id })
-      }
+  /** Ends all pods with their containers. */
+  async removePods(): Promise<void> {
+    const { items } = await this.cri.call('ListPodSandbox', {})
+    for (const { id } of items) {
+      await this.cri.call('StopPodSandbox', { podSandboxId: id })
+      await this.cri.call('RemovePodSandbox', { podSandboxId: id })
     }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#cri !== undefined && this.#process !== undefined && !hasEnded(this.#process))
+      await this.removePods()
     this.#cri?.[Symbol.dispose]()
-    const mounts = mountNamespaceOf(this.#process.pid!)
-    this.#process.kill('SIGKILL')
-    // Shims outlive it. Ours is not the namespace: it exists no longer if it did not start.
+    const mounts = mountNamespaceOf(this.#holder.pid!)
+    // Shims outlive it. Where it did not come so far, the namespace is still ours.
     await eventually(() => {
       const left = mounts === mountNamespaceOf(process.pid) ? [] : processesIn(mounts)
       for (const pid of left) tryKill(pid)
@@ -213,6 +257,10 @@ export class Containerd implements AsyncDisposable {
     await eventually(() => removeCgroups(this.#cgroup), 'the cgroups of pods are empty')
     this.#scratch[Symbol.dispose]()
   }
+}
+
+function hasEnded({ exitCode, signalCode }: ChildProcess): boolean {
+  return exitCode !== null || signalCode !== null
 }
 
 const MAPPING = [{ hostId: FIRST_ID, containerId: 0, length: IDS }]
