@@ -140,6 +140,8 @@ static int make_directory(const char *path)
 
 	if (length >= sizeof(part))
 		return -ENAMETOOLONG;
+	/* Others than us go through it, whatever our daemon's files shall be. */
+	umask(022);
 	for (size_t end = 1; end <= length; end++) {
 		if (path[end] != '/' && path[end] != '\0')
 			continue;

@@ -12,10 +12,11 @@
 
 #define STATE_VALUES 8192
 #define CONFIG_VALUES 32768
+#define ENGINE_VALUES 65536
 
 /* Pages of these that nothing reaches cost nothing. */
-static char state_text[STATE_MAX + 1], config_text[CONFIG_MAX + 1], body[BODY_MAX];
-static struct json state_values[STATE_VALUES], config_values[CONFIG_VALUES];
+static char state_text[STATE_MAX + 1], config_text[CONFIG_MAX + 1], engine_text[ENGINE_MAX + 1], body[BODY_MAX];
+static struct json state_values[STATE_VALUES], config_values[CONFIG_VALUES], engine_values[ENGINE_VALUES];
 
 /* Bytes of it; -1: there are more than `most`, or it cannot be read. */
 static ssize_t read_all(int fd, char *to, size_t most)
@@ -217,6 +218,59 @@ static int open_config(const char *bundle, const char *id)
 	return fd;
 }
 
+/* ---- What Podman has written down of the container ---- */
+
+static const struct json *container_in(const struct json *list, const char *id)
+{
+	for (const struct json *one = json_first(list); one; one = json_next(list, one)) {
+		const char *own = json_string(json_member(one, "id"));
+		if (own && strcmp(own, id) == 0)
+			return one;
+	}
+	return NULL;
+}
+
+/*
+ * The name and the image, which no runtime is told, from the records of containers/storage: they lie
+ * beside the directory of the container that its bundle is in. Of others than Podman there are none,
+ * and then a policy that names containers does not match.
+ */
+static void put_engine(struct writer *to, const char *bundle, const char *id)
+{
+	char path[4096];
+	static struct json meta[256];
+	const struct json *name, *image;
+
+	if (!is_plain(id) || snprintf(path, sizeof(path), "%s/../../containers.json", bundle) >= (int)sizeof(path))
+		return;
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+	if (fd < 0)
+		return;
+	struct stat st;
+	bool ours = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == 0 && !(st.st_mode & 022);
+	ssize_t length = ours ? read_all(fd, engine_text, ENGINE_MAX) : -1;
+	close(fd);
+	if (length < 0 || json_read(engine_text, length, engine_values, ENGINE_VALUES) == 0)
+		return;
+	const struct json *own = container_in(engine_values, id);
+	/* JSON in a string of JSON, which is decoded where it stands. */
+	const struct json *text = json_member(own, "metadata");
+	if (!json_string(text) || json_read((char *)text->text, text->length, meta, 256) == 0)
+		return;
+	name = json_member(meta, "name");
+	image = json_member(meta, "image-name");
+	put_text(to, ",\"engine\":{");
+	if (json_string(name)) {
+		put_text(to, "\"name\":");
+		put_string(to, name->text);
+	}
+	if (json_string(image) && *image->text) {
+		put_text(to, json_string(name) ? ",\"image\":" : "\"image\":");
+		put_string(to, image->text);
+	}
+	put_text(to, "}");
+}
+
 const char *question(int from, char *id, size_t room, const char **fault)
 {
 	static const char *const of_state[] = { "id", "pid", "status", "bundle", "root", "annotations", NULL };
@@ -252,6 +306,7 @@ const char *question(int from, char *id, size_t room, const char **fault)
 			return NULL;
 		put_config(&to, config_values);
 	}
+	put_engine(&to, bundle, name);
 	put_text(&to, "}");
 	*fault = "what the runtime says of the container is longer than the daemon takes";
 	return to.full ? NULL : body;

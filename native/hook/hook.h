@@ -9,6 +9,7 @@
 /* What of it there may be: the daemon takes no longer question. */
 #define STATE_MAX (160 * 1024)
 #define CONFIG_MAX (1024 * 1024)
+#define ENGINE_MAX (2 * 1024 * 1024)
 #define BODY_MAX (300 * 1024)
 
 /*

@@ -113,6 +113,9 @@ export const ociConfig = z.object({
 export const ociHookBody = strict({
   state: ociState,
   config: ociConfig.optional().describe('Where whoever asks could read it'),
+  engine: strict({ name: line.optional(), image: line.optional() })
+    .optional()
+    .describe("What the engine's own records say of it: Podman's, which its runtime is not told"),
 })
 
 /** The container may start. Without a loan: it did not ask for one. */
@@ -177,4 +180,11 @@ export const containers = strict({
       pid: runningPid.optional(),
     }),
   ),
+})
+
+/** What `bpftoken containers` prints. */
+export const containersStatus = strict({
+  hook: strict({ file: text, installed: z.boolean(), program: text.optional() }),
+  podman: text.optional().describe('What Podman calls itself and its version'),
+  problems: texts.describe('What is in the way of containers that ask; none: they are lent to'),
 })

@@ -48,10 +48,10 @@ export function actionFailure(
         : `${action.path} is no mount of its own for process ${pid}, as the root that a runtime prepares is`,
       { context: { pid, path: action.path } },
     )
-  if (name === 'ELOOP' && (action.do === 'makeDirectory' || action.do === 'openDirectory'))
-    return new ConflictError(`A symbolic link is in the way to ${action.path}`, {
+  if (action.do === 'makeDirectory' && (name === 'ELOOP' || name === 'ENOTDIR'))
+    return new ConflictError(`A symbolic link, or what is no directory, is in the way to ${action.path}`, {
       context: { pid, path: action.path },
-      hint: 'Where it leads may change: name a path without, or make a directory of it',
+      hint: 'Where a link leads may change: make a directory of it',
     })
   if (op === 'REFUSE_UNREACHED' && name === 'ESTALE') return unreached(target)
   if (op === 'REFUSE_MOVED' && name === 'EXDEV')

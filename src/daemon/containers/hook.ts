@@ -47,7 +47,8 @@ export async function ociHookRoute(
     })
   } catch (error) {
     // Most runtimes hide what their hooks say.
-    parts.log.warn({ ...asked, error }, 'a container may not start')
+    const { hint } = error as { hint?: string }
+    parts.log.warn({ ...asked, error, hint }, 'a container may not start')
     throw error
   }
 }
@@ -107,7 +108,7 @@ function prepare(
   { policy, target, rootfs, body, wanted, known, ofPod }: ToPrepare,
 ): PreparedLoan {
   const { config } = body
-  const said = factsOf(known)
+  const said = factsOf(known, body)
   return prepareLoan({
     ...{ policy, vocabulary, guard, accounts: names.accounts, recipient: target, rootfs },
     place: { path: DEFAULT_BPFFS },
@@ -120,9 +121,12 @@ function prepare(
   })
 }
 
-/** What was announced; what was not is unknown. */
-function factsOf(known: KnownContainer | undefined): Pick<SubjectFacts, 'container' | 'kubernetes'> {
-  if (known === undefined) return {}
+/** What was announced, else what the engine has written down; what nobody says is unknown. */
+function factsOf(
+  known: KnownContainer | undefined,
+  { engine }: HookBody,
+): Pick<SubjectFacts, 'container' | 'kubernetes'> {
+  if (known === undefined) return engine === undefined ? {} : { container: { is: engine } }
   const { name, image, imageDigest: digest, labels, pod } = known
   return {
     container: { is: { name, image, digest, labels } },
