@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /**
- * The program `bpftoken-nri`. What it has of who started it is taken or dropped here. It needs no
- * capability: root's name opens the sockets of the runtime and of the daemon.
+ * The program `bpftoken-nri`. What it has of who started it is taken or dropped here. It uses no
+ * capability; the daemon knows root by CAP_SYS_ADMIN.
  */
 import { fstatSync } from 'node:fs'
 import { CommanderError } from 'commander'

@@ -2,6 +2,7 @@
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { DEFAULT_SOCKET } from '../client/client.ts'
 import { LEVELS, type Level } from '../daemon/log.ts'
+import { hookPath } from '../sys/prebuilt.ts'
 
 export interface Options {
   readonly nri: string
@@ -28,11 +29,10 @@ export function nriCommand(version: string): Command {
     .version(version, '-V, --version')
     .option('--nri <path>', 'where the runtime takes plugins', absolute, '/run/nri/nri.sock')
     .option('--socket <path>', 'where bpftokend answers', absolute, DEFAULT_SOCKET)
-    .option(
-      '--hook <path>',
-      'the hook, as the runtime sees it',
-      absolute,
-      '/usr/libexec/bpftoken/bpftoken-hook',
+    .addOption(
+      new Option('--hook <path>', 'the hook, as the runtime sees it')
+        .argParser(absolute)
+        .default(hookPath(), 'that of this installation'),
     )
     .option('--index <digits>', 'when it is called among plugins', twoDigits, '50')
     .option('--patience <ms>', 'how long one that asks waits until bpftokend knows it', patience, 100)

@@ -25,7 +25,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     ...['errors', 'uapi', 'sys', 'ebpf', 'policy', 'api', 'guard', 'delegation', 'lending', 'registry'],
     'daemon',
   ],
-  nri: ['errors', 'api', 'client', 'daemon', 'nri'],
+  nri: ['errors', 'sys', 'api', 'client', 'daemon', 'nri'],
   cli: [
     'errors',
     'uapi',
