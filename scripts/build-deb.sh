@@ -34,7 +34,7 @@ add_library() {
   cp -R dist "$lib/"
   cp package.json "$lib/"
   cp bpf/guard.bpf.o bpf/inventory.bpf.o "$lib/bpf/"
-  cp "$prebuilt"/{node.napi.glibc.node,bpftoken-launch,bpftoken-executor,bpftoken-run} "$lib/$prebuilt/"
+  cp "$prebuilt"/{node.napi.glibc.node,bpftoken-launch,bpftoken-executor,bpftoken-run,bpftoken-hook} "$lib/$prebuilt/"
   chmod 644 "$lib/$prebuilt"/*.node
   for name in $(runtime_packages); do
     if ! grep -q "^Files: usr/lib/bpftoken/node_modules/$name/\*$" packaging/debian/copyright; then
@@ -54,20 +54,21 @@ add_library() {
   find "$lib/node_modules" -depth -mindepth 1 -name '.*' -exec rm -rf {} +
   find "$lib" -type d -empty -delete
   find "$lib" -name '*.js' -o -name '*.cjs' -o -name '*.mjs' -o -name '*.json' | xargs -d '\n' chmod 644
-  sed -i '1s|^#!/usr/bin/env node$|#!/usr/bin/node|' "$lib"/dist/{cli,daemon}/main.js
+  sed -i '1s|^#!/usr/bin/env node$|#!/usr/bin/node|' "$lib"/dist/{cli,daemon,nri}/main.js
   sed -i '1{/^#!/d}' "$lib"/node_modules/*/bin.{js,mjs} 2>/dev/null || true
-  chmod 755 "$lib"/dist/{cli,daemon}/main.js "$lib/$prebuilt"/bpftoken-*
+  chmod 755 "$lib"/dist/{cli,daemon,nri}/main.js "$lib/$prebuilt"/bpftoken-*
   mkdir -p "$1/usr/bin"
   # It hands to Node what it does not do itself: see native/run/main.c.
   ln -s "../lib/bpftoken/$prebuilt/bpftoken-run" "$1/usr/bin/bpftoken"
   mkdir -p "$1/usr/sbin"
   ln -s ../lib/bpftoken/dist/daemon/main.js "$1/usr/sbin/bpftokend"
+  ln -s ../lib/bpftoken/dist/nri/main.js "$1/usr/sbin/bpftoken-nri"
 }
 
 # The daemon's units, and where its policies go: a folder that is empty.
 add_service() {
   mkdir -p "$1/usr/lib/systemd/system" "$1/etc/bpftoken/policies" "$1/usr/lib/bpftoken/packaging"
-  cp packaging/systemd/bpftokend.{service,socket} "$1/usr/lib/systemd/system/"
+  cp packaging/systemd/{bpftokend.{service,socket},bpftoken-nri.service} "$1/usr/lib/systemd/system/"
   ln -s ../../systemd/system "$1/usr/lib/bpftoken/packaging/systemd"
 }
 

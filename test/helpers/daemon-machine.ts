@@ -41,15 +41,18 @@ export interface DaemonMachine {
 /** With these files, and with what `shown` has of this machine. The caller awaits `systemd.stop`. */
 export async function daemonMachine({
   files = {},
+  programs = [],
   shown = {},
 }: {
   readonly files?: Readonly<Record<string, string | Uint8Array>>
+  /** Those of the files that are programs. */
+  readonly programs?: readonly string[]
   readonly shown?: Readonly<Record<string, string>>
 } = {}): Promise<DaemonMachine> {
   const systemd = await SidSystemd.start(
     { ...installedFiles(), ...files },
     {
-      programs: PROGRAMS,
+      programs: [...PROGRAMS, ...programs],
       shown: { [LIBRARY]: PACKAGE, 'usr/bin/node': process.execPath, ...shown },
     },
   )
