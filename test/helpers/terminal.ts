@@ -50,6 +50,35 @@ export class Terminal implements Disposable {
   }
 }
 
+/** A program to stop and to continue: it says when it is there, and when it goes on. */
+export const STOPPABLE = 'trap "echo resu\\med" CONT; echo rea""dy; while :; do sleep 0.1; done'
+
+/**
+ * Runs `command`, which says what STOPPABLE says, in an interactive shell: stops it by Ctrl-Z, brings
+ * it back by `fg`, then Ctrl-C ends it. `says`: what it says to that. Its status must be `status`.
+ */
+export async function stopsAndResumes(
+  shell: { readonly terminal: Terminal; readonly prompt: RegExp },
+  command: string,
+  { status, says }: { readonly status: number; readonly says?: RegExp },
+): Promise<void> {
+  const { terminal, prompt } = shell
+  await terminal.see(prompt)
+  terminal.type(`${command}\n`)
+  await terminal.see(/^ready/m)
+  terminal.type('\x1a')
+  await terminal.see(/Stopped/)
+  terminal.type('fg > /dev/null\n')
+  await terminal.see(/^resumed/m)
+  terminal.type('\x03')
+  if (says !== undefined) await terminal.see(says)
+  await terminal.see(prompt)
+  terminal.type('echo status=$?\n')
+  await terminal.see(new RegExp(`status=${status}\\b`))
+  terminal.type('exit\n')
+  await terminal.ended()
+}
+
 /** The words as a shell takes them. */
 export const quote = (words: readonly string[]): string =>
   words.map(word => `'${word.replaceAll("'", `'\\''`)}'`).join(' ')
