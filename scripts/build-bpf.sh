@@ -1,7 +1,7 @@
 #!/bin/bash
-# Compiles the BPF C of the repository; the objects lie beside it. With --check compares instead, and says what differs.
-# Exit status 3: there is no compiler, and it cannot be installed.
-# The compiler is Debian's clang 14, so that everybody's objects are the same to the byte.
+# Compiles the BPF C of the repository; the objects lie beside it. With --check compares instead,
+# and says what differs. Exit status 3: there is no compiler, and it cannot be installed. The
+# compiler is Debian's clang 14, so that everybody's objects are the same to the byte.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,4 +1,6 @@
-/** The examples of docs/api.md, asked of the daemon's HTTP server with a service that lends nothing. */
+/**
+ * The examples of docs/api.md, asked of the daemon's HTTP server with a service that lends nothing.
+ */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { after, before, describe, test } from 'node:test'

@@ -337,7 +337,8 @@ describe('bpftokend under systemd', needsProgram('sid/usr/bin/systemctl'), () =>
     const named = setting('SystemCallFilter').filter(word => /^[a-z]/.test(word))
     const faults = await without('SystemCallFilter', named)
     for (const [one, what] of faults) t.diagnostic(`without ${one} it cannot ${what}`)
-    // In this order: the guard; mounts that a target has moved; what there is besides for mountinfo.
+    // In this order: the guard; mounts that a target has moved; what there is besides for
+    // mountinfo.
     assert.deepEqual(withoutFault(faults), ['bpf', 'open_tree', 'statmount', 'listmount'])
   })
 

@@ -112,7 +112,8 @@ describe('run of an ordinary user', machine, () => {
         env: { MINE: 'x' },
       },
     )
-    // glibc's posix_spawn(3) has its children ignore the signals that it keeps for itself, from 32 on.
+    // glibc's posix_spawn(3) has its children ignore the signals that it keeps for itself, from 32
+    // on.
     const ours = /^SigIgn:\t(\w+)$/m.exec(readFileSync('/proc/self/status', 'utf8'))![1]!
     const ignored = ((BigInt(`0x${ours}`) >> 31n) << 31n) | 1n
     const expected = ignored.toString(16).padStart(16, '0')

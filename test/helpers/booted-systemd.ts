@@ -21,7 +21,10 @@ export interface Boot {
   readonly folders: readonly string[]
   /** Shell: mounts the tree ($1) under what lies over it ($2/upper), and goes there. */
   readonly enter: string
-  /** Shell: what is mounted there besides /proc, /sys, cgroups and /dev; `enter` has the scratch directory. */
+  /**
+   * Shell: what is mounted there besides /proc, /sys, cgroups and /dev; `enter` has the scratch
+   * directory.
+   */
   readonly mounts: string
 }
 

@@ -9,7 +9,10 @@ import { eventually } from './eventually.ts'
 
 export const BPFTOKEND = join(__dirname, '../../dist/daemon/main.js')
 
-/** A process of it, with directories of its own. Ended, if it has not ended by itself, when disposed of. */
+/**
+ * A process of it, with directories of its own. Ended, if it has not ended by itself, when disposed
+ * of.
+ */
 export class Bpftokend implements AsyncDisposable {
   readonly socket: string
   readonly policies: string

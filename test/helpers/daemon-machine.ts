@@ -38,7 +38,9 @@ export interface DaemonMachine {
   bpftoken(...words: readonly string[]): Promise<Result>
 }
 
-/** With these files, and with what `shown` has of this machine. The caller awaits `systemd.stop`. */
+/**
+ * With these files, and with what `shown` has of this machine. The caller awaits `systemd.stop`.
+ */
 export async function daemonMachine({
   files = {},
   shown = {},

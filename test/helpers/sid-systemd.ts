@@ -134,7 +134,10 @@ export class SidSystemd {
   }
 }
 
-/** That of the same tree. It takes itself for one in a chroot: its root is not that of the first process. */
+/**
+ * That of the same tree. It takes itself for one in a chroot: its root is not that of the first
+ * process.
+ */
 function systemctl(): string {
   return `#!/bin/sh\nexport SYSTEMD_IGNORE_CHROOT=1\nexec ${sidCommand('systemctl')} "$@"\n`
 }

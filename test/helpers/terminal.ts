@@ -54,8 +54,9 @@ export class Terminal implements Disposable {
 export const STOPPABLE = 'trap "echo resu\\med" CONT; echo rea""dy; while :; do sleep 0.1; done'
 
 /**
- * Runs `command`, which says what STOPPABLE says, in an interactive shell: stops it by Ctrl-Z, brings
- * it back by `fg`, then Ctrl-C ends it. `says`: what it says to that. Its status must be `status`.
+ * Runs `command`, which says what STOPPABLE says, in an interactive shell: stops it by Ctrl-Z,
+ * brings it back by `fg`, then Ctrl-C ends it. `says`: what it says to that. Its status must be
+ * `status`.
  */
 export async function stopsAndResumes(
   shell: { readonly terminal: Terminal; readonly prompt: RegExp },

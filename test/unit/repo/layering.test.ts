@@ -50,7 +50,10 @@ const CLI_TAKES: Readonly<Record<string, readonly string[]>> = {
   guard: ['delegators', 'directory', 'guard', 'install', 'program-names'],
 }
 
-/** Only commands and the daemon's program talk to people and to the environment; one file reads libbpf's variable. */
+/**
+ * Only commands and the daemon's program talk to people and to the environment; one file reads
+ * libbpf's variable.
+ */
 const SPEAKS = /\bprocess\.(env|exit|exitCode|stdout|stderr)\b|\bconsole\./
 const MAY_SPEAK = /^cli\/|^daemon\/main\.ts$|^page\/child\.ts$|^ebpf\/token\.ts$/
 
