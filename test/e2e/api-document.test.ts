@@ -22,7 +22,7 @@ describe('docs/api.md', CURL, () => {
   })
   after(() => daemon[Symbol.asyncDispose]())
 
-  /** With the status of the answer behind it. */
+  /** The output of curl, with the status of the answer behind it. */
   const ask = async (script: string): Promise<{ status: number; said: string }> => {
     const here = script.replaceAll(SOCKET, daemon.path).replace('curl ', "curl -sS -w '\\n%{http_code}' ")
     const { status, stdout, stderr } = await execute('bash', ['-euo', 'pipefail', '-c', here])

@@ -1,15 +1,15 @@
-/** Commands on a terminal, as somebody who types sees them. */
+/** A terminal on which a test types commands and reads what they print. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { eventually } from './eventually.ts'
 
-/** A terminal of its own, with `command` in it; what is typed and what is seen. */
+/** Runs `command` on a new terminal. */
 export class Terminal implements Disposable {
   seen = ''
   readonly #child: ChildProcess
 
   constructor(command: string, env: NodeJS.ProcessEnv = process.env) {
-    // Without a shell in between, which Ctrl-C would reach, too.
+    // No shell in between, since Ctrl-C would reach that, too.
     this.#child = spawn('script', ['-qefc', `exec ${command}`, '/dev/null'], {
       stdio: ['pipe', 'pipe', 'inherit'],
       cwd: '/',
@@ -24,7 +24,7 @@ export class Terminal implements Disposable {
     this.#child.stdin!.write(text)
   }
 
-  /** Waits until it is seen, after all that was seen before; gives what came up to it. */
+  /** Waits for the pattern in what was printed since the last call, and gives all up to its end. */
   async see(pattern: RegExp): Promise<string> {
     let found: RegExpExecArray | null = null
     await eventually(
@@ -80,6 +80,6 @@ export async function stopsAndResumes(
   await terminal.ended()
 }
 
-/** The words as a shell takes them. */
+/** Quotes words for a shell. */
 export const quote = (words: readonly string[]): string =>
   words.map(word => `'${word.replaceAll("'", `'\\''`)}'`).join(' ')
