@@ -133,6 +133,7 @@ export interface ToMake {
   readonly parent?: number | undefined
   readonly approvedBy?: number | undefined
   readonly comment?: string | undefined
+  readonly container?: string | undefined
   readonly also?: Asked['also']
   readonly signal?: AbortSignal | undefined
 }
