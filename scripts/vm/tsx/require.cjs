@@ -1,18 +1,17 @@
+// Stands for the package tsx inside a VM, where files that end in .ts hold JavaScript already (see
+// initramfs.ts): they only need to be known. NODE_OPTIONS requires it; `--import tsx` also works,
+// and costs a thread.
+const Module = require('node:module')
+const path = require('node:path')
+
 require.extensions['.ts'] = require.extensions['.js']
-const Module = require('node:module'), vm = require('node:vm'), fs = require('node:fs'), path = require('node:path')
-const DIR = process.env.CCDIR
-if (DIR) {
-const fresh = []
-Module.prototype._compile = function (content, filename) {
-  const file = path.join(DIR, filename.replaceAll('/', '%'))
-  let cachedData
-  try { cachedData = fs.readFileSync(file) } catch {}
-  const script = new vm.Script(Module.wrap(content.replace(/^#!.*/, '')), { filename, cachedData, importModuleDynamically: vm.constants?.USE_MAIN_CONTEXT_DEFAULT_LOADER })
-  if (cachedData === undefined || script.cachedDataRejected) fresh.push([script, file])
-  const req = id => this.require(id)
-  req.resolve = (request, options) => Module._resolveFilename(request, this, false, options)
-  req.main = process.mainModule; req.extensions = Module._extensions; req.cache = Module._cache
-  return script.runInThisContext().call(this.exports, this.exports, req, this, filename, path.dirname(filename))
-}
-process.on('exit', () => { for (const [script, file] of fresh) try { fs.writeFileSync(file + process.pid, script.createCachedData()); fs.renameSync(file + process.pid, file) } catch {} })
+
+// zod and yaml are a hundred files, which an emulated processor reads in seconds. Sources get the one
+// file of each that the built commands load.
+const BUNDLED = ['zod', 'yaml']
+const bundled = path.join(__dirname, '../../dist/bundled')
+const { _resolveFilename: resolve } = Module
+Module._resolveFilename = function (request, parent, ...rest) {
+  const ours = BUNDLED.includes(request) && parent?.filename?.endsWith('.ts')
+  return resolve.call(this, ours ? path.join(bundled, request) : request, parent, ...rest)
 }
