@@ -1,7 +1,7 @@
 /**
  * Load upon a real bpftokend, over its socket, by root (whom no limit stops) and by ordinary users:
- * `npx tsx bench/daemon.ts [latency] [throughput] [many] [flood] [memory] [decide]`. Times beside the
- * C floor of the same run; processor times are of the daemon with its executors.
+ * `npx tsx bench/daemon.ts [latency] [throughput] [many] [flood] [memory] [decide]`. Times beside
+ * the C floor of the same run; processor times are of the daemon with its executors.
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -169,7 +169,9 @@ async function lendAt(client: Lending, pid: number, place: number): Promise<stri
   return loan.id
 }
 
-/** `count` loans by `clients` at one time, round and round through the places; the times of each. */
+/**
+ * `count` loans by `clients` at one time, round and round through the places; the times of each.
+ */
 async function lendMany(
   daemon: Daemon,
   clients: number,
@@ -280,7 +282,9 @@ async function measureThroughput(count: number): Promise<void> {
   }
 }
 
-/** In rounds of 1,000 that live at one time; half of each is taken back by name, the rest with all. */
+/**
+ * In rounds of 1,000 that live at one time; half of each is taken back by name, the rest with all.
+ */
 async function measureMany(total: number): Promise<void> {
   console.log(`${total} loans in all, half of them taken back one by one, 1,000 alive at one time`)
   await using daemon = await new Daemon().ready()

@@ -1,9 +1,10 @@
 /**
- * Makes one file each of the packages that most commands load: node scripts/bundle-packages.cjs DIST
+ * Makes one file each of the packages that most commands load: node scripts/bundle-packages.cjs
+ * DIST
  *
  * Finding, reading and compiling 150 files of zod and yaml takes longer than all the rest of
- * `policy check`. So DIST/bundled/NAME.js holds of each package what the compiled code in DIST uses,
- * and that code is made to load it. Our own code stays as the compiler wrote it.
+ * `policy check`. So DIST/bundled/NAME.js holds of each package what the compiled code in DIST
+ * uses, and that code is made to load it. Our own code stays as the compiler wrote it.
  */
 'use strict'
 const { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } = require('node:fs')

@@ -81,7 +81,7 @@ for (const arch of Object.keys(MACHINES) as Arch[]) {
     const foreign = (symbols: string[]) => symbols.filter(name => !isOfNode(name) && !given.has(name))
     assert.deepEqual(foreign(needed), [])
     assert.ok(needed.some(isOfNode))
-    // Else all that is said above would be of nothing.
+    // Otherwise the checks above would have looked at nothing.
     const glibc = dynamicSymbols(join(folder(arch), 'node.napi.glibc.node')).needed
     assert.notDeepEqual(foreign(glibc.map(symbol => symbol.replace(/@.*/, ''))), [])
   })
@@ -139,7 +139,7 @@ test('what is bundled is of the packages that this tree has, and nothing loads t
     assert.ok(text.startsWith(`/*\nA part of ${name} ${version} (`), name)
     for (const [file, own] of code) assert.ok(!own.includes(`require("${name}")`), file)
   }
-  // What was only bundled is not installed besides, in another version.
+  // A package that is only bundled is not installed as well, perhaps in another version.
   if (PREFIX !== undefined)
     for (const name of ['commander', 'yaml']) assert.ok(!existsSync(join(PACKAGE, 'node_modules', name)))
 })
@@ -165,7 +165,7 @@ test('schemas, the OpenAPI document and messages are those of the whole zod and 
   assert.ok(found.length > 10, JSON.stringify(found))
 })
 
-/** Wrong in as many ways as a policy can be. */
+/** A policy with a fault of each kind. */
 const FAULTY = `apiVersion: bpftoken.dev/v1
 kind: DelegationPolicy
 metadata: {name: Foo_, descrption: 3, description: 7}

@@ -1,8 +1,8 @@
 /**
- * A daemon that dies: `crash-worker.ts DIRECTORY PID OPERATION POINT` does the operation for process
- * PID, as root, and kills itself with SIGKILL at the point of that number. Points are counted as
- * they are reached: around each write of the registry and of the audit, and at each step of the
- * executor. With point 0 it says how many there are.
+ * A daemon that dies: `crash-worker.ts DIRECTORY PID OPERATION POINT` does the operation for
+ * process PID, as root, and kills itself with SIGKILL at the point of that number. Points are
+ * counted as they are reached: around each write of the registry and of the audit, and at each step
+ * of the executor. With point 0 it says how many there are.
  */
 
 import type { Parts } from '../../../src/daemon/parts.ts'
