@@ -1,5 +1,6 @@
 /** The daemon's parts, put together, and its use cases by the names of their routes. */
 
+import { MAX_CONTAINERS } from '../api/container-words.ts'
 import type { RouteAnswer } from '../api/routes.ts'
 import type { Guard } from '../guard/guard.ts'
 import { lend } from '../lending/lend.ts'
@@ -9,6 +10,9 @@ import type { EventStore } from '../registry/event-store.ts'
 import type { Registry } from '../registry/registry.ts'
 import { Approvals } from './approvals.ts'
 import { type Clock, REAL_CLOCK } from './clock.ts'
+import { announceContainersRoute, listContainersRoute } from './containers/announce.ts'
+import { ociHookRoute } from './containers/hook.ts'
+import { KnownContainers } from './containers/known.ts'
 import { decideRoute } from './decide.ts'
 import { deriveRoute } from './derive.ts'
 import { Expiry } from './expiry.ts'
@@ -109,6 +113,8 @@ export function createService(options: ServiceOptions): RunningService {
     approvals: new Approvals(() => parts),
     recipients: new Recipients(() => upkeep.soon()),
     sight: new Sight(),
+    lookWithin: ms => upkeep.soon(ms),
+    containers: new KnownContainers(MAX_CONTAINERS),
     counters: options.counters ?? COUNTS_NOTHING,
     lend: options.lend ?? lend,
   }
@@ -172,6 +178,9 @@ export function createService(options: ServiceOptions): RunningService {
       events: (call, request) => eventsRoute(parts, call, request),
       audit: (call, request) => auditRoute(parts, call, request),
       verifyAudit: call => verifyAuditRoute(parts, call),
+      ociHook: (call, request) => ociHookRoute(parts, call, request),
+      announceContainers: (call, request) => announceContainersRoute(parts, call, request),
+      listContainers: call => listContainersRoute(parts, call),
     },
     streams: {
       listLoans: (call, request) => followLoans(parts, call, request),

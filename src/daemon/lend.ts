@@ -64,7 +64,7 @@ export async function prepareFor(
     anySubject,
     onlyIfUsable: strict,
   }
-  return confirmedBy(prepareLoan(request), asker, target)
+  return confirmedBy(await prepareLoan(request), asker, target)
 }
 
 /**
@@ -93,10 +93,10 @@ export async function common(
 export function confirmedBy<T extends PreparedLoan>(prepared: T, asker: Asker, target: Target): T {
   return {
     ...prepared,
-    confirm: () => {
+    confirm: async () => {
+      await prepared.confirm?.()
       asker.confirm()
       asker.requireOwn(target)
-      prepared.confirm?.()
     },
   }
 }
@@ -134,6 +134,7 @@ export interface ToMake {
   readonly parent?: number | undefined
   readonly approvedBy?: number | undefined
   readonly comment?: string | undefined
+  readonly container?: string | undefined
   readonly also?: Asked['also']
   readonly signal?: AbortSignal | undefined
 }

@@ -36,6 +36,8 @@ export interface Asked {
   readonly recipientCgroup?: string | undefined
   /** Of its user namespace: `uniqueNamespaceId`. */
   readonly recipientNamespaceId?: bigint | undefined
+  /** The container that it is, where its runtime says so: else by its cgroup. */
+  readonly container?: string | undefined
   /** After so long it ends; undefined: it does not. */
   readonly lifetimeSec?: number | undefined
   /** It ends no later than that. */
@@ -135,7 +137,7 @@ function recordOf(lend: LendFacts, asked: Asked, boot: string): LoanRecord {
 
 function recipientOf(
   { target }: LendFacts,
-  { recipientCgroup: cgroup, recipientNamespaceId: id }: Asked,
+  { recipientCgroup: cgroup, recipientNamespaceId: id, container }: Asked,
 ): RecipientFacts {
   const { pid, userNamespace, mountNamespace, ownerUid, rootUid, rootGid, unmappedUid } = target
   const where = cgroup === undefined ? undefined : placeOfCgroup(cgroup)
@@ -143,7 +145,7 @@ function recipientOf(
     ...{ pid, userNamespace, mountNamespace, ownerUid, rootUid, rootGid, unmappedUid, cgroup },
     userNamespaceId: id === undefined ? undefined : String(id),
     unit: where?.kind === 'unit' ? where.name : undefined,
-    container: where?.kind === 'container' ? where.id : undefined,
+    container: container ?? (where?.kind === 'container' ? where.id : undefined),
   }
 }
 

@@ -1,8 +1,8 @@
 /** Opens what the daemon keeps, and the service upon it; closes it again in the other order. */
 import { existsSync } from 'node:fs'
-import { runningVocabulary } from '../delegation/vocabulary.ts'
 import { GUARD_DIRECTORY } from '../guard/directory.ts'
 import type { Guard } from '../guard/guard.ts'
+import { loadVocabulary } from '../lending/policy-text.ts'
 import { Audit } from '../registry/audit.ts'
 import { EventStore } from '../registry/event-store.ts'
 import { Registry, recoverRegistry } from '../registry/registry.ts'
@@ -60,7 +60,7 @@ export async function openService(settings: ServiceSettings): Promise<OpenedServ
     const events = opened(await EventStore.open(stateDirectory))
     const { guard, noGuard } = await openGuard(log)
     if (guard !== undefined) closers.push(() => guard[Symbol.dispose]())
-    const vocabulary = runningVocabulary()
+    const vocabulary = await loadVocabulary()
     const policies = new PolicyFiles(policyDirectory, vocabulary)
     const names = new Names()
     const service = createService({

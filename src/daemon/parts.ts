@@ -9,6 +9,7 @@ import type { EventStore } from '../registry/event-store.ts'
 import type { Approvals } from './approvals.ts'
 import type { AuditForward } from './audit-forward.ts'
 import type { Clock } from './clock.ts'
+import type { KnownContainers } from './containers/known.ts'
 import type { Idempotency } from './idempotency.ts'
 import type { Limits, Rate, Slots } from './limits.ts'
 import type { LoanBook } from './loan-book.ts'
@@ -50,6 +51,10 @@ export interface Parts {
   readonly approvals: Approvals
   readonly sight: Sight
   readonly recipients: Recipients
+  /** What plugins of runtimes have announced. */
+  readonly containers: KnownContainers
+  /** What there is of the loans is looked at within that time. */
+  readonly lookWithin: (ms: number) => void
   readonly log: Log
   readonly counters: Counters
   /** Makes the loan: `lend` of src/lending/lend.ts. */

@@ -151,7 +151,7 @@ export class Peer implements Asker, Disposable {
     }
   }
 
-  async subject(policies: readonly Policy[]): Promise<SubjectFacts> {
+  async subject(policies: readonly Pick<Policy, 'subjects'>[]): Promise<SubjectFacts> {
     this.#now()
     const subjects = policies.flatMap(policy => policy.subjects ?? [])
     const found = await this.#lookLater(
@@ -162,7 +162,7 @@ export class Peer implements Asker, Disposable {
     return found
   }
 
-  subjectAgain(policies: readonly Policy[], before: SubjectFacts): SubjectFacts {
+  subjectAgain(policies: readonly Pick<Policy, 'subjects'>[], before: SubjectFacts): SubjectFacts {
     this.#now()
     const subjects = policies.flatMap(policy => policy.subjects ?? [])
     const found = this.#look(() => subjectAgain(this.#process, { subjects }, this.#accounts, before))
