@@ -35,6 +35,8 @@ export type PlaceRecord = { readonly path: string } | { readonly contextFd: numb
 export interface RecipientFacts {
   readonly pid: number
   readonly userNamespace: string
+  /** Its number that is not used again before the next boot, in decimal; some kernels have none. */
+  readonly userNamespaceId?: string | undefined
   readonly mountNamespace: string
   readonly ownerUid: number
   /** Host ids of user and group 0 inside, where they are mapped. */
@@ -206,6 +208,7 @@ const LOAN_FIELDS: Fields<StoredLoan> = {
     object<RecipientFacts>({
       pid: processId,
       userNamespace: text(64),
+      userNamespaceId: optional(wide),
       mountNamespace: text(64),
       ownerUid: number(0, 0xffff_ffff),
       rootUid: rootId,
