@@ -81,8 +81,10 @@ async function run(options: Options): Promise<number> {
   told.ready(status)
   told.watch(() => true)
   const readyMs = Math.round(performance.now())
+  const { user, system } = process.cpuUsage()
+  const readyCpuMs = Math.round((user + system) / 1000)
   await daemon.warm()
-  log.info({ version, readyMs }, 'bpftokend is ready')
+  log.info({ version, readyMs, readyCpuMs }, 'bpftokend is ready')
   await stop
   told.stopping()
   log.info({}, 'bpftokend stops; what is lent goes on')
