@@ -9,6 +9,8 @@ import type { Fd } from '../sys/fd.ts'
 export type { AskerFacts }
 
 export interface Asker {
+  /** Of the process: no other has it before the next boot. */
+  readonly uniqueId: bigint
   /** The one that connected. */
   readonly uid: number
   /**

@@ -74,7 +74,7 @@ async function deriveNow(
   using target = await asker.recipient(body.recipient)
   asker.requireOwn(target)
   const policy = withLifetime(parts, asked, body.lifetimeSec)
-  const prepared = prepareDerivation({
+  const prepared = await prepareDerivation({
     ...(await common(parts, who, policy, target)),
     guard,
     recipient: target,

@@ -10,7 +10,7 @@ import { type GlobKind, globMatches, nameFault } from './glob.ts'
 import type { Policy } from './policy.ts'
 import { type EntryPlace, PolicyIndex } from './policy-index.ts'
 import type { Fact, Identity, Subject, SubjectFacts } from './subject.ts'
-import { isCalled, KINDS, type Known, knownOf, matcherOf } from './subject-matcher.ts'
+import { factsMatch, isCalled, KINDS, type Known, knownOf, matcherOf } from './subject-matcher.ts'
 
 export interface Request {
   /**
@@ -197,12 +197,18 @@ const COMPARE: { readonly [F in SubjectField]-?: Compare<F> } = {
   unit: (wanted, { unit }) => compareName(wanted, unit, KINDS.unit),
   executable: (wanted, { executable }) => compareName(wanted, executable, KINDS.executable),
   label: (wanted, { label }) => compareName(wanted, label, KINDS.label),
-  container: () => UNSUPPORTED,
-  kubernetes: () => UNSUPPORTED,
+  container: (wanted, { container = UNTOLD }) =>
+    compare(container, is => factsMatch('container', wanted, is), JSON.stringify),
+  kubernetes: (wanted, { kubernetes = UNTOLD }) =>
+    wanted.serviceAccount === undefined
+      ? compare(kubernetes, is => factsMatch('kubernetes', wanted, is), JSON.stringify)
+      : UNSUPPORTED,
 }
 
-/** Only the runtime knows containers and pods, and it is not asked here yet. */
-const UNSUPPORTED: Comparison = { outcome: 'unsupported', found: 'cannot be known here' }
+const UNTOLD: Fact<never> = { unknown: 'no runtime has said of what container it is' }
+
+/** No runtime knows it; whoever watches the cluster's pods would. */
+const UNSUPPORTED: Comparison = { outcome: 'unsupported', found: 'its service account cannot be known here' }
 
 function compare<T>(fact: Fact<T>, matches: (is: T) => boolean, text: (is: T) => string): Comparison {
   if ('unknown' in fact) return { outcome: 'unknown', found: fact.unknown }

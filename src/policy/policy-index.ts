@@ -3,9 +3,10 @@
  * can match at all. Pure; made once each time that policies are read, and asked by `decide`.
  *
  * Each entry of a policy's subjects is filed under one value that a subject must have to match it:
- * a user, a group, a whole name, or the text before a pattern's first wildcard. If there are several
- * it is the one that the fewest entries have, so that what all policies say finds none of them. The
- * entry itself is then compared as a whole: where it is filed decides how soon, never whether.
+ * a user, a group, a whole name, the text before a pattern's first wildcard, or that its runtime
+ * tells of its container. If there are several it is the one that the fewest entries have, so that
+ * what all policies say finds none of them. The entry itself is then compared as a whole: where it
+ * is filed decides how soon, never whether.
  */
 import { globStart } from './glob.ts'
 import type { Policy } from './policy.ts'
@@ -25,7 +26,7 @@ interface Filed extends EntryPlace {
 }
 
 type NameField = keyof typeof KINDS
-type Field = NameField | 'user' | 'group'
+type Field = NameField | 'user' | 'group' | 'runtime'
 
 const NAME_FIELDS = Object.keys(KINDS) as NameField[]
 
@@ -35,6 +36,9 @@ interface Key {
   readonly value: string | number
   readonly isStart: boolean
 }
+
+/** A runtime tells of the subject's container: what it tells is compared with the entry as a whole. */
+const TOLD: Key = { field: 'runtime', value: 'told', isStart: false }
 
 /** Entries of one field. Numbers and texts differ, as they do in policies. */
 class Drawer {
@@ -74,7 +78,7 @@ export class PolicyIndex {
     const drawer = (): Drawer => new Drawer()
     this.#drawers = {
       ...{ user: drawer(), group: drawer(), cgroup: drawer(), unit: drawer() },
-      ...{ executable: drawer(), label: drawer() },
+      ...{ executable: drawer(), label: drawer(), runtime: drawer() },
     }
     const counts = new Map<string, number>()
     const keysOf = this.subjects.map(entryKeys)
@@ -120,6 +124,8 @@ export class PolicyIndex {
     if (user !== undefined) yield* called(this.#drawers.user, user)
     if (groups !== undefined && this.#drawers.group.whole.size > 0)
       for (const group of groups) yield* called(this.#drawers.group, group)
+    const told = this.#drawers.runtime.whole.get(TOLD.value)
+    if (told !== undefined && (known.container ?? known.kubernetes) !== undefined) yield told
     for (const field of NAME_FIELDS) {
       const name = known[field]
       if (name !== undefined) yield* this.#drawers[field].named(name)
@@ -140,8 +146,7 @@ function isBefore(a: EntryPlace, b: EntryPlace): boolean {
 
 /** Each of them every subject has that the entry matches. None: it matches nobody. */
 function entryKeys(entry: Subject): Key[] {
-  if (entry.container !== undefined || entry.kubernetes !== undefined) return []
-  const keys: Key[] = []
+  const keys: Key[] = entry.container === undefined && entry.kubernetes === undefined ? [] : [TOLD]
   for (const field of ['user', 'group'] as const) {
     const value = entry[field]
     if (value !== undefined) keys.push({ field, value, isStart: false })

@@ -33,7 +33,7 @@ export async function derive(name: LoanName, options: DeriveOptions): Promise<nu
   const policy = await loadPolicy(options.policy, vocabulary)
   using guard = await requiredGuard()
   using recipient = await openRecipient(options)
-  using loan = prepareDerivation({
+  using loan = await prepareDerivation({
     ...{ policy, vocabulary, accounts, guard, recipient },
     ...(await compareInTime(recipient, policy, accounts)),
     parent: delegationId(id),

@@ -99,11 +99,52 @@ describe('decide()', () => {
 
   test('decide() tells what can be known of nobody from what is not so', () => {
     const because = (subjects: string) => decide(FACTS, OPERATOR, [policyFor(subjects)], NOW).because
-    assert.equal(because('[{ kubernetes: { namespace: x } }]'), 'unsupported')
-    assert.equal(because('[{ container: { image: x }, user: alice }]'), 'unsupported')
-    assert.equal(because('[{ kubernetes: { namespace: x } }, { user: bob }]'), 'nobody-matches')
-    assert.equal(because('[{ kubernetes: { namespace: x } }, { user: alice }]'), 'subject')
+    const account = '{ kubernetes: { namespace: x, serviceAccount: y } }'
+    assert.equal(because(`[${account}]`), 'unsupported')
+    assert.equal(because('[{ kubernetes: { namespace: x } }]'), 'nobody-matches')
+    assert.equal(because('[{ container: { image: x }, user: alice }]'), 'nobody-matches')
+    assert.equal(because(`[${account}, { user: bob }]`), 'nobody-matches')
+    assert.equal(because(`[${account}, { user: alice }]`), 'subject')
     assert.equal(because('[]'), 'nobody-matches')
+  })
+
+  test('decide() compares a container and its pod by what the runtime says, and by nothing else', () => {
+    const container = { name: 'web', image: 'docker.io/x/web:1', labels: { team: 'net', 'a/b': 'c' } }
+    const kubernetes = { namespace: 'prod', labels: { app: 'agent' } }
+    const known = { ...FACTS, container: { is: container }, kubernetes: { is: kubernetes } }
+    const digest = `sha256:${'a'.repeat(64)}`
+    for (const [entry, twin] of [
+      ['container: { name: web }', 'container: { name: webx }'],
+      [
+        'container: { name: "w*", image: "docker.io/x/*" }',
+        'container: { name: "w*", image: "docker.io/y/*" }',
+      ],
+      ['container: { labels: { team: net } }', 'container: { labels: { team: other } }'],
+      [
+        'container: { labels: { team: net, a/b: "*" } }',
+        'container: { labels: { team: net, toString: "*" } }',
+      ],
+      ['container: { image: "*web:1" }', `container: { image: "*web:1", digest: "${digest}" }`],
+      ['kubernetes: { namespace: "pr*" }', 'kubernetes: { namespace: test }'],
+      [
+        'kubernetes: { namespace: prod, labels: { app: agent } }',
+        'kubernetes: { namespace: prod, labels: { app: x } }',
+      ],
+      ['kubernetes: { namespace: prod }', 'kubernetes: { namespace: prod, serviceAccount: "*" }'],
+      [
+        'kubernetes: { namespace: prod }, container: { name: web }',
+        'kubernetes: { namespace: prod }, container: { name: x }',
+      ],
+    ]) {
+      assert.ok(allows(`[{ ${entry} }]`, known), entry)
+      assert.ok(!allows(`[{ ${twin} }]`, known), twin)
+      assert.ok(!allows(`[{ ${entry} }]`, FACTS), `${entry}, of which no runtime has said anything`)
+      const untold = { unknown: 'it is not said' }
+      assert.ok(!allows(`[{ ${entry} }]`, { ...known, container: untold, kubernetes: untold }), entry)
+    }
+    const signed = { ...known, container: { is: { ...container, digest } } }
+    assert.ok(allows(`[{ container: { digest: "${digest}" } }]`, signed))
+    assert.ok(!allows(`[{ container: { name: "*" } }]`, { ...known, container: { is: { name: 'a\nb' } } }))
   })
 
   test('decide() takes the first policy that allows, and none without a policy', () => {
@@ -121,7 +162,9 @@ describe('decide()', () => {
   })
 
   test('decide() gives the time and a trace of each field, as data', () => {
-    const policy = policyFor('[{ user: bob, unit: "edge-*" }, { label: x, kubernetes: { namespace: y } }]')
+    const policy = policyFor(
+      '[{ user: bob, unit: "edge-*" }, { label: x, kubernetes: { namespace: y, serviceAccount: z } }]',
+    )
     const verdict = decide({ ...FACTS, label: UNKNOWN.label }, OPERATOR, [policy], NOW)
     const expected: Verdict = {
       allowed: false,
@@ -147,9 +190,9 @@ describe('decide()', () => {
                 { field: 'label', wanted: 'x', outcome: 'unknown', found: 'no label' },
                 {
                   field: 'kubernetes',
-                  wanted: '{"namespace":"y"}',
+                  wanted: '{"namespace":"y","serviceAccount":"z"}',
                   outcome: 'unsupported',
-                  found: 'cannot be known here',
+                  found: 'its service account cannot be known here',
                 },
               ],
             },
@@ -172,7 +215,7 @@ const entry: fc.Arbitrary<Subject> = fc
       unit: fc.constantFrom('edge-*', 'x*'),
       executable: fc.constantFrom('/usr/bin/agent', '/bin/sh'),
       label: fc.constantFrom('*', 'x'),
-      kubernetes: fc.constant({ namespace: 'edge' }),
+      kubernetes: fc.constant({ namespace: 'edge', serviceAccount: 'x' }),
     },
     { requiredKeys: [] },
   )
@@ -288,7 +331,8 @@ describe('decide() for any policy', () => {
     unit: fc.oneof(part, fc.constant('a*b*c*d*e')),
     executable: pathOf(part, ['**']),
     label: part,
-    container: fc.constant({ name: 'c' }),
+    container: fc.record({ name: part, labels: fc.record({ l: part }) }, { requiredKeys: ['name'] }),
+    kubernetes: fc.record({ namespace: part, serviceAccount: name }, { requiredKeys: ['namespace'] }),
   }
   const anyEntry: fc.Arbitrary<Subject> = fc
     .subarray(Object.keys(values) as (keyof typeof values)[], { maxLength: 3 })
@@ -311,7 +355,9 @@ describe('decide() for any policy', () => {
     unit: factOf(name),
     executable: factOf(pathOf(name, ['d'])),
     label: factOf(name),
-  })
+    container: factOf(fc.record({ name, labels: fc.record({ l: name }) })),
+    kubernetes: factOf(fc.record({ namespace: name })),
+  }) as unknown as fc.Arbitrary<SubjectFacts>
 
   test('of an index the verdict is the same as of its policies, and so is its trace', () => {
     const request = fc.record({ by: fc.constantFrom('operator', 'subject'), anySubject: fc.boolean() })
@@ -396,13 +442,15 @@ test('verdictLines() says why, and lets no text of the subject out of its quotes
   const lines = (subjects: string | undefined, subject = FACTS) =>
     verdictLines(decide(subject, OPERATOR, [policyFor(subjects)], NOW))
   assert.deepEqual(
-    lines('[{ user: bob, unit: "edge-*" }, { user: alice }, { kubernetes: { namespace: x } }]'),
+    lines(
+      '[{ user: bob, unit: "edge-*" }, { user: alice }, { kubernetes: { namespace: x, serviceAccount: y } }]',
+    ),
     [
       'Allowed by policy "sample": spec.subjects[1] matches',
       'policy "sample":',
       '  spec.subjects[0] does not match: user is "1000 (alice, alix)", not "bob"',
       '  spec.subjects[1] matches: user "alice" matches "1000 (alice, alix)"',
-      '  spec.subjects[2] does not match: kubernetes: cannot be known here',
+      '  spec.subjects[2] does not match: kubernetes: its service account cannot be known here',
     ],
   )
   assert.deepEqual(lines(undefined), [
