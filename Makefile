@@ -14,7 +14,7 @@ PREBUILDS := prebuilds/.made
 
 NATIVE_SOURCES := native/build.sh $(wildcard native/*.[ch] native/*/*.[ch])
 SOURCES := $(shell find src -name '*.ts') tsconfig.json tsconfig.build.json package.json package-lock.json \
-	scripts/finish-dist.cjs scripts/bundle-packages.cjs scripts/gen-cli-docs.ts
+	scripts/finish-dist.cjs scripts/bundle-packages.cjs scripts/bundle-modules.cjs scripts/gen-cli-docs.ts
 TSX := node --import tsx
 
 help: ## this list

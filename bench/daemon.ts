@@ -59,9 +59,10 @@ class Daemon implements AsyncDisposable {
     return this
   }
 
-  /** Milliseconds from its start until it answered, as it says. */
-  get readyMs(): number {
-    return Number(/READY_MS="?(\d+)/.exec(this.#log)?.[1])
+  /** Milliseconds from its start until it answered, and on processors, as it says. */
+  get untilReady(): { tookMs: number; cpuMs: number } {
+    const said = (name: string): number => Number(new RegExp(`${name}="?(\\d+)`).exec(this.#log)?.[1])
+    return { tookMs: said('READY_MS'), cpuMs: said('READY_CPU_MS') }
   }
 
   /** Its executors, and their children, are its descendants. */
@@ -222,8 +223,9 @@ async function measureStart(): Promise<void> {
   for (let i = 0; i < 5; i++) {
     const begun = nowMs()
     await using daemon = await new Daemon().ready()
+    const { tookMs, cpuMs } = daemon.untilReady
     told(
-      `ready by itself after ${daemon.readyMs} ms, warm after ${(nowMs() - begun).toFixed(0)} ms, ${daemon.cpuMs().all} ms on processors, ${daemon.counts().rssMb.toFixed(0)} MB`,
+      `ready after ${tookMs} ms, ${cpuMs} ms on processors; warm after ${(nowMs() - begun).toFixed(0)} ms, ${daemon.cpuMs().all} ms on processors, ${daemon.counts().rssMb.toFixed(0)} MB`,
     )
   }
 }
