@@ -29,10 +29,12 @@ type Edit = (config: Config, rootfs: string) => void
 class Unborn implements AsyncDisposable {
   readonly rootfs: string
   readonly #child: ChildProcess
+  readonly #ended: Promise<unknown>
 
   private constructor(rootfs: string, child: ChildProcess) {
     this.rootfs = rootfs
     this.#child = child
+    this.#ended = once(child, 'exit')
   }
 
   static async open(rootfs: string): Promise<Unborn> {
@@ -64,9 +66,8 @@ class Unborn implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    const ended = once(this.#child, 'exit')
     this.#child.stdin!.end()
-    await ended
+    await this.#ended
   }
 }
 
@@ -265,20 +266,19 @@ describe('hostile:', needsProgram('podman/usr/bin/podman'), () => {
     ])
     mkdirSync(join(lab.scratch.path, 'outside/bpf'), { recursive: true })
     const ended = once(swapper, 'exit')
-    let mounted = 0
     for (let i = 0; i < 20; i++) {
       const one = state()
       const { status } = await call(one)
       await nothingOutside()
       assert.doesNotMatch(unborn.mounts, /\/outside\/.*delegate_/)
       if (status !== 0) continue
-      mounted++
       await lab.client.revoke({ body: { what: { container: String(one['id']) } } })
     }
     writeFileSync(`${fs}.stop`, '')
     await ended
     rmSync(`${fs}.stop`)
-    assert.ok(mounted < 20 || mounted >= 0)
+    // Which of the two, nobody knows; what is lent is there.
+    assert.doesNotMatch(unborn.mounts, /delegate_/)
     await lent(state())
   })
 
