@@ -31,7 +31,7 @@ compile() {
 
 if [ "$addon" != - ]; then
 	compile "$addon" -DNAPI_VERSION=8 -I"$NODE_INCLUDE" -fPIC -shared "$native"/addon.c "$native"/aside.c \
-		"$native"/call.c "$native"/memory.c "$native"/poll.c "$native"/socket.c
+		"$native"/call.c "$native"/memory.c "$native"/poll.c "$native"/socket.c "$native"/tasks.c
 fi
 
 if [ "$programs" = programs ]; then

@@ -56,6 +56,8 @@ export interface ServiceOptions {
   /** Undefined: none is installed, and `why`. It stays the caller's. */
   readonly guard: Guard | undefined
   readonly noGuard?: string | undefined
+  /** Undefined: the audit is handed on to nobody. It stays the caller's. */
+  readonly forward?: Parts['forward']
   readonly policies: PolicyFiles
   readonly names: Names
   readonly vocabulary: Vocabulary
@@ -73,6 +75,11 @@ export interface ServiceOptions {
 export interface RunningService extends Service {
   /** Numbers for `metrics`. */
   gauges(): Gauges
+  /**
+   * Whether what is to be written gets an answer from the disk, be it a refusal. False: a write has
+   * had none for so long, and all that wait for it hang with it.
+   */
+  isHealthy(patienceMs?: number): boolean
   /** Reads the policies again: on SIGHUP, and when their directory has changed. */
   reload(): Promise<void>
   /**
@@ -86,6 +93,9 @@ export interface RunningService extends Service {
   stop(): Promise<void>
 }
 
+/** A disk that is only busy answers before that. */
+const WRITE_PATIENCE_MS = 60_000
+
 const COUNTS_NOTHING: Counters = { decided() {}, loanEnded() {}, guardEvents() {} }
 
 export function createService(options: ServiceOptions): RunningService {
@@ -96,6 +106,7 @@ export function createService(options: ServiceOptions): RunningService {
   const stopped = new AbortController()
   const owed = new Owed(book, audit, () => clock.wall(), log)
   const parts: Parts = {
+    forward: options.forward,
     ...{ book, audit, owed, events, guard, policies, names, vocabulary, clock, limits, log },
     rate: new Rate(limits.requestsPerMinute),
     slots: new Slots(limits.openLoans, uid => book.openOf(uid)),
@@ -183,6 +194,8 @@ export function createService(options: ServiceOptions): RunningService {
       policyFaults: policies.faults.length,
       lostEvents: guard === undefined ? 0 : Number(guard.totals().lostEvents),
     }),
+    isHealthy: (patienceMs = WRITE_PATIENCE_MS) =>
+      registry.writingMs < patienceMs && audit.writingMs < patienceMs,
     reload: async () => {
       await readPolicies()
     },
@@ -194,7 +207,7 @@ export function createService(options: ServiceOptions): RunningService {
         event: 'daemon.started',
         facts: { version, boot: registry.boot, guard: guard !== undefined },
       })
-      await approvals.expireOld()
+      await approvals.takeUp()
       upkeep.start().catch(error => log.error({ error }, 'what was left unfinished could not be settled'))
     },
     async settle() {

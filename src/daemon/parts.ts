@@ -7,6 +7,7 @@ import type { Vocabulary } from '../policy/vocabulary.ts'
 import type { Audit } from '../registry/audit.ts'
 import type { EventStore } from '../registry/event-store.ts'
 import type { Approvals } from './approvals.ts'
+import type { AuditForward } from './audit-forward.ts'
 import type { Clock } from './clock.ts'
 import type { KnownContainers } from './containers/known.ts'
 import type { Idempotency } from './idempotency.ts'
@@ -35,6 +36,8 @@ export interface Parts {
   /** For what is done whether it can be written down or not. */
   readonly owed: Owed
   readonly events: EventStore
+  /** Undefined: the audit is handed on to nobody. */
+  readonly forward: Pick<AuditForward, 'concern'> | undefined
   /** Undefined: none is installed. */
   readonly guard: Guard | undefined
   readonly policies: PolicyFiles

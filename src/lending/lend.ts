@@ -59,18 +59,18 @@ export interface PreparedLoan extends LoanToMake, Disposable {
  * needs a guard, or the process could not use it and that was asked for. NotFoundError,
  * ConflictError: there is no such process, or none that can be lent to.
  */
-export function prepareLoan(request: LendRequest): PreparedLoan {
+export function prepareLoan(request: LendRequest): Promise<PreparedLoan> {
   return prepare(request, undefined)
 }
 
 /** The same, with the delegation that it is derived from: see derive.ts. */
-export function prepare(request: LendRequest, parent: DelegationId | undefined): PreparedLoan {
+export async function prepare(request: LendRequest, parent: DelegationId | undefined): Promise<PreparedLoan> {
   const { policy, vocabulary, guard, cgroup, place, recipient, rootfs } = request
   const guarded = guard !== undefined
   const unenforced = requireTermsHeld(request)
   using begun = new Owned()
   const target = typeof recipient === 'number' ? begun.add(openTarget(recipient)) : recipient
-  const { verdict, confirm } = admitTarget(policy, target, { ...request, guarded })
+  const { verdict, confirm } = await admitTarget(policy, target, { ...request, guarded })
   const concerns = request.concerns ?? preflightTarget(target, policy.rights, vocabulary)
   if (request.onlyIfUsable === true) refuseConcerns(target, concerns)
   const facts: LendFacts = { target: target.facts, place, policy, verdict, guarded, parent, cgroup }

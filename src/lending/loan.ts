@@ -10,8 +10,8 @@ export interface LoanToMake {
   readonly target: Target
   readonly vocabulary: Vocabulary
   readonly guard: Guard | undefined
-  /** Throws if the target would not be admitted any more. */
-  readonly confirm?: (() => void) | undefined
+  /** Rejects if the target would not be admitted any more. */
+  readonly confirm?: (() => void | Promise<void>) | undefined
   /** See `LendRequest`. */
   readonly rootfs?: string | undefined
 }

@@ -126,6 +126,8 @@ function nameTest(field: keyof typeof KINDS, wanted: string): Test {
 }
 
 export interface SubjectMatcher {
+  /** Whether each of the entries matches. */
+  readonly entries: readonly Test[]
   /** The index of the first entry that matches, or -1. */
   readonly first: (known: Known) => number
   /** Every entry, and there is one, names what nobody can know. */
@@ -139,6 +141,7 @@ export function matcherOf(subjects: readonly Subject[]): SubjectMatcher {
   if (made !== undefined) return made
   const entries = subjects.map(testOf)
   const matcher = {
+    entries,
     first: (known: Known): number => {
       for (let i = 0; i < entries.length; i++) if (entries[i]!(known)) return i
       return -1

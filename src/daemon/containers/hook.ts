@@ -74,7 +74,7 @@ async function lendTo(
   if (ofPod) requireNoApproval(policy, 'a container that is being made does not wait for that')
   using target = await asker.recipient({ pid }).catch(withRemedy)
   using prepared = confirmedBy(
-    prepare(parts, { policy, target, rootfs, body, wanted, known, ofPod }),
+    await prepare(parts, { policy, target, rootfs, body, wanted, known, ofPod }),
     asker,
     target,
   )
@@ -110,7 +110,7 @@ interface ToPrepare {
 function prepare(
   { vocabulary, names, guard }: Parts,
   { policy, target, rootfs, body, wanted, known, ofPod }: ToPrepare,
-): PreparedLoan {
+): Promise<PreparedLoan> {
   const { config } = body
   const said = factsOf(known, body)
   return prepareLoan({

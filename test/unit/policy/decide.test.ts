@@ -3,7 +3,9 @@ import { describe, test } from 'node:test'
 import fc from 'fast-check'
 import { decide, type Request, type Verdict } from '../../../src/policy/decide.ts'
 import type { Policy } from '../../../src/policy/policy.ts'
+import { PolicyIndex } from '../../../src/policy/policy-index.ts'
 import { namesIn, type Subject, type SubjectFacts, unitOfCgroup } from '../../../src/policy/subject.ts'
+import { knownOf } from '../../../src/policy/subject-matcher.ts'
 import { verdictLines } from '../../../src/policy/verdict-text.ts'
 import { policyWithRights } from './sample-kernel.ts'
 
@@ -308,6 +310,118 @@ describe('decide() for any policy', () => {
       { numRuns: 2000 },
     )
     assert.equal(reached.size, 5, `all verdicts were reached: ${[...reached]}`)
+  })
+
+  /** Few values for many entries, so that one value has several entries and one entry several values. */
+  const name = fc.constantFrom('a', 'ab', 'abc', 'b', 'bc', 'c')
+  const part = fc.oneof(name, fc.constantFrom('*', 'a*', '*c', 'a*c'))
+  const pathOf = (parts: fc.Arbitrary<string>, more: readonly string[]): fc.Arbitrary<string> =>
+    fc
+      .array(fc.oneof({ weight: 4, arbitrary: parts }, fc.constantFrom(...more)), {
+        minLength: 1,
+        maxLength: 3,
+      })
+      .map(all => `/${all.join('/')}`)
+  const id = fc.oneof(fc.constantFrom('u', 'v', 'w'), fc.integer({ min: 0, max: 4 }))
+  const values = {
+    user: id,
+    group: id,
+    cgroup: pathOf(part, ['**']),
+    // A pattern with too many wildcards is faulty, and matches nothing.
+    unit: fc.oneof(part, fc.constant('a*b*c*d*e')),
+    executable: pathOf(part, ['**']),
+    label: part,
+    container: fc.record({ name: part, labels: fc.record({ l: part }) }, { requiredKeys: ['name'] }),
+    kubernetes: fc.record({ namespace: part, serviceAccount: name }, { requiredKeys: ['namespace'] }),
+  }
+  const anyEntry: fc.Arbitrary<Subject> = fc
+    .subarray(Object.keys(values) as (keyof typeof values)[], { maxLength: 3 })
+    .chain(fields =>
+      fc.record(Object.fromEntries(fields.map(field => [field, values[field]]))),
+    ) as unknown as fc.Arbitrary<Subject>
+  const identity = fc.record(
+    {
+      id: fc.integer({ min: 0, max: 4 }),
+      names: fc.uniqueArray(fc.constantFrom('u', 'v', 'w'), { maxLength: 2 }),
+    },
+    { requiredKeys: ['names'] },
+  )
+  const factOf = <T>(arbitrary: fc.Arbitrary<T>) =>
+    fc.oneof({ weight: 5, arbitrary: arbitrary.map(is => ({ is })) }, fc.constant({ unknown: 'not known' }))
+  const anyFacts: fc.Arbitrary<SubjectFacts> = fc.record({
+    user: factOf(identity),
+    groups: factOf(fc.array(identity, { maxLength: 3 })),
+    cgroup: factOf(pathOf(name, ['a\n'])),
+    unit: factOf(name),
+    executable: factOf(pathOf(name, ['d'])),
+    label: factOf(name),
+    container: factOf(fc.record({ name, labels: fc.record({ l: name }) })),
+    kubernetes: factOf(fc.record({ namespace: name })),
+  }) as unknown as fc.Arbitrary<SubjectFacts>
+
+  test('of an index the verdict is the same as of its policies, and so is its trace', () => {
+    const request = fc.record({ by: fc.constantFrom('operator', 'subject'), anySubject: fc.boolean() })
+    const stated = fc.array(anyEntry, { maxLength: 4 })
+    const lists = fc.array(fc.oneof({ weight: 12, arbitrary: stated }, fc.constant(undefined)), {
+      maxLength: 25,
+    })
+    const reached = new Map<string, number>()
+    fc.assert(
+      fc.property(fc.array(anyFacts, { minLength: 1, maxLength: 5 }), request, lists, (some, asked, all) => {
+        const policies = all.map((subjects, i) => ({ ...policyFor(), name: `p${i}`, subjects }) as Policy)
+        const index = new PolicyIndex(policies)
+        for (const subject of some) {
+          const verdict = decide(subject, asked as Request, index, NOW)
+          const plain = decide(subject, asked as Request, policies, NOW)
+          const { trace, at, ...rest } = verdict
+          if (subject === some[0]) assert.deepEqual(trace, plain.trace)
+          assert.deepEqual(rest, plainly(asked as Request, plain))
+          const one = (policy: Policy) => decide(subject, { by: 'subject' }, [policy], NOW).allowed
+          assert.deepEqual(index.matching(knownOf(subject)), policies.filter(one))
+          reached.set(verdict.because, (reached.get(verdict.because) ?? 0) + 1)
+        }
+      }),
+      { numRuns: 500 },
+    )
+    for (const because of ['subject', 'operator', 'any-subject', 'nobody-matches'])
+      assert.ok((reached.get(because) ?? 0) >= 50, `${because}: ${reached.get(because)} times`)
+  })
+
+  test('an index compares few of a thousand policies, whatever they have in common', () => {
+    const policies = Array.from({ length: 1000 }, (_, i) => ({
+      ...policyFor(),
+      subjects: [
+        { group: 'staff', unit: `job-${i}@*.service` },
+        { user: i, unit: 'cron.service' },
+      ],
+    }))
+    const index = new PolicyIndex(policies)
+    const known = knownOf({ ...FACTS, groups: { is: [{ id: 50, names: ['staff'] }] } })
+    /** What was found, and how often an entry, or the index, has looked at the unit. */
+    const find = (user: number, unit: string) => {
+      let looks = 0
+      const who = {
+        ...known,
+        user: { id: user, names: [] },
+        get unit() {
+          looks++
+          return unit
+        },
+      }
+      return { found: index.first(who)?.policy, looks }
+    }
+    for (const [user, unit, policy] of [
+      [5000, 'job-0@x.service', 0],
+      [5000, 'job-999@x.service', 999],
+      [999, 'cron.service', 999],
+      [5000, 'job-1000@x.service', undefined],
+      [5000, 'cron.service', undefined],
+      [999, 'job-@x.service', undefined],
+    ] as const) {
+      const { found, looks } = find(user, unit)
+      assert.equal(found, policy, `${user} ${unit}`)
+      assert.ok(looks <= 3, `${user} ${unit}: ${looks} looks`)
+    }
   })
 
   test('what is not known never lets anybody in', () => {
