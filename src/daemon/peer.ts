@@ -11,7 +11,7 @@
  * what an execve(2) holds, and asks no file system. The rest is done beside the event loop, and in
  * time: see src/sys/in-time.ts for what is which.
  */
-import { readFileSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import { type Accounts, subjectAgain, subjectInTime, subjectOf } from '../delegation/subject.ts'
 import { openTargetInTime, type Target } from '../delegation/target.ts'
 import { Owned } from '../ebpf/owned.ts'
@@ -327,10 +327,23 @@ export class Peer implements Asker, Disposable {
    * taken for those in one above.
    */
   #read(): Now {
+    const before = this.#isOpenToItsUser()
     const status = procFields(readProc(this.#process, 'status'))
     const userNamespace = heldNamespaceName(this.#process, 'user')
     this.#requireSame(status)
-    return { status, userNamespace, isAdmin: hasCapability(status.get('CapEff'), CAPABILITIES.CAP_SYS_ADMIN) }
+    const isAdmin = hasCapability(status.get('CapEff'), CAPABILITIES.CAP_SYS_ADMIN)
+    return { status, userNamespace, isAdmin: isAdmin && before && this.#isOpenToItsUser() }
+  }
+
+  /**
+   * Whether other processes of its user may look into it: the kernel says so by the owner of its
+   * files in /proc. A program that was executed and got capabilities by its file's is closed to them
+   * (PR_SET_DUMPABLE), though all its ids are as they were. What it has may not be had by whoever
+   * else holds the connection.
+   */
+  #isOpenToItsUser(): boolean {
+    const status = statSync(`/proc/${this.#process.pid}/status`, { throwIfNoEntry: false })
+    return status?.uid === this.uid
   }
 
   /** All four ids of user and group: real, effective, saved, file system. */
