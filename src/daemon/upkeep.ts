@@ -112,7 +112,9 @@ export class Upkeep {
   async #expireOne(id: number): Promise<void> {
     const { book, log } = this.#parts
     try {
-      await takeBack(this.#parts, id, { why: 'expired' })
+      // Who renews it at this moment is waited for. Later it is refused: the time is over.
+      if (await book.inTurn(id, async () => this.#isDue(id)))
+        await takeBack(this.#parts, id, { why: 'expired' })
     } catch (error) {
       log.error({ error, loan: loanName(id) }, 'a loan that has expired could not be ended')
       const again = (): void => {
@@ -121,6 +123,11 @@ export class Upkeep {
       }
       setTimeout(again, RETRY_MS).unref()
     }
+  }
+
+  #isDue(id: number): boolean {
+    const expires = this.#parts.book.loan(id)?.expires
+    return expires !== undefined && BigInt(expires.bootNs) <= this.#parts.clock.bootNs()
   }
 
   async #lookOnce(): Promise<void> {

@@ -3,6 +3,7 @@
  * given again to who asks again. Records do not change: a new one takes the place of the old.
  */
 import { createHash } from 'node:crypto'
+import { LOAN_ENDS, LOAN_KINDS, LOAN_STATES, type LoanState } from '../policy/loan-words.ts'
 import type { PolicyJSON } from '../policy/policy.ts'
 import { ASKER_FIELDS, type AskerFacts } from './asker-facts.ts'
 import {
@@ -28,21 +29,6 @@ import {
   wide,
 } from './fields.ts'
 
-export const LOAN_KINDS = ['delegate', 'derive', 'adopted'] as const
-/** In this order: a loan never goes back. */
-export const LOAN_STATES = ['making', 'live', 'ending', 'ended'] as const
-export const LOAN_ENDS = [
-  'failed',
-  'revoked',
-  'expired',
-  'undelegated',
-  'origin-ended',
-  'processes-gone',
-  'reboot',
-  'lost',
-] as const
-
-export type LoanState = (typeof LOAN_STATES)[number]
 export type PlaceRecord = { readonly path: string } | { readonly contextFd: number }
 
 /** Who was lent to, as it was then. */

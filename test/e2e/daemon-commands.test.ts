@@ -24,7 +24,7 @@ interface Daemon extends AsyncDisposable {
   readonly socket: string
   readonly service: FakeService
   run(...words: string[]): Promise<Result>
-  /** What it was asked since the last time, but for the signal of the call. */
+  /** What it was asked since the last call of this, without each request's abort signal. */
   asked(): [RouteName, unknown][]
 }
 
@@ -50,7 +50,7 @@ const aborted = (signal: AbortSignal): Promise<void> =>
     else signal.addEventListener('abort', () => resolve(), { once: true })
   })
 
-/** The answers of lists, which end. */
+/** Answers with one event, and to whoever asks on after that with none. */
 const noMore: Service['handlers']['events'] = (_, { query }) =>
   Promise.resolve({
     status: 200,
@@ -117,7 +117,7 @@ test('with --json each prints one document of its schema', async () => {
   checkedDocument('explain', stdout)
 })
 
-/** What a command prints, and that it ends so. */
+/** Runs a command that must end with this status, and gives what it prints. */
 async function says(it: Daemon, words: string[], patterns: RegExp[], status = 0): Promise<void> {
   const { status: ended, stdout, stderr } = await it.run(...words)
   assert.equal(ended, status, `${words.join(' ')}: ${stderr}`)
@@ -178,7 +178,7 @@ test('each option of delegate and derive is asked for, and nothing else', async 
       ...{ policy: { document: 'kind: x\n' }, recipient: 0, place: { path: '/sys/fs/bpf' } },
     },
   )
-  // By the guard's number: the loan is looked for.
+  // A number is the guard's, so the loan is looked for.
   await it.run('derive', '3', '--pid', PID, '--policy', 'dev', '--strict', '--lifetime', '1m')
   const [[list] = [], [derive, of] = []] = it.asked()
   assert.deepEqual([list, derive], ['listLoans', 'derive'])

@@ -45,7 +45,9 @@ leavesNothing()
 const isMounted = (pid: number): boolean =>
   listInstances(vocabulary).some(({ pids, path }) => pids.includes(pid) && path === PATH)
 
-/** `body` with a process that a user has in namespaces of its own, and one of the same user outside. */
+/**
+ * `body` with a process that a user has in namespaces of its own, and one of the same user outside.
+ */
 async function withUser(
   uid: number,
   body: (user: { asker: Peer; outside: Workload; inside: Workload; pid: number }) => Promise<void>,
