@@ -1,6 +1,7 @@
 #!/bin/busybox sh
-# The first process of a VM: makes the machine that a test expects, runs /job/run, says how it ended, powers off.
-# Kernel messages go to ttyS0; ttyS1 carries the output of the job and, marked, the words of this script.
+# The first process of a VM: makes the machine that a test expects, runs /job/run, says how it
+# ended, powers off. Kernel messages go to ttyS0; ttyS1 carries the output of the job and, marked,
+# the words of this script.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 # The root file system that boot made cannot be pivoted away from; a bind mount of it on top can.

@@ -96,7 +96,9 @@ export class VmRuns {
     void startEach(this.#queue)
   }
 
-  /** Lets as many run as may; shows their output, one after the other, when all the rest is done. */
+  /**
+   * Lets as many run as may; shows their output, one after the other, when all the rest is done.
+   */
   async finish(): Promise<Report> {
     if (this.#unavailable !== undefined) return this.#unavailable
     for (let i = 1; i < VMS_AT_A_TIME; i++) void startEach(this.#queue)

@@ -12,7 +12,7 @@
  * time: see src/sys/in-time.ts for what is which.
  */
 import { readFileSync, statSync } from 'node:fs'
-import { type Accounts, subjectAgain, subjectInTime } from '../delegation/subject.ts'
+import { type Accounts, subjectAgain, subjectInTime, subjectOf } from '../delegation/subject.ts'
 import { openTargetInTime, type Target } from '../delegation/target.ts'
 import { Owned } from '../ebpf/owned.ts'
 import { DeniedError, InputError, NotFoundError, SyscallError } from '../errors.ts'
@@ -118,12 +118,14 @@ export class Peer implements Asker, Disposable {
   }
 
   get owner(): string {
-    const owner = this.#look(() => {
-      using namespace = heldNamespace(this.#process, 'user')
-      return ownerOf(namespace)
-    })
+    const owner = this.#look(() => this.#owner())
     this.#now()
-    return owner ?? userShare(this.uid)
+    return owner
+  }
+
+  #owner(): string {
+    using namespace = heldNamespace(this.#process, 'user')
+    return ownerOf(namespace) ?? userShare(this.uid)
   }
 
   #isRoot({ userNamespace, isAdmin }: Now): boolean {
@@ -136,9 +138,11 @@ export class Peer implements Asker, Disposable {
 
   async facts(): Promise<AskerFacts> {
     const { userNamespace } = this.#now()
-    const { cgroup, unit } = await this.subject([])
-    const { owner } = this
-    return {
+    const { cgroup, unit, owner } = this.#look(() => ({
+      ...subjectOf(this.#process, {}, this.#accounts),
+      owner: this.#owner(),
+    }))
+    const facts = {
       ...this.#connected,
       ...known('owner', owner === userShare(this.uid) ? undefined : owner),
       ...known(
@@ -149,6 +153,9 @@ export class Peer implements Asker, Disposable {
       ...known('unit', told(unit)),
       userNamespace,
     }
+    // It may have changed while the rest was read.
+    this.#now()
+    return facts
   }
 
   async subject(policies: readonly Pick<Policy, 'subjects'>[]): Promise<SubjectFacts> {

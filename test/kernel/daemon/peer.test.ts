@@ -339,7 +339,8 @@ test('a process that took the number of the one that connected is not that one',
     try {
       for (const question of ['facts', 'root', `pid ${alices.pid}`])
         denied(await line.ask(question), /has exited/)
-      // Nor is it the one that a pidfd means. By its number it can be named: it is what has that now.
+      // Nor is it the one that a pidfd means. By its number it can be named: it is what has that
+      // now.
       refused(await other.ask(`pidfd ${pidfd}`), /no pidfd of a process that runs/)
       assert.deepEqual(await other.ask(`pid ${own.pid}`), { ok: own.pid })
     } finally {
