@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
 .DELETE_ON_ERROR:
-.PHONY: help setup build check gate fix test unit kernel e2e vm test-vm test-kill chromium prebuilds demo bench deb test-deb debs corpus oracle fuzz objects clean
+.PHONY: help setup build check gate fix test unit kernel e2e vm test-vm test-kill test-containers chromium prebuilds demo bench deb test-deb debs corpus oracle fuzz objects clean
 
 # Stamps: what npm, the C compiler and tsc write last. Paths are relative: a clone may lie anywhere.
 MODULES := node_modules/.package-lock.json
@@ -58,6 +58,9 @@ test-vm: build ## all tests in virtual machines: kernels 6.12 and 7 with tokens,
 
 test-kill: build ## commands killed at 200 random moments each (in `make test`: 40)
 	BPFTOKEN_TEST_KILLS=200 $(TSX) scripts/test.ts test/e2e/kill.test.ts
+
+test-containers: build debs ## containers that ask by annotation, with a table of what was run and its verdicts
+	$(TSX) scripts/test-containers.ts
 
 prebuilds: ## what is native, for x64 and arm64, glibc and musl, as the package brings it
 	scripts/prebuilds.sh

@@ -45,6 +45,12 @@ const struct json *json_first(const struct json *array);
 const struct json *json_next(const struct json *array, const struct json *item);
 
 /*
+ * Writes the value again, with all that it holds, and a zero behind. Gives the bytes without the
+ * zero; 0: there is no room.
+ */
+size_t json_write(const struct json *value, char *to, size_t room);
+
+/*
  * Writes `text` as a string with its quotes, and a zero behind. Gives the bytes without the zero;
  * 0: it is no UTF-8, or there is no room.
  */

@@ -59,6 +59,11 @@ echo ready
 exec /usr/bin/busybox cat
 `
 
+/** As the recipe has it. */
+const [, TAKES_PLUGINS] = /\n```toml\n([\s\S]*?)\n```\n/.exec(
+  readFileSync(join(ROOT, 'docs/containers/containerd.md'), 'utf8'),
+) as unknown as [string, string]
+
 const NETWORK = JSON.stringify({
   cniVersion: '0.4.0',
   name: 'test',
@@ -88,9 +93,7 @@ ${suite === 'sid' ? `[plugins."io.containerd.cri.v1.images".pinned_images]\n  sa
       runtime_type = "io.containerd.runc.v2"
       [plugins."${cri}".containerd.runtimes.runc.options]
         BinaryName = "${runtime}"
-[plugins."io.containerd.nri.v1.nri"]
-  disable = false
-  socket_path = "${path}/nri.sock"
+${TAKES_PLUGINS.replace('/run/nri/', `${path}/`)}
 `
 }
 
