@@ -36,6 +36,18 @@ export function needsContainerd(suite: Suite): { skip?: string } {
   return { skip: `.cache/containers/${suite} is missing: ${reason}` }
 }
 
+/** For people: what the suite's tree has, or why there is none. */
+export async function versionsOf(suite: Suite): Promise<string[]> {
+  const { skip } = needsContainerd(suite)
+  if (skip !== undefined) return [`containerd of ${suite}: not run: ${skip}`]
+  const lines: string[] = []
+  for (const program of ['containerd', 'crun', 'runc']) {
+    const { stdout } = await execute('chroot', [treeOf(suite), `/usr/bin/${program}`, '--version'])
+    lines.push(`${suite}: ${stdout.split('\n')[0]}`)
+  }
+  return lines
+}
+
 /** $1: the tree, $2: a scratch directory, $3: this repository; these two are seen at the same paths. */
 const SETUP = `set -e
 mount --make-rprivate /

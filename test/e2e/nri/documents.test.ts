@@ -22,7 +22,7 @@ async function run(script: string) {
   scratch.write('bpftoken', `#!/bin/sh\nexec "${process.execPath}" "${CLI}" "$@"\n`, 0o755)
   symlinkSync(join(CACHE, 'host/usr/bin/bwrap'), join(path, 'bwrap'))
   chmodSync(path, 0o755)
-  return execute('bash', ['-c', script], { cwd: path, env: { PATH: `${path}:${process.env['PATH']}` } })
+  return await execute('sh', ['-c', script], { cwd: path, env: { PATH: `${path}:${process.env['PATH']}` } })
 }
 
 test(
