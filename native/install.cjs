@@ -1,6 +1,7 @@
 /**
- * What `npm install` runs: nothing, where what is native came with the package and loads. Else it is
- * compiled here; where it cannot be, one line says what is missing. With --build it is compiled anyhow.
+ * What `npm install` runs: nothing, where what is native came with the package and loads. Else it
+ * is compiled here; where it cannot be, one line says what is missing. With --build it is compiled
+ * anyhow.
  */
 'use strict'
 const { spawnSync } = require('node:child_process')

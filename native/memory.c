@@ -14,25 +14,29 @@ static void unmap(napi_env env, void *data, void *hint)
 {
 	(void)env, (void)data;
 	struct mapping *mapping = hint;
-	munmap(mapping->at, mapping->length);
+	if (mapping->at)
+		munmap(mapping->at, mapping->length);
 	free(mapping);
 }
 
-/* (fd, length, prot, flags, off) => ArrayBuffer, unmapped when collected; or -errno. */
+/*
+ * (fd, length, prot, flags, off, address) => ArrayBuffer, unmapped by munmap or when collected; or
+ * -errno. Address 0: wherever there is room.
+ */
 static napi_value map(napi_env env, napi_callback_info info)
 {
-	napi_value argv[5], result;
-	size_t argc = 5;
-	int64_t arg[5];
+	napi_value argv[6], result;
+	size_t argc = 6;
+	int64_t arg[6];
 
 	napi_get_cb_info(env, info, &argc, argv, NULL, NULL);
-	for (int i = 0; i < 5; i++)
+	for (int i = 0; i < 6; i++)
 		if (napi_get_value_int64(env, argv[i], &arg[i]) != napi_ok) {
-			napi_throw_type_error(env, NULL, "mmap: (fd, length, prot, flags, off)");
+			napi_throw_type_error(env, NULL, "mmap: (fd, length, prot, flags, off, address)");
 			return NULL;
 		}
 	struct mapping *mapping = malloc(sizeof(*mapping));
-	void *at = mapping ? mmap(NULL, arg[1], arg[2], arg[3], arg[0], arg[4]) : MAP_FAILED;
+	void *at = mapping ? mmap((void *)arg[5], arg[1], arg[2], arg[3], arg[0], arg[4]) : MAP_FAILED;
 	if (at == MAP_FAILED) {
 		napi_create_int64(env, mapping ? -errno : -ENOMEM, &result);
 		free(mapping);
@@ -46,18 +50,29 @@ static napi_value map(napi_env env, napi_callback_info info)
 		napi_throw_error(env, NULL, "mmap: no external ArrayBuffer here");
 		return NULL;
 	}
+	/* So that munmap finds it. Where that fails, the collector unmaps it all the same. */
+	napi_wrap(env, result, mapping, NULL, NULL, NULL);
 	return result;
 }
 
-/* Detaches the ArrayBuffer: its memory reads as empty from now on, and the collector unmaps it. */
+/* Unmaps the ArrayBuffer and detaches it: it reads as empty from now on. */
 static napi_value detach(napi_env env, napi_callback_info info)
 {
 	napi_value argv[1];
 	size_t argc = 1;
 
 	napi_get_cb_info(env, info, &argc, argv, NULL, NULL);
-	if (napi_detach_arraybuffer(env, argv[0]) != napi_ok)
+	/* The struct lives until the collector has the ArrayBuffer, which the caller has now. */
+	struct mapping *mapping = NULL;
+	napi_remove_wrap(env, argv[0], (void **)&mapping);
+	if (napi_detach_arraybuffer(env, argv[0]) != napi_ok) {
 		napi_throw_type_error(env, NULL, "munmap: not a mapping");
+		return NULL;
+	}
+	if (mapping && mapping->at)
+		munmap(mapping->at, mapping->length);
+	if (mapping)
+		mapping->at = NULL;
 	return NULL;
 }
 

@@ -91,7 +91,10 @@ static void add(struct looking *looking, struct record record)
 	looking->record[looking->count++] = record;
 }
 
-/* The next number in the directory; 0: there is no more. A failed read is told, not taken for an end. */
+/*
+ * The next number in the directory; 0: there is no more. A failed read is told, not taken for an
+ * end.
+ */
 static int next_number(struct looking *looking, DIR *directory)
 {
 	struct dirent *entry;
@@ -116,7 +119,10 @@ static DIR *threads_of(struct looking *looking, int pid)
 	return threads;
 }
 
-/* All threads of a process are in one user namespace. That of the first may have ended before the others. */
+/*
+ * All threads of a process are in one user namespace. That of the first may have ended before the
+ * others.
+ */
 static double user_of(struct looking *looking, int pid)
 {
 	double user = namespace_of(pid, &USER);
@@ -148,7 +154,10 @@ static void look(napi_env env, void *data)
 	(void)env;
 	struct looking *looking = data;
 	DIR *processes = opendir("/proc");
-	/* Most are in our own: while it is open, the kernel need not make an inode for it each time. */
+	/*
+	 * Most are in our own: while it is open, the kernel need not make an inode for it each
+	 * time.
+	 */
 	int ours = open("/proc/self/ns/user", O_RDONLY | O_CLOEXEC);
 	int pid;
 

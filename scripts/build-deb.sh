@@ -1,5 +1,6 @@
 #!/bin/bash
-# Makes packages for Debian and Ubuntu, build/deb/bpftoken_VERSION_ARCH.deb, of what `make build prebuilds` made:
+# Makes packages for Debian and Ubuntu, build/deb/bpftoken_VERSION_ARCH.deb, of what `make build
+# prebuilds` made:
 #   scripts/build-deb.sh [amd64|arm64]...
 # The same sources make the same bytes: times are that of the last commit, or SOURCE_DATE_EPOCH.
 set -euo pipefail
@@ -47,7 +48,8 @@ add_library() {
   # Their licences are in the copyright file.
   find "$lib" -regextype posix-extended -type f \
     \( -regex '.*\.(map|md|ts|cts|mts|flow)' -o -iname 'license*' \) -delete
-  # What no program reads: tests, examples, what is for browsers and for other loaders, files of build tools.
+  # What no program reads: tests, examples, what is for browsers and for other loaders, files of
+  # build tools.
   rm -rf "$lib"/node_modules/zod/src \
     "$lib"/node_modules/bintrees/{dist,examples,test,Makefile} \
     "$lib"/node_modules/tdigest/{specs,example.html,example.js,distributions.js,gruntfile.js}

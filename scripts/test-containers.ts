@@ -76,6 +76,6 @@ async function main(): Promise<number> {
   return failed === 0 ? 0 : 1
 }
 
-main().then(status => {
+void main().then(status => {
   process.exitCode = status
 })

@@ -22,7 +22,9 @@ export const plan = strict({
   loader: text,
   objects: texts,
   masks,
-  rights: z.array(strict({ ...reason, domain, bit: count, forLoader: flag, certain: flag })),
+  rights: z.array(
+    strict({ ...reason, domain, bit: count, forLoader: flag, certain: flag, loses: text.optional() }),
+  ),
   capabilities: z.array(strict({ name: capability, by: texts, forLoader: flag, toAttach: flag })),
   notes: texts,
   problems: texts,
@@ -59,6 +61,7 @@ export const objShow = z.array(
         instructions: count,
         coreRelocations: count,
         autoload: flag,
+        problem: text.nullable().describe('Why it cannot be loaded'),
       }),
     ),
     maps: z.array(
@@ -73,6 +76,8 @@ export const objShow = z.array(
         pinByName: flag,
         autocreate: flag,
         inner: text.nullable(),
+        foreign: text.nullable().describe('What its definition says to another loader'),
+        arenaDataBytes: count.nullable().describe('Global data in an arena'),
       }),
     ),
     externs: z.array(strict({ name: text, kind: text, weak: flag })),

@@ -117,6 +117,7 @@ export {
   attachTrampoline,
   attachUprobe,
   attachUprobeMulti,
+  StructOpsRegistration,
   syscallFunction,
   tracedFunctions,
 } from './attach/trace.ts'
@@ -147,6 +148,7 @@ export { type EmbeddedObject, embeddedObjects } from './elf/embedded-objects.ts'
 export { forgetKernelBtf } from './kernel/btf.ts'
 export { FEATURES, type Feature, type FeatureName, Features } from './kernel/features.ts'
 export { Link, type LinkInfo } from './link.ts'
+export { Arena } from './load/arena.ts'
 export type { MapChoice } from './load/maps.ts'
 export { LoadedObject, type LoadOptions, loadObject, type ProgramChoice } from './load/object.ts'
 export { BpfMap, ELEMENT_FLAGS, type Key, MAP_FLAGS, type MapInfo, type MapSpec } from './map.ts'

@@ -22,7 +22,7 @@ import { nameFrom, objectName } from './object-name.ts'
 import { explain } from './refusal.ts'
 import { chooseToken, type Token, type TokenChoice } from './token.ts'
 import { ATTACH_TYPES, type AttachType, PROG_TYPES, type ProgType } from './type-names.ts'
-import { perfmonHint, summarize } from './verifier-log.ts'
+import { newerInsnHint, perfmonHint, summarize } from './verifier-log.ts'
 
 /** Fixed-size records, one after the other, as .BTF.ext has them. */
 export interface Records {
@@ -346,7 +346,10 @@ function refusal(spec: ProgramSpec, { result, log }: Attempt, token: Token | und
   const { summary } = summarize(log)
   return new VerifierError(
     { program: spec.name ?? '', errno, errnoName, summary, log: linesOf(log) },
-    { context: { type }, hint: token === undefined ? undefined : perfmonHint(summary) },
+    {
+      context: { type },
+      hint: (token === undefined ? undefined : perfmonHint(summary)) ?? newerInsnHint(summary),
+    },
   )
 }
 

@@ -18,6 +18,9 @@ export type AttachType = Words<typeof bpf_attach_type, 'BPF_'>
 export type LinkType = Words<typeof bpf_link_type, 'BPF_LINK_TYPE_'>
 export type Cmd = Words<typeof bpf_cmd, 'BPF_'>
 
+/** Rights are bits of a u64, in a token's masks. */
+const MAX_NUMBERS = 64
+
 /** One enum of the kernel, by word and by number. */
 export class TypeNames<W extends string> {
   readonly #kind: string
@@ -27,6 +30,8 @@ export class TypeNames<W extends string> {
   constructor(kind: string, enumerators: Readonly<Record<string, number>>, prefix: string) {
     this.#kind = kind
     for (const [name, value] of Object.entries(enumerators)) {
+      // BPF_COMMON_ATTRS is among the commands, and none: a flag beside their number.
+      if (value >= MAX_NUMBERS) continue
       const word = name.slice(prefix.length).toLowerCase() as W
       this.#numbers.set(word, value)
       if (!this.#words.has(value)) this.#words.set(value, word)

@@ -73,3 +73,25 @@ export function perfmonHint(summary: string): string | undefined {
     ? 'Root may do this, and who has a token only with the capability perfmon: lend it, or do it otherwise (the length of a packet: bpf_xdp_get_buff_len, or skb->len)'
     : undefined
 }
+
+/** How verifiers that do not know an instruction name it, and since when it is known. */
+const NEWER: readonly (readonly [RegExp, string, string])[] = [
+  [/unknown opcode 0d|BPF_JA\|BPF_X|opcode 0x0d/, 'a jump to a computed address (gotox)', '6.19'],
+  [/unknown opcode e5/, 'may_goto', '6.9'],
+  [/atomic (opcode|operand)[^,]* (0x)?1(00|10)\b/, 'a load-acquire or store-release', '6.15'],
+  [
+    /BPF_MOV uses reserved fields|addr_space_cast/,
+    'an instruction of arenas (addr_space_cast) or of -mcpu=v4',
+    '6.9',
+  ],
+  [/unknown opcode (06|d7)/, 'an instruction of -mcpu=v4', '6.6'],
+]
+
+/** What helps where the kernel is too old for an instruction; undefined: it is not that. */
+export function newerInsnHint(summary: string): string | undefined {
+  const found = NEWER.find(([pattern]) => pattern.test(summary))
+  return (
+    found &&
+    `The kernel may not know ${found[1]}, which Linux ${found[2]} brought: run a newer one, or compile with a lower -mcpu`
+  )
+}

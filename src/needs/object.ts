@@ -9,15 +9,17 @@
 
 import { CLASS, LD_IMM64, OP, SLOT_BYTES } from '../ebpf/asm/insn.ts'
 import type { Btf, BtfComposite } from '../ebpf/btf/btf.ts'
-import type { FunctionSpec } from '../ebpf/object/functions.ts'
 import type { MapDefinition } from '../ebpf/object/map-def.ts'
+import { functionsOf, whyBroken } from '../ebpf/object/reach.ts'
 import { legacySection, type SectionRule } from '../ebpf/object/section-names.ts'
 import type { ObjectMap, ObjectProgram, ObjectSpec } from '../ebpf/object/spec.ts'
+import { needTypes } from '../ebpf/object/types-needed.ts'
 import { quoted } from '../ebpf/printable.ts'
 import { type Need, neededCapabilities } from '../ebpf/rights.ts'
-import { ATTACH_TYPES } from '../ebpf/type-names.ts'
+import { ATTACH_TYPES, MAP_TYPES } from '../ebpf/type-names.ts'
 import { bpf_func_id } from '../uapi/bpf.ts'
 import type { CapabilityName } from '../uapi/constants.ts'
+import { kernelPointerFrom } from './kernel-pointers.ts'
 
 /** One command that loading an object gives. */
 export interface ObjectNeed {
@@ -29,6 +31,8 @@ export interface ObjectNeed {
   readonly rule?: SectionRule
   /** For a map: it holds global data. */
   readonly globalData?: boolean
+  /** What is missing where it is not lent, and all is loaded the same; undefined: it must be lent. */
+  readonly loses?: string
 }
 
 export interface ObjectNeeds {
@@ -79,10 +83,11 @@ class Collector {
 
   collect(): ObjectNeeds {
     const { btf, maps } = this.#spec
-    if (btf !== undefined) this.#add({ cmd: 'btf_load' }, 'types (BTF)')
-    for (const map of maps) if (map.autocreate) this.#map(map)
     const programs = chosenPrograms(this.#spec, this.#options.programs)
+    if (btf !== undefined) this.#types(needTypes(this.#spec, programs))
+    for (const map of maps) if (map.autocreate) this.#map(map)
     for (const program of programs) this.#program(program)
+    this.#noteSymbols(programs)
     this.#noteModules(programs)
     return { needs: this.#needs, notes: this.#notes, problems: this.#problems }
   }
@@ -91,18 +96,30 @@ class Collector {
     need: Need,
     by: string,
     more: readonly CapabilityName[] = [],
-    about: Pick<ObjectNeed, 'rule' | 'globalData'> = {},
+    about: Pick<ObjectNeed, 'rule' | 'globalData' | 'loses'> = {},
   ): void {
     const capabilities = [...new Set([...neededCapabilities(need), ...more])]
     this.#needs.push({ need, by, capabilities, ...about })
   }
 
+  #types(neededFor: readonly string[]): void {
+    const loses = 'names and source lines are missing in what the verifier and tools say'
+    const about = neededFor.length === 0 ? { loses } : {}
+    this.#add({ cmd: 'btf_load' }, 'types (BTF)', [], about)
+  }
+
   #map(map: ObjectMap): void {
     const globalData = isGlobalData(map)
-    const one = ({ type }: MapDefinition, by: string) =>
-      this.#add({ cmd: 'map_create', mapType: type }, by, [], { globalData })
+    const one = ({ type }: MapDefinition, by: string) => {
+      const isBit = MAP_TYPES.number(type) < MAX_BITS
+      if (!isBit) this.#problems.push(`${by}: there is no map type ${type}, and no token could lend it`)
+      this.#add({ cmd: 'map_create', ...(isBit ? { mapType: type } : {}) }, by, [], { globalData })
+    }
     one(map, `map ${quoted(map.name)}`)
-    if (map.inner !== undefined) one(map.inner, `inner maps of ${quoted(map.name)}`)
+    if (map.foreign !== undefined)
+      this.#notes.push(
+        `map ${quoted(map.name)} ${map.foreign}, which means something to the loader that it was written for; libbpf refuses it, and bpftoken wants to be told`,
+      )
   }
 
   #program(program: ObjectProgram): void {
@@ -116,6 +133,8 @@ class Collector {
       )
       return
     }
+    const broken = whyBroken(this.#spec, program)
+    if (broken !== undefined) this.#problems.push(`${name} cannot be loaded: ${broken}`)
     const attachType = rule.type === 'struct_ops' ? this.#member(program) : rule.attachType
     if (rule.type === 'struct_ops' && attachType === undefined) return
     const need: Need = {
@@ -124,6 +143,12 @@ class Collector {
       ...(attachType === undefined ? {} : { attachType }),
     }
     this.#add(need, name, helperCapabilities(this.#spec, program), { rule })
+    if (
+      functionsOf(this.#spec, program).some(({ references }) =>
+        references.some(one => one.kind === 'jump_table'),
+      )
+    )
+      this.#add({ cmd: 'map_create', mapType: 'insn_array' }, `jump tables of ${name} (Linux 6.19)`)
     if (rule.type === 'ext') {
       // It replaces a function of another program. That program's BTF is opened by id.
       this.#add({ cmd: 'btf_get_fd_by_id' }, `types of what ${name} replaces`)
@@ -161,7 +186,9 @@ class Collector {
     if (theirs === undefined)
       this.#notes.push(`${what}: its attach bit is that of the object's own struct, not of a kernel's`)
     else if (number === -1) {
-      this.#notes.push(`${what}, which this kernel does not have: it is left out`)
+      this.#problems.push(
+        `${what}, which this kernel does not have; leave the program out to load the others`,
+      )
       return undefined
     }
     // bpf_token_allow_prog refuses numbers that are no attach type, whatever the mask.
@@ -170,6 +197,38 @@ class Collector {
       return undefined
     }
     return number
+  }
+
+  /**
+   * Symbols without a type are addresses, and only /proc/kallsyms tells these: to no workload, since
+   * it wants CAP_SYSLOG in the initial user namespace. Weak ones then read as 0, which is an address
+   * that is not there.
+   */
+  #noteSymbols(programs: readonly ObjectProgram[]): void {
+    const untyped = new Map(
+      this.#spec.externs
+        .filter(({ kind, typeId }) => kind === 'ksym' && typeId === 0)
+        .map(one => [one.name, one]),
+    )
+    if (untyped.size === 0) return
+    for (const program of programs) {
+      const used = new Set(
+        functionsOf(this.#spec, program).flatMap(({ references }) =>
+          references.flatMap(one => (one.kind === 'extern' && untyped.has(one.extern) ? [one.extern] : [])),
+        ),
+      )
+      for (const weak of [false, true]) {
+        const names = [...used].filter(name => untyped.get(name)!.weak === weak).sort()
+        if (names.length === 0) continue
+        const what = `program ${quoted(program.name)} uses the address of ${listed(names)}, declared without a type; the kernel hides addresses of symbols from workloads`
+        if (weak)
+          this.#notes.push(`${what}, where it counts as missing or keeps the program from being loaded`)
+        else
+          this.#problems.push(
+            `${what}, so none can load it and have it work: declare the type, or load it as root`,
+          )
+      }
+    }
   }
 
   /**
@@ -189,6 +248,8 @@ class Collector {
 }
 
 const SHOWN_NAMES = 4
+/** Rights are bits of a u64. */
+const MAX_BITS = 64
 
 /** `"a", "b" or 3 others`. */
 function listed(names: readonly string[]): string {
@@ -238,7 +299,8 @@ const PROBE_READ_HELPERS: ReadonlySet<number> = new Set([
 function helperCapabilities(spec: ObjectSpec, program: ObjectProgram): CapabilityName[] {
   const helpers = helpersOf(spec, program)
   const needed: CapabilityName[] = []
-  if ([...helpers].some(id => PERFMON_HELPERS.has(id))) needed.push('CAP_PERFMON')
+  const pointers = kernelPointerFrom(functionsOf(spec, program), spec.externs, spec.btf?.types)
+  if (pointers !== undefined || [...helpers].some(id => PERFMON_HELPERS.has(id))) needed.push('CAP_PERFMON')
   // Since Linux 6.14 a token lends it; before, CAP_SYS_ADMIN of the initial namespace was asked
   // for.
   if (helpers.has(bpf_func_id.BPF_FUNC_probe_write_user)) needed.push('CAP_SYS_ADMIN')
@@ -278,14 +340,4 @@ export function usesGlobalData(spec: ObjectSpec, program: ObjectProgram): boolea
   return functionsOf(spec, program).some(({ references }) =>
     references.some(one => one.kind === 'data' || (one.kind === 'extern' && kconfig.has(one.extern))),
   )
-}
-
-/** A program's own function and all that it leads to. */
-function functionsOf(spec: ObjectSpec, program: ObjectProgram): FunctionSpec[] {
-  const seen = new Set([program.function])
-  // Walking a set includes the items that are added meanwhile.
-  for (const index of seen)
-    for (const reference of spec.functions[index]!.references)
-      if (reference.kind === 'function') seen.add(reference.target)
-  return [...seen].map(index => spec.functions[index]!)
 }

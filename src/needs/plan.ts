@@ -37,6 +37,8 @@ export interface PlannedRight {
   readonly forLoader: boolean
   /** False: the loader's version, or its other findings, decide whether it is used. */
   readonly certain: boolean
+  /** What is missing without it, where all is loaded the same. */
+  readonly loses?: string
 }
 
 export interface PlannedCapability {
@@ -136,6 +138,7 @@ interface Draft extends Right {
   certain: boolean
   /** All that ask for this attach type may lose it on the way. */
   optional: boolean
+  loses: string | undefined
 }
 
 /** The draft for a right: what the object asks for stands before what the loader asks for. */
@@ -149,6 +152,7 @@ function draft(rights: Map<string, Draft>, right: Right, forLoader: boolean): Dr
     forLoader,
     certain: known?.certain ?? false,
     optional: true,
+    loses: undefined,
   }
   rights.set(key, made)
   return made
@@ -163,8 +167,10 @@ type Capabilities = Map<Capability, { by: Set<string>; forLoader: boolean }>
 type Certainty = 'certain' | 'optional' | 'perhaps'
 
 function certainty(need: ObjectNeed, loader: Loader, usesData: boolean): Certainty {
+  // Both go on without types where nothing needs them.
+  if (loader === 'bpftoken') return need.loses === undefined ? 'certain' : 'perhaps'
   if (loader !== 'libbpf') return 'certain'
-  // It goes on without types (but for struct_ops), and without global data that no program uses.
+  // It goes on without global data that no program uses.
   if (need.need.cmd === 'btf_load' || (need.globalData === true && !usesData)) return 'perhaps'
   return mayLoseAttachType(need) ? 'optional' : 'certain'
 }
@@ -179,6 +185,7 @@ function addOwn(
   for (const right of neededRights(need.need)) {
     const found = draft(rights, right, false)
     found.by.add(by)
+    if (right.domain === 'cmds' && certain === 'perhaps') found.loses = need.loses
     const losable = right.domain === 'attachs' && certain === 'optional'
     if (!losable) found.optional = false
     if (!losable && certain !== 'perhaps') found.certain = true
@@ -228,6 +235,10 @@ function loaderNotes(loader: Loader, spec: ObjectSpec, needs: readonly ObjectNee
         notes.push(
           'libbpf probes attach types with a cgroup_sock program, which is not lent; it then loads programs whose section allows it with attach type 0 (cgroup_inet_ingress), so both are listed',
         )
+      if (needs.some(({ need }) => need.mapType === 'insn_array'))
+        notes.push(
+          'libbpf (1.8) makes the maps for jump tables without a token: this fails in a workload whatever is lent',
+        )
       if (spec.btf === undefined && spec.maps.some(({ kind }) => kind === 'declared'))
         notes.push('libbpf 1.0 and later refuse maps that are not described in BTF')
       break
@@ -251,8 +262,9 @@ function sorted(drafts: readonly Draft[]): PlannedRight[] {
     MASK_DOMAINS.indexOf(right.domain) * 256 + Number(right.forLoader) * 128 + right.bit
   return [...drafts]
     .sort((a, b) => order(a) - order(b))
-    .map(({ domain, word, bit, by, forLoader, certain }) => ({
+    .map(({ domain, word, bit, by, forLoader, certain, loses }) => ({
       ...{ domain, word, bit, by: [...by], forLoader, certain },
+      ...(certain || loses === undefined ? {} : { loses }),
     }))
 }
 

@@ -54,7 +54,14 @@ export interface Native {
   later(call: string, ...args: unknown[]): Promise<Result>
   /** The same on a thread of its own, which does not keep the event loop alive. */
   aside(call: string, ...args: unknown[]): Promise<Result>
-  mmap(fd: number, length: number, prot: number, flags: number, off: number): ArrayBuffer | Result
+  mmap(
+    fd: number,
+    length: number,
+    prot: number,
+    flags: number,
+    off: number,
+    address: number,
+  ): ArrayBuffer | Result
   munmap(mapping: ArrayBuffer): void
   pollStart(fd: number, ready: (events: number) => void): unknown
   pollStop(handle: unknown): void

@@ -2,15 +2,20 @@
  * What every reader of objects promises for bytes of any kind: a result or a FormatError, soon, in
  * little memory.
  */
-import { readFileSync, statSync } from 'node:fs'
+import { readdirSync, readFileSync, statSync } from 'node:fs'
+import { join } from 'node:path'
 import { getHeapStatistics } from 'node:v8'
 import { Btf } from '../../src/ebpf/btf/btf.ts'
 import { printTypes } from '../../src/ebpf/btf/print.ts'
 import { CoreResolver } from '../../src/ebpf/core/relo.ts'
 import { linkProgram } from '../../src/ebpf/load/linker.ts'
 import { parseExtInfo } from '../../src/ebpf/object/ext-info.ts'
+import { whyBroken } from '../../src/ebpf/object/reach.ts'
 import { type ObjectSpec, parseObject } from '../../src/ebpf/object/spec.ts'
+import { needTypes } from '../../src/ebpf/object/types-needed.ts'
 import { ConflictError, FormatError } from '../../src/errors.ts'
+import { planRights } from '../../src/needs/plan.ts'
+import { ROOT } from '../helpers/machine.ts'
 import { corpusFile, corpusObjects } from './corpus.ts'
 import { mutate, Random, type Seed, seedOf } from './mutate.ts'
 
@@ -23,6 +28,7 @@ const LIMIT_BYTES = 64 * 1024 * 1024
 const LIMIT_FACTOR = 400
 const SAMPLE = 500
 const MAX_SEED_BYTES = 64 * 1024
+const FIXTURE_SHARES = 10
 
 /**
  * What inputs are made of: of the corpus what is not too large, which would say the same, but
@@ -30,9 +36,18 @@ const MAX_SEED_BYTES = 64 * 1024
  */
 export function seedObjects(): { name: string; bytes: Buffer }[] {
   const files = corpusObjects().map(object => ({ name: object.name, path: corpusFile(object) }))
-  return files
+  return [...files, ...fixtures()]
     .filter(({ path }) => statSync(path).size <= MAX_SEED_BYTES)
     .map(({ name, path }) => ({ name, bytes: readFileSync(path) }))
+}
+
+/** Sections that no object of the corpus has yet: arenas, jump tables, tags, old definitions. */
+function fixtures(): { name: string; path: string }[] {
+  const root = join(ROOT, 'test/fixtures')
+  const names = readdirSync(root, { recursive: true, encoding: 'utf8' }).filter(name => name.endsWith('.o'))
+  const files = names.sort().map(name => ({ name, path: join(root, name) }))
+  // There are hundreds of others: often enough to be changed in every way.
+  return Array.from({ length: FIXTURE_SHARES }, () => files).flat()
 }
 
 /** How an input broke the promise. */
@@ -102,6 +117,8 @@ function orRefused<T>(read: () => T): T | undefined {
 
 function readAll(seed: Seed, bytes: Buffer): void {
   const spec = orRefused(() => parseObject(bytes, { name: 'hostile' }))
+  if (spec !== undefined) orRefused(() => planRights([{ name: 'hostile', spec }], { loader: 'libbpf' }))
+  if (spec !== undefined) orRefused(() => needTypes(spec, spec.programs))
   if (spec?.btf !== undefined) decodeAll(spec.btf.types)
   // By themselves too, since what is wrong elsewhere would keep an object from being read as far as
   // here.
@@ -144,6 +161,7 @@ function relocateAll(seed: Seed, spec: ObjectSpec): void {
   for (const types of targets) {
     const resolver = new CoreResolver(local, { name: 'vmlinux', types })
     for (const program of spec.programs) {
+      whyBroken(spec, program)
       const linked = orRefused(() => linkProgram(spec.functions, program.function))
       // One by one, since the first that is refused would end the others.
       for (const { slot, relos } of linked?.coreRelos ?? [])

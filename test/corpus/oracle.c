@@ -8,8 +8,8 @@
  * program after bpf_object__prepare, with CO-RE against BTF, or that of
  *           the running kernel: all programs are asked for, and struct_ops are left out, so that a kernel
  *           without such a struct still has the rest relocated. Needs root.
- * load      also whether bpf_object__load works, with a bpffs of its own for each object. Needs
- * root.
+ * load      also whether bpf_object__load works, with a bpffs of its own for each object, and then
+ *           the tag that the kernel gave each program. Needs root.
  * --time    an answer is only how many nanoseconds it took, or -errno.
  *
  * `error` is the first failure's errno, or 0; `stage` is how far it came: open, externs, core,
@@ -62,6 +62,20 @@ static void print_map(struct bpf_map *map)
 	putchar('}');
 }
 
+/* The kernel's digest of the instructions; nothing where the program was not loaded. */
+static void print_tag(const struct bpf_program *program)
+{
+	struct bpf_prog_info info = {};
+	__u32 length = sizeof(info);
+
+	if (bpf_program__fd(program) < 0 || bpf_prog_get_info_by_fd(bpf_program__fd(program), &info, &length))
+		return;
+	printf(",\"tag\":\"");
+	for (size_t i = 0; i < sizeof(info.tag); i++)
+		printf("%02x", info.tag[i]);
+	putchar('"');
+}
+
 static void print_program(struct bpf_program *program, bool autoload, bool with_code)
 {
 	printf("{\"name\":");
@@ -79,6 +93,7 @@ static void print_program(struct bpf_program *program, bool autoload, bool with_
 			printf("%02x", bytes[i]);
 		putchar('"');
 	}
+	print_tag(program);
 	putchar('}');
 }
 

@@ -34,6 +34,8 @@ export interface OracleProgram {
   readonly autoload: boolean
   /** Hexadecimal, with every function that it calls; of `relocate` only. */
   readonly code?: string
+  /** Hexadecimal; of `load` only, where it was loaded. */
+  readonly tag?: string
 }
 
 export interface OracleAnswer {

@@ -6,7 +6,8 @@ import { existsSync, mkdirSync, rmSync } from 'node:fs'
 import { basename } from 'node:path'
 import type { Placement, Wish } from '../../ebpf/attach/placement.ts'
 import { attachProgram, attachStructOpsMap } from '../../ebpf/attach/section.ts'
-import type { Link } from '../../ebpf/link.ts'
+import type { StructOpsRegistration } from '../../ebpf/attach/trace.ts'
+import { Link } from '../../ebpf/link.ts'
 import { type LoadedObject, loadObject } from '../../ebpf/load/object.ts'
 import { parseObject } from '../../ebpf/object/spec.ts'
 import { Owned } from '../../ebpf/owned.ts'
@@ -15,7 +16,7 @@ import { DeniedError, EXIT, SyscallError, UsageError } from '../../errors.ts'
 import { parseWish, placementsFor } from '../attachments.ts'
 import { interruption } from '../interrupted.ts'
 import { readObjectFile } from '../object-files.ts'
-import { columns, note, print, printJson } from '../output.ts'
+import { columns, note, print, printJson, warn } from '../output.ts'
 
 export interface ObjLoadOptions {
   program?: string[]
@@ -38,8 +39,9 @@ export async function load(file: string, options: ObjLoadOptions): Promise<numbe
   using object = await loadObject(spec, options.program === undefined ? {} : { only: options.program }).catch(
     refusalOf,
   )
+  for (const warning of object.warnings) warn(warning)
   using links = new Owned()
-  const attached = wishes.length === 0 ? [] : attachAll(object, wishes, links)
+  const attached = wishes.length === 0 ? [] : attachAll(object, wishes, links, options.pin !== undefined)
   if (options.pin !== undefined) pinAll(object, attached, options.pin)
   report(object, attached, token?.path, options)
   if (options.watch === true) {
@@ -61,21 +63,23 @@ function refusalOf(error: unknown): never {
 
 interface Attached {
   readonly name: string
-  readonly link: Link
+  readonly link: Link | StructOpsRegistration
 }
 
 /** Programs with a place to go, and struct_ops maps. UsageError: there is none. */
-function attachAll(object: LoadedObject, wishes: readonly Wish[], links: Owned): Attached[] {
+/** What has no link to pin stays by itself where all stays. */
+function attachAll(object: LoadedObject, wishes: readonly Wish[], links: Owned, stays: boolean): Attached[] {
   const programs = object.spec.programs.filter(({ name }) => object.programs.has(name))
-  const attached = placementsFor(programs, wishes).map(({ program, spec }: Placement) => ({
+  const attached: Attached[] = placementsFor(programs, wishes).map(({ program, spec }: Placement) => ({
     name: program,
     link: links.add(attachProgram(object, program, spec)),
   }))
   if (wishes.some(({ program, spec }) => program === undefined && spec === 'auto'))
     for (const name of object.structOps.keys()) {
-      const link = attachStructOpsMap(object, name)
-      if (link !== undefined) attached.push({ name, link: links.add(link) })
-      else note(`"${name}" is registered until its map is deleted: it was made without a link`)
+      const made = attachStructOpsMap(object, name)
+      attached.push({ name, link: made })
+      if (made instanceof Link || !stays) links.add(made)
+      else note(`"${name}" is registered until its map's value is deleted: it was made without a link`)
     }
   if (attached.length === 0)
     throw new UsageError('No program of the object says where it attaches', {
@@ -98,7 +102,7 @@ function pinAll(object: LoadedObject, attached: readonly Attached[], directory: 
   try {
     for (const [name, program] of object.programs) pin(program, name)
     for (const [name, map] of object.maps) pin(map, name)
-    for (const { name, link } of attached) pin(link, `${name}_link`)
+    for (const { name, link } of attached) if (link instanceof Link) pin(link, `${name}_link`)
   } catch (error) {
     for (const path of made) rmSync(path)
     if (!existed) rmSync(directory, { recursive: true })

@@ -4,7 +4,8 @@
  */
 import { CoreResolver } from '../../ebpf/core/relo.ts'
 import { kernelBtf, moduleBtfs } from '../../ebpf/kernel/btf.ts'
-import type { ObjectMap, ObjectSpec } from '../../ebpf/object/spec.ts'
+import { whyBroken } from '../../ebpf/object/reach.ts'
+import type { ObjectSpec } from '../../ebpf/object/spec.ts'
 import { printableName } from '../../ebpf/printable.ts'
 import { ATTACH_TYPES } from '../../ebpf/type-names.ts'
 import { BpftokenError, EXIT } from '../../errors.ts'
@@ -42,6 +43,7 @@ function facts(name: string, spec: ObjectSpec) {
         instructions: code.length / SLOT_BYTES,
         coreRelocations: coreRelos.length,
         autoload,
+        problem: whyBroken(spec, program) ?? null,
       }
     }),
     maps: spec.maps.map(map => ({
@@ -55,6 +57,8 @@ function facts(name: string, spec: ObjectSpec) {
       pinByName: map.pinByName,
       autocreate: map.autocreate,
       inner: map.inner?.type ?? null,
+      foreign: map.foreign ?? null,
+      arenaDataBytes: spec.arena?.map === map.name ? spec.arena.contents.length : null,
     })),
     externs: spec.externs.map(({ name: extern, kind, weak }) => ({ name: extern, kind, weak })),
   }
@@ -113,14 +117,18 @@ function table(title: string, rows: string[][]): string[] {
 }
 
 function programRow(program: Facts['programs'][number]): string[] {
-  const { type, attachType, instructions, autoload, section } = program
+  const { type, attachType, instructions, autoload, section, problem } = program
+  const remarks = [
+    ...(autoload ? [] : ['not loaded by itself']),
+    ...(problem === null ? [] : [`cannot be loaded: ${printableName(problem)}`]),
+  ]
   return [
     printableName(program.name),
     printableName(section),
     type ?? 'type unknown',
     attachType ?? '-',
     `${instructions} instructions`,
-    autoload ? '' : 'not loaded by itself',
+    remarks.join(', '),
   ]
 }
 
@@ -135,15 +143,13 @@ function mapRow(map: Facts['maps'][number]): string[] {
   ]
 }
 
-function remarksOn({
-  kind,
-  pinByName,
-  autocreate,
-}: Pick<ObjectMap, 'kind' | 'pinByName' | 'autocreate'>): string {
+function remarksOn({ kind, pinByName, autocreate, foreign, arenaDataBytes }: Facts['maps'][number]): string {
   const remarks = [
     ...(kind === 'declared' || kind === 'struct_ops' ? [] : ['global data']),
     ...(pinByName ? ['pinned by name'] : []),
     ...(autocreate ? [] : ['not made by itself']),
+    ...(foreign === null ? [] : [`${foreign}: for another loader`]),
+    ...(arenaDataBytes === null || arenaDataBytes === 0 ? [] : [`${arenaDataBytes} bytes of global data`]),
   ]
   return remarks.join(', ')
 }

@@ -23,6 +23,7 @@ import {
   attachTracepoint,
   attachTrampoline,
   attachUprobe,
+  type StructOpsRegistration,
   syscallFunction,
   tracedFunctions,
 } from './trace.ts'
@@ -132,8 +133,8 @@ function attachBySection(program: Program, facts: ObjectProgram): Link {
   }
 }
 
-/** Registers struct_ops map `name`; the link, where there is one, ends the registration. */
-export function attachStructOpsMap(object: LoadedObject, name: string): Link | undefined {
+/** Registers struct_ops map `name`; what is given back ends the registration. */
+export function attachStructOpsMap(object: LoadedObject, name: string): Link | StructOpsRegistration {
   const contents = object.structOps.get(name)
   if (contents === undefined)
     throw new NotFoundError(`The loaded object has no struct_ops map "${name}"`, { context: { map: name } })

@@ -16,6 +16,7 @@ import { Link } from '../link.ts'
 import type { BpfMap } from '../map.ts'
 import type { Program } from '../prog.ts'
 import { ATTACH_TYPES, type AttachType } from '../type-names.ts'
+import { programFile } from './program-file.ts'
 
 const PERF_TYPE_TRACEPOINT = 2
 const TRACEFS = ['/sys/kernel/tracing', '/sys/kernel/debug/tracing']
@@ -110,7 +111,8 @@ function tracefsFile(path: string): string {
     try {
       return readFileSync(`${root}/${path}`, 'utf8')
     } catch (error) {
-      if (!['ENOENT', 'EACCES'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error
+      // Whatever it is, there may be another place.
+      if ((error as NodeJS.ErrnoException).code === undefined) throw error
     }
   }
   throw new NotSupportedError(`tracefs has no ${path} that we may read`, {
@@ -121,14 +123,16 @@ function tracefsFile(path: string): string {
 
 /**
  * A place in a file that processes run: a symbol or a byte offset; `pid` -1, the default, means
- * every process. Since Linux 4.17.
+ * every process. A name without a slash is looked for as `programFile` does. NotFoundError: there is
+ * no such file, or it has no such symbol. Since Linux 4.17.
  */
 export function attachUprobe(
   program: Program,
   target: { path: string; symbol?: string; off?: number; onReturn?: boolean; pid?: number } & Cookie,
 ): Link {
-  const { path, symbol, off = 0, pid = -1 } = target
-  const at = BigInt(off) + (symbol === undefined ? 0n : symbolOffset(readFileSync(path), symbol, path))
+  const { symbol, off = 0, pid = -1 } = target
+  const path = programFile(target.path)
+  const at = BigInt(off) + (symbol === undefined ? 0n : symbolOffset(readProgram(path), symbol, path))
   const event = probeEvent('uprobe', target.onReturn === true, path, at)
   return attachPerf(
     program,
@@ -138,6 +142,18 @@ export function attachUprobe(
     `${path}:${symbol ?? `0x${at.toString(16)}`}`,
     target.cookie,
   )
+}
+
+function readProgram(path: string): Uint8Array {
+  try {
+    return readFileSync(path)
+  } catch (cause) {
+    throw new NotFoundError(`${path} cannot be read: ${(cause as NodeJS.ErrnoException).code ?? 'failed'}`, {
+      cause,
+      context: { path },
+      hint: 'Name a program or library that is there and that we may read',
+    })
+  }
 }
 
 /** A tracepoint, such as `syscalls` and `sys_enter_openat`. NotFoundError: there is none. */
@@ -250,14 +266,38 @@ export function attachUprobeMulti(
 
 /**
  * Registers a `struct_ops` map: its contents are set and, where the map was made for it, a link
- * holds the registration, which ends with it (since Linux 6.4). Undefined: the map itself is
- * registered, until its value is deleted.
+ * holds the registration, which ends with it (since Linux 6.4). Otherwise the map itself is
+ * registered, until its value is deleted: `StructOpsRegistration` does that, and outlives nobody.
  */
-export function attachStructOps(map: BpfMap, contents: Uint8Array): Link | undefined {
+export function attachStructOps(map: BpfMap, contents: Uint8Array): Link | StructOpsRegistration {
   map.update(0, contents)
-  if ((map.info().flags & STRUCT_OPS_LINK) === 0) return undefined
+  if ((map.info().flags & STRUCT_OPS_LINK) === 0) return new StructOpsRegistration(map)
   const attr = { map_fd: map.fd.number, attach_type: ATTACH_TYPES.number('struct_ops') }
   return new Link(linkCreate(attr, {}, 'struct_ops map'))
+}
+
+/**
+ * A `struct_ops` map that is registered without a link. It stays registered, whoever closes what,
+ * until this is disposed of. The map stays its owner's.
+ */
+export class StructOpsRegistration implements Disposable {
+  readonly #map: BpfMap
+  #ended = false
+
+  constructor(map: BpfMap) {
+    this.#map = map
+  }
+
+  /** Deletes the map's value, which ends the registration. EINPROGRESS: ended already. */
+  end(): void {
+    if (this.#ended) return
+    this.#ended = true
+    this.#map.delete(0)
+  }
+
+  [Symbol.dispose](): void {
+    this.end()
+  }
 }
 
 /** BPF_F_LINK */

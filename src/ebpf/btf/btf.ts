@@ -157,8 +157,23 @@ function sections(bytes: Uint8Array, split = false): Sections {
   const words =
     start % 4 === 0
       ? new Uint32Array(bytes.buffer, start, typesBytes / 4)
-      : new Uint32Array(bytes.slice(typesOff, typesOff + typesBytes).buffer)
+      : new Uint32Array(copyOf(bytes, typesOff, typesBytes))
   return { words, strings, typesOff }
+}
+
+function isModifier(kind: number): boolean {
+  return (
+    kind === BTF_KIND.typedef ||
+    kind === BTF_KIND.const ||
+    kind === BTF_KIND.volatile ||
+    kind === BTF_KIND.restrict ||
+    kind === BTF_KIND.type_tag
+  )
+}
+
+/** Bytes at the start of a buffer of their own. A Buffer's slice() would share its memory. */
+export function copyOf(bytes: Uint8Array, off: number, length: number): ArrayBuffer {
+  return Uint8Array.prototype.slice.call(bytes, off, off + length).buffer as ArrayBuffer
 }
 
 /**
@@ -249,6 +264,7 @@ export class Btf {
    */
   #typeNames: BtfNames | undefined
   #functionNames: BtfNames | undefined
+  #datasecs: readonly number[] | undefined
   #searches = 0
   /** Lowest id that is not the base's: 1 where there is no base. */
   readonly firstId: number
@@ -281,6 +297,7 @@ export class Btf {
    */
   find(name: string, kind?: BtfKind): number[] {
     if (name === '') return []
+    if (kind === 'datasec') return this.#datasecIds().filter(id => this.name(id) === name)
     const ids = this.#base?.find(name, kind) ?? []
     const own: number[] = []
     if (kind !== 'func')
@@ -301,6 +318,12 @@ export class Btf {
     return this.#types()
       .flavours(name)
       .map(place => this.firstId + place)
+  }
+
+  /** Few, so that an object's types need no index for them. */
+  #datasecIds(): readonly number[] {
+    this.#datasecs ??= [...this.ofKind('datasec')]
+    return this.#datasecs
   }
 
   #types(): BtfNames {
@@ -444,20 +467,13 @@ export class Btf {
 
   /** The type behind typedefs, qualifiers and type tags; undefined for void. */
   resolve(id: number): BtfType | undefined {
+    // What is passed over is not decoded.
     for (let depth = 0; depth < MAX_DEPTH; depth++) {
       if (id === 0) return undefined
-      const type = this.type(id)
-      switch (type.kind) {
-        case 'typedef':
-        case 'volatile':
-        case 'const':
-        case 'restrict':
-        case 'type_tag':
-          id = type.type
-          break
-        default:
-          return type
-      }
+      const holder = this.#holder(id)
+      const at = holder.#start(id)
+      if (!isModifier(kindOf(holder.#words[at + 1]!))) return holder.type(id)
+      id = holder.#words[at + 2]!
     }
     throw bad(`type id ${id} is behind more than ${MAX_DEPTH} qualifiers`)
   }

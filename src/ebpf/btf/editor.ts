@@ -6,7 +6,7 @@
  * .BTF.ext refers to both.
  */
 import { FormatError } from '../../errors.ts'
-import { BTF_KIND, Btf, type BtfKind } from './btf.ts'
+import { BTF_KIND, Btf, type BtfKind, copyOf } from './btf.ts'
 
 const HEADER_BYTES = 24
 const HEAD_WORDS = 3
@@ -65,7 +65,7 @@ export function swapWords(bytes: Uint8Array): Uint8Array {
 export class BtfEditor {
   /** The types as they were; those added here are not among them. */
   readonly original: Btf
-  readonly #words: number[] | Uint32Array
+  readonly #words: Uint32Array
   readonly #strings: Buffer
   /** First word of type `id` at index `id - 1`. */
   readonly #starts: number[] = []
@@ -80,8 +80,8 @@ export class BtfEditor {
     const header = view.getUint32(4, true)
     const typesOff = header + view.getUint32(8, true)
     const count = view.getUint32(12, true) / 4
-    this.#words = new Uint32Array(count)
-    for (let i = 0; i < count; i++) this.#words[i] = view.getUint32(typesOff + i * 4, true)
+    // A copy, at an address that is good for words.
+    this.#words = new Uint32Array(copyOf(bytes, typesOff, count * 4))
     const stringsOff = header + view.getUint32(16, true)
     this.#stringsBytes = view.getUint32(20, true)
     this.#strings = Buffer.from(bytes.buffer, bytes.byteOffset + stringsOff, this.#stringsBytes)
@@ -138,7 +138,6 @@ export class BtfEditor {
 
   /** The changed blob: header, types, strings, and nothing that newer formats put between them. */
   build(): Uint8Array {
-    const words = [this.#words, this.#newWords]
     const typesBytes = (this.#words.length + this.#newWords.length) * 4
     const blob = new Uint8Array(HEADER_BYTES + typesBytes + this.#stringsBytes)
     const view = new DataView(blob.buffer)
@@ -147,8 +146,9 @@ export class BtfEditor {
     const header = [HEADER_BYTES, 0, typesBytes, typesBytes, this.#stringsBytes]
     for (const [i, word] of header.entries()) view.setUint32(4 + i * 4, word, true)
     let at = HEADER_BYTES
-    for (const part of words) {
-      for (let i = 0; i < part.length; i++, at += 4) view.setUint32(at, part[i]!, true)
+    for (const part of [this.#words, Uint32Array.from(this.#newWords)]) {
+      blob.set(new Uint8Array(part.buffer), at)
+      at += part.length * 4
     }
     blob.set(this.#strings, at)
     at += this.#strings.length

@@ -11,7 +11,7 @@ import { coreError } from './types.ts'
 import type { CoreAnswer } from './value.ts'
 
 /**
- * A helper that no kernel has: 0xbad2310, "bad relo", as libbpf; the relocation's number is added.
+ * A helper that no kernel has: 0xbad2310, "bad relo", as libbpf, so that tags are the same.
  */
 export const POISON = 195_896_080
 
@@ -34,7 +34,6 @@ export function patchInstruction(
   code: Uint8Array,
   slot: number,
   answer: CoreAnswer,
-  number: number,
 ): { poisoned: boolean; reason?: string } {
   const at = slot * SLOT_BYTES
   if (!Number.isInteger(slot) || slot < 0 || at + SLOT_BYTES > code.length)
@@ -44,7 +43,7 @@ export function patchInstruction(
   if (isWide && at + 2 * SLOT_BYTES > code.length)
     throw coreError(`the constant at slot ${slot} has no second slot`)
   const { local, target } = answer
-  if (target === undefined) return poison(code, at, isWide, number)
+  if (target === undefined) return poison(code, at, isWide)
 
   const view = new DataView(code.buffer, code.byteOffset, code.byteLength)
   const check = (written: number | bigint) => {
@@ -68,7 +67,7 @@ export function patchInstruction(
       if (target.value > MAX_OFF)
         throw coreError(`${answer.what} is ${target.value}, and a load or store reaches ${MAX_OFF}`)
       const sizes = `its size is ${target.accessBytes} bytes here, ${local.accessBytes} where it was compiled`
-      if (!answer.resizable) return { ...poison(code, at, isWide, number), reason: sizes }
+      if (!answer.resizable) return { ...poison(code, at, isWide), reason: sizes }
       if (target.accessBytes !== local.accessBytes) view.setUint8(at, resized(insn, answer, sizes))
       view.setInt16(at + 2, Number(target.value), true)
       return { poisoned: false }
@@ -100,12 +99,12 @@ function resized(insn: Insn, { local, target }: CoreAnswer, sizes: string): numb
 /**
  * Both slots of a constant: the verifier would stop at the second one with a reason that misleads.
  */
-function poison(code: Uint8Array, at: number, isWide: boolean, number: number): { poisoned: true } {
+function poison(code: Uint8Array, at: number, isWide: boolean): { poisoned: true } {
   const view = new DataView(code.buffer, code.byteOffset, code.byteLength)
   for (let slot = at; slot <= (isWide ? at + SLOT_BYTES : at); slot += SLOT_BYTES) {
     code.fill(0, slot, slot + SLOT_BYTES)
     view.setUint8(slot, CALL)
-    view.setInt32(slot + 4, POISON + number, true)
+    view.setInt32(slot + 4, POISON, true)
   }
   return { poisoned: true }
 }

@@ -34,8 +34,6 @@ export interface CoreOutcome {
   /** `byte offset of struct task_struct___x::pid` */
   readonly what: string
   readonly poisoned: boolean
-  /** Added to the number of the helper that a poisoned instruction calls. */
-  readonly number: number
   /** Why it is poisoned, where it is not that the kernel has no such thing. */
   readonly reason?: string
 }
@@ -92,9 +90,9 @@ export class CoreResolver {
       try {
         const answer = this.#answer(relo)
         const slot = relo.slot + slotOff
-        const { poisoned, reason } = patchInstruction(code, slot, answer, number)
+        const { poisoned, reason } = patchInstruction(code, slot, answer)
         const why = reason === undefined ? {} : { reason }
-        return { slot, relo, what: answer.what, poisoned, number, ...why }
+        return { slot, relo, what: answer.what, poisoned, ...why }
       } catch (error) {
         throw withPlace(error, program, number, relo)
       }
@@ -228,7 +226,7 @@ function withPlace(error: unknown, program: string, number: number, relo: CoreRe
   return error
 }
 
-/** `5: (85) call unknown#195896083`, `invalid func unknown#195896083`. */
+/** `5: (85) call unknown#195896080`, `invalid func unknown#195896080`. */
 const CALLED = /(?:^(\d+): \(85\) call|invalid func) unknown#(\d+)/
 
 /**
@@ -238,17 +236,16 @@ const CALLED = /(?:^(\d+): \(85\) call|invalid func) unknown#(\d+)/
 export function explainPoison(log: readonly string[], outcomes: readonly CoreOutcome[]): string | undefined {
   const poisoned = outcomes.filter(outcome => outcome.poisoned)
   let slot: number | undefined
-  let number: number | undefined
+  let ended = false
   for (const line of log.flatMap(text => text.split('\n'))) {
     const [, at, helper] = CALLED.exec(line.trim()) ?? []
     if (helper === undefined) continue
-    number = Number(helper) - POISON
+    ended = Number(helper) === POISON
     if (at !== undefined) slot = Number(at)
   }
-  if (number === undefined) return undefined
-  const numbered = poisoned.filter(outcome => outcome.number === number)
-  // Functions of one program are patched one by one, and each counts from 0.
-  const outcome = numbered.find(one => one.slot === slot) ?? numbered[0]
+  if (!ended) return undefined
+  // A constant takes two slots, and both were made invalid. Of a cut log, the slot may be missing.
+  const outcome = poisoned.find(one => one.slot === slot || one.slot + 1 === slot) ?? poisoned[0]
   if (outcome === undefined) return undefined
   const [aspect, subject] = splitOnce(outcome.what, ' of ')
   if (outcome.reason !== undefined) return `"${subject}" cannot be accessed in this kernel: ${outcome.reason}`

@@ -182,6 +182,7 @@ function readSections(bytes: Uint8Array, read: Reader): RawSection[] {
   // Data that overlap would be copied and parsed once for each section: refused, as no compiler
   // makes them.
   let total = 0
+  const nameOffs: number[] = []
   const heads = Array.from({ length: count }, (_, index) => {
     const at = tableOff + index * SECTION_BYTES
     const type = read.u32(at + 4)
@@ -192,12 +193,13 @@ function readSections(bytes: Uint8Array, read: Reader): RawSection[] {
     if (inFile > 0 && off + inFile > bytes.length) throw bad(`section ${index} runs past the end`, at + 24)
     total += inFile
     if (total > bytes.length) throw bad(`section ${index} overlaps others`, at + 24)
+    nameOffs.push(read.u32(at))
     return {
       index,
+      name: '',
       type,
       off,
       sizeBytes: index === 0 ? 0 : sizeBytes,
-      nameOff: read.u32(at),
       flags: read.u64(at + 8),
       link: read.u32(at + 40),
       info: read.u32(at + 44),
@@ -205,19 +207,24 @@ function readSections(bytes: Uint8Array, read: Reader): RawSection[] {
       data: inFile === 0 ? bytes.subarray(0, 0) : bytes.subarray(off, off + inFile),
     }
   })
-  const names = heads[namesIndex]?.data
-  if (names === undefined) throw bad(`section ${namesIndex}, which should hold names, does not exist`, 62)
-  return heads.map(({ nameOff, ...head }) => ({
-    ...head,
-    name: head.index === 0 ? '' : stringAt(names, nameOff, `name of section ${head.index}`),
-  }))
+  const namesData = heads[namesIndex]?.data
+  if (namesData === undefined) throw bad(`section ${namesIndex}, which should hold names, does not exist`, 62)
+  const names = textOf(namesData)
+  for (const head of heads)
+    if (head.index > 0) head.name = stringAt(names, nameOffs[head.index]!, 'name of section', head.index)
+  return heads
 }
 
-function stringAt(names: Uint8Array, off: number, what: string): string {
+function stringAt(names: Buffer, off: number, what: string, which: number): string {
   const end = off < names.length ? names.indexOf(0, off) : -1
-  if (end === -1) throw bad(`${what} lies outside its string table`)
-  if (end - off > MAX_NAME_BYTES) throw bad(`${what} is longer than ${MAX_NAME_BYTES} bytes`)
-  return Buffer.from(names.buffer, names.byteOffset + off, end - off).toString('utf8')
+  if (end === -1) throw bad(`${what} ${which} lies outside its string table`)
+  if (end - off > MAX_NAME_BYTES) throw bad(`${what} ${which} is longer than ${MAX_NAME_BYTES} bytes`)
+  return names.toString('utf8', off, end)
+}
+
+/** The same bytes, read as text without a new object for each string. */
+function textOf(bytes: Uint8Array): Buffer {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 }
 
 /** How many entries a table has. */
@@ -233,24 +240,27 @@ function readSymbols(bytes: Uint8Array, read: Reader, sections: readonly RawSect
   if (table === undefined) return []
   if (tables.length > 1) throw bad('has several symbol tables')
   if (sections.some(({ type }) => type === SHT.SYMTAB_SHNDX)) throw bad('has too many sections')
-  const names = sections[table.link]?.data ?? bytes.subarray(0, 0)
-  return Array.from({ length: countOf(table, SYMBOL_BYTES) }, (_, i) => {
+  const names = textOf(sections[table.link]?.data ?? bytes.subarray(0, 0))
+  const count = countOf(table, SYMBOL_BYTES)
+  const symbols: ElfSymbol[] = []
+  for (let i = 0; i < count; i++) {
     const at = table.off + i * SYMBOL_BYTES
     const info = read.u8(at + 4)
     const section = read.u16(at + 6)
     if (section < SHN.LORESERVE && section >= sections.length)
       throw bad(`symbol ${i} is of section ${section}, which does not exist`, at + 6)
     const nameOff = read.u32(at)
-    return {
-      name: nameOff === 0 ? '' : stringAt(names, nameOff, `name of symbol ${i}`),
+    symbols.push({
+      name: nameOff === 0 ? '' : stringAt(names, nameOff, 'name of symbol', i),
       value: read.u64(at + 8),
       sizeBytes: read.u64(at + 16),
       section,
       bind: info >> 4,
       type: info & 0xf,
       visibility: read.u8(at + 5) & 0x3,
-    }
-  })
+    })
+  }
+  return symbols
 }
 
 function readRelocations(

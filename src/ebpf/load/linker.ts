@@ -9,16 +9,25 @@
 import { FormatError } from '../../errors.ts'
 import { CLASS, OP, PSEUDO, SLOT_BYTES } from '../asm/insn.ts'
 import type { CoreRelo } from '../object/ext-info.ts'
-import { type FunctionSpec, LINE_WORDS, type Reference } from '../object/functions.ts'
+import { type FunctionSpec, type JumpTable, LINE_WORDS, type Reference } from '../object/functions.ts'
 import type { Records } from '../prog.ts'
 
 /** A reference to something outside the program; `slot` counts in the whole program. */
-export type OuterReference = Exclude<Reference, { kind: 'function' }>
+export type OuterReference = Exclude<Reference, { kind: 'function' | 'broken' | 'jump_table' }>
+
+/** A map that says where `gotox` of a program may lead. */
+export interface LinkedJumpTable {
+  /** Instructions that load its address. */
+  readonly slots: readonly number[]
+  /** Slots of the program. */
+  readonly targets: Uint32Array
+}
 
 export interface LinkedProgram {
   /** Little endian, of its own: it may be changed. */
   readonly code: Uint8Array
   readonly references: readonly OuterReference[]
+  readonly jumpTables: readonly LinkedJumpTable[]
   /** CO-RE relocations of each function; their slots count from `slot`. */
   readonly coreRelos: readonly { readonly slot: number; readonly relos: readonly CoreRelo[] }[]
   /** Undefined where the object does not describe every function. */
@@ -39,6 +48,7 @@ export function linkProgram(functions: readonly FunctionSpec[], main: number): L
   const code = new Uint8Array(slots * SLOT_BYTES)
   const view = new DataView(code.buffer)
   const references: OuterReference[] = []
+  const jumpTables = new JumpTables()
   const coreRelos: { slot: number; relos: readonly CoreRelo[] }[] = []
   for (const index of order) {
     const one = functions[index]!
@@ -46,16 +56,48 @@ export function linkProgram(functions: readonly FunctionSpec[], main: number): L
     code.set(one.code, start * SLOT_BYTES)
     for (const reference of one.references) {
       const slot = start + reference.slot
-      if (reference.kind === 'function') pointAt(view, slot, starts.get(reference.target)!)
-      else references.push({ ...reference, slot })
+      switch (reference.kind) {
+        case 'function':
+          pointAt(view, slot, starts.get(reference.target)!)
+          break
+        case 'jump_table':
+          jumpTables.add(slot, reference.table, start - one.slot)
+          break
+        case 'broken':
+          throw new FormatError('BPF object', reference.why)
+        default:
+          references.push({ ...reference, slot })
+      }
     }
     if (one.coreRelos.length > 0) coreRelos.push({ slot: start, relos: one.coreRelos })
   }
   const linked = order.map(index => ({ one: functions[index]!, start: starts.get(index)! }))
-  return { code, references, coreRelos, funcInfo: funcInfoOf(linked), lineInfo: lineInfoOf(linked) }
+  return {
+    ...{ code, references, coreRelos, jumpTables: jumpTables.all },
+    ...{ funcInfo: funcInfoOf(linked), lineInfo: lineInfoOf(linked) },
+  }
 }
 
-/** Which functions, in which order, at which slots. */
+/** Tables by their place in the object: one that is used twice is made once, as libbpf does. */
+class JumpTables {
+  readonly #byOff = new Map<number, { slots: number[]; targets: Uint32Array }>()
+
+  get all(): readonly LinkedJumpTable[] {
+    return [...this.#byOff.values()]
+  }
+
+  /** `moved`: by how many slots the function that uses it is moved. */
+  add(slot: number, { off, targets }: JumpTable, moved: number): void {
+    const known = this.#byOff.get(off)
+    if (known !== undefined) known.slots.push(slot)
+    else this.#byOff.set(off, { slots: [slot], targets: targets.map(target => target + moved) })
+  }
+}
+
+/**
+ * Which functions, in which order, at which slots. Depth first, as libbpf does, so that the kernel
+ * gives the program the same tag. What the kernel calls by a decl tag comes last.
+ */
 function layOut(
   functions: readonly FunctionSpec[],
   main: number,
@@ -64,7 +106,6 @@ function layOut(
   const starts = new Map<number, number>()
   let slots = 0
   const add = (index: number): void => {
-    if (starts.has(index)) return
     if (order.length === MAX_FUNCTIONS)
       throw new FormatError(
         'BPF object',
@@ -79,11 +120,16 @@ function layOut(
         `program "${functions[main]!.name}" has more than ${MAX_SLOTS} instructions`,
       )
   }
-  add(main)
-  // The list grows while it is walked: functions reached, not yet looked into.
-  for (let next = 0; next < order.length; next++)
-    for (const reference of functions[order[next]!]!.references)
-      if (reference.kind === 'function') add(reference.target)
+  // No deeper than there are functions in a program.
+  const visit = (index: number): void => {
+    if (starts.has(index)) return
+    add(index)
+    for (const reference of functions[index]!.references)
+      if (reference.kind === 'function') visit(reference.target)
+  }
+  visit(main)
+  const { exceptionCallback } = functions[main]!
+  if (exceptionCallback !== undefined) visit(exceptionCallback)
   return { order, starts, slots }
 }
 

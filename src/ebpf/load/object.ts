@@ -7,7 +7,14 @@
  * for the unprivileged; then it asks for exactly the rights that src/needs/object.ts names: types
  * wherever the object has them, every map, every program.
  */
-import { InputError, NotFoundError, NotSupportedError, SyscallError, VerifierError } from '../../errors.ts'
+import {
+  ConflictError,
+  InputError,
+  NotFoundError,
+  NotSupportedError,
+  SyscallError,
+  VerifierError,
+} from '../../errors.ts'
 import { BPF_F_SLEEPABLE, BPF_F_XDP_HAS_FRAGS } from '../../uapi/constants.ts'
 import { Btf } from '../btf/btf.ts'
 import { essentialName } from '../btf/names.ts'
@@ -19,12 +26,15 @@ import { Features } from '../kernel/features.ts'
 import { encodeKconfig, readKconfig } from '../kernel/kconfig.ts'
 import { findAttachTarget, findKernelType } from '../kernel/type.ts'
 import type { BpfMap } from '../map.ts'
-import type { ObjectProgram, ObjectSpec } from '../object/spec.ts'
+import type { ObjectMap, ObjectProgram, ObjectSpec } from '../object/spec.ts'
+import { needTypes } from '../object/types-needed.ts'
 import { Owned } from '../owned.ts'
 import { Program, type ProgramSpec } from '../prog.ts'
 import { chooseToken, type Token, type TokenChoice } from '../token.ts'
 import type { AttachType, ProgType } from '../type-names.ts'
+import { Arena } from './arena.ts'
 import { type ExternValue, externValues } from './extern-values.ts'
+import { makeJumpTable } from './jump-table.ts'
 import { type LinkedProgram, linkProgram } from './linker.ts'
 import { type MapChoice, makeMaps } from './maps.ts'
 import { explainMissing, fillIn } from './references.ts'
@@ -66,10 +76,17 @@ export class LoadedObject implements Disposable {
   readonly programs: ReadonlyMap<string, Program>
   /** What to put into `struct_ops` maps, to register them: see attach-section.ts. */
   readonly structOps: ReadonlyMap<string, Uint8Array>
+  /**
+   * Memory that the programs share with us; undefined: the object has no arena, or one was handed
+   * in.
+   */
+  readonly arena: Arena | undefined
+  /** What was left out without harm to the programs, in sentences for people. */
+  readonly warnings: readonly string[]
   readonly #owned = new Owned()
 
   constructor(
-    parts: Pick<LoadedObject, 'spec' | 'maps' | 'programs' | 'structOps'>,
+    parts: Pick<LoadedObject, 'spec' | 'maps' | 'programs' | 'structOps' | 'arena' | 'warnings'>,
     /** Given away. */
     owned: Owned,
   ) {
@@ -77,6 +94,8 @@ export class LoadedObject implements Disposable {
     this.maps = parts.maps
     this.programs = parts.programs
     this.structOps = parts.structOps
+    this.arena = parts.arena
+    this.warnings = parts.warnings
     owned.moveTo(this.#owned)
   }
 
@@ -108,8 +127,9 @@ function named<T>(all: ReadonlyMap<string, T>, name: string, what: string): T {
  * Makes the maps and loads the programs of an object. Needs what BPF_BTF_LOAD, BPF_MAP_CREATE and
  * BPF_PROG_LOAD need; EPERM names the missing right or capability as hint. VerifierError: a program
  * was refused; a field that this kernel does not have is named. NotFoundError: this kernel has no
- * such hook, function or configuration value. On failure nothing is left, but pins of maps that
- * were made before.
+ * such hook, function or configuration value. ConflictError: it has one of another type. Types that
+ * the kernel refuses, or that no right was lent for, are left out with a warning, where nothing
+ * needs them. On failure nothing is left, but pins of maps that were made before.
  */
 export async function loadObject(spec: ObjectSpec, options: LoadOptions = {}): Promise<LoadedObject> {
   if (!spec.littleEndian)
@@ -133,11 +153,16 @@ class Loader {
   readonly #token: Token | null
   readonly #modules = new Map<string, BtfObject>()
   readonly #programs: readonly ObjectProgram[]
+  readonly #warnings: string[] = []
   #btf: BtfObject | undefined
+  /** Why the kernel does not have the object's types. */
+  #typesRefused: SyscallError | undefined
   #resolver: CoreResolver | undefined
   #externs: ReadonlyMap<string, ExternValue> = new Map()
   readonly #structOps = new Map<string, StructOpsValue & { readonly module: string | undefined }>()
-  #maps: Map<string, BpfMap> = new Map()
+  #maps: ReadonlyMap<string, BpfMap> = new Map()
+  #arena: Arena | undefined
+  #arenaOff = 0
 
   constructor(spec: ObjectSpec, options: LoadOptions, owned: Owned, transient: Owned) {
     this.#spec = spec
@@ -149,47 +174,93 @@ class Loader {
   }
 
   async load(): Promise<LoadedObject> {
-    const spec = this.#spec
+    const linked = this.#programs.map(program => ({
+      program,
+      code: linkProgram(this.#spec.functions, program.function),
+    }))
     this.#btf = await this.#loadTypes()
+    try {
+      return await this.#loadAll(linked)
+    } catch (error) {
+      throw this.#withRefusedTypes(error)
+    }
+  }
+
+  async #loadAll(linked: readonly { program: ObjectProgram; code: LinkedProgram }[]): Promise<LoadedObject> {
+    const spec = this.#spec
     this.#placeStructOps()
-    const unwanted = new Set([...this.#structOps.values()].flatMap(value => value.unwanted))
-    const wanted = this.#programs.filter(({ name }) => !unwanted.has(name))
-    const linked = wanted.map(program => ({ program, code: linkProgram(spec.functions, program.function) }))
     this.#externs = this.#findExterns(linked.map(({ code }) => code))
-    this.#makeMaps()
+    await this.#makeMaps()
     const programs = new Map<string, Program>()
     for (const { program, code } of linked)
       programs.set(program.name, this.#owned.add(await this.#loadProgram(program, code)))
     this.#fillProgramArrays(programs)
     const structOps = this.#structOpsContents(programs)
-    return new LoadedObject({ spec, maps: this.#maps, programs, structOps }, this.#owned)
+    const made = { maps: this.#maps, programs, structOps, arena: this.#arena, warnings: this.#warnings }
+    return new LoadedObject({ spec, ...made }, this.#owned)
   }
 
-  /**
-   * The object's types in the kernel. A kernel that does not know some kind of type gets a simpler
-   * one instead.
-   */
+  /** The object's types in the kernel; undefined: they are not there. */
   async #loadTypes(): Promise<BtfObject | undefined> {
-    const { btf } = this.#spec
+    const { btf, maps } = this.#spec
     if (btf === undefined) return undefined
+    try {
+      return this.#transient.add(await this.#loadBtf(btf.bytes))
+    } catch (error) {
+      if (!(error instanceof SyscallError)) throw error
+      if (maps.some(map => map.structOps !== undefined && this.#isMade(map))) throw error
+      const why = error.hint === undefined ? error.message : `${error.message}. ${error.hint}`
+      this.#warnings.push(
+        `The kernel does not have the object's types, so names and source lines are missing: ${why}`,
+      )
+      this.#typesRefused = error
+      return undefined
+    }
+  }
+
+  /** A kernel that does not know some kind of type gets a simpler one instead. */
+  async #loadBtf(bytes: Uint8Array): Promise<BtfObject> {
     const token = this.#token
     try {
-      return this.#transient.add(await BtfObject.load(btf.bytes, { token }))
+      return await BtfObject.load(bytes, { token })
     } catch (error) {
       // Without the right or the memory, a simpler one would fail too.
       if (!(error instanceof SyscallError) || error.errnoName !== 'EINVAL') throw error
       const lacking = await lackingIn(new Features(token))
       if (lacking.size === 0) throw error
-      return this.#transient.add(await BtfObject.load(sanitizeBtf(btf.bytes, lacking), { token }))
+      return await BtfObject.load(sanitizeBtf(bytes, lacking), { token })
     }
+  }
+
+  /** A failure that may come of types that were refused before is told as their refusal. */
+  #withRefusedTypes(error: unknown): unknown {
+    const refused = this.#typesRefused
+    const needed = refused && needTypes(this.#spec, this.#programs, map => this.#isMade(map))[0]
+    if (refused === undefined || needed === undefined) return error
+    const { call, op, errno, errnoName, context, hint } = refused
+    const object = context['object']
+    return new SyscallError(
+      { call, op, errno, errnoName, ...(typeof object === 'string' ? { object } : {}) },
+      {
+        cause: error,
+        context,
+        hint: `${hint === undefined ? '' : `${hint}. `}The types are needed for ${needed}`,
+      },
+    )
+  }
+
+  /** Whether the map will be made here. */
+  #isMade({ name, autocreate }: ObjectMap): boolean {
+    const { create, use } = this.#options.maps?.[name] ?? {}
+    return use === undefined && (create ?? autocreate)
   }
 
   #placeStructOps(): void {
     const local = this.#spec.btf?.types
-    for (const { name, structOps, autocreate } of this.#spec.maps) {
-      const { create, use } = this.#options.maps?.[name] ?? {}
-      if (structOps === undefined || local === undefined || !(create ?? autocreate) || use !== undefined)
-        continue
+    const loaded = new Set(this.#programs.map(({ name }) => name))
+    for (const map of this.#spec.maps) {
+      const { name, structOps } = map
+      if (structOps === undefined || local === undefined || !this.#isMade(map)) continue
       const struct = essentialName(local.name(structOps.typeId))
       const value = findKernelType(`bpf_struct_ops_${struct}`, 'struct')
       const of = value && structOf(value, struct)
@@ -201,9 +272,21 @@ class Loader {
             hint: 'Run a kernel that has it, or load the module that brings it',
           },
         )
-      const placed = placeStructOps(name, structOps, local, value!.types, of)
+      const placed = placeStructOps(name, structOps, local, value!.types, of, loaded)
+      this.#requireSameMembers(placed)
       this.#structOps.set(name, { ...placed, module: value!.module })
     }
+  }
+
+  /** A program is loaded for one member of one struct, however many maps name it. */
+  #requireSameMembers({ slots, structId }: StructOpsValue): void {
+    for (const { program, member } of slots)
+      for (const other of this.#structOps.values())
+        for (const slot of other.slots)
+          if (slot.program === program && (slot.member !== member || other.structId !== structId))
+            throw new ConflictError(`Program "${program}" is for two different members of struct_ops maps`, {
+              context: { program },
+            })
   }
 
   /** Only those that the programs use, and those of `.kconfig`, which is one map. */
@@ -213,16 +296,18 @@ class Loader {
         references.flatMap(one => (one.kind === 'extern' ? [one.extern] : [])),
       ),
     )
-    return externValues(this.#spec.externs.filter(({ name, kind }) => kind === 'kconfig' || used.has(name)))
+    const wanted = this.#spec.externs.filter(({ name, kind }) => kind === 'kconfig' || used.has(name))
+    // Externs are declared in BTF, or they would not be there.
+    return wanted.length === 0 ? new Map() : externValues(wanted, this.#spec.btf!.types)
   }
 
-  #makeMaps(): void {
+  async #makeMaps(): Promise<void> {
     const structOpsBtf = new Map(
       [...this.#structOps].flatMap(([name, { module }]) =>
         module === undefined ? [] : [[name, this.#module(module)] as const],
       ),
     )
-    this.#maps = makeMaps(
+    const { maps, reused } = makeMaps(
       {
         spec: this.#spec,
         choices: this.#options.maps ?? {},
@@ -232,9 +317,18 @@ class Loader {
         kconfig: this.#kconfig(),
         structOps: this.#structOps,
         structOpsBtf,
+        warn: warning => this.#warnings.push(warning),
       },
       this.#owned,
     )
+    this.#maps = maps
+    const arena = this.#spec.arena
+    const map = arena && maps.get(arena.map)
+    if (arena === undefined || map === undefined) return
+    const atEnd = (await new Features(this.#token).has('ldimm64_full_range_off')) === true
+    this.#arenaOff = Arena.globalsOff(this.#spec, map, atEnd)
+    // Whoever made it has put it where its pointers are good.
+    if (!reused.has(arena.map)) this.#arena = this.#owned.add(Arena.map(this.#spec, map, this.#arenaOff))
   }
 
   /** Contents of the map `.kconfig`. */
@@ -260,12 +354,19 @@ class Loader {
 
   async #loadProgram(program: ObjectProgram, linked: LinkedProgram): Promise<Program> {
     const outcomes = this.#relocate(program, linked)
-    const modules = fillIn(linked, {
+    const callable = this.#callableModules()
+    fillIn(linked, {
       spec: this.#spec,
       maps: this.#maps,
       externs: this.#externs,
       module: name => this.#module(name),
+      callable,
+      jumpTables: linked.jumpTables.map(table =>
+        this.#transient.add(makeJumpTable(program.name, table, this.#token)),
+      ),
+      arenaOff: this.#arenaOff,
     })
+    const modules = callable.map(name => this.#module(name).fd)
     const load: ProgramSpec = {
       ...this.#kindOf(program),
       insns: linked.code,
@@ -282,7 +383,7 @@ class Loader {
             },
           }),
       // Index 0 means vmlinux, whatever stands there.
-      ...(modules.length === 0 ? {} : { fdArray: [modules[0]!.fd, ...modules.map(({ fd }) => fd)] }),
+      ...(modules.length === 0 ? {} : { fdArray: [modules[0]!, ...modules] }),
       ...(this.#options.logLevel === undefined ? {} : { logLevel: this.#options.logLevel }),
     }
     try {
@@ -290,6 +391,16 @@ class Loader {
     } catch (error) {
       throw this.#explained(error, program, outcomes)
     }
+  }
+
+  /** Modules of kernel functions, in libbpf's order: by the functions' names. */
+  #callableModules(): string[] {
+    const found = new Set<string>()
+    for (const { name, kind } of this.#spec.externs) {
+      const value = kind === 'kfunc' ? this.#externs.get(name) : undefined
+      if (value?.kind === 'type' && value.module !== undefined) found.add(value.module)
+    }
+    return [...found]
   }
 
   /** Type, attach type and target, from the section's name or as the caller chose. */

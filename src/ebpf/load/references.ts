@@ -28,15 +28,17 @@ export interface Referents {
   readonly externs: ReadonlyMap<string, ExternValue>
   /** The types of a module, by a descriptor that stays open until the program is loaded. */
   readonly module: (name: string) => BtfObject
+  /** Modules whose functions are called, by their place in fd_array, from index 1 on. */
+  readonly callable: readonly string[]
+  /** Maps for the program's jump tables, in their order. */
+  readonly jumpTables: readonly BpfMap[]
+  /** Byte offset of the global data in the arena. */
+  readonly arenaOff: number
 }
 
-/**
- * Changes the code in place. Gives the modules' types that calls name by index in fd_array, from
- * index 1 on.
- */
-export function fillIn({ code, references }: LinkedProgram, referents: Referents): BtfObject[] {
+/** Changes the code in place. */
+export function fillIn({ code, references, jumpTables }: LinkedProgram, referents: Referents): void {
   const view = new DataView(code.buffer, code.byteOffset, code.length)
-  const modules: BtfObject[] = []
   for (const reference of references) {
     const at = reference.slot * SLOT_BYTES
     switch (reference.kind) {
@@ -47,10 +49,26 @@ export function fillIn({ code, references }: LinkedProgram, referents: Referents
         putMap(view, at, PSEUDO.MAP_VALUE, reference.map, reference.off, referents)
         break
       case 'extern':
-        putExtern(view, at, reference.extern, referents, modules)
+        putExtern(view, at, reference.extern, referents)
+        break
+      case 'arena':
+        putMap(
+          view,
+          at,
+          PSEUDO.MAP_VALUE,
+          referents.spec.arena!.map,
+          referents.arenaOff + reference.off,
+          referents,
+        )
     }
   }
-  return modules
+  for (const [i, { slots }] of jumpTables.entries())
+    for (const slot of slots) {
+      const at = slot * SLOT_BYTES
+      putSource(view, at, PSEUDO.MAP_VALUE)
+      view.setInt16(at + 2, 0, true)
+      view.setInt32(at + 4, referents.jumpTables[i]!.fd.number, true)
+    }
 }
 
 function putMap(
@@ -73,13 +91,7 @@ function putMap(
   poisonCall(view, at + SLOT_BYTES, number)
 }
 
-function putExtern(
-  view: DataView,
-  at: number,
-  name: string,
-  referents: Referents,
-  modules: BtfObject[],
-): void {
+function putExtern(view: DataView, at: number, name: string, referents: Referents): void {
   const value = referents.externs.get(name)!
   const isCall = view.getUint8(at) !== LD_IMM64
   switch (value.kind) {
@@ -96,14 +108,13 @@ function putExtern(
       )
       break
     case 'type': {
-      const module = value.module === undefined ? undefined : referents.module(value.module)
+      const { module } = value
       if (!isCall) {
-        put(view, at, PSEUDO.BTF_ID, value.id, module?.fd.number ?? 0)
+        put(view, at, PSEUDO.BTF_ID, value.id, module === undefined ? 0 : referents.module(module).fd.number)
         break
       }
-      if (module !== undefined && !modules.includes(module)) modules.push(module)
       putSource(view, at, PSEUDO.KFUNC_CALL)
-      view.setInt16(at + 2, module === undefined ? 0 : modules.indexOf(module) + 1, true)
+      view.setInt16(at + 2, module === undefined ? 0 : referents.callable.indexOf(module) + 1, true)
       view.setInt32(at + 4, value.id, true)
       break
     }

@@ -7,7 +7,7 @@
  */
 import { NotSupportedError } from '../../errors.ts'
 import type { Btf, BtfComposite, BtfMember } from '../btf/btf.ts'
-import { memberNamed, type StructOps } from '../object/struct-ops.ts'
+import { isFunctionPointer, memberNamed, type StructOps } from '../object/struct-ops.ts'
 
 export interface KernelStructOps {
   /** The struct, e.g. `tcp_congestion_ops`: what its programs attach to. */
@@ -28,17 +28,15 @@ export interface StructOpsSlot {
 export interface StructOpsValue extends KernelStructOps {
   readonly contents: Uint8Array
   readonly slots: readonly StructOpsSlot[]
-  /** Programs for members that this kernel does not have. */
-  readonly unwanted: readonly string[]
 }
 
-function unsupported(map: string, message: string): NotSupportedError {
-  return new NotSupportedError(`struct_ops "${map}": ${message}`, { context: { map } })
+function unsupported(map: string, message: string, hint?: string): NotSupportedError {
+  return new NotSupportedError(`struct_ops "${map}": ${message}`, { context: { map }, hint })
 }
 
 /**
- * Places the object's struct into the kernel's. NotSupportedError: it says something the kernel
- * cannot take.
+ * Places the object's struct into the kernel's. `loaded` are the programs that will be loaded; what
+ * is not leaves its member empty. NotSupportedError: it says something the kernel cannot take.
  */
 export function placeStructOps(
   map: string,
@@ -46,6 +44,7 @@ export function placeStructOps(
   local: Btf,
   kernel: Btf,
   of: KernelStructOps,
+  loaded: ReadonlySet<string>,
 ): StructOpsValue {
   const struct = kernel.type(of.structId) as BtfComposite
   const value = kernel.type(of.valueId) as BtfComposite
@@ -53,19 +52,27 @@ export function placeStructOps(
   if (data === undefined) throw unsupported(map, `the kernel's ${value.name} has no ${struct.name}`)
   const contents = new Uint8Array(of.valueBytes)
   const slots: StructOpsSlot[] = []
-  const unwanted: string[] = []
   for (const member of (local.type(ops.typeId) as BtfComposite).members) {
     const program = ops.programs.get(member.name)
+    if (program !== undefined && !loaded.has(program)) continue
     const mine = bytesOf(local, member, ops.data)
     const theirs = memberNamed(struct, member.name)
     if (theirs === undefined) {
       if (mine.some(byte => byte !== 0))
         throw unsupported(map, `sets "${member.name}", which this kernel's ${struct.name} does not have`)
-      if (program !== undefined) unwanted.push(program)
+      // Never in silence: what the member is for would not happen.
+      if (program !== undefined)
+        throw unsupported(
+          map,
+          `member "${member.name}" is program "${program}", and this kernel's ${struct.name} has no such member`,
+          'Leave the program out, where the struct does without it, or run a newer kernel',
+        )
       continue
     }
     const off = (data.bitOff + theirs.bitOff) / 8
     if (program !== undefined) {
+      if (!isFunctionPointer(kernel, theirs.type))
+        throw unsupported(map, `"${member.name}" is no function in this kernel`)
       slots.push({ program, member: struct.members.indexOf(theirs), off })
       continue
     }
@@ -74,7 +81,7 @@ export function placeStructOps(
       throw unsupported(map, `"${member.name}" has another size in this kernel`)
     contents.set(mine, off)
   }
-  return { ...of, contents, slots, unwanted }
+  return { ...of, contents, slots }
 }
 
 function bytesOf(btf: Btf, member: BtfMember, data: Uint8Array): Uint8Array {

@@ -78,7 +78,11 @@ export function collectExterns(elf: Elf, btf: BtfEditor | undefined): Externs {
     return { symbol, name, weak: bind === STB.WEAK, ...declaration }
   })
 
-  const ksyms = found.filter(({ section }) => section === KSYMS).map(one => ksym(btf, one))
+  // In libbpf's order, which the numbers of modules and of missing functions follow.
+  const ksyms = found
+    .filter(({ section }) => section === KSYMS)
+    .map(one => ksym(btf, one))
+    .sort((a, b) => (a.name < b.name ? -1 : 1))
   const { fields, sizeBytes } = placeFields(btf, found)
   const kconfig = found
     .filter(({ section }) => section === KCONFIG)

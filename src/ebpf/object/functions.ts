@@ -8,6 +8,7 @@
  */
 import { FormatError } from '../../errors.ts'
 import { CLASS, LD_IMM64, OP, PSEUDO, SLOT_BYTES } from '../asm/insn.ts'
+import type { Btf, BtfRef } from '../btf/btf.ts'
 import {
   type Elf,
   type ElfRelocation,
@@ -30,8 +31,21 @@ export type Reference =
   /** A variable, `off` bytes into the value of a map of global data. */
   | { readonly kind: 'data'; readonly slot: number; readonly map: string; readonly off: number }
   | { readonly kind: 'extern'; readonly slot: number; readonly extern: string }
+  /** A variable, `off` bytes into the global data of the object's arena. */
+  | { readonly kind: 'arena'; readonly slot: number; readonly off: number }
   /** A call or the address of `functions[target]`. */
   | { readonly kind: 'function'; readonly slot: number; readonly target: number }
+  | { readonly kind: 'jump_table'; readonly slot: number; readonly table: JumpTable }
+  /** Nothing that can be filled in: a program that reaches this function cannot be loaded. */
+  | { readonly kind: 'broken'; readonly slot: number; readonly why: string }
+
+/** Where `gotox` may lead: a table of the section `.jumptables`. */
+export interface JumpTable {
+  /** Byte offset of the table in its section; a program makes one map for all uses of it. */
+  readonly off: number
+  /** Slots, counted from the start of the section that the function is in. */
+  readonly targets: Uint32Array
+}
 
 export interface FunctionSpec {
   readonly name: string
@@ -45,6 +59,11 @@ export interface FunctionSpec {
   /** Global for the linker only; for the verifier it is static. */
   readonly hidden: boolean
   readonly references: readonly Reference[]
+  /**
+   * Number of the function that the kernel calls when this program throws: a decl tag names it, and
+   * no instruction.
+   */
+  readonly exceptionCallback: number | undefined
   /** Its FUNC in BTF; 0: not known. */
   readonly typeId: number
   /** struct bpf_line_info: slot, file name, line, and line and column, of each statement. */
@@ -53,6 +72,8 @@ export interface FunctionSpec {
 }
 
 type Draft = { -readonly [K in keyof FunctionSpec]: FunctionSpec[K] }
+
+const TEXT = '.text'
 
 /** Words of struct bpf_line_info. */
 export const LINE_WORDS = 4
@@ -69,7 +90,13 @@ export interface Places {
   map(section: number, off: number): string | undefined
   /** Name of the map for a section of global data. */
   data(section: number): string | undefined
+  /** Whether a section holds the global data of the object's arena. */
+  arena(section: number): boolean
 }
+
+const JUMP_TABLES = '.jumptables'
+const JUMP_TABLE_ENTRY_BYTES = 8
+const EXCEPTION_CALLBACK = 'exception_callback:'
 
 /** All functions of an object, and the ways to find them. */
 export class Functions {
@@ -78,6 +105,8 @@ export class Functions {
   /** Functions of a section, by their places. */
   readonly #bySection = new Map<number, Draft[]>()
   readonly #indexes = new Map<Draft, number>()
+  /** By place and size. */
+  readonly #jumpTables = new Map<string, JumpTable>()
 
   constructor(elf: Elf) {
     this.#elf = elf
@@ -168,16 +197,60 @@ export class Functions {
   resolve(places: Places): void {
     for (const [section, drafts] of this.#bySection) {
       const relocations = new Map<Draft, Map<number, ElfRelocation>>()
+      const stray = new Set<Draft>()
       for (const relocation of this.#elf.relocations.get(section) ?? []) {
-        const slot = relocation.off / SLOT_BYTES
-        if (!Number.isInteger(slot))
-          throw bad(`relocation in section ${section} at byte ${relocation.off} is at no instruction`)
+        const slot = Math.floor(relocation.off / SLOT_BYTES)
         const of = this.#containing(section, slot)
         if (of === undefined) continue
+        if (relocation.off % SLOT_BYTES !== 0) {
+          stray.add(of)
+          continue
+        }
         const known = relocations.get(of) ?? new Map<number, ElfRelocation>()
         relocations.set(of, known.set(slot - of.slot, relocation))
       }
-      for (const draft of drafts) draft.references = this.#references(draft, relocations.get(draft), places)
+      for (const draft of drafts) {
+        const references = this.#references(draft, relocations.get(draft), places)
+        if (stray.has(draft))
+          references.push(brokenAt(draft, 0, 'has a relocation that is at no instruction'))
+        draft.references = references
+      }
+    }
+  }
+
+  /**
+   * Finds what `exception_callback:NAME` names, a decl tag of programs. Source: libbpf,
+   * bpf_prog_assign_exc_cb.
+   */
+  bindExceptionCallbacks(btf: Btf): void {
+    const named = new Map<string, string[]>()
+    for (const id of btf.ofKind('decl_tag')) {
+      const tag = btf.type(id) as BtfRef
+      if (tag.component !== -1 || !tag.name.startsWith(EXCEPTION_CALLBACK)) continue
+      const of = btf.type(tag.type)
+      if (of.kind !== 'func') continue
+      const callbacks = named.get(of.name) ?? []
+      named.set(of.name, callbacks)
+      callbacks.push(tag.name.slice(EXCEPTION_CALLBACK.length))
+    }
+    if (named.size === 0) return
+    for (const draft of this.#drafts) {
+      const callbacks = named.get(draft.name)
+      if (callbacks === undefined || draft.section === TEXT || draft.linkage === 'static') continue
+      // Of several, libbpf binds none, and the verifier says what is wrong.
+      if (callbacks.length > 1) continue
+      const found = this.#drafts.filter(({ name, section }) => name === callbacks[0] && section === TEXT)
+      if (found.length === 1 && found[0]!.linkage !== 'static' && !found[0]!.hidden)
+        draft.exceptionCallback = this.#indexes.get(found[0]!)!
+      else
+        draft.references = [
+          ...draft.references,
+          brokenAt(
+            draft,
+            0,
+            `wants "${callbacks[0]}" for its exceptions, which is no function of ${TEXT} that others may call`,
+          ),
+        ]
     }
   }
 
@@ -199,11 +272,11 @@ export class Functions {
       } else if (opcode === CALL && source === PSEUDO.CALL) {
         // A static function of the same section: the distance needs no relocation.
         const target = of.slot + slot + 1 + view.getInt32(at + 4, true)
-        found.push({ kind: 'function', slot, target: this.#target(of, of.sectionIndex, target) })
+        found.push(this.#toFunction(of, slot, of.sectionIndex, target))
       }
       if (opcode === LD_IMM64) slot++
     }
-    if (used < (relocations?.size ?? 0)) throw bad(`function "${of.name}" has a relocation within a constant`)
+    if (used < (relocations?.size ?? 0)) found.push(brokenAt(of, 0, 'has a relocation within a constant'))
     return found
   }
 
@@ -215,36 +288,64 @@ export class Functions {
     places: Places,
   ): Reference {
     const { opcode, source, imm } = insn
-    const refuse = (why: string) => bad(`function "${of.name}" at ${slot}: ${why}`)
+    const refuse = (why: string) => brokenAt(of, slot, why)
     if (opcode !== CALL && opcode !== LD_IMM64)
-      throw refuse(`instruction 0x${opcode.toString(16)} cannot have a relocation`)
+      return refuse(`instruction 0x${opcode.toString(16)} cannot have a relocation`)
     if (isExtern(symbol)) return { kind: 'extern', slot, extern: symbol.name }
     const what = symbol.name === '' ? `section ${symbol.section}` : `"${symbol.name}"`
-    if (symbol.section === SHN.UNDEF) throw refuse(`refers to ${what}, which is not defined`)
+    if (symbol.section === SHN.UNDEF) return refuse(`refers to ${what}, which is not defined`)
     if (symbol.section >= SHN.LORESERVE)
-      throw refuse(`refers to ${what}, which has no place; a global variable wants a value`)
+      return refuse(`refers to ${what}, which has no place; a global variable wants a value`)
     const { section, value } = symbol
     if (opcode === CALL) {
-      if (source !== PSEUDO.CALL) throw refuse('a relocation is at a call of a helper')
-      return { kind: 'function', slot, target: this.#target(of, section, value / SLOT_BYTES + imm + 1) }
+      if (source !== PSEUDO.CALL) return refuse('a relocation is at a call of a helper')
+      return this.#toFunction(of, slot, section, value / SLOT_BYTES + imm + 1)
     }
-    if (this.#bySection.has(section))
-      return { kind: 'function', slot, target: this.#target(of, section, (value + imm) / SLOT_BYTES) }
+    if (this.#bySection.has(section)) return this.#toFunction(of, slot, section, (value + imm) / SLOT_BYTES)
+    if (places.arena(section)) return { kind: 'arena', slot, off: value + imm }
+    if (this.#elf.sections[section]!.name === JUMP_TABLES) {
+      const table = this.#jumpTable(symbol)
+      return typeof table === 'string' ? refuse(table) : { kind: 'jump_table', slot, table }
+    }
     const data = places.data(section)
     if (data !== undefined) return { kind: 'data', slot, map: data, off: value + imm }
     const map = places.map(section, value)
     if (map !== undefined) return { kind: 'map', slot, map }
-    throw refuse(`refers to ${what} in section "${this.#elf.sections[section]!.name}", where no map is`)
+    return refuse(`refers to ${what} in section "${this.#elf.sections[section]!.name}", where no map is`)
   }
 
-  #target(of: Draft, section: number, slot: number): number {
-    const target = this.at(section, slot)
-    if (target === undefined)
-      throw bad(
-        `function "${of.name}" refers to slot ${slot} of section ${section}, where no function begins`,
-      )
-    return this.#indexes.get(target as Draft)!
+  #toFunction(of: Draft, slot: number, section: number, targetSlot: number): Reference {
+    const target = this.at(section, targetSlot)
+    return target === undefined
+      ? brokenAt(of, slot, `refers to slot ${targetSlot} of section ${section}, where no function begins`)
+      : { kind: 'function', slot, target: this.#indexes.get(target as Draft)! }
   }
+
+  /** The table that a symbol names, or why it is none. Entries are byte offsets, of 64 bits. */
+  #jumpTable({ name, section, value: off, sizeBytes }: ElfSymbol): JumpTable | string {
+    const key = `${section} ${off} ${sizeBytes}`
+    const known = this.#jumpTables.get(key)
+    if (known !== undefined) return known
+    const { data } = this.#elf.sections[section]!
+    const whole = off % JUMP_TABLE_ENTRY_BYTES === 0 && sizeBytes % JUMP_TABLE_ENTRY_BYTES === 0
+    if (!whole || sizeBytes === 0 || off + sizeBytes > data.length)
+      return `jump table "${name}" of ${sizeBytes} bytes at ${off} does not fit its section of ${data.length}`
+    const view = new DataView(data.buffer, data.byteOffset + off, sizeBytes)
+    const targets = new Uint32Array(sizeBytes / JUMP_TABLE_ENTRY_BYTES)
+    for (let i = 0; i < targets.length; i++) {
+      const target =
+        view.getBigUint64(i * JUMP_TABLE_ENTRY_BYTES, this.#elf.littleEndian) / BigInt(SLOT_BYTES)
+      if (target > 0xffff_ffffn) return `jump table "${name}" leads to slot ${target}`
+      targets[i] = Number(target)
+    }
+    const table = { off, targets }
+    this.#jumpTables.set(key, table)
+    return table
+  }
+}
+
+function brokenAt(of: Draft, slot: number, why: string): Reference {
+  return { kind: 'broken', slot, why: `function "${of.name}" at ${slot}: ${why}` }
 }
 
 function isCode(section: ElfSection): boolean {
@@ -269,6 +370,7 @@ function draftOf(symbol: ElfSymbol, section: ElfSection, bytes: Uint8Array): Dra
     linkage: symbol.bind === STB.LOCAL ? 'static' : symbol.bind === STB.WEAK ? 'weak' : 'global',
     hidden: symbol.visibility === STV.HIDDEN || symbol.visibility === STV.INTERNAL,
     references: [],
+    exceptionCallback: undefined,
     typeId: 0,
     lines: new Uint32Array(),
     coreRelos: [],

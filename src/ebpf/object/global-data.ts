@@ -75,7 +75,7 @@ export function dataMap(
   return {
     ...{ name, type: 'array', keyBytes: 4, valueBytes, maxEntries: 1, valueTypeId, keyTypeId: 0 },
     flags: readOnly | (shared ? bpf_map_flags.BPF_F_MMAPABLE : 0),
-    ...{ extra: 0n, numaNode: undefined, pinByName: false, inner: undefined, values: [] },
+    ...{ extra: 0n, numaNode: undefined, pinByName: false, foreign: undefined, inner: undefined, values: [] },
   }
 }
 

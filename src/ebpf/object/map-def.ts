@@ -30,6 +30,11 @@ export interface MapDefinition {
   readonly valueTypeId: number
   /** LIBBPF_PIN_BY_NAME: shared by a pin under its name. */
   readonly pinByName: boolean
+  /**
+   * What the definition says to the loader that it was written for, and to nobody else: `is pinned
+   * as 16`. Whoever loads the map has to say what it means.
+   */
+  readonly foreign: string | undefined
   /** The pattern for the maps in a map of maps. */
   readonly inner: MapDefinition | undefined
   readonly values: readonly InitialValue[]
@@ -45,18 +50,12 @@ export interface PlacedMap {
 const POINTER_BYTES = 8
 const LINKAGE_GLOBAL = 1
 const LEGACY_BYTES = 20
+/** aya's definition, and that of old iproute2: behind the five numbers an id and the pinning. */
+const LEGACY_PINNED_BYTES = 28
+const NUMA_NODE = 4
 
 function bad(map: string, message: string): FormatError {
   return new FormatError('BPF object', `map "${map}": ${message}`)
-}
-
-/** Rights to map types are bits of a u64, in a token's masks. */
-const MAX_TYPES = 64
-
-/** One that a newer kernel has goes by its number. */
-function mapType(map: string, type: number): MapType {
-  if (type >= MAX_TYPES) throw bad(map, `there is no map type ${type}`)
-  return MAP_TYPES.word(type)
 }
 
 /** All maps of the section `.maps`. */
@@ -88,7 +87,8 @@ type Draft = { -readonly [K in keyof MapDefinition]: MapDefinition[K] }
 function definition(btf: Btf, name: string, struct: BtfComposite, isInner: boolean): MapDefinition {
   const draft: Draft = {
     ...{ name, type: 'unspec', keyBytes: 0, valueBytes: 0, maxEntries: 0, flags: 0, extra: 0n },
-    ...{ numaNode: undefined, keyTypeId: 0, valueTypeId: 0, pinByName: false, inner: undefined, values: [] },
+    ...{ numaNode: undefined, keyTypeId: 0, valueTypeId: 0, pinByName: false, foreign: undefined },
+    ...{ inner: undefined, values: [] },
   }
   const sized = (what: 'keyBytes' | 'valueBytes', bytes: number) => {
     if (draft[what] !== 0 && draft[what] !== bytes)
@@ -98,7 +98,8 @@ function definition(btf: Btf, name: string, struct: BtfComposite, isInner: boole
   for (const [i, member] of struct.members.entries()) {
     switch (member.name) {
       case 'type':
-        draft.type = mapType(name, uint(btf, name, member))
+        // One that a newer kernel has goes by its number.
+        draft.type = MAP_TYPES.word(uint(btf, name, member))
         break
       case 'max_entries':
         draft.maxEntries = uint(btf, name, member)
@@ -128,8 +129,9 @@ function definition(btf: Btf, name: string, struct: BtfComposite, isInner: boole
         break
       case 'pinning': {
         const pinning = uint(btf, name, member)
-        if (isInner || pinning > 1) throw bad(name, `cannot be pinned as ${pinning}`)
+        if (isInner) throw bad(name, 'is an inner map, which cannot be pinned')
         draft.pinByName = pinning === 1
+        draft.foreign = pinning > 1 ? `is pinned as ${pinning}` : undefined
         break
       }
       case 'values':
@@ -238,7 +240,7 @@ export function isLegacyMaps(name: string): boolean {
 
 /**
  * Maps of a section `maps`: for each symbol a struct bpf_map_def of five numbers. Loaders put more
- * behind them, each of its own; only zeros are understood there.
+ * behind them, each of its own: zeros mean nothing, and of aya's the pinning is understood.
  */
 export function legacyMaps(elf: Elf, section: ElfSection): PlacedMap[] {
   const symbols = elf.symbols.filter(
@@ -254,13 +256,29 @@ export function legacyMaps(elf: Elf, section: ElfSection): PlacedMap[] {
     if (!Number.isInteger(bytes) || bytes < LEGACY_BYTES - 4 || off + bytes > section.data.length)
       throw bad(name, `${bytes} bytes at ${off} are no definition in a section of ${section.data.length}`)
     const word = (n: number) => (n * 4 + 4 <= bytes ? view.getUint32(off + n * 4, elf.littleEndian) : 0)
-    if (section.data.subarray(off + LEGACY_BYTES, off + bytes).some(byte => byte !== 0))
-      throw bad(name, `has a definition of ${bytes} bytes whose end means something to another loader`)
+    const flags = word(4)
+    const pinByName =
+      bytes === LEGACY_PINNED_BYTES && (flags & NUMA_NODE) === 0 && word(5) === 0 && word(6) === 1
+    const end = section.data.subarray(off + LEGACY_BYTES, off + bytes)
     const map: MapDefinition = {
-      ...{ name, type: mapType(name, word(0)), keyBytes: word(1), valueBytes: word(2) },
-      ...{ maxEntries: word(3), flags: word(4), extra: 0n, numaNode: undefined },
-      ...{ keyTypeId: 0, valueTypeId: 0, pinByName: false, inner: undefined, values: [] },
+      ...{ name, type: MAP_TYPES.word(word(0)), keyBytes: word(1), valueBytes: word(2) },
+      ...{ maxEntries: word(3), flags, extra: 0n, numaNode: undefined },
+      ...{ keyTypeId: 0, valueTypeId: 0, pinByName, inner: undefined, values: [] },
+      foreign:
+        pinByName || end.every(byte => byte === 0)
+          ? undefined
+          : `has a definition of ${bytes} bytes with ${wordsIn(end, elf.littleEndian)}`,
     }
     return { map, section: section.index, off }
   })
+}
+
+/** The numbers of a definition's end, for people: `0, 2`. */
+function wordsIn(end: Uint8Array, littleEndian: boolean): string {
+  const shown = 4
+  const view = new DataView(end.buffer, end.byteOffset, end.length)
+  const words = Array.from({ length: Math.min(shown, end.length >> 2) }, (_, i) =>
+    view.getUint32(i * 4, littleEndian),
+  )
+  return `${words.join(', ')}${end.length > shown * 4 ? ', ...' : ''} at its end`
 }

@@ -9,7 +9,7 @@
 import { FormatError } from '../../errors.ts'
 import { Btf } from '../btf/btf.ts'
 import { BtfEditor, swapBtf, swapWords } from '../btf/editor.ts'
-import { type Elf, type ElfSection, EM_BPF, ET_REL, parseElf } from '../elf/elf.ts'
+import { type Elf, type ElfSection, EM_BPF, ET_REL, parseElf, SHT } from '../elf/elf.ts'
 import { parseExtInfo } from './ext-info.ts'
 import { collectExterns, type ExternSpec, type Externs } from './externs.ts'
 import { type FunctionSpec, Functions } from './functions.ts'
@@ -47,6 +47,16 @@ export interface ObjectProgram {
   readonly function: number
 }
 
+/** The variables of section `.addr_space.1`, which lie in the object's arena. */
+export interface ArenaData {
+  /** Name of the map. */
+  readonly map: string
+  /** What they hold from the start; empty: there are none. */
+  readonly contents: Uint8Array
+  /** Data section of the object's BTF that describes them; 0: not described. */
+  readonly typeId: number
+}
+
 export interface ObjectSpec {
   /** Prefix of the names of global data's maps. */
   readonly name: string
@@ -56,11 +66,15 @@ export interface ObjectSpec {
   readonly functions: readonly FunctionSpec[]
   readonly maps: readonly ObjectMap[]
   readonly externs: readonly ExternSpec[]
+  /** Global data in memory that programs share with who loads them; undefined: no arena. */
+  readonly arena: ArenaData | undefined
   /** The object's types, corrected so that a kernel takes them. */
   readonly btf: { readonly bytes: Uint8Array; readonly types: Btf } | undefined
 }
 
 const TEXT = '.text'
+const ARENA_DATA = '.addr_space.1'
+const PAGE_BYTES = 4096
 
 function bad(message: string): FormatError {
   return new FormatError('BPF object', message)
@@ -83,10 +97,13 @@ export function parseObject(bytes: Uint8Array, options: { name?: string } = {}):
   const btf = editor && correct(elf, editor, functions.all)
 
   const { maps, mapAt, dataAt } = collectMaps(elf, btf?.types, externs, functions)
+  const arena = arenaOf(elf, maps, btf?.types)
   functions.resolve({
     map: (section, off) => mapAt.get(section)?.get(off),
     data: section => dataAt.get(section),
+    arena: section => arena !== undefined && elf.sections[section]?.name === ARENA_DATA,
   })
+  if (btf !== undefined) functions.bindExceptionCallbacks(btf.types)
   return {
     name: options.name ?? '',
     littleEndian: elf.littleEndian,
@@ -95,6 +112,7 @@ export function parseObject(bytes: Uint8Array, options: { name?: string } = {}):
     functions: functions.all,
     maps,
     externs: externs.all,
+    arena,
     btf,
   }
 }
@@ -180,6 +198,24 @@ function collectMaps(elf: Elf, btf: Btf | undefined, externs: Externs, functions
     names.add(name)
   }
   return found
+}
+
+/** As libbpf, init_arena_map_data: one arena at most, and big enough for its variables. */
+function arenaOf(elf: Elf, maps: readonly ObjectMap[], btf: Btf | undefined): ArenaData | undefined {
+  const arenas = maps.filter(({ type }) => type === 'arena')
+  const arena = arenas[0]
+  if (arena === undefined) return undefined
+  if (arenas.length > 1)
+    throw bad(`maps "${arena.name}" and "${arenas[1]!.name}" are arenas, and one is all there can be`)
+  const section = elf.sections.find(({ name }) => name === ARENA_DATA)
+  const sizeBytes = section?.sizeBytes ?? 0
+  const room = arena.maxEntries * PAGE_BYTES
+  if (sizeBytes > room)
+    throw bad(`arena "${arena.name}" of ${room} bytes is too small for variables of ${sizeBytes}`)
+  // Without data in the file they are zeros.
+  const contents =
+    section === undefined || section.type !== SHT.PROGBITS ? new Uint8Array(sizeBytes) : section.data
+  return { map: arena.name, contents, typeId: btf?.find(ARENA_DATA, 'datasec')[0] ?? 0 }
 }
 
 function programsOf(elf: Elf, functions: Functions, maps: readonly ObjectMap[]): ObjectProgram[] {

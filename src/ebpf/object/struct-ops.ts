@@ -74,7 +74,7 @@ export function structOpsMaps(
     map: {
       ...{ name, type: 'struct_ops', keyBytes: 4, valueBytes: struct.size, maxEntries: 1, flags: link },
       ...{ extra: 0n, numaNode: undefined, keyTypeId: 0, valueTypeId: struct.id },
-      ...{ pinByName: false, inner: undefined, values: [] },
+      ...{ pinByName: false, foreign: undefined, inner: undefined, values: [] },
     },
     section: section.index,
     off,
@@ -83,7 +83,7 @@ export function structOpsMaps(
   }))
 }
 
-function isFunctionPointer(btf: Btf, id: number): boolean {
+export function isFunctionPointer(btf: Btf, id: number): boolean {
   const pointer = btf.resolve(id)
   return pointer?.kind === 'ptr' && btf.resolve(pointer.type)?.kind === 'func_proto'
 }

@@ -14,10 +14,11 @@ export function policyText(plan: RightsPlan): string[] {
   const loaders = `      # asked by ${LOADER_NAMES[plan.loader]}'s own probes:`
   const list = (
     name: string,
-    items: readonly { word: string; by: readonly string[]; forLoader: boolean }[],
+    items: readonly { word: string; by: readonly string[]; forLoader: boolean; loses?: string }[],
   ) => {
     if (items.length === 0) return [`    ${name}: []`]
-    const line = (one: (typeof items)[number]) => `      - ${one.word} # ${reasons(one.by)}`
+    const line = ({ word, by, loses }: (typeof items)[number]) =>
+      `      - ${word} # ${reasons(by)}${loses === undefined ? '' : `; optional: without it, ${loses}`}`
     const probes = items.filter(one => one.forLoader).map(line)
     const own = items.filter(one => !one.forLoader).map(line)
     return [`    ${name}:`, ...own, ...(probes.length === 0 ? [] : [loaders, ...probes])]

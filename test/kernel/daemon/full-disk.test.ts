@@ -1,4 +1,6 @@
-/** The daemon while nothing can be written: it lends nothing, takes back all the same, and goes on. */
+/**
+ * The daemon while nothing can be written: it lends nothing, takes back all the same, and goes on.
+ */
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'

@@ -143,11 +143,21 @@ test('struct_ops: a congestion control is there while its link is', needsTokens(
     using object = await load('congestion')
     assert.deepEqual([...object.structOps.keys()], ['linked'])
     assert.doesNotMatch(available(), /bpftoken_cc/)
-    using link = attachStructOpsMap(object, 'linked')!
+    using link = attachStructOpsMap(object, 'linked')
+    assert.ok(link instanceof Link)
     assert.equal(link.info().type, 'struct_ops')
     assert.match(available(), /bpftoken_cc/)
   }
   await eventually(() => !/bpftoken_cc/.test(available()), 'it is still there')
+  {
+    using object = await load('congestion', {
+      maps: { linked: { create: false }, unlinked: { create: true } },
+    })
+    using registration = attachStructOpsMap(object, 'unlinked')
+    assert.ok(!(registration instanceof Link))
+    assert.match(available(), /bpftoken_cc2/)
+  }
+  await eventually(() => !/bpftoken_cc2/.test(available()), 'it is registered still')
 })
 
 test('XDP, tcx and cgroup programs attach where they are told to', needsTokens(), async () => {

@@ -54,7 +54,10 @@ const CLI_TAKES: Readonly<Record<string, readonly string[]>> = {
 const NRI_TAKES: Readonly<Record<string, readonly string[]>> = { daemon: ['journald', 'log', 'notify'] }
 const TAKES: Readonly<Record<string, typeof CLI_TAKES>> = { cli: CLI_TAKES, nri: NRI_TAKES }
 
-/** Only commands and the daemon's program talk to people and to the environment; one file reads libbpf's variable. */
+/**
+ * Only commands and the daemon's program talk to people and to the environment; one file reads
+ * libbpf's variable.
+ */
 const SPEAKS = /\bprocess\.(env|exit|exitCode|stdout|stderr)\b|\bconsole\./
 const MAY_SPEAK = /^cli\/|^(daemon|nri)\/main\.ts$|^page\/child\.ts$|^ebpf\/token\.ts$/
 

@@ -1,0 +1,131 @@
+/**
+ * The arena of a loaded object: memory that its programs and this process share, at one address.
+ *
+ * The kernel loads no program that uses an arena before somebody has mapped it. Global variables
+ * that are declared `__arena` lie in it: at its end where the kernel can address that in one
+ * instruction, else at its start, as libbpf places them. Since Linux 6.9.
+ */
+import { ConflictError, InputError, NotFoundError, NotSupportedError, SyscallError } from '../../errors.ts'
+import { type Mapping, mapShared, PAGE_BYTES } from '../../sys/memory.ts'
+import { bpf_map_flags } from '../../uapi/bpf.ts'
+import type { TypedValue } from '../btf/typed-value.ts'
+import type { BpfMap } from '../map.ts'
+import { GlobalVariables } from '../object/global-variables.ts'
+import type { ObjectSpec } from '../object/spec.ts'
+
+/** Pages of an arena come to be when they are first touched. */
+export class Arena implements Disposable {
+  readonly map: BpfMap
+  /** The global variables that are declared `__arena`, where the object describes them. */
+  readonly variables: GlobalVariables | undefined
+  /** Byte offset of the global variables in `bytes`. */
+  readonly globalsOff: number
+  readonly #mapping: Mapping
+  readonly #globalBytes: number
+
+  private constructor(
+    map: BpfMap,
+    mapping: Mapping,
+    globals: { off: number; bytes: number; variables: GlobalVariables | undefined },
+  ) {
+    this.map = map
+    this.#mapping = mapping
+    this.variables = globals.variables
+    this.globalsOff = globals.off
+    this.#globalBytes = globals.bytes
+  }
+
+  /**
+   * Byte offset at which the object's global variables go. `atEnd`: whether the kernel can address
+   * the end (feature ldimm64_full_range_off).
+   */
+  static globalsOff(spec: ObjectSpec, map: BpfMap, atEnd: boolean): number {
+    const room = map.maxEntries * PAGE_BYTES
+    const bytes = wholePages(spec.arena!.contents.length)
+    if (bytes > room)
+      throw new InputError(`The arena of ${room} bytes is too small for global variables of ${bytes}`, {
+        context: { map: spec.arena!.map, maxEntries: map.maxEntries },
+      })
+    return atEnd ? room - bytes : 0
+  }
+
+  /**
+   * Maps the object's arena and puts its global variables in place. ConflictError: something is
+   * where its `map_extra` says. NotSupportedError: it has variables, and BPF_F_SEGV_ON_FAULT, with
+   * which touching a page that no program has made kills the process.
+   */
+  static map(spec: ObjectSpec, map: BpfMap, globalsOff: number): Arena {
+    const { map: name, contents, typeId } = spec.arena!
+    const { extra } = spec.maps.find(one => one.name === name)!
+    if (contents.length > 0 && isDeadly(map))
+      throw new NotSupportedError(
+        `Arena "${name}" has global variables, and BPF_F_SEGV_ON_FAULT keeps us from it`,
+        {
+          context: { map: name },
+          hint: 'Take the flag away, or let a program make what it needs',
+        },
+      )
+    const mapping = mapAt(map, map.maxEntries * PAGE_BYTES, extra)
+    new Uint8Array(mapping.buffer).set(contents, globalsOff)
+    const variables = typeId === 0 ? undefined : new GlobalVariables(spec.btf!.types, typeId)
+    return new Arena(map, mapping, { off: globalsOff, bytes: contents.length, variables })
+  }
+
+  /**
+   * All of it. Empty once disposed of. NotSupportedError: with BPF_F_SEGV_ON_FAULT, reading a page
+   * that no program has made would kill the process.
+   */
+  get bytes(): Uint8Array {
+    if (isDeadly(this.map))
+      throw new NotSupportedError('An arena with BPF_F_SEGV_ON_FAULT cannot be read here', {
+        context: { maxEntries: this.map.maxEntries },
+      })
+    return new Uint8Array(this.#mapping.buffer)
+  }
+
+  /** The bytes of the global variables. */
+  get globals(): Uint8Array {
+    return this.bytes.subarray(this.globalsOff, this.globalsOff + this.#globalBytes)
+  }
+
+  /** What a variable is now. NotFoundError: there is none of that name. */
+  get(name: string): TypedValue {
+    return this.#described(name).get(this.globals, name)
+  }
+
+  /** Sets a variable, which programs see at once. Errors as of `GlobalVariables.set`. */
+  set(name: string, value: TypedValue): void {
+    this.#described(name).set(this.globals, name, value)
+  }
+
+  [Symbol.dispose](): void {
+    this.#mapping[Symbol.dispose]()
+  }
+
+  #described(name: string): GlobalVariables {
+    if (this.variables !== undefined) return this.variables
+    throw new NotFoundError(`The object does not describe the variable "${name}" of its arena`, {
+      context: { variable: name },
+    })
+  }
+}
+
+function isDeadly(map: BpfMap): boolean {
+  return (map.info().flags & bpf_map_flags.BPF_F_SEGV_ON_FAULT) !== 0
+}
+
+function wholePages(bytes: number): number {
+  return Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES
+}
+
+function mapAt(map: BpfMap, length: number, extra: bigint): Mapping {
+  try {
+    return mapShared(map.fd, length, 0, true, Number(extra))
+  } catch (error) {
+    if (!(error instanceof SyscallError) || !['EEXIST', 'EBUSY'].includes(error.errnoName)) throw error
+    throw new ConflictError(
+      `The arena wants to be at 0x${extra.toString(16)}, where this process has something else`,
+      { cause: error, context: { address: `0x${extra.toString(16)}`, bytes: length } },
+    )
+  }
+}

@@ -1,0 +1,113 @@
+/**
+ * What in an object cannot do without its types in the kernel. Pure.
+ *
+ * The kernel takes most programs and maps without types too: then names and source lines are
+ * missing in what tools and the verifier say. Sources: kernel/bpf/verifier.c (check_ld_imm64,
+ * process_spin_lock, check_kfunc_call), kernel/bpf/bpf_local_storage.c, kernel/bpf/btf.c
+ * (btf_get_field_type, btf_check_type_match).
+ */
+import { LD_IMM64, SLOT_BYTES } from '../asm/insn.ts'
+import type { Btf } from '../btf/btf.ts'
+import { functionsOf } from './reach.ts'
+import type { ObjectMap, ObjectProgram, ObjectSpec } from './spec.ts'
+
+const STORAGE: readonly string[] = ['sk_storage', 'inode_storage', 'task_storage', 'cgrp_storage']
+
+/** Structs in values that the verifier has to find before a program may use them. */
+const SPECIAL_STRUCTS: ReadonlySet<string> = new Set([
+  ...['bpf_spin_lock', 'bpf_res_spin_lock', 'bpf_timer', 'bpf_wq', 'bpf_task_work'],
+  ...['bpf_list_head', 'bpf_list_node', 'bpf_rb_root', 'bpf_rb_node', 'bpf_refcount'],
+])
+const SPECIAL_TAGS: ReadonlySet<string> = new Set(['kptr', 'kptr_untrusted', 'percpu_kptr', 'uptr'])
+
+/** Kernel functions that make an object of a type of the program. */
+const ALLOCATORS: ReadonlySet<string> = new Set([
+  ...['bpf_obj_new_impl', 'bpf_percpu_obj_new_impl', 'bpf_obj_new', 'bpf_percpu_obj_new'],
+])
+
+const MAX_TYPES_SEEN = 4096
+
+/**
+ * Each part of the object that needs them, for people: `the spin lock in map "x"`. Empty: they are
+ * a gift to whoever looks.
+ */
+export function needTypes(
+  spec: ObjectSpec,
+  programs: readonly ObjectProgram[],
+  isMade: (map: ObjectMap) => boolean = ({ autocreate }) => autocreate,
+): string[] {
+  if (spec.btf === undefined) return []
+  const { types } = spec.btf
+  const reasons = new Set<string>()
+  const maps = new Map(spec.maps.map(map => [map.name, map]))
+  for (const map of spec.maps) {
+    if (!isMade(map)) continue
+    if (map.structOps !== undefined) reasons.add(`struct_ops map "${map.name}"`)
+    else if (STORAGE.includes(map.type)) reasons.add(`storage map "${map.name}"`)
+  }
+  for (const program of programs) {
+    if (program.rule?.type === 'ext') reasons.add(`program "${program.name}", which replaces a function`)
+    if (spec.functions[program.function]!.exceptionCallback !== undefined)
+      reasons.add(`the exception callback of program "${program.name}"`)
+    for (const { code, references } of functionsOf(spec, program)) {
+      for (const reference of references) {
+        if (reference.kind === 'function' && code[reference.slot * SLOT_BYTES] === LD_IMM64)
+          reasons.add(`the callback "${spec.functions[reference.target]!.name}"`)
+        if (reference.kind === 'extern' && ALLOCATORS.has(reference.extern))
+          reasons.add(`"${reference.extern}"`)
+        if (reference.kind !== 'map' && reference.kind !== 'data') continue
+        const map = maps.get(reference.map)
+        const special = map && specialIn(types, map)
+        if (special !== undefined) reasons.add(`${special} in map "${reference.map}"`)
+      }
+    }
+  }
+  return [...reasons]
+}
+
+function specialIn(types: Btf, map: ObjectMap): string | undefined {
+  const roots = [map.valueTypeId, map.inner?.valueTypeId ?? 0].filter(id => id !== 0)
+  const seen = new Set<number>()
+  const look = (id: number): string | undefined => {
+    if (id === 0 || seen.has(id) || seen.size > MAX_TYPES_SEEN) return undefined
+    seen.add(id)
+    const type = types.type(id)
+    switch (type.kind) {
+      case 'struct':
+      case 'union':
+        if (SPECIAL_STRUCTS.has(type.name)) return `struct ${type.name}`
+        return first(type.members, member => look(member.type))
+      case 'datasec':
+        return first(type.vars, variable => look(variable.type))
+      case 'ptr':
+        return tagOf(types, type.type)
+      case 'array':
+      case 'var':
+      case 'typedef':
+      case 'const':
+      case 'volatile':
+      case 'restrict':
+        return look(type.type)
+      case 'type_tag':
+        return look(type.type)
+      default:
+        return undefined
+    }
+  }
+  return first(roots, look)
+}
+
+/** The kernel reads the tag next to the pointer. */
+function tagOf(types: Btf, pointee: number): string | undefined {
+  if (pointee === 0) return undefined
+  const type = types.type(pointee)
+  return type.kind === 'type_tag' && SPECIAL_TAGS.has(type.name) ? `the ${type.name}` : undefined
+}
+
+function first<T, R>(items: readonly T[], find: (item: T) => R | undefined): R | undefined {
+  for (const item of items) {
+    const found = find(item)
+    if (found !== undefined) return found
+  }
+  return undefined
+}
