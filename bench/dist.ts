@@ -26,4 +26,5 @@ export const objects = load('ebpf/object/spec.js') as typeof import('../src/ebpf
 export const objectLoading = load('ebpf/load/object.js') as typeof import('../src/ebpf/load/object.ts')
 export const kernelTypes = load('ebpf/kernel/btf.js') as typeof import('../src/ebpf/kernel/btf.ts')
 export const decisions = load('policy/decide.js') as typeof import('../src/policy/decide.ts')
+export const indexes = load('policy/policy-index.js') as typeof import('../src/policy/policy-index.ts')
 export const { Client } = load('client/client.js') as typeof import('../src/client/client.ts')

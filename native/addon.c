@@ -29,5 +29,6 @@ NAPI_MODULE_INIT()
 	memory_register(env, exports);
 	poll_register(env, exports);
 	socket_register(env, exports);
+	tasks_register(env, exports);
 	return exports;
 }

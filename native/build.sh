@@ -1,5 +1,6 @@
 #!/bin/sh
-# Compiles what is native into DIR: the addon as ADDON, and the programs: bpftoken-launch, bpftoken-executor, bpftoken-run.
+# Compiles what is native into DIR: the addon as ADDON, and the programs: bpftoken-launch, bpftoken-executor, bpftoken-run,
+# bpftoken-hook.
 #
 #   native/build.sh DIR ADDON [programs]
 #
@@ -30,7 +31,7 @@ compile() {
 
 if [ "$addon" != - ]; then
 	compile "$addon" -DNAPI_VERSION=8 -I"$NODE_INCLUDE" -fPIC -shared "$native"/addon.c "$native"/aside.c \
-		"$native"/call.c "$native"/memory.c "$native"/poll.c "$native"/socket.c
+		"$native"/call.c "$native"/memory.c "$native"/poll.c "$native"/socket.c "$native"/tasks.c
 fi
 
 if [ "$programs" = programs ]; then
@@ -39,9 +40,11 @@ if [ "$programs" = programs ]; then
 	echo 'int main(void) { return 0; }' >"$partial.c"
 	# shellcheck disable=SC2086
 	$cc ${CFLAGS-} $static "$partial.c" ${LDFLAGS-} -o "$partial" 2>/dev/null || static=
-	set -- "$native"/capabilities.c "$native"/loopback.c "$native"/program.c "$native"/terminal.c
+	set -- "$native"/capabilities.c "$native"/loopback.c "$native"/program.c "$native"/terminal.c "$native"/text.c
 	# shellcheck disable=SC2086
 	compile bpftoken-launch $static "$native"/launch.c "$native"/watch.c "$@"
 	compile bpftoken-run $static "$native"/run/*.c "$native"/client/*.c "$@"
 	compile bpftoken-executor $static "$native"/executor/*.c
+	# It runs beside the start of a container, where each page counts that it maps.
+	compile bpftoken-hook $static -Wl,--gc-sections -ffunction-sections "$native"/hook/*.c "$native"/client/*.c "$native"/text.c
 fi

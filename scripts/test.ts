@@ -7,8 +7,9 @@
  * machine.
  *
  * `vm` boots virtual machines and runs tests in them (vm/matrix.ts says which), `vm-all` the
- * longest of them with each kernel; a path, such as test/vm/guard.test.ts, is run here. --report
- * writes the same result as JSON.
+ * longest of them with each kernel; a path, such as test/vm/guard.test.ts, is run here. One VM runs
+ * beside the tiers that touch the machine, since these run one file at a time. --report writes the
+ * same result as JSON, with the time of each file.
  */
 import { once } from 'node:events'
 import { readdirSync, statSync, writeFileSync } from 'node:fs'
@@ -21,6 +22,7 @@ import { install } from './installed.ts'
 import { Report } from './report.ts'
 import { RUN_VARIABLE, residue, snapshot } from './residue.ts'
 import { ROOT } from './tree.ts'
+import type { VmRuns } from './vm/matrix.ts'
 
 interface Tier {
   readonly concurrency: number
@@ -50,35 +52,28 @@ function testFiles(path: string): string[] {
 
 async function runTier(tier: Tier, files: string[]): Promise<void> {
   const before = tier.touchesMachine ? snapshot() : undefined
-  const times = new Map<string, number>()
-  const took = (test: {
-    nesting: number
-    file?: string | undefined
-    details: { duration_ms: number }
-  }): void => {
-    if (test.nesting === 0) times.set(where(test), (times.get(where(test)) ?? 0) + test.details.duration_ms)
-  }
   const stream = run({ files, concurrency: tier.concurrency, timeout: tier.timeoutMs })
+  stream.on('test:complete', ({ file, name, details }) => {
+    if (isFile(name, file)) total.times.set(where({ file }), details.duration_ms)
+  })
   stream.on('test:pass', test => {
-    took(test)
     if (test.details.type === 'suite') return
     const reason = test.skip ?? test.todo
     if (reason === undefined) total.passed++
     else total.skips.push(`${where(test)}: ${test.name}: ${reason === true ? 'no reason given' : reason}`)
   })
   stream.on('test:fail', test => {
-    took(test)
     // A suite fails because of a test in it, which was counted; unless its own hook failed.
     const cause = (test.details.error as { failureType?: string }).failureType
     if (cause === 'subtestsFailed') return
     const file = where(test)
-    const isFile = test.file !== undefined && resolve(test.name) === resolve(test.file)
-    total.failures.push(isFile ? `${file} crashed, hung or ended with an error` : `${file}: ${test.name}`)
+    total.failures.push(
+      isFile(test.name, test.file) ? `${file} crashed, hung or ended with an error` : `${file}: ${test.name}`,
+    )
   })
   const report = stream.compose(new spec())
   report.pipe(process.stdout, { end: false })
   await once(report, 'end')
-  console.log(`\nslowest: ${slowest(times)}`)
   if (before !== undefined)
     for (const left of await residue(before)) total.failures.push(`left behind: ${left}`)
 }
@@ -95,10 +90,9 @@ function installOnce(): void {
     total.skips.push(`commands of dist are tested, not of an installed package: ${reason}`)
 }
 
-/** The five files whose tests took longest. */
-function slowest(timesMs: ReadonlyMap<string, number>): string {
-  const files = [...timesMs].sort(([, a], [, b]) => b - a).slice(0, 5)
-  return files.map(([file, ms]) => `${file} ${(ms / 1000).toFixed(1)} s`).join(', ')
+/** Whether a result is of a whole file, whose name is its path. */
+function isFile(name: string, file: string | undefined): boolean {
+  return file !== undefined && resolve(name) === resolve(file)
 }
 
 /** The file only: lines are those of the compiled text. */
@@ -112,21 +106,28 @@ async function main(): Promise<void> {
     allowPositionals: true,
   })
   process.env[RUN_VARIABLE] = String(process.pid)
-  for (const name of positionals.length > 0 ? positionals : Object.keys(TIERS)) {
-    if (name === 'vm' || name === 'vm-all') {
-      // A VM, where this file runs too, has no esbuild.
-      const { runVms } = await import('./vm/matrix.ts')
-      total.add(await runVms(name === 'vm-all'))
-      continue
-    }
+  const names = positionals.length > 0 ? positionals : Object.keys(TIERS)
+  const inVms = (name: string): boolean => name === 'vm' || name === 'vm-all'
+  let vms: VmRuns | undefined
+  const startVms = async (): Promise<VmRuns | undefined> => {
+    if (!names.some(inVms)) return undefined
+    // A VM, where this file runs too, has no esbuild.
+    const { VmRuns } = await import('./vm/matrix.ts')
+    return new VmRuns(names.includes('vm-all'))
+  }
+  for (const name of names.filter(name => !inVms(name))) {
     const path = name in TIERS ? join(ROOT, 'test', name) : name
     const tier = TIERS[relative(join(ROOT, 'test'), path).split('/')[0]!]
     if (tier === undefined) throw new Error(`"${name}" is neither a tier nor a file of one`)
     const files = testFiles(path)
     console.log(`\n== ${relative(ROOT, path)}: ${files.length} files ==`)
     if (tier === TIERS['e2e']) installOnce()
+    // Tests that run one file at a time leave a processor idle, which a VM can use.
+    if (tier.concurrency === 1) vms ??= await startVms()
     if (files.length > 0) await runTier(tier, files)
   }
+  vms ??= await startVms()
+  if (vms !== undefined) total.add(await vms.finish())
   if (values.report !== undefined) writeFileSync(values.report, JSON.stringify(total))
   console.log(String(total))
   process.exitCode = total.failures.length === 0 ? 0 : 1

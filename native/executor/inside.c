@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -65,12 +66,15 @@ static int fill(int which, long fd)
 	return 0;
 }
 
+/* What is below the root is another's to write, and nobody has looked at it from inside yet. */
+static bool no_links;
+
 /* Below the target's root, by a path that no symbolic link leads out of. */
 static int open_path(const char *path, int flags)
 {
 	struct open_how how = {
 		.flags = flags | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC,
-		.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
+		.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | (no_links ? RESOLVE_NO_SYMLINKS : 0),
 	};
 
 	/*
@@ -99,6 +103,70 @@ static int find(int which, const char *path)
 					place->device_major == root.device_major &&
 					place->device_minor == root.device_minor;
 	return result;
+}
+
+/*
+ * A container that is being made: its runtime has mounted all below the directory that is to be its
+ * root, and makes it that when we are done. -EXDEV: it is the root that the process has already.
+ * -ENOTBLK: it is no mount of its own, as the root that a runtime has prepared is.
+ */
+static int enter_root(const char *path)
+{
+	struct place old, new;
+	int fd = open_path(path, O_PATH), result;
+
+	if (fd < 0)
+		return -errno;
+	if ((result = place_of(mine[SLOT_ROOT], &old)) == 0 && (result = place_of(fd, &new)) == 0) {
+		if (old.mount == new.mount && old.inode == new.inode)
+			result = -EXDEV;
+		else if (!new.is_root)
+			result = -ENOTBLK;
+	}
+	if (result < 0) {
+		close(fd);
+		return result;
+	}
+	answer.place[SLOT_ROOT] = new;
+	no_links = true;
+	return fill(SLOT_ROOT, fd);
+}
+
+/* One directory after the other, each looked up anew: what was there before may change meanwhile. */
+static int make_directory(const char *path)
+{
+	char part[4096];
+	size_t length = strlen(path);
+
+	if (length >= sizeof(part))
+		return -ENAMETOOLONG;
+	/* Others than us go through it, whatever our daemon's files shall be. */
+	umask(022);
+	for (size_t end = 1; end <= length; end++) {
+		if (path[end] != '/' && path[end] != '\0')
+			continue;
+		memcpy(part, path, end);
+		part[end] = '\0';
+		int there = open_path(part, O_PATH), result = there < 0 ? -errno : 0;
+		if (there >= 0)
+			close(there);
+		if (result == 0)
+			continue;
+		if (result != -ENOENT)
+			return result;
+		char *name = strrchr(part, '/') + 1;
+		char first = *name;
+		*name = '\0';
+		int above = open_path(part, O_PATH);
+		if (above < 0)
+			return -errno;
+		*name = first;
+		result = mkdirat(above, name, 0755) < 0 && errno != EEXIST ? -errno : 0;
+		close(above);
+		if (result < 0)
+			return result;
+	}
+	return 0;
 }
 
 /*
@@ -271,6 +339,10 @@ static int child_action(const struct executor_action *action)
 		return make_token(text);
 	case OP_MAKE_MAP:
 		return make_map();
+	case OP_ENTER_ROOT:
+		return enter_root(text);
+	case OP_MAKE_DIRECTORY:
+		return make_directory(text);
 	case OP_TAKE_CONTEXT:
 		return take_context(action->number);
 	}
@@ -288,6 +360,8 @@ uint32_t filled_by(int op)
 	case OP_OPEN_REACHED:
 	case OP_DETACH_COVERED:
 		return 1u << SLOT_REACHED;
+	case OP_ENTER_ROOT:
+		return 1u << SLOT_ROOT;
 	}
 	return 0;
 }

@@ -11,7 +11,7 @@
 
 #include <stdint.h>
 
-#define EXECUTOR_VERSION 1
+#define EXECUTOR_VERSION 2
 #define EXECUTOR_MESSAGE_BYTES 65536
 #define EXECUTOR_ACTIONS 64
 #define EXECUTOR_UNDOS 4
@@ -59,7 +59,9 @@
 	X(DETACH_COVERED) /* text: path; takes away what lies there under `number` mounts, which stay; fills REACHED */ \
 	X(SPOIL_CONTEXT)  /* makes CONTEXT useless for good: creates its superblock without the right to */           \
 	X(MAKE_TOKEN)	  /* text: path of a bpffs; a token, with CAP_BPF only */                                     \
-	X(MAKE_MAP)	  /* an array, with that token */
+	X(MAKE_MAP)	  /* an array, with that token */                                                             \
+	X(ENTER_ROOT)	  /* text: path below ROOT of another mount, which is ROOT from then on; symbolic links below it are refused */ \
+	X(MAKE_DIRECTORY) /* text: path below ROOT; what is missing of it is made, and stays */
 
 #define EXECUTOR_OWN_OPS(X)                                                                                           \
 	X(TAKE_CONTEXT)	     /* descriptor `number` of PROCESS, by a child; fills CONTEXT. Undone by SPOIL or DISCARD */ \

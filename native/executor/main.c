@@ -190,7 +190,8 @@ static bool read_actions(struct plan *plan, const char *at, const char *end)
 			return false;
 		if (action->bytes == sizeof(*action) &&
 		    (action->op == OP_OPEN_DIRECTORY || action->op == OP_OPEN_CONTEXT || action->op == OP_OPEN_REACHED ||
-		     action->op == OP_DETACH_COVERED || action->op == OP_MAKE_TOKEN || action->op == OP_SET_FLAG ||
+		     action->op == OP_DETACH_COVERED || action->op == OP_MAKE_TOKEN || action->op == OP_ENTER_ROOT ||
+		     action->op == OP_MAKE_DIRECTORY || action->op == OP_SET_FLAG ||
 		     action->op == OP_SET_OPTION))
 			return false;
 		plan->action[i] = action;

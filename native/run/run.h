@@ -13,6 +13,8 @@
  */
 #pragma once
 
+#include "../text.h"
+
 #include "../launch.h"
 
 #include <stdbool.h>
@@ -20,20 +22,6 @@
 
 /* As src/errors.ts has them. */
 enum exit_status { EXIT_FAILED = 1, EXIT_USAGE, EXIT_DENIED, EXIT_NOT_SUPPORTED, EXIT_UNREACHABLE };
-
-/* ---- text.c ---- */
-
-/* Text in a buffer; what has no room is left out. */
-struct text {
-	char bytes[8192];
-	size_t length;
-};
-
-void put(struct text *text, const char *more);
-/* The same of text that may be anybody's: what is not printable ASCII as \u{...}. */
-void put_printable(struct text *text, const char *more);
-/* Its errno by name. */
-const char *errno_name(int error);
 
 /* ---- options.c ---- */
 

@@ -1,14 +1,16 @@
 /**
- * The tests that run in virtual machines: which of them with which kernel, and what came out. As
- * many VMs are started as may run at a time, the longest first.
+ * The tests that run in virtual machines: which of them with which kernel, and what came out. The
+ * longest are started first. While tests run on this machine, one VM runs beside them; then as many
+ * as may run at a time.
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { Report } from '../report.ts'
-import { CACHE, ROOT } from '../tree.ts'
+import { RUN_VARIABLE } from '../residue.ts'
+import { ROOT } from '../tree.ts'
+import { VM } from './initramfs.ts'
 import { VMS_AT_A_TIME } from './machine.ts'
 
 interface Machine {
@@ -66,27 +68,44 @@ function machines(everything: boolean): Machine[] {
   ]
 }
 
-/**
- * Runs them, to standard output one after the other. `everything`: also the longest with each
- * kernel. Where QEMU or kernels cannot be had, that is one skip.
- */
-export async function runVms(everything: boolean): Promise<Report> {
-  const total = new Report()
-  if (spawnSync(join(ROOT, 'scripts/fetch-vm.sh'), { stdio: ['ignore', 2, 2] }).status !== 0) {
-    const reason = join(CACHE, 'vm/why-not')
-    if (existsSync(reason)) total.skips.push(`no VM: ${readFileSync(reason, 'utf8').trim()}`)
-    else total.failures.push('scripts/fetch-vm.sh ended with an error')
+/** The virtual machines of one run of the tests. */
+export class VmRuns {
+  readonly #runs: readonly Run[]
+  /** Those that have not started yet; whoever may start one takes it from here. */
+  readonly #queue: Iterable<Run>
+  /** Where QEMU or kernels cannot be had: this is the result. */
+  readonly #unavailable: Report | undefined
+
+  /** Starts one VM, and after it the next. `everything`: the longest tests run on each kernel. */
+  constructor(everything: boolean) {
+    this.#unavailable = unavailable()
+    this.#runs = this.#unavailable === undefined ? machines(everything).map(machine => new Run(machine)) : []
+    this.#queue = this.#runs.values()
+    void startEach(this.#queue)
+  }
+
+  /** Lets as many run as may; shows their output, one after the other, when all the rest is done. */
+  async finish(): Promise<Report> {
+    if (this.#unavailable !== undefined) return this.#unavailable
+    for (let i = 1; i < VMS_AT_A_TIME; i++) void startEach(this.#queue)
+    const total = new Report()
+    for (const run of this.#runs) {
+      console.log(`\n== ${run.machine.title} ==`)
+      run.show()
+      total.add(await run.report, `${run.machine.title}: `)
+    }
     return total
   }
-  const runs = machines(everything).map(machine => new Run(machine))
-  const queue = runs.values()
-  for (let i = 0; i < VMS_AT_A_TIME; i++) void startEach(queue)
-  for (const run of runs) {
-    console.log(`\n== ${run.machine.title} ==`)
-    run.show()
-    total.add(await run.report, `${run.machine.title}: `)
-  }
-  return total
+}
+
+/** One skip, with its reason, or one failure; undefined: VMs can be started. */
+function unavailable(): Report | undefined {
+  if (spawnSync(join(ROOT, 'scripts/fetch-vm.sh'), { stdio: ['ignore', 2, 2] }).status === 0) return undefined
+  const report = new Report()
+  const reason = join(VM, 'why-not')
+  if (existsSync(reason)) report.skips.push(`no VM: ${readFileSync(reason, 'utf8').trim()}`)
+  else report.failures.push('scripts/fetch-vm.sh ended with an error')
+  return report
 }
 
 /** One after the other; several of these may share the queue. */
@@ -109,6 +128,8 @@ class Run {
     this.report = new Promise((resolve, reject) => {
       start = () => this.#run().then(resolve, reject)
     })
+    // Who shows the runs asks later; until then a failure is nobody's.
+    this.report.catch(() => {})
     this.start = start
   }
 
@@ -124,7 +145,8 @@ class Run {
   }
 
   async #run(): Promise<Report> {
-    const out = mkdtempSync(join(tmpdir(), 'bpftoken-vm-'))
+    // Not among the temporary files, which the tests beside us are searched for what they left.
+    const out = mkdtempSync(join(VM, 'report-'))
     try {
       const child = boot(this.machine, out)
       for (const stream of [child.stdout!, child.stderr!])
@@ -148,9 +170,12 @@ function boot({ kernel, files, timeoutSec, extra }: Machine, out: string): Child
   const vm = [process.execPath, '--import', 'tsx', 'scripts/vm/vm.ts']
   const options = ['--kernel', kernel, '--timeout', String(timeoutSec), '--out', out]
   if (extra !== undefined) options.push('--with', extra)
+  // It is no process that a test of this machine left behind.
+  const { [RUN_VARIABLE]: _, ...env } = process.env
   // It ends with us, and its VM with it.
   return spawn('setpriv', ['--pdeathsig', 'TERM', '--', ...vm, ...options, '--tests', ...files], {
     cwd: ROOT,
+    env,
     stdio: ['ignore', 'pipe', 'pipe'],
   })
 }

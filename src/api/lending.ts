@@ -23,6 +23,8 @@ const does = <Name extends string, Shape extends z.core.$ZodLooseShape>(name: Na
 export const actions = z.array(
   z.discriminatedUnion('do', [
     does('openDirectory', { path: text }),
+    does('enterRoot', { path: text }),
+    does('makeDirectory', { path: text }),
     does('openContext', { type: z.literal('bpf') }),
     does('refuseOccupied', { path: text }),
     does('takeContext', { fd: count }),

@@ -220,6 +220,7 @@ export const approvalRequest = strict({
   decided: strict({ at: time, by: account, comment: text.optional() }).optional(),
   /** The loan that came of it. */
   loan: loanId.optional(),
+  why: text.optional().describe('Why it is over, where nobody has decided so'),
 })
 export const waiting = strict({ request: approvalRequest })
 

@@ -4,6 +4,7 @@
  */
 import { z } from 'zod'
 import { strict } from './basics.ts'
+import * as container from './container.ts'
 import * as loans from './loan.ts'
 import * as service from './service.ts'
 
@@ -193,6 +194,29 @@ export const ROUTES = {
     summary: 'Whether the chain of the audit records is whole',
     root: true,
     answers: { 200: service.auditVerdict },
+  },
+  ociHook: {
+    method: 'POST',
+    path: '/v1/hooks/oci',
+    summary: 'Lend to a container that is being made, if it asks by annotation; its runtime waits',
+    body: container.ociHookBody,
+    root: true,
+    answers: { 200: container.ociHookAnswer },
+  },
+  announceContainers: {
+    method: 'POST',
+    path: '/v1/containers',
+    summary: 'What a runtime knows of containers, for policies that name them',
+    body: container.announceBody,
+    root: true,
+    answers: { 200: container.announcedAnswer },
+  },
+  listContainers: {
+    method: 'GET',
+    path: '/v1/containers',
+    summary: 'What is known of containers, and by whom',
+    root: true,
+    answers: { 200: container.containers },
   },
 } as const satisfies Record<string, Route>
 

@@ -3,6 +3,7 @@
  * tests that hold the commands to it. Loads zod, so load it only where it is asked for.
  */
 import { z } from 'zod'
+import * as container from './container.ts'
 import { error } from './error.ts'
 import * as guard from './guard.ts'
 import * as lending from './lending.ts'
@@ -34,6 +35,9 @@ export const SCHEMAS: Readonly<Record<DocumentName, z.ZodType>> = {
   deny: loan.approvalRequest,
   renew: loan.loan,
   explain: service.decision,
+  'containers-install': container.containersStatus,
+  'containers-status': container.containersStatus,
+  'containers-remove': container.containersStatus,
   reload: service.reloaded,
   'audit-query': service.auditRecord,
   'audit-export': service.auditRecord,

@@ -6,6 +6,7 @@
  * each `run`.
  */
 import { Command } from './command.ts'
+import { containerCommands } from './tree/containers.ts'
 import { daemonCommands } from './tree/daemon.ts'
 import { guardCommands } from './tree/guard.ts'
 import { lendingCommands } from './tree/lending.ts'
@@ -22,6 +23,7 @@ export type Finish = (status: number) => void
 const PARTS: readonly Part[] = [
   lendingCommands,
   daemonCommands,
+  containerCommands,
   policyCommands,
   guardCommands,
   objectCommands,

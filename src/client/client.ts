@@ -112,6 +112,12 @@ export class Client implements Disposable {
   readonly audit: Call<'audit'> = this.#call('audit')
   /** Root alone. */
   readonly verifyAudit: Call<'verifyAudit'> = this.#call('verifyAudit')
+  /** Root alone: as the hook of a runtime that is about to start a container. */
+  readonly ociHook: Call<'ociHook'> = this.#call('ociHook')
+  /** Root alone: for a plugin of a runtime. */
+  readonly announceContainers: Call<'announceContainers'> = this.#call('announceContainers')
+  /** Root alone. */
+  readonly listContainers: Call<'listContainers'> = this.#call('listContainers')
 
   constructor({ socket, timeoutMs, maxAnswerBytes, patienceMs }: ClientOptions = {}) {
     this.socket = socket ?? DEFAULT_SOCKET

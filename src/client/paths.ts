@@ -26,6 +26,9 @@ export const PATHS: { readonly [N in RouteName]: `${Routes[N]['method']} ${Route
   events: 'GET /v1/events',
   audit: 'GET /v1/audit',
   verifyAudit: 'POST /v1/audit/verify',
+  ociHook: 'POST /v1/hooks/oci',
+  announceContainers: 'POST /v1/containers',
+  listContainers: 'GET /v1/containers',
 }
 
 /** What takes an Idempotency-Key, so that it is done once however often it is asked for. */

@@ -1,6 +1,7 @@
 /**
  * Requests that wait until root approves. Who asked, and who is to be lent to, are held as long as
- * they wait: what is approved is lent to them or to nobody. When the daemon stops they are over.
+ * they wait: what is approved is lent to them or to nobody. A daemon that starts takes up those that
+ * still wait, where these processes live on as they were; the others are withdrawn.
  */
 import type { Target } from '../delegation/target.ts'
 import { openTargetInTime } from '../delegation/target.ts'
@@ -9,10 +10,10 @@ import { BpftokenError, ConflictError, DeniedError, NotFoundError } from '../err
 import type { Policy } from '../policy/policy.ts'
 import { shareOf } from '../registry/asker-facts.ts'
 import type { RequestRecord } from '../registry/loan-record.ts'
-import { openProcess } from '../sys/process.ts'
+import { openProcess, openProcessOf, type ProcessHandle, uniqueIdOf } from '../sys/process.ts'
 import type { Asker } from './asker.ts'
 import { errorFacts } from './audit-facts.ts'
-import { PATIENCE_MS } from './clock.ts'
+import { NS_PER_SEC, PATIENCE_MS } from './clock.ts'
 import type { Keep } from './idempotency.ts'
 import { type Asking, type LendInput, lifetimeOf, make, prepareFor } from './lend.ts'
 import { Slots, WAITING_REQUESTS } from './limits.ts'
@@ -21,6 +22,9 @@ import { numberIn, type RequestView, requestName, requestView } from './loan-vie
 import { LongTimer } from './long-timer.ts'
 import { ownsRequest, type Who } from './ownership.ts'
 import type { Parts } from './parts.ts'
+import { Peer } from './peer.ts'
+
+const NS_PER_MS = 1_000_000n
 
 interface Wanted {
   readonly who: Asking
@@ -31,13 +35,15 @@ interface Wanted {
   readonly keep: Keep
 }
 
+/** What is to be lent; its policy is the one of now, if that is as it was. */
+type Terms = Pick<LendInput, 'place' | 'cgroup' | 'strict' | 'lifetimeSec' | 'comment'>
+
 interface Waiting extends Disposable {
   /** Whose share of the limits it takes: `shareOf`. */
   readonly owner: string
   readonly asker: Asker
-  readonly policy: Policy
   readonly target: Target
-  readonly input: LendInput
+  readonly terms: Terms
   /** After that it is over: what is given back is waited for as long as it would have been. */
   readonly endsAtMs: number
   timer?: LongTimer | undefined
@@ -65,17 +71,51 @@ export class Approvals implements Disposable {
     return count
   }
 
-  /** Those of before this daemon: who asked is not held any more. */
-  async expireOld(): Promise<void> {
-    const { book } = this.#parts()
-    for (const request of [...book.registry.requests()])
-      if (request.state === 'waiting') await this.#end({ ...request, state: 'expired' })
+  /** Those of before this daemon. Of one owner one after the other: a look at some may take long. */
+  async takeUp(): Promise<void> {
+    const byOwner = new Map<string, RequestRecord[]>()
+    for (const request of this.#parts().book.registry.requests()) {
+      if (request.state !== 'waiting') continue
+      const owner = shareOf(request.asker)
+      byOwner.set(owner, [...(byOwner.get(owner) ?? []), request])
+    }
+    const takeUpAll = async (requests: readonly RequestRecord[]): Promise<void> => {
+      for (const request of requests) await this.#takeUpOne(request)
+    }
+    await Promise.all([...byOwner.values()].map(takeUpAll))
+  }
+
+  async #takeUpOne(request: RequestRecord): Promise<void> {
+    const { names, clock, book } = this.#parts()
+    const { id, asker, recipient, held, place, comment } = request
+    try {
+      if (held === undefined) throw new NotFoundError('It was asked for of an older version of the daemon')
+      const { boot, cgroup, strict, lifetimeSec } = held
+      if (boot !== book.registry.boot)
+        throw new NotFoundError('The machine was started anew since it was asked for')
+      const leftMs = Number((BigInt(held.untilBootNs) - clock.bootNs()) / NS_PER_MS)
+      if (leftMs <= 0) return await this.#end({ ...request, state: 'expired' })
+      using begun = new Owned()
+      const peer = begun.add(Peer.again(asker, BigInt(held.asker), names.accounts))
+      const target = begun.add(
+        await targetIn(openProcessOf(recipient.pid, BigInt(held.recipient)), {
+          userNamespace: recipient.userNamespace,
+          mountNamespace: held.mountNamespace,
+        }),
+      )
+      const terms = { place, comment, cgroup, strict, lifetimeSec }
+      const waiting = this.#waits(id, begun, { owner: shareOf(asker), asker: peer, target, terms }, leftMs)
+      this.#startTimer(id, waiting)
+    } catch (error) {
+      if (!(error instanceof BpftokenError)) throw error
+      await this.#end({ ...request, state: 'withdrawn', why: error.message.slice(0, 4000) })
+    }
   }
 
   /** Lets it wait. BusyError: the user has as many that wait as it may. */
   async wait({ who, policy, target, input, askedAt, keep }: Wanted): Promise<{ request: RequestView }> {
     const parts = this.#parts()
-    const { book, limits, owed, counters } = parts
+    const { book, limits, owed, counters, clock } = parts
     const owner = shareOf(who.facts)
     this.#slots ??= new Slots(limits.waitingRequests, one => this.#waitingOf(one), WAITING_REQUESTS)
     using slot = this.#slots.reserve(owner)
@@ -91,9 +131,24 @@ export class Approvals implements Disposable {
       recipient: { pid: target.facts.pid, userNamespace: target.facts.userNamespace },
       place: input.place,
       comment: input.comment,
+      held: {
+        boot: book.registry.boot,
+        asker: String(who.asker.uniqueId),
+        recipient: String(uniqueIdOf(target.process)),
+        mountNamespace: target.facts.mountNamespace,
+        untilBootNs: String(clock.bootNs() + BigInt(limits.approvalSec) * NS_PER_SEC),
+        ...{ cgroup: input.cgroup, strict: input.strict, lifetimeSec: input.lifetimeSec },
+      },
     }
-    const held = await this.#hold(id, who.asker, { owner, policy, target, input }, limits.approvalSec * 1000)
-    this.#waiting.set(id, held)
+    using begun = new Owned()
+    const asker = begun.add(who.asker.hold())
+    const again = begun.add(await targetIn(openProcess(target.facts.pid), target.facts))
+    const held = this.#waits(
+      id,
+      begun,
+      { owner, asker, target: again, terms: input },
+      limits.approvalSec * 1000,
+    )
     slot.taken()
     try {
       await book.registry.put({ request, answer: keep({ status: 202, request: id }) })
@@ -143,11 +198,10 @@ export class Approvals implements Disposable {
     const { book, policies, audit, clock, names } = parts
     const id = numberIn(name)
     const request = this.#requireWaiting(approver, id)
-    const { policy, input } = this.#waiting.get(id)!
-    const current = policies.get(policy.name)?.policy
-    if (current === undefined || termsOf(current).policyDigest !== request.policyDigest)
-      throw new ConflictError(`Policy "${policy.name}" is not what it was when it was asked for`, {
-        context: { request: id, policy: policy.name },
+    const policy = policies.get(request.policy)?.policy
+    if (policy === undefined || termsOf(policy).policyDigest !== request.policyDigest)
+      throw new ConflictError(`Policy "${request.policy}" is not what it was when it was asked for`, {
+        context: { request: id, policy: request.policy },
         hint: 'Deny the request, and let it be asked for again',
       })
     await names.refresh([policy])
@@ -163,16 +217,16 @@ export class Approvals implements Disposable {
       }),
     )
     try {
-      const { asker, target } = held
+      const { asker, target, terms } = held
       const who: Asking = { asker, isRoot: false, facts: await asker.facts() }
-      using prepared = await prepareFor(parts, who, { policy, target, input })
+      using prepared = await prepareFor(parts, who, { policy, target, input: terms })
       await make(parts, prepared, {
         kind: 'delegate',
         who,
         askedAt: request.askedAt,
-        lifetimeSec: lifetimeOf(policy, input.lifetimeSec),
+        lifetimeSec: lifetimeOf(policy, terms.lifetimeSec),
         approvedBy: approver.facts.uid,
-        comment: input.comment,
+        comment: terms.comment,
         also: loan => ({ request: { ...approved, loan: loan.id } }),
       })
       const made = book.registry.request(id)!
@@ -187,7 +241,8 @@ export class Approvals implements Disposable {
       }
       // Who asked has gone, or is not who may have it any more.
       const state = error instanceof DeniedError || error instanceof NotFoundError ? 'expired' : 'failed'
-      const over: RequestRecord = { ...approved, state }
+      const why = error instanceof BpftokenError ? error.message.slice(0, 4000) : undefined
+      const over: RequestRecord = { ...approved, state, why }
       await this.#end(over, { error: errorFacts(error) })
       if (!(error instanceof BpftokenError)) throw error
       return requestView(over)
@@ -222,25 +277,25 @@ export class Approvals implements Disposable {
     for (const id of [...this.#waiting.keys()]) this.#take(id)?.[Symbol.dispose]()
   }
 
-  async #hold(
+  /** From now on it waits. Takes over what `begun` holds: its asker and its target. */
+  #waits(
     id: number,
-    asker: Asker,
-    { owner, policy, target, input }: Pick<Waiting, 'owner' | 'policy' | 'target' | 'input'>,
+    begun: Owned,
+    what: Pick<Waiting, 'owner' | 'asker' | 'target' | 'terms'>,
     forMs: number,
-  ): Promise<Waiting> {
-    using begun = new Owned()
-    const heldAsker = begun.add(asker.hold())
-    const heldTarget = begun.add(await sameTarget(target))
+  ): Waiting {
     const owned = new Owned()
     begun.moveTo(owned)
     const held: Waiting = {
-      ...{ asker: heldAsker, target: heldTarget, owner, policy, input, endsAtMs: performance.now() + forMs },
+      ...what,
+      endsAtMs: performance.now() + forMs,
       [Symbol.dispose]: () => {
         held.timer?.[Symbol.dispose]()
         this.#waiting.delete(id)
         owned[Symbol.dispose]()
       },
     }
+    this.#waiting.set(id, held)
     return held
   }
 
@@ -327,13 +382,19 @@ export class Approvals implements Disposable {
   }
 }
 
-/** Held on its own: the process must be where it was. */
-async function sameTarget({ facts }: Target): Promise<Target> {
-  const held = await openTargetInTime(openProcess(facts.pid), PATIENCE_MS)
-  if (held.facts.userNamespace === facts.userNamespace && held.facts.mountNamespace === facts.mountNamespace)
-    return held
+/**
+ * Takes over the process, and holds on to it where it is: it must be in these namespaces.
+ * NotFoundError: it is not.
+ */
+async function targetIn(
+  process: ProcessHandle,
+  { userNamespace, mountNamespace }: Pick<Target['facts'], 'userNamespace' | 'mountNamespace'>,
+): Promise<Target> {
+  const { pid } = process
+  const held = await openTargetInTime(process, PATIENCE_MS)
+  if (held.facts.userNamespace === userNamespace && held.facts.mountNamespace === mountNamespace) return held
   held[Symbol.dispose]()
-  throw new NotFoundError(`Process ${facts.pid} has exited`, { context: { pid: facts.pid } })
+  throw new NotFoundError(`Process ${pid} has left its namespaces`, { context: { pid } })
 }
 
 function requestFacts({
@@ -346,7 +407,8 @@ function requestFacts({
   decided,
   loan,
   state,
+  why,
 }: RequestRecord) {
-  const facts = { state, policy, policyDigest, asker, recipient, place, comment, decided, loan }
+  const facts = { state, policy, policyDigest, asker, recipient, place, comment, decided, loan, why }
   return Object.fromEntries(Object.entries(facts).filter(([, value]) => value !== undefined))
 }

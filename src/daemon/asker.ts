@@ -9,6 +9,8 @@ import type { Fd } from '../sys/fd.ts'
 export type { AskerFacts }
 
 export interface Asker {
+  /** Of the process: no other has it before the next boot. */
+  readonly uniqueId: bigint
   /** The one that connected. */
   readonly uid: number
   /**
@@ -30,12 +32,12 @@ export interface Asker {
    * What `decide` compares, read anew; executable and label where one of the policies names them,
    * and unknown if the asker has us wait for them. DeniedError as `facts`.
    */
-  subject(policies: readonly Policy[]): Promise<SubjectFacts>
+  subject(policies: readonly Pick<Policy, 'subjects'>[]): Promise<SubjectFacts>
   /**
    * The same at once, for the moment before a loan is kept: user, groups, cgroup and unit are read
    * anew; executable and label are those of `before`, since a look at them can wait.
    */
-  subjectAgain(policies: readonly Policy[], before: SubjectFacts): SubjectFacts
+  subjectAgain(policies: readonly Pick<Policy, 'subjects'>[], before: SubjectFacts): SubjectFacts
   /**
    * One of its descriptors, by number. The caller closes it. InputError: it has none such;
    * TimeoutError: it is in the middle of an execve(2) that does not end.

@@ -17,6 +17,9 @@ const schema = strict({
   approval: strict({
     timeoutSec: atMost(30 * 86_400).describe('How long a request waits'),
   }).optional(),
+  audit: strict({
+    journal: z.boolean().optional().describe('Whether each record is handed on to journald, too'),
+  }).optional(),
   metrics: strict({
     readers: z.array(account).max(64).optional().describe('Users besides root that may read /metrics'),
   }).optional(),

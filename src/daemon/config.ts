@@ -10,12 +10,15 @@ export interface Config {
   readonly connections: ConnectionLimits
   /** Users besides root that may read the numbers. */
   readonly metricsReaders: readonly number[]
+  /** Whether the audit is handed on to journald. */
+  readonly auditToJournal: boolean
 }
 
 export const DEFAULT_CONFIG: Config = {
   limits: DEFAULT_LIMITS,
   connections: { perUid: 32, inAll: 256 },
   metricsReaders: [],
+  auditToJournal: false,
 }
 
 const MAX_BYTES = 64 * 1024
@@ -30,13 +33,14 @@ export async function readConfig(path: string, owner = 0): Promise<Config> {
   const text = await readOwned(path, owner)
   if (text === undefined) return DEFAULT_CONFIG
   const { parseConfig } = await import('./config-schema.ts')
-  const { limits = {}, approval = {}, metrics = {} } = parseConfig(path, text)
+  const { limits = {}, approval = {}, audit = {}, metrics = {} } = parseConfig(path, text)
   const { connectionsPerUid: perUid, connections: inAll, ...loans } = limits
-  const { limits: usual, connections, metricsReaders } = DEFAULT_CONFIG
+  const { limits: usual, connections, metricsReaders, auditToJournal } = DEFAULT_CONFIG
   return {
     limits: { ...usual, ...given({ ...loans, approvalSec: approval.timeoutSec }) },
     connections: { ...connections, ...given({ perUid, inAll }) },
     metricsReaders: metrics.readers ?? metricsReaders,
+    auditToJournal: audit.journal ?? auditToJournal,
   }
 }
 

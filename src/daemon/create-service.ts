@@ -1,5 +1,6 @@
 /** The daemon's parts, put together, and its use cases by the names of their routes. */
 
+import { MAX_CONTAINERS } from '../api/container-words.ts'
 import type { RouteAnswer } from '../api/routes.ts'
 import type { Guard } from '../guard/guard.ts'
 import { lend } from '../lending/lend.ts'
@@ -10,6 +11,9 @@ import type { Registry } from '../registry/registry.ts'
 import { Alarm } from '../sys/alarm.ts'
 import { Approvals } from './approvals.ts'
 import { type Clock, REAL_CLOCK } from './clock.ts'
+import { announceContainersRoute, listContainersRoute } from './containers/announce.ts'
+import { ociHookRoute } from './containers/hook.ts'
+import { KnownContainers } from './containers/known.ts'
 import { decideRoute } from './decide.ts'
 import { deriveRoute } from './derive.ts'
 import { Expiry } from './expiry.ts'
@@ -52,6 +56,8 @@ export interface ServiceOptions {
   /** Undefined: none is installed, and `why`. It stays the caller's. */
   readonly guard: Guard | undefined
   readonly noGuard?: string | undefined
+  /** Undefined: the audit is handed on to nobody. It stays the caller's. */
+  readonly forward?: Parts['forward']
   readonly policies: PolicyFiles
   readonly names: Names
   readonly vocabulary: Vocabulary
@@ -69,6 +75,11 @@ export interface ServiceOptions {
 export interface RunningService extends Service {
   /** Numbers for `metrics`. */
   gauges(): Gauges
+  /**
+   * Whether what is to be written gets an answer from the disk, be it a refusal. False: a write has
+   * had none for so long, and all that wait for it hang with it.
+   */
+  isHealthy(patienceMs?: number): boolean
   /** Reads the policies again: on SIGHUP, and when their directory has changed. */
   reload(): Promise<void>
   /**
@@ -82,6 +93,9 @@ export interface RunningService extends Service {
   stop(): Promise<void>
 }
 
+/** A disk that is only busy answers before that. */
+const WRITE_PATIENCE_MS = 60_000
+
 const COUNTS_NOTHING: Counters = { decided() {}, loanEnded() {}, guardEvents() {} }
 
 export function createService(options: ServiceOptions): RunningService {
@@ -92,6 +106,7 @@ export function createService(options: ServiceOptions): RunningService {
   const stopped = new AbortController()
   const owed = new Owed(book, audit, () => clock.wall(), log)
   const parts: Parts = {
+    forward: options.forward,
     ...{ book, audit, owed, events, guard, policies, names, vocabulary, clock, limits, log },
     rate: new Rate(limits.requestsPerMinute),
     slots: new Slots(limits.openLoans, uid => book.openOf(uid)),
@@ -99,6 +114,8 @@ export function createService(options: ServiceOptions): RunningService {
     approvals: new Approvals(() => parts),
     recipients: new Recipients(() => upkeep.soon()),
     sight: new Sight(),
+    lookWithin: ms => upkeep.soon(ms),
+    containers: new KnownContainers(MAX_CONTAINERS),
     counters: options.counters ?? COUNTS_NOTHING,
     lend: options.lend ?? lend,
   }
@@ -162,6 +179,9 @@ export function createService(options: ServiceOptions): RunningService {
       events: (call, request) => eventsRoute(parts, call, request),
       audit: (call, request) => auditRoute(parts, call, request),
       verifyAudit: call => verifyAuditRoute(parts, call),
+      ociHook: (call, request) => ociHookRoute(parts, call, request),
+      announceContainers: (call, request) => announceContainersRoute(parts, call, request),
+      listContainers: call => listContainersRoute(parts, call),
     },
     streams: {
       listLoans: (call, request) => followLoans(parts, call, request),
@@ -174,6 +194,8 @@ export function createService(options: ServiceOptions): RunningService {
       policyFaults: policies.faults.length,
       lostEvents: guard === undefined ? 0 : Number(guard.totals().lostEvents),
     }),
+    isHealthy: (patienceMs = WRITE_PATIENCE_MS) =>
+      registry.writingMs < patienceMs && audit.writingMs < patienceMs,
     reload: async () => {
       await readPolicies()
     },
@@ -185,7 +207,7 @@ export function createService(options: ServiceOptions): RunningService {
         event: 'daemon.started',
         facts: { version, boot: registry.boot, guard: guard !== undefined },
       })
-      await approvals.expireOld()
+      await approvals.takeUp()
       upkeep.start().catch(error => log.error({ error }, 'what was left unfinished could not be settled'))
     },
     async settle() {

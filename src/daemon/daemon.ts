@@ -48,6 +48,7 @@ export class Daemon {
       stateDirectory: options.state,
       policyDirectory: options.policies,
       limits: config.limits,
+      auditToJournal: config.auditToJournal,
       recover: options.recover,
       version,
       log,
@@ -92,6 +93,10 @@ export class Daemon {
   /** Loads what the first request would wait for. */
   warm(): Promise<void> {
     return this.#server.warm()
+  }
+
+  get isHealthy(): boolean {
+    return this.#opened.service.isHealthy()
   }
 
   /** Policies alone: limits are read when it starts. */

@@ -5,6 +5,7 @@ import { subjectInTime } from '../delegation/subject.ts'
 import { DeniedError, NotFoundError } from '../errors.ts'
 import { decide } from '../policy/decide.ts'
 import type { Policy } from '../policy/policy.ts'
+import { PolicyIndex } from '../policy/policy-index.ts'
 import type { SubjectFacts } from '../policy/subject.ts'
 import { shareOf } from '../registry/asker-facts.ts'
 import { PATIENCE_MS } from './clock.ts'
@@ -57,15 +58,19 @@ export async function decideRoute(
  * What others than root could not have is none to them: whom it names is not theirs to know.
  * NotFoundError: there is none of that name.
  */
-async function meant({ policies, names }: Parts, who: Asking, { policy: name }: Body): Promise<Policy[]> {
-  const found =
-    name === undefined ? [...policies.all()] : [policies.get(name)].filter(one => one !== undefined)
-  await names.refresh(found.map(({ policy }) => policy))
-  const allowed = await mayHave(who, found)
-  const shown = found.flatMap(({ policy }) => (allowed.has(policy.name) ? [policy] : []))
-  if (name !== undefined && shown.length === 0)
+async function meant(
+  { policies, names }: Parts,
+  who: Asking,
+  { policy: name }: Body,
+): Promise<readonly Policy[] | PolicyIndex> {
+  const named = name === undefined ? undefined : policies.get(name)
+  const index =
+    name === undefined ? policies.index : new PolicyIndex(named === undefined ? [] : [named.policy])
+  await names.refresh([index])
+  const allowed = await mayHave(who, index)
+  if (name !== undefined && allowed.length === 0)
     throw new NotFoundError(`There is no policy "${name}"`, { context: { policy: name } })
-  return shown
+  return who.isRoot ? index : allowed
 }
 
 /** Of root's recipient what the kernel says; of others what it says of them. DeniedError: not theirs. */
@@ -73,12 +78,13 @@ async function compared(
   { names }: Parts,
   { asker, isRoot }: Asking,
   { recipient }: Body,
-  policies: readonly Policy[],
+  policies: readonly Policy[] | PolicyIndex,
 ): Promise<SubjectFacts> {
-  if (recipient === undefined) return asker.subject(policies)
+  const named = policies instanceof PolicyIndex ? [policies] : policies
+  if (recipient === undefined) return asker.subject(named)
   using target = await asker.recipient(recipient)
   asker.requireOwn(target)
-  if (!isRoot) return asker.subject(policies)
-  const subjects = policies.flatMap(policy => policy.subjects ?? [])
+  if (!isRoot) return asker.subject(named)
+  const subjects = named.flatMap(policy => policy.subjects ?? [])
   return await subjectInTime(target.process, { subjects }, names.accounts, PATIENCE_MS)
 }

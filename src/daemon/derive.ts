@@ -5,7 +5,7 @@
 
 import type { RouteRequest } from '../api/routes.ts'
 import { ConflictError, DeniedError, NotSupportedError } from '../errors.ts'
-import { delegationId } from '../guard/guard.ts'
+import { delegationId } from '../guard/id.ts'
 import { prepareDerivation } from '../lending/derive.ts'
 import { shareOf } from '../registry/asker-facts.ts'
 import type { Keep } from './idempotency.ts'
@@ -74,7 +74,7 @@ async function deriveNow(
   using target = await asker.recipient(body.recipient)
   asker.requireOwn(target)
   const policy = withLifetime(parts, asked, body.lifetimeSec)
-  const prepared = prepareDerivation({
+  const prepared = await prepareDerivation({
     ...(await common(parts, who, policy, target)),
     guard,
     recipient: target,

@@ -20,7 +20,7 @@ export type Keep = (answer: {
 }) => AnswerRecord | undefined
 
 export interface Bearing {
-  readonly who: Pick<AskerFacts, 'uid' | 'userNamespace'>
+  readonly who: Pick<AskerFacts, 'uid' | 'owner' | 'userNamespace'>
   readonly key: string | undefined
   readonly asked: unknown
 }
@@ -51,7 +51,7 @@ export class Idempotency {
     again: (answer: AnswerRecord) => T | undefined,
   ): Promise<T> {
     if (given === undefined) return act(() => undefined)
-    const { uid } = who
+    const { uid, owner } = who
     const key = keyOf(who, given)
     const asked = createHash('sha256').update(canonical(what)).digest('hex')
     const kept = this.#registry.answer(uid, key)
@@ -66,7 +66,7 @@ export class Idempotency {
       requireSame(before.asked, asked, given)
       return (await before.answer) as T
     }
-    const keep: Keep = answer => ({ uid, key, at: this.#clock.wall(), asked, ...answer })
+    const keep: Keep = answer => ({ uid, owner, key, at: this.#clock.wall(), asked, ...answer })
     const answer = act(keep)
     this.#inFlight.set(name, { asked, answer })
     try {

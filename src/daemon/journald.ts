@@ -32,7 +32,10 @@ const FIELD = /^[A-Z][A-Z0-9_]{0,63}$/
  * little-endian. What is too long is cut, and what is too much left out. InputError: a field has a
  * name that journald does not take.
  */
-export function journalEntry({ priority, message, fields = {} }: LogEntry): Uint8Array {
+export function journalEntry(
+  { priority, message, fields = {} }: LogEntry,
+  { maxValueBytes = MAX_VALUE_BYTES }: { maxValueBytes?: number } = {},
+): Uint8Array {
   const parts = [
     field('MESSAGE', cut(message, MAX_MESSAGE_BYTES)),
     field('PRIORITY', Buffer.from(String(priority))),
@@ -43,7 +46,7 @@ export function journalEntry({ priority, message, fields = {} }: LogEntry): Uint
     if (!FIELD.test(name) || name === 'MESSAGE' || name === 'PRIORITY')
       throw new InputError('This cannot be the name of a field of the journal', { context: { name } })
     if (value === undefined || ++count > MAX_FIELDS) continue
-    const part = field(name, cut(String(value), MAX_VALUE_BYTES))
+    const part = field(name, cut(String(value), maxValueBytes))
     if (bytes + part.length > MAX_ENTRY_BYTES) continue
     bytes += part.length
     parts.push(part)

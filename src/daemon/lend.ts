@@ -41,7 +41,15 @@ export async function asking(asker: Asker): Promise<Asking> {
 export async function prepareFor(
   parts: Parts,
   { asker, isRoot }: Asking,
-  { policy: asked, target, input }: { policy: Policy; target: Target; input: LendInput },
+  {
+    policy: asked,
+    target,
+    input,
+  }: {
+    policy: Policy
+    target: Target
+    input: Pick<LendInput, 'place' | 'anySubject' | 'cgroup' | 'strict' | 'lifetimeSec'>
+  },
 ): Promise<PreparedLoan> {
   const { anySubject, place, cgroup, strict, lifetimeSec } = input
   refuseRootOnly({ anySubject }, isRoot)
@@ -55,7 +63,7 @@ export async function prepareFor(
     anySubject,
     onlyIfUsable: strict,
   }
-  return confirmedBy(prepareLoan(request), asker, target)
+  return confirmedBy(await prepareLoan(request), asker, target)
 }
 
 /**
@@ -84,10 +92,10 @@ export async function common(
 export function confirmedBy<T extends PreparedLoan>(prepared: T, asker: Asker, target: Target): T {
   return {
     ...prepared,
-    confirm: () => {
+    confirm: async () => {
+      await prepared.confirm?.()
       asker.confirm()
       asker.requireOwn(target)
-      prepared.confirm?.()
     },
   }
 }
@@ -125,6 +133,7 @@ export interface ToMake {
   readonly parent?: number | undefined
   readonly approvedBy?: number | undefined
   readonly comment?: string | undefined
+  readonly container?: string | undefined
   readonly also?: Asked['also']
   readonly signal?: AbortSignal | undefined
 }

@@ -1,13 +1,14 @@
 /** What of the loans, requests, policies and events whoever asks is shown: root all, others their own. */
 import type { RouteAnswer, RouteRequest } from '../api/routes.ts'
 import { NotFoundError } from '../errors.ts'
-import { decide } from '../policy/decide.ts'
+import type { Policy } from '../policy/policy.ts'
+import { PolicyIndex } from '../policy/policy-index.ts'
+import { knownOf } from '../policy/subject-matcher.ts'
 import type { LoanRecord, RequestRecord } from '../registry/loan-record.ts'
 import { type Asking, asking } from './lend.ts'
 import { loanName, numberIn, requestView } from './loan-view.ts'
 import { ownsLoan, ownsRequest, type Who } from './ownership.ts'
 import type { Parts } from './parts.ts'
-import type { LoadedPolicy } from './policies.ts'
 import type { Answered, Call } from './service.ts'
 import { viewOf } from './status-of.ts'
 
@@ -192,27 +193,20 @@ class News {
   }
 }
 
-/** The names of those that whoever asks could have, for some recipient of its own. */
-export async function mayHave(
-  { asker, isRoot }: Asking,
-  loaded: readonly LoadedPolicy[],
-): Promise<Set<string>> {
-  if (isRoot) return new Set(loaded.map(({ policy }) => policy.name))
-  const policies = loaded.map(({ policy }) => policy).filter(({ subjects }) => subjects !== undefined)
-  const facts = await asker.subject(policies)
-  const allowed = policies.filter(policy => decide(facts, { by: 'subject' }, [policy], new Date()).allowed)
-  return new Set(allowed.map(({ name }) => name))
+/** Those that whoever asks could have, for some recipient of its own. */
+export async function mayHave({ asker, isRoot }: Asking, index: PolicyIndex): Promise<readonly Policy[]> {
+  if (isRoot) return index.policies
+  return index.matching(knownOf(await asker.subject([index])))
 }
 
 /** `GET /v1/policies` */
 export async function listPoliciesRoute(parts: Parts, { asker }: Call): Promise<Answered<'listPolicies'>> {
   const { policies, names } = parts
-  const all = [...policies.all()]
-  await names.refresh(all.map(({ policy }) => policy))
-  const who = await asking(asker)
-  const allowed = await mayHave(who, all)
-  const shown = all
-    .filter(({ policy }) => allowed.has(policy.name))
+  const { index } = policies
+  await names.refresh([index])
+  const allowed = await mayHave(await asking(asker), index)
+  const shown = allowed
+    .map(({ name }) => policies.get(name)!)
     .sort((a, b) => (a.policy.name < b.policy.name ? -1 : 1))
     .map(({ policy: { name, description, approval }, digest, file, risk }) => ({
       name,
@@ -233,7 +227,7 @@ export async function showPolicyRoute(
   const found = policies.get(name)
   if (found !== undefined) {
     await names.refresh([found.policy])
-    if ((await mayHave(await asking(asker), [found])).has(name)) {
+    if ((await mayHave(await asking(asker), new PolicyIndex([found.policy]))).length > 0) {
       const { digest, file, text } = found
       return { status: 200, body: { name, digest, file, document: text } }
     }

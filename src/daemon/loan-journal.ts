@@ -34,6 +34,8 @@ export interface Asked {
   readonly comment?: string | undefined
   /** Where the recipient is by its cgroup, as it was when it was asked for. */
   readonly recipientCgroup?: string | undefined
+  /** The container that it is, where its runtime says so: else by its cgroup. */
+  readonly container?: string | undefined
   /** After so long it ends; undefined: it does not. */
   readonly lifetimeSec?: number | undefined
   /** It ends no later than that. */
@@ -127,17 +129,17 @@ function recordOf(lend: LendFacts, asked: Asked, boot: string): LoanRecord {
     trace: traceText(verdict.trace),
     approvedBy,
     comment,
-    recipient: recipientOf(lend, asked.recipientCgroup),
+    recipient: recipientOf(lend, asked),
   }
 }
 
-function recipientOf({ target }: LendFacts, cgroup: string | undefined): RecipientFacts {
+function recipientOf({ target }: LendFacts, { recipientCgroup: cgroup, container }: Asked): RecipientFacts {
   const { pid, userNamespace, mountNamespace, ownerUid, rootUid, rootGid, unmappedUid } = target
   const where = cgroup === undefined ? undefined : placeOfCgroup(cgroup)
   return {
     ...{ pid, userNamespace, mountNamespace, ownerUid, rootUid, rootGid, unmappedUid, cgroup },
     unit: where?.kind === 'unit' ? where.name : undefined,
-    container: where?.kind === 'container' ? where.id : undefined,
+    container: container ?? (where?.kind === 'container' ? where.id : undefined),
   }
 }
 

@@ -83,7 +83,7 @@ function mountView({ mountId, device, path, masks, options }: NonNullable<LoanRe
 }
 
 export function requestView(request: RequestRecord): RequestView {
-  const { id, state, policy, askedAt, until, asker, recipient, place, comment, decided, loan } = request
+  const { id, state, policy, askedAt, until, asker, recipient, place, comment, decided, loan, why } = request
   return {
     id: requestName(id),
     ...{ state, policy, askedAt, until },
@@ -93,5 +93,6 @@ export function requestView(request: RequestRecord): RequestView {
     ...(comment === undefined ? {} : { comment }),
     ...(decided === undefined ? {} : { decided }),
     ...(loan === undefined ? {} : { loan: loanName(loan) }),
+    ...(why === undefined ? {} : { why }),
   }
 }

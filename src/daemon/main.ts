@@ -77,16 +77,17 @@ async function run(options: Options): Promise<number> {
     status = now
     told.status(now)
   }
-  daemon = await Daemon.start({ options, config, version, log, socket, tell })
+  const started = await Daemon.start({ options, config, version, log, socket, tell })
+  daemon = started
   told.ready(status)
-  told.watch(() => true)
+  told.watch(() => started.isHealthy)
   const readyMs = Math.round(performance.now())
-  await daemon.warm()
+  await started.warm()
   log.info({ version, readyMs }, 'bpftokend is ready')
   await stop
   told.stopping()
   log.info({}, 'bpftokend stops; what is lent goes on')
-  await daemon.stop()
+  await started.stop()
   return EXIT.ok
 }
 

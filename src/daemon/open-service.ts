@@ -1,11 +1,12 @@
 /** Opens what the daemon keeps, and the service upon it; closes it again in the other order. */
 import { existsSync } from 'node:fs'
-import { runningVocabulary } from '../delegation/vocabulary.ts'
 import { GUARD_DIRECTORY } from '../guard/directory.ts'
 import type { Guard } from '../guard/guard.ts'
+import { loadVocabulary } from '../lending/policy-text.ts'
 import { Audit } from '../registry/audit.ts'
 import { EventStore } from '../registry/event-store.ts'
 import { Registry, recoverRegistry } from '../registry/registry.ts'
+import { AuditForward } from './audit-forward.ts'
 import { bootId } from './clock.ts'
 import type { Config } from './config.ts'
 import { createService, type RunningService, type ServiceOptions } from './create-service.ts'
@@ -18,6 +19,7 @@ export interface ServiceSettings {
   readonly stateDirectory: string
   readonly policyDirectory: string
   readonly limits: Config['limits']
+  readonly auditToJournal: boolean
   /** Sets a registry aside that cannot be read. */
   readonly recover: boolean
   readonly version: string
@@ -53,15 +55,17 @@ export async function openService(settings: ServiceSettings): Promise<OpenedServ
     if (registry.torn !== undefined)
       log.warn({ torn: registry.torn }, 'the end of the registry was not finished, and was cut off')
     const audit = opened(await Audit.open(stateDirectory))
+    const forward = settings.auditToJournal ? new AuditForward(audit) : undefined
+    if (forward !== undefined) closers.push(() => forward[Symbol.dispose]())
     const events = opened(await EventStore.open(stateDirectory))
     const { guard, noGuard } = await openGuard(log)
     if (guard !== undefined) closers.push(() => guard[Symbol.dispose]())
-    const vocabulary = runningVocabulary()
+    const vocabulary = await loadVocabulary()
     const policies = new PolicyFiles(policyDirectory, vocabulary)
     const names = new Names()
     const service = createService({
       ...{ version, registry, audit, events, guard, noGuard, policies, names, vocabulary },
-      ...{ limits, log, counters, policiesRead },
+      ...{ limits, log, counters, policiesRead, forward },
     })
     closers.push(() => service.stop())
     await service.reload()

@@ -7,7 +7,9 @@ import type { Vocabulary } from '../policy/vocabulary.ts'
 import type { Audit } from '../registry/audit.ts'
 import type { EventStore } from '../registry/event-store.ts'
 import type { Approvals } from './approvals.ts'
+import type { AuditForward } from './audit-forward.ts'
 import type { Clock } from './clock.ts'
+import type { KnownContainers } from './containers/known.ts'
 import type { Idempotency } from './idempotency.ts'
 import type { Limits, Rate, Slots } from './limits.ts'
 import type { LoanBook } from './loan-book.ts'
@@ -34,6 +36,8 @@ export interface Parts {
   /** For what is done whether it can be written down or not. */
   readonly owed: Owed
   readonly events: EventStore
+  /** Undefined: the audit is handed on to nobody. */
+  readonly forward: Pick<AuditForward, 'concern'> | undefined
   /** Undefined: none is installed. */
   readonly guard: Guard | undefined
   readonly policies: PolicyFiles
@@ -47,6 +51,10 @@ export interface Parts {
   readonly approvals: Approvals
   readonly sight: Sight
   readonly recipients: Recipients
+  /** What plugins of runtimes have announced. */
+  readonly containers: KnownContainers
+  /** What there is of the loans is looked at within that time. */
+  readonly lookWithin: (ms: number) => void
   readonly log: Log
   readonly counters: Counters
   /** Makes the loan: `lend` of src/lending/lend.ts. */

@@ -24,7 +24,15 @@ import { namespaceInTime, takeFdInTime } from '../sys/in-time.ts'
 import { hasPowerOver, heldNamespace, heldNamespaceName, ownerOf } from '../sys/namespace.ts'
 import { type PeerCredentials, peerCredentials, peerPidfd } from '../sys/peer.ts'
 import { procFields, procNumbers } from '../sys/proc-file.ts'
-import { openProcess, openSame, type ProcessHandle, readProc, stillAlive } from '../sys/process.ts'
+import {
+  openProcess,
+  openProcessOf,
+  openSame,
+  type ProcessHandle,
+  readProc,
+  stillAlive,
+  uniqueIdOf,
+} from '../sys/process.ts'
 import { INITIAL_USER_NAMESPACE, ownNamespace } from '../sys/self.ts'
 import { CAPABILITIES } from '../uapi/constants.ts'
 import { DESCRIPTORS, isWithin, PROCESS_IDS, parseWithin, USER_IDS } from '../uapi/number-range.ts'
@@ -66,6 +74,27 @@ export class Peer implements Asker, Disposable {
     return new Peer(connected, pidfd, accounts)
   }
 
+  /**
+   * One that has connected to a daemon before us, by what it kept of it. The caller disposes of it.
+   * DeniedError: it has exited, or is no more the user that connected.
+   */
+  static again({ pid, uid, gid }: PeerCredentials, uniqueId: bigint, accounts: Accounts): Peer {
+    const connected = { pid, uid, gid }
+    try {
+      const peer = new Peer(connected, openProcessOf(pid, uniqueId).pidfd, accounts)
+      try {
+        peer.confirm()
+        return peer
+      } catch (error) {
+        peer[Symbol.dispose]()
+        throw error
+      }
+    } catch (error) {
+      if (error instanceof NotFoundError) throw gone(connected, error)
+      throw error
+    }
+  }
+
   private constructor(connected: PeerCredentials, pidfd: Fd, accounts: Accounts) {
     this.#connected = connected
     this.#process = { pid: connected.pid, pidfd, [Symbol.dispose]: () => pidfd.close() }
@@ -74,6 +103,10 @@ export class Peer implements Asker, Disposable {
 
   get uid(): number {
     return this.#connected.uid
+  }
+
+  get uniqueId(): bigint {
+    return uniqueIdOf(this.#process)
   }
 
   /**
@@ -118,7 +151,7 @@ export class Peer implements Asker, Disposable {
     }
   }
 
-  async subject(policies: readonly Policy[]): Promise<SubjectFacts> {
+  async subject(policies: readonly Pick<Policy, 'subjects'>[]): Promise<SubjectFacts> {
     this.#now()
     const subjects = policies.flatMap(policy => policy.subjects ?? [])
     const found = await this.#lookLater(
@@ -129,7 +162,7 @@ export class Peer implements Asker, Disposable {
     return found
   }
 
-  subjectAgain(policies: readonly Policy[], before: SubjectFacts): SubjectFacts {
+  subjectAgain(policies: readonly Pick<Policy, 'subjects'>[], before: SubjectFacts): SubjectFacts {
     this.#now()
     const subjects = policies.flatMap(policy => policy.subjects ?? [])
     const found = this.#look(() => subjectAgain(this.#process, { subjects }, this.#accounts, before))

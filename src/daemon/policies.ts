@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { BpftokenError, FormatError, InputError } from '../errors.ts'
 import { policyFromText } from '../lending/policy-text.ts'
 import { type Policy, policyToJSON } from '../policy/policy.ts'
+import { PolicyIndex } from '../policy/policy-index.ts'
 import { assessRisk, type RiskLevel } from '../policy/risk.ts'
 import type { Vocabulary } from '../policy/vocabulary.ts'
 import { policyDigest } from '../registry/loan-record.ts'
@@ -38,6 +39,7 @@ export class PolicyFiles {
   readonly #vocabulary: Vocabulary
   readonly #owner: number
   #loaded: ReadonlyMap<string, LoadedPolicy> = new Map()
+  #index: PolicyIndex | undefined
   #faults: readonly PolicyFault[] = []
   #loadedAt = new Date(0)
   #reading: Promise<void> | undefined
@@ -56,6 +58,12 @@ export class PolicyFiles {
 
   all(): IterableIterator<LoadedPolicy> {
     return this.#loaded.values()
+  }
+
+  /** All of them, for what is asked of all at once. */
+  get index(): PolicyIndex {
+    this.#index ??= new PolicyIndex([...this.#loaded.values()].map(({ policy }) => policy))
+    return this.#index
   }
 
   get count(): number {
@@ -105,6 +113,7 @@ export class PolicyFiles {
       }
     }
     this.#loaded = this.#unambiguous(found, faults)
+    this.#index = undefined
     this.#faults = faults
     this.#loadedAt = new Date()
   }

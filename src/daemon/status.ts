@@ -54,14 +54,20 @@ export async function statusRoute(
 }
 
 const MAX_CONCERNS = 100
+const SLOW_MS = 5000
 
-function concernsOf({ book, guard, policies, sight, events, audit, owed }: Parts): string[] {
+const seconds = (ms: number): string => `${Math.floor(ms / 1000)} s`
+
+function concernsOf({ book, guard, policies, sight, events, audit, owed, forward }: Parts): string[] {
   const { registry } = book
   const concerns: string[] = []
+  for (const [what, { writingMs }] of Object.entries({ registry, audit }))
+    if (writingMs > SLOW_MS) concerns.push(`The ${what} has waited for the disk for ${seconds(writingMs)}`)
   if (registry.fault !== undefined) concerns.push(`Nothing can be lent: ${registry.fault}`)
   if (audit.fault !== undefined)
     concerns.push(`Nothing can be lent: the audit cannot be written: ${audit.fault}`)
   if (owed.concern !== undefined) concerns.push(owed.concern)
+  if (forward?.concern !== undefined) concerns.push(forward.concern)
   if (events.fault !== undefined) concerns.push(`Events of the guard are not on the disk: ${events.fault}`)
   if (guard === undefined)
     concerns.push('There is no guard: what is taken back leaves tokens that were made before')

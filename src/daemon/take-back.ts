@@ -5,7 +5,8 @@
 
 import { NotFoundError } from '../errors.ts'
 import type { DetachResult } from '../guard/detach.ts'
-import { delegationId, type Guard, type GuardDelegation } from '../guard/guard.ts'
+import type { Guard, GuardDelegation } from '../guard/guard.ts'
+import { delegationId } from '../guard/id.ts'
 import { detach, isUndone, revoke } from '../lending/revoke.ts'
 import type { EndRecord, LoanRecord } from '../registry/loan-record.ts'
 import { loanFacts } from './audit-facts.ts'

@@ -9,6 +9,10 @@ import { hexMask } from '../policy/mask-text.ts'
 import { MASK_DOMAINS, type Masks } from '../policy/vocabulary.ts'
 
 export type Action =
+  /** The root of a container that is being made: all paths that follow are below it. */
+  | { readonly do: 'enterRoot'; readonly path: string }
+  /** What is missing of the directory is made, and stays. */
+  | { readonly do: 'makeDirectory'; readonly path: string }
   | { readonly do: 'openDirectory'; readonly path: string }
   | { readonly do: 'openContext'; readonly type: 'bpf' }
   /**
@@ -75,9 +79,20 @@ function options(wish: Wish): Action[] {
   ]
 }
 
-/** We do all of it and the target finds it mounted at `path`. */
-export function planDelegation(wish: Wish, path: string): Action[] {
+/**
+ * We do all of it and the target finds it mounted at `path`. `rootfs`: the target is a container
+ * that is being made, and that directory will be its root.
+ */
+export function planDelegation(wish: Wish, path: string, rootfs?: string): Action[] {
+  const below: Action[] =
+    rootfs === undefined
+      ? []
+      : [
+          { do: 'enterRoot', path: rootfs },
+          { do: 'makeDirectory', path },
+        ]
   return [
+    ...below,
     { do: 'openDirectory', path },
     { do: 'openContext', type: 'bpf' },
     { do: 'refuseOccupied', path },
@@ -120,6 +135,10 @@ export function planTakenContext(wish: Wish, fd: number, unmapped?: number): Act
 /** One line per action, for who wants to see them first. */
 export function describeAction(action: Action): string {
   switch (action.do) {
+    case 'enterRoot':
+      return `in the target: openat2 ${action.path}, its root to be`
+    case 'makeDirectory':
+      return `in the target: mkdir ${action.path}, what is missing of it`
     case 'openDirectory':
       return `in the target: openat2 ${action.path}, no symbolic link out of its root`
     case 'openContext':

@@ -34,6 +34,8 @@ interface Guarded {
 
 export interface DelegateOptions extends Omit<ExecuteOptions, 'executor' | 'revoke'>, Guarded {
   readonly path?: string
+  /** The target is a container that is being made: this directory will be its root, and has `path`. */
+  readonly rootfs?: string | undefined
 }
 
 function guardedBy(guard: DelegateGuard | undefined): Pick<ExecuteOptions, 'executor' | 'revoke'> {
@@ -58,8 +60,9 @@ export function planFor(
   target: Target,
   path: string = DEFAULT_PATH,
   guard?: DelegateGuard,
+  rootfs?: string,
 ): Action[] {
-  return planDelegation(wishFor(policy, target, guard), path)
+  return planDelegation(wishFor(policy, target, guard), path, rootfs)
 }
 
 /** The actions that `delegateContext` runs. */
@@ -83,9 +86,17 @@ export async function delegate(
   options: DelegateOptions = {},
 ): Promise<DelegatedMount> {
   const accept = (made: DelegatedMount): void => assertMasks(made, policy.rights.masks, vocabulary)
+  const { rootfs, reached } = options
+  // As the container will have it.
+  const asInside = (made: DelegatedMount): DelegatedMount =>
+    rootfs === undefined ? made : { ...made, path: options.path ?? DEFAULT_PATH }
   try {
-    const plan = planFor(policy, target, options.path, options.guard)
-    return (await execute(plan, target, vocabulary, { ...options, ...guardedBy(options.guard), accept }))!
+    const plan = planFor(policy, target, options.path, options.guard, options.rootfs)
+    const made = await execute(plan, target, vocabulary, {
+      ...{ ...options, ...guardedBy(options.guard), accept },
+      reached: reached && (mount => reached(mount && asInside(mount))),
+    })
+    return asInside(made!)
   } catch (error) {
     throw await explained(error)
   }
@@ -100,7 +111,7 @@ export async function delegateContext(
   target: Target,
   fd: number,
   vocabulary: Vocabulary,
-  options: Omit<DelegateOptions, 'path' | 'accept'> = {},
+  options: Omit<DelegateOptions, 'path' | 'rootfs' | 'accept'> = {},
 ): Promise<void> {
   try {
     const plan = planForContext(policy, target, fd, options.guard)

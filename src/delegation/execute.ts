@@ -31,10 +31,10 @@ export interface ExecuteOptions extends UndoOptions {
   /** The one that the guard knows; default: any. */
   executor?: Executor | undefined
   /**
-   * Done at the action `confirm`, when all is made and nothing can be reached yet: when it throws,
+   * Done at the action `confirm`, when all is made and nothing can be reached yet: when it fails,
    * that is what the delegation fails with, and nothing has been lent.
    */
-  confirm?: (() => void) | undefined
+  confirm?: (() => void | Promise<void>) | undefined
   /** What is done at the action `pause`, before the plan goes on. */
   paused?: ((executor: Executor) => void | Promise<void>) | undefined
 }
@@ -61,7 +61,7 @@ export async function execute(
   const paused: Paused = async (executor, at) => {
     if (sources[at]?.do !== 'confirm') return options.paused?.(executor)
     try {
-      confirm?.()
+      await confirm?.()
     } catch (error) {
       refusal = error
       throw error

@@ -15,6 +15,7 @@ import { inodeOf } from '../sys/open.ts'
 import { openProcess } from '../sys/process.ts'
 import { allTasks, type Task, unlessGone } from '../sys/tasks.ts'
 import { BPF_FS_MAGIC } from '../uapi/constants.ts'
+import { SharedLook } from './shared-look.ts'
 import { inSlices } from './slices.ts'
 
 export interface DelegatedMount {
@@ -75,22 +76,15 @@ export function listInstances(vocabulary: Vocabulary): DelegatedInstance[] {
   }
 }
 
-let looked: Promise<unknown> = Promise.resolve()
-let next: { readonly vocabulary: Vocabulary; readonly found: Promise<DelegatedInstance[]> } | undefined
+let shared: { readonly vocabulary: Vocabulary; readonly look: SharedLook<DelegatedInstance[]> } | undefined
 
 /**
- * As `listInstances`, without holding up the event loop. What is found is no older than the call:
- * whoever asks while one look goes on waits for the next, and all who wait share that.
+ * As `listInstances`, without holding up the event loop, and shared by all who ask: see SharedLook.
  */
 export function findInstances(vocabulary: Vocabulary): Promise<DelegatedInstance[]> {
-  if (next?.vocabulary === vocabulary) return next.found
-  const found = looked.then(() => {
-    next = undefined
-    return inSlices(look(vocabulary))
-  })
-  looked = found.catch(() => {})
-  next = { vocabulary, found }
-  return found
+  if (shared?.vocabulary !== vocabulary)
+    shared = { vocabulary, look: new SharedLook(() => inSlices(look(vocabulary))) }
+  return shared.look.take()
 }
 
 /** Rests after each step: a task, or a mount namespace. */

@@ -23,6 +23,11 @@ export function translate(actions: readonly Action[]): { raw: RawAction[]; sourc
 
 function rawActions(action: Action): RawAction[] {
   switch (action.do) {
+    case 'enterRoot':
+      // A symbolic link in its place is followed: it is the runtime's own.
+      return [{ op: 'ENTER_ROOT', text: [`${action.path}/.`] }]
+    case 'makeDirectory':
+      return [{ op: 'MAKE_DIRECTORY', text: [action.path] }]
     case 'openDirectory':
       return [{ op: 'OPEN_DIRECTORY', text: [action.path] }]
     case 'openContext':

@@ -41,6 +41,18 @@ export function actionFailure(
         { context, hint: 'Name a directory below it' },
       )
   }
+  if (action.do === 'enterRoot' && (name === 'EXDEV' || name === 'ENOTBLK'))
+    return new ConflictError(
+      name === 'EXDEV'
+        ? `${action.path} is the root directory of process ${pid} already: what is mounted there is lost when its container gets another`
+        : `${action.path} is no mount of its own for process ${pid}, as the root that a runtime prepares is`,
+      { context: { pid, path: action.path } },
+    )
+  if (action.do === 'makeDirectory' && (name === 'ELOOP' || name === 'ENOTDIR'))
+    return new ConflictError(`A symbolic link, or what is no directory, is in the way to ${action.path}`, {
+      context: { pid, path: action.path },
+      hint: 'Where a link leads may change: make a directory of it',
+    })
   if (op === 'REFUSE_UNREACHED' && name === 'ESTALE') return unreached(target)
   if (op === 'REFUSE_MOVED' && name === 'EXDEV')
     return new ConflictError(`Process ${pid} moved to other namespaces meanwhile`, {
@@ -63,6 +75,8 @@ export function actionFailure(
 
 function objectOf(action: Action): string | undefined {
   switch (action.do) {
+    case 'enterRoot':
+    case 'makeDirectory':
     case 'openDirectory':
     case 'attachMount':
     case 'reachMount':
@@ -88,6 +102,8 @@ const CALLS: Readonly<Record<RawAction['op'], string>> = {
   SPOIL_CONTEXT: 'fsconfig',
   MAKE_TOKEN: 'bpf',
   MAKE_MAP: 'bpf',
+  ENTER_ROOT: 'openat2',
+  MAKE_DIRECTORY: 'mkdirat',
   TAKE_CONTEXT: 'pidfd_getfd',
   SET_FLAG: 'fsconfig',
   SET_OPTION: 'fsconfig',

@@ -83,6 +83,23 @@ export function subjectAgain(
 }
 
 /**
+ * A container that is being made. Its first process is still its runtime's: whom it will run as, and
+ * what, is not what the kernel says now. `told` is the runtime's own word.
+ */
+export function subjectOfContainer(
+  process: ProcessHandle,
+  told: Pick<SubjectFacts, 'container' | 'kubernetes'>,
+): SubjectFacts {
+  const unborn = { unknown: 'it is not known before the container runs' }
+  const cgroup = attempt(() => cgroupFrom(readProc(process, 'cgroup')))
+  return {
+    ...{ user: unborn, groups: unborn, executable: unborn, label: unborn },
+    ...{ cgroup, unit: unitFrom(cgroup) },
+    ...told,
+  }
+}
+
+/**
  * What does not wait for the process, for its memory or for a file system of its: status and cgroup
  * take neither the mmap_lock of the process, which it can have held as long as it likes by a page
  * fault in a FUSE file (cmdline, environ and maps take it), nor what an execve(2) holds.

@@ -5,22 +5,18 @@
  * can move to others, and then the loan would be for someone else. Every step, undoing included,
  * uses the namespaces that were looked at.
  */
-import { readFileSync } from 'node:fs'
 import { Owned } from '../ebpf/owned.ts'
 import { ConflictError } from '../errors.ts'
-import { isExecutorChild } from '../sys/executor/child.ts'
 import type { Fd } from '../sys/fd.ts'
 import { LOOK_MS, namespaceInTime, openInTime } from '../sys/in-time.ts'
 import {
   heldNamespace,
   heldNamespaceName,
-  namespaceOfTask,
   ownerUid,
   ownerUids,
   owningUserNamespace,
 } from '../sys/namespace.ts'
 import { inodeOf } from '../sys/open.ts'
-import { procFields } from '../sys/proc-file.ts'
 import {
   type IdRange,
   openProcess,
@@ -31,7 +27,6 @@ import {
   rootOf,
 } from '../sys/process.ts'
 import { ownNamespace } from '../sys/self.ts'
-import { allProcesses, tasksOf, unlessGone, userNamespaceOfProcess } from '../sys/tasks.ts'
 
 export interface TargetFacts {
   readonly pid: number
@@ -155,39 +150,6 @@ export function sharesOurNetwork({ process, facts }: Target): string | undefined
   return heldNamespaceName(process, 'net') === ownNamespace('net')
     ? `process ${facts.pid} shares the host's network`
     : undefined
-}
-
-/**
- * A thread or process of the target's user namespace that is in our own network at this moment:
- * with a token it may use our devices. Undefined: there is none. One that cannot be judged counts.
- */
-export function inOurNetwork({ process, facts: { userNamespace } }: Target): string | undefined {
-  const ours = ownNamespace('net')
-  const idMap = readProc(process, 'uid_map')
-  for (const pid of allProcesses()) {
-    const where = userNamespaceOfProcess(pid)
-    if (where === undefined ? !mayBeIn(pid, idMap) : where !== userNamespace) continue
-    for (const { tid, directory } of tasksOf(pid)) {
-      const network = namespaceOfTask(tid, 'net')
-      if (network === undefined ? !mayBeIn(tid, idMap) : network !== ours) continue
-      if (isExecutorChild(directory)) continue
-      return network === undefined
-        ? `of process or thread ${tid}, which may be of the same user namespace, the kernel does not tell the network`
-        : `process or thread ${tid} of the same user namespace is in the host's network`
-    }
-  }
-  return undefined
-}
-
-/**
- * Whether a task whose namespaces the kernel does not tell us can be in a user namespace with this
- * map. False: it has ended, or is about to: a task gives its memory up before its namespaces, and
- * then runs nothing any more.
- */
-function mayBeIn(tid: number, idMap: string): boolean {
-  const status = unlessGone(() => procFields(readFileSync(`/proc/${tid}/status`, 'utf8')))
-  if (status === undefined || /^[ZX]/.test(status.get('State') ?? '') || !status.has('VmSize')) return false
-  return unlessGone(() => readFileSync(`/proc/${tid}/uid_map`, 'utf8')) === idMap
 }
 
 /**

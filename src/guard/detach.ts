@@ -55,7 +55,7 @@ export interface DetachResult {
  * Detaches what is attached under these delegations. They must be revoked, because a token that
  * works could make more meanwhile. Whoever holds a program can attach it again. So with `kill` the
  * holders in the delegations' user namespaces (or confined cgroups) are killed, and waited for at
- * most five seconds. If something is left then that no process has open, all other processes of
+ * most `killTimeoutMs`, or five seconds. If something is left then that no process has open, all other processes of
  * these user namespaces are killed, too, and waited for as long again. Processes elsewhere that
  * were passed an object are left alone.
  *
@@ -65,11 +65,12 @@ export interface DetachResult {
 export async function detach(
   inventory: LiveView,
   delegations: ReadonlySet<DelegationId>,
-  options: { kill?: boolean } = {},
+  options: { kill?: boolean; killTimeoutMs?: number } = {},
 ): Promise<DetachResult> {
   const links = detachLinks(inventory, delegations)
   const maps = unregisterMaps(inventory, delegations)
-  const killed = options.kill === true ? await killHolders(inventory, delegations) : []
+  const { kill = false, killTimeoutMs = KILL_TIMEOUT_MS } = options
+  const killed = kill ? await killHolders(inventory, delegations, killTimeoutMs) : []
   const left = inventory.objects(delegations)
   for (const link of left.links)
     if (!links.has(link.id))
@@ -145,22 +146,29 @@ function failureOf(action: () => void): string | undefined {
   }
 }
 
-async function killHolders(inventory: LiveView, delegations: ReadonlySet<DelegationId>): Promise<Holder[]> {
+async function killHolders(
+  inventory: LiveView,
+  delegations: ReadonlySet<DelegationId>,
+  timeoutMs: number,
+): Promise<Holder[]> {
   const killed = new Map<number, Holder>()
-  let unheldMs = 0
+  let deadlineMs = performance.now() + timeoutMs
+  let unheldSinceMs: number | undefined
   let allEnded = false
-  for (let waitedMs = 0; waitedMs < KILL_TIMEOUT_MS; waitedMs += POLL_MS) {
+  // One look may take longer than the pause after it.
+  while (performance.now() < deadlineMs) {
     // Again and again: the holders may have children by now, or may have passed objects on.
     const now = killPresent(() => inventory.holders(delegations).filter(({ within }) => within))
     for (const holder of now) killed.set(holder.pid, holder)
     const left = inventory.objects(delegations)
     if (left.programs.length + left.maps.length + left.links.length === 0) break
-    unheldMs = now.length === 0 && hasUnheld(left, inventory.holders(delegations)) ? unheldMs + POLL_MS : 0
-    if (unheldMs > UNHELD_MS) {
+    if (now.length > 0 || !hasUnheld(left, inventory.holders(delegations))) unheldSinceMs = undefined
+    else unheldSinceMs ??= performance.now()
+    if (unheldSinceMs !== undefined && performance.now() - unheldSinceMs > UNHELD_MS) {
       const others = killPresent(() => inventory.members(delegations))
       for (const other of others) if (!killed.has(other.pid)) killed.set(other.pid, other)
       // Only once: a workload that goes on making processes would keep us for ever.
-      if (others.length > 0 && !allEnded) waitedMs = 0
+      if (others.length > 0 && !allEnded) deadlineMs = performance.now() + timeoutMs
       allEnded = true
     }
     await sleep(POLL_MS)

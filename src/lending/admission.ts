@@ -1,6 +1,8 @@
 /** Whether a subject may have what a policy lends, before anything is done. */
+
+import { inOurNetwork } from '../delegation/neighbours.ts'
 import { type Accounts, subjectAgain, subjectInTime, subjectOf } from '../delegation/subject.ts'
-import { foreignOwner, inOurNetwork, sharesOurNetwork, type Target } from '../delegation/target.ts'
+import { foreignOwner, sharesOurNetwork, type Target } from '../delegation/target.ts'
 import { DeniedError, NotSupportedError } from '../errors.ts'
 import { needsOwnNetwork, requireNetworkAllowed } from '../policy/conditions.ts'
 import { type Allowed, decide, type Request } from '../policy/decide.ts'
@@ -70,23 +72,27 @@ export interface TargetAdmission extends AdmissionOptions, Comparison {
 export interface Admitted {
   readonly verdict: Allowed
   /**
-   * Throws as `admitTarget` does if the process has changed so that it would not be admitted now.
+   * Rejects as `admitTarget` does if the process has changed so that it would not be admitted now.
    */
-  confirm(): void
+  confirm(): Promise<void>
 }
 
 /**
  * Admits the target to the policy by what the kernel says of it now, and asks again in `confirm`.
  */
-export function admitTarget(policy: Policy, target: Target, options: TargetAdmission): Admitted {
+export async function admitTarget(
+  policy: Policy,
+  target: Target,
+  options: TargetAdmission,
+): Promise<Admitted> {
   const { vocabulary, guarded, accounts, by } = options
   const { subject = () => subjectOf(target.process, policy, accounts) } = options
-  requireOwnNetwork(target, policy, vocabulary, guarded)
+  await requireOwnNetwork(target, policy, vocabulary, guarded)
   const verdict = admit(policy, subject(), options)
   return {
     verdict,
-    confirm() {
-      requireOwnNetwork(target, policy, vocabulary, guarded)
+    async confirm() {
+      await requireOwnNetwork(target, policy, vocabulary, guarded)
       // If no subject was compared, no change can matter.
       if (verdict.because === 'subject') admit(policy, subject(), { by })
     },
@@ -99,7 +105,12 @@ export function admitTarget(policy: Policy, target: Target, options: TargetAdmis
  * later. Without a guard all tasks of this machine are looked at, and the more there are the longer
  * that takes.
  */
-function requireOwnNetwork(target: Target, policy: Policy, vocabulary: Vocabulary, guarded: boolean): void {
+async function requireOwnNetwork(
+  target: Target,
+  policy: Policy,
+  vocabulary: Vocabulary,
+  guarded: boolean,
+): Promise<void> {
   if (!needsOwnNetwork(policy, vocabulary)) return
   const refuse = (there: string | undefined): void => {
     if (there !== undefined) requireNetworkAllowed(policy, vocabulary, there)
@@ -109,7 +120,7 @@ function requireOwnNetwork(target: Target, policy: Policy, vocabulary: Vocabular
   const owner = foreignOwner(target)
   if (owner !== undefined)
     refuse(`user ${owner}, who made that user namespace, can enter it from the host's network`)
-  refuse(inOurNetwork(target))
+  refuse(await inOurNetwork(target))
 }
 
 /**

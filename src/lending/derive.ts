@@ -27,7 +27,7 @@ export interface PreparedDerivation extends PreparedLoan {
  * no such delegation. ConflictError: nothing can be derived from it. DeniedError: the parent has
  * none of these rights left, or not all. The caller disposes of the loan; `lend` makes it.
  */
-export function prepareDerivation(request: DeriveRequest): PreparedDerivation {
+export async function prepareDerivation(request: DeriveRequest): Promise<PreparedDerivation> {
   const { guard, policy: asked, vocabulary, exact } = request
   const parent = guard.delegation(request.parent)
   requireDerivable(parent)
@@ -40,7 +40,7 @@ export function prepareDerivation(request: DeriveRequest): PreparedDerivation {
         reason: 'more-than-parent',
       },
     )
-  return { ...prepare({ ...request, policy }, parent.id), removed }
+  return { ...(await prepare({ ...request, policy }, parent.id)), removed }
 }
 
 export function describeRemoval({ path, what, why }: Removal): string {

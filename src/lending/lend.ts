@@ -28,6 +28,16 @@ export interface LendRequest extends AdmissionOptions, Comparison {
    */
   readonly recipient: number | Target
   readonly place: Place
+  /**
+   * The recipient is a container that is being made: this directory, as it sees it now, will be its
+   * root, and the place is a path below that.
+   */
+  readonly rootfs?: string | undefined
+  /**
+   * What stands in its way, where it is not the process as it is now that will use the loan. Default:
+   * what the kernel says of it.
+   */
+  readonly concerns?: readonly Concern[] | undefined
   /** Undefined: none is installed. */
   readonly guard: Guard | undefined
   /** Tokens can be made in this cgroup and below only. Needs the guard. */
@@ -49,25 +59,25 @@ export interface PreparedLoan extends LoanToMake, Disposable {
  * needs a guard, or the process could not use it and that was asked for. NotFoundError,
  * ConflictError: there is no such process, or none that can be lent to.
  */
-export function prepareLoan(request: LendRequest): PreparedLoan {
+export function prepareLoan(request: LendRequest): Promise<PreparedLoan> {
   return prepare(request, undefined)
 }
 
 /** The same, with the delegation that it is derived from: see derive.ts. */
-export function prepare(request: LendRequest, parent: DelegationId | undefined): PreparedLoan {
-  const { policy, vocabulary, guard, cgroup, place, recipient } = request
+export async function prepare(request: LendRequest, parent: DelegationId | undefined): Promise<PreparedLoan> {
+  const { policy, vocabulary, guard, cgroup, place, recipient, rootfs } = request
   const guarded = guard !== undefined
   const unenforced = requireTermsHeld(request)
   using begun = new Owned()
   const target = typeof recipient === 'number' ? begun.add(openTarget(recipient)) : recipient
-  const { verdict, confirm } = admitTarget(policy, target, { ...request, guarded })
-  const concerns = preflightTarget(target, policy.rights, vocabulary)
+  const { verdict, confirm } = await admitTarget(policy, target, { ...request, guarded })
+  const concerns = request.concerns ?? preflightTarget(target, policy.rights, vocabulary)
   if (request.onlyIfUsable === true) refuseConcerns(target, concerns)
   const facts: LendFacts = { target: target.facts, place, policy, verdict, guarded, parent, cgroup }
   const held = new Owned()
   begun.moveTo(held)
   return {
-    ...{ facts, target, vocabulary, guard, confirm, concerns, unenforced },
+    ...{ facts, target, vocabulary, guard, confirm, concerns, unenforced, rootfs },
     [Symbol.dispose]: () => held[Symbol.dispose](),
   }
 }
@@ -100,11 +110,11 @@ function refuseConcerns({ facts: { pid } }: Target, concerns: readonly Concern[]
 }
 
 /** What `lend` would do, as data. */
-export function actionsOf({ facts, target, guard }: LoanToMake): Action[] {
+export function actionsOf({ facts, target, guard, rootfs }: LoanToMake): Action[] {
   const { policy, place } = facts
   const known = guard && { ability: policy.name }
   return 'path' in place
-    ? planFor(policy, target, place.path, known)
+    ? planFor(policy, target, place.path, known, rootfs)
     : planForContext(policy, target, place.contextFd, known)
 }
 

@@ -10,8 +10,10 @@ export interface LoanToMake {
   readonly target: Target
   readonly vocabulary: Vocabulary
   readonly guard: Guard | undefined
-  /** Throws if the target would not be admitted any more. */
-  readonly confirm?: (() => void) | undefined
+  /** Rejects if the target would not be admitted any more. */
+  readonly confirm?: (() => void | Promise<void>) | undefined
+  /** See `LendRequest`. */
+  readonly rootfs?: string | undefined
 }
 
 export interface Making extends Journaled {
@@ -21,7 +23,7 @@ export interface Making extends Journaled {
 
 /** Makes it. On any failure nothing is left behind, or NotUndoneError says what is. */
 export function makeLoan(loan: LoanToMake, how: Making): Promise<Loan> {
-  const { facts, target, vocabulary, guard, confirm } = loan
+  const { facts, target, vocabulary, guard, confirm, rootfs } = loan
   const { policy, place, parent, cgroup } = facts
   return journaled(how, { do: 'lend', ...facts }, async did => {
     how.signal?.throwIfAborted()
@@ -40,7 +42,7 @@ export function makeLoan(loan: LoanToMake, how: Making): Promise<Loan> {
         return did(made)
       },
     }
-    if ('path' in place) await delegate(policy, target, vocabulary, { ...options, path: place.path })
+    if ('path' in place) await delegate(policy, target, vocabulary, { ...options, path: place.path, rootfs })
     else await delegateContext(policy, target, place.contextFd, vocabulary, options)
     return made!
   })

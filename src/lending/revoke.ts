@@ -2,9 +2,8 @@
  * Revoking: the guard takes a delegation back at once, wherever it is mounted. Then what was loaded
  * under it is undone.
  */
-import { type DetachResult, detach as detachAll } from '../guard/detach.ts'
+import type { DetachResult } from '../guard/detach.ts'
 import type { DelegationId, Guard } from '../guard/guard.ts'
-import { Inventory } from '../guard/inventory.ts'
 import { type Journaled, journaled } from './journal.ts'
 
 /**
@@ -37,6 +36,9 @@ export async function detach(
   { kill = false, tellUnseen, ...how }: DetachOptions = {},
 ): Promise<DetachResult> {
   return await journaled(how, { do: 'detach', delegations: revoked, kill }, async did => {
+    // Loaded here: they load all that loads programs, and most revoke without.
+    const { Inventory } = await import('../guard/inventory.ts')
+    const { detach: detachAll } = await import('../guard/detach.ts')
     using inventory = await Inventory.open(guard)
     for (const { id, terms } of guard.delegations())
       if (revoked.includes(id) && !terms.revocable) tellUnseen?.(id)

@@ -65,21 +65,36 @@ export function globMatches(pattern: string, name: string, kind: GlobKind): bool
 }
 
 /**
- * `globMatches` for one pattern and many names that have no `nameFault`: most are told apart by the
- * text before the first wildcard, and the expression is made once.
+ * What every name begins with that the pattern matches, or, without wildcards, what it is.
+ * Undefined: the pattern is faulty, and matches nothing.
  */
-export function globMatcher(pattern: string, kind: GlobKind): (name: string) => boolean {
-  if (globFault(pattern, kind) !== undefined) return () => false
+export function globStart(
+  pattern: string,
+  kind: GlobKind,
+): { readonly text: string; readonly isWhole: boolean } | undefined {
+  if (globFault(pattern, kind) !== undefined) return undefined
   const wildcard = pattern.indexOf('*')
-  if (wildcard < 0) return name => name === pattern
+  if (wildcard < 0) return { text: pattern, isWhole: true }
   // `/a/**` also matches `/a`.
   const isDeep = kind === 'path' && pattern.startsWith('**', wildcard)
-  const prefix = pattern.slice(0, isDeep ? wildcard - 1 : wildcard)
+  return { text: pattern.slice(0, isDeep ? wildcard - 1 : wildcard), isWhole: false }
+}
+
+/**
+ * `globMatches` for one pattern and many names that have no `nameFault`: most are told apart by the
+ * text before the first wildcard or behind the last, and the expression is made once.
+ */
+export function globMatcher(pattern: string, kind: GlobKind): (name: string) => boolean {
+  const start = globStart(pattern, kind)
+  if (start === undefined) return () => false
+  const { text, isWhole } = start
+  if (isWhole) return name => name === text
+  const end = pattern.slice(pattern.lastIndexOf('*') + 1)
   const shorter =
     kind === 'path' && pattern.endsWith('/**') ? globMatcher(pattern.slice(0, -3), kind) : undefined
   let regex: RegExp | undefined
   return name => {
-    if (!name.startsWith(prefix)) return false
+    if (!name.startsWith(text) || !name.endsWith(end)) return false
     if (shorter?.(name) === true) return true
     regex ??= regexOf(forPicomatch(pattern, kind))
     return regex.test(forPicomatch(name, kind))

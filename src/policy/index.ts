@@ -45,6 +45,7 @@ export {
   type Rights,
   type Terms,
 } from './policy.ts'
+export { PolicyIndex } from './policy-index.ts'
 export { formatDuration, formatSize, parseDuration, parseSize } from './quantity.ts'
 export {
   assessRisk,

@@ -367,15 +367,13 @@ function* approvalOfRootAlone(view: RightsView): Iterable<LintFinding> {
 function* doubtfulSubjects(view: RightsView): Iterable<LintFinding> {
   for (const [i, entry] of (view.policy.subjects ?? []).entries()) {
     const path = `${SUBJECTS}[${i}]`
-    for (const field of ['container', 'kubernetes'] as const) {
-      if (entry[field] === undefined) continue
+    if (entry.kubernetes?.serviceAccount !== undefined)
       yield warning(
         'unsupported-subject',
-        `${path}.${field}`,
-        `${field} cannot be known here yet: this entry matches nobody`,
-        'Name the cgroup, unit or label instead.',
+        `${path}.kubernetes.serviceAccount`,
+        'the service account of a pod cannot be known here yet: this entry matches nobody',
+        "Name the pod's namespace and labels instead.",
       )
-    }
     const { user, unit, cgroup } = entry
     if (unit !== undefined && !/(\*|\.(service|scope|socket|mount|swap))$/.test(unit)) {
       yield warning(

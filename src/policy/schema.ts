@@ -76,6 +76,12 @@ const glob = (text: z.ZodString, kind: GlobKind) =>
 
 const textGlob = (description: string) => glob(globText, 'text').optional().describe(description)
 
+const labels = (whose: string) =>
+  z
+    .record(z.string().regex(/^[A-Za-z0-9][\w./-]{0,127}$/), glob(globText, 'text'))
+    .optional()
+    .describe(`Labels of ${whose}; each must match.`)
+
 const pathGlob = (noun: string, description: string) =>
   glob(pattern(/^\/[^\s]{0,1023}$/, `an absolute ${noun} without blanks`), 'path')
     .optional()
@@ -117,25 +123,37 @@ const subject = z
     container: z
       .strictObject({
         name: textGlob('Name of the container.'),
-        image: textGlob('Image that it runs.'),
-        labels: z
-          .record(z.string().regex(/^[A-Za-z0-9][\w./-]{0,127}$/), glob(globText, 'text'))
+        image: textGlob('Image that it runs, as it was named.'),
+        digest: pattern(/^sha256:[0-9a-f]{64}$/, 'sha256: with 64 hex digits')
           .optional()
-          .describe('Labels of the container; each must match.'),
+          .describe('Digest of that image.'),
+        labels: labels('the container'),
       })
-      .refine(container => Object.keys(container).length > 0, {
-        error: 'name at least one of name, image and labels',
-        when: ({ issues }) => issues.length === 0,
-      })
+      .refine(
+        ({ labels: named, ...rest }) => Object.keys(rest).length > 0 || Object.keys(named ?? {}).length > 0,
+        {
+          error: 'name at least one of name, image, digest and labels',
+          when: ({ issues }) => issues.length === 0,
+        },
+      )
       .optional()
-      .describe('A container, by what its runtime says. Not supported yet: an entry with it matches nobody.'),
+      .describe(
+        'A container that is being made, by what its runtime says to the daemon: see docs/containers.md. What the runtime does not say matches nobody.',
+      ),
     kubernetes: z
       .strictObject({
-        namespace: globText.describe('Namespace of the pod.'),
-        serviceAccount: globText.optional().describe('Service account of the pod; absent means any.'),
+        namespace: glob(globText, 'text').describe('Namespace of the pod.'),
+        labels: labels('the pod'),
+        serviceAccount: globText
+          .optional()
+          .describe(
+            'Service account of the pod. No runtime knows it, so it is not supported yet: an entry with it matches nobody.',
+          ),
       })
       .optional()
-      .describe('A pod of a Kubernetes cluster. Not supported yet: an entry with it matches nobody.'),
+      .describe(
+        'A container of such a pod of a Kubernetes cluster, while it is being made, by what its runtime announces to the daemon.',
+      ),
   } satisfies SubjectShape)
   .refine(entry => Object.keys(entry).length > 0, {
     error: 'a subject without fields would match everyone; name at least one',

@@ -3,7 +3,7 @@
  * policy, while it traces those that are looked at. Pure; made once for each policy.
  */
 import { type GlobKind, globMatcher, nameFault } from './glob.ts'
-import type { Fact, Identity, Subject, SubjectFacts } from './subject.ts'
+import type { ContainerFacts, Fact, Identity, PodFacts, Subject, SubjectFacts } from './subject.ts'
 
 /** The facts of a subject that can be compared; undefined: it is unknown, and matches nothing. */
 export interface Known {
@@ -13,10 +13,12 @@ export interface Known {
   readonly unit: string | undefined
   readonly executable: string | undefined
   readonly label: string | undefined
+  readonly container: ContainerFacts | undefined
+  readonly kubernetes: PodFacts | undefined
 }
 
 export function knownOf(subject: SubjectFacts): Known {
-  const { user, groups, cgroup, unit, executable, label } = subject
+  const { user, groups, cgroup, unit, executable, label, container, kubernetes } = subject
   return {
     user: 'is' in user ? user.is : undefined,
     groups: 'is' in groups ? groups.is : undefined,
@@ -24,6 +26,8 @@ export function knownOf(subject: SubjectFacts): Known {
     unit: nameIn(unit, KINDS.unit),
     executable: nameIn(executable, KINDS.executable),
     label: nameIn(label, KINDS.label),
+    container: container !== undefined && 'is' in container ? container.is : undefined,
+    kubernetes: kubernetes !== undefined && 'is' in kubernetes ? kubernetes.is : undefined,
   }
 }
 
@@ -60,11 +64,58 @@ const TESTS: { readonly [F in keyof Subject]-?: (wanted: NonNullable<Subject[F]>
   unit: wanted => nameTest('unit', wanted),
   executable: wanted => nameTest('executable', wanted),
   label: wanted => nameTest('label', wanted),
-  container: () => never,
-  kubernetes: () => never,
+  container: wanted => {
+    const parts = partTests({ ...wanted, labels: undefined }, wanted.labels)
+    return ({ container }) => container !== undefined && parts(container)
+  },
+  // Nobody here knows a pod's service account.
+  kubernetes: ({ namespace, labels, serviceAccount }) => {
+    if (serviceAccount !== undefined) return never
+    const parts = partTests({ namespace }, labels)
+    return ({ kubernetes }) => kubernetes !== undefined && parts(kubernetes)
+  },
 }
 
 const never = (): boolean => false
+
+type Parts = { readonly labels?: Readonly<Record<string, string | undefined>> | undefined }
+
+/** Each text that is wanted, and each label, must be known and match. Fail closed: none match nobody. */
+function partTests(
+  texts: Readonly<Record<string, string | undefined>>,
+  labels: Readonly<Record<string, string | undefined>> | undefined,
+): (facts: Parts) => boolean {
+  const tests = [
+    ...Object.entries(texts).flatMap(([field, pattern]) =>
+      pattern === undefined ? [] : [textTest(pattern, facts => own(facts, field))],
+    ),
+    ...Object.entries(labels ?? {}).flatMap(([label, pattern]) =>
+      pattern === undefined ? [] : [textTest(pattern, facts => own(facts.labels ?? {}, label))],
+    ),
+  ]
+  return facts => tests.length > 0 && tests.every(test => test(facts))
+}
+
+function textTest(pattern: string, textOf: (facts: Parts) => unknown): (facts: Parts) => boolean {
+  const matches = globMatcher(pattern, 'text')
+  return facts => {
+    const text = textOf(facts)
+    return typeof text === 'string' && nameFault(text, 'text') === undefined && matches(text)
+  }
+}
+
+function own(facts: object, field: string): unknown {
+  return Object.hasOwn(facts, field) ? (facts as Record<string, unknown>)[field] : undefined
+}
+
+/** Whether the runtime's facts are those that the entry names, for a trace of it. */
+export function factsMatch<F extends 'container' | 'kubernetes'>(
+  field: F,
+  wanted: NonNullable<Subject[F]>,
+  facts: ContainerFacts & Partial<PodFacts>,
+): boolean {
+  return TESTS[field](wanted as never)({ [field]: facts } as unknown as Known)
+}
 
 function nameTest(field: keyof typeof KINDS, wanted: string): Test {
   const matches = globMatcher(wanted, KINDS[field])
@@ -75,6 +126,8 @@ function nameTest(field: keyof typeof KINDS, wanted: string): Test {
 }
 
 export interface SubjectMatcher {
+  /** Whether each of the entries matches. */
+  readonly entries: readonly Test[]
   /** The index of the first entry that matches, or -1. */
   readonly first: (known: Known) => number
   /** Every entry, and there is one, names what nobody can know. */
@@ -88,13 +141,13 @@ export function matcherOf(subjects: readonly Subject[]): SubjectMatcher {
   if (made !== undefined) return made
   const entries = subjects.map(testOf)
   const matcher = {
+    entries,
     first: (known: Known): number => {
       for (let i = 0; i < entries.length; i++) if (entries[i]!(known)) return i
       return -1
     },
     unsupported:
-      subjects.length > 0 &&
-      subjects.every(({ container, kubernetes }) => container !== undefined || kubernetes !== undefined),
+      subjects.length > 0 && subjects.every(({ kubernetes }) => kubernetes?.serviceAccount !== undefined),
   }
   matchers.set(subjects, matcher)
   return matcher

@@ -17,13 +17,20 @@ export interface Subject {
     | {
         readonly name?: string | undefined
         readonly image?: string | undefined
-        readonly labels?: Readonly<Record<string, string | undefined>> | undefined
+        readonly digest?: string | undefined
+        readonly labels?: Labels | undefined
       }
     | undefined
   readonly kubernetes?:
-    | { readonly namespace: string; readonly serviceAccount?: string | undefined }
+    | {
+        readonly namespace: string
+        readonly labels?: Labels | undefined
+        readonly serviceAccount?: string | undefined
+      }
     | undefined
 }
+
+type Labels = Readonly<Record<string, string | undefined>>
 
 /** A known fact, or in our own words why it is not known. An unknown fact matches no policy. */
 export type Fact<T> = { readonly is: T } | { readonly unknown: string }
@@ -50,6 +57,25 @@ export interface SubjectFacts {
   readonly executable: Fact<string>
   /** The security label that SELinux, AppArmor or Smack gave the process. */
   readonly label: Fact<string>
+  /** By what its runtime says. Absent: nobody has said it. */
+  readonly container?: Fact<ContainerFacts>
+  /** The pod that the container is of. Absent: nobody has said it. */
+  readonly kubernetes?: Fact<PodFacts>
+}
+
+/** What a runtime says of a container; what is absent is unknown. */
+export interface ContainerFacts {
+  readonly name?: string | undefined
+  readonly image?: string | undefined
+  /** Of the image, as its registry names it: `sha256:` and 64 hex digits. */
+  readonly digest?: string | undefined
+  readonly labels?: Labels | undefined
+}
+
+/** What a runtime says of a pod. Of its service account none knows. */
+export interface PodFacts {
+  readonly namespace: string
+  readonly labels?: Labels | undefined
 }
 
 const SLICE = /^[\w:.\\@-]+\.slice$/

@@ -34,6 +34,6 @@ export function userShare(uid: number): string {
 }
 
 /** Whose share of the limits it takes. */
-export function shareOf({ uid, owner }: Pick<AskerFacts, 'uid' | 'owner'>): string {
+export function shareOf({ uid, owner }: { uid: number; owner?: string | undefined }): string {
   return owner ?? userShare(uid)
 }

@@ -7,7 +7,6 @@
 
 import { createHash } from 'node:crypto'
 import { join } from 'node:path'
-import { SyscallError } from '../errors.ts'
 import { type AuditVerdict, verifyAudit } from './audit-chain.ts'
 import {
   AUDIT_FILE,
@@ -30,7 +29,7 @@ import {
 } from './audit-record.ts'
 import { Batches, type Waiting } from './batches.ts'
 import { type Files, type OpenFile, REAL_FILES } from './files.ts'
-import { storageError } from './storage-error.ts'
+import { refusesWrites, storageError } from './storage-error.ts'
 import { TailFile } from './tail-file.ts'
 
 export interface AuditOptions {
@@ -61,7 +60,6 @@ const DEFAULT_LIMIT = 1000
 const MAX_WRITE_BYTES = 512 * 1024
 const MAX_TORN_BYTES = MAX_WRITE_BYTES + 2 * MAX_RECORD_BYTES
 const SHOWN_OF_TORN = 2000
-const REFUSES_WRITES: ReadonlySet<string> = new Set(['ENOSPC', 'EDQUOT', 'EROFS'])
 
 interface Pending {
   readonly entry: AuditEntry
@@ -89,13 +87,17 @@ export class Audit {
   #nameChanges = 0
   #closed = false
   #fault: string | undefined
+  readonly #listeners = new Set<(record: AuditRecord) => void>()
+  /** Number of the last record that was there when it was opened. */
+  readonly startsAfter: number
 
   private constructor(
     directory: string,
     options: AuditOptions,
-    opened: { file: TailFile | undefined; head: AuditHead; first: number },
+    opened: { file: TailFile | undefined; head: AuditHead; first: number; isNew: boolean },
   ) {
     this.directory = directory
+    this.startsAfter = opened.head.seq - (opened.isNew ? 1 : 0)
     this.#files = options.files ?? REAL_FILES
     this.#maxBytes = options.maxBytes ?? DEFAULT_MAX_BYTES
     this.#now = options.now ?? Date.now
@@ -132,6 +134,11 @@ export class Audit {
   /** Why the last write failed; undefined: it did not. */
   get fault(): string | undefined {
     return this.#fault
+  }
+
+  /** How long the write that is under way takes by now; 0: there is none. */
+  get writingMs(): number {
+    return this.#batches.writingMs
   }
 
   /**
@@ -186,6 +193,15 @@ export class Audit {
       // Files that change their names meanwhile look like a gap.
       if (verdict.intact || changes === this.#nameChanges) return verdict
     }
+  }
+
+  /**
+   * Told of each record that was appended, once it is on the disk, until the function that this gives
+   * is called. Of records of its own, such as those that begin a file, a gap in the numbers tells.
+   */
+  onRecord(listener: (record: AuditRecord) => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
   }
 
   async close(): Promise<void> {
@@ -263,7 +279,10 @@ export class Audit {
       await this.#settleNames()
       await into.append(text)
       this.#head = { seq: head.seq, hash: head.hash }
-      for (const { told, record } of made) told(record)
+      for (const { told, record } of made) {
+        told(record)
+        for (const listener of this.#listeners) listener(record)
+      }
     }
     return batch.slice(taken)
   }
@@ -331,15 +350,17 @@ function keyOf({ name, first }: { name: string; first: number }): string {
 /** Of an audit that cannot be begun, as the disk is; every other fault is thrown again. */
 async function unbegun(files: Files, directory: string, error: unknown) {
   const fault = storageError(error, join(directory, AUDIT_FILE))
-  if (!(fault instanceof SyscallError) || !REFUSES_WRITES.has(fault.errnoName)) throw error
+  if (!refusesWrites(fault)) throw error
   const head = await headOfFull(files, directory, await auditFiles(files, directory))
-  return { file: undefined, head, first: head.seq + 1, entries: [], error: fault }
+  return { file: undefined, head, first: head.seq + 1, isNew: false, entries: [], error: fault }
 }
 
 interface OpenedTail {
   readonly file: TailFile
   readonly head: AuditHead
   readonly first: number
+  /** It was begun with a record, which is the head. */
+  readonly isNew: boolean
   /** What is to be told in the audit itself. */
   readonly entries: readonly AuditEntry[]
 }
@@ -365,7 +386,7 @@ async function openTail(files: Files, directory: string, now: () => number): Pro
     await file.close()
     throw error
   }
-  return { file, head: headAt(record), first: record.seq, entries: [] }
+  return { file, head: headAt(record), first: record.seq, isNew: true, entries: [] }
 }
 
 function isFull({ first }: AuditFile): boolean {
@@ -432,7 +453,7 @@ async function openCurrent(files: Files, path: string): Promise<OpenedTail | und
     await probe.close()
   }
   const file = await TailFile.open(files, path, async () => end)
-  return { file, ...found, entries: torn === undefined ? [] : [torn] }
+  return { file, ...found, isNew: false, entries: torn === undefined ? [] : [torn] }
 }
 
 async function firstSeq(file: OpenFile): Promise<number | undefined> {

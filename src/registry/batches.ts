@@ -20,6 +20,7 @@ export class Batches<T> {
   #queue: Queued<T>[] = []
   #tasks: (() => Promise<void>)[] = []
   #running: Promise<void> | undefined
+  #startedMs: number | undefined
 
   /** `write` is never called again before it is done. When it fails, all of the batch fail. */
   constructor(write: (batch: readonly Waiting<T>[]) => Promise<void>) {
@@ -41,6 +42,11 @@ export class Batches<T> {
     })
   }
 
+  /** How long what is being written takes by now; 0: nothing is. */
+  get writingMs(): number {
+    return this.#startedMs === undefined ? 0 : performance.now() - this.#startedMs
+  }
+
   /** Returns when nothing waits. */
   async idle(): Promise<void> {
     while (this.#running !== undefined) await this.#running
@@ -54,9 +60,11 @@ export class Batches<T> {
     // What is pushed in the same turn of the event loop shares the first batch.
     await Promise.resolve()
     while (this.#queue.length > 0 || this.#tasks.length > 0) {
+      this.#startedMs = performance.now()
       for (const task of this.#tasks.splice(0)) await task()
       const batch = this.#queue.splice(0, MAX_BATCH)
       if (batch.length === 0) continue
+      this.#startedMs = performance.now()
       try {
         await this.#write(batch)
         for (const { done } of batch) done()
@@ -64,6 +72,7 @@ export class Batches<T> {
         for (const { refuse } of batch) refuse(error)
       }
     }
+    this.#startedMs = undefined
     // At once: whoever pushes in the next turn must start it again.
     this.#running = undefined
   }

@@ -1,7 +1,8 @@
 /**
  * Events of the guard: folded, bounded in memory and on disk, and asked for as often as anybody
  * likes. They are no audit: the last second before a crash may be lost, a disk that takes no more
- * loses what does not fit in memory, and both are counted where they can be.
+ * loses what does not fit in memory, and both are counted where they can be. So a disk that takes no
+ * more keeps nobody from starting: the file is begun with the first events that can be written.
  *
  * Two files: when the one that grows is full it becomes the old one, and what the old one had is
  * forgotten, in memory too. A line is an event as it is by then; a later line with the same number
@@ -15,7 +16,7 @@ import { boundedFacts, foldingKey, type GuardEventFacts, type KeptEvent, keptEve
 import { asciiJson, decodeLine, type Line } from './line.ts'
 import { LineLog } from './line-log.ts'
 import { linesOf } from './lines-of.ts'
-import { storageError } from './storage-error.ts'
+import { refusesWrites, storageError } from './storage-error.ts'
 
 const EVENTS_FILE = 'events.jsonl'
 const OLD_FILE = 'events.old.jsonl'
@@ -71,7 +72,8 @@ export class EventStore {
   readonly #followers = new Set<{ follower: Follower<KeptEvent>; query: EventQuery }>()
   /** Numbers of those that the file does not have as they are. */
   readonly #unwritten = new Set<number>()
-  #log: LineLog
+  /** Undefined: it could not be begun yet. */
+  #log: LineLog | undefined
   #nextSeq: number
   /** Of the first event that only the file that grows has. */
   #firstOfLog: number
@@ -85,7 +87,7 @@ export class EventStore {
   private constructor(
     directory: string,
     options: EventStoreOptions,
-    opened: { log: LineLog; events: Map<number, KeptEvent>; firstOfLog: number; damaged: number },
+    opened: { log: LineLog | undefined; events: Map<number, KeptEvent>; firstOfLog: number; damaged: number },
   ) {
     this.#directory = directory
     this.#files = options.files ?? REAL_FILES
@@ -101,21 +103,28 @@ export class EventStore {
   }
 
   /**
-   * Reads what is there; damaged lines are left out and counted. The directory is held by whoever
-   * opened the registry in it.
+   * Reads what is there; damaged lines are left out and counted. A file that is not there, or must
+   * be written anew, and that the disk refuses, is begun when it can be. The directory is held by
+   * whoever opened the registry in it.
    */
   static async open(directory: string, options: EventStoreOptions = {}): Promise<EventStore> {
     const { files = REAL_FILES } = options
     try {
       const old = await readable(files, join(directory, OLD_FILE))
-      const { log, events, damaged } = await openLog(files, directory)
+      const { log, events, damaged, refused } = await openLog(files, directory)
       const all = [...old.events, ...events].sort(([a], [b]) => a - b)
-      return new EventStore(directory, options, {
+      const store = new EventStore(directory, options, {
         log,
         events: new Map(all),
         firstOfLog: greatest(old.events.keys()) + 1,
         damaged: old.damaged + damaged,
       })
+      if (refused !== undefined) {
+        store.#fault = refused.message
+        // What could be read of a file that must be written anew.
+        for (const seq of events.keys()) store.#unwritten.add(seq)
+      }
+      return store
     } catch (error) {
       throw storageError(error, join(directory, EVENTS_FILE))
     }
@@ -206,7 +215,7 @@ export class EventStore {
     this.#closed = true
     for (const { follower } of this.#followers) follower.end()
     await this.flush()
-    await this.#log.close()
+    await this.#log?.close()
   }
 
   #beginFold(key: string, fold: Fold): void {
@@ -238,8 +247,9 @@ export class EventStore {
     // Those that come from now on, or change, are for the next time.
     this.#unwritten.clear()
     try {
+      this.#log ??= await beginLog(this.#files, this.#directory)
       for (let i = 0; i < events.length; i += 256) {
-        if (this.#log.size >= this.#maxBytes) await this.#rotate(events[i]!.seq)
+        if (this.#log.size >= this.#maxBytes) this.#log = await this.#rotate(this.#log, events[i]!.seq)
         await this.#log.append(
           events.slice(i, i + 256).map(event => asciiJson(event)),
           { sync: false },
@@ -252,9 +262,9 @@ export class EventStore {
     }
   }
 
-  async #rotate(next: number): Promise<void> {
+  /** The log that grows from now on. */
+  async #rotate(old: LineLog, next: number): Promise<LineLog> {
     const log = await newLog(this.#files, this.#directory)
-    const old = this.#log
     try {
       await old.rename(join(this.#directory, OLD_FILE))
       await log.rename(join(this.#directory, EVENTS_FILE))
@@ -262,7 +272,6 @@ export class EventStore {
       await log.close()
       throw error
     }
-    this.#log = log
     await old.close()
     const forgotten = this.#firstOfLog
     this.#firstOfLog = next
@@ -270,6 +279,7 @@ export class EventStore {
       if (seq >= forgotten) break
       this.#forget(seq)
     }
+    return log
   }
 }
 
@@ -289,12 +299,32 @@ function greatest(numbers: Iterable<number>): number {
   return found
 }
 
-async function newLog(files: Files, directory: string): Promise<LineLog> {
+/** Under another name, with what is to be in it. */
+async function newLog(files: Files, directory: string, events: Iterable<KeptEvent> = []): Promise<LineLog> {
   const path = join(directory, NEW_FILE)
   await files.remove(path)
   const log = await LineLog.create(files, path)
-  await log.append([asciiJson({ events: 1 })])
-  return log
+  try {
+    await log.append([asciiJson({ events: 1 })])
+    const kept = [...events]
+    if (kept.length > 0) await log.append(kept.map(event => asciiJson(event)))
+    return log
+  } catch (error) {
+    await log.close()
+    throw error
+  }
+}
+
+/** What lies there has nothing that is not in `events`. */
+async function beginLog(files: Files, directory: string, events: Iterable<KeptEvent> = []): Promise<LineLog> {
+  const log = await newLog(files, directory, events)
+  try {
+    await log.rename(join(directory, EVENTS_FILE))
+    return log
+  } catch (error) {
+    await log.close()
+    throw error
+  }
 }
 
 interface Read {
@@ -303,7 +333,10 @@ interface Read {
 }
 
 /** A file that is damaged is written anew, with what of it can be read. */
-async function openLog(files: Files, directory: string): Promise<Read & { log: LineLog }> {
+async function openLog(
+  files: Files,
+  directory: string,
+): Promise<Read & { log: LineLog | undefined; refused?: Error }> {
   const path = join(directory, EVENTS_FILE)
   let read: Read = { events: new Map(), damaged: 0 }
   try {
@@ -317,10 +350,12 @@ async function openLog(files: Files, directory: string): Promise<Read & { log: L
     if (error instanceof FormatError) read = await readable(files, path)
     else if (codeOf(error) !== 'ENOENT') throw error
   }
-  const log = await newLog(files, directory)
-  if (read.events.size > 0) await log.append([...read.events.values()].map(event => asciiJson(event)))
-  await log.rename(path)
-  return { log, ...read }
+  try {
+    return { log: await beginLog(files, directory, read.events.values()), ...read }
+  } catch (error) {
+    if (!refusesWrites(error)) throw error
+    return { log: undefined, ...read, refused: storageError(error, path) as Error }
+  }
 }
 
 /** What of the file can be read, however damaged it is. */

@@ -21,6 +21,9 @@ export function number(min: number, max: number): Field<number> {
       : wrong(path, `is no whole number from ${min} to ${max}`)
 }
 
+export const flag: Field<boolean> = (value, path) =>
+  typeof value === 'boolean' ? value : wrong(path, 'is neither true nor false')
+
 /** In UTF-16 units. */
 export function text(max: number): Field<string> {
   return (value, path) =>

@@ -11,6 +11,7 @@ import {
   either,
   type Field,
   type Fields,
+  flag,
   list,
   mask,
   matching,
@@ -146,11 +147,34 @@ export interface RequestRecord {
     | undefined
   /** The loan that came of it. */
   readonly loan?: number | undefined
+  /** Of one that is over, and that nobody decided on. */
+  readonly why?: string | undefined
+  /** What it takes to go on waiting after a restart. Requests of schema 1 have it not. */
+  readonly held?: HeldRecord | undefined
+}
+
+/**
+ * Who waits, and for whom: processes by the inodes of their pidfds, which no other process has
+ * before the next boot (since Linux 6.9); and what was asked for besides.
+ */
+export interface HeldRecord {
+  readonly boot: string
+  /** In decimal. */
+  readonly asker: string
+  readonly recipient: string
+  readonly mountNamespace: string
+  /** Nanoseconds since boot, sleep included, in decimal: when it is no longer waited for. */
+  readonly untilBootNs: string
+  readonly cgroup?: string | undefined
+  readonly strict?: boolean | undefined
+  readonly lifetimeSec?: number | undefined
 }
 
 /** What was answered to who gave an Idempotency-Key. */
 export interface AnswerRecord {
   readonly uid: number
+  /** Whose share of the limits it took, where that is not its own user's; as in `AskerFacts`. */
+  readonly owner?: string | undefined
   readonly key: string
   readonly at: string
   /** Of what was asked, so that the same key for something else is told from a repetition. */
@@ -241,10 +265,24 @@ const REQUEST_FIELDS: Fields<RequestRecord> = {
   comment,
   decided: optional(object<NonNullable<RequestRecord['decided']>>({ at: wallTime, by: account, comment })),
   loan: optional(sequence),
+  why: optional(text(4096)),
+  held: optional(
+    object<HeldRecord>({
+      boot: bootId,
+      asker: wide,
+      recipient: wide,
+      mountNamespace: text(64),
+      untilBootNs: wide,
+      cgroup: optional(pathText),
+      strict: optional(flag),
+      lifetimeSec: optional(number(1, Number.MAX_SAFE_INTEGER)),
+    }),
+  ),
 }
 
 const ANSWER_FIELDS: Fields<AnswerRecord> = {
   uid: account,
+  owner: optional(shortText),
   key: matching(/^[\x20-\x7e]{1,128}$/, 'key of 1 to 128 printable characters'),
   at: wallTime,
   asked: digest,

@@ -1,24 +1,31 @@
 /**
  * What the registry holds in memory: pure, and the same whether it was put or read back. Loans that
- * live are all kept; of what is over, so many, and the oldest go first.
+ * live are all kept; of what is over, so many of each owner (`shareOf`) and in all.
  */
 import { ConflictError } from '../errors.ts'
+import { shareOf } from './asker-facts.ts'
 import type { Change, Policies } from './change.ts'
 import { type AnswerRecord, type LoanRecord, mayFollow, type RequestRecord } from './loan-record.ts'
+import { Shares } from './shares.ts'
 
+/** What is kept of what is over. An owner is whose share of the limits it was. */
 export interface Bounds {
   readonly endedLoans: number
+  readonly endedLoansPerOwner: number
   readonly decidedRequests: number
-  readonly answersPerUid: number
+  readonly decidedRequestsPerOwner: number
   readonly answers: number
+  readonly answersPerOwner: number
   readonly answerLifeMs: number
 }
 
 export const DEFAULT_BOUNDS: Bounds = {
   endedLoans: 10_000,
+  endedLoansPerOwner: 2000,
   decidedRequests: 1000,
-  answersPerUid: 1000,
+  decidedRequestsPerOwner: 200,
   answers: 20_000,
+  answersPerOwner: 1000,
   answerLifeMs: 24 * 60 * 60 * 1000,
 }
 
@@ -28,14 +35,17 @@ export class Records {
   readonly #loans = new Map<number, LoanRecord>()
   readonly #requests = new Map<number, RequestRecord>()
   /** In the order in which they ended. */
-  readonly #ended = new Set<number>()
-  readonly #decided = new Set<number>()
+  readonly #ended: Shares<number>
+  readonly #decided: Shares<number>
   /** By `UID KEY`, the oldest first. */
   readonly #answers = new Map<string, AnswerRecord>()
-  readonly #answersOf = new Map<number, Set<string>>()
+  readonly #answered: Shares<string>
 
   constructor(bounds: Bounds = DEFAULT_BOUNDS) {
     this.bounds = bounds
+    this.#ended = new Shares(bounds.endedLoansPerOwner, bounds.endedLoans)
+    this.#decided = new Shares(bounds.decidedRequestsPerOwner, bounds.decidedRequests)
+    this.#answered = new Shares(bounds.answersPerOwner, bounds.answers)
   }
 
   loan(id: number): LoanRecord | undefined {
@@ -92,17 +102,17 @@ export class Records {
 
   /** Changes that make the same records, in an order that keeps which is the oldest. */
   *changes(): Generator<Change> {
-    for (const id of this.#ended) yield { loan: this.#loans.get(id)! }
+    for (const id of this.#ended.keys()) yield { loan: this.#loans.get(id)! }
     for (const loan of this.#loans.values()) if (loan.state !== 'ended') yield { loan }
-    for (const id of this.#decided) yield { request: this.#requests.get(id)! }
+    for (const id of this.#decided.keys()) yield { request: this.#requests.get(id)! }
     for (const request of this.#requests.values()) if (request.state === 'waiting') yield { request }
     for (const answer of this.#answers.values()) yield { answer }
   }
 
   /** Forgets answers that are too old, and policies that no loan has. */
   prune(now: number): void {
-    for (const [name, { uid, at }] of this.#answers)
-      if (now - Date.parse(at) >= this.bounds.answerLifeMs) this.#dropAnswer(name, uid)
+    for (const [name, { at }] of this.#answers)
+      if (now - Date.parse(at) >= this.bounds.answerLifeMs) this.#dropAnswer(name)
     const used = new Set([...this.#loans.values()].map(({ policyDigest }) => policyDigest))
     for (const digest of this.policies.keys()) if (!used.has(digest)) this.policies.delete(digest)
   }
@@ -112,35 +122,26 @@ export class Records {
     const policy = this.policies.get(policyDigest) ?? loan.policy
     this.policies.set(policyDigest, policy)
     this.#loans.set(loan.id, policy === loan.policy ? loan : { ...loan, policy })
-    if (loan.state === 'ended') this.#ended.add(loan.id)
-    dropOldest(this.#ended, this.bounds.endedLoans, id => this.#loans.delete(id))
+    if (loan.state !== 'ended') return
+    for (const id of this.#ended.add(loan.id, shareOf(loan.asker))) this.#loans.delete(id)
   }
 
   #applyRequest(request: RequestRecord): void {
     this.#requests.set(request.id, request)
-    if (request.state !== 'waiting') this.#decided.add(request.id)
-    dropOldest(this.#decided, this.bounds.decidedRequests, id => this.#requests.delete(id))
+    if (request.state === 'waiting') return
+    for (const id of this.#decided.add(request.id, shareOf(request.asker))) this.#requests.delete(id)
   }
 
   #applyAnswer(answer: AnswerRecord): void {
-    const { uid } = answer
-    const name = `${uid} ${answer.key}`
-    this.#dropAnswer(name, uid)
+    const name = `${answer.uid} ${answer.key}`
+    this.#dropAnswer(name)
     this.#answers.set(name, answer)
-    const own = this.#answersOf.get(uid) ?? new Set()
-    this.#answersOf.set(uid, own.add(name))
-    if (own.size > this.bounds.answersPerUid) this.#dropAnswer(first(own), uid)
-    if (this.#answers.size > this.bounds.answers) {
-      const oldest = first(this.#answers.keys())
-      this.#dropAnswer(oldest, this.#answers.get(oldest)!.uid)
-    }
+    for (const old of this.#answered.add(name, shareOf(answer))) this.#answers.delete(old)
   }
 
-  #dropAnswer(name: string, uid: number): void {
-    if (!this.#answers.delete(name)) return
-    const own = this.#answersOf.get(uid)
-    own?.delete(name)
-    if (own?.size === 0) this.#answersOf.delete(uid)
+  #dropAnswer(name: string): void {
+    this.#answers.delete(name)
+    this.#answered.delete(name)
   }
 }
 
@@ -148,17 +149,4 @@ export class Records {
 function requestMayFollow(now: RequestRecord, next: RequestRecord): boolean {
   if (now.state === 'waiting') return true
   return now.state === 'approved' && now.loan === undefined && ['approved', 'failed'].includes(next.state)
-}
-
-function dropOldest(ids: Set<number>, keep: number, drop: (id: number) => void): void {
-  while (ids.size > keep) {
-    const id = first(ids)
-    ids.delete(id)
-    drop(id)
-  }
-}
-
-function first<T>(items: Iterable<T>): T {
-  for (const item of items) return item
-  throw new RangeError('there is none')
 }

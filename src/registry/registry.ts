@@ -17,8 +17,8 @@ import { type Bounds, DEFAULT_BOUNDS, Records } from './records.ts'
 import { holdDirectory } from './state-directory.ts'
 import { storageError } from './storage-error.ts'
 
-/** Grows with every change of what the lines mean: see docs/state.md. */
-export const REGISTRY_SCHEMA = 1
+/** Grows with every change of what the lines mean: see docs/state.md. Older ones are read, too. */
+export const REGISTRY_SCHEMA = 2
 export const REGISTRY_FILE = 'registry.jsonl'
 const NEW_FILE = 'registry.jsonl.new'
 
@@ -43,6 +43,12 @@ export interface RegistryOptions {
   readonly now?: () => number
 }
 
+const UNBOUNDED: Bounds = {
+  ...{ endedLoans: Infinity, endedLoansPerOwner: Infinity },
+  ...{ decidedRequests: Infinity, decidedRequestsPerOwner: Infinity },
+  ...{ answers: Infinity, answersPerOwner: Infinity, answerLifeMs: Infinity },
+}
+
 /** How many lines are copied before others may write. */
 const COPIED_AT_ONCE = 128
 const DEFAULT_GARBAGE_LINES = 2000
@@ -50,7 +56,6 @@ const DEFAULT_GARBAGE_LINES = 2000
 export class Registry {
   readonly directory: string
   readonly boot: string
-  readonly schema = REGISTRY_SCHEMA
   /** What the last stop left unfinished at the end of the file, and was cut off. */
   readonly torn: Torn | undefined
   readonly #files: Files
@@ -70,6 +75,8 @@ export class Registry {
   #compactAt: number
   /** The file has its name, but perhaps not on the disk. */
   #nameUnsure = false
+  /** Of the file: an older one is written anew before anything is added to it. */
+  #schema: number
   #closed = false
   #fault: string | undefined
 
@@ -90,6 +97,7 @@ export class Registry {
     this.#known = new Set(opened.records.policies.keys())
     this.#nextLoan = opened.header.nextLoan
     this.#nextRequest = opened.header.nextRequest
+    this.#schema = opened.header.registry
     this.torn = opened.torn
     this.#compactAt = this.#compactionSize()
   }
@@ -145,9 +153,19 @@ export class Registry {
     return this.#nextRequest++
   }
 
+  /** Of the file as it is. */
+  get schema(): number {
+    return this.#schema
+  }
+
   /** Why the last write failed; undefined: it did not. */
   get fault(): string | undefined {
     return this.#fault
+  }
+
+  /** How long the write that is under way takes by now; 0: there is none. */
+  get writingMs(): number {
+    return this.#batches.writingMs
   }
 
   /**
@@ -158,7 +176,12 @@ export class Registry {
    */
   async put(change: Change): Promise<void> {
     if (this.#closed) throw new Error('the registry is closed')
-    return this.#batches.push(checkedChange(change))
+    const checked = checkedChange(change)
+    if (this.#schema !== REGISTRY_SCHEMA) {
+      await this.#raiseSchema()
+      if (this.#closed) throw new Error('the registry is closed')
+    }
+    return this.#batches.push(checked)
   }
 
   /** Writes the file anew without what is of no more use. Others can put meanwhile. */
@@ -183,6 +206,16 @@ export class Registry {
     await this.#lock.close()
   }
 
+  /** An older version must not find lines of ours under the number that it knows. */
+  async #raiseSchema(): Promise<void> {
+    try {
+      await this.compact()
+    } catch (error) {
+      this.#fault = (error as Error).message
+      throw error
+    }
+  }
+
   #compactionSize(): number {
     return Math.max(2 * this.#records.size, this.#records.size + this.#garbageLines)
   }
@@ -191,7 +224,7 @@ export class Registry {
     const known = new Set(this.#known)
     const accepted: Change[] = []
     const bodies: string[] = []
-    const states = new Records({ ...this.#records.bounds, endedLoans: Infinity, decidedRequests: Infinity })
+    const states = new Records(UNBOUNDED)
     for (const { item, refuse } of batch) {
       const objection = this.#objection(item, states)
       if (objection !== undefined) {
@@ -267,6 +300,7 @@ export class Registry {
         renamed = true
         const old = this.#log
         this.#log = log
+        this.#schema = REGISTRY_SCHEMA
         this.#known = known
         this.#nameUnsure = true
         await old.close()
@@ -360,7 +394,7 @@ async function readRegistry(files: Files, path: string, records: Records): Promi
         throw damaged(path, offset, line, (error as Error).message)
       }
     })
-    return { log, header: { registry: REGISTRY_SCHEMA, nextLoan, nextRequest }, torn }
+    return { log, header: { registry: found?.registry ?? REGISTRY_SCHEMA, nextLoan, nextRequest }, torn }
   } catch (error) {
     if (codeOf(error) === 'ENOENT') return undefined
     throw error
@@ -370,9 +404,9 @@ async function readRegistry(files: Files, path: string, records: Records): Promi
 function readHeader(body: string, path: string): Header {
   const value: unknown = JSON.parse(body)
   const schema = (value as { registry?: unknown } | null)?.registry
-  if (typeof schema === 'number' && schema !== REGISTRY_SCHEMA)
+  if (typeof schema === 'number' && !(schema >= 1 && schema <= REGISTRY_SCHEMA))
     throw new NotSupportedError(
-      `${path} is of schema ${schema}, and this version reads schema ${REGISTRY_SCHEMA}`,
+      `${path} is of schema ${schema}, and this version reads schema 1 to ${REGISTRY_SCHEMA}`,
       { reason: 'state-schema', context: { path, found: schema, wanted: REGISTRY_SCHEMA } },
     )
   return header(value, 'header')

@@ -1,5 +1,6 @@
 /** What Node says of a file that could not be read or written, as an error with a code. */
 import { BpftokenError, type ErrorDetails, SyscallError } from '../errors.ts'
+import { codeOf } from './files.ts'
 
 const HINTS: Readonly<Record<string, string>> = {
   ENOSPC: 'Free space on its file system',
@@ -18,4 +19,11 @@ export function storageError(error: unknown, path: string): unknown {
     { call: syscall ?? 'write', errno: Math.abs(errno), errnoName: code, object: path },
     details,
   )
+}
+
+const REFUSALS: ReadonlySet<string | undefined> = new Set(['ENOSPC', 'EDQUOT', 'EROFS'])
+
+/** Whether the disk takes nothing now, as `storageError` or Node says: what is there can be read. */
+export function refusesWrites(error: unknown): boolean {
+  return REFUSALS.has(error instanceof SyscallError ? error.errnoName : codeOf(error))
 }

@@ -70,6 +70,12 @@ export interface Native {
   sendFds(fd: number, data: Bytes, fds: number[]): Result
   recvFds(fd: number, data: Bytes): [number, ...number[]] | Result
   interfaceIndex(name: string): Result
+  /**
+   * Of each thread of each process, on a worker thread: the numbers of the process and of the thread,
+   * of its user namespace and of its other one; 0: we are not told. Processes of the user namespace
+   * `except` are left out.
+   */
+  taskNamespaces(kind: 'mnt' | 'net', except: number): Promise<Float64Array | Result>
 }
 
 let loaded: Native | undefined

@@ -58,6 +58,11 @@ export function frontPath(): string {
   return programPath('bpftoken-run')
 }
 
+/** What a container runtime calls while it makes a container: native/hook. */
+export function hookPath(): string {
+  return programPath('bpftoken-hook')
+}
+
 /** The program that makes delegations, see executor/executor.ts. */
 export function executorPath(): string {
   return programPath('bpftoken-executor')

@@ -6,11 +6,11 @@
  */
 import { readFileSync, readlinkSync, statfsSync } from 'node:fs'
 import { NotFoundError, NotSupportedError } from '../errors.ts'
-import { O_CLOEXEC, O_PATH, O_RDONLY, PROC_SUPER_MAGIC } from '../uapi/constants.ts'
+import { O_CLOEXEC, O_PATH, O_RDONLY, PID_FS_MAGIC, PROC_SUPER_MAGIC } from '../uapi/constants.ts'
 import { check } from './failure.ts'
 import { Fd } from './fd.ts'
 import { native } from './native.ts'
-import { open } from './open.ts'
+import { inodeOf, open } from './open.ts'
 import { procFields } from './proc-file.ts'
 
 const SIGKILL = 9
@@ -48,6 +48,36 @@ export function openSame(process: ProcessHandle): ProcessHandle {
     return again
   } catch (error) {
     again[Symbol.dispose]()
+    throw error
+  }
+}
+
+/**
+ * A number that no other process has before the next boot: the inode of its pidfds, on a pidfs.
+ * NotSupportedError: this kernel is older than Linux 6.9, where all pidfds share one.
+ */
+export function uniqueIdOf({ pidfd }: ProcessHandle): bigint {
+  if (statfsSync(`/proc/self/fd/${pidfd.number}`).type !== PID_FS_MAGIC)
+    throw new NotSupportedError('This kernel has no numbers of processes that are not used again', {
+      context: { since: '6.9' },
+    })
+  return inodeOf(pidfd)
+}
+
+/**
+ * The process that has had this number, by `uniqueIdOf`. NotFoundError: it has exited, whoever has its
+ * number now. The caller disposes of it.
+ */
+export function openProcessOf(pid: number, uniqueId: bigint): ProcessHandle {
+  const process = openProcess(pid)
+  try {
+    if (uniqueIdOf(process) === uniqueId) {
+      stillAlive(process)
+      return process
+    }
+    throw new NotFoundError(`Process ${pid} has exited`, { context: { pid } })
+  } catch (error) {
+    process[Symbol.dispose]()
     throw error
   }
 }

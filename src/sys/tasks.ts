@@ -5,7 +5,9 @@
  */
 import { readdirSync } from 'node:fs'
 import { NotFoundError } from '../errors.ts'
+import { failure } from './failure.ts'
 import { namespaceOfTask } from './namespace.ts'
+import { native } from './native.ts'
 import { requireOwnProc } from './process.ts'
 
 export interface Task {
@@ -28,6 +30,33 @@ export function* allProcesses(): Generator<number> {
   requireOwnProc()
   yield* numbersIn('/proc')
 }
+
+export interface PlacedTask extends Task {
+  /** Undefined: it has ended, or we are not told. */
+  readonly userNamespace: string | undefined
+  readonly namespace: string | undefined
+}
+
+/**
+ * Every task of every process that is not in the user namespace `except`, with the namespace of that
+ * kind that it is in, from one look on a worker thread.
+ */
+export async function taskNamespaces(kind: 'mnt' | 'net', except?: string): Promise<PlacedTask[]> {
+  requireOwnProc()
+  const left = except === undefined ? 0 : Number(/\d+/.exec(except)![0])
+  const found = await native().taskNamespaces(kind, left)
+  if (typeof found === 'number') throw failure('taskNamespaces', 'look at all tasks', found, '/proc')
+  const name = (of: string, inode: number): string | undefined =>
+    inode === 0 ? undefined : `${of}:[${inode}]`
+  return Array.from({ length: found.length / FIELDS }, (_, i) => {
+    const [pid, tid, user, other] = found.subarray(i * FIELDS) as unknown as [number, number, number, number]
+    const directory = `/proc/${pid}/task/${tid}`
+    return { pid, tid, directory, userNamespace: name('user', user), namespace: name(kind, other) }
+  })
+}
+
+/** Of each task that the addon tells of. */
+const FIELDS = 4
 
 /** The threads of a process, the first one first. */
 export function tasksOf(pid: number): Task[] {

@@ -85,6 +85,8 @@ export const NS_GET_MNTNS_ID = 0x8008b705
 export const BPF_FS_MAGIC = 0xcafe4a11
 export const CGROUP2_SUPER_MAGIC = 0x63677270
 export const PROC_SUPER_MAGIC = 0x9fa0
+/** Since Linux 6.9: before, pidfds lie elsewhere. */
+export const PID_FS_MAGIC = 0x5049_4446
 
 // asm-generic/socket.h
 export const SOL_SOCKET = 1

@@ -87,7 +87,7 @@ for (const arch of Object.keys(MACHINES) as Arch[]) {
   })
 
   test(`launcher, executor and front for ${arch} need no library at all`, needsPrebuilds(arch), () => {
-    for (const name of ['bpftoken-launch', 'bpftoken-executor', 'bpftoken-run']) {
+    for (const name of ['bpftoken-launch', 'bpftoken-executor', 'bpftoken-run', 'bpftoken-hook']) {
       const segments = execFileSync('readelf', ['-W', '-l', join(folder(arch), name)], { encoding: 'utf8' })
       assert.match(segments, /LOAD/)
       assert.doesNotMatch(segments, /INTERP/)

@@ -168,16 +168,16 @@ describe('run', () => {
     'what cannot be known here is refused with exit 4, unless another entry matches',
     machine,
     async () => {
-      const pod = '{ kubernetes: { namespace: edge } }'
+      const pod = '{ kubernetes: { namespace: edge, serviceAccount: agent } }'
       const refused = await run(
-        `[${pod}, { container: { name: a }, user: 4711 }]`,
+        `[${pod}, { kubernetes: { namespace: a, serviceAccount: b }, user: 4711 }]`,
         '--user',
         USER,
         '--',
         'true',
       )
       assert.equal(refused.status, 4)
-      assert.match(refused.stderr, /kubernetes: cannot be known here/)
+      assert.match(refused.stderr, /kubernetes: its service account cannot be known here/)
       assert.equal((await run(`[${pod}, { user: 4711 }]`, '--user', USER, '--', 'true')).status, 0)
     },
   )

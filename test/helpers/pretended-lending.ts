@@ -23,7 +23,7 @@ export async function lent({ pid, body }: Asked): Promise<Said> {
   const { place, recipient } = body as LendBody
   const info = (fd: number): string => readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'utf8')
   const to = 'self' in recipient ? pid : Number(procFields(info(recipient.pidfd)).get('Pid'))
-  using loan = prepareLoan({ policy, vocabulary, accounts, guard: undefined, recipient: to, place })
+  using loan = await prepareLoan({ policy, vocabulary, accounts, guard: undefined, recipient: to, place })
   await lend(loan)
   return { status: 201, body: { ...LENT, loan: loanWith(policy.rights.capabilities) } }
 }

@@ -156,7 +156,7 @@ test('what is derived while its origin is revoked is revoked, or refused', { ski
 
 // ---- tasks that use tokens meanwhile ----
 
-const TASKS = 8
+const TASKS = 4
 
 /** Runs `body` while tasks use the tokens, each its share of them. */
 async function hammering(

@@ -107,7 +107,7 @@ test('a loan that its journal does not take is revoked, and whoever holds it mak
       },
       failed: (error: unknown) => assert.match(String(error), /no room/),
     }
-    using loan = prepareLoan({
+    using loan = await prepareLoan({
       ...{ policy: policyOf(), vocabulary, guard, recipient: borrower.target, place: { path: PATH } },
       accounts: { uidOf: () => undefined, gidOf: () => undefined },
     })

@@ -37,7 +37,7 @@ export async function delegate(options: DelegateOptions): Promise<number> {
   using guard = await installedGuard()
   requireTermsHeld({ policy, guard, cgroup: options.onlyCgroup })
   using recipient = await openRecipient(options)
-  using loan = prepareLoan({
+  using loan = await prepareLoan({
     ...{ policy, vocabulary, accounts, guard, recipient },
     ...(await compareInTime(recipient, policy, accounts)),
     place: placeOf(options),

@@ -1,6 +1,6 @@
 /** bpftoken derive: a narrower delegation out of one that lives, which falls with it. */
 import { EXIT } from '../../errors.ts'
-import { delegationId } from '../../guard/guard.ts'
+import { delegationId } from '../../guard/id.ts'
 import { accounts } from '../../lending/accounts.ts'
 import { compareInTime } from '../../lending/admission.ts'
 import { describeRemoval, prepareDerivation } from '../../lending/derive.ts'
@@ -33,7 +33,7 @@ export async function derive(name: LoanName, options: DeriveOptions): Promise<nu
   const policy = await loadPolicy(options.policy, vocabulary)
   using guard = await requiredGuard()
   using recipient = await openRecipient(options)
-  using loan = prepareDerivation({
+  using loan = await prepareDerivation({
     ...{ policy, vocabulary, accounts, guard, recipient },
     ...(await compareInTime(recipient, policy, accounts)),
     parent: delegationId(id),

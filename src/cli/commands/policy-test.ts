@@ -39,7 +39,9 @@ function parseFacts(text: string): Map<Key, string[]> {
       throw new UsageError(
         `There is no fact "${key}"${meant === undefined ? '' : `; did you mean "${meant}"?`}`,
         {
-          hint: ['container', 'kubernetes'].includes(key) ? `${key} cannot be known here yet` : HINT,
+          hint: ['container', 'kubernetes'].includes(key)
+            ? `${key} is what a runtime says of a container: it cannot be given here yet`
+            : HINT,
         },
       )
     }

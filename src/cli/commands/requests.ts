@@ -52,10 +52,10 @@ function row(request: LoanRequest): string[] {
   return [id, stateText(request), word(policy), by, `process ${recipient.pid}`, placeText(place), comment]
 }
 
-function stateText({ state, until, loan, decided }: LoanRequest): string {
+function stateText({ state, until, loan, decided, why }: LoanRequest): string {
   if (state === 'waiting') return `waiting, ${leftText(until)} left`
   const by = decided === undefined ? '' : ` by uid ${decided.by}`
-  return `${state}${by}${loan === undefined ? '' : `, ${loan}`}`
+  return `${state}${by}${loan === undefined ? '' : `, ${loan}`}${why === undefined ? '' : `: ${word(why)}`}`
 }
 
 interface DecideOptions extends SocketOptions {

@@ -30,8 +30,9 @@ export async function waitForApproval(
 ): Promise<Granted> {
   note(`${request.id} waits to be approved: bpftoken approve ${request.id} (as root)`)
   const decided = await untilDecided(client, request, signal)
-  const { id, state, decided: by, loan } = decided
-  const why = by?.comment === undefined ? '' : `: ${word(by.comment)}`
+  const { id, state, decided: by, loan, why: over } = decided
+  const reason = by?.comment ?? over
+  const why = reason === undefined ? '' : `: ${word(reason)}`
   switch (state) {
     case 'approved':
       if (loan === undefined) break

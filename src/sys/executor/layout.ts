@@ -5,7 +5,7 @@
  */
 import { s32, struct, u16, u32 } from '../../uapi/codec.ts'
 
-export const EXECUTOR_VERSION = 1
+export const EXECUTOR_VERSION = 2
 export const MESSAGE_BYTES = 65536
 export const MAX_ACTIONS = 64
 /** "None", where an id may be missing. */
@@ -42,6 +42,8 @@ export const OPS = [
   'SPOIL_CONTEXT',
   'MAKE_TOKEN',
   'MAKE_MAP',
+  'ENTER_ROOT',
+  'MAKE_DIRECTORY',
   'TAKE_CONTEXT',
   'SET_FLAG',
   'SET_OPTION',

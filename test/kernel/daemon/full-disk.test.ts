@@ -1,13 +1,17 @@
 /** The daemon while nothing can be written: it lends nothing, takes back all the same, and goes on. */
 import assert from 'node:assert/strict'
+import { join } from 'node:path'
 import { after, before, test } from 'node:test'
+import { Notifier } from '../../../src/daemon/notify.ts'
 import type { Peer } from '../../../src/daemon/peer.ts'
 import { listInstances } from '../../../src/delegation/instances.ts'
 import { type Files, REAL_FILES } from '../../../src/registry/files.ts'
 import { eventually } from '../../helpers/eventually.ts'
+import { Scratch } from '../../helpers/scratch.ts'
 import { vocabulary } from '../delegation/lab.ts'
 import { leavesNothing } from '../delegation/leaves-nothing.ts'
 import { Workload } from '../delegation/workload.ts'
+import { Receiver } from './receiver.ts'
 import { inOwnNamespaces, ServiceLab } from './service-lab.ts'
 
 const ALICE = 61011
@@ -16,6 +20,8 @@ const RIGHTS = `  subjects: [{ user: ${ALICE} }]\n  rights: { cmds: [map_create]
 
 /** What the disk refuses with; undefined: it has room. */
 let refuses: 'ENOSPC' | 'EROFS' | undefined
+/** Until it resolves no write has an answer. */
+let hangs: Promise<void> | undefined
 
 function refuse(call: string): void {
   if (refuses === undefined) return
@@ -32,6 +38,7 @@ const files: Files = {
       size: () => file.size(),
       read: (offset, length) => file.read(offset, length),
       async write(bytes, offset) {
+        await hangs
         refuse('write')
         return file.write(bytes, offset)
       },
@@ -118,8 +125,9 @@ function startsWith(how: 'ENOSPC' | 'EROFS'): Promise<void> {
       errnoName: how,
     })
     const request = { params: { id: waits.body.request.id } }
-    const over = await lab.ask('showRequest', asker, { ...request, query: {} })
-    assert.equal(over.body.state, 'expired')
+    const waiting = await lab.ask('showRequest', asker, { ...request, query: {} })
+    assert.equal(waiting.body.state, 'waiting')
+    await assert.rejects(lab.ask('approve', root, { ...request, body: {} }), { errnoName: how })
     const revoked = await lab.ask('revoke', root, { body: { what: { loan: id } } })
     assert.deepEqual(
       revoked.body.loans.map(one => [one.id, one.state]),
@@ -133,7 +141,8 @@ function startsWith(how: 'ENOSPC' | 'EROFS'): Promise<void> {
     assert.deepEqual([after.body.state, after.body.ended?.why], ['ended', 'revoked'])
     assert.equal(lab.registry.loan(Number(id.slice(5)))?.state, 'ended')
     assert.ok((await eventsOf('loan', id)).includes('loan.ended'))
-    assert.ok((await eventsOf('request', waits.body.request.id)).includes('request.expired'))
+    assert.equal((await lab.ask('approve', root, { ...request, body: {} })).body.state, 'approved')
+    await lab.ask('revoke', root, { body: { what: { all: true } } })
     assert.doesNotMatch(await concerns(), /not on the disk|cannot be written/)
     await lent(asker, pid)
     assert.equal((await lab.ask('verifyAudit', root, {})).body.intact, true)
@@ -184,6 +193,48 @@ test('a request that cannot be decided while the disk is full waits on, and can 
     assert.equal((await lab.ask('approve', root, approved)).body.state, 'approved')
     assert.equal(isMounted(pid), true)
     assert.equal(lab.service.gauges().waitingRequests, 0)
+  }))
+
+test('the watchdog is fed while the disk refuses, and is not while it does not answer', () =>
+  withAlice(async ({ asker, pid }) => {
+    using scratch = new Scratch()
+    const socket = join(scratch.path, 'notify')
+    await using manager = await Receiver.at(socket)
+    using notifier = new Notifier({ NOTIFY_SOCKET: socket, WATCHDOG_USEC: '20000' }, process.pid)
+    /** What was said until this was. */
+    const saidBefore = async (mark: string): Promise<string[]> => {
+      notifier.status(mark)
+      const said: string[] = []
+      for (let line = await manager.next(); line !== `STATUS=${mark}`; line = await manager.next())
+        said.push(line)
+      return said
+    }
+    notifier.watch(() => lab.service.isHealthy(200))
+    refuses = 'ENOSPC'
+    await assert.rejects(lendTo(asker, pid), { errnoName: 'ENOSPC' })
+    await saidBefore('it refuses')
+    assert.equal(await manager.next(), 'WATCHDOG=1')
+    refuses = undefined
+    let answer!: () => void
+    hangs = new Promise(resolve => {
+      answer = resolve
+    })
+    try {
+      const asked = lent(asker, pid)
+      await eventually(() => !lab.service.isHealthy(200), 'a write that hangs is not seen')
+      await saidBefore('it hangs')
+      await new Promise(resolve => setTimeout(resolve, 200))
+      assert.deepEqual(await saidBefore('it hangs still'), [])
+      // Who asks how it is has an answer all the same.
+      assert.equal((await lab.ask('status', root, {})).status, 200)
+      answer()
+      await asked
+    } finally {
+      answer()
+      hangs = undefined
+    }
+    assert.equal(lab.service.isHealthy(200), true)
+    assert.equal(await manager.next(), 'WATCHDOG=1')
   }))
 
 test('where only the audit cannot be written a denial counts, and is recorded later', () =>

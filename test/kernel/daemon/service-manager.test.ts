@@ -1,53 +1,19 @@
 /** What is said to the service manager and to the journal arrives, and what they give is taken. */
 import assert from 'node:assert/strict'
-import { type ChildProcess, spawn } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, openSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
-import { createInterface, type Interface } from 'node:readline'
 import { test } from 'node:test'
-import { compiled } from '../../../scripts/compiled.ts'
 import { LogSink } from '../../../src/daemon/journald.ts'
 import { Notifier } from '../../../src/daemon/notify.ts'
 import { descriptorOf } from '../../../src/sys/peer.ts'
 import { Scratch } from '../../helpers/scratch.ts'
 import { leavesNothing } from '../delegation/leaves-nothing.ts'
+import { Receiver } from './receiver.ts'
 
 leavesNothing()
-
-/** Who listens at a path. */
-class Receiver implements AsyncDisposable {
-  readonly #child: ChildProcess
-  readonly #lines: AsyncIterator<string>
-  readonly #reader: Interface
-
-  static async at(path: string): Promise<Receiver> {
-    const receiver = new Receiver(path)
-    assert.equal((await receiver.#lines.next()).value, 'bound')
-    return receiver
-  }
-
-  private constructor(path: string) {
-    this.#child = spawn(compiled(join(__dirname, 'receive.c')), [path], {
-      stdio: ['pipe', 'pipe', 'inherit'],
-    })
-    this.#reader = createInterface(this.#child.stdout!)
-    this.#lines = this.#reader[Symbol.asyncIterator]()
-  }
-
-  async next(): Promise<string> {
-    return Buffer.from((await this.#lines.next()).value as string, 'hex').toString()
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    const ended = once(this.#child, 'close')
-    this.#child.stdin!.end()
-    this.#reader.close()
-    this.#child.stdout!.resume()
-    await ended
-  }
-}
 
 test('a manager hears that the daemon is ready, reloads and stops, and never waits for a manager', async () => {
   using scratch = new Scratch()

@@ -11,6 +11,8 @@ import { delegate } from '../../../src/delegation/delegate.ts'
 import { listInstances } from '../../../src/delegation/instances.ts'
 import { openTarget } from '../../../src/delegation/target.ts'
 import type { BpftokenError } from '../../../src/errors.ts'
+import type { HeldRecord } from '../../../src/registry/loan-record.ts'
+import { CLONE_NEWNS, CLONE_NEWUSER } from '../../../src/uapi/constants.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import { canHang, HangingExec } from '../delegation/hanging-exec.ts'
 import { policyWith, vocabulary } from '../delegation/lab.ts'
@@ -532,11 +534,13 @@ test('what others have lent is listed for root, and left where it is', () =>
     assert.equal(isMounted(pid), false)
   }))
 
-test('a restart loses nothing that is lent, and who is not asked for any more expires', () =>
+test('a restart loses nothing that is lent, and nothing that waits for approval', () =>
   withUser(ALICE, async ({ asker, pid, inside }) => {
     const { id } = lentIn(await lab.ask('lend', asker, toPid(pid)))
-    const { body } = await lab.ask('lend', asker, toPid(pid, 'approved', { place: { path: '/mnt' } }))
+    const other = toPid(pid, 'approved', { place: { path: '/mnt' }, lifetimeSec: 3600, comment: 'why not' })
+    const { body } = await lab.ask('lend', asker, other, { key: 'approved-once' })
     assert.ok('request' in body)
+    const request = { params: { id: body.request.id }, query: {} }
     await lab.stop()
     await lab.start()
     await lab.service.settle()
@@ -545,14 +549,101 @@ test('a restart loses nothing that is lent, and who is not asked for any more ex
       [shown.body.state, shown.body.status?.mounted, shown.body.status?.drift],
       ['live', true, []],
     )
-    const over = await lab.ask('showRequest', asker, { params: { id: body.request.id }, query: {} })
-    assert.equal(over.body.state, 'expired')
+    assert.equal((await lab.ask('showRequest', asker, request)).body.state, 'waiting')
+    assert.equal(lab.service.gauges().waitingRequests, 1)
+    // Asked again with its key it is the same request.
+    const again = await lab.ask('lend', asker, other, { key: 'approved-once' })
+    assert.ok('request' in again.body)
+    assert.deepEqual([again.status, again.body.request.id], [202, body.request.id])
+    const approved = await lab.ask('approve', root, { ...request, body: {} })
+    assert.equal(approved.body.state, 'approved')
+    const loan = await lab.ask('showLoan', asker, { params: { id: approved.body.loan! } })
+    assert.deepEqual(
+      [loan.body.record?.mount?.path, loan.body.spec.comment, loan.body.record?.expiresAt !== undefined],
+      ['/mnt', 'why not', true],
+    )
     assert.equal((await lab.ask('verifyAudit', root, {})).body.intact, true)
     // The exit of the process that was lent to is still noticed.
     inside[Symbol.dispose]()
     await inside.exited
     const ended = async () => (await lab.ask('showLoan', asker, { params: { id } })).body.state === 'ended'
     await eventually(ended, 'it did not end')
+  }))
+
+test('a restart withdraws what waits where who asked, or who is to be lent to, is not as it was', () =>
+  withUser(ALICE, async stays =>
+    withUser(ALICE, async ({ asker, outside, inside, pid }) => {
+      const wait = async (by: Peer, to: number): Promise<string> => {
+        const { body } = await lab.ask('lend', by, toPid(to, 'approved'))
+        assert.ok('request' in body)
+        return body.request.id
+      }
+      const own = await lab.askerOf(stays.outside)
+      const [kept, goneAsker, goneTarget] = [
+        await wait(own, stays.pid),
+        await wait(asker, stays.pid),
+        await wait(own, pid),
+      ]
+      const mover = await inOwnNamespaces(ALICE)
+      const moved = await wait(own, mover.pid)
+      await lab.stop()
+      for (const one of [outside, inside]) one[Symbol.dispose]()
+      await Promise.all([outside.exited, inside.exited])
+      await mover.must('unshare', CLONE_NEWUSER | CLONE_NEWNS)
+      // The asker cannot be asked any more: root looks.
+      const look = async (id: string) => {
+        const { body } = await lab.ask('showRequest', root, { params: { id }, query: {} })
+        return `${body.state} ${body.why}`
+      }
+      await lab.start()
+      try {
+        assert.equal(await look(kept), 'waiting undefined')
+        assert.match(await look(goneAsker), /^withdrawn Process \d+, which connected, has exited/)
+        assert.match(await look(goneTarget), /^withdrawn (Process \d+ has exited|There is no process)/)
+        assert.match(await look(moved), /^withdrawn Process \d+ has left its namespaces/)
+        for (const id of [goneAsker, goneTarget, moved])
+          await assert.rejects(lab.ask('approve', root, { params: { id }, body: {} }), {
+            code: 'BPFTOKEN_CONFLICT',
+          })
+        assert.equal(lab.service.gauges().waitingRequests, 1)
+        const { records } = await lab.audit.query({ limit: 100_000 })
+        const told = records.filter(
+          ({ request, event }) => request === goneAsker && event.endsWith('withdrawn'),
+        )
+        assert.match(String(told[0]?.facts['why']), /has exited/)
+        await lab.ask('deny', root, { params: { id: kept }, body: {} })
+      } finally {
+        mover[Symbol.dispose]()
+        await mover.exited
+      }
+    }),
+  ))
+
+test('a request waits no longer for a restart, nor over another boot', () =>
+  withUser(ALICE, async ({ asker, pid }) => {
+    const wait = async (): Promise<number> => {
+      const { body } = await lab.ask('lend', asker, toPid(pid, 'approved'))
+      assert.ok('request' in body)
+      return Number(body.request.id.slice('request-'.length))
+    }
+    const [late, other, old] = [await wait(), await wait(), await wait()]
+    // As if it had been so long ago, before another boot, or of a version that kept less.
+    const change = async (id: number, held: Partial<HeldRecord> | undefined): Promise<void> => {
+      const request = lab.registry.request(id)!
+      await lab.registry.put({
+        request: { ...request, held: held === undefined ? undefined : { ...request.held!, ...held } },
+      })
+    }
+    await change(late, { untilBootNs: '1' })
+    await change(other, { boot: '00000000-0000-0000-0000-000000000000' })
+    await change(old, undefined)
+    await lab.stop()
+    await lab.start()
+    const look = (id: number) => `${lab.registry.request(id)?.state} ${lab.registry.request(id)?.why}`
+    assert.equal(look(late), 'expired undefined')
+    assert.match(look(other), /^withdrawn The machine was started anew/)
+    assert.match(look(old), /^withdrawn It was asked for of an older version/)
+    assert.equal(lab.service.gauges().waitingRequests, 0)
   }))
 
 test('a loan that is not as it was made is told, with what has changed', () =>

@@ -10,12 +10,8 @@ import { unmountCopies } from '../../../src/delegation/copies.ts'
 import { delegate } from '../../../src/delegation/delegate.ts'
 import { inhabitedUserNamespaces } from '../../../src/delegation/inhabited.ts'
 import { type DelegatedInstance, findInstances, listInstances } from '../../../src/delegation/instances.ts'
-import {
-  inOurNetwork,
-  openTarget,
-  openTargetInTime,
-  sharesOurNetwork,
-} from '../../../src/delegation/target.ts'
+import { inOurNetwork } from '../../../src/delegation/neighbours.ts'
+import { openTarget, openTargetInTime, sharesOurNetwork } from '../../../src/delegation/target.ts'
 import { admitTarget } from '../../../src/lending/admission.ts'
 import { listLent } from '../../../src/lending/lent.ts'
 import { openRecipient } from '../../../src/lending/recipient/recipient.ts'
@@ -144,10 +140,10 @@ test("many processes of one user that hang keep nobody waiting but that user's, 
 test('what hangs is judged by its network, and hides nobody else from that judgement', t =>
   withHanging(t, async hanging => {
     using other = openTarget(innocent.pid)
-    assert.equal(inOurNetwork(other), undefined)
+    assert.equal(await inOurNetwork(other), undefined)
     assert.equal(sharesOurNetwork(other), undefined)
     using shares = openTarget(networked.pid)
-    assert.match(inOurNetwork(shares) ?? '', /in the host's network/)
+    assert.match((await inOurNetwork(shares)) ?? '', /in the host's network/)
     assert.equal(namespaceOfTask(hanging.pid, 'net'), namespaceOfTask(process.pid, 'net'))
   }))
 
@@ -161,8 +157,12 @@ for (const [what, own] of [
     if (own) await hanging.workload.must('unshare', CLONE_NEWNET)
     using target = openTarget(hanging.pid)
     await hanging.hang()
-    if (own) assert.equal(inOurNetwork(target), undefined)
-    else assert.match(inOurNetwork(target) ?? '', new RegExp(`${hanging.pid} of the same user namespace`))
+    if (own) assert.equal(await inOurNetwork(target), undefined)
+    else
+      assert.match(
+        (await inOurNetwork(target)) ?? '',
+        new RegExp(`${hanging.pid} of the same user namespace`),
+      )
     assert.equal(sharesOurNetwork(target) === undefined, own)
   })
 
@@ -171,9 +171,9 @@ test('who is admitted does not depend on what hangs elsewhere', t =>
     const needs = policyWith({ cmds: 1n, progs: 1n << 6n })
     const options = { vocabulary, accounts, guarded: false }
     using other = openTarget(innocent.pid)
-    assert.equal(admitTarget(needs, other, options).verdict.allowed, true)
+    assert.equal((await admitTarget(needs, other, options)).verdict.allowed, true)
     using shares = openTarget(networked.pid)
-    assert.throws(() => admitTarget(needs, shares, options), { code: 'BPFTOKEN_DENIED', message: /network/ })
+    await assert.rejects(admitTarget(needs, shares, options), { code: 'BPFTOKEN_DENIED', message: /network/ })
   }))
 
 test('what is lent to a process that hangs is listed, and what is lent to others', t =>

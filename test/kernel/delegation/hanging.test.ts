@@ -202,7 +202,8 @@ test('an executor that not even SIGKILL ends is left behind and told of, and ano
   try {
     const attached = plan.findIndex(action => action.do === 'attachMount') + 1
     const pausing: Action[] = [...plan.slice(0, attached), { do: 'pause' }, ...plan.slice(attached)]
-    const given = execute(pausing, target, vocabulary, { executor, timeoutMs: 5000, paused })
+    // It is waited for four times as long, and some seconds more.
+    const given = execute(pausing, target, vocabulary, { executor, timeoutMs: 1500, paused })
     await assert.rejects(inTime(given), {
       code: 'BPFTOKEN_NOT_UNDONE',
       message: new RegExp(`hangs, and was left behind \\(process ${pid}\\)`),

@@ -7,10 +7,16 @@ import { delegatedMounts } from '../../../src/ebpf/bpffs.ts'
 import { parsePolicy } from '../../../src/policy/parse.ts'
 import type { Policy } from '../../../src/policy/policy.ts'
 import { ANY_MASK, type Masks } from '../../../src/policy/vocabulary.ts'
+import { check } from '../../../src/sys/failure.ts'
 import { Fd } from '../../../src/sys/fd.ts'
+import { fsconfigCreate, fsconfigString, fsmount } from '../../../src/sys/mount.ts'
+import { open } from '../../../src/sys/open.ts'
 import { readProc } from '../../../src/sys/process.ts'
 import {
+  AT_FDCWD,
   CAPABILITIES,
+  MNT_DETACH,
+  MOVE_MOUNT_F_EMPTY_PATH,
   O_CLOEXEC,
   O_DIRECTORY,
   O_RDONLY,
@@ -19,7 +25,7 @@ import {
 import { errnoName } from '../../../src/uapi/errno.ts'
 import { HANG_MS } from '../../helpers/eventually.ts'
 import { BPF_TOKEN_CREATE, type Command, tokenAttr } from './attributes.ts'
-import { anyWithin, bpfWithin, openWithin } from './within.ts'
+import { anyWithin, bpfWithin, fsopenWithin, openWithin } from './within.ts'
 
 export const vocabulary = runningVocabulary()
 export const EVERYTHING: Masks = { cmds: ANY_MASK, maps: ANY_MASK, progs: ANY_MASK, attachs: ANY_MASK }
@@ -82,6 +88,40 @@ export function openIn(
   return openWithin(target.process.pidfd, target.root, path, flags, RESOLVE_IN_ROOT, HANG_MS)
 }
 
+/**
+ * A bpffs of the target's user namespace with `masks`, which is mounted nowhere yet. What is in it
+ * belongs to `owner`, a user and group of the host. The caller closes it.
+ */
+function bpffsWithin(target: Target, masks: Partial<Masks>, owner = 0): Fd {
+  using fs = fsopenWithin(target.process.pidfd, 'bpf')
+  for (const [domain, mask] of Object.entries(masks))
+    fsconfigString(fs, `delegate_${domain}`, `0x${mask.toString(16)}`)
+  if (owner !== 0) for (const key of ['uid', 'gid']) fsconfigString(fs, key, String(owner))
+  fsconfigCreate(fs)
+  return fsmount(fs, 0)
+}
+
+/**
+ * Lends `masks` at /sys/fs/bpf of the target while `body` runs, by the bare system calls: for a test
+ * of the kernel's rights that lends thousands of times.
+ */
+export async function lendingBare<T>(
+  target: Target,
+  masks: Partial<Masks>,
+  owner: number,
+  body: () => Promise<T>,
+): Promise<T> {
+  const must = (call: string, ...args: unknown[]): number =>
+    check(call, call, callWithin(target, call, ...args), '/sys/fs/bpf')
+  using mount = bpffsWithin(target, masks, owner)
+  must('move_mount', mount.number, '', AT_FDCWD, '/sys/fs/bpf', MOVE_MOUNT_F_EMPTY_PATH)
+  try {
+    return await body()
+  } finally {
+    must('umount2', '/sys/fs/bpf', MNT_DETACH)
+  }
+}
+
 /** BPF_TOKEN_CREATE as root of the target: result or -errno. */
 export function tokenWithin(target: Target, root: number, caps?: bigint): number {
   return bpfWithin(
@@ -131,6 +171,16 @@ export class Lab implements Disposable {
     } finally {
       await undelegate(this.target, vocabulary, options)
     }
+  }
+
+  /**
+   * A token with `masks`, made by root of the target on a bpffs that is mounted nowhere: the
+   * kernel's rights alone, for a third of the time that `lending` takes. The caller closes it.
+   */
+  token(masks: Partial<Masks>): Fd {
+    using mount = bpffsWithin(this.target, masks)
+    using root = open('.', O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0, mount)
+    return new Fd(tokenWithin(this.target, root.number))
   }
 
   /**

@@ -4,14 +4,21 @@
  * counted.
  */
 import assert from 'node:assert/strict'
-import { describe, test } from 'node:test'
+import { after, describe, test } from 'node:test'
 import { PROGRAM_CLASSES } from '../../../src/policy/kernel-classes.ts'
 import { ANY_MASK, MASK_DOMAINS, type MaskDomain, type Masks } from '../../../src/policy/vocabulary.ts'
+import type { Fd } from '../../../src/sys/fd.ts'
 import { bpf_attr_get_id } from '../../../src/uapi/bpf.ts'
 import { kernelSince } from '../../helpers/machine.ts'
 import { asHostRoot, BPF_BTF_GET_FD_BY_ID, btfCommand, type Command, progCommand } from './attributes.ts'
 import { lab, parts, targets, withLabAndParts } from './fixture.ts'
 import { EVERYTHING, vocabulary } from './lab.ts'
+
+/** By their masks. Many commands are tried under the same. */
+const tokens = new Map<string, Fd>()
+after(() => {
+  for (const token of tokens.values()) token.close()
+})
 
 withLabAndParts()
 
@@ -25,27 +32,28 @@ function masksOf(words: Words): Partial<Masks> {
   return Object.fromEntries(Object.entries(words).map(([d, word]) => [d, bit(d as MaskDomain, word)]))
 }
 
-/**
- * Under a token with `masks`; a command that needs no token would make the whole test void, so that
- * is checked too.
- */
-function under(masks: Partial<Masks>, command: (token: number) => Command): Promise<string> {
-  return lab.lending(masks, ({ token }) => lab.run(command(token.number)))
+/** The number of a token with `masks`. */
+function tokenOf(masks: Partial<Masks>): number {
+  const key = MASK_DOMAINS.map(domain => masks[domain] ?? 0n).join()
+  const token = tokens.get(key) ?? lab.token(masks)
+  tokens.set(key, token)
+  return token.number
+}
+
+function under(masks: Partial<Masks>, command: (token: number) => Command): string {
+  return lab.run(command(tokenOf(masks)))
 }
 
 /**
  * Runs `command` under exactly `words`, then under these without one, then under all bits there are
  * without that one. Gives what was not as it should be, and how many rights were taken away.
  */
-async function hold(
-  words: Words,
-  command: (token: number) => Command,
-): Promise<{ wrong: string[]; removed: number }> {
+function hold(words: Words, command: (token: number) => Command): { wrong: string[]; removed: number } {
   const wrong: string[] = []
   const expect = (what: string, got: string, wanted: string) => {
     if (got !== wanted) wrong.push(`${Object.values(words).join('+')} ${what}: ${got}, not ${wanted}`)
   }
-  expect('exactly', await under(masksOf(words), command), 'ok')
+  expect('exactly', under(masksOf(words), command), 'ok')
   const domains = MASK_DOMAINS.filter(domain => words[domain] !== undefined)
   for (const domain of domains) {
     const lost = bit(domain, words[domain]!)
@@ -53,9 +61,9 @@ async function hold(
     // Nothing at all makes no token: then another map type or command stands in for "something
     // else".
     const some = Object.values(rest).some(mask => mask !== 0n) ? rest : { maps: 2n }
-    expect(`without ${domain}`, await under(some, command), 'EPERM')
+    expect(`without ${domain}`, under(some, command), 'EPERM')
     const all = { ...EVERYTHING, [domain]: ANY_MASK & ~lost }
-    expect(`all but ${words[domain]}`, await under(all, command), 'EPERM')
+    expect(`all but ${words[domain]}`, under(all, command), 'EPERM')
   }
   return { wrong, removed: domains.length }
 }
@@ -75,7 +83,7 @@ test('BPF_MAP_CREATE under a token needs cmds map_create and the type, for every
       refused.push([type, asRoot])
       continue
     }
-    const held = await hold({ cmds: 'map_create', maps: type }, token => parts.command(type, token))
+    const held = hold({ cmds: 'map_create', maps: type }, token => parts.command(type, token))
     wrong.push(...held.wrong)
     removed += held.removed
     types++
@@ -126,7 +134,7 @@ describe('BPF_PROG_LOAD under a token', () => {
           continue
         }
         const words = { cmds: 'prog_load', progs: type, attachs: askedBit(type, attach) }
-        const held = await hold(words, token => progCommand(type, attach, token, targets))
+        const held = hold(words, token => progCommand(type, attach, token, targets))
         wrong.push(...held.wrong)
         removed += held.removed
         types.add(type)
@@ -162,21 +170,19 @@ describe('BPF_PROG_LOAD under a token', () => {
         if (got !== wanted) wrong.push(`${type}/${attach} ${what}: ${got}, not ${wanted}`)
       }
     }
-    await lab.lending(EVERYTHING, ({ token }) => compare(token.number, pairs, 'ok', 'with all bits'))
+    compare(tokenOf(EVERYTHING), pairs, 'ok', 'with all bits')
     for (const [at, attach] of vocabulary.attachs.nameOfBit) {
       const lost = pairs.filter(([type, name]) => askedBit(type, name) === attach)
-      await lab.lending({ ...EVERYTHING, attachs: ANY_MASK & ~(1n << BigInt(at)) }, ({ token }) => {
-        compare(token.number, lost, 'EPERM', `without ${attach}`)
-        // The twin: the token works for what it still has.
-        const others = pairs.filter(([type, name]) => name !== attach && askedBit(type, name) !== attach)
-        compare(token.number, others.slice(0, 3), 'ok', `without ${attach}`)
-      })
+      const token = tokenOf({ ...EVERYTHING, attachs: ANY_MASK & ~(1n << BigInt(at)) })
+      compare(token, lost, 'EPERM', `without ${attach}`)
+      // The twin: the token works for what it still has.
+      const others = pairs.filter(([type, name]) => name !== attach && askedBit(type, name) !== attach)
+      compare(token, others.slice(0, 3), 'ok', `without ${attach}`)
     }
     for (const [at, lostType] of vocabulary.progs.nameOfBit) {
       const lost = pairs.filter(([type]) => type === lostType)
-      await lab.lending({ ...EVERYTHING, progs: ANY_MASK & ~(1n << BigInt(at)) }, ({ token }) =>
-        compare(token.number, lost, 'EPERM', 'without its type'),
-      )
+      const token = tokenOf({ ...EVERYTHING, progs: ANY_MASK & ~(1n << BigInt(at)) })
+      compare(token, lost, 'EPERM', 'without its type')
     }
     t.diagnostic(
       `${pairs.length} loadable pairs of ${loadable.size} program types and ${vocabulary.attachs.nameOfBit.size} attach types`,
@@ -187,7 +193,10 @@ describe('BPF_PROG_LOAD under a token', () => {
 
 test('BPF_BTF_LOAD under a token needs cmds btf_load and nothing else', async () => {
   assert.equal(asHostRoot(btfCommand()), 'ok')
-  assert.deepEqual(await hold({ cmds: 'btf_load' }, token => btfCommand(token)), { wrong: [], removed: 1 })
+  assert.deepEqual(
+    hold({ cmds: 'btf_load' }, token => btfCommand(token)),
+    { wrong: [], removed: 1 },
+  )
 })
 
 test('BPF_BTF_GET_FD_BY_ID under a token needs cmds btf_get_fd_by_id', async () => {
@@ -198,7 +207,7 @@ test('BPF_BTF_GET_FD_BY_ID under a token needs cmds btf_get_fd_by_id', async () 
     refs: [],
   })
   if (kernelSince(6, 15))
-    assert.deepEqual(await hold({ cmds: 'btf_get_fd_by_id' }, command), { wrong: [], removed: 1 })
+    assert.deepEqual(hold({ cmds: 'btf_get_fd_by_id' }, command), { wrong: [], removed: 1 })
   // Before 6.15 the command knows neither the flag nor the field.
   else await lab.lending(EVERYTHING, ({ token }) => assert.equal(lab.run(command(token.number)), 'EINVAL'))
 })

@@ -8,7 +8,7 @@ import { delegate, undelegate } from '../../../src/delegation/delegate.ts'
 import { Sandbox } from '../../../src/delegation/sandbox.ts'
 import { openTarget, type Target } from '../../../src/delegation/target.ts'
 import type { Masks } from '../../../src/policy/vocabulary.ts'
-import { policyWith, vocabulary } from './lab.ts'
+import { lendingBare, policyWith, vocabulary } from './lab.ts'
 
 const NOBODY = 65534
 
@@ -44,6 +44,11 @@ export class Worker implements Disposable {
 
   get ended(): Promise<unknown> {
     return this.#sandbox.exited
+  }
+
+  /** What it answers where these masks are lent to it by the bare system calls. */
+  askBare<T>(line: string, masks: Partial<Masks>): Promise<T> {
+    return lendingBare(this.#target, masks, NOBODY, () => this.#ask<T>(line))
   }
 
   /** What it answers under a delegation of these masks; without masks, under none. */

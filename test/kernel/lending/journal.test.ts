@@ -30,7 +30,7 @@ afterEach(async () => {
   await workload.exited
 })
 
-const prepared = (place: Place = { path: PATH }): PreparedLoan =>
+const prepared = (place: Place = { path: PATH }): Promise<PreparedLoan> =>
   prepareLoan({ ...common, recipient: workload.pid, place })
 
 const isMounted = (pid = workload.pid): boolean =>
@@ -78,7 +78,7 @@ const full = (): never => {
 
 test('lend() waits for will before anything is mounted, and tells did once it is', async () => {
   const journal = new Recorder()
-  using loan = prepared()
+  using loan = await prepared()
   const made = await lend(loan, { journal })
   assert.deepEqual(journal.calls, twice(['will', false], ['did', true]))
   const [operation, outcome] = journal.facts as [Operation & { do: 'lend' }, typeof made]
@@ -92,19 +92,19 @@ test('lend() waits for will before anything is mounted, and tells did once it is
 test('lend() does nothing when will throws, at once or later, and lends the next time', async () => {
   for (const will of [full, () => sleep(5).then(full)]) {
     const journal = new Recorder({ will })
-    using loan = prepared()
+    using loan = await prepared()
     await assert.rejects(lend(loan, { journal }), /^Error: no room$/)
     assert.deepEqual(journal.calls, [['will', false]])
     assert.equal(isMounted(), false)
   }
-  using loan = prepared()
+  using loan = await prepared()
   await lend(loan)
   assert.equal(isMounted(), true)
 })
 
 test('lend() undoes what did does not take, and tells failed that it could be reached', async () => {
   const journal = new Recorder({ did: full })
-  using loan = prepared()
+  using loan = await prepared()
   const code = 'BPFTOKEN_NOT_UNDONE'
   await assert.rejects(lend(loan, { journal }), { code, message: /^no room\nIt was unmounted again/ })
   assert.deepEqual(journal.calls, [...twice(['will', false]), ['did', true], ...twice(['failed', false])])
@@ -113,10 +113,10 @@ test('lend() undoes what did does not take, and tells failed that it could be re
 })
 
 test('lend() tells failed when the place is taken, and what is there stays', async () => {
-  using first = prepared()
+  using first = await prepared()
   await lend(first)
   const journal = new Recorder()
-  using second = prepared()
+  using second = await prepared()
   await assert.rejects(lend(second, { journal }), { reason: 'place-taken' })
   assert.deepEqual(journal.calls, twice(['will', true], ['failed', true]))
 })
@@ -125,7 +125,7 @@ test('lend() tells failed when it is given up after will, and nothing is mounted
   const abort = new AbortController()
   const reason = new Error('given up')
   const journal = new Recorder({ will: () => abort.abort(reason) })
-  using loan = prepared()
+  using loan = await prepared()
   await assert.rejects(lend(loan, { journal, signal: abort.signal }), reason)
   assert.deepEqual(journal.calls, twice(['will', false], ['failed', false]))
 })
@@ -141,7 +141,7 @@ test('lend() of the context of a workload creates it after will, and spoils it w
   const attempt = async (instead: Partial<Record<Call, () => void>>): Promise<[Recorder, boolean]> => {
     const contextFd = await open()
     const journal = new Recorder(instead, () => undefined)
-    using loan = prepared({ contextFd })
+    using loan = await prepared({ contextFd })
     await lend(loan, { journal }).catch(error => assert.match(error.message, /no room/))
     const created = await wasCreated(contextFd)
     await workload.must('close', contextFd)
@@ -161,7 +161,7 @@ test('lend() of the context of a workload creates it after will, and spoils it w
 })
 
 test('undelegate() takes nothing away before will, and tells did once it is gone', async () => {
-  using loan = prepared()
+  using loan = await prepared()
   await lend(loan)
   const request = { ...common, recipient: workload.pid, path: PATH }
   const refusing = new Recorder({ will: full })

@@ -68,15 +68,25 @@ export class LoadLab implements Disposable {
   }
 
   /** Loads under a delegation of these masks; with none at all where every mask is empty. */
-  load(masks: Masks, { file, ...request }: LoadRequest): Promise<LoadAnswer> {
+  load(masks: Masks, request: LoadRequest): Promise<LoadAnswer> {
+    const empty = Object.values(masks).every(mask => mask === 0n)
+    return this.#worker.ask(this.#staged(request), empty ? undefined : masks)
+  }
+
+  /** The same where these masks, of which one is not empty, are lent by the bare system calls. */
+  loadBare(masks: Masks, request: LoadRequest): Promise<LoadAnswer> {
+    return this.#worker.askBare(this.#staged(request), masks)
+  }
+
+  /** The request as the worker reads it, with the path of the copy that it can reach. */
+  #staged({ file, ...request }: LoadRequest): string {
     const copy = join(this.#stage.path, basename(file))
     if (file !== this.#file) {
       if (this.#file !== undefined) rmSync(join(this.#stage.path, basename(this.#file)))
       copyFileSync(file, copy)
       this.#file = file
     }
-    const empty = Object.values(masks).every(mask => mask === 0n)
-    return this.#worker.ask(JSON.stringify({ ...request, file: copy }), empty ? undefined : masks)
+    return JSON.stringify({ ...request, file: copy })
   }
 
   [Symbol.dispose](): void {

@@ -165,7 +165,7 @@ describe('detach() with kill', () => {
   test('leaves alone who is outside of the delegation, and says what stays', async () => {
     const lab = machine([link(2, 'tracing')], [holder(1, [2], { within: false }), holder(50, [2])])
     lab.detachErrno.set(2, -ERRNO['EOPNOTSUPP']!)
-    const result = await detach(lab, DELEGATIONS, { kill: true })
+    const result = await detach(lab, DELEGATIONS, { kill: true, killTimeoutMs: 200 })
     assert.deepEqual(lab.killed, [50])
     assert.deepEqual(
       result.stays.map(({ id }) => id),
@@ -196,13 +196,13 @@ describe('detach() with kill', () => {
   test('what somebody outside has open is left, with the others of the user namespace', async () => {
     const lab = machine([link(1)], [holder(70, [1], { within: false })])
     lab.liveMembers = [holder(60, [])]
-    await detach(lab, DELEGATIONS, { kill: true })
+    await detach(lab, DELEGATIONS, { kill: true, killTimeoutMs: 200 })
     assert.deepEqual(lab.killed, [])
   })
 
   test('never kills us, nor process 1, wherever they are', async () => {
     const lab = machine([link(1)], [holder(1, [1]), holder(process.pid, [1])])
-    await detach(lab, DELEGATIONS, { kill: true })
+    await detach(lab, DELEGATIONS, { kill: true, killTimeoutMs: 200 })
     assert.deepEqual(lab.killed, [])
   })
 

@@ -29,9 +29,13 @@ const parent: GuardDelegation = {
 /** No process has it: whoever comes so far as to look at it was let through. */
 const NOBODY = 0x7fff_ffff
 
-function derive(from: Partial<GuardDelegation>, asked = policyWithRights(RIGHTS), exact = false): never {
+async function derive(
+  from: Partial<GuardDelegation>,
+  asked = policyWithRights(RIGHTS),
+  exact = false,
+): Promise<never> {
   const guard = { delegation: () => ({ ...parent, ...from }) } as unknown as Guard
-  prepareDerivation({
+  await prepareDerivation({
     ...{ guard, parent: delegationId(7), policy: asked, exact, vocabulary: vocabularyFrom(ENUMS) },
     accounts: { uidOf: () => undefined, gidOf: () => undefined },
     recipient: NOBODY,
@@ -42,40 +46,37 @@ function derive(from: Partial<GuardDelegation>, asked = policyWithRights(RIGHTS)
 
 const letThrough = { code: 'BPFTOKEN_NOT_FOUND', message: /no process/ }
 
-test('prepareDerivation() says why nothing can be derived, with the fact for who words it', () => {
+test('prepareDerivation() says why nothing can be derived, with the fact for who words it', async () => {
   for (const [from, why] of [
     [{ kind: 'cgroup' }, 'confined'],
     [{ revoked: true }, 'revoked'],
     [{ expiresNs: 1n }, 'expired'],
     [{ terms: policyWithRights(RIGHTS) }, 'forbidden'],
   ] as const)
-    assert.throws(
-      () => derive(from),
-      (error: { reason: string; context: object }) => {
-        assert.deepEqual([error.reason, error.context], ['not-derivable', { delegation: '7', why }])
-        return true
-      },
-    )
-  assert.throws(() => derive({}), letThrough)
+    await assert.rejects(derive(from), (error: { reason: string; context: object }) => {
+      assert.deepEqual([error.reason, error.context], ['not-derivable', { delegation: '7', why }])
+      return true
+    })
+  await assert.rejects(derive({}), letThrough)
 })
 
-test('prepareDerivation() refuses a policy of which the parent has nothing, or not all where that is asked', () => {
+test('prepareDerivation() refuses a policy of which the parent has nothing, or not all where that is asked', async () => {
   const other = policyWithRights('progs: [kprobe]')
-  assert.throws(() => derive({}, other), { code: 'BPFTOKEN_DENIED', reason: 'nothing-to-derive' })
+  await assert.rejects(derive({}, other), { code: 'BPFTOKEN_DENIED', reason: 'nothing-to-derive' })
   const more = policyWithRights('cmds: [map_create], maps: [array, hash]')
-  assert.throws(() => derive({}, more, true), {
+  await assert.rejects(derive({}, more, true), {
     code: 'BPFTOKEN_DENIED',
     reason: 'more-than-parent',
     message: /spec\.rights\.maps: hash/,
   })
-  assert.throws(() => derive({}, more), letThrough)
-  assert.throws(() => derive({}, policyWithRights(RIGHTS), true), letThrough)
+  await assert.rejects(derive({}, more), letThrough)
+  await assert.rejects(derive({}, policyWithRights(RIGHTS), true), letThrough)
 })
 
-test('prepareDerivation() counts what is in use: a limit of the parent that is used up is none to lend', () => {
+test('prepareDerivation() counts what is in use: a limit of the parent that is used up is none to lend', async () => {
   const limited = { ...lent, limits: { maps: 4 } }
   const asked = { ...policyWithRights(RIGHTS), limits: { maps: 2 } }
   const using = (maps: number) => ({ terms: limited, live: { ...parent.live, maps } })
-  assert.throws(() => derive(using(3), asked, true), { message: /spec\.limits\.maps: 2 .*limit is 1/ })
-  assert.throws(() => derive(using(2), asked, true), letThrough)
+  await assert.rejects(derive(using(3), asked, true), { message: /spec\.limits\.maps: 2 .*limit is 1/ })
+  await assert.rejects(derive(using(2), asked, true), letThrough)
 })

@@ -3,7 +3,9 @@ import { describe, test } from 'node:test'
 import fc from 'fast-check'
 import { decide, type Request, type Verdict } from '../../../src/policy/decide.ts'
 import type { Policy } from '../../../src/policy/policy.ts'
+import { PolicyIndex } from '../../../src/policy/policy-index.ts'
 import { namesIn, type Subject, type SubjectFacts, unitOfCgroup } from '../../../src/policy/subject.ts'
+import { knownOf } from '../../../src/policy/subject-matcher.ts'
 import { verdictLines } from '../../../src/policy/verdict-text.ts'
 import { policyWithRights } from './sample-kernel.ts'
 
@@ -97,11 +99,52 @@ describe('decide()', () => {
 
   test('decide() tells what can be known of nobody from what is not so', () => {
     const because = (subjects: string) => decide(FACTS, OPERATOR, [policyFor(subjects)], NOW).because
-    assert.equal(because('[{ kubernetes: { namespace: x } }]'), 'unsupported')
-    assert.equal(because('[{ container: { image: x }, user: alice }]'), 'unsupported')
-    assert.equal(because('[{ kubernetes: { namespace: x } }, { user: bob }]'), 'nobody-matches')
-    assert.equal(because('[{ kubernetes: { namespace: x } }, { user: alice }]'), 'subject')
+    const account = '{ kubernetes: { namespace: x, serviceAccount: y } }'
+    assert.equal(because(`[${account}]`), 'unsupported')
+    assert.equal(because('[{ kubernetes: { namespace: x } }]'), 'nobody-matches')
+    assert.equal(because('[{ container: { image: x }, user: alice }]'), 'nobody-matches')
+    assert.equal(because(`[${account}, { user: bob }]`), 'nobody-matches')
+    assert.equal(because(`[${account}, { user: alice }]`), 'subject')
     assert.equal(because('[]'), 'nobody-matches')
+  })
+
+  test('decide() compares a container and its pod by what the runtime says, and by nothing else', () => {
+    const container = { name: 'web', image: 'docker.io/x/web:1', labels: { team: 'net', 'a/b': 'c' } }
+    const kubernetes = { namespace: 'prod', labels: { app: 'agent' } }
+    const known = { ...FACTS, container: { is: container }, kubernetes: { is: kubernetes } }
+    const digest = `sha256:${'a'.repeat(64)}`
+    for (const [entry, twin] of [
+      ['container: { name: web }', 'container: { name: webx }'],
+      [
+        'container: { name: "w*", image: "docker.io/x/*" }',
+        'container: { name: "w*", image: "docker.io/y/*" }',
+      ],
+      ['container: { labels: { team: net } }', 'container: { labels: { team: other } }'],
+      [
+        'container: { labels: { team: net, a/b: "*" } }',
+        'container: { labels: { team: net, toString: "*" } }',
+      ],
+      ['container: { image: "*web:1" }', `container: { image: "*web:1", digest: "${digest}" }`],
+      ['kubernetes: { namespace: "pr*" }', 'kubernetes: { namespace: test }'],
+      [
+        'kubernetes: { namespace: prod, labels: { app: agent } }',
+        'kubernetes: { namespace: prod, labels: { app: x } }',
+      ],
+      ['kubernetes: { namespace: prod }', 'kubernetes: { namespace: prod, serviceAccount: "*" }'],
+      [
+        'kubernetes: { namespace: prod }, container: { name: web }',
+        'kubernetes: { namespace: prod }, container: { name: x }',
+      ],
+    ]) {
+      assert.ok(allows(`[{ ${entry} }]`, known), entry)
+      assert.ok(!allows(`[{ ${twin} }]`, known), twin)
+      assert.ok(!allows(`[{ ${entry} }]`, FACTS), `${entry}, of which no runtime has said anything`)
+      const untold = { unknown: 'it is not said' }
+      assert.ok(!allows(`[{ ${entry} }]`, { ...known, container: untold, kubernetes: untold }), entry)
+    }
+    const signed = { ...known, container: { is: { ...container, digest } } }
+    assert.ok(allows(`[{ container: { digest: "${digest}" } }]`, signed))
+    assert.ok(!allows(`[{ container: { name: "*" } }]`, { ...known, container: { is: { name: 'a\nb' } } }))
   })
 
   test('decide() takes the first policy that allows, and none without a policy', () => {
@@ -119,7 +162,9 @@ describe('decide()', () => {
   })
 
   test('decide() gives the time and a trace of each field, as data', () => {
-    const policy = policyFor('[{ user: bob, unit: "edge-*" }, { label: x, kubernetes: { namespace: y } }]')
+    const policy = policyFor(
+      '[{ user: bob, unit: "edge-*" }, { label: x, kubernetes: { namespace: y, serviceAccount: z } }]',
+    )
     const verdict = decide({ ...FACTS, label: UNKNOWN.label }, OPERATOR, [policy], NOW)
     const expected: Verdict = {
       allowed: false,
@@ -145,9 +190,9 @@ describe('decide()', () => {
                 { field: 'label', wanted: 'x', outcome: 'unknown', found: 'no label' },
                 {
                   field: 'kubernetes',
-                  wanted: '{"namespace":"y"}',
+                  wanted: '{"namespace":"y","serviceAccount":"z"}',
                   outcome: 'unsupported',
-                  found: 'cannot be known here',
+                  found: 'its service account cannot be known here',
                 },
               ],
             },
@@ -170,7 +215,7 @@ const entry: fc.Arbitrary<Subject> = fc
       unit: fc.constantFrom('edge-*', 'x*'),
       executable: fc.constantFrom('/usr/bin/agent', '/bin/sh'),
       label: fc.constantFrom('*', 'x'),
-      kubernetes: fc.constant({ namespace: 'edge' }),
+      kubernetes: fc.constant({ namespace: 'edge', serviceAccount: 'x' }),
     },
     { requiredKeys: [] },
   )
@@ -267,6 +312,118 @@ describe('decide() for any policy', () => {
     assert.equal(reached.size, 5, `all verdicts were reached: ${[...reached]}`)
   })
 
+  /** Few values for many entries, so that one value has several entries and one entry several values. */
+  const name = fc.constantFrom('a', 'ab', 'abc', 'b', 'bc', 'c')
+  const part = fc.oneof(name, fc.constantFrom('*', 'a*', '*c', 'a*c'))
+  const pathOf = (parts: fc.Arbitrary<string>, more: readonly string[]): fc.Arbitrary<string> =>
+    fc
+      .array(fc.oneof({ weight: 4, arbitrary: parts }, fc.constantFrom(...more)), {
+        minLength: 1,
+        maxLength: 3,
+      })
+      .map(all => `/${all.join('/')}`)
+  const id = fc.oneof(fc.constantFrom('u', 'v', 'w'), fc.integer({ min: 0, max: 4 }))
+  const values = {
+    user: id,
+    group: id,
+    cgroup: pathOf(part, ['**']),
+    // A pattern with too many wildcards is faulty, and matches nothing.
+    unit: fc.oneof(part, fc.constant('a*b*c*d*e')),
+    executable: pathOf(part, ['**']),
+    label: part,
+    container: fc.record({ name: part, labels: fc.record({ l: part }) }, { requiredKeys: ['name'] }),
+    kubernetes: fc.record({ namespace: part, serviceAccount: name }, { requiredKeys: ['namespace'] }),
+  }
+  const anyEntry: fc.Arbitrary<Subject> = fc
+    .subarray(Object.keys(values) as (keyof typeof values)[], { maxLength: 3 })
+    .chain(fields =>
+      fc.record(Object.fromEntries(fields.map(field => [field, values[field]]))),
+    ) as unknown as fc.Arbitrary<Subject>
+  const identity = fc.record(
+    {
+      id: fc.integer({ min: 0, max: 4 }),
+      names: fc.uniqueArray(fc.constantFrom('u', 'v', 'w'), { maxLength: 2 }),
+    },
+    { requiredKeys: ['names'] },
+  )
+  const factOf = <T>(arbitrary: fc.Arbitrary<T>) =>
+    fc.oneof({ weight: 5, arbitrary: arbitrary.map(is => ({ is })) }, fc.constant({ unknown: 'not known' }))
+  const anyFacts: fc.Arbitrary<SubjectFacts> = fc.record({
+    user: factOf(identity),
+    groups: factOf(fc.array(identity, { maxLength: 3 })),
+    cgroup: factOf(pathOf(name, ['a\n'])),
+    unit: factOf(name),
+    executable: factOf(pathOf(name, ['d'])),
+    label: factOf(name),
+    container: factOf(fc.record({ name, labels: fc.record({ l: name }) })),
+    kubernetes: factOf(fc.record({ namespace: name })),
+  }) as unknown as fc.Arbitrary<SubjectFacts>
+
+  test('of an index the verdict is the same as of its policies, and so is its trace', () => {
+    const request = fc.record({ by: fc.constantFrom('operator', 'subject'), anySubject: fc.boolean() })
+    const stated = fc.array(anyEntry, { maxLength: 4 })
+    const lists = fc.array(fc.oneof({ weight: 12, arbitrary: stated }, fc.constant(undefined)), {
+      maxLength: 25,
+    })
+    const reached = new Map<string, number>()
+    fc.assert(
+      fc.property(fc.array(anyFacts, { minLength: 1, maxLength: 5 }), request, lists, (some, asked, all) => {
+        const policies = all.map((subjects, i) => ({ ...policyFor(), name: `p${i}`, subjects }) as Policy)
+        const index = new PolicyIndex(policies)
+        for (const subject of some) {
+          const verdict = decide(subject, asked as Request, index, NOW)
+          const plain = decide(subject, asked as Request, policies, NOW)
+          const { trace, at, ...rest } = verdict
+          if (subject === some[0]) assert.deepEqual(trace, plain.trace)
+          assert.deepEqual(rest, plainly(asked as Request, plain))
+          const one = (policy: Policy) => decide(subject, { by: 'subject' }, [policy], NOW).allowed
+          assert.deepEqual(index.matching(knownOf(subject)), policies.filter(one))
+          reached.set(verdict.because, (reached.get(verdict.because) ?? 0) + 1)
+        }
+      }),
+      { numRuns: 500 },
+    )
+    for (const because of ['subject', 'operator', 'any-subject', 'nobody-matches'])
+      assert.ok((reached.get(because) ?? 0) >= 50, `${because}: ${reached.get(because)} times`)
+  })
+
+  test('an index compares few of a thousand policies, whatever they have in common', () => {
+    const policies = Array.from({ length: 1000 }, (_, i) => ({
+      ...policyFor(),
+      subjects: [
+        { group: 'staff', unit: `job-${i}@*.service` },
+        { user: i, unit: 'cron.service' },
+      ],
+    }))
+    const index = new PolicyIndex(policies)
+    const known = knownOf({ ...FACTS, groups: { is: [{ id: 50, names: ['staff'] }] } })
+    /** What was found, and how often an entry, or the index, has looked at the unit. */
+    const find = (user: number, unit: string) => {
+      let looks = 0
+      const who = {
+        ...known,
+        user: { id: user, names: [] },
+        get unit() {
+          looks++
+          return unit
+        },
+      }
+      return { found: index.first(who)?.policy, looks }
+    }
+    for (const [user, unit, policy] of [
+      [5000, 'job-0@x.service', 0],
+      [5000, 'job-999@x.service', 999],
+      [999, 'cron.service', 999],
+      [5000, 'job-1000@x.service', undefined],
+      [5000, 'cron.service', undefined],
+      [999, 'job-@x.service', undefined],
+    ] as const) {
+      const { found, looks } = find(user, unit)
+      assert.equal(found, policy, `${user} ${unit}`)
+      assert.ok(looks <= 3, `${user} ${unit}: ${looks} looks`)
+    }
+  })
+
   test('what is not known never lets anybody in', () => {
     fc.assert(fc.property(entries, subjects => assert.ok(!allowed(UNKNOWN, subjects))))
   })
@@ -285,13 +442,15 @@ test('verdictLines() says why, and lets no text of the subject out of its quotes
   const lines = (subjects: string | undefined, subject = FACTS) =>
     verdictLines(decide(subject, OPERATOR, [policyFor(subjects)], NOW))
   assert.deepEqual(
-    lines('[{ user: bob, unit: "edge-*" }, { user: alice }, { kubernetes: { namespace: x } }]'),
+    lines(
+      '[{ user: bob, unit: "edge-*" }, { user: alice }, { kubernetes: { namespace: x, serviceAccount: y } }]',
+    ),
     [
       'Allowed by policy "sample": spec.subjects[1] matches',
       'policy "sample":',
       '  spec.subjects[0] does not match: user is "1000 (alice, alix)", not "bob"',
       '  spec.subjects[1] matches: user "alice" matches "1000 (alice, alix)"',
-      '  spec.subjects[2] does not match: kubernetes: cannot be known here',
+      '  spec.subjects[2] does not match: kubernetes: its service account cannot be known here',
     ],
   )
   assert.deepEqual(lines(undefined), [

@@ -73,14 +73,8 @@ const TERM_TWINS: [rule: string, rights: string, faulty: string, sound: string][
   [
     'unsupported-subject',
     LIBBPF_XDP,
-    'subjects: [{ container: { image: x } }]',
-    'subjects: [{ unit: x.scope }]',
-  ],
-  [
-    'unsupported-subject',
-    LIBBPF_XDP,
-    'subjects: [{ kubernetes: { namespace: x } }]',
-    'subjects: [{ label: x }]',
+    'subjects: [{ kubernetes: { namespace: x, serviceAccount: y } }]',
+    'subjects: [{ kubernetes: { namespace: x, labels: { app: y } } }]',
   ],
   ['not-a-unit', LIBBPF_XDP, 'subjects: [{ unit: agent }]', 'subjects: [{ unit: agent* }]'],
   ['not-a-unit', LIBBPF_XDP, 'subjects: [{ unit: agent.slice }]', 'subjects: [{ unit: agent.scope }]'],

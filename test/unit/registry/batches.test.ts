@@ -74,3 +74,34 @@ test('what runs alone runs between batches, and idle() waits for all', async () 
   )
   await batches.push('c')
 })
+
+test('writingMs grows while one write takes, and is 0 when nothing is written, also after a failure', async () => {
+  let settle!: { done(): void; fail(): void }
+  const batches = new Batches<number>(
+    () =>
+      new Promise((resolve, reject) => {
+        settle = { done: resolve, fail: () => reject(new Error('refused')) }
+      }),
+  )
+  assert.equal(batches.writingMs, 0)
+  const hung = batches.push(1)
+  await new Promise(resolve => setTimeout(resolve, 20))
+  const before = batches.writingMs
+  assert.ok(before > 0)
+  await new Promise(resolve => setTimeout(resolve, 20))
+  assert.ok(batches.writingMs > before)
+  settle.fail()
+  await assert.rejects(hung)
+  await batches.idle()
+  assert.equal(batches.writingMs, 0)
+  // Each write for itself: many that are done are no one that hangs.
+  const first = batches.push(2)
+  await new Promise(resolve => setTimeout(resolve, 40))
+  const long = batches.writingMs
+  const second = batches.push(3)
+  settle.done()
+  await first
+  assert.ok(batches.writingMs < long)
+  settle.done()
+  await second
+})

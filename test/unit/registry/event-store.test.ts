@@ -243,6 +243,78 @@ test('a full disk is told, loses nothing that memory holds, and is caught up wit
   await again.close()
 })
 
+for (const errno of ['ENOSPC', 'EROFS'] as const)
+  test(`${errno}: a store without its file opens, keeps what comes, and is begun when it can be`, async () => {
+    const disk = await emptyDisk()
+    const refuse = (yes: boolean): void => {
+      disk.before = yes
+        ? operation => {
+            throw errnoError(errno, operation)
+          }
+        : () => {}
+    }
+    refuse(true)
+    const store = await open(disk)
+    assert.match(store.fault ?? '', new RegExp(errno))
+    store.add(facts({ name: 'first' }), when(0))
+    await store.flush()
+    assert.match(store.fault ?? '', new RegExp(errno))
+    assert.equal(store.query().events.length, 1)
+    // Closed and opened without having been begun.
+    await store.close()
+    const second = await open(disk)
+    assert.deepEqual(second.query().events, [])
+    second.add(facts({ name: 'second' }), when(1))
+    refuse(false)
+    await second.flush()
+    assert.equal(second.fault, undefined)
+    await second.close()
+    const third = await open(disk)
+    assert.deepEqual(
+      third.query().events.map(({ name }) => name),
+      ['second'],
+    )
+    await third.close()
+    assert.equal(disk.opened.size, 0)
+  })
+
+test('a damaged file that cannot be written anew is read, and loses nothing when it can be', async () => {
+  const disk = await emptyDisk()
+  const store = await open(disk)
+  for (let i = 1; i <= 10; i++) {
+    store.add(facts({ name: `${i}` }), when(i))
+    await store.flush()
+  }
+  await store.close()
+  const bytes = Buffer.from(disk.content(FILE))
+  bytes[Math.floor(bytes.length / 2)]! ^= 1
+  disk.setContent(FILE, bytes)
+  disk.free = 0
+  const damaged = await open(disk)
+  const names = damaged.query().events.map(({ name }) => name)
+  assert.deepEqual([names.length, damaged.damaged], [9, 1])
+  assert.match(damaged.fault ?? '', /ENOSPC/)
+  disk.free = Infinity
+  await damaged.flush()
+  await damaged.close()
+  const whole = await open(disk)
+  assert.deepEqual(
+    [whole.query().events.map(({ name }) => name), whole.damaged, whole.fault],
+    [names, 0, undefined],
+  )
+  await whole.close()
+  assert.equal(disk.opened.size, 0)
+})
+
+test('a disk that fails otherwise keeps the store from being opened', async () => {
+  const disk = await emptyDisk()
+  disk.before = operation => {
+    throw errnoError('EIO', operation)
+  }
+  await assert.rejects(open(disk), { errnoName: 'EIO' })
+  assert.equal(disk.opened.size, 0)
+})
+
 test('a flipped byte loses at most the line it is in, and that is counted', async () => {
   const disk = await emptyDisk()
   const store = await open(disk)

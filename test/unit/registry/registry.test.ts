@@ -4,7 +4,7 @@ import { test } from 'node:test'
 import type { Change } from '../../../src/registry/change.ts'
 import { policyDigest, traceText } from '../../../src/registry/loan-record.ts'
 import { Registry, type RegistryOptions, recoverRegistry } from '../../../src/registry/registry.ts'
-import { AT, answer, BOOT, DIRECTORY, loan, policyJson, request, shown } from './examples.ts'
+import { AT, answer, asker, BOOT, DIRECTORY, loan, policyJson, request, shown } from './examples.ts'
 import { errnoError, MemoryDisk } from './memory-disk.ts'
 
 const FILE = `${DIRECTORY}/registry.jsonl`
@@ -252,10 +252,10 @@ test('a compaction that fails, at any step, loses nothing and is no failure of w
   }
 })
 
-test('answers live a day, so many for each uid, and a clock that jumps neither loses nor revives', async () => {
+test('answers live a day, so many for each owner, and a clock that jumps neither loses nor revives', async () => {
   let now = Date.parse(AT)
   const disk = new MemoryDisk()
-  const options = { now: () => now, bounds: { answersPerUid: 3, answers: 5 } }
+  const options = { now: () => now, bounds: { answersPerOwner: 3, answers: 5 } }
   const registry = await open(disk, options)
   for (const key of ['a', 'b', 'c', 'd']) await registry.put({ answer: answer(1, key) })
   assert.equal(registry.answer(1, 'a'), undefined, 'the oldest of four')
@@ -274,6 +274,101 @@ test('answers live a day, so many for each uid, and a clock that jumps neither l
   await registry.compact()
   now = Date.parse(AT)
   assert.equal(registry.answer(1, 'c'), undefined, 'forgotten for good')
+  await registry.close()
+})
+
+test("of loans, requests and answers nobody pushes out what is another user's, over restarts too", async () => {
+  const disk = new MemoryDisk()
+  const bounds = {
+    ...{ endedLoans: 12, endedLoansPerOwner: 8 },
+    ...{ decidedRequests: 12, decidedRequestsPerOwner: 8 },
+    ...{ answers: 12, answersPerOwner: 8 },
+  }
+  let registry = await open(disk, { bounds })
+  const of = (uid: number, owner?: string) => ({ ...asker, uid, ...(owner === undefined ? {} : { owner }) })
+  const add = async (id: number, who: ReturnType<typeof of>): Promise<void> => {
+    await registry.put({ loan: loan(id, { state: 'ended', asker: who }) })
+    await registry.put({ request: request(id, { state: 'denied', asker: who }) })
+    const { uid, owner } = who
+    await registry.put({ answer: answer(uid, `key-${id}`, owner === undefined ? {} : { owner }) })
+  }
+  for (let id = 1; id <= 3; id++) await add(id, of(1000))
+  // Many numbers, all of one owner; and one more user.
+  for (let id = 100; id < 150; id++) await add(id, of(100_000 + id, 'user 1001'))
+  for (let id = 200; id < 250; id++) await add(id, of(1002))
+  const check = (): void => {
+    for (const id of [1, 2, 3]) {
+      assert.equal(registry.loan(id)?.state, 'ended')
+      assert.equal(registry.request(id)?.state, 'denied')
+      assert.equal(registry.answer(1000, `key-${id}`)?.key, `key-${id}`)
+    }
+    const ids = (first: number) => (one: { id: number }) => one.id >= first && one.id < first + 50
+    for (const all of [[...registry.loans()], [...registry.requests()]]) {
+      assert.equal(all.length, 12)
+      assert.ok(all.filter(ids(100)).length >= 4 && all.filter(ids(200)).length >= 4)
+    }
+  }
+  check()
+  await registry.compact()
+  await registry.close()
+  registry = await reopened(disk, { bounds })
+  check()
+  await registry.close()
+})
+
+/** As version 0.1 wrote it. */
+async function oldRegistry(): Promise<MemoryDisk> {
+  const { encodeLine } = await import('../../../src/registry/line.ts')
+  const { encodeChange } = await import('../../../src/registry/change.ts')
+  const disk = new MemoryDisk()
+  await disk.makeDirectory(DIRECTORY)
+  const known = new Set<string>()
+  const bodies = [
+    '{"registry":1,"nextLoan":5,"nextRequest":3}',
+    encodeChange({ loan: loan(5, { state: 'live' }), answer: answer(1000, 'k') }, known),
+    encodeChange({ request: request(3) }, known),
+  ]
+  const lines = bodies.map((body, i) => encodeLine({ number: i + 1, batch: i + 1, body }))
+  disk.setContent(FILE, Buffer.from(lines.join('')))
+  return disk
+}
+
+test('a registry of schema 1 is read, stays as it is, and is written anew before anything is added', async () => {
+  const disk = await oldRegistry()
+  const text = disk.content(FILE).toString()
+  const first = await open(disk)
+  assert.equal(first.schema, 1)
+  assert.equal(first.loan(5)?.state, 'live')
+  await first.close()
+  assert.equal(disk.content(FILE).toString(), text)
+  const registry = await open(disk)
+  const held = { boot: BOOT, asker: '77', recipient: '78', mountNamespace: 'mnt:[1]', untilBootNs: '9' }
+  await Promise.all([
+    registry.put({ request: request(registry.nextRequestId(), { held }) }),
+    registry.put({ loan: loan(registry.nextLoanId()) }),
+  ])
+  assert.equal(registry.schema, 2)
+  assert.match(disk.content(FILE).toString(), /^\["[0-9a-f]+",1,1,\{"registry":2,/)
+  await registry.close()
+  const again = await open(disk)
+  assert.deepEqual([again.loan(5)?.state, again.loan(6)?.state], ['live', 'making'])
+  assert.deepEqual([again.request(3)?.held, again.request(4)?.held], [undefined, held])
+  assert.equal(again.answer(1000, 'k')?.loan, 1)
+  await again.close()
+})
+
+test('a registry of schema 1 that cannot be written anew takes nothing, and stays as it is', async () => {
+  const disk = await oldRegistry()
+  const text = disk.content(FILE).toString()
+  const registry = await open(disk)
+  disk.free = 50
+  await assert.rejects(registry.put({ loan: loan(6) }), { errnoName: 'ENOSPC' })
+  assert.match(registry.fault ?? '', /ENOSPC/)
+  assert.deepEqual([registry.schema, registry.loan(6)], [1, undefined])
+  assert.equal(disk.content(FILE).toString(), text)
+  disk.free = Infinity
+  await registry.put({ loan: loan(6) })
+  assert.deepEqual([registry.schema, registry.fault, registry.loan(6)?.state], [2, undefined, 'making'])
   await registry.close()
 })
 
@@ -302,7 +397,7 @@ test('a directory that others have rights to, or that is of others, is refused',
 
 test('another schema is refused with both numbers, and the file stays as it is', async () => {
   const { encodeLine } = await import('../../../src/registry/line.ts')
-  for (const schema of [0, 2, 99]) {
+  for (const schema of [0, 3, 99]) {
     const disk = new MemoryDisk()
     await disk.makeDirectory(DIRECTORY)
     const text = `${encodeLine({ number: 1, batch: 1, body: `{"registry":${schema},"unheard":1}` })}what else`
@@ -310,7 +405,7 @@ test('another schema is refused with both numbers, and the file stays as it is',
     await assert.rejects(open(disk), {
       code: 'BPFTOKEN_NOT_SUPPORTED',
       reason: 'state-schema',
-      message: `${FILE} is of schema ${schema}, and this version reads schema 1`,
+      message: `${FILE} is of schema ${schema}, and this version reads schema 1 to 2`,
     })
     assert.equal(disk.content(FILE).toString(), text)
     assert.equal(disk.opened.size, 0)

@@ -7,8 +7,8 @@ import { test } from 'node:test'
 import { Report } from '../../../scripts/report.ts'
 import { vmReport } from '../../../scripts/vm/matrix.ts'
 
-function report(passed: number, failures: string[], skips: string[]): Report {
-  return Report.parse(JSON.stringify({ passed, failures, skips }))
+function report(passed: number, failures: string[], skips: string[], times: [string, number][] = []): Report {
+  return Report.parse(JSON.stringify({ passed, failures, skips, times }))
 }
 
 test('Report adds up, says where, and closes with one line', () => {
@@ -21,8 +21,18 @@ test('Report adds up, says where, and closes with one line', () => {
   assert.equal(String(report(1, [], [])), '\n1 passed, 0 failed, 0 skipped')
 })
 
+test('Report lists the files that took ten seconds or longer, the longest first', () => {
+  const total = report(1, [], [], [['short', 9999]])
+  total.add(report(0, [], [], [['long', 10_400]]), 'Linux 7: ')
+  total.add(report(0, [], [], [['longer', 60_000]]))
+  assert.equal(
+    String(total),
+    '\nlongest:\n  60 s longer\n  10 s Linux 7: long\n\n1 passed, 0 failed, 0 skipped',
+  )
+})
+
 test('Report comes back from JSON as it was', () => {
-  const before = report(1, ['b'], ['c'])
+  const before = report(1, ['b'], ['c'], [['a', 1.5]])
   assert.deepEqual(Report.parse(JSON.stringify(before)), before)
 })
 

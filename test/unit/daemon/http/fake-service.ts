@@ -113,6 +113,12 @@ const ANSWERS: Answers = {
     },
   },
   verifyAudit: { status: 200, body: { intact: true, records: 1, from: 1, head: 'ab' } },
+  ociHook: { status: 200, body: { loan: LOAN, preflight: [], notes: [] } },
+  announceContainers: { status: 200, body: { known: 1 } },
+  listContainers: {
+    status: 200,
+    body: { containers: [{ runtime: 'nri', announcedAt: AT, id: 'abc', name: 'web' }] },
+  },
 }
 
 export type Asked = { route: RouteName; call: Call; request: unknown }

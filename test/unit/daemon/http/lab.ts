@@ -101,6 +101,7 @@ export function fakePeer(uid: number, held: Set<Asker>): Peer {
   }
   const peer: Peer = {
     uid,
+    uniqueId: 1n,
     owner: `user ${uid}`,
     isRoot: uid === 0,
     facts: async () => ({ pid: 7, uid, gid: uid, userNamespace: 'user:[1]' }),

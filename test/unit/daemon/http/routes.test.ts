@@ -31,6 +31,9 @@ const ASKS: Readonly<Record<RouteName, { path?: string; body?: unknown }>> = {
   events: { path: '/v1/events?after=3&delegation=4294967295&since=2026-01-01T00:00:00%2B01:00' },
   audit: {},
   verifyAudit: {},
+  ociHook: { body: { state: { id: 'abc', pid: 8, bundle: '/run/abc', annotations: {} } } },
+  announceContainers: { body: { runtime: 'nri', whole: true, containers: [{ id: 'abc', name: 'web' }] } },
+  listContainers: {},
 }
 
 const ALL = Object.entries(ROUTES) as [RouteName, Route][]

@@ -1,7 +1,8 @@
-/* See run.h. */
-#include "run.h"
+/* See text.h. */
+#include "text.h"
 
 #include <errno.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 

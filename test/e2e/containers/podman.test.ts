@@ -1,0 +1,134 @@
+/**
+ * Containers of an unmodified Podman that ask by annotation: with the hook where Podman reads it,
+ * lent to before their first instruction, and again each time that they start.
+ */
+import assert from 'node:assert/strict'
+import { after, before, describe, test } from 'node:test'
+import { ABLE, ASKS, ATTACH, ContainerLab, RUNTIMES } from '../../helpers/container-lab.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { needsProgram } from '../../helpers/machine.ts'
+import { ALICE } from '../../helpers/podman.ts'
+
+describe('Podman', needsProgram('podman/usr/bin/podman'), () => {
+  let lab: ContainerLab
+  before(async () => {
+    lab = await ContainerLab.open()
+    await lab.installHook()
+    lab.policy('named', '  subjects: [{ container: { name: web } }]\n')
+    await lab.client.reload()
+  })
+  after(() => lab[Symbol.asyncDispose]())
+
+  const refused = async (why: RegExp, ...options: readonly string[]): Promise<void> => {
+    const log = lab.daemon.log.length
+    const { status, stdout } = await lab.podmanRun('echo started', ...options)
+    assert.notEqual(status, 0)
+    assert.equal(stdout, '')
+    await eventually(
+      () => why.test(lab.daemon.log.slice(log)),
+      `${why}: ${lab.daemon.log.slice(log)}`,
+      10_000,
+    )
+  }
+
+  for (const runtime of RUNTIMES) {
+    const own = runtime === 'runc' ? ['--cgroup-manager=cgroupfs', '--runtime=runc'] : []
+    test(`${runtime}: an unmodified loader attaches XDP with the annotation, and cannot without`, async () => {
+      const lent = await lab.podmanRun(ATTACH, { global: own }, ...ABLE, ...ASKS)
+      assert.equal(lent.status, 0, `${lent.stderr}\n${lab.daemon.log.slice(-2000)}`)
+      assert.equal(lent.stdout, 'attached\n')
+      const alone = await lab.podmanRun(ATTACH, { global: own }, ...ABLE)
+      assert.notEqual(alone.status, 0)
+      assert.doesNotMatch(alone.stdout, /attached/)
+    })
+  }
+
+  test('what keeps it from the loan is refused with the flag to add', async () => {
+    await refused(/--cap-add BPF/, '--userns=auto', '--security-opt=seccomp=unconfined', ...ASKS)
+    await refused(/seccomp profile refuses bpf\(2\)/, '--userns=auto', '--cap-add=BPF,NET_ADMIN', ...ASKS)
+    await refused(/user namespace of the host.*--userns=auto/s, '--cap-add=BPF,NET_ADMIN', ...ASKS)
+    await refused(/shares the host's network/, ...ABLE, '--network=host', ...ASKS)
+    await refused(/There is no policy/, ...ABLE, '--annotation=bpftoken.dev/policy=none')
+    await refused(/There is no annotation/, ...ABLE, ...ASKS, '--annotation=bpftoken.dev/x=y')
+    const { status, stderr } = await lab.podmanRun('echo started', ...ABLE, ...ASKS)
+    assert.equal(status, 0, stderr)
+  })
+
+  test('also --privileged, read-only, and with the SYS_ADMIN that its seccomp profile asks for', async () => {
+    for (const options of [
+      ['--privileged', '--userns=auto'],
+      [...ABLE, '--read-only'],
+      ['--userns=auto', '--cap-add=BPF,NET_ADMIN,SYS_ADMIN'],
+      ['--cap-add=BPF,NET_ADMIN', '--security-opt=seccomp=unconfined', '--uidmap=0:700000:65536'],
+    ]) {
+      const { status, stdout, stderr } = await lab.podmanRun(ATTACH, ...options, ...ASKS)
+      assert.equal(status, 0, `${options}: ${stderr}\n${lab.daemon.log.slice(-2000)}`)
+      assert.equal(stdout, 'attached\n')
+    }
+  })
+
+  test('a policy by its name or image: what Podman says of the container counts, and what it is called', async () => {
+    const asks = '--annotation=bpftoken.dev/policy=named'
+    await refused(/container is .*"name.*db/, ...ABLE, asks, '--name=db')
+    const { status, stdout, stderr } = await lab.podmanRun(ATTACH, ...ABLE, asks, '--name=web')
+    assert.equal(status, 0, `${stderr}\n${lab.daemon.log.slice(-2000)}`)
+    assert.equal(stdout, 'attached\n')
+  })
+
+  test('started again it is lent to again; exec sees the loan; removed, nothing is left', async () => {
+    await lab.podman.podman('create', '--name=again', ...lab.options(...ABLE, ...ASKS), 'sleep', '1000')
+    for (let i = 0; i < 2; i++) {
+      await lab.podman.podman('start', 'again')
+      assert.match(
+        await lab.podman.podman('exec', 'again', 'cat', '/proc/mounts'),
+        /\/sys\/fs\/bpf bpf .*delegate_cmds/,
+      )
+      const id = await lab.podman.podman('inspect', '--format={{.Id}}', 'again')
+      const of = async () => (await lab.loans()).filter(({ record }) => record?.recipient.container === id)
+      await eventually(async () => {
+        const [loan, ...more] = await of()
+        return more.length === 0 && loan?.status?.mounted === true && loan.status.drift.length === 0
+      }, 'one loan of it, reached')
+      await lab.podman.podman('stop', '--time=0', 'again')
+      await eventually(async () => (await of()).length === 0, 'it has ended')
+    }
+    await lab.podman.remove('again')
+  })
+
+  test('rootless: refused, with what to do instead, which works', async () => {
+    const start = (...words: string[]) =>
+      lab.podman.asAlice(
+        'podman',
+        ...[
+          '--hooks-dir=/usr/share/containers/oci/hooks.d',
+          'run',
+          '--detach',
+          '--network=none',
+          '--cgroups=disabled',
+        ],
+        ...['--ulimit=nofile=1024:1024', '--ulimit=nproc=1000:1000', '--volume=/usr:/usr:ro', '--name=mine'],
+        ...[...words, '--rootfs', `${ALICE.home}/rootfs`, 'sleep', '1000'],
+      )
+    // crun writes down what hooks say where it is told to, and hides it else.
+    const said = `${ALICE.home}/said`
+    const asked = await start('--cap-add=BPF,NET_ADMIN', `--annotation=run.oci.hooks.stderr=${said}`, ...ASKS)
+    assert.notEqual(asked.status, 0)
+    assert.match(
+      (await lab.podman.execute('cat', said)).stdout,
+      /may not start: it is rootless.*bpftoken delegate --container USER\/NAME/,
+      asked.stderr,
+    )
+    await lab.podman.asAlice('podman', 'rm', '--force', 'mine')
+    const plain = await start('--cap-add=BPF,NET_ADMIN')
+    assert.equal(plain.status, 0, plain.stderr)
+    lab.policy('anywhere', '', 'host')
+    await lab.client.reload()
+    const lent = await lab.podman.cli(
+      ...['delegate', '--socket', lab.socket, '--container', `${ALICE.name}/mine`, '--policy', 'anywhere'],
+    )
+    assert.equal(lent.status, 0, lent.stderr)
+    const seen = await lab.podman.asAlice('podman', 'exec', 'mine', 'cat', '/proc/mounts')
+    assert.match(seen.stdout, /delegate_cmds/)
+    await lab.podman.asAlice('podman', 'rm', '--force', '--time=0', 'mine')
+  })
+})
