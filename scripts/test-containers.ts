@@ -6,6 +6,7 @@
 import { existsSync, readdirSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { run } from 'node:test'
+import { versionsOf } from '../test/helpers/containerd.ts'
 import { needsProgram } from '../test/helpers/machine.ts'
 import { Podman } from '../test/helpers/podman.ts'
 import { ROOT } from './tree.ts'
@@ -20,6 +21,10 @@ interface Row {
 }
 
 async function versions(): Promise<string[]> {
+  return [...(await versionsOfPodman()), ...(await versionsOf('sid')), ...(await versionsOf('trixie'))]
+}
+
+async function versionsOfPodman(): Promise<string[]> {
   const { skip } = needsProgram('podman/usr/bin/podman')
   if (skip !== undefined) return [`Podman, crun, runc: not run: ${skip}`]
   const podman = await Podman.start()
@@ -36,6 +41,8 @@ async function versions(): Promise<string[]> {
 }
 
 async function main(): Promise<number> {
+  // For the files: what `make test` leaves out, too.
+  process.env['BPFTOKEN_TEST_CONTAINERS'] = 'all'
   const files = FOLDERS.map(folder => join(ROOT, folder))
     .filter(existsSync)
     .flatMap(folder => readdirSync(folder).map(name => join(folder, name)))
