@@ -64,7 +64,7 @@ load: build ## 10,000 loans by 64 clients at once, half revoked, 1,000 of them l
 
 test-containers: build debs ## containers that ask by annotation, with a table of what was run and its verdicts
 	@scripts/fetch-containers.sh trixie || echo 'fetch-containers: tests of Debian 13 will be skipped' >&2
-	$(TSX) scripts/test-containers.ts
+	$(TSX) test/containers.ts
 
 prebuilds: ## what is native, for x64 and arm64, glibc and musl, as the package brings it
 	scripts/prebuilds.sh

@@ -97,6 +97,14 @@ test('what is lent, and taken back', machine, async () => {
   }
 })
 
+test('drop-ins of systemd', machine, async () => {
+  using scratch = new Scratch()
+  const dropin = ['systemd', 'dropin', 'agent', '--dir', scratch.path] as const
+  const made = (await document([...dropin, '--policy', POLICY, '--systemd', '262'])) as { text: string }
+  assert.match(made.text, /PrivateBPF=yes/)
+  await document([...dropin, '--remove'])
+})
+
 /**
  * The types of the lines of a stream, each of its schema, until the command has been interrupted.
  */

@@ -1,15 +1,15 @@
 /**
- * Runs the tests of containers, and prints what was run: node --import tsx scripts/test-containers.ts.
+ * Runs the tests of containers, and prints what was run: node --import tsx test/containers.ts.
  * A table of the runtimes with their versions, and of each test with its verdict. The exit status is
  * that of the tests.
  */
 import { existsSync, readdirSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { run } from 'node:test'
-import { versionsOf } from '../test/helpers/containerd.ts'
-import { needsProgram } from '../test/helpers/machine.ts'
-import { Podman } from '../test/helpers/podman.ts'
-import { ROOT } from './tree.ts'
+import { ROOT } from '../scripts/tree.ts'
+import { versionsOf } from './helpers/containerd.ts'
+import { needsProgram } from './helpers/machine.ts'
+import { Podman } from './helpers/podman.ts'
 
 /** Folders of tests of containers; those that are not there are left out. */
 const FOLDERS = ['test/e2e/containers', 'test/e2e/nri'] as const
