@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
 .DELETE_ON_ERROR:
-.PHONY: help setup build check gate fix test unit kernel e2e vm test-vm test-kill chromium prebuilds demo bench deb test-deb debs corpus oracle fuzz objects clean
+.PHONY: help setup build check gate fix test unit kernel e2e vm test-vm test-kill load test-containers chromium prebuilds demo bench deb test-deb debs corpus oracle fuzz objects clean
 
 # Stamps: what npm, the C compiler and tsc write last. Paths are relative: a clone may lie anywhere.
 MODULES := node_modules/.package-lock.json
@@ -14,7 +14,7 @@ PREBUILDS := prebuilds/.made
 
 NATIVE_SOURCES := native/build.sh $(wildcard native/*.[ch] native/*/*.[ch])
 SOURCES := $(shell find src -name '*.ts') tsconfig.json tsconfig.build.json package.json package-lock.json \
-	scripts/finish-dist.cjs scripts/bundle-packages.cjs scripts/gen-cli-docs.ts
+	scripts/finish-dist.cjs scripts/bundle-packages.cjs scripts/bundle-modules.cjs scripts/gen-cli-docs.ts
 TSX := node --import tsx
 
 help: ## this list
@@ -59,6 +59,13 @@ test-vm: build ## all tests in virtual machines: kernels 6.12 and 7 with tokens,
 test-kill: build ## commands killed at 200 random moments each (in `make test`: 40)
 	BPFTOKEN_TEST_KILLS=200 $(TSX) scripts/test.ts test/e2e/kill.test.ts
 
+load: build ## 10,000 loans by 64 clients at once, half revoked, 1,000 of them live at one time (in `make test`: 600)
+	BPFTOKEN_TEST_LOANS=10000 $(TSX) scripts/test.ts test/kernel/daemon/load.test.ts
+
+test-containers: build debs ## containers that ask by annotation, with a table of what was run and its verdicts
+	@scripts/fetch-containers.sh trixie || echo 'fetch-containers: tests of Debian 13 will be skipped' >&2
+	$(TSX) scripts/test-containers.ts
+
 prebuilds: ## what is native, for x64 and arm64, glibc and musl, as the package brings it
 	scripts/prebuilds.sh
 
@@ -82,6 +89,7 @@ bench: build corpus oracle ## speed, as ratios against plain C
 
 debs: ## unmodified programs for the e2e tests, into .cache
 	@scripts/fetch-debs.sh || echo 'fetch-debs: tests that need these programs will be skipped' >&2
+	@scripts/fetch-containers.sh sid || echo 'fetch-containers: tests of containerd will be skipped' >&2
 	@scripts/fetch-arm64.sh || echo 'fetch-arm64: what is prebuilt for arm64 will not be run' >&2
 
 corpus: $(MODULES) ## BPF objects of Debian packages, into .cache, for the tests that read them

@@ -1,6 +1,6 @@
 /**
- * One user who asks a daemon: `asker.ts SOCKET UID quiet|flood`. Quiet: one hundred times, one after
- * the other; prints the milliseconds of each as JSON. Flood: by 16 connections, without end.
+ * One user who asks a daemon: `asker.ts SOCKET UID quiet|flood`. Quiet: one hundred times, one
+ * after the other; prints the milliseconds of each as JSON. Flood: by 16 connections, without end.
  */
 import { Client } from './dist.ts'
 

@@ -1,6 +1,6 @@
 /**
- * `bpftoken run -- true` with the daemon up, beside unshare(1) making the same namespaces, in pairs:
- * for an ordinary user, and for root. And beside systemd-run, where there is one that lends.
+ * `bpftoken run -- true` with the daemon up, beside unshare(1) making the same namespaces, in
+ * pairs: for an ordinary user, and for root. And beside systemd-run, where there is one that lends.
  */
 import { execFile, spawn, spawnSync } from 'node:child_process'
 import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'

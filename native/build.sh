@@ -1,12 +1,13 @@
 #!/bin/sh
-# Compiles what is native into DIR: the addon as ADDON, and the programs: bpftoken-launch, bpftoken-executor, bpftoken-run,
-# bpftoken-hook.
+# Compiles what is native into DIR: the addon as ADDON, and the programs: bpftoken-launch,
+# bpftoken-executor, bpftoken-run, bpftoken-hook, bpftoken-runc.
 #
 #   native/build.sh DIR ADDON [programs]
 #
-# Only a C compiler and Node's headers are needed. From the environment: CC, CFLAGS and LDFLAGS as usual, NODE_INCLUDE
-# for the headers. With "-" for ADDON only the programs are made, without "programs" only the addon.
-# Each file is put in place when it is complete: what runs keeps the one that it was started from.
+# Only a C compiler and Node's headers are needed. From the environment: CC, CFLAGS and LDFLAGS as
+# usual, NODE_INCLUDE for the headers. With "-" for ADDON only the programs are made, without
+# "programs" only the addon. Each file is put in place when it is complete: what runs keeps the one
+# that it was started from.
 set -eu
 native=$(dirname "$0")
 out=$1
@@ -47,4 +48,5 @@ if [ "$programs" = programs ]; then
 	compile bpftoken-executor $static "$native"/executor/*.c
 	# It runs beside the start of a container, where each page counts that it maps.
 	compile bpftoken-hook $static -Wl,--gc-sections -ffunction-sections "$native"/hook/*.c "$native"/client/*.c "$native"/text.c
+	compile bpftoken-runc $static -Wl,--gc-sections -ffunction-sections "$native"/runc/*.c "$native"/client/json.c "$native"/text.c
 fi

@@ -1,6 +1,7 @@
 /**
- * What `npm install` runs: nothing, where what is native came with the package and loads. Else it is
- * compiled here; where it cannot be, one line says what is missing. With --build it is compiled anyhow.
+ * What `npm install` runs: nothing, where what is native came with the package and loads. Else it
+ * is compiled here; where it cannot be, one line says what is missing. With --build it is compiled
+ * anyhow.
  */
 'use strict'
 const { spawnSync } = require('node:child_process')
@@ -14,7 +15,7 @@ const PACKAGE = path.join(__dirname, '..')
 function isThere() {
   const folders = ['build/Release', `prebuilds/linux-${process.arch}`]
   const has = name => folders.some(folder => existsSync(path.join(PACKAGE, folder, name)))
-  if (!['bpftoken-launch', 'bpftoken-executor', 'bpftoken-run', 'bpftoken-hook'].every(has)) return false
+  if (!['bpftoken-launch', 'bpftoken-executor', 'bpftoken-run', 'bpftoken-hook', 'bpftoken-runc'].every(has)) return false
   try {
     require('../dist/sys/prebuilt.js').loadAddon()
     return true

@@ -19,7 +19,10 @@ _Noreturn void refuse(const char *operation, int error);
 /* loopback.c: that of the network namespace that we are in */
 void loopback_up(void);
 
-/* capabilities.c: the bit of the capability of that name, in either case, CAP_ or not; 0: there is none. */
+/*
+ * capabilities.c: the bit of the capability of that name, in either case, CAP_ or not; 0: there is
+ * none.
+ */
 uint64_t capability_named(const char *name, size_t length);
 /* Drops all others for good. With `ambient` a program keeps them that is executed as no root. */
 void keep_only(uint64_t caps, bool ambient);

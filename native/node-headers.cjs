@@ -1,6 +1,6 @@
 /**
- * Where the headers of Node are, with which an addon is compiled. Run as a program it prints that, or
- * ends with status 1.
+ * Where the headers of Node are, with which an addon is compiled. Run as a program it prints that,
+ * or ends with status 1.
  */
 'use strict'
 const { existsSync } = require('node:fs')

@@ -45,20 +45,29 @@ struct looking {
 	int failed;
 };
 
+/*
+ * The inode number of a file; 0: it cannot be told. By the system call itself: stat(3) is of a newer
+ * C library than Node needs.
+ */
+static double inode_of(int directory, const char *path, int flags)
+{
+	struct statx found;
+
+	return syscall(SYS_statx, directory, path, flags, STATX_INO, &found) == 0 ? (double)found.stx_ino : 0;
+}
+
 /* By a link of /proc, which may wait for an execve(2): before Linux 6.11 there is no other way. */
 static double linked(int tid, const struct kind *kind)
 {
 	char path[64];
-	struct stat namespace;
 
 	snprintf(path, sizeof(path), "/proc/%d/ns/%s", tid, kind->name);
-	return stat(path, &namespace) == 0 ? (double)namespace.st_ino : 0;
+	return inode_of(AT_FDCWD, path, 0);
 }
 
 /* The inode number of the namespace that the thread is in; 0: it has ended, or we are not told. */
 static double namespace_of(int tid, const struct kind *kind)
 {
-	struct stat found = { .st_ino = 0 };
 	int pidfd = syscall(SYS_pidfd_open, tid, PIDFD_THREAD);
 
 	/* EINVAL: there are no pidfds of threads, before Linux 6.9. */
@@ -69,10 +78,9 @@ static double namespace_of(int tid, const struct kind *kind)
 	close(pidfd);
 	if (failed)
 		return failed == ENOTTY ? linked(tid, kind) : 0;
-	if (fstat(namespace, &found) < 0)
-		found.st_ino = 0;
+	double inode = inode_of(namespace, "", AT_EMPTY_PATH);
 	close(namespace);
-	return found.st_ino;
+	return inode;
 }
 
 static void add(struct looking *looking, struct record record)
@@ -91,7 +99,10 @@ static void add(struct looking *looking, struct record record)
 	looking->record[looking->count++] = record;
 }
 
-/* The next number in the directory; 0: there is no more. A failed read is told, not taken for an end. */
+/*
+ * The next number in the directory; 0: there is no more. A failed read is told, not taken for an
+ * end.
+ */
 static int next_number(struct looking *looking, DIR *directory)
 {
 	struct dirent *entry;
@@ -116,7 +127,10 @@ static DIR *threads_of(struct looking *looking, int pid)
 	return threads;
 }
 
-/* All threads of a process are in one user namespace. That of the first may have ended before the others. */
+/*
+ * All threads of a process are in one user namespace. That of the first may have ended before the
+ * others.
+ */
 static double user_of(struct looking *looking, int pid)
 {
 	double user = namespace_of(pid, &USER);
@@ -148,7 +162,10 @@ static void look(napi_env env, void *data)
 	(void)env;
 	struct looking *looking = data;
 	DIR *processes = opendir("/proc");
-	/* Most are in our own: while it is open, the kernel need not make an inode for it each time. */
+	/*
+	 * Most are in our own: while it is open, the kernel need not make an inode for it each
+	 * time.
+	 */
 	int ours = open("/proc/self/ns/user", O_RDONLY | O_CLOEXEC);
 	int pid;
 

@@ -1,6 +1,7 @@
-# To be sourced: `private_apt [--arch ARCH] DIR SUITE...` lets apt read those suites of Debian with lists, caches and a status of
-# its own in DIR, so that what this machine knows and installs stays as it is. The mirror is the one that apt already
-# uses. Nothing counts as installed, so that `install --download-only` fetches every dependency, into DIR/archives.
+# To be sourced: `private_apt [--arch ARCH] DIR SUITE...` lets apt read those suites of Debian with
+# lists, caches and a status of its own in DIR, so that what this machine knows and installs stays
+# as it is. The mirror is the one that apt already uses. Nothing counts as installed, so that
+# `install --download-only` fetches every dependency, into DIR/archives.
 
 # The mirror of Debian that apt uses here.
 debian_mirror() {
@@ -53,8 +54,8 @@ CONF
   apt-get -qq -o APT::Update::Error-Mode=any update
 }
 
-# lists [--arch ARCH] DIR SUITE...: private_apt; where that fails, the caller's give_up says why. The caller exports
-# APT_CONFIG=DIR/apt.conf, or gives it to single commands.
+# lists [--arch ARCH] DIR SUITE...: private_apt; where that fails, the caller's give_up says why.
+# The caller exports APT_CONFIG=DIR/apt.conf, or gives it to single commands.
 lists() {
   local error
   error=$(private_apt "$@" 2>&1) || give_up "package lists cannot be fetched: ${error%%$'\n'*}"
@@ -66,7 +67,8 @@ quiet() {
   said=$("$@" 2>&1) || { tail -5 <<<"$said" >&2; return 1; }
 }
 
-# unpack DIR DEB...: in place only when complete, without the folders that merged-/usr systems have as links.
+# unpack DIR DEB...: in place only when complete, without the folders that merged-/usr systems have
+# as links.
 unpack() {
   local dir=$1 deb
   shift

@@ -1,8 +1,9 @@
 #!/bin/bash
-# Compiles the BPF C of the repository; the objects lie beside it. With --check compares instead, and says what differs.
-# Exit status 3: there is no compiler, and it cannot be installed.
-# The compiler is Debian's clang 14, so that everybody's objects are the same to the byte. What it does not know yet is in
-# test/fixtures/modern, for the clang of Debian sid (scripts/fetch-clang.sh): it moves on, so these are not compared.
+# Compiles the BPF C of the repository; the objects lie beside it. With --check compares instead,
+# and says what differs. Exit status 3: there is no compiler, and it cannot be installed. The
+# compiler is Debian's clang 14, so that everybody's objects are the same to the byte.
+# What it does not know yet is in test/fixtures/modern, for the clang of Debian sid
+# (scripts/fetch-clang.sh): it moves on, so these are not compared.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,5 +1,6 @@
 #!/bin/bash
-# Makes packages for Debian and Ubuntu, build/deb/bpftoken_VERSION_ARCH.deb, of what `make build prebuilds` made:
+# Makes packages for Debian and Ubuntu, build/deb/bpftoken_VERSION_ARCH.deb, of what `make build
+# prebuilds` made:
 #   scripts/build-deb.sh [amd64|arm64]...
 # The same sources make the same bytes: times are that of the last commit, or SOURCE_DATE_EPOCH.
 set -euo pipefail
@@ -34,7 +35,7 @@ add_library() {
   cp -R dist "$lib/"
   cp package.json "$lib/"
   cp bpf/guard.bpf.o bpf/inventory.bpf.o "$lib/bpf/"
-  cp "$prebuilt"/{node.napi.glibc.node,bpftoken-launch,bpftoken-executor,bpftoken-run} "$lib/$prebuilt/"
+  cp "$prebuilt"/{node.napi.glibc.node,bpftoken-launch,bpftoken-executor,bpftoken-run,bpftoken-hook,bpftoken-runc} "$lib/$prebuilt/"
   chmod 644 "$lib/$prebuilt"/*.node
   for name in $(runtime_packages); do
     if ! grep -q "^Files: usr/lib/bpftoken/node_modules/$name/\*$" packaging/debian/copyright; then
@@ -47,27 +48,29 @@ add_library() {
   # Their licences are in the copyright file.
   find "$lib" -regextype posix-extended -type f \
     \( -regex '.*\.(map|md|ts|cts|mts|flow)' -o -iname 'license*' \) -delete
-  # What no program reads: tests, examples, what is for browsers and for other loaders, files of build tools.
+  # What no program reads: tests, examples, what is for browsers and for other loaders, files of
+  # build tools.
   rm -rf "$lib"/node_modules/zod/src \
     "$lib"/node_modules/bintrees/{dist,examples,test,Makefile} \
     "$lib"/node_modules/tdigest/{specs,example.html,example.js,distributions.js,gruntfile.js}
   find "$lib/node_modules" -depth -mindepth 1 -name '.*' -exec rm -rf {} +
   find "$lib" -type d -empty -delete
   find "$lib" -name '*.js' -o -name '*.cjs' -o -name '*.mjs' -o -name '*.json' | xargs -d '\n' chmod 644
-  sed -i '1s|^#!/usr/bin/env node$|#!/usr/bin/node|' "$lib"/dist/{cli,daemon}/main.js
+  sed -i '1s|^#!/usr/bin/env node$|#!/usr/bin/node|' "$lib"/dist/{cli,daemon,nri}/main.js
   sed -i '1{/^#!/d}' "$lib"/node_modules/*/bin.{js,mjs} 2>/dev/null || true
-  chmod 755 "$lib"/dist/{cli,daemon}/main.js "$lib/$prebuilt"/bpftoken-*
+  chmod 755 "$lib"/dist/{cli,daemon,nri}/main.js "$lib/$prebuilt"/bpftoken-*
   mkdir -p "$1/usr/bin"
   # It hands to Node what it does not do itself: see native/run/main.c.
   ln -s "../lib/bpftoken/$prebuilt/bpftoken-run" "$1/usr/bin/bpftoken"
   mkdir -p "$1/usr/sbin"
   ln -s ../lib/bpftoken/dist/daemon/main.js "$1/usr/sbin/bpftokend"
+  ln -s ../lib/bpftoken/dist/nri/main.js "$1/usr/sbin/bpftoken-nri"
 }
 
 # The daemon's units, and where its policies go: a folder that is empty.
 add_service() {
   mkdir -p "$1/usr/lib/systemd/system" "$1/etc/bpftoken/policies" "$1/usr/lib/bpftoken/packaging"
-  cp packaging/systemd/bpftokend.{service,socket} "$1/usr/lib/systemd/system/"
+  cp packaging/systemd/{bpftokend.{service,socket},bpftoken-nri.service} "$1/usr/lib/systemd/system/"
   ln -s ../../systemd/system "$1/usr/lib/bpftoken/packaging/systemd"
 }
 

@@ -1,5 +1,6 @@
 #!/bin/bash
-# Whether the package is what its users' tools expect: publint on its fields and files, attw on its types.
+# Whether the package is what its users' tools expect: publint on its fields and files, attw on its
+# types.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,6 +1,7 @@
 #!/bin/bash
-# An arm64 Node and what emulates it, from Debian packages that are unpacked into .cache/arm64 and not installed: for
-# the tests of what is prebuilt. Needs no root. Where that cannot be, .cache/arm64-why-not says why.
+# An arm64 Node and what emulates it, from Debian packages that are unpacked into .cache/arm64 and
+# not installed: for the tests of what is prebuilt. Needs no root. Where that cannot be,
+# .cache/arm64-why-not says why.
 #   qemu   qemu-aarch64-static, which runs here
 #   root   Debian 13's Node with the libraries that it needs
 set -euo pipefail

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Unmodified programs for the e2e tests, unpacked into .cache and not installed. Needs no root, fetches only
-# what is missing, and leaves apt's own sources as they are:
+# Unmodified programs for the e2e tests, unpacked into .cache and not installed. Needs no root,
+# fetches only what is missing, and leaves apt's own sources as they are:
 #   .cache/host  bpftool and bubblewrap that run on this Debian as they are
 #   .cache/podman  Podman with crun and runc, which runs on this Debian once it lies over /usr and /etc
 #   .cache/sid   newest bpftool, iproute2, xdp-tools, veristat and systemd, with the libraries that they need

@@ -1,12 +1,13 @@
 #!/bin/bash
-# What scripts/vm/vm.ts boots, from Debian packages that are unpacked into .cache/vm and not installed. Needs no root:
+# What scripts/vm/vm.ts boots, from Debian packages that are unpacked into .cache/vm and not
+# installed. Needs no root:
 #   tools          QEMU and busybox, with the libraries that they need
 #   systemd        a file system with a systemd that has BPF programs of its own, which Debian 12's has not
 #   kernel-6.1     a kernel without BPF tokens
 #   kernel-6.12    the oldest long-term kernel with tokens
 #   kernel-7       the newest
-# A kernel is a folder with vmlinuz, config, version and modules. Nothing is fetched that is there; to get newer
-# ones, remove .cache/vm. Where that cannot be, .cache/vm/why-not says why.
+# A kernel is a folder with vmlinuz, config, version and modules. Nothing is fetched that is there;
+# to get newer ones, remove .cache/vm. Where that cannot be, .cache/vm/why-not says why.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/apt.sh
@@ -14,7 +15,8 @@ vm=$PWD/.cache/vm
 mkdir -p "$vm"
 
 KERNELS=(6.1 6.12 7)
-# The versions that Debian gives them; -unsigned and -dbg are other packages. From 6.19 on an image is split in two.
+# The versions that Debian gives them; -unsigned and -dbg are other packages. From 6.19 on an image
+# is split in two.
 declare -A IMAGES=(
   [6.1]='linux-image-6\.1\.[0-9]+-[0-9]+-cloud-amd64'
   [6.12]='linux-image-6\.12\.[0-9.]+\+deb12[0-9.]*-cloud-amd64'

@@ -22,4 +22,5 @@ cpSync(path.join(__dirname, '../src/page/site'), path.join(dist, 'page/site'), {
   recursive: true,
   filter: file => !file.endsWith('.md'),
 })
-for (const program of ['cli/main.js', 'daemon/main.js']) chmodSync(path.join(dist, program), 0o755)
+for (const program of ['cli/main.js', 'daemon/main.js', 'nri/main.js'])
+  chmodSync(path.join(dist, program), 0o755)

@@ -9,7 +9,9 @@ import { completionScript, SHELLS } from '../src/cli/completion.ts'
 import { manualPages, serviceManual } from '../src/cli/man.ts'
 import { commandTree } from '../src/cli/tree.ts'
 import { daemonCommand } from '../src/daemon/options.ts'
+import { nriCommand } from '../src/nri/options.ts'
 import { DAEMON_SECTIONS } from './daemon-manual.ts'
+import { NRI_SECTIONS } from './nri-manual.ts'
 
 const ROOT = path.join(__dirname, '..')
 const { version } = JSON.parse(readFileSync(path.join(ROOT, 'package.json'), 'utf8')) as { version: string }
@@ -19,10 +21,13 @@ const FILES = { bash: 'bpftoken', zsh: '_bpftoken', fish: 'bpftoken.fish' } as c
 
 const tree = commandTree(() => {}, version)
 const about = { version, date: buildDate() }
-const daemon = serviceManual(daemonCommand(version), DAEMON_SECTIONS, about)
+const services = [
+  serviceManual(daemonCommand(version), DAEMON_SECTIONS, about),
+  serviceManual(nriCommand(version), NRI_SECTIONS, about),
+]
 write('build/man', [
   ...manualPages(tree, about).map(page => [`${page.name}.1`, page.text] as const),
-  [`${daemon.name}.8`, daemon.text],
+  ...services.map(page => [`${page.name}.8`, page.text] as const),
 ])
 const scripts = SHELLS.map(shell => [shell, completionScript(shell, tree)] as const)
 write(

@@ -15,7 +15,9 @@ export function formatted(file: string, source: string): string {
   })
 }
 
-/** Writes the file where it is not this text. With `check` it says so instead; false: it differs. */
+/**
+ * Writes the file where it is not this text. With `check` it says so instead; false: it differs.
+ */
 export function generate(file: string, text: string, check: boolean, how: string): boolean {
   const path = join(ROOT, file)
   if (existsSync(path) && readFileSync(path, 'utf8') === text) return true

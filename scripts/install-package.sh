@@ -1,6 +1,8 @@
 #!/bin/bash
-# Installs the package as a stranger would, from its tarball, below PREFIX: scripts/install-package.sh PREFIX
-# No script of the package runs, so all that is native must have come with it. Built before: make build prebuilds.
+# Installs the package as a stranger would, from its tarball: scripts/install-package.sh PREFIX
+#
+# No script of the package runs, so all that is native must have come with it. Run before:
+# make build prebuilds.
 set -euo pipefail
 prefix=$(realpath -m "$1")
 cd "$(dirname "$0")/.."

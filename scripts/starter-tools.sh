@@ -1,6 +1,6 @@
 #!/bin/bash
-# What compiles examples/starter: prints the compiler's name, after installing it where it is missing.
-# Exit status 3: it cannot be had.
+# What compiles examples/starter: prints the compiler's name, after installing it where it is
+# missing. Exit status 3: it cannot be had.
 set -euo pipefail
 
 find_clang() { command -v clang || command -v clang-14; }

@@ -1,7 +1,8 @@
 #!/bin/bash
-# Tests the packages that scripts/build-deb.sh makes, as root: that they are the same to the byte when made again, what
-# lintian says, and how they are installed, run and removed in scratch systems of Debian, which are kept in .cache/systems.
-# There is no mirror of Ubuntu in a Debian's apt: nothing is tried there.
+# Tests the packages that scripts/build-deb.sh makes, as root: that they are the same to the byte
+# when made again, what lintian says, and how they are installed, run and removed in scratch systems
+# of Debian, which are kept in .cache/systems. There is no mirror of Ubuntu in a Debian's apt:
+# nothing is tried there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/apt.sh
@@ -27,8 +28,8 @@ need() {
   DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends "$1" >/dev/null
 }
 
-# inside COMMAND...: in the scratch system, in namespaces of its own; its bpffs is one of its own, too. By pivot_root:
-# whoever is in a chroot makes no user namespaces.
+# inside COMMAND...: in the scratch system, in namespaces of its own; its bpffs is one of its own,
+# too. By pivot_root: whoever is in a chroot makes no user namespaces.
 inside() {
   unshare --mount --pid --fork --propagation private env -u NODE_OPTIONS -u NODE_EXTRA_CA_CERTS sh -c '
     set -e
@@ -119,7 +120,8 @@ use_and_remove() {
   [[ ! -e $scratch/root/var/lib/bpftoken ]] || fail 'the state stays when the package is purged'
   expect '/etc/bpftoken stays' "$scratch/said"
   [[ -e $scratch/root/etc/bpftoken/policies/policy.yaml ]] || fail 'a policy of the administrator is gone'
-  # What it offers is done: here there is no guard that could be taken out, only its folder, and that is said.
+  # What it offers is done: here there is no guard that could be taken out, only its folder, and
+  # that is said.
   inside dpkg -i /bpftoken.deb >/dev/null
   GUARD=yes inside env BPFTOKEN_GUARD=remove dpkg --remove bpftoken >"$scratch/said" 2>&1 || true
   ! grep -q 'stays loaded' "$scratch/said" || fail 'the guard was to be removed'

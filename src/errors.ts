@@ -47,6 +47,7 @@ export type Reason =
   | 'delegation-unknown'
   | 'guard-missing'
   | 'guard-needed'
+  | 'guard-older'
   | 'may-stand'
   | 'more-than-parent'
   | 'name-ambiguous'

@@ -1,4 +1,6 @@
-/* What the two C delegators share: the command line, and the options of the bpffs that come of it. */
+/*
+ * What the two C delegators share: the command line, and the options of the bpffs that come of it.
+ */
 #include "within.h"
 
 static pid_t pid;

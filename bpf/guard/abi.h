@@ -3,7 +3,8 @@
  * event record. All times are nanoseconds of CLOCK_BOOTTIME.
  *
  * This is the only source: scripts/gen-guard-layout.ts makes src/guard/layout.ts from the types of
- * the compiled object, and from the two strings below. A change of any layout changes GUARD_ABI.
+ * the compiled object, and from the two strings below. A change of any layout changes GUARD_ABI. Another
+ * map does not: the guard that lacks it is replaced without a gap, and what is lent goes on.
  */
 #ifndef GUARD_ABI_H
 #define GUARD_ABI_H
@@ -257,6 +258,11 @@ struct guard_revocation {
 	__u64 revoked_ns;
 };
 
+/* By the programs: a delegation whose time was over when one of them looked. Of a confined cgroup, src/guard clears it. */
+struct guard_expired {
+	__u64 id;
+};
+
 /* Live objects of one delegation, by the programs alone; what was lent on counts as in use. */
 struct guard_usage {
 	__u64 map_bytes;
@@ -331,6 +337,7 @@ _Static_assert(sizeof(struct guard_delegator) == 200, "guard_delegator");
 _Static_assert(sizeof(struct guard_pending) == 312, "guard_pending");
 _Static_assert(sizeof(struct guard_delegation) == 224, "guard_delegation");
 _Static_assert(sizeof(struct guard_revocation) == 16, "guard_revocation");
+_Static_assert(sizeof(struct guard_expired) == 8, "guard_expired");
 _Static_assert(sizeof(struct guard_usage) == 56, "guard_usage");
 _Static_assert(sizeof(struct guard_token) == 16, "guard_token");
 _Static_assert(sizeof(struct guard_program) == 16, "guard_program");

@@ -353,7 +353,7 @@ static __noinline int derive(struct guard_delegation *made)
 	struct guard_usage *usage = usage_by(made->parent);
 	const struct guard_terms *all, *some = &made->terms;
 
-	if (!from || !usage || liveness(from))
+	if (!from || !usage || liveness(from, made->parent))
 		return 0;
 	all = &from->terms;
 	if (!is_within(&some->masks, &all->masks) || some->capabilities & ~all->capabilities ||
@@ -363,7 +363,7 @@ static __noinline int derive(struct guard_delegation *made)
 	    (all->digests && !some->digests) || (all->functions && !some->functions) ||
 	    (all->mode != GUARD_PERMISSIVE && some->mode == GUARD_PERMISSIVE) || !inherit_cgroup(made, from))
 		return 0;
-	LOWER(made->expires_ns, from->expires_ns);
+	LOWER(made->expires_ns, end_of(from, made->parent));
 	/* Of what the origin tells, nothing is kept back. */
 	if (all->events == GUARD_EVENTS_ALL || made->terms.events == GUARD_EVENTS_NONE)
 		made->terms.events = all->events;

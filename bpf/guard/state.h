@@ -63,6 +63,15 @@ ARRAY(revocations, struct guard_revocation, GUARD_SLOTS);
 ARRAY(usages, struct guard_usage, GUARD_SLOTS);
 /* The tick at which the clock said last that it has not expired. */
 ARRAY(unexpired, __u64, GUARD_SLOTS);
+/* What was refused because its time was over stays refused, whatever is renewed later. */
+ARRAY(expired, struct guard_expired, GUARD_SLOTS);
+/*
+ * By id: when it ends, instead of what its record says, and later than that. By src/guard; removed
+ * with the record. In a hash table one end takes another's place as a whole. An element that was
+ * replaced may be used again at once, but only for another end that has just been renewed, as its
+ * own has.
+ */
+TABLE(renewals, __u64, __u64, GUARD_SLOTS);
 
 /*
  * By the kernel's objects: addresses that stay for as long as the object lives, each removed when it is freed. A program is known by
@@ -147,33 +156,48 @@ static __always_inline struct guard_usage *usage_by(__u64 id)
 	return bpf_map_lookup_elem(&usages, &slot);
 }
 
+/* When it ends, by what holds now. */
+static __always_inline __u64 end_of(const struct guard_delegation *of, __u64 id)
+{
+	__u64 *renewed = bpf_map_lookup_elem(&renewals, &id);
+
+	return renewed && *renewed > of->expires_ns ? *renewed : of->expires_ns;
+}
+
 /*
  * The clock is read once in a tick, since that costs as much as a lookup and each call is judged
  * several times. So a delegation may live on for a tick, 10 milliseconds at most.
+ *
+ * That it has expired is written down before anybody is told. Who renews waits for the programs that
+ * run, and finds it written, or else nobody was refused.
  */
-static __always_inline int is_expired(const struct guard_delegation *of, __u32 slot)
+static __always_inline int is_expired(const struct guard_delegation *of, __u64 id, __u32 slot)
 {
-	__u64 tick = bpf_jiffies64(), *unexpired_at = bpf_map_lookup_elem(&unexpired, &slot);
+	__u64 tick = bpf_jiffies64(), *unexpired_at = bpf_map_lookup_elem(&unexpired, &slot), now;
+	struct guard_expired *over = bpf_map_lookup_elem(&expired, &slot);
 
-	if (!unexpired_at)
+	if (!unexpired_at || !over || over->id == id)
 		return 1;
 	if (*unexpired_at == tick)
 		return 0;
-	if (bpf_ktime_get_boot_ns() >= of->expires_ns)
+	now = bpf_ktime_get_boot_ns();
+	if (now >= of->expires_ns && now >= end_of(of, id)) {
+		over->id = id;
 		return 1;
+	}
 	*unexpired_at = tick;
 	return 0;
 }
 
-static __always_inline __u8 liveness(const struct guard_delegation *of)
+/* Of the delegation of this id, which the element may not have any more. */
+static __always_inline __u8 liveness(const struct guard_delegation *of, __u64 id)
 {
-	__u64 id = of->id;
 	__u32 slot = id % GUARD_SLOTS;
 	struct guard_revocation *revoked = bpf_map_lookup_elem(&revocations, &slot);
 
 	if (!revoked || revoked->id == id)
 		return GUARD_REVOKED;
-	if (of->expires_ns != NEVER && is_expired(of, slot))
+	if (of->expires_ns != NEVER && is_expired(of, id, slot))
 		return GUARD_EXPIRED;
 	return GUARD_NONE;
 }
@@ -466,6 +490,7 @@ static long forget_one(__u32 depth, __u64 *at)
 	/* Two may get here at once. From here on the element may be another's. */
 	if (__sync_val_compare_and_swap(&of->id, id, 0) != id)
 		return 1;
+	bpf_map_delete_elem(&renewals, &id);
 	usage = parent ? usage_by(up) : 0;
 	if (!usage)
 		return 1;

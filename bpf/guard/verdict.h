@@ -132,7 +132,7 @@ static __always_inline struct guard_delegation *judged_by(__u64 id, struct judge
 		return 0;
 	}
 	under(what, of);
-	what->reason = liveness(of);
+	what->reason = liveness(of, id);
 	return of;
 }
 

@@ -27,7 +27,8 @@ int daemon_connect(const char *socket, int timeout_ms);
 /*
  * Asks on that connection, and closes it. `body` is JSON, or NULL. What the answer before this one
  * said is gone. Since the daemon acts on it, whoever gets a failure but DAEMON_ERRNO does not know
- * whether that is done. `wake`: gives up, with DAEMON_ERRNO and EINTR, once this can be read; -1: nothing.
+ * whether that is done. `wake`: gives up, with DAEMON_ERRNO and EINTR, once this can be read; -1:
+ * nothing.
  */
 enum daemon_failure daemon_ask(int connection, const char *method, const char *path, const char *body,
 			       int timeout_ms, int wake, struct daemon_answer *answer);

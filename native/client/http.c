@@ -115,7 +115,9 @@ static bool is_header(const struct line *line)
 {
 	const char *colon = memchr(line->begin, ':', line->end - line->begin);
 
-	/* No name, or blanks before the colon or the line: the roads to two readings of one answer. */
+	/*
+	 * No name, or blanks before the colon or the line: the roads to two readings of one answer.
+	 */
 	if (!colon || colon == line->begin)
 		return false;
 	for (const char *at = line->begin; at < colon; at++)

@@ -357,3 +357,76 @@ size_t json_quote(const char *text, char *to, size_t room)
 	*to = 0;
 	return to - begin;
 }
+
+struct writer {
+	char *to;
+	size_t length, room;
+	bool full;
+};
+
+static void put_raw(struct writer *writer, const char *text, size_t length)
+{
+	if (writer->full || length >= writer->room - writer->length) {
+		writer->full = true;
+		return;
+	}
+	memcpy(writer->to + writer->length, text, length);
+	writer->length += length;
+	writer->to[writer->length] = 0;
+}
+
+static void put_quoted(struct writer *writer, const char *text)
+{
+	size_t written = writer->full ? 0 : json_quote(text, writer->to + writer->length, writer->room - writer->length);
+
+	writer->full |= written == 0;
+	writer->length += written;
+}
+
+/* No deeper than what was read. */
+static void put_value(struct writer *writer, const struct json *value)
+{
+	static const char *const words[] = { [JSON_NULL] = "null", [JSON_FALSE] = "false", [JSON_TRUE] = "true" };
+	const struct json *at = value + 1, *end = value + value->size;
+
+	switch (value->type) {
+	case JSON_NULL:
+	case JSON_FALSE:
+	case JSON_TRUE:
+		put_raw(writer, words[value->type], strlen(words[value->type]));
+		break;
+	case JSON_NUMBER:
+		put_raw(writer, value->text, value->length);
+		break;
+	case JSON_STRING:
+		put_quoted(writer, value->text);
+		break;
+	case JSON_ARRAY:
+		put_raw(writer, "[", 1);
+		for (; at < end; at += at->size) {
+			if (at > value + 1)
+				put_raw(writer, ",", 1);
+			put_value(writer, at);
+		}
+		put_raw(writer, "]", 1);
+		break;
+	case JSON_OBJECT:
+		put_raw(writer, "{", 1);
+		for (; at < end; at += 1 + at[1].size) {
+			if (at > value + 1)
+				put_raw(writer, ",", 1);
+			put_quoted(writer, at->text);
+			put_raw(writer, ":", 1);
+			put_value(writer, at + 1);
+		}
+		put_raw(writer, "}", 1);
+	}
+}
+
+size_t json_write(const struct json *value, char *to, size_t room)
+{
+	struct writer writer = { .to = to, .room = room, .full = room == 0 };
+
+	put_value(&writer, value);
+	return writer.full ? 0 : writer.length;
+}

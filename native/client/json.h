@@ -23,14 +23,16 @@ enum json_type { JSON_NULL, JSON_FALSE, JSON_TRUE, JSON_NUMBER, JSON_STRING, JSO
 struct json {
 	enum json_type type;
 	uint32_t size; /* itself included */
-	/* Of a string: decoded, and a zero behind. Of a number: as it is written, nothing behind. */
+	/*
+	 * Of a string: decoded, and a zero behind. Of a number: as it is written, nothing behind.
+	 */
 	const char *text;
 	uint32_t length; /* bytes of the text */
 };
 
 /*
- * Reads the one document that `text` is, and overwrites it. Gives the number of values, of which the
- * first is the document; 0: it is refused.
+ * Reads the one document that `text` is, and overwrites it. Gives the number of values, of which
+ * the first is the document; 0: it is refused.
  */
 size_t json_read(char *text, size_t length, struct json *values, size_t room);
 
@@ -40,9 +42,18 @@ const struct json *json_member(const struct json *object, const char *name);
 /* The text of a string; NULL for all else. */
 const char *json_string(const struct json *value);
 
-/* The first value in an array, and the next: for (item = json_first(a); item; item = json_next(a, item)) */
+/*
+ * The first value in an array, and the next:
+ * for (item = json_first(a); item; item = json_next(a, item))
+ */
 const struct json *json_first(const struct json *array);
 const struct json *json_next(const struct json *array, const struct json *item);
+
+/*
+ * Writes the value again, with all that it holds, and a zero behind. Gives the bytes without the
+ * zero; 0: there is no room.
+ */
+size_t json_write(const struct json *value, char *to, size_t room);
 
 /*
  * Writes `text` as a string with its quotes, and a zero behind. Gives the bytes without the zero;

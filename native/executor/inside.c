@@ -108,7 +108,7 @@ static int find(int which, const char *path)
 /*
  * A container that is being made: its runtime has mounted all below the directory that is to be its
  * root, and makes it that when we are done. -EXDEV: it is the root that the process has already.
- * -ENOTBLK: it is no mount of its own, as the root that a runtime has prepared is.
+ * -ENOTTY: it is no mount of its own, as the root that a runtime has prepared is.
  */
 static int enter_root(const char *path)
 {
@@ -121,7 +121,7 @@ static int enter_root(const char *path)
 		if (old.mount == new.mount && old.inode == new.inode)
 			result = -EXDEV;
 		else if (!new.is_root)
-			result = -ENOTBLK;
+			result = -ENOTTY;
 	}
 	if (result < 0) {
 		close(fd);

@@ -70,45 +70,10 @@ static void put_string(struct writer *to, const char *text)
 
 static void put_value(struct writer *to, const struct json *value)
 {
-	const struct json *end = value + value->size;
+	size_t written = json_write(value, body + to->length, sizeof(body) - to->length);
 
-	switch (value->type) {
-	case JSON_NULL:
-		put_text(to, "null");
-		break;
-	case JSON_FALSE:
-		put_text(to, "false");
-		break;
-	case JSON_TRUE:
-		put_text(to, "true");
-		break;
-	case JSON_NUMBER:
-		put_raw(to, value->text, value->length);
-		break;
-	case JSON_STRING:
-		put_string(to, value->text);
-		break;
-	case JSON_ARRAY:
-		put_text(to, "[");
-		for (const struct json *at = value + 1; at < end; at += at->size) {
-			if (at > value + 1)
-				put_text(to, ",");
-			put_value(to, at);
-		}
-		put_text(to, "]");
-		break;
-	case JSON_OBJECT:
-		put_text(to, "{");
-		for (const struct json *at = value + 1; at < end; at += 1 + at[1].size) {
-			if (at > value + 1)
-				put_text(to, ",");
-			put_string(to, at->text);
-			put_text(to, ":");
-			put_value(to, at + 1);
-		}
-		put_text(to, "}");
-		break;
-	}
+	to->full |= written == 0;
+	to->length += written;
 }
 
 /* These members of the object, as far as it has them. `null` counts as none. */

@@ -84,7 +84,10 @@ static void describe(char **all, const char *name, const char *value)
 	set(all, variable);
 }
 
-/* Where every token-aware loader looks by itself needs no naming, unless our caller named another place. */
+/*
+ * Where every token-aware loader looks by itself needs no naming, unless our caller named another
+ * place.
+ */
 static void put_token_path(char **all, const char *path, char **caller)
 {
 	if (strcmp(path, DEFAULT_PATH) != 0 || find(caller, TOKEN_PATH))

@@ -150,7 +150,10 @@ static void require_mounted(const char *path, const char *reached)
 
 /* ---- Waiting for root ---- */
 
-/* Signals that end us, as something that can be waited for; what they do by themselves is in `before`. */
+/*
+ * Signals that end us, as something that can be waited for; what they do by themselves is in
+ * `before`.
+ */
 static int hold_signals(sigset_t *before)
 {
 	sigset_t ending;
@@ -236,7 +239,9 @@ _Noreturn static void fail_as_decided(const struct json *request, const char *st
 	     message.bytes, NULL);
 }
 
-/* The state of the request once it is decided; false: a signal came. The loan it is then in `loan`. */
+/*
+ * The state of the request once it is decided; false: a signal came. The loan it is then in `loan`.
+ */
 static bool await_decision(const struct waiting *waiting, char *loan, size_t room)
 {
 	struct daemon_answer answer;

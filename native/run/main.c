@@ -1,7 +1,7 @@
 /*
  * The command's front: see run.h. What it does not know is handed to Node as it is, and for root
- * what the daemon does not answer. With --strict as its first word it is Node that hands over in its turn: then it hands
- * nothing back, and ends with its parent.
+ * what the daemon does not answer. With --strict as its first word it is Node that hands over in
+ * its turn: then it hands nothing back, and ends with its parent.
  */
 #include "run.h"
 

@@ -92,7 +92,10 @@ static struct launched launch(const struct options *options)
 	find_launcher(path, sizeof(path));
 	connect_pair(control);
 	connect_pair(lifeline);
-	/* It shares our memory until it is another program, and does nothing with it: a fork copies it. */
+	/*
+	 * It shares our memory until it is another program, and does nothing with it: a fork copies
+	 * it.
+	 */
 	launched.launcher = vfork();
 	if (launched.launcher == 0) {
 		if (dup2(control[1], CONTROL) == CONTROL && dup2(lifeline[1], LIFELINE) == LIFELINE)
@@ -179,7 +182,10 @@ static void map_ids(pid_t process, const char *file, unsigned int inside, unsign
 	close(fd);
 }
 
-/* Waits for the namespaces, and has it become the user in them. Its number is its own while its parent lives. */
+/*
+ * Waits for the namespaces, and has it become the user in them. Its number is its own while its
+ * parent lives.
+ */
 static void become_user(struct launched *launched, const struct options *options, const struct user *user)
 {
 	char said[256];
@@ -273,7 +279,10 @@ static void forward(const struct launched *launched, int signal)
 	send(launched->lifeline, &number, 1, MSG_NOSIGNAL);
 }
 
-/* Its status, from "exited N" or "killed N"; nothing is said where its watcher was killed, and it with it. */
+/*
+ * Its status, from "exited N" or "killed N"; nothing is said where its watcher was killed, and it
+ * with it.
+ */
 static int status_of(const char *said)
 {
 	int number;

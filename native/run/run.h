@@ -3,13 +3,13 @@
  *
  *   bpftoken run --policy NAME [OPTIONS] -- PROGRAM [ARGUMENT...]
  *
- * For an ordinary user (own.c) it makes the namespaces as the user, asks bpftokend for the loan with itself as who is lent to,
- * leaves behind every capability that the policy does not lend, and becomes PROGRAM. So there is no
- * other process: whoever started it has PROGRAM itself, with its signals, its terminal and its exit
- * status, and what kills it before that leaves nothing.
+ * For an ordinary user (own.c) it makes the namespaces as the user, asks bpftokend for the loan
+ * with itself as who is lent to, leaves behind every capability that the policy does not lend, and
+ * becomes PROGRAM. So there is no other process: whoever started it has PROGRAM itself, with its
+ * signals, its terminal and its exit status, and what kills it before that leaves nothing.
  *
- * For root (root.c) PROGRAM runs as another user, and what stands between the two takes processes of
- * root's: it starts bpftoken-launch (../launch.c) and asks the daemon to lend to that.
+ * For root (root.c) PROGRAM runs as another user, and what stands between the two takes processes
+ * of root's: it starts bpftoken-launch (../launch.c) and asks the daemon to lend to that.
  */
 #pragma once
 

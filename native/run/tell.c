@@ -16,7 +16,9 @@ void tell_as(bool json, bool quiet)
 	is_quiet = quiet;
 }
 
-/* In one piece, so that it does not mix with what others say. Where nobody listens nobody is told. */
+/*
+ * In one piece, so that it does not mix with what others say. Where nobody listens nobody is told.
+ */
 static void say(const struct text *text)
 {
 	if (write(STDERR_FILENO, text->bytes, text->length) < 0)

@@ -1,6 +1,7 @@
 #!/bin/busybox sh
-# The first process of a VM: makes the machine that a test expects, runs /job/run, says how it ended, powers off.
-# Kernel messages go to ttyS0; ttyS1 carries the output of the job and, marked, the words of this script.
+# The first process of a VM: makes the machine that a test expects, runs /job/run, says how it
+# ended, powers off. Kernel messages go to ttyS0; ttyS1 carries the output of the job and, marked,
+# the words of this script.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 # The root file system that boot made cannot be pivoted away from; a bind mount of it on top can.
@@ -42,18 +43,25 @@ stty -F /dev/ttyS1 raw -echo
 mark=$(cat /job/mark)
 printf "\036%s up %s\n" "$mark" "$(cut -d" " -f1 /proc/uptime)"
 
-# The job sees a pipe, not a terminal.
-mkfifo /run/pipe
-cat </run/pipe >/dev/ttyS1 &
-cat=$!
-/bin/sh /job/run >/run/pipe 2>&1
-status=$?
-# What the job left running may hold the pipe open; it is not waited for.
-tries=0
-while kill -0 $cat 2>/dev/null && [ $tries -lt 20 ]; do tries=$((tries + 1)); sleep 0.05; done
+job() {
+	# It finds a systemd that has started.
+	while [ -e /job/first ] && [ ! -S /run/systemd/private ]; do sleep 0.2; done
+	# It sees a pipe, not a terminal.
+	mkfifo /run/pipe
+	cat </run/pipe >/dev/ttyS1 &
+	cat=$!
+	/bin/sh /job/run >/run/pipe 2>&1
+	status=$?
+	# What the job left running may hold the pipe open; it is not waited for.
+	tries=0
+	while kill -0 $cat 2>/dev/null && [ $tries -lt 20 ]; do tries=$((tries + 1)); sleep 0.05; done
 
-printf "\036%s exit %s\n" "$mark" "$status"
-if [ -n "$(ls -A /run/out)" ]; then tar -C /run/out -c .; fi
-stty -F /dev/ttyS1 raw -echo # Waits until all is sent.
-poweroff -f
+	printf "\036%s exit %s\n" "$mark" "$status"
+	if [ -n "$(ls -A /run/out)" ]; then tar -C /run/out -c .; fi
+	stty -F /dev/ttyS1 raw -echo # Waits until all is sent.
+	poweroff -f
+}
+if [ ! -e /job/first ]; then job; fi
+job &
+exec /bin/sh /job/first
 '

@@ -26,6 +26,8 @@ import { CACHE, ROOT } from '../tree.ts'
 import { Cpio } from './cpio.ts'
 
 export const VM = join(CACHE, 'vm')
+/** Of the repository: a file system with a systemd. */
+export const SYSTEMD = '.cache/vm/systemd'
 const BUSYBOX = join(VM, 'tools/bin/busybox')
 
 /** Programs whose busybox namesakes can less. Taken from this machine, with their libraries. */
@@ -261,6 +263,8 @@ export interface Job {
   readonly script: string
   /** What begins each word of the VM's own in its output. */
   readonly mark: string
+  /** The first process becomes systemd, which `SYSTEMD` is a tree of. */
+  readonly systemd: boolean
 }
 
 export function jobLayer(job: Job): Buffer[] {
@@ -273,6 +277,10 @@ export function jobLayer(job: Job): Buffer[] {
   )
   archive.file('/init', readFileSync(join(__dirname, 'init.sh')), 0o755)
   archive.file('/job/mark', job.mark)
+  if (job.systemd) {
+    archive.file('/job/systemd', readFileSync(join(__dirname, 'systemd.sh')))
+    archive.file('/job/first', `exec /bin/sh /job/systemd ${quoted(join(ROOT, SYSTEMD))} ${quoted(ROOT)}\n`)
+  }
   archive.file(
     '/job/run',
     [

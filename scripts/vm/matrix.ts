@@ -10,7 +10,7 @@ import { createInterface } from 'node:readline'
 import { Report } from '../report.ts'
 import { RUN_VARIABLE } from '../residue.ts'
 import { ROOT } from '../tree.ts'
-import { VM } from './initramfs.ts'
+import { SYSTEMD, VM } from './initramfs.ts'
 import { VMS_AT_A_TIME } from './machine.ts'
 
 interface Machine {
@@ -21,12 +21,15 @@ interface Machine {
   readonly timeoutSec: number
   /** What the VM takes along, beside the repository. */
   readonly extra?: string
+  /** Its first process is a systemd. */
+  readonly systemd?: boolean
 }
 
 /** Needs a kernel that the others cannot use. */
 const WITHOUT_TOKENS = 'test/vm/no-tokens.test.ts'
 
-const SYSTEMD = '.cache/vm/systemd'
+/** Needs a systemd that is the first process, and takes long: the daemon starts many times. */
+const UNDER_SYSTEMD = 'test/vm/daemon-systemd.test.ts'
 
 /**
  * What behaves the same everywhere is tested once, on the kernel that runs here. This depends on
@@ -53,7 +56,7 @@ function machines(everything: boolean): Machine[] {
   const guardFiles = readdirSync(join(ROOT, 'test/vm'))
     .filter(name => name.endsWith('.test.ts'))
     .map(name => `test/vm/${name}`)
-    .filter(file => file !== WITHOUT_TOKENS)
+    .filter(file => file !== WITHOUT_TOKENS && file !== UNDER_SYSTEMD)
   const kernels = ['6.12', '7']
   return [
     ...kernels.map(kernel => ({
@@ -64,6 +67,15 @@ function machines(everything: boolean): Machine[] {
       extra: SYSTEMD,
     })),
     ...kernels.map(kernel => ({ kernel, title: `Linux ${kernel}`, files: KERNEL_FILES, timeoutSec: 3600 })),
+    ...kernels
+      .filter(() => everything)
+      .map(kernel => ({
+        kernel,
+        title: `Linux ${kernel}, systemd`,
+        files: [UNDER_SYSTEMD],
+        timeoutSec: 3600,
+        systemd: true,
+      })),
     { kernel: '6.1', title: 'Linux 6.1', files: [WITHOUT_TOKENS], timeoutSec: 1200 },
   ]
 }
@@ -84,7 +96,9 @@ export class VmRuns {
     void startEach(this.#queue)
   }
 
-  /** Lets as many run as may; shows their output, one after the other, when all the rest is done. */
+  /**
+   * Lets as many run as may; shows their output, one after the other, when all the rest is done.
+   */
   async finish(): Promise<Report> {
     if (this.#unavailable !== undefined) return this.#unavailable
     for (let i = 1; i < VMS_AT_A_TIME; i++) void startEach(this.#queue)
@@ -166,10 +180,11 @@ class Run {
   }
 }
 
-function boot({ kernel, files, timeoutSec, extra }: Machine, out: string): ChildProcess {
+function boot({ kernel, files, timeoutSec, extra, systemd = false }: Machine, out: string): ChildProcess {
   const vm = [process.execPath, '--import', 'tsx', 'scripts/vm/vm.ts']
   const options = ['--kernel', kernel, '--timeout', String(timeoutSec), '--out', out]
   if (extra !== undefined) options.push('--with', extra)
+  if (systemd) options.push('--systemd')
   // It is no process that a test of this machine left behind.
   const { [RUN_VARIABLE]: _, ...env } = process.env
   // It ends with us, and its VM with it.

@@ -1,11 +1,12 @@
 /**
  * Runs a command, or tests, as root in a virtual machine with a kernel of Debian:
  *
- *   node --import tsx scripts/vm/vm.ts [--kernel 6.12|7|6.1] [--timeout S] [--with PATH]... [--out DIR] [--allow-oops] -- COMMAND...
+ *   node --import tsx scripts/vm/vm.ts [--kernel 6.12|7|6.1] [--timeout S] [--with PATH]... [--systemd] [--out DIR] [--allow-oops] -- COMMAND...
  *   node --import tsx scripts/vm/vm.ts [same options] --tests FILE...
  *
  * The working directory is the repository, at the same path as here, as it is when the VM starts
- * (`make build` first); --with takes a further path of it along, such as .cache/sid. Node runs the
+ * (`make build` first); --with takes a further path of it along, such as .cache/sid. With --systemd
+ * the first process is a systemd, with a file system of its own (systemd.sh). Node runs the
  * repository's TypeScript without any option. What the command leaves in /run/out comes back to
  * --out: with --tests, report.json. Its output is passed on (stderr too, to stdout), and its exit
  * status; 125 when the kernel broke or time ran out, with the path of the kernel's messages.
@@ -18,7 +19,7 @@ import { existsSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { parseArgs } from 'node:util'
 import { ROOT } from '../tree.ts'
-import { baseLayer, quoted, repositoryLayer, VM } from './initramfs.ts'
+import { baseLayer, quoted, repositoryLayer, SYSTEMD, VM } from './initramfs.ts'
 import { boot, type End, kill } from './machine.ts'
 
 /** As `docker run` has it: the command's own statuses are below. */
@@ -29,6 +30,7 @@ const { values: options, positionals } = parseArgs({
     kernel: { type: 'string', default: '6.12' },
     timeout: { type: 'string', default: '1200' },
     with: { type: 'string', multiple: true, default: [] },
+    systemd: { type: 'boolean', default: false },
     out: { type: 'string' },
     tests: { type: 'boolean', default: false },
     'allow-oops': { type: 'boolean', default: false },
@@ -67,7 +69,8 @@ async function main(): Promise<number> {
     console.error(`vm: Linux ${version} ${text}, ${((Date.now() - started) / 1000).toFixed(1)} s`)
   }
   const base = baseLayer(text => console.error(`vm: ${text}`))
-  const repository = repositoryLayer(options.with)
+  const extra = options.systemd ? [...options.with, SYSTEMD, 'packaging'] : options.with
+  const repository = repositoryLayer(extra)
   for (const last of [false, true]) {
     const name = `${kernel}-${process.pid}${last ? '-again' : ''}`
     const [log, tar] = [join(VM, `log-${name}.txt`), join(VM, `out-${name}.tar`)]
@@ -76,6 +79,7 @@ async function main(): Promise<number> {
         kernel,
         script: job,
         mark: randomUUID(),
+        systemd: options.systemd,
         base,
         repository,
         timeoutMs: Number(options.timeout) * 1000,

@@ -1,5 +1,6 @@
 /** What is asked of the daemon about loans, and what it says of them. Loads zod. */
 import { z } from 'zod'
+import { LOAN_ENDS, LOAN_KINDS, LOAN_STATES } from '../policy/loan-words.ts'
 import { account, count, flag, id, masks, pid, strict, text, texts, time } from './basics.ts'
 import { actions } from './lending.ts'
 
@@ -116,21 +117,9 @@ export const asker = strict({
   userNamespace: text,
 })
 
-export const LOAN_STATES = ['making', 'live', 'ending', 'ended'] as const
-export const LOAN_ENDS = [
-  'failed',
-  'revoked',
-  'expired',
-  'undelegated',
-  'origin-ended',
-  'processes-gone',
-  'reboot',
-  'lost',
-] as const
-
 export const loan = strict({
   id: loanId,
-  kind: z.enum(['delegate', 'derive', 'adopted']),
+  kind: z.enum(LOAN_KINDS),
   state: z.enum(LOAN_STATES),
   policy: text,
   policyDigest: text.describe('SHA-256 of the terms that were lent'),

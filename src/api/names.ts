@@ -24,6 +24,8 @@ export const DOCUMENTS = {
   'containers-install': 'whether containers that ask are lent to, and what is in the way',
   'containers-status': 'whether containers that ask are lent to, and what is in the way',
   'containers-remove': 'the same, after the hook was taken away',
+  'systemd-dropin': 'the drop-in of a unit, as it is now or would be',
+  'systemd-dropin-remove': 'whether there was one',
   reload: 'how many policies the daemon has now, and which files have faults',
   'audit-query': 'one record of the audit; a line for each',
   'audit-export': 'one record of the audit; a line for each',

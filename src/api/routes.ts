@@ -198,9 +198,9 @@ export const ROUTES = {
   ociHook: {
     method: 'POST',
     path: '/v1/hooks/oci',
-    summary: 'Lend to a container that is being made, if it asks by annotation; its runtime waits',
+    summary:
+      'Root alone, and whoever else tries is written down: lend to a container that is being made, if it asks by annotation; its runtime waits',
     body: container.ociHookBody,
-    root: true,
     answers: { 200: container.ociHookAnswer },
   },
   announceContainers: {

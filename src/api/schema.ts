@@ -12,6 +12,7 @@ import { DOCUMENTS, type DocumentName } from './names.ts'
 import * as objects from './objects.ts'
 import * as policy from './policy.ts'
 import * as service from './service.ts'
+import * as systemd from './systemd.ts'
 
 /** A request that was waited for, and approved. */
 const granted = z.strictObject({ request: loan.approvalRequest, loan: loan.loan })
@@ -38,6 +39,8 @@ export const SCHEMAS: Readonly<Record<DocumentName, z.ZodType>> = {
   'containers-install': container.containersStatus,
   'containers-status': container.containersStatus,
   'containers-remove': container.containersStatus,
+  'systemd-dropin': systemd.systemdDropin,
+  'systemd-dropin-remove': systemd.systemdDropinRemoved,
   reload: service.reloaded,
   'audit-query': service.auditRecord,
   'audit-export': service.auditRecord,

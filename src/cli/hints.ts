@@ -32,6 +32,7 @@ const BY_REASON: Readonly<Record<Reason, (facts: ErrorContext) => string>> = {
     fields === undefined
       ? INSTALL_GUARD
       : 'Install the guard (bpftoken guard install), remove these fields, or say spec.guard: optional to go on without their being enforced',
+  'guard-older': () => 'Replace it as root, without a gap: bpftoken guard install',
   'may-stand': () =>
     'End the processes of that user namespace, or unmount it there (bpftoken ls shows what is mounted); a guard could revoke it: bpftoken guard install',
   'more-than-parent': () => 'Ask for less, or leave out --strict to get what there is',

@@ -15,6 +15,7 @@ import { common } from './tree/options.ts'
 import type { Act, Part } from './tree/part.ts'
 import { policyCommands } from './tree/policy.ts'
 import { shellCommands } from './tree/shells.ts'
+import { systemdCommands } from './tree/systemd.ts'
 
 /** Takes the exit status of the command that was chosen. */
 export type Finish = (status: number) => void
@@ -24,6 +25,7 @@ const PARTS: readonly Part[] = [
   lendingCommands,
   daemonCommands,
   containerCommands,
+  systemdCommands,
   policyCommands,
   guardCommands,
   objectCommands,

@@ -1,6 +1,7 @@
 /** The two times: what people read, and what counts. */
 import { readFileSync } from 'node:fs'
 import { bootTimeNs } from '../guard/clock.ts'
+import { Alarm } from '../sys/alarm.ts'
 
 /** How long a process of others may have us wait by an execve(2) that does not end. */
 export const PATIENCE_MS = 1000
@@ -10,9 +11,15 @@ export interface Clock {
   wall(): string
   /** Nanoseconds since boot, sleep included. */
   bootNs(): bigint
+  /** One alarm at a time since boot: see src/sys/alarm.ts. The caller disposes of it. */
+  alarm(ring: () => void): Pick<Alarm, 'set'> & Disposable
 }
 
-export const REAL_CLOCK: Clock = { wall: () => new Date().toISOString(), bootNs: bootTimeNs }
+export const REAL_CLOCK: Clock = {
+  wall: () => new Date().toISOString(),
+  bootNs: bootTimeNs,
+  alarm: ring => new Alarm(ring),
+}
 
 /** Another one with each boot. */
 export function bootId(): string {

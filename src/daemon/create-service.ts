@@ -8,7 +8,6 @@ import type { Vocabulary } from '../policy/vocabulary.ts'
 import type { Audit } from '../registry/audit.ts'
 import type { EventStore } from '../registry/event-store.ts'
 import type { Registry } from '../registry/registry.ts'
-import { Alarm } from '../sys/alarm.ts'
 import { Approvals } from './approvals.ts'
 import { type Clock, REAL_CLOCK } from './clock.ts'
 import { announceContainersRoute, listContainersRoute } from './containers/announce.ts'
@@ -119,7 +118,7 @@ export function createService(options: ServiceOptions): RunningService {
     counters: options.counters ?? COUNTS_NOTHING,
     lend: options.lend ?? lend,
   }
-  const alarm = new Alarm(() => void upkeep.expire())
+  const alarm = clock.alarm(() => void upkeep.expire())
   const expiry = new Expiry(alarm)
   const upkeep = new Upkeep(parts, expiry)
   const facts: StatusFacts = { version, startedAt: clock.wall(), noGuard: options.noGuard }

@@ -32,10 +32,10 @@ interface InFlight {
 
 export class Idempotency {
   readonly #registry: Registry
-  readonly #clock: Clock
+  readonly #clock: Pick<Clock, 'wall'>
   readonly #inFlight = new Map<string, InFlight>()
 
-  constructor(registry: Registry, clock: Clock) {
+  constructor(registry: Registry, clock: Pick<Clock, 'wall'>) {
     this.#registry = registry
     this.#clock = clock
   }

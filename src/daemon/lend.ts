@@ -10,6 +10,7 @@ import type { Policy } from '../policy/policy.ts'
 import { shareOf } from '../registry/asker-facts.ts'
 import type { AnswerRecord, LoanRecord } from '../registry/loan-record.ts'
 import { Fd } from '../sys/fd.ts'
+import { uniqueNamespaceId } from '../sys/namespace.ts'
 import { cgroup2Path } from '../sys/proc-file.ts'
 import { readProc } from '../sys/process.ts'
 import type { Asker } from './asker.ts'
@@ -149,12 +150,14 @@ export async function make(parts: Parts, prepared: PreparedLoan, how: ToMake): P
     id,
     asker: who.facts,
     recipientCgroup: cgroup2Path(readProc(prepared.target.process, 'cgroup')),
+    recipientNamespaceId: uniqueNamespaceId(prepared.target.userNamespace),
     begun: () => slot?.taken(),
   })
   counters.decided('allowed')
   await book.inTurn(id, () => book.making(id, () => parts.lend(prepared, { journal, signal })))
-  // The target is done with; what is left of it to hold is the process.
-  recipients.watch(id, new Fd(prepared.target.process.pidfd.release()))
+  // The target is done with; what is left of it to hold are the process and its user namespace.
+  const { process, userNamespace } = prepared.target
+  recipients.watch(id, new Fd(process.pidfd.release()), new Fd(userNamespace.release()))
   return journal.record!
 }
 

@@ -34,6 +34,8 @@ export interface Asked {
   readonly comment?: string | undefined
   /** Where the recipient is by its cgroup, as it was when it was asked for. */
   readonly recipientCgroup?: string | undefined
+  /** Of its user namespace: `uniqueNamespaceId`. */
+  readonly recipientNamespaceId?: bigint | undefined
   /** The container that it is, where its runtime says so: else by its cgroup. */
   readonly container?: string | undefined
   /** After so long it ends; undefined: it does not. */
@@ -133,11 +135,15 @@ function recordOf(lend: LendFacts, asked: Asked, boot: string): LoanRecord {
   }
 }
 
-function recipientOf({ target }: LendFacts, { recipientCgroup: cgroup, container }: Asked): RecipientFacts {
+function recipientOf(
+  { target }: LendFacts,
+  { recipientCgroup: cgroup, recipientNamespaceId: id, container }: Asked,
+): RecipientFacts {
   const { pid, userNamespace, mountNamespace, ownerUid, rootUid, rootGid, unmappedUid } = target
   const where = cgroup === undefined ? undefined : placeOfCgroup(cgroup)
   return {
     ...{ pid, userNamespace, mountNamespace, ownerUid, rootUid, rootGid, unmappedUid, cgroup },
+    userNamespaceId: id === undefined ? undefined : String(id),
     unit: where?.kind === 'unit' ? where.name : undefined,
     container: container ?? (where?.kind === 'container' ? where.id : undefined),
   }

@@ -9,7 +9,7 @@ export type MeteredRoute = RouteName | 'openapi' | 'metrics' | 'none'
 export interface Meter {
   request(route: MeteredRoute, status: number, seconds: number): void
   decided(verdict: 'allowed' | 'refused' | 'waiting'): void
-  /** `why`: one of LOAN_ENDS of src/api/loan.ts. */
+  /** `why`: one of LOAN_ENDS of src/policy/loan-words.ts. */
   loanEnded(why: string): void
   guardEvents(verdict: 'refused' | 'allowed', count: number): void
 }

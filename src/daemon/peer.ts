@@ -11,8 +11,8 @@
  * what an execve(2) holds, and asks no file system. The rest is done beside the event loop, and in
  * time: see src/sys/in-time.ts for what is which.
  */
-import { readFileSync } from 'node:fs'
-import { type Accounts, subjectAgain, subjectInTime } from '../delegation/subject.ts'
+import { readFileSync, statSync } from 'node:fs'
+import { type Accounts, subjectAgain, subjectInTime, subjectOf } from '../delegation/subject.ts'
 import { openTargetInTime, type Target } from '../delegation/target.ts'
 import { Owned } from '../ebpf/owned.ts'
 import { DeniedError, InputError, NotFoundError, SyscallError } from '../errors.ts'
@@ -118,12 +118,14 @@ export class Peer implements Asker, Disposable {
   }
 
   get owner(): string {
-    const owner = this.#look(() => {
-      using namespace = heldNamespace(this.#process, 'user')
-      return ownerOf(namespace)
-    })
+    const owner = this.#look(() => this.#owner())
     this.#now()
-    return owner ?? userShare(this.uid)
+    return owner
+  }
+
+  #owner(): string {
+    using namespace = heldNamespace(this.#process, 'user')
+    return ownerOf(namespace) ?? userShare(this.uid)
   }
 
   #isRoot({ userNamespace, isAdmin }: Now): boolean {
@@ -136,9 +138,11 @@ export class Peer implements Asker, Disposable {
 
   async facts(): Promise<AskerFacts> {
     const { userNamespace } = this.#now()
-    const { cgroup, unit } = await this.subject([])
-    const { owner } = this
-    return {
+    const { cgroup, unit, owner } = this.#look(() => ({
+      ...subjectOf(this.#process, {}, this.#accounts),
+      owner: this.#owner(),
+    }))
+    const facts = {
       ...this.#connected,
       ...known('owner', owner === userShare(this.uid) ? undefined : owner),
       ...known(
@@ -149,6 +153,9 @@ export class Peer implements Asker, Disposable {
       ...known('unit', told(unit)),
       userNamespace,
     }
+    // It may have changed while the rest was read.
+    this.#now()
+    return facts
   }
 
   async subject(policies: readonly Pick<Policy, 'subjects'>[]): Promise<SubjectFacts> {
@@ -320,10 +327,23 @@ export class Peer implements Asker, Disposable {
    * taken for those in one above.
    */
   #read(): Now {
+    const before = this.#isOpenToItsUser()
     const status = procFields(readProc(this.#process, 'status'))
     const userNamespace = heldNamespaceName(this.#process, 'user')
     this.#requireSame(status)
-    return { status, userNamespace, isAdmin: hasCapability(status.get('CapEff'), CAPABILITIES.CAP_SYS_ADMIN) }
+    const isAdmin = hasCapability(status.get('CapEff'), CAPABILITIES.CAP_SYS_ADMIN)
+    return { status, userNamespace, isAdmin: isAdmin && before && this.#isOpenToItsUser() }
+  }
+
+  /**
+   * Whether other processes of its user may look into it: the kernel says so by the owner of its
+   * files in /proc. A program that was executed and got capabilities by its file's is closed to them
+   * (PR_SET_DUMPABLE), though all its ids are as they were. What it has may not be had by whoever
+   * else holds the connection.
+   */
+  #isOpenToItsUser(): boolean {
+    const status = statSync(`/proc/${this.#process.pid}/status`, { throwIfNoEntry: false })
+    return status?.uid === this.uid
   }
 
   /** All four ids of user and group: real, effective, saved, file system. */

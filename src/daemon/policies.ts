@@ -2,16 +2,16 @@
  * The daemon's policies: the files of one directory, read anew on demand. Of a file that is not good
  * the policy that was good before holds, and the fault is told until the file is good.
  */
-import { constants } from 'node:fs'
-import { type FileHandle, open, readdir, stat } from 'node:fs/promises'
+import { readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { BpftokenError, FormatError, InputError } from '../errors.ts'
+import { BpftokenError, InputError } from '../errors.ts'
 import { policyFromText } from '../lending/policy-text.ts'
 import { type Policy, policyToJSON } from '../policy/policy.ts'
 import { PolicyIndex } from '../policy/policy-index.ts'
 import { assessRisk, type RiskLevel } from '../policy/risk.ts'
 import type { Vocabulary } from '../policy/vocabulary.ts'
 import { policyDigest } from '../registry/loan-record.ts'
+import { readOwned, requireOwn } from './owned-file.ts'
 
 export interface LoadedPolicy {
   readonly policy: Policy
@@ -31,8 +31,6 @@ export interface PolicyFault {
 /** What the parser takes at most; see src/policy/document.ts. */
 const MAX_BYTES = 256 * 1024
 const MAX_FILES = 10_000
-/** Who may write to a file or directory other than its owner. */
-const WRITABLE = 0o022
 
 export class PolicyFiles {
   readonly directory: string
@@ -128,14 +126,14 @@ export class PolicyFiles {
       throw error
     }
     if (!facts.isDirectory()) throw new InputError('it is no directory')
-    this.#requireOwn(facts)
+    requireOwn(facts, this.#owner)
     const names = (await readdir(this.directory)).filter(name => name.endsWith('.yaml')).sort()
     if (names.length > MAX_FILES) throw new InputError(`there are more than ${MAX_FILES} files in it`)
     return names.map(name => join(this.directory, name))
   }
 
   async #load(file: string, before: LoadedPolicy | undefined): Promise<LoadedPolicy> {
-    const text = await this.#textOf(file)
+    const text = await readOwned(file, { what: 'policy', owner: this.#owner, maxBytes: MAX_BYTES })
     if (text === before?.text) return before
     const policy = await policyFromText(text, file, this.#vocabulary)
     return {
@@ -145,39 +143,6 @@ export class PolicyFiles {
       text,
       risk: assessRisk(policy, this.#vocabulary).level,
     }
-  }
-
-  async #textOf(file: string): Promise<string> {
-    // A pipe or a device is neither waited for nor read.
-    const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK
-    let handle: FileHandle
-    try {
-      handle = await open(file, flags)
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ELOOP') throw new InputError('it is a symbolic link')
-      throw error
-    }
-    try {
-      const facts = await handle.stat()
-      if (!facts.isFile()) throw new InputError('it is no plain file')
-      this.#requireOwn(facts)
-      const bytes = Buffer.alloc(MAX_BYTES + 1)
-      let length = 0
-      for (;;) {
-        const { bytesRead } = await handle.read(bytes, length, bytes.length - length, length)
-        length += bytesRead
-        if (length > MAX_BYTES) throw new FormatError('policy', `it is longer than ${MAX_BYTES} bytes`)
-        if (bytesRead === 0) return bytes.toString('utf8', 0, length)
-      }
-    } finally {
-      await handle.close()
-    }
-  }
-
-  #requireOwn({ uid, mode }: { readonly uid: number; readonly mode: number }): void {
-    if (uid !== this.#owner) throw new InputError(`it belongs to user ${uid}, not to user ${this.#owner}`)
-    if ((mode & WRITABLE) !== 0)
-      throw new InputError(`others than its owner may write to it (mode ${(mode & 0o7777).toString(8)})`)
   }
 
   /** Of several with one name the one that has had it holds; where none has, nobody gets it. */

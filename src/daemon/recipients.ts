@@ -1,47 +1,63 @@
 /**
- * The processes that were lent to, one for each loan, held so that we learn when it exits: then the
- * loan is looked after, for its namespaces may live on in others.
+ * Who was lent to, for each loan: a process, held so that we learn when it exits, and its user
+ * namespace. When the process exits the loan is looked after, for the namespace may live on in
+ * others. The namespace is held until the loan ends: as long as it is, no other one gets the number
+ * of its inode, by which it is known.
  */
 import type { Fd } from '../sys/fd.ts'
 import { type Watch, watchReadable } from '../sys/poll.ts'
 
-interface Held {
+interface Watched {
   readonly pidfd: Fd
   readonly watch: Watch
 }
 
 export class Recipients implements Disposable {
-  readonly #held = new Map<number, Held>()
+  readonly #watched = new Map<number, Watched>()
+  readonly #namespaces = new Map<number, Fd>()
   readonly #exited: (loan: number) => void
 
   constructor(exited: (loan: number) => void) {
     this.#exited = exited
   }
 
-  /** Takes over the pidfd. */
-  watch(loan: number, pidfd: Fd): void {
+  /** Takes over both descriptors. */
+  watch(loan: number, pidfd: Fd, userNamespace: Fd): void {
     this.forget(loan)
     const watch = watchReadable(pidfd, () => {
-      this.forget(loan)
+      this.#unwatch(loan)
       this.#exited(loan)
     })
     watch.keepAlive(false)
-    this.#held.set(loan, { pidfd, watch })
+    this.#watched.set(loan, { pidfd, watch })
+    this.#namespaces.set(loan, userNamespace)
   }
 
   isWatched(loan: number): boolean {
-    return this.#held.has(loan)
+    return this.#watched.has(loan)
   }
 
+  /** Whether the namespace is held, and so surely the one that was lent to. */
+  isHeld(loan: number): boolean {
+    return this.#namespaces.has(loan)
+  }
+
+  /** The loan has ended. */
   forget(loan: number): void {
-    const held = this.#held.get(loan)
-    if (held === undefined) return
-    this.#held.delete(loan)
-    held.watch[Symbol.dispose]()
-    held.pidfd.close()
+    this.#unwatch(loan)
+    this.#namespaces.get(loan)?.close()
+    this.#namespaces.delete(loan)
   }
 
   [Symbol.dispose](): void {
-    for (const loan of [...this.#held.keys()]) this.forget(loan)
+    for (const loan of [...this.#namespaces.keys()]) this.forget(loan)
+  }
+
+  #unwatch(loan: number): void {
+    const watched = this.#watched.get(loan)
+    if (watched === undefined) return
+    this.#watched.delete(loan)
+    watched.watch[Symbol.dispose]()
+    watched.pidfd.close()
   }
 }

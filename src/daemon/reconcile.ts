@@ -18,7 +18,9 @@ export interface Found {
   /** Undefined: there is no guard. */
   readonly delegations: readonly GuardDelegation[] | undefined
   /** User namespaces that some task is in. */
-  readonly inhabited: ReadonlySet<string>
+  readonly inhabited: { has(userNamespace: string): boolean }
+  /** Loans whose user namespace is gone, though another one has its number by now. */
+  readonly reused: ReadonlySet<number>
 }
 
 export type Step =
@@ -62,10 +64,12 @@ export function reconcile(open: readonly LoanRecord[], found: Found): Step[] {
   const unsure = open.filter(({ made }) => made?.device === undefined)
   const steps = [...sure, ...unsure].map(loan => {
     if (loan.boot !== found.boot) return { do: 'end', loan: loan.id, why: 'reboot' } as const
-    const mounts = mountsOf(
-      loan,
-      found.mounts.filter(mount => !taken.has(mount)),
-    )
+    const mounts = found.reused.has(loan.id)
+      ? []
+      : mountsOf(
+          loan,
+          found.mounts.filter(mount => !taken.has(mount)),
+        )
     for (const mount of mounts) taken.add(mount)
     return judge(loan, mounts, found, known)
   })
@@ -92,7 +96,8 @@ function judge(
         ? { do: 'end', loan: id, why: ended?.why ?? 'lost' }
         : { do: 'takeBack', loan: id, why: ended?.why ?? 'lost' }
     default: {
-      const lives = recipient !== undefined && found.inhabited.has(recipient.userNamespace)
+      const lives =
+        recipient !== undefined && !found.reused.has(id) && found.inhabited.has(recipient.userNamespace)
       const gone = mounts.length === 0 ? whyGone(loan, found, lives) : undefined
       if (gone !== undefined) return { do: 'end', loan: id, ...gone }
       const pids = mounts.flatMap(mount => mount.pids)
@@ -105,10 +110,11 @@ function judge(
 /** Of a loan that lives by its record, and that nobody has mounted. Undefined: it may be in use. */
 function whyGone(
   loan: LoanRecord,
-  { first, delegations }: Found,
+  { first, delegations, reused }: Found,
   lives: boolean,
 ): Pick<EndRecord, 'why' | 'detail'> | undefined {
   const { made, kind } = loan
+  if (reused.has(loan.id)) return { why: 'processes-gone' }
   const inGuard =
     made?.delegation !== undefined && delegations?.some(one => isRecordOf(loan, one, made.delegation!))
   if (inGuard === true) return undefined

@@ -1,7 +1,7 @@
 /** To let a loan live longer, from now, as its policy allows. */
 
 import type { RouteRequest } from '../api/routes.ts'
-import { ConflictError, DeniedError, NotSupportedError } from '../errors.ts'
+import { ConflictError, DeniedError } from '../errors.ts'
 import { admit } from '../lending/admission.ts'
 import { shareOf } from '../registry/asker-facts.ts'
 import type { LoanRecord } from '../registry/loan-record.ts'
@@ -13,6 +13,7 @@ import type { Parts } from './parts.ts'
 import { chosenPolicy } from './policy-choice.ts'
 import type { Answered, Call } from './service.ts'
 import { viewOf } from './status-of.ts'
+import { guardRecordOf } from './take-back.ts'
 
 /** `POST /v1/loans/{id}/renew` */
 export async function renewRoute(
@@ -28,8 +29,11 @@ export async function renewRoute(
     const loan = ownLoan(parts, who, params.id)
     requireRenewable(loan, clock.bootNs())
     const most = await mostFor(parts, who, loan)
+    // That took time.
+    requireRenewable(loan, clock.bootNs())
     const lifetimeSec = most === undefined ? body.lifetimeSec : Math.min(most, body.lifetimeSec)
-    const bootNs = clock.bootNs() + BigInt(lifetimeSec) * NS_PER_SEC
+    // The guard comes first: if we die here, it lets go no sooner than we take the loan back.
+    const bootNs = heldUntil(parts, loan, clock.bootNs() + BigInt(lifetimeSec) * NS_PER_SEC)
     const put = await book.put({ ...loan, expires: { at: wallOf(clock, bootNs), bootNs: String(bootNs) } })
     await audit.append({ event: 'loan.renewed', loan: id, facts: { ...loanFacts(put), by: who.facts } })
     return put
@@ -37,7 +41,7 @@ export async function renewRoute(
   return { status: 200, body: viewOf(parts, renewed) }
 }
 
-function requireRenewable({ id, state, kind, expires, made }: LoanRecord, nowNs: bigint): void {
+function requireRenewable({ id, state, kind, expires }: LoanRecord, nowNs: bigint): void {
   const context = { loan: id }
   const refuse = (why: string): never => {
     throw new ConflictError(`loan-${id} cannot be renewed: ${why}`, { context })
@@ -46,12 +50,17 @@ function requireRenewable({ id, state, kind, expires, made }: LoanRecord, nowNs:
   if (state !== 'live') refuse(`it is ${state}`)
   if (expires === undefined) refuse('it does not expire')
   if (BigInt(expires!.bootNs) <= nowNs) refuse('its time is over')
-  // Its record there is the programs' to write: we would write over what they count in it.
-  if (made?.delegation !== undefined)
-    throw new NotSupportedError(`loan-${id} cannot be renewed: the guard holds its end, and keeps to it`, {
-      context,
-      hint: 'Lend anew before it ends',
+}
+
+/** The end that holds, where a guard holds it: a derived loan ends with its origin. */
+function heldUntil({ guard }: Parts, loan: LoanRecord, bootNs: bigint): bigint {
+  if (loan.made?.delegation === undefined) return bootNs
+  const known = guard === undefined ? undefined : guardRecordOf(guard, loan)
+  if (known === undefined)
+    throw new ConflictError(`loan-${loan.id} cannot be renewed: the guard knows it no more`, {
+      context: { loan: loan.id },
     })
+  return guard!.renew(known.id, bootNs)
 }
 
 /** Seconds; undefined: as many as one likes. Of others than root the policy of now must let them. */

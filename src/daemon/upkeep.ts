@@ -9,7 +9,7 @@ import { BpftokenError } from '../errors.ts'
 import type { EndRecord, LoanRecord } from '../registry/loan-record.ts'
 import { orphansGone } from '../sys/executor/orphans.ts'
 import { Fd } from '../sys/fd.ts'
-import { heldNamespace } from '../sys/namespace.ts'
+import { heldNamespace, uniqueNamespaceId } from '../sys/namespace.ts'
 import { inodeOf } from '../sys/open.ts'
 import { openProcess, stillAlive } from '../sys/process.ts'
 import { adoptedRecord } from './adopted.ts'
@@ -112,7 +112,9 @@ export class Upkeep {
   async #expireOne(id: number): Promise<void> {
     const { book, log } = this.#parts
     try {
-      await takeBack(this.#parts, id, { why: 'expired' })
+      // Who renews it at this moment is waited for. Later it is refused: the time is over.
+      if (await book.inTurn(id, async () => this.#isDue(id)))
+        await takeBack(this.#parts, id, { why: 'expired' })
     } catch (error) {
       log.error({ error, loan: loanName(id) }, 'a loan that has expired could not be ended')
       const again = (): void => {
@@ -121,6 +123,11 @@ export class Upkeep {
       }
       setTimeout(again, RETRY_MS).unref()
     }
+  }
+
+  #isDue(id: number): boolean {
+    const expires = this.#parts.book.loan(id)?.expires
+    return expires !== undefined && BigInt(expires.bootNs) <= this.#parts.clock.bootNs()
   }
 
   async #lookOnce(): Promise<void> {
@@ -139,8 +146,12 @@ export class Upkeep {
       const mounts = await findInstances(vocabulary)
       const delegations = guard?.delegations()
       const isMissing = before.some(loan => mountsOf(loan, mounts).length === 0)
-      const inhabited = isMissing ? await inhabitedUserNamespaces() : new Set<string>()
-      const found: Found = { boot: book.registry.boot, first: this.#first, mounts, delegations, inhabited }
+      const unsure = before.filter(({ id, recipient }) => this.#isUnsure(id, recipient))
+      const inhabited =
+        isMissing || unsure.length > 0 ? await inhabitedUserNamespaces() : new Map<string, number>()
+      const reused = new Set(unsure.filter(loan => isReused(loan, inhabited)).map(({ id }) => id))
+      const { boot } = book.registry
+      const found: Found = { boot, first: this.#first, mounts, delegations, inhabited, reused }
       steps = reconcile(before, found)
     } finally {
       stop()
@@ -164,6 +175,11 @@ export class Upkeep {
     const ending = ends.map(step => this.#turns.run(this.#userOf(step.loan), () => takeOne(step)))
     for (const step of steps) if (step.do === 'see' || step.do === 'adopt') await takeOne(step)
     await Promise.all(ending)
+  }
+
+  /** Whether its namespace, which we do not hold, may have gone, and another one have its number. */
+  #isUnsure(id: number, recipient: LoanRecord['recipient']): boolean {
+    return recipient?.userNamespaceId !== undefined && !this.#parts.recipients.isHeld(id)
   }
 
   /** Whose file systems are waited for. */
@@ -230,25 +246,49 @@ export class Upkeep {
     const { recipients } = this.#parts
     if (recipients.isWatched(id) || recipient === undefined) return
     for (const pid of [recipient.pid, ...pids.slice(0, 16)]) {
-      const pidfd = heldIn(pid, recipient.userNamespace)
-      if (pidfd === undefined) continue
-      recipients.watch(id, pidfd)
+      const held = heldIn(pid, recipient)
+      if (held === undefined) continue
+      recipients.watch(id, held.pidfd, held.namespace)
       return
     }
   }
 }
 
-/** Undefined: no such process is in that user namespace. */
-function heldIn(pid: number, userNamespace: string): Fd | undefined {
+type InNamespace = Pick<NonNullable<LoanRecord['recipient']>, 'userNamespace' | 'userNamespaceId'>
+
+/** Undefined: no such process is in that user namespace. The caller closes both. */
+function heldIn(pid: number, there: InNamespace): { pidfd: Fd; namespace: Fd } | undefined {
   if (pid === 0) return undefined
   try {
     using process = openProcess(pid)
     using namespace = heldNamespace(process, 'user')
-    if (`user:[${inodeOf(namespace)}]` !== userNamespace) return undefined
+    if (!isThat(namespace, there)) return undefined
     stillAlive(process)
-    return new Fd(process.pidfd.release())
+    return { pidfd: new Fd(process.pidfd.release()), namespace: new Fd(namespace.release()) }
   } catch (error) {
     if (error instanceof BpftokenError) return undefined
+    throw error
+  }
+}
+
+function isThat(namespace: Fd, { userNamespace, userNamespaceId }: InNamespace): boolean {
+  if (`user:[${inodeOf(namespace)}]` !== userNamespace) return false
+  const id = uniqueNamespaceId(namespace)
+  return id === undefined || userNamespaceId === undefined || String(id) === userNamespaceId
+}
+
+/** Whether a process is in another user namespace that has the number of this loan's. */
+function isReused({ recipient }: LoanRecord, inhabited: ReadonlyMap<string, number>): boolean {
+  const pid = recipient && inhabited.get(recipient.userNamespace)
+  if (pid === undefined) return false
+  try {
+    using process = openProcess(pid)
+    using namespace = heldNamespace(process, 'user')
+    const { userNamespace } = recipient!
+    return isThat(namespace, { userNamespace }) && !isThat(namespace, recipient!)
+  } catch (error) {
+    // It has exited: the next look knows more.
+    if (error instanceof BpftokenError) return false
     throw error
   }
 }

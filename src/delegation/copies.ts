@@ -8,7 +8,7 @@ import type { Vocabulary } from '../policy/vocabulary.ts'
 import { parseMountInfo } from '../sys/mountinfo.ts'
 import { openProcess } from '../sys/process.ts'
 import { ask, mountsAt } from './ask.ts'
-import { type DelegatedInstance, findInstances } from './instances.ts'
+import { type DelegatedInstance, findMountsOf } from './instances.ts'
 import { openTargetInTime, type Target } from './target.ts'
 
 /** More rounds than this are somebody who mounts as fast as we unmount. */
@@ -34,7 +34,7 @@ export async function unmountCopies(
 ): Promise<Copies> {
   let unmounted = 0
   for (let round = 0; ; round++) {
-    const left = (await findInstances(vocabulary)).filter(instance => instance.device === device)
+    const left = await findMountsOf(device, vocabulary)
     let progress = 0
     if (round < ROUNDS) for (const copy of left) if (await isUnmounted(copy, timeoutMs)) progress++
     unmounted += progress

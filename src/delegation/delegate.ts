@@ -1,7 +1,7 @@
 /** The live loan: delegate, and take it back. */
 import { posix } from 'node:path'
 import { bpffsMount, delegatedMounts } from '../ebpf/bpffs.ts'
-import { ConflictError, NotFoundError } from '../errors.ts'
+import { ConflictError, NotFoundError, TimeoutError } from '../errors.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { Vocabulary } from '../policy/vocabulary.ts'
 import type { Executor } from '../sys/executor/executor.ts'
@@ -122,8 +122,8 @@ export async function delegateContext(
 }
 
 export interface UndelegateOptions {
-  readonly path?: string
-  /** By its id instead, which `ls` shows. */
+  readonly path?: string | undefined
+  /** By its id instead, which `ls` shows; with `path`, that is where it is looked for first. */
   readonly mount?: number | undefined
   readonly timeoutMs?: number
   /**
@@ -154,6 +154,16 @@ export async function undelegate(
   vocabulary: Vocabulary,
   options: UndelegateOptions = {},
 ): Promise<Undelegated> {
+  const { path, mount } = options
+  if (path !== undefined && mount !== undefined) {
+    // To find it by its id alone the kernel describes every mount that the target has.
+    const gone = await takeAway(target, path, vocabulary, options).catch((error: Error) => {
+      // What is slow at one path is not tried by another.
+      if (error instanceof TimeoutError) throw hidden(target, path, options, vocabulary, error) ?? error
+      return undefined
+    })
+    if (gone !== undefined) return gone
+  }
   const place = placeOf(target, options)
   // Mounts come and go beside us, so that one look can miss what the next one finds.
   for (let turn = 1; ; turn++) {

@@ -13,7 +13,7 @@ import { parsePlaces } from '../sys/mountinfo.ts'
 import { heldNamespace, namespaceOfTask, ownerUid, owningUserNamespace } from '../sys/namespace.ts'
 import { inodeOf } from '../sys/open.ts'
 import { openProcess } from '../sys/process.ts'
-import { allTasks, type Task, unlessGone } from '../sys/tasks.ts'
+import { allTasks, type Task, taskNamespaces, unlessGone } from '../sys/tasks.ts'
 import { BPF_FS_MAGIC } from '../uapi/constants.ts'
 import { SharedLook } from './shared-look.ts'
 import { inSlices } from './slices.ts'
@@ -69,52 +69,107 @@ export const NO_PATH = '?'
  * above ours.
  */
 export function listInstances(vocabulary: Vocabulary): DelegatedInstance[] {
-  const looking = look(vocabulary)
+  const namespaces = new Namespaces()
+  for (const task of allTasks()) namespaces.add(task, namespaceOfTask(task.tid, 'mnt'))
+  const looking = look(namespaces, vocabulary)
   for (;;) {
     const { done, value } = looking.next()
     if (done) return value
   }
 }
 
-let shared: { readonly vocabulary: Vocabulary; readonly look: SharedLook<DelegatedInstance[]> } | undefined
-
 /**
  * As `listInstances`, without holding up the event loop, and shared by all who ask: see SharedLook.
  */
 export function findInstances(vocabulary: Vocabulary): Promise<DelegatedInstance[]> {
-  if (shared?.vocabulary !== vocabulary)
-    shared = { vocabulary, look: new SharedLook(() => inSlices(look(vocabulary))) }
-  return shared.look.take()
+  return looksFor(vocabulary).all.take()
 }
 
-/** Rests after each step: a task, or a mount namespace. */
-function* look(vocabulary: Vocabulary): Generator<undefined, DelegatedInstance[]> {
-  const namespaces = new Map<string, Task[]>()
-  for (const task of allTasks()) {
-    yield
-    const namespace = namespaceOfTask(task.tid, 'mnt')
-    if (namespace === undefined) continue // exited, or not ours to see
-    const known = namespaces.get(namespace)
-    if (known === undefined) namespaces.set(namespace, [task])
-    // One thread stands for all threads of its process in the same namespace.
+/**
+ * Those of the superblock with this device alone, for which the others need not be described: that
+ * takes the kernel long, so that here it does not matter how many there are.
+ */
+export async function findMountsOf(device: string, vocabulary: Vocabulary): Promise<DelegatedInstance[]> {
+  const looks = looksFor(vocabulary)
+  looks.devices.add(device)
+  return (await looks.ofDevices.take()).filter(one => one.device === device)
+}
+
+interface Looks {
+  readonly vocabulary: Vocabulary
+  readonly all: SharedLook<DelegatedInstance[]>
+  readonly ofDevices: SharedLook<DelegatedInstance[]>
+  /** What the next of these looks is to find. */
+  readonly devices: Set<string>
+}
+
+let looks: Looks | undefined
+
+function looksFor(vocabulary: Vocabulary): Looks {
+  if (looks?.vocabulary === vocabulary) return looks
+  const devices = new Set<string>()
+  looks = {
+    vocabulary,
+    devices,
+    all: new SharedLook(() => lookAside(vocabulary)),
+    ofDevices: new SharedLook(() => {
+      const wanted = new Set(devices)
+      devices.clear()
+      return lookAside(vocabulary, wanted)
+    }),
+  }
+  return looks
+}
+
+async function lookAside(
+  vocabulary: Vocabulary,
+  devices?: ReadonlySet<string>,
+): Promise<DelegatedInstance[]> {
+  const namespaces = new Namespaces()
+  for (const task of await taskNamespaces('mnt')) namespaces.add(task, task.namespace)
+  return inSlices(look(namespaces, vocabulary, devices))
+}
+
+/** Mount namespaces with the tasks that are in them; one thread stands for all of its process. */
+class Namespaces {
+  readonly tasks = new Map<string, Task[]>()
+
+  /** Undefined: it has exited, or is not ours to see. */
+  add(task: Task, namespace: string | undefined): void {
+    if (namespace === undefined) return
+    const known = this.tasks.get(namespace)
+    if (known === undefined) this.tasks.set(namespace, [task])
     else if (known.at(-1)!.pid !== task.pid) known.push(task)
   }
+}
+
+/** Rests after each mount namespace. With `devices`: of these alone. */
+function* look(
+  { tasks: namespaces }: Namespaces,
+  vocabulary: Vocabulary,
+  devices?: ReadonlySet<string>,
+): Generator<undefined, DelegatedInstance[]> {
   const found: DelegatedInstance[] = []
   for (const [mountNamespace, tasks] of namespaces) {
-    found.push(...inNamespace(mountNamespace, tasks, vocabulary))
+    found.push(...inNamespace(mountNamespace, tasks, vocabulary, devices))
     yield
   }
   return found
 }
 
 /** By the first task that is still in it. Nothing here waits for one of them since Linux 6.11. */
-function inNamespace(mountNamespace: string, tasks: Task[], vocabulary: Vocabulary): DelegatedInstance[] {
+function inNamespace(
+  mountNamespace: string,
+  tasks: Task[],
+  vocabulary: Vocabulary,
+  devices: ReadonlySet<string> | undefined,
+): DelegatedInstance[] {
   for (const task of tasks) {
     const found = unlessGone(() => {
       using held = openProcess(task.tid)
       using namespace = heldNamespace(held, 'mnt')
       if (`mnt:[${inodeOf(namespace)}]` !== mountNamespace) return undefined
-      return delegatedMountsOf(namespace, mountNamespace, tasks, vocabulary)
+      return delegatedMountsOf(namespace, mountNamespace, tasks, vocabulary, devices)
     })
     if (found === undefined) continue
     const pids = tasks.map(({ tid }) => tid)
@@ -134,14 +189,16 @@ function delegatedMountsOf(
   name: string,
   tasks: readonly Task[],
   vocabulary: Vocabulary,
+  devices: ReadonlySet<string> | undefined,
 ): SeenMount[] | undefined {
+  const isWanted = ({ device }: { readonly device: string }): boolean => devices?.has(device) !== false
   // Undefined: this kernel does not tell (before Linux 6.11), or not us.
-  const known = mountsOfType(namespace, BigInt(BPF_FS_MAGIC))
+  const known = mountsOfType(namespace, BigInt(BPF_FS_MAGIC))?.filter(isWanted)
   if (known?.length === 0) return []
   const sight = known === undefined ? ownSight(name, tasks) : bestSight(name, tasks, known)
   if (sight === undefined) return undefined
   const { text, command } = sight
-  const shown = bpffsMounts(text)
+  const shown = bpffsMounts(text).filter(isWanted)
   const seen = shown.flatMap(mount => delegatedMount(mount, vocabulary) ?? [])
   const ids = new Set(shown.map(({ mountId }) => mountId))
   const unseen = (known ?? [])

@@ -11,48 +11,63 @@ import { type PlacedTask, taskNamespaces, unlessGone } from '../sys/tasks.ts'
 import { SharedLook } from './shared-look.ts'
 import type { Target } from './target.ts'
 
-/** In no user namespace that the kernel tells us of. */
-const UNKNOWN = 'unknown'
+interface Neighbours {
+  /** Those in our own network, or in one that we are not told, by their user namespace. */
+  readonly known: ReadonlyMap<string, readonly PlacedTask[]>
+  /** The same, in a user namespace that we are not told, with the map of ids that it has. */
+  readonly unknown: readonly { readonly task: PlacedTask; readonly idMap: string }[]
+}
 
-const look = new SharedLook(async () => {
+const look = new SharedLook<Neighbours>(async () => {
   const ours = ownNamespace('net')
-  const found = new Map<string, PlacedTask[]>()
+  const known = new Map<string, PlacedTask[]>()
+  const unknown: { task: PlacedTask; idMap: string }[] = []
   for (const task of await taskNamespaces('net', ownNamespace('user'))) {
     if (task.namespace !== undefined && task.namespace !== ours) continue
-    const key = task.userNamespace ?? UNKNOWN
-    const known = found.get(key)
-    if (known === undefined) found.set(key, [task])
-    else known.push(task)
+    if (task.userNamespace === undefined) {
+      // All threads of a process have the same map: one stands for all.
+      if (unknown.at(-1)?.task.pid === task.pid) continue
+      const idMap = idMapOf(task.tid)
+      if (idMap !== undefined) unknown.push({ task, idMap })
+      continue
+    }
+    const there = known.get(task.userNamespace)
+    if (there === undefined) known.set(task.userNamespace, [task])
+    else there.push(task)
   }
-  return found
+  return { known, unknown }
 })
 
 /** How often we look again for what was there, and has ended before it could be judged. */
 const LOOKS = 32
 
+/** As old may be what is seen by who asks again before it matters. */
+const RECENT_MS = 1000
+
 /**
  * A thread or process of the target's user namespace that is in our own network. Undefined: there is
- * none. One that cannot be judged counts. What is found is no older than the call.
+ * none. One that cannot be judged counts. What is found is no older than the call; with `first`, that
+ * there is none may be a second old: it is for who asks again, without, before anything can be
+ * reached.
  */
-export async function inOurNetwork({ process, facts }: Target): Promise<string | undefined> {
-  let ended: PlacedTask | undefined
-  for (let looks = 0; looks < LOOKS; looks++) {
-    const found = await look.take()
-    const idMap = readProc(process, 'uid_map')
-    const known = found.get(facts.userNamespace) ?? []
-    const may = [...known, ...(found.get(UNKNOWN) ?? [])].filter(
-      ({ tid, userNamespace, namespace }) =>
-        (userNamespace !== undefined && namespace !== undefined) || mayBeIn(tid, idMap),
+export async function inOurNetwork(
+  { process, facts }: Target,
+  { first = false }: { readonly first?: boolean } = {},
+): Promise<string | undefined> {
+  const seenIn = async (neighbours: Promise<Neighbours>): Promise<PlacedTask[]> =>
+    mayBeIn(await neighbours, facts.userNamespace, readProc(process, 'uid_map')).filter(
+      ({ directory }) => !isExecutorChild(directory),
     )
-    const others = may.filter(({ directory }) => !isExecutorChild(directory))
-    const [there] = others.filter(({ tid }) => !hasEnded(tid))
-    if (there !== undefined)
-      return saying(there)
-      // Mostly a child of an executor. Were it another, what it has started may have been missed.
-    ;[ended] = others
-    if (ended === undefined) return undefined
+  if (first && (await seenIn(look.recent(RECENT_MS))).length === 0) return undefined
+  let seen: PlacedTask[] = []
+  for (let looks = 0; looks < LOOKS; looks++) {
+    seen = await seenIn(look.take())
+    const [there] = seen.filter(({ tid }) => !hasEnded(tid))
+    if (there !== undefined) return saying(there)
+    if (seen.length === 0) return undefined
+    // Mostly a child of an executor. Were it another, what it has started may have been missed.
   }
-  return saying(ended!)
+  return saying(seen[0]!)
 }
 
 function saying({ tid, namespace }: PlacedTask): string {
@@ -61,15 +76,22 @@ function saying({ tid, namespace }: PlacedTask): string {
     : `process or thread ${tid} of the same user namespace is in the host's network`
 }
 
+/** Those that are in this user namespace, or may be for all that the kernel tells us. */
+function mayBeIn({ known, unknown }: Neighbours, userNamespace: string, idMap: string): PlacedTask[] {
+  const there = known.get(userNamespace) ?? []
+  return [
+    ...there.filter(({ tid, namespace }) => namespace !== undefined || idMapOf(tid) === idMap),
+    ...unknown.filter(one => one.idMap === idMap).map(({ task }) => task),
+  ]
+}
+
 /**
- * Whether a task whose namespaces the kernel does not tell us can be in a user namespace with this
- * map. False: it has ended, or is about to: a task gives its memory up before its namespaces, and
- * then runs nothing any more.
+ * The map of user ids of a task whose namespaces the kernel does not tell us. Undefined: it has ended,
+ * or is about to: a task gives its memory up before its namespaces, and then runs nothing any more.
  */
-function mayBeIn(tid: number, idMap: string): boolean {
-  const status = statusOf(tid)
-  if (status?.has('VmSize') !== true) return false
-  return unlessGone(() => readFileSync(`/proc/${tid}/uid_map`, 'utf8')) === idMap
+function idMapOf(tid: number): string | undefined {
+  if (statusOf(tid)?.has('VmSize') !== true) return undefined
+  return unlessGone(() => readFileSync(`/proc/${tid}/uid_map`, 'utf8'))
 }
 
 function hasEnded(tid: number): boolean {

@@ -5,6 +5,7 @@
  */
 export class SharedLook<T> {
   readonly #look: () => Promise<T>
+  #last: { readonly begun: number; readonly found: Promise<T> } | undefined
   #running: Promise<unknown> = Promise.resolve()
   #next: Promise<T> | undefined
 
@@ -17,10 +18,22 @@ export class SharedLook<T> {
   take(): Promise<T> {
     this.#next ??= this.#running.then(() => {
       this.#next = undefined
-      const found = this.#look()
-      this.#running = found.catch(() => {})
-      return found
+      const last = { begun: performance.now(), found: this.#look() }
+      this.#last = last
+      this.#running = last.found.catch(() => {
+        if (this.#last === last) this.#last = undefined
+      })
+      return last.found
     })
     return this.#next
+  }
+
+  /**
+   * What a look finds that began at most so long ago: for who asks again before it matters, and so
+   * can do with less.
+   */
+  recent(maxAgeMs: number): Promise<T> {
+    const last = this.#last
+    return last !== undefined && performance.now() - last.begun <= maxAgeMs ? last.found : this.take()
   }
 }

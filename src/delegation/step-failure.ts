@@ -41,7 +41,7 @@ export function actionFailure(
         { context, hint: 'Name a directory below it' },
       )
   }
-  if (action.do === 'enterRoot' && (name === 'EXDEV' || name === 'ENOTBLK'))
+  if (action.do === 'enterRoot' && (name === 'EXDEV' || name === 'ENOTTY'))
     return new ConflictError(
       name === 'EXDEV'
         ? `${action.path} is the root directory of process ${pid} already: what is mounted there is lost when its container gets another`

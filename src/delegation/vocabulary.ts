@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { findEnums } from '../ebpf/btf/btf.ts'
 import { NotSupportedError } from '../errors.ts'
 import { DOMAIN_ENUMS, type KernelEnums, type Vocabulary, vocabularyFrom } from '../policy/vocabulary.ts'
+import { mapReadOnly } from '../sys/memory.ts'
 import { VMLINUX_BTF } from '../uapi/kernel-paths.ts'
 
 let running: Vocabulary | undefined
@@ -18,9 +19,10 @@ export function runningVocabulary(): Vocabulary {
 
 /** The enumerators behind the vocabulary, from the BTF file of a kernel. */
 export function readKernelEnums(path: string): KernelEnums {
-  let btf: Buffer
+  let btf: Uint8Array
   try {
-    btf = readFileSync(path)
+    // Of another file somebody might cut off what is mapped.
+    btf = (path === VMLINUX_BTF ? mapReadOnly(path) : undefined) ?? readFileSync(path)
   } catch (cause) {
     throw new NotSupportedError(`The kernel's type information ${path} cannot be read`, {
       cause,

@@ -7,6 +7,7 @@ import { type CgroupId, type DelegationId, delegationId } from './id.ts'
 import { GUARD_CONFINEMENTS } from './layout.ts'
 import { sweepLists, writeTerms } from './lists.ts'
 import type { GuardMaps } from './maps.ts'
+import { forgetRenewal } from './renewals.ts'
 import { encodeLabel, type GuardTerms, NO_LIMIT64 } from './terms.ts'
 
 /**
@@ -28,6 +29,7 @@ export function confine(
   const createdNs = bootTimeNs()
   const { lifetimeSec } = policy.limits
   revocations.clear(id)
+  forgetRenewal(maps, id)
   usages.set(id, { superblocks: 1 })
   writeTerms(maps, policy, terms =>
     delegations.set(id, {

@@ -8,8 +8,9 @@ import { type CgroupId, cgroupIn, type DelegationId, delegationIn } from './id.t
 import { GUARD_CONFINEMENTS, type guard_delegation } from './layout.ts'
 import { readLists } from './lists.ts'
 import type { GuardMaps } from './maps.ts'
+import { endOf } from './renewals.ts'
 import type { Row } from './table.ts'
-import { decodeTerms, type GuardTerms, NO_LIMIT64 } from './terms.ts'
+import { decodeTerms, type GuardTerms } from './terms.ts'
 
 /** One live loan, or one confined cgroup, as the guard knows it. */
 export interface GuardDelegation {
@@ -22,7 +23,7 @@ export interface GuardDelegation {
   readonly policy: string
   readonly terms: GuardTerms
   readonly createdNs: bigint
-  /** Undefined: never. */
+  /** As it was renewed last. Undefined: never. */
   readonly expiresNs: bigint | undefined
   readonly revoked: boolean
   /** Undefined: it is not revoked. */
@@ -88,7 +89,7 @@ function describe(
     policy: nameFrom(raw.policy).replace(LENDER, ''),
     terms: decodeTerms(raw.terms, readLists(maps, raw.terms)),
     createdNs: raw.created_ns,
-    expiresNs: raw.expires_ns === NO_LIMIT64 ? undefined : raw.expires_ns,
+    expiresNs: endOf(maps, raw),
     revoked: revocation !== undefined,
     revokedNs: revocation?.revoked_ns,
     parent: delegationIn(raw.parent),

@@ -28,6 +28,7 @@ import { GUARD_ABI } from './layout.ts'
 import { type Lender, type LendOptions, lend } from './lender.ts'
 import { sweepLists, writeTerms } from './lists.ts'
 import { GuardMaps } from './maps.ts'
+import { renewDelegation } from './renew.ts'
 import type { GuardTerms } from './terms.ts'
 
 export { bootTimeNs } from './clock.ts'
@@ -190,6 +191,15 @@ export class Guard extends GuardMaps {
    */
   revoke(id: DelegationId): DelegationId[] {
     return revokeDelegation(this, id)
+  }
+
+  /**
+   * Lets a delegation end at `untilNs`, since boot, or with its origin if that is sooner. Gives when
+   * it ends now. What has ended stays ended. NotFoundError: no such delegation. ConflictError: it
+   * has ended, or would not end later. NotSupportedError: programs of an older version enforce.
+   */
+  renew(id: DelegationId, untilNs: bigint): bigint {
+    return renewDelegation(this, id, untilNs)
   }
 
   /** The delegation of which this bpffs root directory is; undefined: of none. */

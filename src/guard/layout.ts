@@ -121,6 +121,10 @@ export const guard_event = struct(88, {
   holder: u64(80),
 })
 
+export const guard_expired = struct(8, {
+  id: u64(0),
+})
+
 export const guard_file = struct(16, {
   inode: u64(0),
   device: u32(8),

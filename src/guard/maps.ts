@@ -12,6 +12,7 @@ import {
   guard_delegation,
   guard_delegator,
   guard_digest,
+  guard_expired,
   guard_file,
   guard_function,
   guard_namespace,
@@ -74,6 +75,7 @@ const count = number(u32(0))
 const address = number(u64(0))
 const delegation = number(u64(0) as Field<DelegationId>)
 const cgroup = number(u64(0) as Field<CgroupId>)
+const timeNs = number(u64(0))
 /** 64 bits in the maps, 32 in the records and everywhere above. */
 const userNamespace = via(address, (inode: number) => BigInt(inode), Number)
 /** struct guard_name, as text. */
@@ -102,6 +104,8 @@ export const TABLES = {
   pending: table(address, row(guard_pending)),
   delegations: ownedSlots(guard_delegation),
   revocations: ownedSlots(guard_revocation),
+  expired: ownedSlots(guard_expired),
+  renewals: table(delegation, timeNs),
   usages: slots(guard_usage),
   namespaces: table(userNamespace, row(guard_namespace)),
   /** By the root directory of a bpffs. */

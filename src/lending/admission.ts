@@ -87,7 +87,7 @@ export async function admitTarget(
 ): Promise<Admitted> {
   const { vocabulary, guarded, accounts, by } = options
   const { subject = () => subjectOf(target.process, policy, accounts) } = options
-  await requireOwnNetwork(target, policy, vocabulary, guarded)
+  await requireOwnNetwork(target, policy, vocabulary, guarded, { first: true })
   const verdict = admit(policy, subject(), options)
   return {
     verdict,
@@ -103,13 +103,14 @@ export async function admitTarget(
  * Refuses a target from which the host's network can be reached. `guarded`: a guard judges each
  * attachment by its network, so it does not matter who else is in the namespace or may enter it
  * later. Without a guard all tasks of this machine are looked at, and the more there are the longer
- * that takes.
+ * that takes. `first`: it is asked again when all is ready.
  */
 async function requireOwnNetwork(
   target: Target,
   policy: Policy,
   vocabulary: Vocabulary,
   guarded: boolean,
+  asked: { readonly first?: boolean } = {},
 ): Promise<void> {
   if (!needsOwnNetwork(policy, vocabulary)) return
   const refuse = (there: string | undefined): void => {
@@ -120,7 +121,7 @@ async function requireOwnNetwork(
   const owner = foreignOwner(target)
   if (owner !== undefined)
     refuse(`user ${owner}, who made that user namespace, can enter it from the host's network`)
-  refuse(await inOurNetwork(target))
+  refuse(await inOurNetwork(target, asked))
 }
 
 /**

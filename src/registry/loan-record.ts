@@ -3,6 +3,7 @@
  * given again to who asks again. Records do not change: a new one takes the place of the old.
  */
 import { createHash } from 'node:crypto'
+import { LOAN_ENDS, LOAN_KINDS, LOAN_STATES, type LoanState } from '../policy/loan-words.ts'
 import type { PolicyJSON } from '../policy/policy.ts'
 import { ASKER_FIELDS, type AskerFacts } from './asker-facts.ts'
 import {
@@ -28,27 +29,14 @@ import {
   wide,
 } from './fields.ts'
 
-export const LOAN_KINDS = ['delegate', 'derive', 'adopted'] as const
-/** In this order: a loan never goes back. */
-export const LOAN_STATES = ['making', 'live', 'ending', 'ended'] as const
-export const LOAN_ENDS = [
-  'failed',
-  'revoked',
-  'expired',
-  'undelegated',
-  'origin-ended',
-  'processes-gone',
-  'reboot',
-  'lost',
-] as const
-
-export type LoanState = (typeof LOAN_STATES)[number]
 export type PlaceRecord = { readonly path: string } | { readonly contextFd: number }
 
 /** Who was lent to, as it was then. */
 export interface RecipientFacts {
   readonly pid: number
   readonly userNamespace: string
+  /** Its number that is not used again before the next boot, in decimal; some kernels have none. */
+  readonly userNamespaceId?: string | undefined
   readonly mountNamespace: string
   readonly ownerUid: number
   /** Host ids of user and group 0 inside, where they are mapped. */
@@ -220,6 +208,7 @@ const LOAN_FIELDS: Fields<StoredLoan> = {
     object<RecipientFacts>({
       pid: processId,
       userNamespace: text(64),
+      userNamespaceId: optional(wide),
       mountNamespace: text(64),
       ownerUid: number(0, 0xffff_ffff),
       rootUid: rootId,

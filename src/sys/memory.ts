@@ -1,7 +1,10 @@
 /** mmap(2) of BPF maps, and of the kernel's own types. */
+import { statSync } from 'node:fs'
+import { O_CLOEXEC, O_RDONLY } from '../uapi/constants.ts'
 import { check } from './failure.ts'
 import type { Fd } from './fd.ts'
 import { native } from './native.ts'
+import { open } from './open.ts'
 
 export const PAGE_BYTES = 4096
 
@@ -34,11 +37,17 @@ export function mapShared(fd: Fd, length: number, off: number, writable: boolean
 }
 
 /**
- * The first `length` bytes of `fd`, to be read only, until the collector takes them; undefined: it
+ * All of a file that nobody changes, to be read only, until the collector takes it; undefined: it
  * cannot be mapped. /sys/kernel/btf/vmlinux can since Linux 6.16 (ENODEV before), if the mapping is
- * private.
+ * private: sysfs gives a page at a time, so that reading all of it takes longer than finding
+ * something in it.
  */
-export function mapReadOnly(fd: Fd, length: number): Uint8Array | undefined {
-  const result = native().mmap(fd.number, length, 1, 2 /* MAP_PRIVATE */, 0, 0)
-  return typeof result === 'number' ? undefined : new Uint8Array(result)
+export function mapReadOnly(path: string): Uint8Array | undefined {
+  try {
+    using file = open(path, O_RDONLY | O_CLOEXEC)
+    const result = native().mmap(file.number, statSync(path).size, 1, 2 /* MAP_PRIVATE */, 0, 0)
+    return typeof result === 'number' ? undefined : new Uint8Array(result)
+  } catch {
+    return undefined // Reading it tells why.
+  }
 }

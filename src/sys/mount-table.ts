@@ -32,6 +32,7 @@ export type KernelMount = Pick<MountInfo, 'mountId' | 'parentId' | 'device' | 'r
 export interface FoundMount {
   /** As in mountinfo. */
   readonly mountId: number
+  readonly device: string
   /** Undefined: it has gone meanwhile. A bpffs that delegates takes the kernel long to describe. */
   describe(): KernelMount | undefined
 }
@@ -52,7 +53,7 @@ export function mountsOfType(mountNamespace: Fd, magic: bigint): FoundMount[] | 
     if (!statmount(mount, namespaceId, STATMOUNT_SB_BASIC | STATMOUNT_MNT_BASIC, basic)) return []
     if (fields.getBigUint64(SB_MAGIC, true) !== magic) return []
     const mountId = fields.getUint32(MNT_ID_OLD, true)
-    return [{ mountId, describe: () => describe(mount, namespaceId) }]
+    return [{ mountId, device: deviceOf(fields), describe: () => describe(mount, namespaceId) }]
   })
 }
 
@@ -130,11 +131,15 @@ function describe(mount: bigint, namespaceId: bigint): KernelMount | undefined {
   return {
     mountId: number(MNT_ID_OLD),
     parentId: number(MNT_PARENT_ID_OLD),
-    device: `${number(DEV_MAJOR)}:${number(DEV_MINOR)}`,
+    device: deviceOf(fields),
     root: text(MNT_ROOT, STATMOUNT_MNT_ROOT) ?? '/',
     path: text(MNT_POINT, STATMOUNT_MNT_POINT) || undefined,
     superOptions: (text(MNT_OPTS, STATMOUNT_MNT_OPTS) ?? '').split(',').filter(option => option !== ''),
   }
+}
+
+function deviceOf(fields: DataView): string {
+  return `${fields.getUint32(DEV_MAJOR, true)}:${fields.getUint32(DEV_MINOR, true)}`
 }
 
 function view(bytes: Uint8Array): DataView {

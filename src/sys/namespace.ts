@@ -2,6 +2,7 @@
 import { readlinkSync } from 'node:fs'
 import { NotFoundError } from '../errors.ts'
 import {
+  NS_GET_ID,
   NS_GET_OWNER_UID,
   NS_GET_PARENT,
   NS_GET_USERNS,
@@ -89,6 +90,18 @@ export function ownerUid(userNamespace: Fd): number {
   const out = new Uint8Array(4)
   check('ioctl', 'NS_GET_OWNER_UID', native().ioctl(userNamespace.number, NS_GET_OWNER_UID, out))
   return new DataView(out.buffer).getUint32(0, true)
+}
+
+/**
+ * The number of a namespace of any kind, never used again before the next boot, as that of its inode
+ * is. Undefined: this kernel knows none. Since Linux 6.18.
+ */
+export function uniqueNamespaceId(namespace: Fd): bigint | undefined {
+  const out = new Uint8Array(8)
+  const result = native().ioctl(namespace.number, NS_GET_ID, out)
+  if (-result === ERRNO['ENOTTY'] || -result === ERRNO['EINVAL']) return undefined
+  check('ioctl', 'NS_GET_ID', result)
+  return new DataView(out.buffer).getBigUint64(0, true)
 }
 
 /**

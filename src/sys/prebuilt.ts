@@ -63,6 +63,11 @@ export function hookPath(): string {
   return programPath('bpftoken-hook')
 }
 
+/** The runtime that has another one call that hook, for engines that know no hooks: native/runc. */
+export function runtimePath(): string {
+  return programPath('bpftoken-runc')
+}
+
 /** The program that makes delegations, see executor/executor.ts. */
 export function executorPath(): string {
   return programPath('bpftoken-executor')

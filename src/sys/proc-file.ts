@@ -41,5 +41,13 @@ export function cgroup2Path(text: string): string | undefined {
 
 /** The kernel's blanks. Those of `trim` are many more, and may be part of a name. */
 function withoutBlanks(text: string): string {
-  return text.replace(/^[ \t]+/, '').replace(/[ \t]+$/, '')
+  let from = 0
+  let to = text.length
+  while (from < to && isBlank(text.charCodeAt(from))) from++
+  while (to > from && isBlank(text.charCodeAt(to - 1))) to--
+  return text.slice(from, to)
+}
+
+function isBlank(code: number): boolean {
+  return code === 0x20 || code === 0x09
 }

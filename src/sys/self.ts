@@ -24,7 +24,7 @@ const namespaces = new Map<string, string>()
  * Identity of one of our own namespaces, e.g. `user:[4026531837]`. Read once: Node has threads, which
  * we move to no others.
  */
-export function ownNamespace(kind: 'user' | 'cgroup' | 'net' | 'pid'): string {
+export function ownNamespace(kind: 'user' | 'mnt' | 'cgroup' | 'net' | 'pid'): string {
   const known = namespaces.get(kind) ?? readlinkSync(`/proc/self/ns/${kind}`)
   namespaces.set(kind, known)
   return known

@@ -46,13 +46,38 @@ export async function taskNamespaces(kind: 'mnt' | 'net', except?: string): Prom
   const left = except === undefined ? 0 : Number(/\d+/.exec(except)![0])
   const found = await native().taskNamespaces(kind, left)
   if (typeof found === 'number') throw failure('taskNamespaces', 'look at all tasks', found, '/proc')
-  const name = (of: string, inode: number): string | undefined =>
-    inode === 0 ? undefined : `${of}:[${inode}]`
-  return Array.from({ length: found.length / FIELDS }, (_, i) => {
-    const [pid, tid, user, other] = found.subarray(i * FIELDS) as unknown as [number, number, number, number]
-    const directory = `/proc/${pid}/task/${tid}`
-    return { pid, tid, directory, userNamespace: name('user', user), namespace: name(kind, other) }
-  })
+  const users = new Names('user')
+  const others = new Names(kind)
+  const tasks: PlacedTask[] = []
+  for (let at = 0; at < found.length; at += FIELDS) {
+    const pid = found[at]!
+    const tid = found[at + 1]!
+    tasks.push({
+      pid,
+      tid,
+      directory: `/proc/${pid}/task/${tid}`,
+      userNamespace: users.of(found[at + 2]!),
+      namespace: others.of(found[at + 3]!),
+    })
+  }
+  return tasks
+}
+
+/** Many tasks are in the same few namespaces. */
+class Names {
+  readonly #kind: string
+  readonly #known = new Map<number, string>()
+
+  constructor(kind: string) {
+    this.#kind = kind
+  }
+
+  of(inode: number): string | undefined {
+    if (inode === 0) return undefined
+    const known = this.#known.get(inode) ?? `${this.#kind}:[${inode}]`
+    this.#known.set(inode, known)
+    return known
+  }
 }
 
 /** Of each task that the addon tells of. */

@@ -80,6 +80,8 @@ export const NS_GET_PARENT = 0xb702
 export const NS_GET_OWNER_UID = 0xb704
 /** _IOR(0xb7, 5, __u64), since Linux 6.11 */
 export const NS_GET_MNTNS_ID = 0x8008b705
+/** _IOR(0xb7, 13, __u64), since Linux 6.18 */
+export const NS_GET_ID = 0x8008b70d
 
 // linux/magic.h: statfs(2) f_type
 export const BPF_FS_MAGIC = 0xcafe4a11

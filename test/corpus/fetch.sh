@@ -1,6 +1,6 @@
 #!/bin/bash
-# Downloads (never installs) the Debian packages that hold BPF objects, of three suites, into .cache/corpus-debs:
-# the .debs, and list.tsv with suite, package, version and file of each.
+# Downloads (never installs) the Debian packages that hold BPF objects, of three suites, into
+# .cache/corpus-debs: the .debs, and list.tsv with suite, package, version and file of each.
 #
 # When all is there, nothing is downloaded and no network is needed.
 set -euo pipefail

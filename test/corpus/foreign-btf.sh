@@ -1,6 +1,7 @@
 #!/bin/bash
-# Brings the types of kernels that do not run here into .cache/btf/VERSION.btf: the kernel packages of Debian are
-# downloaded, not installed, and foreign-btf.ts takes .BTF out of them. Does nothing for what is there already.
+# Brings the types of kernels that do not run here into .cache/btf/VERSION.btf: the kernel packages
+# of Debian are downloaded, not installed, and foreign-btf.ts takes .BTF out of them. Does nothing
+# for what is there already.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 source scripts/apt.sh

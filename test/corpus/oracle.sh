@@ -1,6 +1,7 @@
 #!/bin/bash
-# Builds .cache/oracle/oracle from oracle.c with the libbpf of Debian sid and the C library that it wants, which
-# are unpacked beside it and not installed. Builds again when oracle.c has changed; fetches only once.
+# Builds .cache/oracle/oracle from oracle.c with the libbpf of Debian sid and the C library that it
+# wants, which are unpacked beside it and not installed. Builds again when oracle.c has changed;
+# fetches only once.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 source scripts/apt.sh
@@ -25,8 +26,8 @@ libraries=$root/usr/lib/x86_64-linux-gnu
 # Its own headers of libbpf go before those that this machine may have.
 mkdir -p "$oracle/include"
 ln -sfn "$root/usr/include/bpf" "$oracle/include/bpf"
-# An old-style rpath, since it also counts for the libraries of libraries. The program itself is built with this
-# machine's C library, older than the one it runs with.
+# An old-style rpath, since it also counts for the libraries of libraries. The program itself is
+# built with this machine's C library, older than the one it runs with.
 gcc -std=gnu11 -D_GNU_SOURCE -O2 -Wall -Wextra -Werror -I"$oracle/include" -idirafter "$root/usr/include" -o "$oracle/oracle.new" \
   test/corpus/oracle.c "$libraries/libbpf.so.1" -Wl,--allow-shlib-undefined -Wl,--disable-new-dtags \
   -Wl,-rpath,"$libraries" -Wl,--dynamic-linker,"$libraries/ld-linux-x86-64.so.2"

@@ -29,7 +29,7 @@ describe('docs/administration.md', needsProgram('sid/usr/bin/systemctl'), () => 
     assert.deepEqual(await residue(untouched), [])
   })
 
-  /** With that machine's /etc/bpftoken, which this one may not have. */
+  /** Shows that machine's /etc/bpftoken, since this machine may have none. */
   const run = async (script: string): Promise<string> => {
     const words = ['bash', '-euo', 'pipefail', '-c']
     const { path } = scratch

@@ -1,4 +1,4 @@
-/** The command as a process, with a command whose end is the test's: what becomes of its answer. */
+/** What becomes of a command's answer. The test decides how the command ends. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { CLI, execute, type Result } from '../helpers/cli.ts'

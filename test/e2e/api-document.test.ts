@@ -1,4 +1,6 @@
-/** The examples of docs/api.md, asked of the daemon's HTTP server with a service that lends nothing. */
+/**
+ * The examples of docs/api.md, asked of the daemon's HTTP server with a service that lends nothing.
+ */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { after, before, describe, test } from 'node:test'
@@ -20,7 +22,7 @@ describe('docs/api.md', CURL, () => {
   })
   after(() => daemon[Symbol.asyncDispose]())
 
-  /** With the status of the answer behind it. */
+  /** The output of curl, with the status of the answer behind it. */
   const ask = async (script: string): Promise<{ status: number; said: string }> => {
     const here = script.replaceAll(SOCKET, daemon.path).replace('curl ', "curl -sS -w '\\n%{http_code}' ")
     const { status, stdout, stderr } = await execute('bash', ['-euo', 'pipefail', '-c', here])

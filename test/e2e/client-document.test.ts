@@ -16,7 +16,7 @@ const [LENDS, FOLLOWS] = [
   ...readFileSync(join(ROOT, 'docs/client.md'), 'utf8').matchAll(/^```js\n([\s\S]*?)^```/gm),
 ].map(([, code]) => code!)
 
-/** Runs the example where a program would have the package, with that daemon. */
+/** Runs the example with that daemon, in a directory that has the package installed. */
 async function run(
   example: string | undefined,
   instead: Partial<Service['handlers']> = {},

@@ -24,7 +24,7 @@ interface Daemon extends AsyncDisposable {
   readonly socket: string
   readonly service: FakeService
   run(...words: string[]): Promise<Result>
-  /** What it was asked since the last time, but for the signal of the call. */
+  /** What it was asked since the last call of this, without each request's abort signal. */
   asked(): [RouteName, unknown][]
 }
 
@@ -50,7 +50,7 @@ const aborted = (signal: AbortSignal): Promise<void> =>
     else signal.addEventListener('abort', () => resolve(), { once: true })
   })
 
-/** The answers of lists, which end. */
+/** Answers with one event, and to whoever asks on after that with none. */
 const noMore: Service['handlers']['events'] = (_, { query }) =>
   Promise.resolve({
     status: 200,
@@ -117,7 +117,7 @@ test('with --json each prints one document of its schema', async () => {
   checkedDocument('explain', stdout)
 })
 
-/** What a command prints, and that it ends so. */
+/** Runs a command that must end with this status, and gives what it prints. */
 async function says(it: Daemon, words: string[], patterns: RegExp[], status = 0): Promise<void> {
   const { status: ended, stdout, stderr } = await it.run(...words)
   assert.equal(ended, status, `${words.join(' ')}: ${stderr}`)
@@ -133,6 +133,14 @@ test('what people are told', async () => {
   await says(it, ['deny', '1'], [/denied by uid 0/])
   await says(it, ['ls'], [/^loan-1 +live for 0s +dev +process 8 +\/sys\/fs\/bpf +1000 +3 +cmds=0x1$/m])
   await says(it, ['show', 'loan-1'], [/^live +1 of 8 tokens, 2 programs/m, /^because +subjects\[0\]/m])
+  // By the guard's number it is the same loan; a number that no loan has is told as such.
+  await says(it, ['show', '3'], [/^loan +loan-1$/m, /^live +1 of 8 tokens/m])
+  await says(it, ['show', '4'], [/no loan of yours with delegation 4[\s\S]*--direct asks the guard/], 1)
+  await says(
+    it,
+    ['ls', '--tree'],
+    [/loan-1 of policy dev/, /loaded under these: bpftoken ls --tree --direct/],
+  )
   await says(it, ['revoke', 'loan-1'], [/taken back: loan-1/, /goes on; --detach/])
   await says(
     it,
@@ -170,7 +178,7 @@ test('each option of delegate and derive is asked for, and nothing else', async 
       ...{ policy: { document: 'kind: x\n' }, recipient: 0, place: { path: '/sys/fs/bpf' } },
     },
   )
-  // By the guard's number: the loan is looked for.
+  // A number is the guard's, so the loan is looked for.
   await it.run('derive', '3', '--pid', PID, '--policy', 'dev', '--strict', '--lifetime', '1m')
   const [[list] = [], [derive, of] = []] = it.asked()
   assert.deepEqual([list, derive], ['listLoans', 'derive'])
@@ -437,6 +445,10 @@ test('--direct asks no daemon, and only a daemon knows loans and names', async (
     const isList = words[0] === 'ls'
     assert.equal(status, isList ? 0 : 2, `${words.join(' ')}: ${stderr}`)
   }
+  // These two look for themselves.
+  const tree = await cli(['ls', '--tree', '--direct', '--json'], { env })
+  assert.ok('lent' in (JSON.parse(tree.stdout) as object), tree.stderr)
+  assert.doesNotMatch((await cli(['show', '3', '--direct'], { env })).stdout, /loan-1/)
   assert.deepEqual(it.asked(), [])
   // The twin: the variable names the daemon.
   assert.equal((await cli(['show', 'loan-1'], { env })).status, 0)

@@ -98,7 +98,7 @@ test('the configuration: unknown words, other owners and bad numbers are refused
   assert.match(await start('limit: {}'), /[Uu]nrecognized key/)
   assert.match(await start('limits: { openLoans: 0 }'), /limits\.openLoans/)
   assert.match(await start('limits: ['), /bpftokend\.yaml/)
-  assert.match(await start('limits: {}', 0o666), /is not root's alone to write/)
+  assert.match(await start('limits: {}', 0o666), /others than its owner may write to it/)
   writeFileSync(file, 'limits: { connections: 7 }\nmetrics: { readers: [65534] }\n')
   chmodSync(file, 0o644)
   await using daemon = await new Bpftokend(scratch.path).ready()

@@ -58,7 +58,7 @@ describe('bpftokend under systemd', needsProgram('sid/usr/bin/systemctl'), () =>
     assert.equal(status, 0, `${script}: ${stderr}`)
     return stdout.trim()
   }
-  /** A drop-in of the service; without lines it is removed. */
+  /** Writes a drop-in of the service; without lines, removes it. */
   const configure = async (name: string, ...lines: string[]): Promise<void> => {
     const path = `/run/systemd/system/${UNIT}.d/${name}.conf`
     const text = ['[Service]', ...lines].join('\\n')
@@ -71,7 +71,7 @@ describe('bpftokend under systemd', needsProgram('sid/usr/bin/systemctl'), () =>
   const mainPid = (): Promise<string> => property('MainPID')
   const isActive = async (): Promise<boolean> => (await property('ActiveState')) === 'active'
 
-  /** A process in namespaces of its own, which that user made. */
+  /** Starts a process in namespaces that this user makes. */
   const workload = async (user: 'root' | 'nobody' = 'root'): Promise<string> => {
     const [command, words] = asNobody(['unshare'])
     const unshare = user === 'root' ? 'unshare' : [command, ...words].join(' ')
@@ -244,7 +244,7 @@ describe('bpftokend under systemd', needsProgram('sid/usr/bin/systemctl'), () =>
     )
     assert.equal(await stateOf(loan), 'live')
     assert.equal(await mounts(pid), 1)
-    // Its twin: one that turns is left alone, for longer than that.
+    // The twin: a process that answers the watchdog is left alone, for longer than that.
     const second = await mainPid()
     await shell('sleep 5')
     assert.equal(await mainPid(), second)
@@ -313,7 +313,7 @@ describe('bpftokend under systemd', needsProgram('sid/usr/bin/systemctl'), () =>
     const faults = new Map<string, string | undefined>()
     for (const one of all) {
       await configure('without', `${name}=~${one}`)
-      // Or it would not be started any more after so many times within seconds.
+      // systemd starts no unit that was started so often within seconds.
       await machine.systemd.execute('systemctl', 'reset-failed', UNIT)
       await machine.systemd.execute('systemctl', 'restart', UNIT)
       faults.set(one, await fault())
@@ -337,7 +337,8 @@ describe('bpftokend under systemd', needsProgram('sid/usr/bin/systemctl'), () =>
     const named = setting('SystemCallFilter').filter(word => /^[a-z]/.test(word))
     const faults = await without('SystemCallFilter', named)
     for (const [one, what] of faults) t.diagnostic(`without ${one} it cannot ${what}`)
-    // In this order: the guard; mounts that a target has moved; what there is besides for mountinfo.
+    // In this order: the guard; mounts that a target has moved; what there is besides for
+    // mountinfo.
     assert.deepEqual(withoutFault(faults), ['bpf', 'open_tree', 'statmount', 'listmount'])
   })
 

@@ -74,19 +74,19 @@ after(async () => {
 })
 if (machine.skip === undefined) leavesNothing()
 
-/** The command, as that user. */
+/** Runs the command as that user. */
 function as(uid: number, ...words: string[]): Promise<Result> {
   return cli([...words, '--socket', socket], { uid, gid: uid, cwd: '/' })
 }
 
-/** That it ends so, and what it printed. */
+/** Runs a command that must end with this status, and gives what it prints. */
 async function ends(status: number, uid: number, ...words: string[]): Promise<string> {
   const { status: ended, stdout, stderr } = await as(uid, ...words)
   assert.equal(ended, status, `${words.join(' ')}: ${stdout}${stderr}`)
   return stdout + stderr
 }
 
-/** Its document. */
+/** Runs a command that must succeed, and gives its document. */
 async function document<T>(uid: number, ...words: string[]): Promise<T> {
   const { status, stdout, stderr } = await as(uid, ...words, '--json')
   assert.equal(status, 0, `${words.join(' ')}: ${stderr}`)
@@ -96,7 +96,7 @@ async function document<T>(uid: number, ...words: string[]): Promise<T> {
 const isMounted = (pid: number): boolean =>
   listInstances(vocabulary).some(({ pids, path }) => pids.includes(pid) && path === PATH)
 
-/** With a process that a user has in namespaces of its own. */
+/** Runs `body` with a process of the user in namespaces of its own. */
 async function within(uid: number, body: (pid: string, inside: Workload) => Promise<void>): Promise<void> {
   const inside = await inOwnNamespaces(uid)
   try {
@@ -267,7 +267,7 @@ test('explain tells whether, and which entry says so', machine, () =>
   within(ALICE, async pid => {
     const words = ['explain', '--request', '--policy', 'alices', '--pid', pid]
     assert.match(await ends(0, ALICE, ...words), /Allowed by policy "alices": spec\.subjects\[0\] matches/)
-    // To who cannot have it there is none.
+    // Whoever may not have the policy is told that there is none.
     for (const name of ['alices', 'nobodys'])
       assert.match(
         await ends(1, BOB, 'explain', '--request', '--policy', name),
@@ -285,7 +285,7 @@ test('revoke by user, by policy and all: first what would be, then what is', mac
         new RegExp(`would take back: ${loan.id}`),
       )
       assert.equal(isMounted(Number(pid)), true)
-      // Of others nothing is taken back, whatever one names.
+      // A user cannot take back what others have, by whatever name.
       assert.match(await ends(0, BOB, 'revoke', '--all'), /nothing was taken back/)
       assert.equal(isMounted(Number(pid)), true)
       assert.match(await ends(1, ROOT_UID, 'revoke', ...selector), new RegExp(`taken back: ${loan.id}`))

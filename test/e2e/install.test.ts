@@ -81,13 +81,19 @@ for (const arch of Object.keys(MACHINES) as Arch[]) {
     const foreign = (symbols: string[]) => symbols.filter(name => !isOfNode(name) && !given.has(name))
     assert.deepEqual(foreign(needed), [])
     assert.ok(needed.some(isOfNode))
-    // Else all that is said above would be of nothing.
+    // Otherwise the checks above would have looked at nothing.
     const glibc = dynamicSymbols(join(folder(arch), 'node.napi.glibc.node')).needed
     assert.notDeepEqual(foreign(glibc.map(symbol => symbol.replace(/@.*/, ''))), [])
   })
 
   test(`launcher, executor and front for ${arch} need no library at all`, needsPrebuilds(arch), () => {
-    for (const name of ['bpftoken-launch', 'bpftoken-executor', 'bpftoken-run', 'bpftoken-hook']) {
+    for (const name of [
+      'bpftoken-launch',
+      'bpftoken-executor',
+      'bpftoken-run',
+      'bpftoken-hook',
+      'bpftoken-runc',
+    ]) {
       const segments = execFileSync('readelf', ['-W', '-l', join(folder(arch), name)], { encoding: 'utf8' })
       assert.match(segments, /LOAD/)
       assert.doesNotMatch(segments, /INTERP/)
@@ -139,7 +145,7 @@ test('what is bundled is of the packages that this tree has, and nothing loads t
     assert.ok(text.startsWith(`/*\nA part of ${name} ${version} (`), name)
     for (const [file, own] of code) assert.ok(!own.includes(`require("${name}")`), file)
   }
-  // What was only bundled is not installed besides, in another version.
+  // A package that is only bundled is not installed as well, perhaps in another version.
   if (PREFIX !== undefined)
     for (const name of ['commander', 'yaml']) assert.ok(!existsSync(join(PACKAGE, 'node_modules', name)))
 })
@@ -165,7 +171,7 @@ test('schemas, the OpenAPI document and messages are those of the whole zod and 
   assert.ok(found.length > 10, JSON.stringify(found))
 })
 
-/** Wrong in as many ways as a policy can be. */
+/** A policy with a fault of each kind. */
 const FAULTY = `apiVersion: bpftoken.dev/v1
 kind: DelegationPolicy
 metadata: {name: Foo_, descrption: 3, description: 7}

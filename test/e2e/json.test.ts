@@ -1,7 +1,7 @@
 /**
- * Every command with --json prints one document of its published schema and nothing else, and every
- * failure is one. Those that need the guard are held to it in test/vm/guard-cli.test.ts, those of
- * the daemon in test/e2e/daemon-commands.test.ts.
+ * Every command with --json prints one document of its published schema and nothing else. A failure
+ * is such a document, too. test/vm/guard-cli.test.ts does the same for commands that need the
+ * guard, test/e2e/daemon-commands.test.ts for those of the daemon.
  */
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
@@ -23,7 +23,7 @@ const GUARD_OBJECT = join(ROOT, 'bpf/guard.bpf.o')
 
 const seen = new Set<DocumentName>()
 
-/** Runs it with --json and gives its document, which is of its schema. */
+/** Runs the command with --json and gives its document, after checking it against its schema. */
 async function document(
   words: readonly string[],
   status = 0,

@@ -29,7 +29,7 @@ const LENT = ['delegate_cmds=map_create:prog_load:btf_load', 'delegate_progs=xdp
 
 const kills = Number(process.env['BPFTOKEN_TEST_KILLS'] ?? 40)
 const seed = Number(process.env['BPFTOKEN_TEST_SEED'] ?? Date.now() % 2 ** 31)
-/** So often each of the signals that a command answers. */
+/** How often each of the signals comes that a command handles. */
 const polite = Math.ceil(kills / 4)
 
 const machine = needsTokens()
@@ -89,7 +89,7 @@ class Cage implements Disposable {
 
 interface Round {
   readonly signal: NodeJS.Signals
-  /** As a part of the time that the command takes. */
+  /** When it comes, as a part of the time that the command takes. */
   readonly at: number
 }
 
@@ -109,8 +109,7 @@ function plan(next: () => number, wholes: number): Round[] {
 }
 
 /**
- * Works the rounds off on as many lanes as there are processors: each takes the next, until there
- * is none.
+ * Runs as many rounds at a time as there are processors, until there is none left.
  */
 async function onLanes(
   rounds: readonly Round[],
@@ -122,7 +121,9 @@ async function onLanes(
   )
 }
 
-/** Its exit status, when `signal` comes after so long; `look` sees it just before that. */
+/**
+ * The command's exit status when `signal` comes after so long. `look` is called just before that.
+ */
 async function killed(
   child: ChildProcess,
   signal: NodeJS.Signals,
@@ -200,7 +201,7 @@ test('delegate that is killed at any moment leaves nothing, or the whole delegat
   }),
 )
 
-/** `ls` shows it, with all that the policy lends. */
+/** That `ls` shows the delegation, with all that the policy lends. */
 async function isWhole(pid: number, what: string): Promise<void> {
   const listed = JSON.parse((await cli(['ls', '--json'])).stdout) as {
     path: string

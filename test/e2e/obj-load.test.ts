@@ -12,7 +12,7 @@ const OBJECT = 'test/fixtures/network.bpf.o'
 const before = snapshot()
 after(async () => assert.deepEqual(await residue(before), []))
 
-/** The planned policy for the object, in a file. */
+/** Writes the plan for the object into a file, and gives its path. */
 async function planned(scratch: Scratch, ...args: string[]): Promise<string> {
   const { status, stdout, stderr } = await cli(['plan', '--loader', 'bpftoken', ...args, join(ROOT, OBJECT)])
   assert.equal(status, 0, stderr)

@@ -1,6 +1,6 @@
 /**
- * What comes out of the commands where the reader is gone, the disk full, files few, or names
- * hostile.
+ * What the commands print where the reader has gone, the disk is full, descriptors are few, or
+ * names are hostile.
  */
 import assert from 'node:assert/strict'
 import { closeSync, constants, openSync, readFileSync } from 'node:fs'
@@ -72,7 +72,7 @@ test('a failure keeps its status where it cannot be told', async () => {
   }
 })
 
-/** Says more than fits into a pipe. */
+/** A command that prints more than fits into a pipe. */
 const LONG = ['policy', 'check', '--json', ...Array<string>(60).fill(POLICY)]
 
 test('all that is printed arrives, also by a slow reader and a pipe that does not block', async () => {
@@ -122,7 +122,7 @@ const HOSTILE: readonly [what: string, name: string][] = [
   ['what we would say', 'y: delegate_cmds=any (covered)'],
   ['a plain word', 'plain'],
 ]
-/** Any of these from a workload on a terminal of root's is a hole. */
+/** Characters that a terminal obeys. A workload must get none of them onto root's terminal. */
 const OBEYED = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\u0590-\u08ff]/u
 
 for (const [what, name] of HOSTILE)

@@ -33,7 +33,7 @@ async function stage(t: TestContext, ...words: string[]): Promise<Stage> {
   return { page, daemon, service }
 }
 
-/** 403, and nothing that says anything. */
+/** The answer must be 403 and reveal nothing. */
 function assertStranger({ status, text, headers }: Answer, what: string): void {
   assert.deepEqual([status, text], [403, ''], what)
   assert.equal(headers['set-cookie'], undefined, what)
@@ -346,7 +346,7 @@ test('the process that browsers speak to ends: so does the page, and says so', a
   assert.match(page.stderr, /has ended/)
 })
 
-/** Whoever is to take note of its end may be slow. */
+/** Whether the process runs. One that has ended may wait for its parent to notice. */
 function runs(pid: number): boolean {
   try {
     return !/\nState:\s*Z/.test(readFileSync(`/proc/${pid}/status`, 'utf8'))

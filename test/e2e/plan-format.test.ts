@@ -24,7 +24,7 @@ after(async () => {
   assert.deepEqual(await residue(untouched), [])
 })
 
-/** The flags of a command that is printed with one a line. */
+/** The flags of a command that is printed with one flag a line. */
 function flagsOf(text: string): string[] {
   return [...text.matchAll(/^ {2}(--\S+) \\$/gm)].map(([, flag]) => flag!)
 }

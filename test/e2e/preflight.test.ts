@@ -1,6 +1,6 @@
 /**
- * `delegate` looks at the process before it lends: what it says of real ones, and what --strict
- * makes of it.
+ * `delegate` looks at the process before it lends. What it says of real processes, and what
+ * --strict does about it.
  */
 import assert from 'node:assert/strict'
 import { join } from 'node:path'

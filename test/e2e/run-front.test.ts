@@ -19,7 +19,7 @@ import { needsTokens, ROOT } from '../helpers/machine.ts'
 import { type Answer, PretendedDaemon } from '../helpers/pretended-daemon.ts'
 import { lent } from '../helpers/pretended-lending.ts'
 import { Scratch } from '../helpers/scratch.ts'
-import { quote, Terminal } from '../helpers/terminal.ts'
+import { quote, STOPPABLE, stopsAndResumes, Terminal } from '../helpers/terminal.ts'
 
 const residueBefore = snapshot()
 const FRONT = frontPath()
@@ -161,8 +161,7 @@ describe('run of root where the daemon lends', needsTokens(), () => {
 
   test('on a terminal Ctrl-C comes once, and Ctrl-Z stops both until fg', async () => {
     daemon.answer = lent
-    const script =
-      'trap "echo got it; exit 5" INT; trap "echo resu\\med" CONT; echo rea""dy; while :; do sleep 0.1; done'
+    const script = `trap "echo got it; exit 5" INT; ${STOPPABLE}`
     const command = quote([FRONT, ...words('--', 'sh', '-c', script)])
     using plain = new Terminal(command, env())
     await plain.see(/ready/)
@@ -171,20 +170,7 @@ describe('run of root where the daemon lends', needsTokens(), () => {
     assert.equal(plain.seen.match(/got it/g)?.length, 1)
 
     using terminal = new Terminal('bash --norc -i', env())
-    await terminal.see(/# /)
-    terminal.type(`${command}\n`)
-    await terminal.see(/^ready/m)
-    terminal.type('\x1a')
-    await terminal.see(/Stopped/)
-    terminal.type('fg > /dev/null\n')
-    await terminal.see(/^resumed/m)
-    terminal.type('\x03')
-    await terminal.see(/got it/)
-    await terminal.see(/# /)
-    terminal.type('echo status=$?\n')
-    await terminal.see(/status=5/)
-    terminal.type('exit\n')
-    await terminal.ended()
+    await stopsAndResumes({ terminal, prompt: /# / }, command, { status: 5, says: /got it/ })
   })
 
   test('killed, it kills its program, also one that has cleared its death signal', async () => {

@@ -18,7 +18,7 @@ import { asUser, Front, USER } from '../helpers/ordinary-user.ts'
 import { type Answer, type Asked, PretendedDaemon, type Said } from '../helpers/pretended-daemon.ts'
 import { LENT, lent, loanWith } from '../helpers/pretended-lending.ts'
 import { Scratch } from '../helpers/scratch.ts'
-import { quote, Terminal } from '../helpers/terminal.ts'
+import { quote, STOPPABLE, stopsAndResumes, Terminal } from '../helpers/terminal.ts'
 
 const machine = needsTokens()
 const residueBefore = snapshot()
@@ -112,7 +112,8 @@ describe('run of an ordinary user', machine, () => {
         env: { MINE: 'x' },
       },
     )
-    // glibc's posix_spawn(3) has its children ignore the signals that it keeps for itself, from 32 on.
+    // glibc's posix_spawn(3) has its children ignore the signals that it keeps for itself, from 32
+    // on.
     const ours = /^SigIgn:\t(\w+)$/m.exec(readFileSync('/proc/self/status', 'utf8'))![1]!
     const ignored = ((BigInt(`0x${ours}`) >> 31n) << 31n) | 1n
     const expected = ignored.toString(16).padStart(16, '0')
@@ -144,26 +145,12 @@ describe('run of an ordinary user', machine, () => {
 
   test('on a terminal Ctrl-C comes once, and Ctrl-Z and fg are the program’s', async () => {
     daemon.answer = lent
-    const script =
-      'trap "echo got it; exit 5" INT; trap "echo resu\\med" CONT; echo rea""dy; while :; do sleep 0.1; done'
+    const script = `trap "echo got it; exit 5" INT; ${STOPPABLE}`
     const command = quote(front.words('dev', '--', 'sh', '-c', script))
     const env = { ...process.env, BPFTOKEN_SOCKET: daemon.socket }
     const [as, words] = asUser(USER, ['bash', '--norc', '-i'])
     using terminal = new Terminal(quote([as, ...words]), env)
-    await terminal.see(/\$ /)
-    terminal.type(`${command}\n`)
-    await terminal.see(/^ready/m)
-    terminal.type('\x1a')
-    await terminal.see(/Stopped/)
-    terminal.type('fg > /dev/null\n')
-    await terminal.see(/^resumed/m)
-    terminal.type('\x03')
-    await terminal.see(/got it/)
-    await terminal.see(/\$ /)
-    terminal.type('echo status=$?\n')
-    await terminal.see(/status=5/)
-    terminal.type('exit\n')
-    await terminal.ended()
+    await stopsAndResumes({ terminal, prompt: /\$ / }, command, { status: 5, says: /got it/ })
     assert.equal(terminal.seen.match(/got it/g), null, 'once')
   })
 

@@ -17,7 +17,7 @@ import { CAPABILITIES } from '../../src/uapi/constants.ts'
 import { CLI, cli, execute, finish, PUBLIC_CLI, publicCli, type Result, startCli } from '../helpers/cli.ts'
 import { needsTokens, ROOT } from '../helpers/machine.ts'
 import { Scratch } from '../helpers/scratch.ts'
-import { quote, Terminal } from '../helpers/terminal.ts'
+import { quote, STOPPABLE, stopsAndResumes, Terminal } from '../helpers/terminal.ts'
 
 const machine = needsTokens()
 const POLICY = join(ROOT, 'examples/policies/packet-counter.yaml')
@@ -577,21 +577,8 @@ describe('run on a terminal', machine, () => {
 
   test('Ctrl-Z stops program and run together, and fg brings both back', async () => {
     using terminal = new Terminal('bash --norc -i')
-    await terminal.see(/# /)
-    terminal.type(
-      `${quote([...RUN, '--', 'sh', '-c', 'trap "echo resu\\med" CONT; echo rea""dy; while :; do sleep 0.1; done'])}\n`,
-    )
-    await terminal.see(/^ready/m)
-    terminal.type('\x1a')
-    await terminal.see(/Stopped/)
-    terminal.type('fg > /dev/null\n')
-    await terminal.see(/^resumed/m)
-    terminal.type('\x03')
-    await terminal.see(/# /)
-    terminal.type('echo status=$?\n')
-    await terminal.see(/status=130/)
-    terminal.type('exit\n')
-    await terminal.ended()
+    const command = quote([...RUN, '--', 'sh', '-c', STOPPABLE])
+    await stopsAndResumes({ terminal, prompt: /# / }, command, { status: 130 })
   })
 
   test('a program that stops itself, or its process group, stops run with it', async () => {

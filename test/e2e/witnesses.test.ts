@@ -10,10 +10,8 @@ import { join } from 'node:path'
 import type { Readable, Writable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { after, describe, test } from 'node:test'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { residue, snapshot } from '../../scripts/residue.ts'
 import { asNobody, cli, finish, inPublic, PUBLIC, publicCli, type Result } from '../helpers/cli.ts'
-import { HANG_MS } from '../helpers/eventually.ts'
 import { needsProgram, ROOT } from '../helpers/machine.ts'
 import { Scratch } from '../helpers/scratch.ts'
 import { SID, sidCommand } from '../helpers/sid.ts'
@@ -109,7 +107,10 @@ describe('under bpftoken run', () => {
 })
 
 describe('in a bubblewrap sandbox', () => {
-  /** Starts the script in a sandbox made by nobody, delegates while it is held, and lets it run. */
+  /**
+   * Starts the script in a sandbox made by nobody, delegates as soon as its number is known, and lets
+   * it run.
+   */
   async function inBubblewrap(script: string, policy: string | undefined): Promise<Result> {
     const [command, args] = inPublic([
       ...asNobody([`${PUBLIC}/.cache/host/usr/bin/bwrap`]).flat(),
@@ -121,7 +122,6 @@ describe('in a bubblewrap sandbox', () => {
     const ended = finish(bwrap)
     try {
       const pid = await childPid(bwrap.stdio[3] as Readable)
-      await untilHeld(pid)
       if (policy !== undefined) {
         const refused = await cli(['delegate', '--pid', String(pid), '--policy', LENDS_XDP])
         assert.equal(refused.status, 3, refused.stderr)
@@ -143,16 +143,6 @@ describe('in a bubblewrap sandbox', () => {
     const said = await text(info)
     assert.match(said, /"child-pid"/)
     return JSON.parse(said)['child-pid']
-  }
-
-  /** bubblewrap names its child before it has built its mounts: ours would be lost below them. */
-  async function untilHeld(pid: number): Promise<void> {
-    const read = process.arch === 'x64' ? '0' : '63'
-    for (const deadline = Date.now() + HANG_MS; Date.now() < deadline; await sleep(1)) {
-      const [call, fd] = readFileSync(`/proc/${pid}/syscall`, 'utf8').split(' ')
-      if (call === read && fd === '0x4') return
-    }
-    throw new Error('bubblewrap did not come to its block descriptor')
   }
 
   const { name, needs, script, refusal } = WITNESSES[0]!

@@ -1,6 +1,6 @@
 /**
- * A systemd out of a folder, as the first process of namespaces and of a cgroup of its own: as if a
- * machine had booted it. Who uses it says what else that machine has.
+ * Runs a systemd from a folder as the first process of namespaces and of a cgroup of its own, as if
+ * a machine had booted it. The caller says what else that machine has.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { mkdirSync } from 'node:fs'
@@ -9,19 +9,25 @@ import { endCgroup } from './cgroup.ts'
 import { Scratch } from './scratch.ts'
 
 export interface Boot {
-  /** The folder with the systemd, which has a busybox, too. */
+  /** The folder with systemd and a busybox. */
   readonly tree: string
-  /** The cgroup to make, and to end with it. */
+  /** The cgroup that is made for it, and removed at its end. */
   readonly cgroup: string
-  /** By their path on that machine: these files, and an account for root, lie over the tree. */
+  /** Files that are added to the tree, by their path there. An account for root is added, too. */
   readonly files: Readonly<Record<string, string | Uint8Array>>
-  /** Those of `files` that are programs. */
+  /** The paths in `files` that are made executable. */
   readonly programs?: readonly string[]
-  /** Folders of that machine that the tree has not. */
+  /** Folders that are added to the tree. */
   readonly folders: readonly string[]
-  /** Shell: mounts the tree ($1) under what lies over it ($2/upper), and goes there. */
+  /**
+   * A shell script that mounts the tree ($1) with the added files ($2/upper) over it, and enters
+   * it.
+   */
   readonly enter: string
-  /** Shell: what is mounted there besides /proc, /sys, cgroups and /dev; `enter` has the scratch directory. */
+  /**
+   * A shell script that mounts more than /proc, /sys, cgroups and /dev. `enter` gives it the
+   * scratch directory.
+   */
   readonly mounts: string
 }
 
@@ -78,7 +84,7 @@ export class BootedSystemd {
     this.#exited = new Promise(resolve => this.#process.once('close', resolve))
   }
 
-  /** The scratch directory: `upper` lies over the tree, `run` is for who mounts it. */
+  /** The scratch directory: `upper` has the added files, `run` is for the script that mounts. */
   get path(): string {
     return this.#scratch.path
   }
@@ -97,12 +103,12 @@ export class BootedSystemd {
     return this.#process.exitCode !== null
   }
 
-  /** What it has said. */
+  /** What it has printed so far. */
   get log(): string {
     return this.#log
   }
 
-  /** Ends it with all its units. */
+  /** Ends systemd and all its units. */
   async stop(): Promise<void> {
     this.#process.kill('SIGKILL')
     await this.#exited

@@ -1,4 +1,4 @@
-/** The daemon itself, as `make build` made it. */
+/** Starts the daemon that `make build` made. */
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -9,7 +9,10 @@ import { eventually } from './eventually.ts'
 
 export const BPFTOKEND = join(__dirname, '../../dist/daemon/main.js')
 
-/** A process of it, with directories of its own. Ended, if it has not ended by itself, when disposed of. */
+/**
+ * One process of the daemon, with directories of its own. To dispose of it ends it, if it still
+ * runs.
+ */
 export class Bpftokend implements AsyncDisposable {
   readonly socket: string
   readonly policies: string
@@ -22,7 +25,7 @@ export class Bpftokend implements AsyncDisposable {
     this.policies = join(directory, 'policies')
     mkdirSync(this.policies, { recursive: true })
     chmodSync(this.policies, 0o755)
-    // Descriptor 200 is left to it by mistake.
+    // Descriptor 200 plays one that the caller left open by mistake.
     const left = ['-c', 'exec 200<"$0"; exec "$@"', __filename]
     const words = [
       ...[BPFTOKEND, '--socket', this.socket, '--state', join(directory, 'state')],

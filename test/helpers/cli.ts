@@ -69,7 +69,7 @@ export function execute(command: string, args: readonly string[], options: RunOp
 
 export async function finish(child: ChildProcess, input = ''): Promise<Result> {
   const timer = setTimeout(() => child.kill('SIGKILL'), HANG_MS)
-  // A command that ends without reading its input breaks the pipe: that is its right.
+  // A command may end without reading its input, which breaks the pipe.
   child.stdin?.on('error', () => {}).end(input)
   try {
     const [stdout, stderr, end] = await Promise.all([

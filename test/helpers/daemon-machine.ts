@@ -34,22 +34,28 @@ export function installedFiles(): Record<string, string | Uint8Array> {
 
 export interface DaemonMachine {
   readonly systemd: SidSystemd
-  /** A command of this machine there: it reaches the daemon by its socket. */
+  /** Runs a command of this machine there. It reaches the daemon by its socket. */
   bpftoken(...words: readonly string[]): Promise<Result>
 }
 
-/** With these files, and with what `shown` has of this machine. The caller awaits `systemd.stop`. */
+/**
+ * Starts it with these files. `shown` are paths of this machine that are visible there. The caller
+ * awaits `systemd.stop`.
+ */
 export async function daemonMachine({
   files = {},
+  programs = [],
   shown = {},
 }: {
   readonly files?: Readonly<Record<string, string | Uint8Array>>
+  /** Those of the files that are programs. */
+  readonly programs?: readonly string[]
   readonly shown?: Readonly<Record<string, string>>
 } = {}): Promise<DaemonMachine> {
   const systemd = await SidSystemd.start(
     { ...installedFiles(), ...files },
     {
-      programs: PROGRAMS,
+      programs: [...PROGRAMS, ...programs],
       shown: { [LIBRARY]: PACKAGE, 'usr/bin/node': process.execPath, ...shown },
     },
   )

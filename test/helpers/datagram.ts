@@ -2,7 +2,7 @@
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 
-/** Returns when it has arrived. */
+/** Sends one, and returns when it has arrived. */
 export async function datagram(): Promise<void> {
   const receiver = createSocket('udp4').bind(0, '127.0.0.1')
   await once(receiver, 'listening')

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { DOCUMENT_NAMES, type DocumentName } from '../../src/api/names.ts'
 import { SCHEMAS } from '../../src/api/schema.ts'
 
-/** The document that these words of a command line ask for. */
+/** The name of the schema for what these words of a command line print. */
 export function documentOf(words: readonly string[]): DocumentName {
   const named = words.filter(word => !word.startsWith('-'))
   const path = [named.slice(0, 2).join('-'), named[0]!].find(name => isName(name))
@@ -19,7 +19,7 @@ function isName(name: string): name is DocumentName {
   return (DOCUMENT_NAMES as readonly string[]).includes(name)
 }
 
-/** The document that the text is: exactly one. */
+/** Parses the text, which must be exactly one document. */
 export function checkedDocument(name: DocumentName, text: string): unknown {
   const value: unknown = JSON.parse(text)
   const { error } = SCHEMAS[name].safeParse(value)

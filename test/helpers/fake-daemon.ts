@@ -1,10 +1,10 @@
-/** What stands in for a daemon on a Unix socket, and says what a test wants said. */
+/** A server on a Unix socket that answers as a test tells it to. It stands in for the daemon. */
 import { createServer as createHttpServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { createServer, type Server, type Socket } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { Scratch } from './scratch.ts'
 
-/** What it was asked. */
+/** One request that it got. */
 export interface Heard {
   readonly line: string
   readonly headers: IncomingMessage['headers']
@@ -32,7 +32,7 @@ export class FakeDaemon implements AsyncDisposable {
   /** Speaks HTTP; `answer` gets each request in turn. */
   static async http(answer: (heard: Heard, to: ServerResponse) => void): Promise<FakeDaemon> {
     const server = createHttpServer(async (request, to) => {
-      // A client that goes away in the midst of it: that is its right.
+      // A client may go away before it has the whole answer.
       const sent = await text(request).catch(() => '')
       const heard: Heard = {
         line: `${request.method} ${request.url}`,
@@ -47,7 +47,7 @@ export class FakeDaemon implements AsyncDisposable {
     return daemon
   }
 
-  /** Speaks whatever `talk` does. */
+  /** Gives each connection to `talk`, which writes what it likes. */
   static async raw(talk: (socket: Socket) => void): Promise<FakeDaemon> {
     const daemon = new FakeDaemon(createServer(talk))
     await daemon.listen()
@@ -58,7 +58,7 @@ export class FakeDaemon implements AsyncDisposable {
     return new Promise(resolve => this.#server.listen(this.socket, resolve))
   }
 
-  /** Nobody listens any more, and every connection is broken. */
+  /** Stops listening and breaks every connection. */
   async stop(): Promise<void> {
     for (const socket of this.#sockets) socket.destroy()
     if (this.#server.listening) await new Promise(resolve => this.#server.close(resolve))

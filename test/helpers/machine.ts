@@ -1,6 +1,6 @@
 /**
- * What this machine can do, and why a test is skipped on it. Probed: versions only say what a test
- * must find.
+ * What this machine can do, and why a test is skipped on it. Abilities are probed. A version only
+ * says what a test must find.
  */
 import { existsSync, readFileSync } from 'node:fs'
 import { release } from 'node:os'
@@ -17,14 +17,14 @@ export { CACHE, ROOT }
 export const isRoot = process.geteuid?.() === 0
 
 /**
- * Whether scripts/vm/vm.ts runs us: then processors are emulated and slow, and there is no
+ * Whether we run in a VM of scripts/vm/vm.ts. Its processors are emulated and slow, and it has no
  * compiler.
  */
 export const inVm = process.env['BPFTOKEN_TEST_VM'] !== undefined
 
 /**
- * Whether the running kernel is this version or newer: for what came later than tokens, where a
- * test says what.
+ * Whether the running kernel is this version or newer. For features that are younger than tokens;
+ * the test says which.
  */
 export function kernelSince(major: number, minor: number): boolean {
   const [ours, next] = release().split('.').map(Number) as [number, number]

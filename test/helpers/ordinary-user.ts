@@ -1,4 +1,4 @@
-/** `bpftoken run` as a user who is nobody in particular, and is asked for no password. */
+/** Runs `bpftoken run` as an ordinary user. */
 import { copyFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { frontPath } from '../../src/sys/prebuilt.ts'
@@ -15,7 +15,7 @@ export function asUser(uid: number, command: readonly string[]): [string, string
   return ['setpriv', [...ids, ...command]]
 }
 
-/** The front of the command, where every user may run it; it hands nothing to Node. */
+/** A copy of the command's front that every user may run. There is no Node that it could start. */
 export class Front implements Disposable {
   readonly program: string
   readonly #scratch = new Scratch()

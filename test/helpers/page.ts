@@ -1,4 +1,4 @@
-/** The command `page`, before a daemon that lends nothing, and raw requests to it. */
+/** The command `page` with a daemon that lends nothing, and raw HTTP requests to that page. */
 import type { ChildProcess } from 'node:child_process'
 import { type IncomingHttpHeaders, request } from 'node:http'
 import { connect } from 'node:net'
@@ -17,7 +17,7 @@ export interface Ask {
   readonly body?: string
 }
 
-/** What a browser has after it has opened an address. */
+/** What a browser holds after it has opened an address. */
 export interface Visitor {
   readonly cookie: string
   readonly key: string
@@ -80,12 +80,12 @@ export class Page implements AsyncDisposable {
     return visitorOf(answer)
   }
 
-  /** What the page's own code asks for, with what is given instead. */
+  /** A request as the page's own code makes it. `of` may replace its headers. */
   as({ cookie, key }: Visitor, path: string, of: Ask = {}): Promise<Answer> {
     return this.ask(path, { ...of, headers: { cookie, 'x-bpftoken-key': key, ...of.headers } })
   }
 
-  /** Does something as the page's own code does. */
+  /** A POST as the page's own code makes it. */
   act(visitor: Visitor, what: unknown, headers: Readonly<Record<string, string>> = {}): Promise<Answer> {
     return this.as(visitor, '/act', {
       body: typeof what === 'string' ? what : JSON.stringify(what),
@@ -101,7 +101,7 @@ export class Page implements AsyncDisposable {
     }
   }
 
-  /** Bytes as they are, and all that comes until the other side closes. */
+  /** Sends raw bytes, and gives all that comes back until the other side closes. */
   raw(bytes: string): Promise<string> {
     return new Promise(resolve => {
       let text = ''

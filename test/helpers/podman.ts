@@ -12,9 +12,9 @@ import { CACHE } from './machine.ts'
 
 /** Host ids from here on are for containers. */
 const FIRST_ID = 300_000
-/** Nothing but directories: programs are those of the host. */
+/** An image that has only directories. The programs of its containers are those of the host. */
 export const IMAGE = 'localhost/directories:1'
-/** A user of that mount namespace, who has containers of their own. */
+/** A user who exists in that mount namespace only, and has rootless containers. */
 export const ALICE = { name: 'alice', uid: 54_321, home: '/run/alice' } as const
 
 /**
@@ -74,7 +74,7 @@ export class Podman {
     return new Podman(holder)
   }
 
-  /** Words of nsenter(1), before a command. */
+  /** The words of nsenter(1) that go before a command. */
   get enter(): readonly string[] {
     return ['--target', String(this.#holder.pid), '--mount', '--']
   }
@@ -102,7 +102,7 @@ export class Podman {
     return this.podman(...words)
   }
 
-  /** As the user alice. */
+  /** Runs podman as the user alice. */
   asAlice(command: string, ...args: readonly string[]): Promise<Result> {
     const id = String(ALICE.uid)
     const variables = [`HOME=${ALICE.home}`, `XDG_RUNTIME_DIR=/run/user/${id}`, `USER=${ALICE.name}`]
@@ -123,14 +123,14 @@ export class Podman {
   }
 
   /**
-   * Ends containers. What Podman then cannot remove, while conmon does the same, goes with the
-   * mount namespace.
+   * Ends containers. Podman may fail to remove one that conmon removes at the same time. That one
+   * goes with the mount namespace.
    */
   async remove(...names: readonly string[]): Promise<void> {
     await this.execute('podman', 'rm', '--force', '--time', '0', ...names)
   }
 
-  /** Ends it with all containers. */
+  /** Ends all containers and the mount namespace. */
   async end(): Promise<void> {
     await this.asAlice('podman', 'rm', '--all', '--force', '--time', '0')
     await this.remove('--all')

@@ -1,5 +1,6 @@
 /**
- * What answers at a socket as bpftokend does, and says whatever a test wants: for clients of it.
+ * A server that answers on a socket as bpftokend does, with whatever a test wants. For tests of
+ * clients.
  */
 import { once } from 'node:events'
 import { chmodSync } from 'node:fs'
@@ -17,7 +18,7 @@ export interface Asked {
   readonly method: string
   readonly path: string
   readonly body: unknown
-  /** Of whoever is connected. */
+  /** The process at the other end of the connection. */
   readonly pid: number
   readonly uid: number
 }
@@ -27,7 +28,7 @@ export interface Said {
   readonly body: unknown
 }
 
-/** Answers by itself when it gives nothing. */
+/** Makes the answer. undefined: it has answered by itself. */
 export type Answer = (asked: Asked, response: ServerResponse) => Promise<Said | undefined> | Said | undefined
 
 export class PretendedDaemon implements AsyncDisposable {

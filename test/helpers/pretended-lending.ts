@@ -1,4 +1,4 @@
-/** Loans of a pretended daemon that are real: made as one without a guard would make them. */
+/** Real loans for a pretended daemon, made as a daemon without a guard makes them. */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { runningVocabulary } from '../../src/delegation/vocabulary.ts'

@@ -1,4 +1,4 @@
-/** A directory of a test's own that every user may read, gone when it goes out of scope. */
+/** A temporary directory that every user may read. To dispose of it removes it. */
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'

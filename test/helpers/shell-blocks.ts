@@ -1,6 +1,6 @@
 /**
  * The shell blocks of a document. One marked `sh` is run as it stands; one with a further word,
- * such as `sh developer`, needs a place of its own, and the test that looks for that word has it.
+ * such as `sh developer`, needs an environment that the test for that word makes.
  */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -1,4 +1,4 @@
-/** A shell in namespaces of its own, as a workload that lives and does what it is told. */
+/** A shell in namespaces of its own: a workload that runs the commands it is given. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface, type Interface } from 'node:readline'
@@ -6,7 +6,7 @@ import { createInterface, type Interface } from 'node:readline'
 /** How long a command may take before the test gives up: a hang, not slowness. */
 const TIMEOUT_MS = 60_000
 
-/** It becomes what it starts, so the shell has the number of the child. */
+/** Each of these programs executes the next one, so the shell has the pid of the child. */
 const UNSHARE = ['unshare', '--user', '--map-root-user', '--mount', '--net'] as const
 
 export class Shell {
@@ -20,7 +20,7 @@ export class Shell {
   }
 
   /**
-   * `inside`: a program, with arguments, that executes the shell as its last deed, such as setpriv.
+   * `inside`: a program with arguments that executes the shell in the end, such as setpriv.
    */
   static async start({ inside = [] }: { inside?: readonly string[] } = {}): Promise<Shell> {
     const [command, ...args] = [...UNSHARE, ...inside, 'sh']
@@ -40,7 +40,7 @@ export class Shell {
 
   /** Executes `command`, which ends in executing a shell in its turn. */
   async become(command: string): Promise<void> {
-    // This shell may have read beyond the line: nothing follows before the other one speaks.
+    // This shell may read beyond the line. So nothing is written before the other one has answered.
     await this.#tell(command, mark => `exec ${command} sh -c 'echo "${mark} 0"; exec sh'\n`)
   }
 

@@ -26,7 +26,7 @@ cd /mnt/root`
 const MOUNTS = `mount --bind "$2/run" run
 mount -t tmpfs tmpfs tmp`
 
-/** Of the machine that it seems to have booted. */
+/** What the machine has that it seems to have booted. */
 const INSIDE = `set -e
 mount --make-rprivate /
 mount -t proc proc /proc
@@ -40,13 +40,13 @@ exec "$@"
 type Files = Readonly<Record<string, string | Uint8Array>>
 
 export interface Machine {
-  /** Those of the files that are programs. */
+  /** The paths in `files` that are made executable. */
   readonly programs?: readonly string[]
-  /** Files and folders of this machine that are there, too, by their path there. */
+  /** Files and folders of this machine that are shown there, by their path there. */
   readonly shown?: Readonly<Record<string, string>>
 }
 
-/** Shell: shows a file or folder of this machine. The paths are of ours: no quotes are in them. */
+/** A shell command that shows a file or folder of this machine. No path of ours has quotes. */
 export function show(there: string, here: string): string {
   const make = statSync(here).isDirectory()
     ? `mkdir -p "${there}"`
@@ -75,7 +75,7 @@ export class SidSystemd {
     this.#booted.write('systemctl', systemctl(), 0o755)
   }
 
-  /** With these files, by their path. The caller awaits `stop`. */
+  /** Starts it with these files, by their path. The caller awaits `stop`. */
   static async start(files: Files, machine: Machine = {}): Promise<SidSystemd> {
     const systemd = new SidSystemd(files, machine)
     const booted = systemd.#booted
@@ -119,7 +119,7 @@ export class SidSystemd {
     return stdout.trim()
   }
 
-  /** What it and the consoles of its units have said. */
+  /** What it and the consoles of its units have printed so far. */
   get log(): string {
     return this.#booted.log
   }
@@ -128,13 +128,16 @@ export class SidSystemd {
     return this.systemctl('show', '--value', `--property=${name}`, unit)
   }
 
-  /** Ends it with all its units. */
+  /** Ends systemd and all its units. */
   stop(): Promise<void> {
     return this.#booted.stop()
   }
 }
 
-/** That of the same tree. It takes itself for one in a chroot: its root is not that of the first process. */
+/**
+ * A script that runs the tree's systemctl. Its root is not that of the first process. So it would
+ * take itself for one in a chroot, and refuse.
+ */
 function systemctl(): string {
   return `#!/bin/sh\nexport SYSTEMD_IGNORE_CHROOT=1\nexec ${sidCommand('systemctl')} "$@"\n`
 }

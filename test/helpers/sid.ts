@@ -6,8 +6,8 @@ import { CACHE } from './machine.ts'
 export const SID = join(CACHE, 'sid')
 
 /**
- * A program of the tree as words of a shell: through the loader and the libraries of that tree,
- * which lies at `at` for who runs it.
+ * A program of the tree as words of a shell. It runs with the loader and the libraries of the tree,
+ * whose path is `at` for whoever runs it.
  */
 export function sidCommand(program: string, at = SID): string {
   const usr = join(SID, 'usr')

@@ -1,15 +1,15 @@
-/** Commands on a terminal, as somebody who types sees them. */
+/** A terminal on which a test types commands and reads what they print. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { eventually } from './eventually.ts'
 
-/** A terminal of its own, with `command` in it; what is typed and what is seen. */
+/** Runs `command` on a new terminal. */
 export class Terminal implements Disposable {
   seen = ''
   readonly #child: ChildProcess
 
   constructor(command: string, env: NodeJS.ProcessEnv = process.env) {
-    // Without a shell in between, which Ctrl-C would reach, too.
+    // No shell in between, since Ctrl-C would reach that, too.
     this.#child = spawn('script', ['-qefc', `exec ${command}`, '/dev/null'], {
       stdio: ['pipe', 'pipe', 'inherit'],
       cwd: '/',
@@ -24,7 +24,7 @@ export class Terminal implements Disposable {
     this.#child.stdin!.write(text)
   }
 
-  /** Waits until it is seen, after all that was seen before; gives what came up to it. */
+  /** Waits for the pattern in what was printed since the last call, and gives all up to its end. */
   async see(pattern: RegExp): Promise<string> {
     let found: RegExpExecArray | null = null
     await eventually(
@@ -50,6 +50,36 @@ export class Terminal implements Disposable {
   }
 }
 
-/** The words as a shell takes them. */
+/** A program to stop and to continue: it says when it is there, and when it goes on. */
+export const STOPPABLE = 'trap "echo resu\\med" CONT; echo rea""dy; while :; do sleep 0.1; done'
+
+/**
+ * Runs `command`, which says what STOPPABLE says, in an interactive shell: stops it by Ctrl-Z,
+ * brings it back by `fg`, then Ctrl-C ends it. `says`: what it says to that. Its status must be
+ * `status`.
+ */
+export async function stopsAndResumes(
+  shell: { readonly terminal: Terminal; readonly prompt: RegExp },
+  command: string,
+  { status, says }: { readonly status: number; readonly says?: RegExp },
+): Promise<void> {
+  const { terminal, prompt } = shell
+  await terminal.see(prompt)
+  terminal.type(`${command}\n`)
+  await terminal.see(/^ready/m)
+  terminal.type('\x1a')
+  await terminal.see(/Stopped/)
+  terminal.type('fg > /dev/null\n')
+  await terminal.see(/^resumed/m)
+  terminal.type('\x03')
+  if (says !== undefined) await terminal.see(says)
+  await terminal.see(prompt)
+  terminal.type('echo status=$?\n')
+  await terminal.see(new RegExp(`status=${status}\\b`))
+  terminal.type('exit\n')
+  await terminal.ended()
+}
+
+/** Quotes words for a shell. */
 export const quote = (words: readonly string[]): string =>
   words.map(word => `'${word.replaceAll("'", `'\\''`)}'`).join(' ')

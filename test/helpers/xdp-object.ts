@@ -1,6 +1,7 @@
 /**
- * The smallest BPF object that a loader takes: one program that returns 2 (`verdict`), which for XDP lets
- * every packet pass. `section` makes it a program of another type, `name` is its symbol. No compiler needed.
+ * The smallest BPF object that a loader takes: one program that returns 2 (`verdict`), which for
+ * XDP lets every packet pass. `section` makes it a program of another type, `name` is its symbol.
+ * No compiler needed.
  */
 
 const EM_BPF = 247

@@ -1,8 +1,8 @@
 /**
  * Runs inside a sandbox, under the token of /sys/fs/bpf: attaches a counting program for each kind
- * that its arguments name (the first is a cgroup's directory) and says so on stdout, in JSON. To
- * each line on stdin it lets a datagram pass over its loopback device and answers with the counts;
- * to `again` it attaches each program once more, and answers how that went.
+ * that its arguments name, and prints their ids as JSON. The first argument is the directory of a
+ * cgroup. For each line on stdin it sends a datagram over loopback and prints the counts. For the
+ * line `again` it attaches each program once more and prints how that went.
  */
 
 import { execFileSync } from 'node:child_process'
@@ -43,7 +43,7 @@ export type WorkloadKind =
   | 'pinned'
   | 'socket'
 
-/** Ids, by kind. A socket filter has no link, and its program no descriptor. */
+/** Ids, by kind. A socket filter has no link, and only its socket holds its program. */
 export interface Attached {
   readonly map: number
   readonly programs: Partial<Record<WorkloadKind, number>>
@@ -134,7 +134,7 @@ function counting(counts: BpfMap, kind: WorkloadKind, verdict: number) {
   ]
 }
 
-/** By a link, or by the map alone. */
+/** Registers a congestion control, by a link or by updating the map alone. */
 async function attachStructOps(map: 'linked' | 'unlinked'): Promise<Link | undefined> {
   const spec = parseObject(readFileSync(join(ROOT, 'test/fixtures/congestion.bpf.o')), { name: 'congestion' })
   const maps = { linked: { create: map === 'linked' }, unlinked: { create: map === 'unlinked' } }
@@ -167,7 +167,7 @@ async function attachAll(counts: BpfMap): Promise<Attached> {
   return attached
 }
 
-/** `ok`, and detached at once, or the errno's name. */
+/** Attaches and detaches at once: `ok` or the errno's name. */
 function attachAgain({ kind, program }: (typeof loaded)[number]): string {
   return errnoOf(() => KINDS[kind]!.attach(program)?.close())
 }
@@ -192,7 +192,7 @@ async function main(): Promise<void> {
       continue
     }
     await datagram()
-    // For fentry: vfs_open.
+    // Opening a file runs vfs_open, where the fentry program is.
     readFileSync('/proc/self/stat')
     const values = new DataView(counts.lookup(0)!.buffer)
     say(Object.fromEntries(kinds.map((kind, index) => [kind, Number(values.getBigUint64(8 * index, true))])))

@@ -53,7 +53,7 @@ const tried: string[] = []
 /** The workload. */
 export { borrower as mallory, guard } from './under-guard.ts'
 
-/** To be called once by each file, before its rows. */
+/** Each file calls this once, before its rows. */
 export function hostile(heading: string): void {
   listed = new Map(readAttempts(heading).map(one => [one.name, one]))
   underGuard()
@@ -63,7 +63,7 @@ export function hostile(heading: string): void {
   })
 }
 
-/** Of what is lent now. */
+/** The mode of the policies by which the current row lends. */
 let mode: Policy['mode'] = 'enforce'
 
 /** Lends to mallory, runs `body`, takes the loan back. */
@@ -75,12 +75,12 @@ export function lending(
   return borrower.lending(guard, { mode, ...changes }, body, options)
 }
 
-/** What `lending` lends, in the mode of the row. */
+/** The policy by which `lending` lends. */
 export function lent(changes: Changes = {}): Policy {
   return policyOf({ mode, ...changes })
 }
 
-/** Another workload, which may change its namespaces: it is gone afterwards, with what was lent. */
+/** Lends to another workload, which may change its namespaces, and ends it after `body`. */
 export async function guest(
   changes: Changes,
   body: (guest: Borrower, id: DelegationId) => Promise<void>,
@@ -97,16 +97,16 @@ export async function guest(
 
 // ---- rows ----
 
-/** What came of it, and whose delegation the guard's event must name; undefined: nobody's. */
+/** Told the result, and the delegation that the guard's event must name; undefined: none. */
 export type Refused = (answer: string, delegation?: DelegationId) => void
 export type Body = (refused: Refused) => Promise<void>
 
-/** For hangs only. */
+/** Ends what hangs. */
 const ROW_LIMIT = { timeout: 600_000 }
 
 /**
- * One attempt of the list. `body` makes it, and says what came of it; and shows that who may, can.
- * One that is a race may throw `Inconclusive`.
+ * One attempt of the list. `body` makes it and reports the result. It also shows that whoever may
+ * do the same can. A race may throw `Inconclusive`.
  */
 export function attempt(name: string, body: Body): void {
   tried.push(name)
@@ -114,8 +114,8 @@ export function attempt(name: string, body: Body): void {
 }
 
 /**
- * The same, and once more under a permissive policy: then it succeeds, and the event says what
- * would have been.
+ * Makes the attempt twice. Under a permissive policy it succeeds, and the event says what would
+ * have been refused.
  */
 export function policyAttempt(name: string, body: Body): void {
   attempt(name, body)
@@ -126,7 +126,7 @@ export function policyAttempt(name: string, body: Body): void {
 
 async function row(t: TestContext, name: string, body: Body, its: Policy['mode']): Promise<void> {
   let clean = false
-  // Also when the row has failed, or hangs.
+  // This runs also when the row has failed or hangs.
   t.after(async () => {
     if (clean) return
     await end()

@@ -31,7 +31,7 @@ export interface Changes extends Partial<Omit<Policy, 'rights'>> {
   readonly capabilities?: Policy['rights']['capabilities']
 }
 
-/** Everything without limits, but for the changes. */
+/** A policy of all rights without limits, with these changes. */
 export function policyOf(changes: Changes = {}): Policy {
   const { masks = EVERYTHING, capabilities = ['bpf', 'net_admin', 'perfmon', 'sys_admin'], ...rest } = changes
   const plain = policyWith(masks)
@@ -46,11 +46,11 @@ export interface Loan {
   readonly id: DelegationId
   /** BPF_TOKEN_CREATE in the borrower's user namespace: `ok` or the errno's name. */
   token(): string
-  /** The same, which must work. The caller closes it. */
+  /** Makes a token, which must work. The caller closes it. */
   mustToken(): Fd
 }
 
-/** The descriptor in `result`, which must be one. */
+/** Takes `result` as a descriptor; fails where it is -errno. */
 export function made(what: string, result: number): Fd {
   if (result < 0) assert.fail(`${what}: ${outcome(result)}`)
   return new Fd(result)
@@ -69,7 +69,7 @@ export class Borrower implements Disposable {
     return new Borrower(await Workload.sandboxed({ ...how, capabilities: EVERY_CAPABILITY }))
   }
 
-  /** What runs already, in namespaces of its own. */
+  /** A workload that runs already, in namespaces of its own. */
   static of(workload: Workload): Borrower {
     return new Borrower(workload)
   }
@@ -87,7 +87,7 @@ export class Borrower implements Disposable {
     return outcome(this.call('bpf', command.cmd, command.attr, ...command.refs))
   }
 
-  /** The same with a new object, which must be made. The caller closes it. */
+  /** One bpf(2) command that must make an object. The caller closes it. */
   must(command: Command): Fd {
     return made(`bpf command ${command.cmd}`, this.call('bpf', command.cmd, command.attr, ...command.refs))
   }
@@ -96,7 +96,7 @@ export class Borrower implements Disposable {
     return this.run({ cmd: 0, attr: mapAttr(type, token.number, shape), refs: [] })
   }
 
-  /** Lends to it; it keeps the loan. */
+  /** Lends to the workload, which keeps the loan. */
   async borrow(
     guard: Guard,
     policy: Policy,
@@ -109,7 +109,7 @@ export class Borrower implements Disposable {
     return id
   }
 
-  /** Lends to it, runs `body`, takes the loan back. */
+  /** Lends to the workload, runs `body`, takes the loan back. */
   async lending(
     guard: Guard,
     changes: Changes,
@@ -125,8 +125,8 @@ export class Borrower implements Disposable {
     } finally {
       await undelegate(this.target, vocabulary, { path })
     }
-    // The kernel frees it some time after that. Until then its rules hold for what is attached
-    // there.
+    // The kernel frees the superblock some time later. Until then the rules of the delegation hold
+    // for what is attached in these namespaces.
     await eventually(() => !guard.delegations().some(one => one.id === id), `delegation ${id} has not ended`)
   }
 
@@ -141,7 +141,7 @@ export class Borrower implements Disposable {
     return token
   }
 
-  /** The same as `ok` or the errno's name, and nothing is left of it. */
+  /** Makes a token in the same way and closes it: `ok` or the errno's name. */
   async triesToken(path?: string): Promise<string> {
     const token = await this.ownToken(path)
     if (token < 0) return outcome(token)

@@ -23,7 +23,7 @@ const ACTIONS = {
     using link = objGet(path)
     linkDetach(link)
   },
-  /** A pin of its own, made and removed. */
+  /** Makes a pin of its own and removes it. */
   pin: (path: string) => {
     using map = BpfMap.create({ type: 'array', keyBytes: 4, valueBytes: 4, maxEntries: 1, token: null })
     map.pin(path)

@@ -8,14 +8,14 @@ import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 import type { Peer } from '../../src/daemon/peer.ts'
 import { listInstances } from '../../src/delegation/instances.ts'
-import { Guard } from '../../src/guard/guard.ts'
+import { bootTimeNs, Guard } from '../../src/guard/guard.ts'
 import { installGuard, removeGuard } from '../../src/guard/install.ts'
 import { endExecutors } from '../../src/sys/executor/pool.ts'
 import { errnoName } from '../../src/uapi/errno.ts'
 import { inOwnNamespaces, ServiceLab } from '../kernel/daemon/service-lab.ts'
 import { vocabulary } from '../kernel/delegation/lab.ts'
 import { removeProgram, Workload } from '../kernel/delegation/workload.ts'
-import { eventually, skip } from './guarded.ts'
+import { eventually, skip, wasBefore } from './guarded.ts'
 
 const ALICE = 61001
 const PATH = '/sys/fs/bpf'
@@ -32,6 +32,8 @@ describe('the daemon with a guard', { skip }, () => {
     lab = await ServiceLab.open({ guard })
     lab.write('maps', `  subjects: [{ user: ${ALICE} }]\n${RIGHTS}\n  derive: { allowed: true, maxDepth: 2 }`)
     lab.write('short', `  subjects: [{ user: ${ALICE} }]\n${RIGHTS}\n  limits: { lifetime: 1h }`)
+    const lasting = `limits: { lifetime: 1h }\n  derive: { allowed: true, maxDepth: 2 }`
+    lab.write('lasting', `  subjects: [{ user: ${ALICE} }]\n${RIGHTS}\n  ${lasting}`)
     await lab.service.reload()
     root = await lab.root()
   })
@@ -135,20 +137,55 @@ describe('the daemon with a guard', { skip }, () => {
       await assert.rejects(lab.ask('derive', asker, again), { reason: 'not-derivable' })
     }))
 
-  test('the guard holds the end of a loan, which is then unmounted, and cannot be renewed', () =>
+  const endInGuard = ({ record }: Lent) => guard.delegation(BigInt(record.delegation) as never).expiresNs!
+
+  test('the guard holds the end of a loan, as it was renewed, and then it is unmounted', () =>
     withAlice(async ({ asker, inside }) => {
-      const { id, record } = await lend(asker, inside.pid, 'short', { lifetimeSec: 20 })
-      assert.ok(record.expiresAt !== undefined)
-      const { expiresNs } = guard.delegation(BigInt(record.delegation) as never)
-      assert.ok(expiresNs !== undefined)
+      const loan = await lend(asker, inside.pid, 'short', { lifetimeSec: 20 })
+      const renew = (lifetimeSec: number) =>
+        lab.ask('renew', asker, { params: { id: loan.id }, body: { lifetimeSec } })
+      const first = endInGuard(loan)
       const token = await tokenAt(inside, PATH)
       assert.equal(await mapWith(inside, token), 'ok')
-      await assert.rejects(lab.ask('renew', asker, { params: { id }, body: { lifetimeSec: 60 } }), {
-        code: 'BPFTOKEN_NOT_SUPPORTED',
-      })
-      await eventually(async () => (await shown(id)).state === 'ended', 'it did not end')
-      assert.equal((await shown(id)).ended?.why, 'expired')
+      const { body } = await renew(30)
+      const second = endInGuard(loan)
+      assert.ok(second > first)
+      assert.ok(Date.parse(body.record!.expiresAt!) > Date.parse(loan.record.expiresAt!))
+      await assert.rejects(renew(1), { code: 'BPFTOKEN_CONFLICT', message: /no later than it does now/ })
+      await eventually(() => bootTimeNs() > first, 'the first end has not come')
+      const between = await mapWith(inside, token)
+      if (wasBefore(second)) assert.equal(between, 'ok')
+      await eventually(async () => (await shown(loan.id)).state === 'ended', 'it did not end')
+      assert.equal((await shown(loan.id)).ended?.why, 'expired')
       assert.notEqual(await mapWith(inside, token), 'ok')
+      await assert.rejects(renew(30), { code: 'BPFTOKEN_CONFLICT' })
+      assert.notEqual(await mapWith(inside, token), 'ok')
+    }))
+
+  test('a derived loan is renewed up to the end of its origin, and no loan once it is revoked', () =>
+    withAlice(async ({ asker, inside, self }) => {
+      const origin = await lend(asker, inside.pid, 'lasting', { lifetimeSec: 600 })
+      const derive = {
+        policy: { name: 'lasting' },
+        recipient: { self: true as const },
+        place: { path: '/mnt' },
+      }
+      const { body } = await lab.ask('derive', self, { params: { id: origin.id }, body: derive })
+      const child = body.loan as Lent
+      const renew = (id: string) => lab.ask('renew', root, { params: { id }, body: { lifetimeSec: 3000 } })
+      const sameEnd = () => endInGuard(child) === endInGuard(origin)
+      // It was lent for a second less, which must have passed.
+      await eventually(() => bootTimeNs() > endInGuard(origin) - 598_000_000_000n, 'time stands still')
+      const { body: renewed } = await renew(child.id)
+      assert.ok(sameEnd())
+      assert.ok(Date.parse(renewed.record!.expiresAt!) - Date.parse(origin.record.expiresAt!) < 100)
+      await assert.rejects(renew(child.id), { code: 'BPFTOKEN_CONFLICT', message: /ends with its origin/ })
+      await renew(origin.id)
+      assert.equal(sameEnd(), false)
+      await renew(child.id)
+      assert.ok(endInGuard(child) <= endInGuard(origin))
+      await lab.ask('revoke', root, { body: { what: { loan: origin.id } } })
+      for (const { id } of [origin, child]) await assert.rejects(renew(id), { code: 'BPFTOKEN_CONFLICT' })
     }))
 
   test('keeps what the guard refused, and shows it to root and to whose loan it is', () =>

@@ -22,14 +22,14 @@ export function steps(target: Target): string[] {
   return planOf(target, 'any').map(action => action.do)
 }
 
-/** Its signal, once it has ended. */
+/** The signal that ended the delegator. */
 export function killedBefore(step: number, pid: number): NodeJS.Signals | null {
   return spawnSync(process.execPath, [__filename, 'killed', String(pid), String(step)], {
     stdio: 'inherit',
   }).signal
 }
 
-/** Prints a line when it has lent once, and another, the errno, at the end. */
+/** Starts one that prints `go` when it has lent once, and at the end the errno. */
 export function deriving(origin: DelegationId, pid: number): ChildProcess {
   return spawn(process.execPath, [__filename, 'deriving', String(pid), String(origin)], {
     stdio: ['ignore', 'pipe', 'inherit'],
@@ -45,7 +45,7 @@ async function lendKilled(guard: Guard, target: Target, step: number): Promise<v
   const plan = planOf(target, lender.ability)
   const pausing: Action[] = [...plan.slice(0, step), { do: 'pause' }, ...plan.slice(step)]
   const { executor } = lender
-  // After the last one it is all done, and stays.
+  // After the last step the delegation is complete, and stays.
   if (step < plan.length) await execute(pausing, target, vocabulary, { executor, paused: kill })
   else await execute(plan, target, vocabulary, { executor })
   kill()

@@ -53,8 +53,8 @@ const mapCommand = (type: string): string[] => {
 }
 
 /**
- * What `command` delegates, as a program that knows nothing of us: the errno of the option, and of
- * the superblock.
+ * Delegates by bare system calls, as a program that does not know bpftoken. Gives the errno of the
+ * option and that of the superblock.
  */
 async function delegatesBy(node: string, mask: string, within?: Cgroup): Promise<string[]> {
   const script = `
@@ -477,7 +477,7 @@ describe('the commands of the guard', { skip }, () => {
       await json('unconfine', '--cgroup', group.path)
       await json('guard', 'disallow', '--exe', '/bin/true')
       await json('guard', 'disallow', '--unit', 'documents.service')
-      // Something to tell of.
+      // This makes an event.
       assert.notEqual(
         (await execute('mount', ['-t', 'bpf', '-o', 'delegate_cmds=any', 'bpf', '/mnt'])).status,
         0,

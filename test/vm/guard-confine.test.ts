@@ -38,8 +38,8 @@ beforeEach(() => {
 })
 
 /**
- * What `calls` give in this cgroup. The guard's own maps are opened by the guard's keeper there,
- * too.
+ * Goes into the cgroup and gives the results of `calls` there. The guard's keeper may open the
+ * guard's own maps there, too.
  */
 function inside<T>(cgroup: string, calls: () => T): T {
   writeFileSync(`${cgroup}/cgroup.procs`, String(process.pid))

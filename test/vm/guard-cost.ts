@@ -55,7 +55,7 @@ function describePrograms(): string {
   return `${count} programs of ${insns} instructions; the verifier looked at ${verified}`
 }
 
-/** One round of every call, with a delegation of its own. */
+/** One round of every call, under a new delegation. */
 async function round(lab: Lab, guard: Guard | undefined): Promise<Record<string, number>> {
   const policy = policyWith(EVERYTHING)
   const lent = {

@@ -78,7 +78,7 @@ class Workload implements Disposable {
     }
   }
 
-  /** A service of the host's: root, with no token, in a cgroup of its own, which is confined. */
+  /** A service of the host: it is root, has no token, and is alone in a confined cgroup. */
   static async confined(...kinds: WorkloadKind[]): Promise<Workload> {
     const id = guard.confine(CGROUP, lent())
     const words = [process.execPath, join(__dirname, 'attached-workload.ts'), CGROUP, ...kinds]
@@ -103,14 +103,14 @@ class Workload implements Disposable {
     return this.#sandbox.exited
   }
 
-  /** What its programs have counted, after one more datagram. */
+  /** Sends one more datagram, and gives what its programs have counted. */
   async counts(): Promise<Counts> {
     const line = once(this.#lines, 'line')
     this.#sandbox.child.stdin!.write('\n')
     return await answer(line, this.#sandbox)
   }
 
-  /** How it goes to attach each of its programs once more. */
+  /** Attaches each of its programs once more, and gives the results. */
   async attachesAgain(): Promise<Partial<Record<WorkloadKind, string>>> {
     const line = once(this.#lines, 'line')
     this.#sandbox.child.stdin!.write('again\n')

@@ -1,7 +1,7 @@
 /**
- * A hostile workload with everything that its namespaces give it. It tries what SECURITY.md says
- * that it cannot; each time the answer is the one written there, the guard's event is seen, and who
- * may do the same does it.
+ * A hostile workload with everything that its namespaces give it. It tries each attempt of a table
+ * in SECURITY.md. The answer must be the one written there, and the guard must tell of it. Whoever
+ * may do the same must succeed.
  *
  *   node --import tsx scripts/vm/vm.ts --kernel 6.12 --tests test/vm/guard-hostile.test.ts
  */
@@ -92,14 +92,14 @@ hostile('What a hostile workload cannot do')
 
 // ---- what attempts are made of ----
 
-/** By mallory, on a context of mallory's: `ok` or the errno's name. */
+/** fsconfig(2) by mallory, on a context of mallory's: `ok` or the errno's name. */
 function configure(context: Fd, cmd: number, key: string | null, value: string | null = null): string {
   return outcome(mallory.call('fsconfig', context.number, cmd, key, value, 0))
 }
 
 const contextOf = (who: Borrower): Fd => fsopenWithin(who.target.process.pidfd, 'bpf')
 
-/** `ok` or the errno's name; the descriptor, if it is one, is closed in the workload. */
+/** `ok` or the errno's name. If the result is a descriptor of the workload, it is closed there. */
 async function settled(who: Borrower, result: number): Promise<string> {
   if (result > 2) await who.workload.must('close', result)
   return result < 0 ? outcome(result) : 'ok'
@@ -640,7 +640,7 @@ policyAttempt('load a program that is not on the list', async refused => {
   })
 })
 
-/** Made when it is first asked for: it reads all types of the kernel. */
+/** Made on first use, since it reads all types of the kernel. */
 let targets: Targets | undefined
 
 function functionAttempt(name: string, type: string, attach: string, target: string, other: string): void {
@@ -690,7 +690,7 @@ attempt("swap the token's descriptor while a map is made", async refused => {
   const kept = Number(await mallory.ownToken())
   const lost = Number(await mallory.ownToken(ELSEWHERE))
   guard.revoke(other)
-  // The child of a child of the workload's namespace: it has the tokens by inheritance.
+  // nsenter is in the workload's user namespace, and the program inherits the tokens.
   using one = made('dup', await takeOut(kept))
   using two = made('dup', await takeOut(lost))
   const attr = Buffer.from(mapAttr('hash', 5)).toString('hex')
@@ -726,7 +726,9 @@ attempt("swap the token's descriptor while a map is made", async refused => {
 })
 
 const [EPERM, EACCES, EDQUOT] = [1, 13, 122]
-/** EACCES: the descriptor was exchanged between the check of the token and that of the map. */
+/**
+ * EACCES means that the descriptor was exchanged between the checks of the token and of the map.
+ */
 const ANSWERS: ReadonlySet<number> = new Set([EPERM, EACCES, EDQUOT])
 
 attempt('hide a refusal in a flood of events', refused =>
@@ -856,7 +858,7 @@ attempt('say that it means to change the guard', async refused => {
 })
 
 const AS_CONTAINER = ', as root of a privileged container'
-/** A pin of nobody's concern. */
+/** A pin that has nothing to do with the guard. */
 const OTHER_PIN = '/sys/fs/bpf/bpftoken-other'
 
 attempt(`open a map of the guard by its id${AS_CONTAINER}`, async refused => {
@@ -896,8 +898,8 @@ attempt(`say that it means to change the guard${AS_CONTAINER}`, async refused =>
 })
 
 /**
- * A descriptor of the workload as one of ours, by a child there: it is dup(2) across processes, and
- * not judged.
+ * Copies a descriptor of the workload into our table. A child there that shares our table does it,
+ * so that no hook judges the copy.
  */
 async function takeOut(number: number, who: Borrower = mallory): Promise<number> {
   return who.call('pidfd_getfd', who.target.process.pidfd.number, number, 0)

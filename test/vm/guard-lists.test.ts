@@ -27,7 +27,7 @@ function count(name: string): number {
 
 const listing = (...digests: string[]): Changes => ({ programs: { digests } })
 
-/** Of the program that `progCommand('xdp', 'xdp')` loads, as the kernel has it. */
+/** The kernel's tag of the program that `progCommand('xdp', 'xdp')` loads. */
 function tag(): string {
   const { cmd, attr, refs } = progCommand('xdp', 'xdp')
   using program = Program.fromFd(made('BPF_PROG_LOAD', native().bpf(cmd, attr, ...refs)))
@@ -69,7 +69,7 @@ test('a delegation tells what it lists, and the lists go with it', { skip }, asy
     assert.deepEqual([terms.programs.digests, terms.targets.functions], [digests, functions])
     assert.deepEqual([count('digests'), count('functions')], [2, 2])
   })
-  // Whoever changes a policy next sweeps.
+  // The next change of a policy removes what no policy uses any more.
   guard.removePolicy('no such')
   assert.deepEqual([count('digests'), count('functions')], [0, 0])
 })
@@ -143,7 +143,7 @@ test('all delegations are read at once', { skip }, () =>
     } finally {
       use(addon)
     }
-    // A few for each that lives, and not one for each that could.
+    // Each live delegation takes a few; there is no place kept for those that do not live.
     assert.ok(calls > 0 && calls < 50, `${calls} calls of bpf(2)`)
   }),
 )

@@ -1,8 +1,8 @@
 /**
  * What was lent is judged by itself, whoever holds it: programs that the verifier moves,
  * descriptors that cross user namespaces without a hook, maps that carry devices and programs, and
- * what is taken away. As in guard-hostile.test.ts SECURITY.md says what comes of it, the guard's
- * event is seen, and who may do the same does it.
+ * what is taken away. As in guard-hostile.test.ts, SECURITY.md has the answer to each attempt, the
+ * guard must tell of it, and whoever may do the same must succeed.
  *
  *   node --import tsx scripts/vm/vm.ts --kernel 6.12 --tests test/vm/guard-objects.test.ts
  */
@@ -115,18 +115,18 @@ async function by(who: Workload, { cmd, attr, refs }: Command): Promise<string> 
   return result < 0 ? outcome(result) : 'ok'
 }
 
-/** The same with a new object, which must be made: its number there. */
+/** One bpf(2) command of that process that must make an object; gives its descriptor there. */
 async function keep(who: Workload, { cmd, attr, refs }: Command): Promise<number> {
   const pointers = [0, 3].map(i => ({ off: refs[i + 1] as number, text: refs[i + 2] as Uint8Array }))
   return who.must('bpf', cmd, attr, ...pointers, attr.length)
 }
 
-/** The same of the host's root, which we are. */
+/** The same by ourselves, who are root of the host. */
 function byRoot({ cmd, attr, refs }: Command): string {
   return outcome(native().bpf(cmd, attr, ...refs))
 }
 
-/** With `inherited` as its descriptors from 3 on. */
+/** Starts one that has `inherited` as its descriptors from 3 on. */
 async function withAccomplice(
   start: (inherited: readonly Fd[]) => Promise<Workload>,
   inherited: readonly Fd[],
@@ -139,8 +139,8 @@ async function withAccomplice(
 }
 
 /**
- * Of the host's network; one of TCP listens, at an address that the kernel chooses. The caller
- * closes it.
+ * A socket in the host's network. One of TCP listens, at an address that the kernel chooses. The
+ * caller closes it.
  */
 async function hostSocket(family: number, kind: number): Promise<Fd> {
   if (family === AF_XDP) {
@@ -164,7 +164,7 @@ const anybody =
     Workload.onHost(uid, inherited)
 const owner = (inherited: readonly Fd[]): Promise<Workload> => Workload.powerless(inherited)
 
-/** A receive ring of so many: newer kernels want one of a socket that is put into an xskmap. */
+/** Gives the socket a receive ring. Newer kernels put no socket without one into an xskmap. */
 const RING = new Uint8Array(Uint32Array.of(64).buffer)
 
 const u32 = (...values: number[]): Uint8Array => new Uint8Array(Uint32Array.from(values).buffer)
@@ -242,7 +242,7 @@ function longProgram(token?: Fd): Command {
 const rootMakes = ({ cmd, attr, refs }: Command): Fd =>
   made(`command ${cmd}`, native().bpf(cmd, attr, ...refs))
 
-/** As the kernel knows the program that this loads. */
+/** A policy's digest for the program that this command loads: the kernel's tag of it. */
 function digestOf(command: Command): string {
   using program = Program.fromFd(rootMakes(command))
   return `tag:${program.info().tag}`
@@ -530,7 +530,7 @@ class Parts implements Disposable {
     return fd
   }
 
-  /** The one with this number. */
+  /** Opens the object with this id. */
   of(number: number): Fd | undefined {
     return this.#fds.find(fd => !fd.closed && fd.number === number)
   }
@@ -764,7 +764,7 @@ for (const [who, name] of [
       await workload.must('fchmodat', root, 'pin', 0o644)
       using directory = await workload.give(root)
       for (const fd of [held, root]) await workload.must('close', fd)
-      // To open it is to run it.
+      // To open the iterator runs the program.
       const open = async (who: Workload, at: number): Promise<string> => {
         const result = await who.call('openat', at, 'pin', 0, 0)
         if (result > 2) await who.call('close', result)
@@ -824,7 +824,7 @@ class Congestion {
     this.value.set(name, data + offsetOf(inner, 'name'))
   }
 
-  /** Filled, so that a link may register it. */
+  /** Writes the value, so that a link may register the map. */
   ready(): this {
     assert.equal(mallory.run(update(this.map.number, this.value)), 'ok')
     return this
@@ -942,7 +942,7 @@ attempt("replace a link's program from another user namespace", async refused =>
 
 // ---- taking away ----
 
-/** The host's root attaches to a cgroup with these flags, and has it back afterwards. */
+/** While `body` runs, root of the host has a program attached to the cgroup with these flags. */
 async function withHostProgram(at: Fd, flags: number, body: (program: Fd) => Promise<void>): Promise<void> {
   using program = rootMakes(sock())
   const fields = {
@@ -1018,7 +1018,7 @@ attempt("detach the host's program from a device without naming it, as any user"
   })
 })
 
-/** The host's root attaches to a device meanwhile. */
+/** While `body` runs, root of the host has a program attached to a device. */
 async function withHostTcx(body: (program: Fd, fields: AttachFields) => Promise<void>): Promise<void> {
   using program = rootMakes(tcx())
   const fields = { target_ifindex: LOOPBACK, attach_type: BPF_TCX_INGRESS }
@@ -1216,7 +1216,7 @@ test('rules of a user namespace end with its last token and program, whatever ma
 
 // ---- cgroups ----
 
-/** The workload is in this cgroup meanwhile, with whatever it is lent. */
+/** While `body` runs, the workload is in this cgroup, with whatever it is lent. */
 async function within(place: string, body: () => Promise<void>): Promise<void> {
   const { pid } = mallory.workload
   const before = readFileSync(`/proc/${pid}/cgroup`, 'utf8').trim().replace(/^0::/, '')

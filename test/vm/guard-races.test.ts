@@ -1,5 +1,5 @@
 /**
- * The guard, with several at work at once, or with one that ends half-way.
+ * The guard while several tasks use it at once, or while one of them is killed half-way.
  *
  *   node --import tsx scripts/vm/vm.ts --kernel 6.12 --tests test/vm/guard-races.test.ts
  */
@@ -68,7 +68,7 @@ describe('a superblock that is not created leaves nothing', { skip }, () => {
         assert.equal(lender.delegation() === undefined, delegations === 0)
       }
       assert.deepEqual([keysOf('pending'), keysOf('contexts')], [[], []])
-      // That of the last case is mounted nowhere, and closed.
+      // The superblock of the last case was mounted nowhere, and its descriptor is closed.
       await eventually(() => guard.delegations().length === 0, 'a delegation is left')
       await borrower.lending(guard, {}, ({ token }) => assert.equal(token(), 'ok'))
     })
@@ -181,7 +181,7 @@ async function again(hammers: readonly Hammer[]): Promise<void> {
   await Promise.all(hammers.map(hammer => hammer.again()))
 }
 
-/** With what those were refused that have ended. */
+/** The errnos that ended the hammers, of those that have ended. */
 async function refusals(hammers: readonly Hammer[]): Promise<string[]> {
   const results = await Promise.all(hammers.filter(({ ended }) => ended).map(({ result }) => result))
   return results.map(({ errno }) => errno)

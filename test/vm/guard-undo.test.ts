@@ -40,7 +40,7 @@ test('undelegate revokes: a root directory that is held makes no token any more'
       revokes ? { revoke: held => guard.revoke(guard.delegationAt(held)!) } : {},
     )
     assert.deepEqual(gone.revoked, revokes ? [id] : [])
-    // Without being told, the guard lets whoever holds it go on.
+    // The guard lets whoever holds it go on until it is told otherwise.
     assert.equal(await tokenOf(root), revokes ? 'EACCES' : 'ok')
     await borrower.workload.must('close', root)
     await eventually(() => guard.delegations().length === 0, 'the delegation has not ended')

@@ -64,7 +64,7 @@ function mapCommand(token: Fd, shape: MapShape = {}) {
 
 const map = (token: Fd, shape: MapShape = {}): string => borrower.run(mapCommand(token, shape))
 
-/** A map that stays: the caller closes it. */
+/** Makes a map. The caller closes it. */
 function keptMap(token: Fd, shape: MapShape = {}): Fd {
   return borrower.must(mapCommand(token, shape))
 }
@@ -301,7 +301,7 @@ describe('enabling delegation', { skip }, () => {
       await assert.rejects(delegate(policyOf(), borrower.target, vocabulary), /EACCES/)
       assert.equal(eventOf('no-delegator').verdict, 'refused')
       writeFileSync(`${parent}/below/cgroup.procs`, String(process.pid))
-      // One that starts now is in it too.
+      // A process that starts now is in the cgroup, too.
       await endExecutors()
       await delegate(policyOf(), borrower.target, vocabulary)
       using root = await openIn(borrower.target, '/sys/fs/bpf')
@@ -655,7 +655,7 @@ describe('events', { skip }, () => {
     }))
 
   test('those for which there is no room are counted', async () => {
-    // Each has a header of the ring's, of 8 bytes.
+    // The ring buffer puts a header of 8 bytes before each record.
     const room = Math.floor(guard.map('events').maxEntries / (guard_event.size + 8))
     guard.pastEvents()
     const lost = guard.totals().lostEvents
@@ -728,7 +728,7 @@ describe('the other direction', { skip }, () => {
   })
 })
 
-/** A second loan while the first lives: in a sandbox of its own. */
+/** Lends a second time, to another sandbox, while the first loan lives. */
 async function lending2(body: (loan: Loan) => void | Promise<void>): Promise<void> {
   const first = borrower
   borrower = await Borrower.start()

@@ -20,6 +20,9 @@ export function hasExpired(guard: Guard, id: DelegationId): boolean {
   return expiresNs !== undefined && bootTimeNs() >= expiresNs
 }
 
+/** Whether what was called before this was called before that time. Our clock lags behind by a tick. */
+export const wasBefore = (timeNs: bigint): boolean => bootTimeNs() + 20_000_000n < timeNs
+
 /** Waits until it has, by the guard's clock. */
 export async function untilExpired(guard: Guard, id: DelegationId): Promise<void> {
   while (!hasExpired(guard, id)) await sleep(20)

@@ -22,7 +22,7 @@ export interface Hammered {
 export class Hammer implements Disposable {
   readonly result: Promise<Hammered>
   ended = false
-  /** Rounds that it has told of. */
+  /** How many rounds it has reported. */
   #rounds = 0
   readonly #child: ChildProcess
 
@@ -57,8 +57,8 @@ export class Hammer implements Disposable {
   }
 
   /**
-   * It inherits the tokens, and has used each of them once when this returns. `pid`: somebody in
-   * their user namespace.
+   * Starts one that inherits the tokens. When this returns it has used each of them once. `pid`: a
+   * process in the user namespace of the tokens.
    */
   static async start(pid: number, tokens: readonly Fd[]): Promise<Hammer> {
     const attr = Buffer.from(mapAttr('hash', 0)).toString('hex')

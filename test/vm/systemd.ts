@@ -13,7 +13,7 @@ import { CACHE } from '../helpers/machine.ts'
 export const SYSTEMD_TREE = join(CACHE, 'vm/systemd')
 
 const CGROUP = '/sys/fs/cgroup/systemd-test'
-/** For a hang. */
+/** Ends what hangs. */
 const BOOT_TIMEOUT_MS = 300_000
 
 /**
@@ -54,7 +54,7 @@ ExecStart=/probe %N
 ${settings}
 `
 
-/** What came of each try, by its name. */
+/** The result of each try, by its name. */
 export type Results = Readonly<Record<string, string>>
 
 export class Systemd {
@@ -91,12 +91,12 @@ export class Systemd {
     return Object.fromEntries(lines.map(line => line.split(' ')))
   }
 
-  /** Of the unit, as it is seen from outside. */
+  /** The unit's cgroup, by its path on this machine. */
   cgroup(unit: string): string {
     return `${CGROUP}/system.slice/${unit}.service`
   }
 
-  /** Ends it with all its units. */
+  /** Ends systemd and all its units. */
   stop(): Promise<void> {
     return this.#booted.stop()
   }

@@ -30,7 +30,7 @@ const skip = !isRoot
 const NETWORK = join(ROOT, 'test/fixtures/network.bpf.o')
 const DEVICE = 'unrelated'
 
-/** Where commands run: what goes before each. */
+/** Where commands run: the words that go before each. */
 type Place = readonly string[]
 const HOST: Place = []
 
@@ -176,7 +176,7 @@ describe('with the guard', { skip }, () => {
     await removeGuard()
   })
 
-  /** The guard keeps its own maps to itself, and says so. That aside, nothing is refused. */
+  /** The guard refuses to open its own maps, and tells of it. It must refuse nothing else. */
   async function untouched(body: () => void | Promise<void>): Promise<void> {
     const earlier = guard.totals()
     guard.pastEvents()

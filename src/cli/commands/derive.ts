@@ -1,6 +1,6 @@
 /** bpftoken derive: a narrower delegation out of one that lives, which falls with it. */
 import { EXIT } from '../../errors.ts'
-import { delegationId } from '../../guard/id.ts'
+import { delegationId } from '../../guard/guard.ts'
 import { accounts } from '../../lending/accounts.ts'
 import { compareInTime } from '../../lending/admission.ts'
 import { describeRemoval, prepareDerivation } from '../../lending/derive.ts'

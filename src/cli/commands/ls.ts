@@ -12,13 +12,10 @@ export interface LsOptions extends DaemonOptions {
   json?: boolean
 }
 
-/**
- * Of the daemon's loans where it answers. The tree is then for those who are not root: root sees
- * more in the kernel, by the guard.
- */
+/** Of the daemon's loans where it answers. */
 export async function ls(options: LsOptions): Promise<number> {
   const isRoot = process.geteuid?.() === 0
-  if (options.direct !== true && !(isRoot && options.tree === true)) {
+  if (options.direct !== true) {
     using daemon = await daemonIfAny(options)
     if (daemon !== undefined) return (await import('../daemon/list.ts')).listThrough(daemon, options)
   }

@@ -1,7 +1,7 @@
 /** bpftoken revoke: take a delegation back, and undo what was loaded under it. */
 import { EXIT, UsageError } from '../../errors.ts'
 import type { DetachResult, Staying } from '../../guard/detach.ts'
-import { delegationId } from '../../guard/id.ts'
+import { delegationId } from '../../guard/guard.ts'
 import type { Holder } from '../../guard/inventory.ts'
 import { countLeft, detach, isUndone, revoke as revokeAll } from '../../lending/revoke.ts'
 import { detachToJSON } from '../../lending/view.ts'

@@ -1,4 +1,4 @@
-/** bpftoken show: what the guard knows of one delegation, or the daemon of one loan. */
+/** bpftoken show: what the daemon knows of one loan, or without it the guard of one delegation. */
 import { EXIT } from '../../errors.ts'
 import { delegationId, Guard, type GuardDelegation } from '../../guard/guard.ts'
 import { delegationToJSON, wallTime } from '../../lending/view.ts'
@@ -16,14 +16,11 @@ export interface ShowOptions extends DaemonOptions {
   json?: boolean
 }
 
-/** A loan of the daemon; a number is what the guard knows, which root alone may ask. */
+/** Where the daemon answers it knows both: a loan has the guard's number for it. */
 export async function show(name: LoanName, options: ShowOptions): Promise<number> {
-  const isOfGuard = 'delegation' in name && process.geteuid?.() === 0
-  if (!isOfGuard) {
-    using daemon = await reachDaemon(options, 'bpftoken show')
-    if (daemon !== undefined)
-      return (await import('../daemon/list.ts')).showThrough(daemon, name, options.json === true)
-  }
+  using daemon = await reachDaemon(options, 'bpftoken show')
+  if (daemon !== undefined)
+    return (await import('../daemon/list.ts')).showThrough(daemon, name, options.json === true)
   const id = delegationIn(name)
   using guard = Guard.open()
   const found = guard.delegation(delegationId(id))

@@ -36,7 +36,7 @@ export async function waitForApproval(
   switch (state) {
     case 'approved':
       if (loan === undefined) break
-      return { request: decided, loan: await client.showLoan({ params: { id: loan } }, { signal }) }
+      return { request: decided, loan: await stillLent(client, loan, signal) }
     case 'denied':
       throw new DeniedError(`${id} was denied${why}`, { context: { request: id } })
     case 'withdrawn':
@@ -50,6 +50,17 @@ export async function waitForApproval(
   throw new ConflictError(`${id} was approved, but what it asked for could not be lent${why}`, {
     context: { request: id },
     hint: 'Ask again; the audit says what failed',
+  })
+}
+
+/** ConflictError: it has ended already, as when the daemon died while it was made. */
+async function stillLent(client: Client, id: string, signal: AbortSignal): Promise<Loan> {
+  const loan = await client.showLoan({ params: { id } }, { signal })
+  const { state, ended } = loan
+  if (state !== 'ended') return loan
+  throw new ConflictError(`${id} was approved and lent, and has ended: ${ended?.why}`, {
+    context: { loan: id },
+    hint: 'Ask again',
   })
 }
 

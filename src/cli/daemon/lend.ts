@@ -69,7 +69,7 @@ export async function loanOf(client: Client, name: LoanName, signal?: AbortSigna
   if (found !== undefined) return found.id
   throw new NotFoundError(`The daemon has no loan of yours with delegation ${name.delegation}`, {
     context: { delegation: name.delegation },
-    hint: 'See bpftoken ls for those that live',
+    hint: 'See bpftoken ls for those that live; as root, --direct asks the guard itself',
   })
 }
 

@@ -13,7 +13,7 @@ export async function listThrough(
   const answer = await client.listLoans({ query: { state: 'live' } })
   if (json) printJson(answer)
   else if (answer.loans.length === 0) print('nothing is lent')
-  else if (tree) print(...treeLines(answer.loans))
+  else if (tree) print(...treeLines(answer.loans), ...whereToSeeMore(answer.loans))
   else print(...table([TITLES.map(title => styled('heading', title)), ...answer.loans.map(row)]))
   return EXIT.ok
 }
@@ -32,6 +32,13 @@ function row(loan: Loan): string[] {
     record?.delegation === undefined ? '-' : String(record.delegation),
     record?.mount?.options.map(option => option.replace('delegate_', '')).join(' ') ?? '-',
   ]
+}
+
+/** What was loaded under them is the guard's to say, and root's to ask. */
+function whereToSeeMore(loans: readonly Loan[]): string[] {
+  const isGuarded = loans.some(({ record }) => record?.delegation !== undefined)
+  if (!isGuarded || process.geteuid?.() !== 0) return []
+  return ['what was loaded under these: bpftoken ls --tree --direct']
 }
 
 /** By whom it is lent to, each with what is derived from it. */

@@ -112,8 +112,11 @@ export const guardCommands: Part = (root, act) => {
         .addArgument(new Argument('<id>', 'loan-NUMBER, or the number of the guard').argParser(loanName)),
     ),
   )
-    .details('A number is what the guard knows, for root; a loan is what the daemon knows.')
-    .example('show 7', 'its terms, and what lives under it')
+    .details(
+      'Where the daemon answers it shows its loan, by either name. With --direct, or without the daemon: what the guard\n' +
+        'knows of a number, for root.',
+    )
+    .example('show --direct 7', 'its terms, and what lives under it, as the guard has them')
     .example('show loan-7', 'who asked for it, what was made, and how it is now')
     .action(act(async () => (await import('../commands/show.ts')).show))
 

@@ -176,16 +176,18 @@ export const lendingCommands: Part = (root, act) => {
         .description(
           'what is lent: the loans of the daemon, or all delegated bpffs instances of this machine',
         )
-        .option('--tree', 'by container or unit; with the guard also what is derived, and what was loaded'),
+        .option('--tree', 'by container or unit, with what is derived'),
     ),
   )
     .details(
       'Where the daemon answers: the loans that are yours; for root all, with those that others made (systemd, Incus). With\n' +
-        '--direct, or without it: one row for each mount that can be seen.',
+        '--direct, or without it: one row for each mount that can be seen; and with --tree what the guard knows to be\n' +
+        'loaded under each.',
       'Containers and units are told by the names of their cgroups. Without the guard, what was loaded under a\n' +
         'delegation is not known.',
     )
-    .example('ls --tree', 'who has what, and what lives of it')
+    .example('ls --tree', 'who has what')
+    .example('ls --tree --direct', 'who has what, and what lives of it')
     .example('ls', 'one row for each loan')
     .example('ls --direct', 'one row for each mount')
     .action(act(async () => (await import('../commands/ls.ts')).ls))

@@ -11,6 +11,7 @@ import { requireNoApproval } from '../../lending/admission.ts'
 import { type PreparedLoan, prepareLoan } from '../../lending/lend.ts'
 import type { Policy } from '../../policy/policy.ts'
 import type { SubjectFacts } from '../../policy/subject.ts'
+import { shareOf } from '../../registry/asker-facts.ts'
 import { DEFAULT_BPFFS } from '../../uapi/kernel-paths.ts'
 import { type Asking, asking, besidesOf, confirmedBy, lifetimeOf, make, told } from '../lend.ts'
 import type { Parts } from '../parts.ts'
@@ -31,7 +32,8 @@ export async function ociHookRoute(
   call: Call,
   { body }: RouteRequest<'ociHook'>,
 ): Promise<Answered<'ociHook'>> {
-  const who = requireRoot(await asking(call.asker))
+  const who = await asking(call.asker)
+  if (!who.isRoot) parts.rate.take(shareOf(who.facts))
   const { id, pid } = body.state
   const asked: { policy: unknown; recipient: unknown } = {
     policy: undefined,
@@ -39,6 +41,7 @@ export async function ociHookRoute(
   }
   try {
     return await told(parts, who, asked, async () => {
+      requireRoot(who)
       const known = parts.containers.get(id)
       const wanted = wantedBy(body, known)
       if (wanted === undefined) return { status: 200, body: { preflight: [], notes: [] } }
@@ -46,7 +49,8 @@ export async function ociHookRoute(
       return await lendTo(parts, call, who, body, wanted, known)
     })
   } catch (error) {
-    // Most runtimes hide what their hooks say.
+    // Most runtimes hide what their hooks say. What others do is in the audit, bounded.
+    if (!who.isRoot) throw error
     const { hint } = error as { hint?: string }
     parts.log.warn({ ...asked, error, hint }, 'a container may not start')
     throw error

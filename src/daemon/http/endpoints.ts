@@ -3,12 +3,14 @@
  * for tools. Loads zod.
  */
 import { ROUTES, type Route, type RouteName } from '../../api/routes.ts'
-import { BpftokenError, DeniedError, InternalError, RequestError } from '../../errors.ts'
+import { BpftokenError, DeniedError, InternalError, RequestError, UnreachableError } from '../../errors.ts'
+import { Turns } from '../../sys/turns.ts'
 import type { Meter } from '../meter.ts'
 import type { Answered, Call, Service } from '../service.ts'
+import { accepted } from './accept.ts'
 import { answer, answerJson, JSON_TYPE } from './answer.ts'
 import type { Endpoint, Exchange, Outcome } from './exchange.ts'
-import { accepted, hasBody, idempotencyKey } from './head.ts'
+import { hasBody, idempotencyKey } from './head.ts'
 import { defect, problemOf } from './problem.ts'
 import { STREAM_TYPE, type StreamEvent, type StreamTimes, writeStream } from './stream.ts'
 import { Table } from './table.ts'
@@ -30,10 +32,25 @@ export interface EndpointOptions {
   readonly defect: (route: RouteName, error: unknown) => void
 }
 
+/**
+ * How many requests of one user are answered at one time; the others wait. So whoever asks by many
+ * connections, and without end, delays itself, and others by no more than that.
+ */
+interface Lanes {
+  /** What is answered from what the daemon knows. */
+  readonly reads: Turns
+  /** What is done, which can take its time, and must not hold up the rest. */
+  readonly acts: Turns
+}
+
+const READS_AT_ONCE = 1
+const ACTS_AT_ONCE = 4
+
 export function endpoints(options: EndpointOptions): Table<Endpoint> {
   const table = new Table<Endpoint>()
+  const lanes: Lanes = { reads: new Turns(READS_AT_ONCE), acts: new Turns(ACTS_AT_ONCE) }
   for (const [name, route] of Object.entries(ROUTES) as [RouteName, Route][])
-    table.add(route.method, route.path, routeEndpoint(name, route, options))
+    table.add(route.method, route.path, routeEndpoint(name, route, options, lanes))
   table.add('GET', '/openapi.json', openApiEndpoint(options))
   table.add('GET', '/metrics', metricsEndpoint(options))
   return table
@@ -42,7 +59,7 @@ export function endpoints(options: EndpointOptions): Table<Endpoint> {
 type AnyHandler = (call: Call, request: object) => Promise<Answered<RouteName>>
 type AnyStream = (call: Call, request: object) => AsyncIterable<object>
 
-function routeEndpoint(name: RouteName, route: Route, options: EndpointOptions): Endpoint {
+function routeEndpoint(name: RouteName, route: Route, options: EndpointOptions, lanes: Lanes): Endpoint {
   const { service } = options
   const types = route.stream === undefined ? [JSON_TYPE] : [JSON_TYPE, STREAM_TYPE]
   const handle = async (exchange: Exchange): Promise<Outcome> => {
@@ -54,6 +71,7 @@ function routeEndpoint(name: RouteName, route: Route, options: EndpointOptions):
     const call: Call = { asker: peer, signal, idempotencyKey: key }
     if (type === STREAM_TYPE) return stream(name, exchange, call, request, options)
     const handler = service.handlers[name] as unknown as AnyHandler
+    using _ = await turnIn(lanes, exchange, route, request)
     const { status, body } = await handler(call, request)
     if (options.checkAnswers) requireTrue(route, status, body)
     answerJson(res, status, body)
@@ -64,6 +82,21 @@ function routeEndpoint(name: RouteName, route: Route, options: EndpointOptions):
     acts: route.method === 'POST',
     answer: handle,
   }
+}
+
+/** Undefined: it needs none. It is held until the answer is written, or will not be. */
+async function turnIn(
+  { reads, acts }: Lanes,
+  { owner, signal }: Exchange,
+  route: Route,
+  request: { readonly query?: unknown },
+): Promise<Disposable | undefined> {
+  // What waits for others holds up nobody.
+  const waits = (request.query as { wait?: number } | undefined)?.wait !== undefined
+  if (owner === undefined || waits) return undefined
+  const turn = await (route.method === 'GET' ? reads : acts).take(owner, signal)
+  if (turn === undefined) throw new UnreachableError('the client has gone')
+  return turn
 }
 
 async function parts(exchange: Exchange, route: Route): Promise<Parameters<typeof validated>[1]> {

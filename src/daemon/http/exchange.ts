@@ -9,6 +9,8 @@ export interface Exchange {
   readonly query: Readonly<Record<string, string>>
   readonly params: Readonly<Record<string, string>>
   readonly peer: Peer
+  /** Whose share of the daemon it takes; undefined: nobody's, as root's. */
+  readonly owner: string | undefined
   /** Aborted when the client has gone; for what only waits or streams, also when the daemon stops. */
   readonly signal: AbortSignal
   /** The body, where there is one, as what its text means. */

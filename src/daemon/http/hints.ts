@@ -20,6 +20,7 @@ const BY_REASON: Readonly<Record<Reason, (facts: ErrorContext) => string>> = {
     fields === undefined
       ? ASK_FOR_GUARD
       : `${ASK_FOR_GUARD}, or ask for a policy without these fields, or with spec.guard: optional`,
+  'guard-older': () => 'Ask the administrator of this machine to install the guard of this version',
   'may-stand': () => 'End the processes of that user namespace, or unmount it there',
   'more-than-parent': () => 'Ask for less, or leave out "exact" to get what there is',
   'name-ambiguous': () => 'Name one of them by a pid or a pidfd in "recipient"',

@@ -203,8 +203,8 @@ export class HttpServer {
         if (continues) res.writeContinue()
         return readJson(await readBody(req, connection, this.#connections))
       }
-      const { peer } = connection
-      outcome = await endpoint.answer({ req, res, query, params: match.params, peer, signal, body })
+      const { peer, owner } = connection
+      outcome = await endpoint.answer({ req, res, query, params: match.params, peer, owner, signal, body })
     } catch (error) {
       outcome = this.#fail(req, res, error, endpoint?.name ?? 'none')
     }

@@ -5,12 +5,10 @@
  * Reading types needs no rights: /sys/kernel/btf is world-readable. A descriptor is wanted only
  * where an id is of a module, and getting one is privileged.
  */
-import { readdirSync, readFileSync, statSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { release } from 'node:os'
 import { NotSupportedError, SyscallError } from '../../errors.ts'
 import { mapReadOnly } from '../../sys/memory.ts'
-import { open } from '../../sys/open.ts'
-import { O_CLOEXEC, O_RDONLY } from '../../uapi/constants.ts'
 import { KERNEL_BTF, VMLINUX_BTF } from '../../uapi/kernel-paths.ts'
 import { Btf } from '../btf/btf.ts'
 import { BtfObject } from '../btf/object.ts'
@@ -63,25 +61,13 @@ export function kernelBtf(): KernelBtf {
 }
 
 function readKernel(): KernelBtf {
-  const bytes = mapOrNull(VMLINUX_BTF) ?? readOrNull(VMLINUX_BTF) ?? imageBtf()
+  const bytes = mapReadOnly(VMLINUX_BTF) ?? readOrNull(VMLINUX_BTF) ?? imageBtf()
   if (bytes === null)
     throw new NotSupportedError('This kernel does not show its types (BTF)', {
       context: { path: VMLINUX_BTF },
       hint: 'Run a kernel built with CONFIG_DEBUG_INFO_BTF, and have /sys mounted',
     })
   return { name: 'vmlinux', bytes, types: Btf.parse(bytes) }
-}
-
-/**
- * sysfs gives a page at a time, so that reading all takes longer than finding what is wanted in it.
- */
-function mapOrNull(path: string): Uint8Array | null {
-  try {
-    using file = open(path, O_RDONLY | O_CLOEXEC)
-    return mapReadOnly(file, statSync(path).size) ?? null
-  } catch {
-    return null // Reading it tells why.
-  }
 }
 
 function imageBtf(): Uint8Array | null {

@@ -18,6 +18,7 @@ import { heldNamespaceName, ownerUids } from '../../sys/namespace.ts'
 import { openProcess, type ProcessHandle, stillAlive } from '../../sys/process.ts'
 import { processOfCgroup } from './cgroup.ts'
 import { processOfContainer } from './container.ts'
+import { untilSettled } from './settled.ts'
 import { hadBegun, processStartTime } from './start-time.ts'
 import { processOfUnit } from './unit.ts'
 
@@ -59,7 +60,10 @@ export interface Recipient {
  * such names. The caller disposes of the target.
  */
 export async function openRecipient(name: RecipientName): Promise<Recipient> {
-  if ('pid' in name) return { target: await openTargetInTime(openProcess(name.pid)), what: undefined }
+  if ('pid' in name) {
+    const process = await settled(name.pid)
+    return { target: await openTargetInTime(process), what: undefined }
+  }
   const found = await find(name)
   const target = await openFound(found)
   try {
@@ -87,9 +91,9 @@ export interface HeldRecipient extends Disposable {
  * The same without its namespaces, which whoever lends opens. Errors are those of `openRecipient`.
  */
 export async function holdRecipient(name: RecipientName): Promise<HeldRecipient> {
-  if ('pid' in name) return held(openProcess(name.pid), undefined)
+  if ('pid' in name) return held(await settled(name.pid), undefined)
   const found = await find(name)
-  const process = openProcess(found.pid)
+  const process = await settled(found.pid)
   try {
     if ('owner' in name && name.owner !== undefined) {
       using userNamespace = await namespaceInTime(process, 'user', LOOK_MS)
@@ -97,6 +101,18 @@ export async function holdRecipient(name: RecipientName): Promise<HeldRecipient>
     }
     await requireSame(process, name, found)
     return held(process, found.what)
+  } catch (error) {
+    process[Symbol.dispose]()
+    throw error
+  }
+}
+
+/** Takes hold of the process, and waits until it is what it will be; see settled.ts. */
+async function settled(pid: number): Promise<ProcessHandle> {
+  const process = openProcess(pid)
+  try {
+    await untilSettled(process)
+    return process
   } catch (error) {
     process[Symbol.dispose]()
     throw error
@@ -138,7 +154,7 @@ function find(name: Exclude<RecipientName, { pid: number }>): Promise<Found> | F
 /** Who has named a container or a unit wants to know how that one gets a user namespace. */
 async function openFound({ pid, what }: Found): Promise<Target> {
   try {
-    return await openTargetInTime(openProcess(pid))
+    return await openTargetInTime(await settled(pid))
   } catch (error) {
     if (!(error instanceof ConflictError)) throw error
     throw new ConflictError(`Of ${what}: ${error.message}`, {

@@ -12,6 +12,8 @@ const FEW = 4
 const PATIENCE_MS = 50
 /** More plans than this at once wait for one that ends. */
 const MOST = 32
+/** More than a few that are idle are kept for so long, since they are mostly wanted again. */
+const REST_MS = 5000
 
 interface Queued {
   readonly give: (executor: Executor) => void
@@ -23,6 +25,7 @@ const idle: Executor[] = []
 const cleaning = new Set<Executor>()
 const queue: Queued[] = []
 let busy = 0
+let hasSurplus = false
 
 /** One for the caller alone, until it is given back. */
 export async function borrowExecutor(): Promise<Executor> {
@@ -74,9 +77,17 @@ function handOn(executor: Executor): void {
     clearTimeout(next.timer)
     next.give(executor.alive ? executor : Executor.start())
   } else if (executor.alive) {
-    if (idle.length < FEW) idle.push(executor)
-    else executor[Symbol.dispose]()
+    idle.push(executor)
+    if (idle.length > FEW && !hasSurplus) {
+      hasSurplus = true
+      setTimeout(endSurplus, REST_MS).unref()
+    }
   }
+}
+
+function endSurplus(): void {
+  hasSurplus = false
+  for (const executor of idle.splice(FEW)) executor[Symbol.dispose]()
 }
 
 /** Ends the executors that nobody uses, and waits until they are gone. */

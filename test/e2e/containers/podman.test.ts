@@ -4,10 +4,20 @@
  */
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
+import type { DocumentName } from '../../../src/api/names.ts'
+import { CLI } from '../../helpers/cli.ts'
 import { ABLE, ASKS, ATTACH, ContainerLab, RUNTIMES } from '../../helpers/container-lab.ts'
+import { checkedDocument } from '../../helpers/documents.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import { needsProgram } from '../../helpers/machine.ts'
-import { ALICE } from '../../helpers/podman.ts'
+import { ALICE, IMAGE } from '../../helpers/podman.ts'
+import { shellBlocks } from '../../helpers/shell-blocks.ts'
+
+interface Status {
+  hook: { installed: boolean }
+  podman?: string
+  problems: string[]
+}
 
 describe('Podman', needsProgram('podman/usr/bin/podman'), () => {
   let lab: ContainerLab
@@ -93,6 +103,68 @@ describe('Podman', needsProgram('podman/usr/bin/podman'), () => {
       await eventually(async () => (await of()).length === 0, 'it has ended')
     }
     await lab.podman.remove('again')
+  })
+
+  test('docs/containers.md: what it says for Podman works as it stands', async () => {
+    const setup = `set -e
+mkdir -p /run/bpftoken /run/doc
+ln -s "$1" /run/bpftoken/bpftokend.sock
+printf '#!/bin/sh\\nexec "%s" "%s" "$@"\\n' "$2" "$3" >/run/doc/bpftoken
+chmod 755 /run/doc/bpftoken
+cat >/etc/containers/containers.conf <<'X'
+[containers]
+cgroups = "disabled"
+netns = "none"
+volumes = ["/usr:/usr:ro"]
+default_ulimits = ["nofile=1024:1024", "nproc=1000:1000"]
+X
+cd /run/doc
+bpftoken plan --format podman --seccomp-profile agent.json "$4" >/dev/null
+`
+    const [block, ...more] = shellBlocks('docs/containers.md').filter(({ name }) => name === 'podman')
+    assert.equal(more.length, 0)
+    const { status, stdout, stderr } = await lab.podman.execute(
+      ...([
+        'env',
+        `IMAGE=${IMAGE}`,
+        'bash',
+        '-c',
+        `PATH=/run/doc:$PATH\n${setup}${block!.script}`,
+        'bash',
+      ] as const),
+      ...[lab.socket, process.execPath, CLI, `${lab.scratch.path}/pass.o`],
+    )
+    assert.equal(status, 0, `${stdout}${stderr}\n${lab.daemon.log.slice(-1500)}`)
+    assert.match(stdout, /hook: .*50-bpftoken\.json calls/)
+  })
+
+  test('bpftoken containers: done again it changes nothing, says what is in the way, and removes', async () => {
+    const containers = async (...words: string[]): Promise<{ status: number; found: Status }> => {
+      const { status, stdout } = await lab.podman.cli('containers', ...words, '--json')
+      return { status, found: checkedDocument(`containers-${words[0]}` as DocumentName, stdout) as Status }
+    }
+    const socket = ['--socket', lab.socket]
+    for (const word of ['install', 'status']) {
+      const { status, found } = await containers(word, ...socket)
+      assert.deepEqual([status, found.problems, found.hook.installed], [0, [], true])
+      assert.match(found.podman!, /podman version 4/)
+    }
+    const away = await containers('status', '--socket', '/run/none.sock')
+    assert.equal(away.status, 1)
+    assert.match(away.found.problems.join(), /No daemon answers/)
+    await lab.podman.execute(
+      'sh',
+      '-c',
+      'printf "[engine]\\nhooks_dir = [\\"/etc/hooks\\"]\\n" >/etc/containers/containers.conf',
+    )
+    const elsewhere = await containers('status', ...socket)
+    assert.equal(elsewhere.status, 1)
+    assert.match(elsewhere.found.problems.join(), /Podman reads \/etc\/hooks/)
+    await lab.podman.execute('rm', '/etc/containers/containers.conf')
+    const gone = await containers('remove', ...socket)
+    assert.deepEqual([gone.status, gone.found.hook.installed], [0, false])
+    assert.equal((await containers('status', ...socket)).status, 1)
+    await lab.installHook()
   })
 
   test('rootless: refused, with what to do instead, which works', async () => {

@@ -1,4 +1,6 @@
-/** In a process that was started with a socket: what src/daemon/activation.ts makes of it, as JSON. */
+/**
+ * In a process that was started with a socket: what src/daemon/activation.ts makes of it, as JSON.
+ */
 import { readFileSync } from 'node:fs'
 import { takeActivationSockets } from '../../../src/daemon/activation.ts'
 

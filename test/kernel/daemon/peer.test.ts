@@ -18,6 +18,7 @@ import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { compiled } from '../../../scripts/compiled.ts'
 import type { AskerFacts } from '../../../src/daemon/asker.ts'
+import { hasCapability } from '../../../src/daemon/peer.ts'
 import { cgroupRoot } from '../../../src/lending/recipient/cgroup.ts'
 import type { SubjectFacts } from '../../../src/policy/subject.ts'
 import { hasPowerOver } from '../../../src/sys/namespace.ts'
@@ -254,6 +255,53 @@ test('a process that executes a setuid program after it connected may nothing', 
     })
 })
 
+/** xattr security.capability of version 3: CAP_SYS_ADMIN, effective, in namespaces of that root. */
+function sysAdminOf(root: number): Uint8Array {
+  const [revision, effective] = [0x03000000, 1]
+  return new Uint8Array(Uint32Array.of(revision | effective, 1 << 21, 0, 0, 0, root).buffer)
+}
+
+test('a process that got its capability by executing a file, after it connected, may nothing by it', async () => {
+  using scratch = new Scratch()
+  const plain = copy(scratch, 'plain', 0, 0, 0o755)
+  const capable = copy(scratch, 'capable', 0, 0, 0o755)
+  const root = await Workload.onHost(0)
+  // Alice is root there, and Bob a user without rights.
+  const container = await Workload.onHost(ALICE)
+  try {
+    assert.equal(await root.call('setxattr', capable, 'security.capability', sysAdminOf(ALICE), 24, 0), 0)
+    await container.must('unshare', CLONE_NEWUSER | CLONE_NEWNS)
+    for (const map of ['uid_map', 'gid_map'])
+      writeFileSync(`/proc/${container.pid}/${map}`, `0 ${ALICE} 1\n1 ${BOB} 1\n`)
+    const enter = ['nsenter', '--user', '--mount', `--target=${container.pid}`] as const
+    const asBob = [...enter, '--setuid=1', '--setgid=1'] as const
+    const set = ['setpriv', '--reuid=1', '--regid=1', '--clear-groups'] as const
+    const given = [...set, '--inh-caps=+sys_admin', '--ambient-caps=+sys_admin'] as const
+    const isAdmin = (bob: Workload): boolean =>
+      hasCapability(/CapEff:\s*(\w+)/.exec(readFileSync(`/proc/${bob.pid}/status`, 'utf8'))![1], 21)
+    for (const file of [plain, capable])
+      await withAll([Workload.startedBy(...asBob)], async bob => {
+        using line = await judge.line(bob)
+        denied(await line.ask('self'), /no power over/)
+        await bob.becomes(file, 'stay')
+        await eventually(() => isAdmin(bob) === (file === capable), 'it has not become that')
+        denied(await line.ask('self'), /no power over/)
+      })
+    // Its twin has it by nobody's file.
+    await withAll([Workload.startedBy(...enter, '--setuid=0', '--setgid=0', ...given)], async bob => {
+      using line = await judge.line(bob)
+      assert.equal(((await line.ask('facts')).ok as AskerFacts).uid, BOB)
+      assert.equal(isAdmin(bob), true)
+      assert.deepEqual(await line.ask('self'), { ok: bob.pid })
+      await bob.becomes(plain, 'stay')
+      assert.deepEqual(await line.ask('self'), { ok: bob.pid })
+    })
+  } finally {
+    for (const one of [root, container]) one[Symbol.dispose]()
+    await Promise.all([root.exited, container.exited])
+  }
+})
+
 function copy(scratch: Scratch, name: string, uid: number, gid: number, mode: number): string {
   const file = join(scratch.path, name)
   copyFileSync(compiled(join(__dirname, 'become.c')), file)
@@ -291,7 +339,8 @@ test('a process that took the number of the one that connected is not that one',
     try {
       for (const question of ['facts', 'root', `pid ${alices.pid}`])
         denied(await line.ask(question), /has exited/)
-      // Nor is it the one that a pidfd means. By its number it can be named: it is what has that now.
+      // Nor is it the one that a pidfd means. By its number it can be named: it is what has that
+      // now.
       refused(await other.ask(`pidfd ${pidfd}`), /no pidfd of a process that runs/)
       assert.deepEqual(await other.ask(`pid ${own.pid}`), { ok: own.pid })
     } finally {

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { writeFileSync } from 'node:fs'
+import { readlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { REAL_CLOCK } from '../../../src/daemon/clock.ts'
@@ -12,7 +12,9 @@ import { listInstances } from '../../../src/delegation/instances.ts'
 import { openTarget } from '../../../src/delegation/target.ts'
 import type { BpftokenError } from '../../../src/errors.ts'
 import type { HeldRecord } from '../../../src/registry/loan-record.ts'
-import { CLONE_NEWNS, CLONE_NEWUSER } from '../../../src/uapi/constants.ts'
+import { uniqueNamespaceId } from '../../../src/sys/namespace.ts'
+import { open as openFile } from '../../../src/sys/open.ts'
+import { CLONE_NEWNS, CLONE_NEWUSER, O_RDONLY } from '../../../src/uapi/constants.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import { canHang, HangingExec } from '../delegation/hanging-exec.ts'
 import { policyWith, vocabulary } from '../delegation/lab.ts'
@@ -43,7 +45,9 @@ leavesNothing()
 const isMounted = (pid: number): boolean =>
   listInstances(vocabulary).some(({ pids, path }) => pids.includes(pid) && path === PATH)
 
-/** `body` with a process that a user has in namespaces of its own, and one of the same user outside. */
+/**
+ * `body` with a process that a user has in namespaces of its own, and one of the same user outside.
+ */
 async function withUser(
   uid: number,
   body: (user: { asker: Peer; outside: Workload; inside: Workload; pid: number }) => Promise<void>,
@@ -403,6 +407,68 @@ test('a loan ends when the last process of its namespaces has gone, and not with
     await eventually(async () => (await shown()).state === 'ended', 'it did not end')
     assert.equal((await shown()).ended?.why, 'processes-gone')
   }))
+
+/** Processes in user namespaces of their own, until one has this name, or so many were tried. */
+async function tryForName(
+  name: string,
+  body: (found: Workload | undefined) => Promise<void>,
+  goesOn: () => boolean = () => true,
+): Promise<void> {
+  const all: Workload[] = []
+  try {
+    let found: Workload | undefined
+    while (found === undefined && all.length < 40 && goesOn()) {
+      const one = await inOwnNamespaces(ALICE)
+      all.push(one)
+      if (readlinkSync(`/proc/${one.pid}/ns/user`) === name) found = one
+    }
+    await body(found)
+  } finally {
+    for (const one of all) one[Symbol.dispose]()
+    await Promise.all(all.map(one => one.exited))
+  }
+}
+
+test('as long as a loan is known no other user namespace gets the number of its own, and it ends', () =>
+  withUser(ALICE, async ({ asker, inside, pid }) => {
+    const name = readlinkSync(`/proc/${pid}/ns/user`)
+    const { id } = lentIn(await lab.ask('lend', asker, toPid(pid)))
+    inside[Symbol.dispose]()
+    await inside.exited
+    // Also when it has been looked after, nobody gets it while the loan is there.
+    const isOpen = () => lab.registry.loan(Number(id.slice(5)))?.state !== 'ended'
+    await tryForName(name, async other => assert.ok(other === undefined || !isOpen()), isOpen)
+    // Whoever asks has it looked after.
+    const shown = async () => (await lab.ask('showLoan', root, { params: { id } })).body
+    await eventually(async () => (await shown()).state === 'ended', 'it lives on')
+    assert.equal((await shown()).ended?.why, 'processes-gone')
+  }))
+
+test('after a restart a loan is not taken for that of another namespace that has its number', async t => {
+  using own = openFile('/proc/self/ns/user', O_RDONLY)
+  if (uniqueNamespaceId(own) === undefined)
+    return t.skip('this kernel has no numbers of namespaces that are not used again (Linux 6.18 has)')
+  await withUser(ALICE, async ({ asker, inside, pid }) => {
+    const name = readlinkSync(`/proc/${pid}/ns/user`)
+    const { id } = lentIn(await lab.ask('lend', asker, toPid(pid)))
+    await lab.stop()
+    inside[Symbol.dispose]()
+    await inside.exited
+    let found = false
+    await tryForName(name, async other => {
+      await lab.start()
+      found = other !== undefined
+      if (other === undefined) return
+      // What is mounted there looks as if it were that of the loan.
+      using target = openTarget(other.pid)
+      await delegate(policyWith({ cmds: 1n, maps: 2n }), target, vocabulary, { path: PATH })
+      await lab.service.settle()
+      const { body } = await lab.ask('showLoan', root, { params: { id } })
+      assert.deepEqual([body.state, body.ended?.why], ['ended', 'processes-gone'])
+    })
+    if (!found) t.skip('others of this machine took the number of the namespace first')
+  })
+})
 
 test('limits: a user has so many open loans, and asks so often; root is not held by them', async () => {
   await using small = await ServiceLab.open({ limits: { openLoans: 1, requestsPerMinute: 4 } })

@@ -1,6 +1,6 @@
 /**
- * Processes that hang in execve(2): they close a file of a FUSE of their own, and who serves it does
- * not answer. Whoever waits for one of them waits until it is let go, or killed.
+ * Processes that hang in execve(2): they close a file of a FUSE of their own, and who serves it
+ * does not answer. Whoever waits for one of them waits until it is let go, or killed.
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { rmSync, writeFileSync } from 'node:fs'
@@ -54,7 +54,10 @@ export class HangingExec implements AsyncDisposable {
     }
   }
 
-  /** Gives another process of its user, outside of its namespaces, a descriptor to hang by, and owns it. */
+  /**
+   * Gives another process of its user, outside of its namespaces, a descriptor to hang by, and owns
+   * it.
+   */
   async lure(outside: Workload): Promise<void> {
     this.#lured.push(outside)
     const file = await this.workload.must('openat', AT_FDCWD, '/mnt/b/f', O_CLOEXEC, 0)

@@ -102,8 +102,8 @@ function bpffsWithin(target: Target, masks: Partial<Masks>, owner = 0): Fd {
 }
 
 /**
- * Lends `masks` at /sys/fs/bpf of the target while `body` runs, by the bare system calls: for a test
- * of the kernel's rights that lends thousands of times.
+ * Lends `masks` at /sys/fs/bpf of the target while `body` runs, by the bare system calls: for a
+ * test of the kernel's rights that lends thousands of times.
  */
 export async function lendingBare<T>(
   target: Target,

@@ -67,7 +67,8 @@ export function leavesNothing(): void {
     const [name, value] = MARK.split('=')
     process.env[name!] = value
     traceFds()
-    // What Node, tsx and the addon open once and keep; tsx at the first module that is loaded lazily.
+    // What Node, tsx and the addon open once and keep; tsx at the first module that is loaded
+    // lazily.
     await import('../../../src/delegation/token-support.ts')
     const warmUp = await Lab.open()
     await warmUp.lending({ cmds: 1n }, () => {})

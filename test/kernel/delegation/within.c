@@ -5,9 +5,9 @@
  * child shares our memory and our descriptors, and we wait for it without end. It is an addon of
  * its own, which lab.ts compiles.
  *
- * setns(2) into a user namespace wants a single-threaded caller, which Node is not. So a child made by
- * clone(CLONE_VM | CLONE_VFORK | CLONE_FILES) joins by pidfd, does one call and exits: it shares our
- * memory, so arguments need no copying, and our descriptor table, so a new descriptor is ours.
+ * setns(2) into a user namespace wants a single-threaded caller, which Node is not. So a child made
+ * by clone(CLONE_VM | CLONE_VFORK | CLONE_FILES) joins by pidfd, does one call and exits: it shares
+ * our memory, so arguments need no copying, and our descriptor table, so a new descriptor is ours.
  *
  * What the target could do to that child decides how safe this is. While it runs it is visible in
  * our PID namespace and has the target's user namespace, where the target's root may hold

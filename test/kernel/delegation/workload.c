@@ -35,6 +35,7 @@ static const struct {
 	{ "move_mount", SYS_move_mount },      { "open_tree", SYS_open_tree },        { "openat", SYS_openat },
 	{ "pidfd_getfd", SYS_pidfd_getfd },    { "pidfd_open", SYS_pidfd_open },      { "read", SYS_read },
 	{ "setresgid", SYS_setresgid },        { "setresuid", SYS_setresuid },        { "setsockopt", SYS_setsockopt },
+	{ "setxattr", SYS_setxattr },
 	{ "socket", SYS_socket },              { "symlinkat", SYS_symlinkat },        { "umount2", SYS_umount2 },
 	{ "unlinkat", SYS_unlinkat },          { "unshare", SYS_unshare },            { "write", SYS_write },
 };

@@ -97,7 +97,9 @@ export class Workload implements Disposable {
     return Workload.#spawned(['setpriv', '--bounding-set=-all', '--inh-caps=-all', program()], inherited)
   }
 
-  /** By a program that executes ours at last: `unshare`, `setpriv`. Its number is the first one's. */
+  /**
+   * By a program that executes ours at last: `unshare`, `setpriv`. Its number is the first one's.
+   */
   static startedBy(...words: [string, ...string[]]): Promise<Workload> {
     return Workload.#spawned([...words, program()], [])
   }

@@ -77,7 +77,10 @@ kernelTest('openModuleBtf() finds every module that moduleBtfs() lists, and no o
   assert.equal(openModuleBtf('no_such_module', null), undefined)
 })
 
-/** With a process in namespaces of its own that probes what it may: with a token of these masks, or none. */
+/**
+ * With a process in namespaces of its own that probes what it may: with a token of these masks, or
+ * none.
+ */
 async function inLab(
   capabilities: readonly string[],
   run: (probe: (masks?: Partial<Masks>) => Promise<FeaturesAnswer>) => Promise<void>,

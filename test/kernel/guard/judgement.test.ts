@@ -5,6 +5,8 @@
  */
 import assert from 'node:assert/strict'
 import { after, before, beforeEach, describe, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { bootTimeNs } from '../../../src/guard/clock.ts'
 import { bpf_attach_type, bpf_cmd } from '../../../src/uapi/bpf.ts'
 import { CAPABILITIES } from '../../../src/uapi/constants.ts'
 import { needsTokens } from '../../helpers/machine.ts'
@@ -109,6 +111,33 @@ describe('the judgement', needs, () => {
       assert.equal(await allowed('bpf', bpf_cmd.BPF_MAP_LOOKUP_ELEM), COUNT)
     })
   }
+
+  test('a token serves until the end of its delegation, as that was renewed; what has expired stays so', async () => {
+    const hour = 3600n * 1_000_000_000n
+    const [past, future] = [bootTimeNs() - hour, bootTimeNs() + hour]
+    const serves = async () => (await allowed('token_cmd', bpf_cmd.BPF_MAP_CREATE)) === COUNT
+    // The clock is looked at once in a tick of the kernel's.
+    const tick = () => sleep(20)
+    try {
+      for (const [end, renewed, expected] of [
+        [future, undefined, true],
+        [past, future, true],
+        [past, past + 1n, false],
+        [past, undefined, false],
+      ] as const) {
+        judgement.endsAt(end, renewed)
+        await tick()
+        assert.equal(await serves(), expected, `${end} ${renewed}`)
+      }
+      judgement.renew(future)
+      await tick()
+      assert.equal(await serves(), false, 'it was refused before')
+      judgement.endsAt(past, future)
+      assert.equal(await serves(), true, 'the same where nobody was refused')
+    } finally {
+      judgement.endsAt(future)
+    }
+  })
 
   test('a token that is on no record is refused, its neighbour allowed', async () => {
     const { object } = await judgement.find(judgement.tokenFd)

@@ -297,6 +297,24 @@ export class Judgement implements Disposable {
     else revocations.clear(DELEGATION)
   }
 
+  /**
+   * Gives the delegation's record this end, since boot, and forgets that it has expired; with
+   * `renewed`, a later one beside it.
+   */
+  endsAt(endNs: bigint, renewed?: bigint): void {
+    const { delegations, expired, renewals } = this.#tables
+    const { id: _, ...record } = delegations.get(DELEGATION)!
+    delegations.set(DELEGATION, { ...record, expires_ns: endNs })
+    expired.clear(DELEGATION)
+    renewals.delete(DELEGATION)
+    if (renewed !== undefined) this.renew(renewed)
+  }
+
+  /** Gives it a later end, as whoever renews it does. */
+  renew(endNs: bigint): void {
+    this.#tables.renewals.set(DELEGATION, endNs)
+  }
+
   /** What is counted of the delegation. */
   usage() {
     return this.#tables.usages.get(DELEGATION)

@@ -1,6 +1,7 @@
 /**
- * Runs inside a sandbox: for each line of JSON on stdin, loads an object with the token of the bpffs at /sys/fs/bpf,
- * such as it is at that moment, or with none, and answers with one line of JSON. The compiled library is used, as by users.
+ * Runs inside a sandbox: for each line of JSON on stdin, loads an object with the token of the
+ * bpffs at /sys/fs/bpf, such as it is at that moment, or with none, and answers with one line of
+ * JSON. The compiled library is used, as by users.
  */
 'use strict'
 const { spawnSync } = require('node:child_process')
@@ -31,7 +32,10 @@ function specOf(file) {
   return spec
 }
 
-/** Attaches to the loopback device, lets `packets` datagrams through, and says what the programs saw. */
+/**
+ * Attaches to the loopback device, lets `packets` datagrams through, and says what the programs
+ * saw.
+ */
 async function exercise(object, packets) {
   const links = [
     attachProgram(object, 'count', { kind: 'xdp', device: 'lo', mode: 'skb' }),

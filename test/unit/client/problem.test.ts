@@ -1,4 +1,6 @@
-/** Problem documents become the errors that they are, and nothing that is said in one breaks that. */
+/**
+ * Problem documents become the errors that they are, and nothing that is said in one breaks that.
+ */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'

@@ -152,7 +152,7 @@ describe('Idempotency', () => {
     const registry = {
       answer: (uid: number, key: string) => answers.get(`${uid} ${key}`),
     } as unknown as Registry
-    const idempotency = new Idempotency(registry, { wall: () => '2026-01-02T03:04:05Z', bootNs: () => 0n })
+    const idempotency = new Idempotency(registry, { wall: () => '2026-01-02T03:04:05Z' })
     let done = 0
     const act = (keep: Keep) => {
       done++

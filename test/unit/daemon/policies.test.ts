@@ -1,4 +1,6 @@
-/** Of a file that is not good the old policy holds; of a file that others can write nothing does. */
+/**
+ * Of a file that is not good the old policy holds; of a file that others can write nothing does.
+ */
 import assert from 'node:assert/strict'
 import { chmodSync, mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -62,7 +62,11 @@ const delegation = {
 } as unknown as GuardDelegation
 
 function steps(open: LoanRecord[], found: Partial<Found> = {}): Step[] {
-  const all = { boot: BOOT, first: true, mounts: [], delegations: undefined, inhabited: new Set([NAMESPACE]) }
+  const inhabited = new Set([NAMESPACE])
+  const all = {
+    ...{ boot: BOOT, first: true, mounts: [], delegations: undefined, inhabited },
+    reused: new Set<number>(),
+  }
   return reconcile(open, { ...all, ...found })
 }
 
@@ -120,6 +124,17 @@ describe('reconcile()', () => {
         JSON.stringify(other),
       )
     }
+  })
+
+  test('ends a loan whose user namespace is gone, though another one has its number and what looks like it', () => {
+    const reused = new Set([live.id])
+    assert.equal(step(live, { first: false, reused }), 'end processes-gone')
+    assert.deepEqual(
+      steps([live], { mounts: [mount], reused }).map(one => one.do),
+      ['end', 'adopt'],
+    )
+    // The twin: it is still the same one.
+    assert.equal(step(live, { mounts: [mount] }), 'see')
   })
 
   test('ends a loan whose namespaces are gone, or that another boot had; at the start, one that was lost', () => {

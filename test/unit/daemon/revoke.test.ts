@@ -7,7 +7,9 @@ import type { Call } from '../../../src/daemon/service.ts'
 /** More than are taken back at one time. */
 const MANY = 40
 
-/** What `all` takes back, where some cannot be: the numbers that were tried, and what came of it. */
+/**
+ * What `all` takes back, where some cannot be: the numbers that were tried, and what came of it.
+ */
 async function revokeAll(fails: (id: number) => boolean) {
   const tried: number[] = []
   const loans = Array.from({ length: MANY }, (_, i) => ({ id: i + 1, kind: 'delegate', state: 'live' }))

@@ -100,7 +100,8 @@ describe('the client library in C', { skip }, () => {
     const options = { maxDepth: 6, noUnicodeString: false }
     await fc.assert(
       fc.asyncProperty(fc.json(options), fc.boolean(), async (document, escaped) => {
-        // As ASCII, with escapes, each other time; Chars of JSON.stringify that it leaves are well formed.
+        // As ASCII, with escapes, each other time; Chars of JSON.stringify that it leaves are well
+        // formed.
         const text = escaped
           ? document.replace(/[^\x20-\x7e]/g, c => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`)
           : document

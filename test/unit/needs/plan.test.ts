@@ -161,7 +161,9 @@ test('a capability that only attaching asks for is planned, and told apart from 
   assert.equal(netAdmin('socket'), undefined)
 })
 
-/** The fixture with the type of its ring buffer, the length of an array in BTF, made another one. */
+/**
+ * The fixture with the type of its ring buffer, the length of an array in BTF, made another one.
+ */
 function withMapType(type: number): Buffer {
   const bytes = readFileSync(join(__dirname, '../../fixtures/network.bpf.o'))
   const array = Buffer.from('00000000' + '00000003' + '00000000', 'hex')

@@ -312,7 +312,10 @@ describe('decide() for any policy', () => {
     assert.equal(reached.size, 5, `all verdicts were reached: ${[...reached]}`)
   })
 
-  /** Few values for many entries, so that one value has several entries and one entry several values. */
+  /**
+   * Few values for many entries, so that one value has several entries and one entry several
+   * values.
+   */
   const name = fc.constantFrom('a', 'ab', 'abc', 'b', 'bc', 'c')
   const part = fc.oneof(name, fc.constantFrom('*', 'a*', '*c', 'a*c'))
   const pathOf = (parts: fc.Arbitrary<string>, more: readonly string[]): fc.Arbitrary<string> =>

@@ -86,7 +86,9 @@ async function operations(): Promise<{ total: number; names: string[] }> {
   return { total: disk.operations, names }
 }
 
-/** Sequences that may be there: all that was acknowledged, in order, and a beginning of the rest. */
+/**
+ * Sequences that may be there: all that was acknowledged, in order, and a beginning of the rest.
+ */
 function mayBeThere({ put, outcomes }: Run): unknown[] {
   const acknowledged = outcomes.lastIndexOf('acknowledged') + 1
   return Array.from({ length: put.length - acknowledged + 1 }, (_, more) =>

@@ -25,6 +25,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     ...['errors', 'uapi', 'sys', 'ebpf', 'policy', 'api', 'guard', 'delegation', 'lending', 'registry'],
     'daemon',
   ],
+  nri: ['errors', 'sys', 'api', 'client', 'daemon', 'nri'],
   cli: [
     'errors',
     'uapi',
@@ -49,10 +50,16 @@ const CLI_TAKES: Readonly<Record<string, readonly string[]>> = {
   delegation: ['actions', 'instances', 'vocabulary'],
   guard: ['delegators', 'directory', 'guard', 'install', 'program-names'],
 }
+/** And what the plugin of a runtime, a service of its own, takes of the daemon: how one logs and tells systemd. */
+const NRI_TAKES: Readonly<Record<string, readonly string[]>> = { daemon: ['journald', 'log', 'notify'] }
+const TAKES: Readonly<Record<string, typeof CLI_TAKES>> = { cli: CLI_TAKES, nri: NRI_TAKES }
 
-/** Only commands and the daemon's program talk to people and to the environment; one file reads libbpf's variable. */
+/**
+ * Only commands and the daemon's program talk to people and to the environment; one file reads
+ * libbpf's variable.
+ */
 const SPEAKS = /\bprocess\.(env|exit|exitCode|stdout|stderr)\b|\bconsole\./
-const MAY_SPEAK = /^cli\/|^daemon\/main\.ts$|^page\/child\.ts$|^ebpf\/token\.ts$/
+const MAY_SPEAK = /^cli\/|^(daemon|nri)\/main\.ts$|^page\/child\.ts$|^ebpf\/token\.ts$/
 
 function layerOf(file: string): string {
   const [first] = relative(SRC, file).split('/')
@@ -88,10 +95,11 @@ function violations(file: string, text: string): string[] {
       wrong.push(`${name} imports ${target}`)
     }
   }
-  if (layerOf(file) === 'cli')
+  const takesOf = TAKES[layerOf(file)]
+  if (takesOf !== undefined)
     for (const [, from, lazy] of text.matchAll(VALUE_IMPORT)) {
       const path = resolve(dirname(file), from ?? lazy!)
-      const takes = CLI_TAKES[layerOf(path)]
+      const takes = takesOf[layerOf(path)]
       if (takes !== undefined && !takes.includes(basename(path, '.ts')))
         wrong.push(`${name} imports ${relative(SRC, path)}`)
     }

@@ -1,4 +1,6 @@
-/** Clients that are slow, many, endless or ambiguous, by bytes as they write them; each with a twin. */
+/**
+ * Clients that are slow, many, endless or ambiguous, by bytes as they write them; each with a twin.
+ */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { test } from 'node:test'

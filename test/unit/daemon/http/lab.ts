@@ -1,4 +1,6 @@
-/** The server with a fake service, on a Unix socket in a directory of its own; and ways to ask it. */
+/**
+ * The server with a fake service, on a Unix socket in a directory of its own; and ways to ask it.
+ */
 import assert from 'node:assert/strict'
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { type IncomingHttpHeaders, request } from 'node:http'

@@ -1,4 +1,6 @@
-/** The OpenAPI document: that it is one, that it is the one that was reviewed, and that it is true. */
+/**
+ * The OpenAPI document: that it is one, that it is the one that was reviewed, and that it is true.
+ */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'

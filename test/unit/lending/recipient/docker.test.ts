@@ -1,4 +1,6 @@
-/** Daemons that do not speak as Docker does: each is told of in words, and none holds us for ever. */
+/**
+ * Daemons that do not speak as Docker does: each is told of in words, and none holds us for ever.
+ */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { createServer, type Socket } from 'node:net'

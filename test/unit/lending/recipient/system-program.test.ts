@@ -1,4 +1,6 @@
-/** Programs that are asked and do not behave: which of their processes are ended, and which never. */
+/**
+ * Programs that are asked and do not behave: which of their processes are ended, and which never.
+ */
 import assert from 'node:assert/strict'
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'

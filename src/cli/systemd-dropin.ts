@@ -1,0 +1,110 @@
+/**
+ * Pure: the text of a drop-in that lends to a unit of systemd. Since version 258 systemd delegates by
+ * itself; an older one starts the unit's program by `bpftoken run`, as the user that the unit names.
+ */
+import { InputError, NotSupportedError } from '../errors.ts'
+import { wordsOf } from '../policy/mask-text.ts'
+import type { Policy } from '../policy/policy.ts'
+import { DOMAIN_ENUMS, MASK_DOMAINS, type MaskDomain, type Vocabulary } from '../policy/vocabulary.ts'
+
+/** The first with PrivateBPF= and DelegateNamespaces=. */
+export const NATIVE_SINCE = 258
+
+const SETTINGS = {
+  cmds: 'BPFDelegateCommands',
+  maps: 'BPFDelegateMaps',
+  progs: 'BPFDelegatePrograms',
+  attachs: 'BPFDelegateAttachments',
+} as const satisfies Record<MaskDomain, string>
+
+/** Up to version 262 it can lend this one with all others only: `any`. */
+const NO_WORD: Readonly<Partial<Record<MaskDomain, readonly string[]>>> = { progs: ['syscall'] }
+
+/** systemd's word for the kernel's: BPFMapTypeLpmTrie for BPF_MAP_TYPE_LPM_TRIE. Undefined: it has none. */
+export function systemdWord(domain: MaskDomain, word: string): string | undefined {
+  if (NO_WORD[domain]?.includes(word)) return undefined
+  const [, ...parts] = `${DOMAIN_ENUMS[domain].prefix}${word}`.split('_')
+  return `BPF${parts.map(part => part.charAt(0).toUpperCase() + part.slice(1).toLowerCase()).join('')}`
+}
+
+const HEADER = (policy: string): string =>
+  `# Written by bpftoken systemd dropin, for the policy "${policy}". It is written anew, and removed, by the
+# same command; changes belong elsewhere.
+`
+
+/**
+ * `user`: that of the unit, if it names one that is not root.
+ * NotSupportedError: the policy has bits that have no word.
+ */
+export function nativeDropin(policy: Policy, vocabulary: Vocabulary, user: string | undefined): string {
+  const delegated = MASK_DOMAINS.flatMap(domain => {
+    const { words, leftover } = wordsOf(vocabulary, domain, policy.rights.masks[domain])
+    const wordless = leftover ?? words.find(word => systemdWord(domain, word) === undefined)
+    if (wordless !== undefined)
+      throw new NotSupportedError(`systemd has no word for ${wordless} of ${domain}`, {
+        hint: 'Lend to the unit when it runs, through bpftoken: bpftoken delegate --unit',
+      })
+    if (words.length === 0) return []
+    const all = words[0] === 'any' ? words : words.map(word => systemdWord(domain, word))
+    return [`${SETTINGS[domain]}=${all.join(',')}`]
+  })
+  const capabilities = policy.rights.capabilities.map(name => `CAP_${name.toUpperCase()}`)
+  return [
+    `${HEADER(policy.name)}[Service]`,
+    'PrivateUsers=yes',
+    '# Without it the bpffs would belong to the user namespace of the host, and no token could be made.',
+    'DelegateNamespaces=mnt',
+    'PrivateBPF=yes',
+    ...delegated,
+    ...(policy.network === 'own' ? ['PrivateNetwork=yes'] : []),
+    ...(user !== undefined && capabilities.length > 0
+      ? [`AmbientCapabilities=${capabilities.join(' ')}`]
+      : []),
+    '',
+  ].join('\n')
+}
+
+/** `bpftoken`: the path of the command. */
+export function runDropin(policy: string, commands: readonly string[], bpftoken: string): string {
+  return [
+    `${HEADER(policy)}[Service]`,
+    'ExecStart=',
+    ...commands.map(command => {
+      const [, prefix, words] = /^([-:]*)(.*)$/s.exec(command)!
+      return `ExecStart=${prefix}${bpftoken} run --policy ${policy} -- ${words}`
+    }),
+    '',
+  ].join('\n')
+}
+
+/**
+ * The commands that a unit starts, of what `systemctl cat` prints, without those of the file
+ * `except`. InputError: there is none, or one whose user systemd changes after all.
+ */
+export function commandsOf(text: string, except: string): string[] {
+  let commands: string[] = []
+  let file = ''
+  let section = ''
+  for (const line of logicalLines(text)) {
+    const path = /^# (\/.*)$/.exec(line)?.[1]
+    if (path !== undefined) file = path
+    section = /^\[(\w+)\]$/.exec(line.trim())?.[1] ?? section
+    const value = /^\s*ExecStart\s*=\s*(.*?)\s*$/.exec(line)?.[1]
+    if (value === undefined || section !== 'Service' || file === except) continue
+    // An empty one takes back those before it.
+    commands = value === '' ? [] : [...commands, value]
+  }
+  if (commands.length === 0) throw new InputError('The unit has no ExecStart=')
+  for (const command of commands)
+    if (/^[-:]*[@+!|]/.test(command))
+      throw new InputError('The unit starts its program by ExecStart= with @, +, ! or |', {
+        context: { command },
+        hint: 'Write the drop-in by hand: ExecStart= with bpftoken run --policy NAME -- before the program',
+      })
+  return commands
+}
+
+/** A line that ends with a backslash goes on in the next. */
+function logicalLines(text: string): string[] {
+  return text.replace(/\\\n/g, ' ').split('\n')
+}

@@ -1,0 +1,218 @@
+/**
+ * What a runtime is answered: which containers get the hook. One that does not ask is left as it is,
+ * and waits for nothing. One that asks is made only when the daemon knows it.
+ */
+import { create, toBinary } from '@bufbuild/protobuf'
+import { BpftokenError } from '../errors.ts'
+import { adjustmentFor, type HookProgram, hasHook } from './adjustment.ts'
+import type { Announcer } from './announcer.ts'
+import { type Facts, factsOf } from './facts.ts'
+import type { Inventory } from './inventory.ts'
+import {
+  ConfigureRequestSchema,
+  ConfigureResponseSchema,
+  type Container,
+  CreateContainerRequestSchema,
+  CreateContainerResponseSchema,
+  Event,
+  type PodSandbox,
+  StateChangeEventSchema,
+  SynchronizeRequestSchema,
+  SynchronizeResponseSchema,
+} from './messages/nri_pb.ts'
+import { type Annotations, requestOf } from './request.ts'
+import { CODE, decoded, RefusedCall } from './ttrpc.ts'
+
+/** For the log: what happened, with its facts. */
+export interface Tale {
+  configured(facts: { runtimeName: string; runtimeVersion: string }): void
+  synchronized(facts: { pods: number; containers: number }): void
+  /** A container gets the hook. */
+  adjusted(facts: Who & { asked: Annotations; milliseconds: number }): void
+  /** A container that asks is not made. */
+  refused(facts: Who, why: Error): void
+  /** The runtime has made it without the hook, or has not made it at all. */
+  ignored(facts: Who & { made: boolean }): void
+  /** There are too many, or it has a name that the daemon does not take; it did not ask. */
+  unknown(facts: Who): void
+}
+
+export interface Who {
+  readonly containerId: string
+  readonly container: string
+  readonly pod: string
+  readonly namespace: string
+}
+
+/** For a container that was adjusted to be made. */
+const MADE_MS = 30_000
+
+const EVENTS = [Event.CREATE_CONTAINER, Event.POST_CREATE_CONTAINER, Event.REMOVE_CONTAINER]
+/** A bit for each: the first event is bit 0. */
+const SUBSCRIBED = EVENTS.reduce<number>((mask, event) => mask | (1 << (event - 1)), 0)
+
+const NOTHING = new Uint8Array()
+
+export interface PluginParts {
+  readonly inventory: Inventory
+  readonly announcer: Pick<Announcer, 'now' | 'soon'>
+  readonly hook: HookProgram
+  readonly tale: Tale
+  /** For the daemon to be told of one that asks. */
+  readonly answerMs: number
+  readonly madeMs?: number
+}
+
+/** Of one connection with the runtime. */
+export class Plugin implements Disposable {
+  readonly #parts: PluginParts
+  /** Adjusted, and not made yet; by id. */
+  readonly #awaited = new Map<string, NodeJS.Timeout>()
+  /** What came of a list that has more parts. */
+  #synchronizing: { pods: PodSandbox[]; containers: Container[] } = { pods: [], containers: [] }
+
+  constructor(parts: PluginParts) {
+    this.#parts = parts
+  }
+
+  /** RefusedCall: the runtime is told why not. */
+  readonly answer = async (method: string, payload: Uint8Array): Promise<Uint8Array> => {
+    switch (method) {
+      case 'Configure':
+        return this.#configure(payload)
+      case 'Synchronize':
+        return this.#synchronize(payload)
+      case 'CreateContainer':
+        return this.#createContainer(payload)
+      case 'StateChange':
+        return this.#stateChange(payload)
+      case 'Shutdown':
+        return NOTHING
+      default:
+        throw new RefusedCall(`bpftoken does not know the method ${method}`, CODE.unimplemented)
+    }
+  };
+
+  [Symbol.dispose](): void {
+    for (const timer of this.#awaited.values()) clearTimeout(timer)
+    this.#awaited.clear()
+  }
+
+  #configure(payload: Uint8Array): Uint8Array {
+    const { runtimeName, runtimeVersion } = decoded(ConfigureRequestSchema, payload)
+    this.#parts.tale.configured({ runtimeName, runtimeVersion })
+    return toBinary(ConfigureResponseSchema, create(ConfigureResponseSchema, { events: SUBSCRIBED }))
+  }
+
+  /** All that there is, in parts: what runs is known to the daemon again. */
+  #synchronize(payload: Uint8Array): Uint8Array {
+    const { inventory, announcer, tale } = this.#parts
+    const { pods, containers, more } = decoded(SynchronizeRequestSchema, payload)
+    this.#synchronizing.pods.push(...pods)
+    this.#synchronizing.containers.push(...containers)
+    if (!more) {
+      const all = this.#synchronizing
+      this.#synchronizing = { pods: [], containers: [] }
+      const byId = new Map(all.pods.map(pod => [pod.id, pod]))
+      inventory.replace(
+        all.containers.flatMap(container => factsOf(byId.get(container.podSandboxId), container) ?? []),
+      )
+      announcer.soon()
+      tale.synchronized({ pods: all.pods.length, containers: inventory.size })
+    }
+    return toBinary(SynchronizeResponseSchema, create(SynchronizeResponseSchema, { more }))
+  }
+
+  async #createContainer(payload: Uint8Array): Promise<Uint8Array> {
+    const { pod, container } = decoded(CreateContainerRequestSchema, payload)
+    if (container === undefined) return NOTHING
+    const who = whoIs(pod, container)
+    const asked = this.#asked(pod, container, who)
+    const facts = factsOf(pod, container)
+    if (asked === undefined) {
+      // Fail open: it did not ask, and its start depends on nothing of ours.
+      if (facts === undefined || !this.#parts.inventory.add(facts)) this.#parts.tale.unknown(who)
+      else this.#parts.announcer.soon()
+      return NOTHING
+    }
+    const begun = performance.now()
+    await this.#announce(asked, facts, who)
+    this.#await(who)
+    const milliseconds = Math.round(performance.now() - begun)
+    this.#parts.tale.adjusted({ ...who, asked, milliseconds })
+    const adjust = adjustmentFor(container, asked, this.#parts.hook)
+    return toBinary(CreateContainerResponseSchema, create(CreateContainerResponseSchema, { adjust }))
+  }
+
+  #asked(pod: PodSandbox | undefined, container: Container, who: Who): Annotations | undefined {
+    try {
+      return requestOf({ pod, container })
+    } catch (error) {
+      throw this.#refuse(who, error as Error)
+    }
+  }
+
+  /** Fail closed: one that asked is not made before the daemon knows who it is. */
+  async #announce(asked: Annotations, facts: Facts | undefined, who: Who): Promise<void> {
+    const { inventory, announcer, answerMs } = this.#parts
+    if (facts === undefined || !tells(facts, asked))
+      throw this.#refuse(who, new Error('its names or annotations are longer than the daemon takes'))
+    if (!inventory.add(facts)) throw this.#refuse(who, new Error('the runtime has too many containers'))
+    try {
+      await announcer.now(answerMs)
+    } catch (error) {
+      this.#forget(facts.id)
+      throw this.#refuse(who, error as Error)
+    }
+  }
+
+  #refuse(who: Who, error: Error): RefusedCall {
+    this.#parts.tale.refused(who, error)
+    const hint = error instanceof BpftokenError && error.hint !== undefined ? `. ${error.hint}` : ''
+    return new RefusedCall(`bpftoken lends nothing to container ${who.container}: ${error.message}${hint}`)
+  }
+
+  #stateChange(payload: Uint8Array): Uint8Array {
+    const { event, pod, container } = decoded(StateChangeEventSchema, payload)
+    if (container === undefined) return NOTHING
+    if (event === Event.REMOVE_CONTAINER) {
+      this.#madeOrGone(container.id)
+      this.#forget(container.id)
+    } else if (event === Event.POST_CREATE_CONTAINER && this.#madeOrGone(container.id))
+      if (!hasHook(container, this.#parts.hook))
+        this.#parts.tale.ignored({ ...whoIs(pod, container), made: true })
+    return NOTHING
+  }
+
+  #forget(id: string): void {
+    this.#parts.inventory.remove(id)
+    this.#parts.announcer.soon()
+  }
+
+  /** The runtime says when it has made it. If it does not, it made nothing of it, and need not say so. */
+  #await(who: Who): void {
+    const { tale, madeMs = MADE_MS } = this.#parts
+    const timer = setTimeout(() => {
+      this.#awaited.delete(who.containerId)
+      this.#forget(who.containerId)
+      tale.ignored({ ...who, made: false })
+    }, madeMs)
+    this.#madeOrGone(who.containerId)
+    this.#awaited.set(who.containerId, timer)
+  }
+
+  #madeOrGone(id: string): boolean {
+    clearTimeout(this.#awaited.get(id))
+    return this.#awaited.delete(id)
+  }
+}
+
+function whoIs(pod: PodSandbox | undefined, { id, name }: Container): Who {
+  return { containerId: id, container: name, pod: pod?.name ?? '', namespace: pod?.namespace ?? '' }
+}
+
+/** Whether what the daemon is told has what was asked. */
+function tells(facts: Facts, asked: Annotations): boolean {
+  const told = { ...facts.pod?.annotations, ...facts.annotations }
+  return Object.entries(asked).every(([key, value]) => told[key] === value)
+}

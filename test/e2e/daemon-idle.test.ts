@@ -1,0 +1,72 @@
+/** A daemon that nobody asks anything does nothing, however many loans live: it is not woken up. */
+import assert from 'node:assert/strict'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Client } from '../../src/client/client.ts'
+import { Bpftokend } from '../helpers/bpftokend.ts'
+import { eventually } from '../helpers/eventually.ts'
+import { needsTokens } from '../helpers/machine.ts'
+import { Scratch } from '../helpers/scratch.ts'
+import { inOwnNamespaces } from '../kernel/daemon/service-lab.ts'
+import { leavesNothing } from '../kernel/delegation/leaves-nothing.ts'
+
+const machine = needsTokens()
+if (machine.skip === undefined) leavesNothing()
+
+/** Longer than every time that the daemon gives itself to do something later, but for its watchdog's. */
+const WINDOW_MS = 12_000
+/** How often all threads together may be woken up meanwhile. */
+const MOST_WAKE_UPS = 2
+
+const POLICY = `apiVersion: bpftoken.dev/v1
+kind: DelegationPolicy
+metadata: { name: dev }
+spec:
+  rights: { cmds: [map_create], maps: [hash] }
+  limits: { lifetime: 8h }
+  guard: optional
+`
+
+/** How often the threads of the process and of its children have waited, and gone on, until now. */
+function wakeUps(pid: number): number {
+  const tasks = `/proc/${pid}/task`
+  const own = readdirSync(tasks).map(task => {
+    const status = readFileSync(`${tasks}/${task}/status`, 'utf8')
+    return Number(/^voluntary_ctxt_switches:\s+(\d+)/m.exec(status)![1])
+  })
+  const children = readdirSync(tasks).flatMap(task =>
+    readFileSync(`${tasks}/${task}/children`, 'utf8').trim().split(' ').filter(Boolean).map(Number),
+  )
+  return [...own, ...children.map(wakeUps)].reduce((sum, count) => sum + count, 0)
+}
+
+test('a daemon with loans that live is not woken up while nobody asks', machine, async () => {
+  using scratch = new Scratch()
+  await using daemon = new Bpftokend(scratch.path)
+  writeFileSync(join(daemon.policies, 'dev.yaml'), POLICY, { mode: 0o644 })
+  await daemon.ready()
+  using workload = await inOwnNamespaces(0)
+  const body = { policy: { name: 'dev' }, recipient: { pid: workload.pid }, place: { path: '/sys/fs/bpf' } }
+  using client = new Client({ socket: daemon.socket })
+  const { loan } = (await client.lend({ body })) as { loan: { id: string } }
+  const window = async (): Promise<number> => {
+    const before = wakeUps(daemon.pid)
+    await sleep(WINDOW_MS)
+    return wakeUps(daemon.pid) - before
+  }
+  const seen: number[] = []
+  const calm = async (): Promise<boolean> => {
+    seen.push(await window())
+    return seen.at(-1)! <= MOST_WAKE_UPS
+  }
+  await eventually(calm, `it is woken up again and again`).catch(error => {
+    throw new Error(`${error.message}: ${seen.join(', ')} times in ${WINDOW_MS} ms`)
+  })
+  // The twin: what it is asked wakes it up.
+  const before = wakeUps(daemon.pid)
+  await client.showLoan({ params: { id: loan.id } })
+  assert.ok(wakeUps(daemon.pid) - before > 0)
+  await client.revoke({ body: { what: { loan: loan.id } } })
+})
