@@ -42,7 +42,9 @@ export async function versionsOf(suite: Suite): Promise<string[]> {
   if (skip !== undefined) return [`containerd of ${suite}: not run: ${skip}`]
   const lines: string[] = []
   for (const program of ['containerd', 'crun', 'runc']) {
-    const { stdout } = await execute('chroot', [treeOf(suite), `/usr/bin/${program}`, '--version'])
+    // crun says nothing without /proc.
+    const script = 'mount -t proc proc "$0/proc" && exec chroot "$0" "/usr/bin/$1" --version'
+    const { stdout } = await execute('unshare', ['--mount', 'sh', '-c', script, treeOf(suite), program])
     lines.push(`${suite}: ${stdout.split('\n')[0]}`)
   }
   return lines
