@@ -207,7 +207,15 @@ bpftoken plan --format podman --seccomp-profile agent.json "$4" >/dev/null
     const elsewhere = await containers('status', ...socket)
     assert.equal(elsewhere.status, 1)
     assert.match(elsewhere.found.problems.join(), /Podman reads \/etc\/hooks/)
-    await lab.podman.execute('rm', '/etc/containers/containers.conf')
+    const folder = '/etc/containers/containers.conf.d'
+    const part = `${folder}/10.conf`
+    await lab.podman.execute('mkdir', '-p', folder)
+    await lab.podman.execute('mv', '/etc/containers/containers.conf', part)
+    assert.match(
+      (await containers('status', ...socket)).found.problems.join(),
+      /10\.conf says.* \/etc\/hooks/,
+    )
+    await lab.podman.execute('rm', part)
     const gone = await containers('remove', ...socket)
     assert.deepEqual([gone.status, gone.found.hook.installed], [0, false])
     assert.equal((await containers('status', ...socket)).status, 1)
