@@ -196,9 +196,13 @@ bpftoken plan --format podman --seccomp-profile agent.json "$4" >/dev/null
       assert.deepEqual([status, found.problems, found.hook.installed], [0, [], true])
       assert.match(found.podman!, /podman version 4/)
     }
+    const here = await containers('status', ...socket)
     const away = await containers('status', '--socket', '/run/none.sock')
     assert.equal(away.status, 1)
     assert.match(away.found.problems.join(), /No daemon answers/)
+    assert.match(away.found.problems.join(), /has the hook ask at .*, not at \/run\/none\.sock/)
+    // The one that the hook asks, when none is named.
+    assert.deepEqual(await containers('status'), here)
     await lab.podman.execute(
       'sh',
       '-c',
