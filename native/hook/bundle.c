@@ -127,7 +127,9 @@ static void put_seccomp(struct writer *to, const struct json *seccomp)
 		put_members(to, rule, rule_names);
 		/* Its names are one. */
 		to->length--;
-		put_text(to, ",\"names\":[\"bpf\"]}");
+		if (body[to->length - 1] != '{')
+			put_text(to, ",");
+		put_text(to, "\"names\":[\"bpf\"]}");
 		before = ",";
 	}
 	put_text(to, "]}");

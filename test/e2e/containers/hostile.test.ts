@@ -232,6 +232,11 @@ describe('hostile:', needsProgram('podman/usr/bin/podman'), () => {
     refused(await call(state({ bundle })), /is no JSON/)
     writeFileSync(join(bundle, 'config.json'), '{"annotations":{"bpftoken.dev/policy":"all"}}')
     refused(await call(state({ bundle })), /differ in bpftoken\.dev\/policy/)
+    writeFileSync(
+      join(bundle, 'config.json'),
+      '{"linux":{"seccomp":{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["bpf"]}]}}}',
+    )
+    refused(await call(state({ bundle })), /syscalls.*action/)
     rmSync(join(bundle, 'config.json'))
     await lent(state({ bundle }))
   })
