@@ -226,6 +226,7 @@ static bool is_new(const struct json *first, const struct json *name)
 static bool read_object(struct reader *reader)
 {
 	struct json *object = add(reader, JSON_OBJECT);
+	unsigned int names = 0;
 
 	if (!object)
 		return false;
@@ -236,7 +237,8 @@ static bool read_object(struct reader *reader)
 	do {
 		struct json *name = &reader->values[reader->count];
 		skip_blanks(reader);
-		if (!read_string(reader) || !is_new(object + 1, name))
+		/* Each name is compared with all before it: so many, and no more. */
+		if (names++ == JSON_NAMES || !read_string(reader) || !is_new(object + 1, name))
 			return false;
 		skip_blanks(reader);
 		if (!skip_char(reader, ':') || !read_value(reader))

@@ -4,7 +4,8 @@
  *
  * Refused beyond what the grammar refuses: text that is no UTF-8, lone surrogates, a zero within a
  * string (it would hide the rest of it), one name twice in an object (readers differ in which of
- * them counts), more than JSON_DEPTH levels, more values than there is room for.
+ * them counts), more than JSON_DEPTH levels, more than JSON_NAMES names in one object, more values
+ * than there is room for.
  */
 #pragma once
 
@@ -13,6 +14,8 @@
 #include <stdint.h>
 
 #define JSON_DEPTH 32
+/* The daemon takes no more than 1000 of anybody. */
+#define JSON_NAMES 1024
 
 enum json_type { JSON_NULL, JSON_FALSE, JSON_TRUE, JSON_NUMBER, JSON_STRING, JSON_ARRAY, JSON_OBJECT };
 

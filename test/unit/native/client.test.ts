@@ -199,6 +199,15 @@ describe('the client library in C', { skip }, () => {
     assert.notEqual(await probe.json(`[${'1,'.repeat(4000)}1]`), undefined)
   })
 
+  test('takes so many names in one object and no more, and finds the last one twice', async () => {
+    const names = (count: number): string[] => Array.from({ length: count }, (_, i) => `"name-${i}":${i}`)
+    const most = 1024
+    const text = `[{${names(most)}},{${names(most / 2)}}]`
+    assert.deepEqual(await probe.json(text), JSON.parse(text))
+    assert.equal(await probe.json(`{${names(most + 1)}}`), undefined)
+    assert.equal(await probe.json(`{${[...names(most - 1), '"name-1022":1']}}`), undefined)
+  })
+
   test('takes of random and of spoiled documents none that JSON.parse refuses, and reads the others alike', async () => {
     let taken = 0
     const spoil = fc
