@@ -100,6 +100,11 @@ function taleOf(log: Log, { hook }: Options): Tale {
   return {
     configured: facts => log.info(facts, 'the runtime tells who it is'),
     synchronized: facts => log.info(facts, 'the runtime tells what it has'),
+    cut: facts =>
+      log.error(
+        facts,
+        'the runtime has too many; bpftokend is not told of the rest, and what asks is refused',
+      ),
     adjusted: facts => log.info({ ...facts, hook }, 'a container asks, and gets the hook'),
     refused: (facts, error) => log.warn({ ...facts, error }, 'a container asks, and is refused'),
     ignored: ({ made, ...facts }) =>

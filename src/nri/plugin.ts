@@ -3,6 +3,7 @@
  * and waits for nothing. One that asks is made only when the daemon knows it.
  */
 import { create, toBinary } from '@bufbuild/protobuf'
+import { MAX_CONTAINERS } from '../api/container-words.ts'
 import { BpftokenError } from '../errors.ts'
 import { adjustmentFor, type HookProgram, hasHook } from './adjustment.ts'
 import type { Announcer } from './announcer.ts'
@@ -27,6 +28,8 @@ import { CODE, decoded, RefusedCall } from './ttrpc.ts'
 export interface Tale {
   configured(facts: { runtimeName: string; runtimeVersion: string }): void
   synchronized(facts: { pods: number; containers: number }): void
+  /** There are more than are remembered: the daemon is not told of so many, and what asks is refused. */
+  cut(facts: { bound: number; pods: number; containers: number }): void
   /** A container gets the hook. */
   adjusted(facts: Who & { asked: Annotations; milliseconds: number }): void
   /** A container that asks is not made. */
@@ -69,7 +72,7 @@ export class Plugin implements Disposable {
   /** Adjusted, and not made yet; by id. */
   readonly #awaited = new Map<string, NodeJS.Timeout>()
   /** What came of a list that has more parts. */
-  #synchronizing: { pods: PodSandbox[]; containers: Container[] } = { pods: [], containers: [] }
+  #synchronizing = new Everything()
 
   constructor(parts: PluginParts) {
     this.#parts = parts
@@ -108,17 +111,15 @@ export class Plugin implements Disposable {
   #synchronize(payload: Uint8Array): Uint8Array {
     const { inventory, announcer, tale } = this.#parts
     const { pods, containers, more } = decoded(SynchronizeRequestSchema, payload)
-    this.#synchronizing.pods.push(...pods)
-    this.#synchronizing.containers.push(...containers)
+    this.#synchronizing.add(pods, containers)
     if (!more) {
       const all = this.#synchronizing
-      this.#synchronizing = { pods: [], containers: [] }
-      const byId = new Map(all.pods.map(pod => [pod.id, pod]))
-      inventory.replace(
-        all.containers.flatMap(container => factsOf(byId.get(container.podSandboxId), container) ?? []),
-      )
+      this.#synchronizing = new Everything()
+      // Refused, the runtime would go on without this plugin, and make those that ask without a loan.
+      if (all.isCut) tale.cut({ bound: MAX_CONTAINERS, ...all.left })
+      inventory.replace(all.facts())
       announcer.soon()
-      tale.synchronized({ pods: all.pods.length, containers: inventory.size })
+      tale.synchronized({ pods: all.pods.size, containers: inventory.size })
     }
     return toBinary(SynchronizeResponseSchema, create(SynchronizeResponseSchema, { more }))
   }
@@ -204,6 +205,36 @@ export class Plugin implements Disposable {
   #madeOrGone(id: string): boolean {
     clearTimeout(this.#awaited.get(id))
     return this.#awaited.delete(id)
+  }
+}
+
+/** The pods and containers of the runtime, as far as they are remembered. */
+class Everything {
+  readonly pods = new Map<string, PodSandbox>()
+  readonly #containers: Container[] = []
+  /** How many there were besides. */
+  readonly left = { pods: 0, containers: 0 }
+
+  get isCut(): boolean {
+    return this.left.pods > 0 || this.left.containers > 0
+  }
+
+  add(pods: readonly PodSandbox[], containers: readonly Container[]): void {
+    for (const pod of pods)
+      if (this.pods.size < MAX_CONTAINERS) this.pods.set(pod.id, pod)
+      else this.left.pods++
+    for (const container of containers)
+      if (this.#containers.length < MAX_CONTAINERS) this.#containers.push(container)
+      else this.left.containers++
+  }
+
+  facts(): Facts[] {
+    return this.#containers.flatMap(container => {
+      const pod = this.pods.get(container.podSandboxId)
+      // Without its pod it would pass for one that root made.
+      if (pod === undefined && this.left.pods > 0 && container.podSandboxId !== '') return []
+      return factsOf(pod, container) ?? []
+    })
   }
 }
 

@@ -207,6 +207,35 @@ suite('the plugin of NRI', () => {
     await nri.end()
   })
 
+  test('of a list without end so many are remembered; the runtime is not refused, and who asks is', async () => {
+    const nri = setup()
+    const containers = (from: number, count: number) =>
+      Array.from({ length: count }, (_, i) => ({ id: `c${from + i}`, podSandboxId: 'p1' }))
+    const pods = (count: number) => Array.from({ length: count }, (_, i) => ({ id: `other-${i}` }))
+    const part = async (request: MessageInitShape<typeof SynchronizeRequestSchema>) =>
+      await nri.plugin.answer(
+        'Synchronize',
+        toBinary(SynchronizeRequestSchema, create(SynchronizeRequestSchema, request)),
+      )
+    const cuts = () => nri.told.filter(([what]) => what === 'cut').map(([, facts]) => facts)
+    const asks = { ...POD, annotations: { [POLICY]: 'xdp' } }
+    // More than an engine of JavaScript takes as arguments of one call.
+    await part({ pods: [POD], containers: containers(0, 200_000), more: true })
+    await part({ containers: containers(200_000, 10_000) })
+    assert.equal(nri.inventory.size, 10_000)
+    assert.deepEqual(cuts(), [{ bound: 10_000, pods: 0, containers: 200_000 }])
+    await assert.rejects(nri.create(asks, { id: 'asks' }), /too many containers/)
+    assert.equal((await nri.create(POD, { id: 'silent' })).answer.length, 0)
+    // Without its pod it would be told of as one that root made.
+    await part({ pods: [...pods(10_000), POD], containers: [...containers(0, 2), { id: 'alone' }] })
+    assert.deepEqual([nri.inventory.size, cuts().length], [1, 2])
+    await part({ pods: [POD, ...pods(9999)], containers: containers(0, 9999) })
+    assert.deepEqual([nri.inventory.size, cuts().length], [9999, 2])
+    await nri.create(asks, { id: 'asks' })
+    assert.ok(nri.known.has('asks'))
+    await nri.end()
+  })
+
   test('a removed container is gone, and one that is never made, too, which is told', async () => {
     const nri = setup({ madeMs: 20 })
     const asks = { ...POD, annotations: { [POLICY]: 'xdp' } }
