@@ -5,7 +5,8 @@
  *
  * The two options come first, as an engine's configuration gives them; the rest is the runtime's.
  * Only `create`, `run` and `restore` are looked at, and of these only bundles whose config.json has
- * an annotation of ours. Such a container does not start where it cannot be given the hook.
+ * an annotation of ours, and not the hook. Such a container does not start where it cannot be given
+ * it.
  */
 #include "../client/json.h"
 #include "../text.h"
@@ -24,6 +25,7 @@
 #define CONFIG_VALUES 131072
 #define NAME "bpftoken.dev"
 #define OURS NAME "/"
+#define HOOK "bpftoken-hook"
 
 static char config[CONFIG_MAX + 1], written[CONFIG_MAX + 8192];
 static struct json values[CONFIG_VALUES];
@@ -109,6 +111,24 @@ static bool asks(const struct json *document)
 	return false;
 }
 
+/*
+ * Whether the hook is called already: by Podman's hooks.d, by whoever made the bundle, or by us when
+ * the bundle was run before. Of two hooks the second finds what the first has lent, and the container
+ * does not start. Whichever daemon the one that is there asks, it stays.
+ */
+static bool has_hook(const struct json *document)
+{
+	const struct json *hooks = json_member(json_member(document, "hooks"), "createRuntime");
+
+	for (const struct json *one = json_first(hooks); one; one = json_next(hooks, one)) {
+		const char *path = json_string(json_member(one, "path"));
+		const char *slash = path ? strrchr(path, '/') : NULL;
+		if (slash && strcmp(slash + 1, HOOK) == 0)
+			return true;
+	}
+	return false;
+}
+
 /* ---- config.json with the hook ---- */
 
 static size_t length;
@@ -150,12 +170,12 @@ static void add_hook(void)
 	if (got < 0)
 		fail(errno_name(errno), "/proc/self/exe");
 	self[got] = '\0';
-	snprintf(hook, sizeof(hook), "%s/bpftoken-hook", dirname(self));
+	snprintf(hook, sizeof(hook), "%s/" HOOK, dirname(self));
 	if (access(hook, X_OK) != 0)
 		fail(errno_name(errno), hook);
 	add("{\"path\":");
 	add_string(hook);
-	add(",\"args\":[\"bpftoken-hook\"");
+	add(",\"args\":[\"" HOOK "\"");
 	if (socket_path) {
 		add(",\"--socket\",");
 		add_string(socket_path);
@@ -264,7 +284,7 @@ static void give_hook(const char *bundle)
 			fail("it asks for a loan, and is no JSON that is read in one way only", path);
 		return;
 	}
-	if (!asks(values))
+	if (!asks(values) || has_hook(values))
 		return;
 	rewrite(values);
 	put_in_place(path, st.st_mode);

@@ -56,6 +56,28 @@ describe('what bpftoken-runc makes of a bundle', () => {
     assert.deepEqual(JSON.parse(fresh), { hooks: { createRuntime: [hook] }, annotations: ASKS })
   })
 
+  test('one that has the hook already gets no second one, and keeps its own; another program is not it', async () => {
+    const first = await made({ annotations: ASKS }, 'run', 'id')
+    assert.deepEqual(JSON.parse(first.after).hooks.createRuntime, [hook])
+    assert.equal((await made(first.after, 'run', 'id')).after, first.after)
+    const theirs = { path: '/opt/bpftoken-hook', args: ['bpftoken-hook', '--socket', '/run/theirs.sock'] }
+    const installed = JSON.stringify({
+      annotations: ASKS,
+      hooks: { createRuntime: [{ path: '/b' }, theirs, { path: '/c' }] },
+    })
+    const { ran, after } = await made(installed, 'create', 'id')
+    assert.deepEqual([ran.status, after], [0, installed])
+    for (const hooks of [
+      { createRuntime: [{ path: '/opt/bpftoken-hook/other' }] },
+      { createRuntime: [{ path: '/opt/my-bpftoken-hook', args: ['/opt/bpftoken-hook'] }] },
+      { createRuntime: [{ args: ['bpftoken-hook'] }] },
+      { poststop: [theirs], createRuntime: [] },
+    ]) {
+      const { after } = await made({ annotations: ASKS, hooks }, 'create', 'id')
+      assert.deepEqual(JSON.parse(after).hooks, { ...hooks, createRuntime: [...hooks.createRuntime, hook] })
+    }
+  })
+
   test('however it is written that one asks, and whatever was left behind', async () => {
     const left = join(scratch.path, 'bundle/config.json.bpftoken')
     for (const name of ['bpftoken.dev/policy', 'bpftoken.dev\\/policy', '\\u0062pftoken.dev\\u002fpolicy'])
@@ -126,6 +148,12 @@ describe('bpftoken-runc with real runtimes', needsProgram('podman/usr/bin/podman
       const lent = await run(`asks-${runtime}`, () => {})
       assert.equal(lent.status, 0, `${lent.stderr}\n${lab.daemon.log}`)
       assert.equal(lent.stdout, 'attached\n')
+      // As Podman's hooks.d has written it, or the first run of a bundle.
+      const twice = await run(`hooked-${runtime}`, config => {
+        config.hooks = { createRuntime: [lab.hook] }
+      })
+      assert.equal(twice.status, 0, `${twice.stderr}\n${lab.daemon.log}`)
+      assert.equal(twice.stdout, 'attached\n')
       const silent = await run(`silent-${runtime}`, config => {
         config.annotations = {}
       })
