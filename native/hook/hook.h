@@ -3,6 +3,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* ---- bundle.c ---- */
 
@@ -19,6 +20,17 @@
  * container's, cut to its room.
  */
 const char *question(int from, char *id, size_t room, const char **fault);
+
+/* ---- aside.c ---- */
+
+/* Of CLOCK_MONOTONIC. */
+int64_t now_ms(void);
+
+/*
+ * The same, by a child that is given up at the deadline. A file system that does not answer holds up
+ * whoever reads it, and no signal but the one that kills ends that: who waits is another process.
+ */
+const char *question_in_time(int from, int64_t deadline, char *id, size_t room, const char **fault);
 
 /* ---- say.c ---- */
 

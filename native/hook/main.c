@@ -13,11 +13,11 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #define DEFAULT_TIMEOUT_SEC 20
+#define MAX_TIMEOUT_SEC 3600
 
 static const char *text_of(const struct json *object, const char *name)
 {
@@ -103,6 +103,27 @@ static int usage(void)
 	return 2;
 }
 
+/* Whole seconds, up to an hour; 0: it says none. */
+static int seconds_of(const char *word)
+{
+	int seconds = 0;
+
+	for (; *word; word++) {
+		if (*word < '0' || *word > '9' || seconds > MAX_TIMEOUT_SEC)
+			return 0;
+		seconds = seconds * 10 + (*word - '0');
+	}
+	return seconds <= MAX_TIMEOUT_SEC ? seconds : 0;
+}
+
+/* Not less than 1: for setsockopt(2) 0 is for ever. */
+static int left_of(int64_t deadline)
+{
+	int64_t left = deadline - now_ms();
+
+	return left > 1 ? left : 1;
+}
+
 int main(int argc, char **argv)
 {
 	const char *socket = DAEMON_SOCKET, *fault;
@@ -116,23 +137,25 @@ int main(int argc, char **argv)
 		if (strcmp(argv[i], "--socket") == 0)
 			socket = argv[i + 1];
 		else if (strcmp(argv[i], "--timeout") == 0)
-			seconds = atoi(argv[i + 1]);
+			seconds = seconds_of(argv[i + 1]);
 		else
 			return usage();
 	}
-	if (seconds < 1 || seconds > 3600)
+	if (seconds == 0)
 		return usage();
+	/* One for all that it waits for. */
+	int64_t deadline = now_ms() + seconds * 1000;
 	signal(SIGPIPE, SIG_IGN);
-	const char *body = question(STDIN_FILENO, id, sizeof(id), &fault);
+	const char *body = question_in_time(STDIN_FILENO, deadline, id, sizeof(id), &fault);
 	if (!body) {
 		say(true, id, fault, NULL);
 		return 1;
 	}
-	int connection = daemon_connect(socket, seconds * 1000);
+	int connection = daemon_connect(socket, left_of(deadline));
 	if (connection < 0)
 		return fail_to_ask(id, DAEMON_ERRNO, errno);
 	enum daemon_failure failure =
-		daemon_ask(connection, "POST", "/v1/hooks/oci", body, seconds * 1000, -1, &answer);
+		daemon_ask(connection, "POST", "/v1/hooks/oci", body, left_of(deadline), -1, &answer);
 	if (failure != DAEMON_OK)
 		return fail_to_ask(id, failure, errno);
 	if (answer.status != 200 || !answer.document)

@@ -4,7 +4,7 @@
  */
 import { existsSync, lstatSync, readdirSync, readFileSync, realpathSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { ANNOTATIONS } from '../api/container-words.ts'
+import { ANNOTATIONS, HOOK_SECONDS } from '../api/container-words.ts'
 
 /** Podman reads this folder by default, and no folder of the same name in /etc. */
 export const HOOKS_D = '/usr/share/containers/oci/hooks.d'
@@ -17,6 +17,7 @@ export function hookDocument(program: string, socket: string | undefined): strin
     hook: {
       path: program,
       args: ['bpftoken-hook', ...(socket === undefined ? [] : ['--socket', socket])],
+      timeout: HOOK_SECONDS,
     },
     // Containers that ask for nothing are not looked at.
     when: { annotations: { [`^${ANNOTATIONS.replace('.', '\\.')}`]: '.*' } },

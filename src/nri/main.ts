@@ -5,6 +5,7 @@
  */
 import { fstatSync } from 'node:fs'
 import { CommanderError } from 'commander'
+import { HOOK_SECONDS } from '../api/container-words.ts'
 import { Client } from '../client/client.ts'
 import { isJournal, LogSink } from '../daemon/journald.ts'
 import { boundedWriter, createLog, type Entry, type Log } from '../daemon/log.ts'
@@ -17,9 +18,6 @@ import { type Options, parseOptions } from './options.ts'
 import { Plugin, type Tale } from './plugin.ts'
 
 const { version } = require('../../package.json') as { version: string }
-
-/** More than the hook itself waits for the daemon: it is to say why, and not to be ended. */
-const HOOK_SECONDS = 25
 
 function optionsOrExit(words: readonly string[]): Options | number {
   try {

@@ -3,12 +3,17 @@ import assert from 'node:assert/strict'
 import { chmodSync, chownSync, mkdirSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { HOOK_SECONDS } from '../../../src/api/container-words.ts'
 import { hookDocument, hooksDirIn, hooksDirs, unsafeProgram } from '../../../src/cli/hooks-d.ts'
 import { Scratch } from '../../helpers/scratch.ts'
 
 test('hookDocument() is for containers that have an annotation of ours, and for one stage', () => {
   const document = JSON.parse(hookDocument('/usr/lib/x/bpftoken-hook', undefined))
-  assert.deepEqual(document.hook, { path: '/usr/lib/x/bpftoken-hook', args: ['bpftoken-hook'] })
+  assert.deepEqual(document.hook, {
+    path: '/usr/lib/x/bpftoken-hook',
+    args: ['bpftoken-hook'],
+    timeout: HOOK_SECONDS,
+  })
   assert.deepEqual(document.stages, ['createRuntime'])
   const [pattern] = Object.keys(document.when.annotations)
   for (const [key, matches] of [

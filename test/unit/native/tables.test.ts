@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { HOOK_SECONDS } from '../../../src/api/container-words.ts'
 import { commandTree } from '../../../src/cli/tree.ts'
 import { ERROR_CODES, EXIT } from '../../../src/errors.ts'
 import { CAPABILITIES } from '../../../src/uapi/constants.ts'
@@ -34,6 +35,11 @@ test('the statuses in C are those of the codes', () => {
     list!.replace(/\s+/g, ' ').trim(),
     'EXIT_FAILED = 1, EXIT_USAGE, EXIT_DENIED, EXIT_NOT_SUPPORTED, EXIT_UNREACHABLE',
   )
+})
+
+test('a runtime gives the hook longer than it takes itself, and not much', () => {
+  const own = Number(/DEFAULT_TIMEOUT_SEC (\d+)/.exec(source('hook/main.c'))![1])
+  assert.ok(HOOK_SECONDS > own && HOOK_SECONDS < 2 * own, `${HOOK_SECONDS} and ${own}`)
 })
 
 test('each option that the front knows is one of run', () => {
