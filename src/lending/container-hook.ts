@@ -1,2 +1,3 @@
 /** The program that container runtimes call while they make a container: native/hook. */
 export { hookPath as containerHook } from '../sys/prebuilt.ts'
+export { unsafeProgram } from '../sys/unsafe-program.ts'

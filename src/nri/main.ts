@@ -10,7 +10,8 @@ import { Client } from '../client/client.ts'
 import { isJournal, LogSink } from '../daemon/journald.ts'
 import { boundedWriter, createLog, type Entry, type Log } from '../daemon/log.ts'
 import { Notifier } from '../daemon/notify.ts'
-import { DeniedError, EXIT } from '../errors.ts'
+import { ConflictError, DeniedError, EXIT } from '../errors.ts'
+import { unsafeProgram } from '../sys/unsafe-program.ts'
 import { Announcer } from './announcer.ts'
 import { stayRegistered } from './connection.ts'
 import { Inventory } from './inventory.ts'
@@ -44,6 +45,10 @@ function plain(_: string, value: unknown): unknown {
 async function run(options: Options): Promise<void> {
   if (process.geteuid?.() !== 0)
     throw new DeniedError('bpftoken-nri needs root: the runtime and the daemon listen to nobody else')
+  // What containers call that ask, with root's rights.
+  const unsafe = unsafeProgram(options.hook)
+  if (unsafe !== undefined)
+    throw new ConflictError(`Root's containers must not call ${options.hook}: ${unsafe}`)
   process.chdir('/')
   const { env } = process
   using notifier = new Notifier(env, process.pid)

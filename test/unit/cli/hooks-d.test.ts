@@ -1,10 +1,10 @@
 /** The file by which Podman calls our hook, and what of its configuration is in the way. */
 import assert from 'node:assert/strict'
-import { chmodSync, chownSync, mkdirSync, symlinkSync } from 'node:fs'
+import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { HOOK_SECONDS } from '../../../src/api/container-words.ts'
-import { hookDocument, hooksDirIn, hooksDirs, unsafeProgram } from '../../../src/cli/hooks-d.ts'
+import { hookDocument, hooksDirIn, hooksDirs } from '../../../src/cli/hooks-d.ts'
 import { Scratch } from '../../helpers/scratch.ts'
 
 test('hookDocument() is for containers that have an annotation of ours, and for one stage', () => {
@@ -51,22 +51,4 @@ test('hooksDirs() reads parts of the configuration, too, of which the last count
   write('containers.conf.d/1.conf', '/c')
   write('containers.conf.d/3.txt', '/d')
   assert.deepEqual(configured(), { file: '/etc/containers/containers.conf.d/2.conf', folders: ['/b'] })
-})
-
-test('unsafeProgram() finds what others than root could replace, and lets the rest pass', {
-  skip: process.geteuid?.() === 0 ? false : 'needs root',
-}, () => {
-  using scratch = new Scratch()
-  assert.equal(unsafeProgram(scratch.write('good', '', 0o755)), undefined)
-  assert.match(unsafeProgram(scratch.write('plain', '', 0o644))!, /is not executable/)
-  assert.match(unsafeProgram(`${scratch.path}/none`)!, /there is no/)
-  const open = scratch.write('open', '', 0o755)
-  chmodSync(open, 0o777)
-  assert.match(unsafeProgram(open)!, /others than root may write/)
-  const link = join(scratch.path, 'link')
-  symlinkSync(join(scratch.path, 'good'), link)
-  assert.match(unsafeProgram(link)!, /a symbolic link leads to it/)
-  const foreign = scratch.write('foreign', '', 0o755)
-  chownSync(foreign, 1000, 1000)
-  assert.match(unsafeProgram(foreign)!, /belongs to user 1000/)
 })

@@ -1,0 +1,25 @@
+/** What root's runtimes may call: a program that root alone can replace. */
+import assert from 'node:assert/strict'
+import { chmodSync, chownSync, symlinkSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { unsafeProgram } from '../../../src/sys/unsafe-program.ts'
+import { Scratch } from '../../helpers/scratch.ts'
+
+test('unsafeProgram() finds what others than root could replace, and lets the rest pass', {
+  skip: process.geteuid?.() === 0 ? false : 'needs root',
+}, () => {
+  using scratch = new Scratch()
+  assert.equal(unsafeProgram(scratch.write('good', '', 0o755)), undefined)
+  assert.match(unsafeProgram(scratch.write('plain', '', 0o644))!, /is not executable/)
+  assert.match(unsafeProgram(`${scratch.path}/none`)!, /there is no/)
+  const open = scratch.write('open', '', 0o755)
+  chmodSync(open, 0o777)
+  assert.match(unsafeProgram(open)!, /others than root may write/)
+  const link = join(scratch.path, 'link')
+  symlinkSync(join(scratch.path, 'good'), link)
+  assert.match(unsafeProgram(link)!, /a symbolic link leads to it/)
+  const foreign = scratch.write('foreign', '', 0o755)
+  chownSync(foreign, 1000, 1000)
+  assert.match(unsafeProgram(foreign)!, /belongs to user 1000/)
+})
