@@ -33,7 +33,7 @@ _Noreturn static void read_it(int from, struct reading *reading, int done)
 {
 	const char *body;
 
-	/* Should it hang for ever, who listens there need not wait for it. */
+	/* Should it hang for ever, whoever reads what we say must not wait for it. */
 	close(STDOUT_FILENO);
 	close(STDERR_FILENO);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -63,6 +63,14 @@ static bool is_done(int done, int64_t deadline)
 	}
 }
 
+/* It is not waited for longer: a file system that does not answer may keep even who was killed. */
+static void end(pid_t child)
+{
+	kill(child, SIGKILL);
+	for (int i = 0; i < 20 && waitpid(child, NULL, WNOHANG) == 0; i++)
+		poll(NULL, 0, 5);
+}
+
 const char *question_in_time(int from, int64_t deadline, char *id, size_t room, const char **fault)
 {
 	static struct reading *reading;
@@ -86,8 +94,7 @@ const char *question_in_time(int from, int64_t deadline, char *id, size_t room, 
 	if (reading->id[0])
 		snprintf(id, room, "%.*s", (int)sizeof(reading->id) - 1, reading->id);
 	if (!in_time) {
-		/* It is not waited for: what does not answer may keep it even so. */
-		kill(child, SIGKILL);
+		end(child);
 		*fault = "what the runtime says of it, or its bundle, could not be read in time";
 		return NULL;
 	}

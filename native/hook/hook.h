@@ -28,7 +28,8 @@ int64_t now_ms(void);
 
 /*
  * The same, by a child that is given up at the deadline. A file system that does not answer holds up
- * whoever reads it, and no signal but the one that kills ends that: who waits is another process.
+ * whoever reads it, and no signal but the one that kills ends that: who waits is another process. As
+ * it may outlive us even so, it has neither our standard output nor our standard error.
  */
 const char *question_in_time(int from, int64_t deadline, char *id, size_t room, const char **fault);
 
