@@ -63,7 +63,8 @@ load: build ## 10,000 loans by 64 clients at once, half revoked, 1,000 of them l
 	BPFTOKEN_TEST_LOANS=10000 $(TSX) scripts/test.ts test/kernel/daemon/load.test.ts
 
 test-containers: build debs ## containers that ask by annotation, with a table of what was run and its verdicts
-	$(TSX) scripts/test-containers.ts
+	@scripts/fetch-containers.sh trixie || echo 'fetch-containers: tests of Debian 13 will be skipped' >&2
+	$(TSX) test/containers.ts
 
 prebuilds: ## what is native, for x64 and arm64, glibc and musl, as the package brings it
 	scripts/prebuilds.sh
@@ -88,6 +89,7 @@ bench: build corpus oracle ## speed, as ratios against plain C
 
 debs: ## unmodified programs for the e2e tests, into .cache
 	@scripts/fetch-debs.sh || echo 'fetch-debs: tests that need these programs will be skipped' >&2
+	@scripts/fetch-containers.sh sid || echo 'fetch-containers: tests of containerd will be skipped' >&2
 	@scripts/fetch-arm64.sh || echo 'fetch-arm64: what is prebuilt for arm64 will not be run' >&2
 
 corpus: $(MODULES) ## BPF objects of Debian packages, into .cache, for the tests that read them

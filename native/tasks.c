@@ -8,11 +8,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/stat.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -45,20 +45,29 @@ struct looking {
 	int failed;
 };
 
+/*
+ * The inode number of a file; 0: it cannot be told. By the system call itself: stat(3) is of a newer
+ * C library than Node needs.
+ */
+static double inode_of(int directory, const char *path, int flags)
+{
+	struct statx found;
+
+	return syscall(SYS_statx, directory, path, flags, STATX_INO, &found) == 0 ? (double)found.stx_ino : 0;
+}
+
 /* By a link of /proc, which may wait for an execve(2): before Linux 6.11 there is no other way. */
 static double linked(int tid, const struct kind *kind)
 {
 	char path[64];
-	struct stat namespace;
 
 	snprintf(path, sizeof(path), "/proc/%d/ns/%s", tid, kind->name);
-	return stat(path, &namespace) == 0 ? (double)namespace.st_ino : 0;
+	return inode_of(AT_FDCWD, path, 0);
 }
 
 /* The inode number of the namespace that the thread is in; 0: it has ended, or we are not told. */
 static double namespace_of(int tid, const struct kind *kind)
 {
-	struct stat found = { .st_ino = 0 };
 	int pidfd = syscall(SYS_pidfd_open, tid, PIDFD_THREAD);
 
 	/* EINVAL: there are no pidfds of threads, before Linux 6.9. */
@@ -69,10 +78,9 @@ static double namespace_of(int tid, const struct kind *kind)
 	close(pidfd);
 	if (failed)
 		return failed == ENOTTY ? linked(tid, kind) : 0;
-	if (fstat(namespace, &found) < 0)
-		found.st_ino = 0;
+	double inode = inode_of(namespace, "", AT_EMPTY_PATH);
 	close(namespace);
-	return found.st_ino;
+	return inode;
 }
 
 static void add(struct looking *looking, struct record record)

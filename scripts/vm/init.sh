@@ -44,6 +44,8 @@ mark=$(cat /job/mark)
 printf "\036%s up %s\n" "$mark" "$(cut -d" " -f1 /proc/uptime)"
 
 job() {
+	# It finds a systemd that has started.
+	while [ -e /job/first ] && [ ! -S /run/systemd/private ]; do sleep 0.2; done
 	# It sees a pipe, not a terminal.
 	mkfifo /run/pipe
 	cat </run/pipe >/dev/ttyS1 &

@@ -1,6 +1,8 @@
 # The first process of a VM becomes a systemd, with a file system and mounts of its own: the tree of
 # .cache/vm/systemd, and this build in it, as the package for Debian installs it. /run and the
 # guard's pins are the VM's. Who uses it writes units and files below /proc/1/root.
+# In the file system and mounts that the kernel looks for modprobe in.
+modprobe overlay
 export tree="$1" repository="$2"
 exec unshare --mount --propagation private sh -ec '
 mount -t tmpfs tmpfs /mnt

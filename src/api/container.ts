@@ -182,7 +182,7 @@ export const containers = strict({
   ),
 })
 
-/** What `bpftoken containers` prints. */
+/** What the commands about containers print. */
 export const containersStatus = strict({
   hook: strict({ file: text, installed: z.boolean(), program: text.optional() }),
   podman: text.optional().describe('What Podman calls itself and its version'),

@@ -1,4 +1,4 @@
-/** What `bpftoken systemd dropin` prints. Loads zod. */
+/** What is printed of drop-ins of systemd. Loads zod. */
 import { z } from 'zod'
 import { count, strict, text, texts } from './basics.ts'
 
@@ -8,7 +8,7 @@ export const systemdDropin = strict({
   systemd: count.describe('Its version, for which the file is'),
   way: z
     .enum(['native', 'run'])
-    .describe('systemd delegates by itself, or the program is started by bpftoken run'),
+    .describe('systemd delegates by itself, or a program of ours does, which starts that of the unit'),
   policy: text,
   text: text.describe('What the file holds'),
   changed: z.boolean().describe('The file was another one, or there was none'),

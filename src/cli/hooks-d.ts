@@ -72,8 +72,8 @@ export function hooksDirs(root = '/'): HooksDirs {
 
 /** The list `hooks_dir` of the configuration's TOML; a comment is none. Undefined: it is not set. */
 export function hooksDirIn(text: string): string[] | undefined {
-  const plain = text.replace(/^\s*#.*$/gm, '')
-  const [, list] = /^\s*hooks_dir\s*=\s*\[([^\]]*)\]/m.exec(plain) ?? []
+  const plain = text.split('\n').filter(line => !line.trimStart().startsWith('#'))
+  const [, list] = /\n[ \t]*hooks_dir\s*=\s*\[([^\]]*)\]/.exec(`\n${plain.join('\n')}`) ?? []
   if (list === undefined) return undefined
   return [...list.matchAll(/"([^"]*)"|'([^']*)'/g)].map(([, double, single]) => double ?? single!)
 }

@@ -157,7 +157,9 @@ export async function make(parts: Parts, prepared: PreparedLoan, how: ToMake): P
   await book.inTurn(id, () => book.making(id, () => parts.lend(prepared, { journal, signal })))
   // The target is done with; what is left of it to hold are the process and its user namespace.
   const { process, userNamespace } = prepared.target
-  recipients.watch(id, new Fd(process.pidfd.release()), new Fd(userNamespace.release()))
+  // It may have ended by now.
+  if (book.loan(id)?.state !== 'ended')
+    recipients.watch(id, new Fd(process.pidfd.release()), new Fd(userNamespace.release()))
   return journal.record!
 }
 

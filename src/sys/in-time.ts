@@ -140,16 +140,21 @@ async function inTime<T extends { close(): void }>(
   // Nobody waits for it any more when it is late.
   called.catch(() => {})
   let timer: NodeJS.Timeout | undefined
+  let isOver = false
   const timeout = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => {
+    const isLate = (): void => {
+      if (isOver) return
       if (begun) hanging.add(name)
       late.abort()
       reject(begun ? hangs(process, timeoutMs) : tooMany(process, timeoutMs))
-    }, timeoutMs)
+    }
+    // Where it was we who were held up, an answer may be there that nobody has taken yet.
+    timer = setTimeout(() => setImmediate(isLate), timeoutMs)
   })
   try {
     return await Promise.race([called, timeout])
   } finally {
+    isOver = true
     clearTimeout(timer)
   }
 }

@@ -36,6 +36,20 @@ export function needsContainerd(suite: Suite): { skip?: string } {
   return { skip: `.cache/containers/${suite} is missing: ${reason}` }
 }
 
+/** For people: what the suite's tree has, or why there is none. */
+export async function versionsOf(suite: Suite): Promise<string[]> {
+  const { skip } = needsContainerd(suite)
+  if (skip !== undefined) return [`containerd of ${suite}: not run: ${skip}`]
+  const lines: string[] = []
+  for (const program of ['containerd', 'crun', 'runc']) {
+    // crun says nothing without /proc.
+    const script = 'mount -t proc proc "$0/proc" && exec chroot "$0" "/usr/bin/$1" --version'
+    const { stdout } = await execute('unshare', ['--mount', 'sh', '-c', script, treeOf(suite), program])
+    lines.push(`${suite}: ${stdout.split('\n')[0]}`)
+  }
+  return lines
+}
+
 /** $1: the tree, $2: a scratch directory, $3: this repository; these two are seen at the same paths. */
 const SETUP = `set -e
 mount --make-rprivate /
@@ -58,6 +72,11 @@ pivot_root . old
 echo ready
 exec /usr/bin/busybox cat
 `
+
+/** As the recipe has it. */
+const [, TAKES_PLUGINS] = /\n```toml\n([\s\S]*?)\n```\n/.exec(
+  readFileSync(join(ROOT, 'docs/containers/containerd.md'), 'utf8'),
+) as unknown as [string, string]
 
 const NETWORK = JSON.stringify({
   cniVersion: '0.4.0',
@@ -88,9 +107,7 @@ ${suite === 'sid' ? `[plugins."io.containerd.cri.v1.images".pinned_images]\n  sa
       runtime_type = "io.containerd.runc.v2"
       [plugins."${cri}".containerd.runtimes.runc.options]
         BinaryName = "${runtime}"
-[plugins."io.containerd.nri.v1.nri"]
-  disable = false
-  socket_path = "${path}/nri.sock"
+${TAKES_PLUGINS.replace('/run/nri/', `${path}/`)}
 `
 }
 

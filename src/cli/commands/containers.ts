@@ -4,9 +4,9 @@ import { join } from 'node:path'
 import type { z } from 'zod'
 import type { containersStatus } from '../../api/container.ts'
 import { BpftokenError, ConflictError, DeniedError, EXIT } from '../../errors.ts'
+import { containerHook } from '../../lending/container-hook.ts'
 import { systemProgram } from '../../lending/program-path.ts'
 import { ask } from '../../lending/recipient/system-program.ts'
-import { hookPath } from '../../sys/prebuilt.ts'
 import { daemonIfAny, type SocketOptions } from '../daemon/reach.ts'
 import { HOOK_FILE, HOOKS_D, hookDocument, hooksDirs, readIfThere, unsafeProgram } from '../hooks-d.ts'
 import { note, print, printJson, warn } from '../output.ts'
@@ -28,7 +28,7 @@ function requireRoot(what: string): void {
 
 export async function install(options: Options): Promise<number> {
   requireRoot('install')
-  const program = hookPath()
+  const program = containerHook()
   const unsafe = unsafeProgram(program)
   if (unsafe !== undefined)
     throw new ConflictError(`Root's containers must not call ${program}: ${unsafe}`, {
@@ -117,10 +117,10 @@ function hookProblems(file: string, text: string | undefined, program: string | 
   const unsafe = unsafeProgram(program)
   return [
     ...(unsafe === undefined ? [] : [`Root's containers must not call ${program}: ${unsafe}`]),
-    ...(program === hookPath()
+    ...(program === containerHook()
       ? []
       : [
-          `${file} calls ${program}, not the hook of this version, ${hookPath()}: bpftoken containers install`,
+          `${file} calls ${program}, not the hook of this version, ${containerHook()}: bpftoken containers install`,
         ]),
   ]
 }

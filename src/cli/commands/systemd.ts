@@ -177,7 +177,7 @@ async function unitHere(unit: string): Promise<UnitHere> {
   const systemctl = systemProgram('systemctl')
   const nowhere = { user: undefined, text: undefined }
   if (systemctl === undefined || !existsSync('/run/systemd/system')) return nowhere
-  const shown = await ask(systemctl, ['show', '--property=LoadState,User,DynamicUser', '--', unit])
+  const shown = await ask(systemctl, ['show', '-p', 'LoadState,User,DynamicUser', '--', unit])
   const field = (name: string): string => new RegExp(`(?:^|\n)${name}=([^\n]*)`).exec(shown)?.[1] ?? ''
   if (field('LoadState') !== 'loaded') {
     note(`systemd does not know ${unit} yet`)

@@ -4,6 +4,7 @@
  * daemon that nobody asks sleeps.
  */
 import { once } from 'node:events'
+import type { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { BusyError, RequestError } from '../../errors.ts'
 import type { Asker } from '../asker.ts'
@@ -42,6 +43,8 @@ export class Connection {
   /** Whose share it takes; undefined: nobody's, or no more. */
   owner: string | undefined
   inFlight = 0
+  /** To the newest request. */
+  answer: ServerResponse | undefined
   /** What waited for the client to take it when that last changed, and when that was. */
   untaken = 0
   untakenSince: number

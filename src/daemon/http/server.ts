@@ -158,6 +158,9 @@ export class HttpServer {
       socket.destroy()
       return
     }
+    // Of an answer that has ended we may hear later than the client that all of it was taken.
+    const early = connection.answer !== undefined && !connection.answer.writableEnded
+    connection.answer = res
     connection.inFlight++
     const abort = new AbortController()
     res.once('close', () => {
@@ -167,7 +170,10 @@ export class HttpServer {
       if (connection.last) socket.destroySoon()
       else this.#connections.answered(connection)
     })
-    const done = this.#serve(req, res, connection, abort.signal, continues, wrong)
+    const refused = early
+      ? new RequestError(400, 'a request came before the answer to the one before it')
+      : wrong
+    const done = this.#serve(req, res, connection, abort.signal, continues, refused)
     const running = { done, abort, reads: req.method === 'GET' }
     this.#running.add(running)
     void done.finally(() => {
@@ -189,8 +195,6 @@ export class HttpServer {
     let endpoint: Endpoint | undefined
     let outcome: Outcome = { status: 0 }
     try {
-      if (connection.inFlight > 1)
-        throw new RequestError(400, 'a request came before the answer to the one before it')
       this.#connections.heard(connection, hasBody(req))
       if (wrong !== undefined) throw wrong
       if (this.#stopping) throw new UnreachableError('the daemon stops')

@@ -6,6 +6,7 @@ import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, suite, test } from 'node:test'
+import { parse } from 'yaml'
 import { Client } from '../../../src/client/client.ts'
 import { Bpftokend } from '../../helpers/bpftokend.ts'
 import { Containerd, type LowRuntime, needsContainerd, type Suite } from '../../helpers/containerd.ts'
@@ -26,12 +27,14 @@ const FULL = process.env['BPFTOKEN_TEST_CONTAINERS'] === 'all'
 const RUN = FULL ? ALL : ALL.slice(0, 2)
 
 const POLICY = 'bpftoken.dev/policy'
-const ASKS = { [POLICY]: 'shops' }
 
-/** For the pods of one namespace with one label. */
-const SHOPS = readFileSync(join(ROOT, 'examples/policies/libbpf-xdp.yaml'), 'utf8')
-  .replace('name: libbpf-xdp', 'name: shops')
-  .replace('spec:\n', 'spec:\n  subjects:\n    - kubernetes: { namespace: shop, labels: { app: web } }\n')
+/** The policy and the pod of the recipe. */
+const PAGE = readFileSync(join(ROOT, 'docs/containers/containerd.md'), 'utf8')
+const [SHOPS, POD] = ['policy', 'pod'].map(
+  name => new RegExp(`\n\`\`\`yaml ${name}\n([\\s\\S]*?)\n\`\`\`\n`).exec(PAGE)![1]!,
+) as [string, string]
+const { metadata, spec } = parse(POD)
+const ASKS: Record<string, string> = metadata.annotations
 
 for (const [debian, runtime] of RUN)
   suite(`containerd of ${debian} with ${runtime}`, needsContainerd(debian), () => {
@@ -58,7 +61,7 @@ for (const [debian, runtime] of RUN)
     })
 
     const load = ['/usr/sbin/bpftool', 'prog', 'load', '/mnt/pass.o', '/sys/fs/bpf/pass'] as const
-    const WEB = { namespace: 'shop', labels: { app: 'web' } } as const
+    const WEB = { namespace: metadata.namespace as string, labels: metadata.labels as Record<string, string> }
 
     /** What the runtime gives its low-level runtime. */
     async function specOf(
@@ -76,7 +79,8 @@ for (const [debian, runtime] of RUN)
 
     test('with the annotation an unmodified bpftool loads, and iproute2 attaches', async () => {
       const pod = await containerd.pod({ name: 'web', ...WEB, annotations: ASKS })
-      const id = await pod.container('app')
+      const [app] = spec.containers
+      const id = await pod.container(app.name, { capabilities: app.securityContext.capabilities.add })
       const loaded = await pod.execute(id, ...load)
       assert.equal(loaded.status, 0, loaded.output)
       // Of iproute2 the outcome counts: it ends with 0 where it attaches nothing.

@@ -107,7 +107,9 @@ test('a policy that is edited is read while the audit cannot be written, and is 
   assert.doesNotMatch(await concerns(), /not on the disk|cannot be written/)
   const { records } = await lab.audit.query({ limit: 100_000 })
   assert.ok(
-    records.some(({ facts }) => facts['happened'] !== undefined && 'late' in (facts['digests'] as object)),
+    records.some(
+      ({ facts }) => facts['happened'] !== undefined && 'late' in ((facts['digests'] as object) ?? {}),
+    ),
   )
 })
 

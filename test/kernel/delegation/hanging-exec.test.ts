@@ -111,6 +111,18 @@ test('a target that hangs is given up in time, then at once, and others are open
     async ({ pid }) => opens(pid),
   ))
 
+test('a process is not said to hang where it was we who were held up', async () => {
+  using held = openProcess(innocent.pid)
+  const looks = [openInTime(held, 'root', 50), openInTime(held, 'root', 50)]
+  // Until the looks have begun, which takes no turn of the event loop.
+  for (let i = 0; i < 50; i++) await Promise.resolve()
+  for (const until = performance.now() + 500; performance.now() < until; );
+  for (const root of await Promise.all(looks))
+    root.close()
+    // Nor is it remembered as one that hangs.
+  ;(await openInTime(held, 'root', SOON_MS)).close()
+})
+
 test("many processes of one user that hang keep nobody waiting but that user's, nor a file", async t => {
   if (!possible) return t.skip('a user namespace cannot mount FUSE here')
   const all = await Promise.all(Array.from({ length: 5 }, () => HangingExec.prepare(ALICE)))

@@ -14,6 +14,7 @@ import { Features } from '../../../src/ebpf/kernel/features.ts'
 import { type LoadedObject, type LoadOptions, loadObject } from '../../../src/ebpf/load/object.ts'
 import { BpfMap, MAP_FLAGS } from '../../../src/ebpf/map.ts'
 import { type ObjectSpec, parseObject } from '../../../src/ebpf/object/spec.ts'
+import type { MapType } from '../../../src/ebpf/type-names.ts'
 import {
   ConflictError,
   NotFoundError,
@@ -272,6 +273,18 @@ test(
     )
   },
 )
+
+test('a type of map that nobody knows is refused by the kernel, in words', needsTokens(), async () => {
+  const spec = specOf('legacy')
+  const maps = spec.maps.map(map => ({ ...map, type: '99' as MapType, foreign: undefined, pinByName: false }))
+  await assert.rejects(
+    loadObject({ ...spec, maps }, { token: null }),
+    (error: unknown) =>
+      error instanceof SyscallError &&
+      error.errnoName === 'EINVAL' &&
+      /Map type 99 is newer than bpftoken/.test(error.hint ?? ''),
+  )
+})
 
 test('a uprobe is set in the library that programs get by that name', needsTokens(), async t => {
   assert.match(programFile('libc.so.6'), /^\/.*libc\.so\.6$/)

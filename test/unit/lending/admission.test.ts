@@ -33,7 +33,11 @@ test('admit() gives the verdict, or throws it with its trace as text and as data
       return true
     },
   )
-  assert.throws(() => admit(policyFor('[{ container: { name: a } }]'), ALICE, {}), NotSupportedError)
+  assert.throws(() => admit(policyFor('[{ container: { name: a } }]'), ALICE, {}), DeniedError)
+  assert.throws(
+    () => admit(policyFor('[{ kubernetes: { namespace: a, serviceAccount: b } }]'), ALICE, {}),
+    NotSupportedError,
+  )
 })
 
 test('admit() says when only the override let it through, which a subject that asks for itself has not', () => {

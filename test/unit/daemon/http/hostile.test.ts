@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { test } from 'node:test'
 import { eventually } from '../../../helpers/eventually.ts'
-import { fakeService } from './fake-service.ts'
+import { fakeService, LOAN } from './fake-service.ts'
 import { lab, statusOf } from './lab.ts'
 
 const GET = 'GET /v1/status HTTP/1.1\r\nHost: a\r\n'
@@ -301,6 +301,36 @@ test('a request before the answer to the one before it is refused, and that one 
     assert.equal(statusOf(answer), 200)
   }
   twin.destroy()
+})
+
+test('a client that asks again once it has all of a long answer is answered', async () => {
+  const loans = Array.from({ length: 5000 }, () => LOAN)
+  await using it = await lab({
+    service: fakeService({ listLoans: () => Promise.resolve({ status: 200, body: { loans } }) }),
+  })
+  const socket = it.connect()
+  socket.setEncoding('latin1')
+  const closed = once(socket, 'close').then(() => 'closed')
+  const request = 'GET /v1/loans HTTP/1.1\r\nHost: a\r\n\r\n'
+  for (let i = 0; i < 40; i++) {
+    const read = new Promise<string>(resolve => {
+      let text = ''
+      let whole: number | undefined
+      const take = (part: string): void => {
+        text += part
+        const head = text.indexOf('\r\n\r\n')
+        if (head < 0) return
+        whole ??= head + 4 + Number(/content-length: (\d+)/i.exec(text)![1])
+        if (text.length < whole) return
+        socket.off('data', take)
+        resolve(text)
+      }
+      socket.on('data', take)
+    })
+    socket.write(request)
+    assert.equal(statusOf(await Promise.race([read, closed])), 200, `answer ${i}`)
+  }
+  socket.destroy()
 })
 
 test('what comes behind a request and is none closes the connection, after the answer', async () => {

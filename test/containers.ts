@@ -1,14 +1,15 @@
 /**
- * Runs the tests of containers, and prints what was run: node --import tsx scripts/test-containers.ts.
+ * Runs the tests of containers, and prints what was run: node --import tsx test/containers.ts.
  * A table of the runtimes with their versions, and of each test with its verdict. The exit status is
  * that of the tests.
  */
 import { existsSync, readdirSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { run } from 'node:test'
-import { needsProgram } from '../test/helpers/machine.ts'
-import { Podman } from '../test/helpers/podman.ts'
-import { ROOT } from './tree.ts'
+import { ROOT } from '../scripts/tree.ts'
+import { versionsOf } from './helpers/containerd.ts'
+import { needsProgram } from './helpers/machine.ts'
+import { Podman } from './helpers/podman.ts'
 
 /** Folders of tests of containers; those that are not there are left out. */
 const FOLDERS = ['test/e2e/containers', 'test/e2e/nri'] as const
@@ -20,6 +21,10 @@ interface Row {
 }
 
 async function versions(): Promise<string[]> {
+  return [...(await versionsOfPodman()), ...(await versionsOf('sid')), ...(await versionsOf('trixie'))]
+}
+
+async function versionsOfPodman(): Promise<string[]> {
   const { skip } = needsProgram('podman/usr/bin/podman')
   if (skip !== undefined) return [`Podman, crun, runc: not run: ${skip}`]
   const podman = await Podman.start()
@@ -36,6 +41,8 @@ async function versions(): Promise<string[]> {
 }
 
 async function main(): Promise<number> {
+  // For the files: what `make test` leaves out, too.
+  process.env['BPFTOKEN_TEST_CONTAINERS'] = 'all'
   const files = FOLDERS.map(folder => join(ROOT, folder))
     .filter(existsSync)
     .flatMap(folder => readdirSync(folder).map(name => join(folder, name)))
