@@ -52,7 +52,7 @@ export async function revokeRoute(
   // One that fails does not keep the others from being taken back.
   const outcomes = await Promise.allSettled(
     chosen.map(({ id }) =>
-      turns.run(uid, async () => {
+      turns.run(shareOf(who.facts), async () => {
         const taken = await takeBack(parts, id, { why: 'revoked', by: uid, detail: comment })
         ended.push(...taken.loans)
         complete &&= taken.complete
