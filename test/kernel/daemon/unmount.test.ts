@@ -58,3 +58,19 @@ test('another loan that has the path and the number of the mount is left, and a 
   assert.deepEqual(await unmount(parts, loanOf(second)), { gone: true, left: [] })
   assert.equal(isMounted(second), false)
 })
+
+test('a copy that was taken along into a user namespace inside is found, though the first is unmounted', async () => {
+  await shell.run(`mount -t tmpfs t /mnt && mkdir ${PATH}`)
+  const first = await lend()
+  const inside = 'unshare --user --map-root-user --mount sh -c "touch /mnt/started; exec sleep 600"'
+  const started = 'until [ -e /mnt/started ]; do sleep 0.05; done; echo $!'
+  const pid = await shell.run(`bash -c 'exec ${inside}' > /dev/null & ${started}`)
+  await shell.run(`umount ${PATH}`)
+  assert.equal(isMounted(first), true)
+  const { gone, left } = await unmount({ vocabulary, guard: undefined }, loanOf(first))
+  assert.equal(gone, !isMounted(first))
+  assert.equal(left.length > 0, isMounted(first))
+  await shell.run(`kill ${pid}; while [ -e /proc/${pid}/root/mnt ]; do sleep 0.05; done`)
+  assert.deepEqual(await unmount({ vocabulary, guard: undefined }, loanOf(first)), { gone: true, left: [] })
+  assert.equal(isMounted(first), false)
+})
