@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readlinkSync, writeFileSync } from 'node:fs'
+import { readlinkSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { REAL_CLOCK } from '../../../src/daemon/clock.ts'
@@ -349,6 +349,8 @@ test('renew: others than root renew no more than the policy lends now', () =>
     await write('  rights: { cmds: [map_create, prog_load, link_create], maps: [hash] }', '5m')
     const { body } = await renew(asker)
     assert.ok(Date.parse(body.record!.expiresAt!) - Date.now() <= 300_000)
+    rmSync(join(lab.policyDirectory, 'shrinks.yaml'))
+    await lab.service.reload()
   }))
 
 test('loans of a user that are slow to end delay the end of nobody else, and all end', async () => {
