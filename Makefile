@@ -18,7 +18,7 @@ SOURCES := $(shell find src -name '*.ts') tsconfig.json tsconfig.build.json pack
 TSX := node --import tsx
 
 help: ## this list
-	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 24
 
 build: $(ADDON) $(DIST) ## addon, launcher, JavaScript, manual pages and completions
 
@@ -26,7 +26,7 @@ setup: $(MODULES) ## compiler and npm packages
 
 check: gate unit ## fast gate: format, lint, types, layering, generated documents, unit tests
 
-gate: build ## the same without the unit tests
+gate: build ## `make check` without the unit tests
 	npx biome ci --error-on-warnings
 	npx tsc -p tsconfig.json
 	$(TSX) scripts/gen-policy-docs.ts --check
@@ -59,10 +59,10 @@ test-vm: build ## all tests in virtual machines: kernels 6.12 and 7 with tokens,
 test-kill: build ## commands killed at 200 random moments each (in `make test`: 40)
 	BPFTOKEN_TEST_KILLS=200 $(TSX) scripts/test.ts test/e2e/kill.test.ts
 
-load: build ## 10,000 loans by 64 clients at once, half revoked, 1,000 of them live at one time (in `make test`: 600)
+load: build ## 10,000 loans of a real daemon by 64 clients, 1,000 live at a time (in `make test`: 600)
 	BPFTOKEN_TEST_LOANS=10000 $(TSX) scripts/test.ts test/kernel/daemon/load.test.ts
 
-test-containers: build debs ## containers that ask by annotation, with a table of what was run and its verdicts
+test-containers: build debs ## containers that ask by annotation, and a table of what was run, with verdicts
 	@scripts/fetch-containers.sh trixie || echo 'fetch-containers: tests of Debian 13 will be skipped' >&2
 	$(TSX) test/containers.ts
 
@@ -78,7 +78,7 @@ demo: build ## a minute's story with real results
 deb: build $(PREBUILDS) ## packages for Debian and Ubuntu, into build/deb
 	scripts/build-deb.sh
 
-test-deb: build $(PREBUILDS) ## these: the same bytes when made again, lintian, installed and removed in a scratch system
+test-deb: build $(PREBUILDS) ## those packages: the same bytes when made again, lintian, installed and removed in a scratch system
 	scripts/test-deb.sh
 
 chromium: ## Debian's Chromium, to look at the page with, into .cache

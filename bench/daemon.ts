@@ -1,6 +1,6 @@
 /**
  * Load upon a real bpftokend, over its socket, by root (whom no limit stops) and by ordinary users:
- * `npx tsx bench/daemon.ts [latency] [throughput] [many] [flood] [memory] [decide]`. Times beside
+ * `npx tsx bench/daemon.ts [start] [latency] [throughput] [many] [flood] [memory] [decide]`. Times beside
  * the C floor of the same run; processor times are of the daemon with its executors.
  */
 import { spawn } from 'node:child_process'

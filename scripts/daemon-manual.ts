@@ -18,7 +18,7 @@ export const DAEMON_SECTIONS: readonly [ManualSection, ...ManualSection[]] = [
       ],
       [
         '/etc/bpftoken/bpftokend.yaml',
-        'limits, the time for approval, and who may read metrics; need not be there',
+        'limits, the time for approval, who may read metrics, whether the audit goes to the journal; need not be there',
       ],
       ['/run/bpftoken/bpftokend.sock', 'where it answers: HTTP and JSON; /openapi.json describes it'],
       ['/var/lib/bpftoken', 'loans, requests, the audit, events of the guard; root alone may look'],

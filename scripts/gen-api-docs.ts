@@ -47,6 +47,17 @@ const BODIES: Partial<Record<RouteName, object>> = {
   revoke: { what: { loan: 'loan-1' }, dryRun: true },
   approve: { comment: 'for the release' },
   deny: {},
+  ociHook: {
+    state: {
+      ...{ id: 'web', pid: 4711, status: 'created', bundle: '/run/containers/web', root: 'rootfs' },
+      annotations: { 'bpftoken.dev/policy': 'dev' },
+    },
+  },
+  announceContainers: {
+    runtime: 'containerd',
+    whole: false,
+    containers: [{ id: 'web', name: 'web', labels: { app: 'web' } }],
+  },
 }
 
 function typeOf(schema: Schema): string {
@@ -64,6 +75,19 @@ function typeOf(schema: Schema): string {
 
 function nameOf(reference: string): string {
   return reference.split('/').at(-1)!
+}
+
+const COLUMNS = 100
+
+/** Prose, in lines. */
+function wrapped(text: string): string[] {
+  const lines: string[] = []
+  for (const word of text.split(' ')) {
+    const longer = `${lines.at(-1)} ${word}`
+    if (lines.length > 0 && longer.length <= COLUMNS) lines[lines.length - 1] = longer
+    else lines.push(word)
+  }
+  return lines
 }
 
 /** A cell of a table. */
@@ -90,7 +114,9 @@ function section(name: RouteName, route: Route, operation: Operation): string[] 
   return [
     `### ${method} ${path}`,
     '',
-    `${summary}.${root ? ' Root alone.' : ''}${stream === undefined ? '' : ' Also as a stream.'}${idempotent ? ' Takes `Idempotency-Key`.' : ''}`,
+    ...wrapped(
+      `${summary}.${root ? ' Root alone.' : ''}${stream === undefined ? '' : ' Also as a stream.'}${idempotent ? ' Takes `Idempotency-Key`.' : ''}`,
+    ),
     '',
     ...(parameters.length === 0
       ? []
@@ -100,13 +126,17 @@ function section(name: RouteName, route: Route, operation: Operation): string[] 
           ...parameters.map(one => `| \`${one.name}\` | ${one.in} | ${cell(typeOf(one.schema))} |`),
           '',
         ]),
-    ...(bodyType === undefined ? [] : [`Body: ${typeOf(bodyType.content['application/json'].schema)}.`, '']),
-    `Answers: ${Object.keys(answers)
-      .map(
-        status =>
-          `${status} ${typeOf(documentOf(name).responses[status].content['application/json'].schema)}`,
-      )
-      .join('; ')}.`,
+    ...(bodyType === undefined
+      ? []
+      : [...wrapped(`Body: ${typeOf(bodyType.content['application/json'].schema)}.`), '']),
+    ...wrapped(
+      `Answers: ${Object.keys(answers)
+        .map(
+          status =>
+            `${status} ${typeOf(documentOf(name).responses[status].content['application/json'].schema)}`,
+        )
+        .join('; ')}.`,
+    ),
     '',
     '```sh daemon',
     ...example(name, route),
@@ -127,9 +157,9 @@ function component(name: string, schema: Schema): string[] {
   const heading = [
     `### ${name}`,
     '',
-    ...(schema.description === undefined ? [] : [`${schema.description}.`, '']),
+    ...(schema.description === undefined ? [] : [...wrapped(`${schema.description}.`), '']),
   ]
-  if (schema.properties === undefined) return [...heading, `${typeOf(schema)}.`, '']
+  if (schema.properties === undefined) return [...heading, ...wrapped(`${typeOf(schema)}.`), '']
   return [
     ...heading,
     '| field | type | |',
@@ -151,8 +181,9 @@ function page(): string {
     '',
     'Made from the OpenAPI document by `scripts/gen-api-docs.ts`; the daemon has it at `/openapi.json`.',
     '',
-    `The daemon answers HTTP/1.1 at \`${SOCKET}\`. Everybody may connect: the kernel says who asks, so`,
-    'there are no credentials. Root sees and may do all; others what is their own.',
+    ...wrapped(
+      `The daemon answers HTTP/1.1 at \`${SOCKET}\`. Everybody may connect: the kernel says who asks, so there are no credentials. Root sees and may do all; others what is their own.`,
+    ),
     '',
     '- **Bodies** are JSON in UTF-8 of at most 300 KiB. A name that stands twice, a number that is not',
     '  whole or beyond 2^53 - 1, and half a surrogate pair are refused, and so are unknown fields.',

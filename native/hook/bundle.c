@@ -5,7 +5,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -125,7 +127,9 @@ static void put_seccomp(struct writer *to, const struct json *seccomp)
 		put_members(to, rule, rule_names);
 		/* Its names are one. */
 		to->length--;
-		put_text(to, ",\"names\":[\"bpf\"]}");
+		if (body[to->length - 1] != '{')
+			put_text(to, ",");
+		put_text(to, "\"names\":[\"bpf\"]}");
 		before = ",";
 	}
 	put_text(to, "]}");
@@ -185,6 +189,19 @@ static int open_config(const char *bundle, const char *id)
 
 /* ---- What Podman has written down of the container ---- */
 
+/* The number of values in the JSON of a file that is root's alone to change; 0: there is none. */
+static size_t read_of_root(const char *path, struct json *values, size_t room)
+{
+	struct stat st;
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+	bool ours = fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == 0 && !(st.st_mode & 022);
+	ssize_t length = ours ? read_all(fd, engine_text, ENGINE_MAX) : -1;
+
+	if (fd >= 0)
+		close(fd);
+	return length < 0 ? 0 : json_read(engine_text, length, values, room);
+}
+
 static const struct json *container_in(const struct json *list, const char *id)
 {
 	for (const struct json *one = json_first(list); one; one = json_next(list, one)) {
@@ -196,44 +213,80 @@ static const struct json *container_in(const struct json *list, const char *id)
 }
 
 /*
- * The name and the image, which no runtime is told, from the records of containers/storage: they lie
- * beside the directory of the container that its bundle is in. Of others than Podman there are none,
- * and then a policy that names containers does not match.
+ * Whether it may be the image that asks: Podman adds the annotations of an image's manifest to those
+ * that whoever starts the container gives, and says of none where it is from.
  */
-static void put_engine(struct writer *to, const char *bundle, const char *id)
+static bool image_may_ask(const char *records, const char *image)
 {
-	char path[4096];
-	static struct json meta[256];
-	const struct json *name, *image;
+	static const char ours[] = "bpftoken.dev/", containers[] = "-containers";
+	char path[2 * PATH_MAX];
+	size_t length = strlen(records), end = sizeof(containers) - 1;
 
-	if (!is_plain(id) || snprintf(path, sizeof(path), "%s/../../containers.json", bundle) >= (int)sizeof(path))
+	if (!*image)
+		return false;
+	if (!is_plain(image) || length < end || strcmp(records + length - end, containers) != 0 ||
+	    snprintf(path, sizeof(path), "%.*s-images/%s/manifest", (int)(length - end), records, image) >=
+		    (int)sizeof(path) ||
+	    read_of_root(path, engine_values, ENGINE_VALUES) == 0)
+		return true;
+	const struct json *all = json_member(engine_values, "annotations");
+	if (!all || all->type != JSON_OBJECT)
+		return false;
+	for (const struct json *at = all + 1; at < all + all->size; at += 1 + at[1].size)
+		if (strncmp(at->text, ours, sizeof(ours) - 1) == 0)
+			return true;
+	return false;
+}
+
+/*
+ * The name and the image, which no runtime is told, from the records of containers/storage: they lie
+ * beside the directory of the container that its bundle is in; and beside that of its layers, which
+ * its root is in, where crun says that the bundle is "/". Of others than Podman there are none, and
+ * then a policy that names containers does not match. Containers that are removed when they end have
+ * a file of their own since Podman 4.4.
+ */
+static void put_engine(struct writer *to, const char *bundle, const char *root, const char *id)
+{
+	static const char *const lists[] = { "containers.json", "volatile-containers.json" };
+	char records[PATH_MAX], path[PATH_MAX + 32], image_id[256];
+	static struct json meta[256];
+	const struct json *own = NULL;
+
+	bool by_root = strcmp(bundle, "/") == 0 && root && *root == '/';
+	if (!is_plain(id) || snprintf(path, sizeof(path), "%s/../..", by_root ? root : bundle) >= PATH_MAX ||
+	    !realpath(path, records) || strlen(records) + sizeof("-containers") > sizeof(records))
 		return;
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
-	if (fd < 0)
+	if (by_root)
+		strcat(records, "-containers");
+	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]) && !own; i++) {
+		snprintf(path, sizeof(path), "%s/%s", records, lists[i]);
+		if (read_of_root(path, engine_values, ENGINE_VALUES) > 0)
+			own = container_in(engine_values, id);
+	}
+	if (!own)
 		return;
-	struct stat st;
-	bool ours = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == 0 && !(st.st_mode & 022);
-	ssize_t length = ours ? read_all(fd, engine_text, ENGINE_MAX) : -1;
-	close(fd);
-	if (length < 0 || json_read(engine_text, length, engine_values, ENGINE_VALUES) == 0)
-		return;
-	const struct json *own = container_in(engine_values, id);
+	/* Not that of the metadata, which is as it was made: it may be called otherwise by now. */
+	const char *name = json_string(json_first(json_member(own, "names")));
+	const char *made_of = json_string(json_member(own, "image"));
 	/* JSON in a string of JSON, which is decoded where it stands. */
 	const struct json *text = json_member(own, "metadata");
-	if (!json_string(text) || json_read((char *)text->text, text->length, meta, 256) == 0)
-		return;
-	name = json_member(meta, "name");
-	image = json_member(meta, "image-name");
+	bool good = json_string(text) && json_read((char *)text->text, text->length, meta, 256) > 0;
+	const char *image = good ? json_string(json_member(meta, "image-name")) : NULL;
+
 	put_text(to, ",\"engine\":{");
-	if (json_string(name)) {
+	if (name) {
 		put_text(to, "\"name\":");
-		put_string(to, name->text);
+		put_string(to, name);
+		put_text(to, ",");
 	}
-	if (json_string(image) && *image->text) {
-		put_text(to, json_string(name) ? ",\"image\":" : "\"image\":");
-		put_string(to, image->text);
+	if (image && *image) {
+		put_text(to, "\"image\":");
+		put_string(to, image);
+		put_text(to, ",");
 	}
-	put_text(to, "}");
+	bool fits = snprintf(image_id, sizeof(image_id), "%s", made_of ? made_of : "") < (int)sizeof(image_id);
+	put_text(to, "\"imageMayAsk\":");
+	put_text(to, !fits || image_may_ask(records, image_id) ? "true}" : "false}");
 }
 
 const char *question(int from, char *id, size_t room, const char **fault)
@@ -271,7 +324,7 @@ const char *question(int from, char *id, size_t room, const char **fault)
 			return NULL;
 		put_config(&to, config_values);
 	}
-	put_engine(&to, bundle, name);
+	put_engine(&to, bundle, json_string(json_member(state_values, "root")), name);
 	put_text(&to, "}");
 	*fault = "what the runtime says of the container is longer than the daemon takes";
 	return to.full ? NULL : body;

@@ -4,8 +4,8 @@
  *   bpftoken-runc [--bpftoken-runtime PATH] [--bpftoken-socket PATH] ARGUMENT...
  *
  * The two options come first, as an engine's configuration gives them; the rest is the runtime's.
- * Only `create` and `run` are looked at, and of these only bundles whose config.json has an
- * annotation of ours. Such a container does not start where it cannot be given the hook.
+ * Only `create`, `run` and `restore` are looked at, and of these only bundles whose config.json has
+ * an annotation of ours. Such a container does not start where it cannot be given the hook.
  */
 #include "../client/json.h"
 #include "../text.h"
@@ -22,7 +22,8 @@
 
 #define CONFIG_MAX (4 * 1024 * 1024)
 #define CONFIG_VALUES 131072
-#define OURS "bpftoken.dev/"
+#define NAME "bpftoken.dev"
+#define OURS NAME "/"
 
 static char config[CONFIG_MAX + 1], written[CONFIG_MAX + 8192];
 static struct json values[CONFIG_VALUES];
@@ -78,13 +79,16 @@ static const char *bundle_of(char **words)
 
 	while (*words && **words == '-')
 		words += takes_word(*words) && words[1] ? 2 : 1;
-	if (!*words || (strcmp(*words, "create") != 0 && strcmp(*words, "run") != 0))
+	if (!*words || (strcmp(*words, "create") != 0 && strcmp(*words, "run") != 0 && strcmp(*words, "restore") != 0))
 		return NULL;
 	for (words++; *words; words += used) {
 		used = 1;
 		if (strcmp(*words, "--") == 0)
 			break;
 		given = value_of("--bundle", words, &used);
+		/* As runc takes it, too. */
+		if (!given)
+			given = value_of("-bundle", words, &used);
 		if (!given)
 			given = value_of("-b", words, &used);
 		if (given)
@@ -210,6 +214,8 @@ static void put_in_place(const char *path, mode_t mode)
 
 	if (snprintf(partial, sizeof(partial), "%s.bpftoken", path) >= (int)sizeof(partial))
 		fail("its path is too long", path);
+	/* Of one of us that was ended. */
+	unlink(partial);
 	int fd = open(partial, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode & 0777);
 	if (fd < 0)
 		fail(errno_name(errno), partial);
@@ -247,12 +253,17 @@ static void give_hook(const char *bundle)
 	while (bytes <= CONFIG_MAX && (got = read(fd, config + bytes, CONFIG_MAX + 1 - bytes)) > 0)
 		bytes += got;
 	close(fd);
-	if (!memmem(config, bytes, OURS, strlen(OURS)))
+	/* The slash may be written with a backslash before it, and any character by its number. */
+	bool may_ask = memmem(config, bytes, NAME, strlen(NAME));
+	if (!may_ask && !memmem(config, bytes, "\\u", 2))
 		return;
-	if (bytes > CONFIG_MAX)
+	if (may_ask && bytes > CONFIG_MAX)
 		fail("it asks for a loan, and is longer than 4 MiB", path);
-	if (json_read(config, bytes, values, CONFIG_VALUES) == 0 || values->type != JSON_OBJECT)
-		fail("it asks for a loan, and is no JSON that is read in one way only", path);
+	if (bytes > CONFIG_MAX || json_read(config, bytes, values, CONFIG_VALUES) == 0 || values->type != JSON_OBJECT) {
+		if (may_ask)
+			fail("it asks for a loan, and is no JSON that is read in one way only", path);
+		return;
+	}
 	if (!asks(values))
 		return;
 	rewrite(values);

@@ -113,7 +113,14 @@ export const ociConfig = z.object({
 export const ociHookBody = strict({
   state: ociState,
   config: ociConfig.optional().describe('Where whoever asks could read it'),
-  engine: strict({ name: line.optional(), image: line.optional() })
+  engine: strict({
+    name: line.optional(),
+    image: line.optional(),
+    imageMayAsk: z
+      .boolean()
+      .optional()
+      .describe('The annotations may be those of the image: whoever made that is not root'),
+  })
     .optional()
     .describe("What the engine's own records say of it: Podman's, which its runtime is not told"),
 })

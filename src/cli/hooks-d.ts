@@ -2,7 +2,7 @@
  * The file by which Podman, and whatever reads the same folder, calls our hook: oci-hooks(5). And what
  * keeps it from doing that.
  */
-import { lstatSync, readFileSync, statSync } from 'node:fs'
+import { existsSync, lstatSync, readdirSync, readFileSync, realpathSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { ANNOTATIONS } from '../api/container-words.ts'
 
@@ -40,6 +40,9 @@ export function readIfThere(path: string): string | undefined {
  * its place. Undefined: it may.
  */
 export function unsafeProgram(path: string): string | undefined {
+  // Where a link leads, whoever may change a folder there decides, too.
+  if (existsSync(path) && realpathSync(path) !== path)
+    return `a symbolic link leads to it; it is ${realpathSync(path)}`
   for (let at = path; ; at = dirname(at)) {
     const facts = at === path ? statSync(at, { throwIfNoEntry: false }) : lstatSync(at)
     if (facts === undefined) return `there is no ${at}`
@@ -62,12 +65,20 @@ export interface HooksDirs {
 
 /** By its configuration; `root` is where that lies, for tests. */
 export function hooksDirs(root = '/'): HooksDirs {
-  for (const file of [...CONFIGURATIONS].reverse()) {
+  const files = CONFIGURATIONS.flatMap(file => [file, ...partsOf(root, `${file}.d`)])
+  for (const file of files.reverse()) {
     const text = readIfThere(join(root, file))
     const folders = text === undefined ? undefined : hooksDirIn(text)
     if (folders !== undefined) return { configured: { file, folders } }
   }
   return { configured: undefined }
+}
+
+/** In the order of their names. */
+function partsOf(root: string, folder: string): string[] {
+  if (!existsSync(join(root, folder))) return []
+  const names = readdirSync(join(root, folder)).filter(name => name.endsWith('.conf'))
+  return names.sort().map(name => join(folder, name))
 }
 
 /** The list `hooks_dir` of the configuration's TOML; a comment is none. Undefined: it is not set. */

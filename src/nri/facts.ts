@@ -15,28 +15,28 @@ const MAX_KEY_CHARS = 512
 const MAX_KEYS = 1000
 const ID = /^[\w.:@-]{1,255}$/
 /**
- * containerd's own annotation of each container, which it writes after those that a pod may choose:
- * the name by which the image was asked for. NRI has no field for it before version 0.13.
+ * containerd's own annotation of each container: the name by which the image was asked for. NRI has
+ * no field for it before version 0.13. Other runtimes pass on what a pod has of that name.
  */
 const IMAGE_ANNOTATION = 'io.kubernetes.cri.image-name'
 
 /** Undefined: the daemon takes nothing of a container with this id. */
 export function factsOf(pod: PodSandbox | undefined, container: Container): Facts | undefined {
   if (!ID.test(container.id)) return undefined
-  const { id, name, labels, annotations } = container
-  const image = annotations[IMAGE_ANNOTATION]
+  const { id, name, annotations } = container
+  const image = pod?.annotations[IMAGE_ANNOTATION] === undefined ? annotations[IMAGE_ANNOTATION] : undefined
   const podFacts = pod === undefined ? undefined : podOf(pod)
   const facts: Facts = {
     id,
     ...(isLine(name) ? { name } : {}),
     ...(image !== undefined && isLine(image) ? { image } : {}),
-    ...labelled(labels),
+    // Not its labels: containerd puts those of the image among them, which whoever made that chose.
     ...annotated(annotations),
     ...(podFacts === undefined ? {} : { pod: podFacts }),
   }
   if (bytesOf(facts) <= FACTS_BYTES) return facts
   // Labels are what can be that long.
-  const short = withoutLabels(facts.pod === undefined ? facts : { ...facts, pod: withoutLabels(facts.pod) })
+  const short = facts.pod === undefined ? facts : { ...facts, pod: withoutLabels(facts.pod) }
   return bytesOf(short) <= FACTS_BYTES ? short : { id }
 }
 
@@ -61,7 +61,9 @@ function labelled(labels: Annotations): { labels?: Record<string, string> } {
 
 function annotated(annotations: Annotations): { annotations?: Record<string, string> } {
   const asked = ours(annotations)
-  return Object.keys(asked).length === 0 ? {} : { annotations: asked }
+  const keys = Object.keys(asked)
+  const taken = keys.length > 0 && keys.length <= MAX_KEYS && keys.every(key => key.length <= MAX_KEY_CHARS)
+  return taken ? { annotations: asked } : {}
 }
 
 function withoutLabels<T extends { labels?: unknown }>(facts: T): Omit<T, 'labels'> {

@@ -407,6 +407,14 @@ function* doubtfulSubjects(view: RightsView): Iterable<LintFinding> {
         'Name its user or unit in the same entry; for `delegate` and `derive`, in an entry without executable.',
       )
     }
+    if (entry.container !== undefined && entry.kubernetes === undefined) {
+      yield note(
+        'any-namespace',
+        `${path}.container`,
+        'whoever may make a pod, in any namespace, chooses what its containers are called and made of: it gets this delegation',
+        'Name the namespace of the pod in the same entry, where this machine has pods.',
+      )
+    }
   }
 }
 

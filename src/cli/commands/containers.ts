@@ -3,11 +3,12 @@ import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { z } from 'zod'
 import type { containersStatus } from '../../api/container.ts'
+import { DEFAULT_SOCKET } from '../../client/client.ts'
 import { BpftokenError, ConflictError, DeniedError, EXIT } from '../../errors.ts'
 import { containerHook } from '../../lending/container-hook.ts'
 import { systemProgram } from '../../lending/program-path.ts'
 import { ask } from '../../lending/recipient/system-program.ts'
-import { daemonIfAny, type SocketOptions } from '../daemon/reach.ts'
+import { daemonIfAny, namedSocket, type SocketOptions } from '../daemon/reach.ts'
 import { HOOK_FILE, HOOKS_D, hookDocument, hooksDirs, readIfThere, unsafeProgram } from '../hooks-d.ts'
 import { note, print, printJson, warn } from '../output.ts'
 import { isRoot } from '../privilege.ts'
@@ -37,7 +38,7 @@ export async function install(options: Options): Promise<number> {
     })
   const folder = options.hooksDir ?? HOOKS_D
   const file = join(folder, HOOK_FILE)
-  const text = hookDocument(program, options.socket)
+  const text = hookDocument(program, options.socket ?? namedSocket())
   const before = readIfThere(file)
   if (before !== text) {
     mkdirSync(folder, { recursive: true, mode: 0o755 })
@@ -85,13 +86,14 @@ async function statusOf(options: Options): Promise<Status> {
   const folder = options.hooksDir ?? HOOKS_D
   const file = join(folder, HOOK_FILE)
   const text = readIfThere(file)
-  const program = programIn(text)
+  const { program, socket } = calledIn(text)
   const podman = await podmanVersion()
   const problems = [
     ...hookProblems(file, text, program),
     ...(podman === undefined ? ['Podman is not installed, or does not answer'] : []),
     ...folderProblems(folder),
-    ...(await daemonProblems(options)),
+    ...socketProblems(file, program && (socket ?? DEFAULT_SOCKET), options.socket ?? namedSocket()),
+    ...(await daemonProblems(options.socket ?? socket)),
   ]
   return {
     hook: { file, installed: text !== undefined, ...(program === undefined ? {} : { program }) },
@@ -100,13 +102,18 @@ async function statusOf(options: Options): Promise<Status> {
   }
 }
 
-function programIn(text: string | undefined): string | undefined {
-  if (text === undefined) return undefined
+/** What the file has Podman call, and which daemon that asks. */
+function calledIn(text: string | undefined): { program?: string; socket?: string } {
   try {
-    const { hook } = JSON.parse(text) as { hook?: { path?: unknown } }
-    return typeof hook?.path === 'string' ? hook.path : undefined
+    const { hook } = JSON.parse(text ?? '{}') as { hook?: { path?: unknown; args?: unknown } }
+    const args: unknown[] = Array.isArray(hook?.args) ? hook.args : []
+    const socket = args.includes('--socket') ? args[args.indexOf('--socket') + 1] : undefined
+    return {
+      ...(typeof hook?.path === 'string' ? { program: hook.path } : {}),
+      ...(typeof socket === 'string' ? { socket } : {}),
+    }
   } catch {
-    return undefined
+    return {}
   }
 }
 
@@ -123,6 +130,13 @@ function hookProblems(file: string, text: string | undefined, program: string | 
           `${file} calls ${program}, not the hook of this version, ${containerHook()}: bpftoken containers install`,
         ]),
   ]
+}
+
+/** `asked`: where the hook asks, if there is one. */
+function socketProblems(file: string, asked: string | undefined, named: string | undefined): string[] {
+  return asked === undefined || named === undefined || asked === named
+    ? []
+    : [`${file} has the hook ask at ${asked}, not at ${named}: bpftoken containers install`]
 }
 
 /** Podman says nowhere which folders it reads; its configuration does, or else it is the usual one. */
@@ -150,9 +164,9 @@ async function podmanVersion(): Promise<string | undefined> {
   }
 }
 
-async function daemonProblems(options: SocketOptions): Promise<string[]> {
+async function daemonProblems(socket: string | undefined): Promise<string[]> {
   try {
-    using daemon = await daemonIfAny(options)
+    using daemon = await daemonIfAny(socket === undefined ? {} : { socket })
     if (daemon !== undefined) return []
   } catch (error) {
     if (!(error instanceof BpftokenError)) throw error

@@ -66,7 +66,7 @@ async function clientAt(socket: string | undefined): Promise<Client> {
   return new Client({ socket })
 }
 
-function namedSocket(): string | undefined {
+export function namedSocket(): string | undefined {
   return process.env['BPFTOKEN_SOCKET'] || undefined
 }
 

@@ -20,7 +20,14 @@ import { requireRoot } from '../records.ts'
 import type { Answered, Call } from '../service.ts'
 import { viewOf } from '../status-of.ts'
 import type { KnownContainer } from './known.ts'
-import { type HookBody, isOfPod, requireBeingMade, rootfsOf, type Wanted, wantedBy } from './oci-state.ts'
+import {
+  type HookBody,
+  isAskedByAnother,
+  requireBeingMade,
+  rootfsOf,
+  type Wanted,
+  wantedBy,
+} from './oci-state.ts'
 import { preflightConfig } from './preflight.ts'
 
 /** By then the container has its root, and what it has of the loan can be looked at. */
@@ -70,11 +77,11 @@ async function lendTo(
   requireBeingMade(body.state)
   const rootfs = rootfsOf(body)
   const policy = await chosenPolicy(parts, { name: wanted.policy }, who.isRoot)
-  const ofPod = isOfPod(body, known)
-  if (ofPod) requireNoApproval(policy, 'a container that is being made does not wait for that')
+  const byAnother = isAskedByAnother(body, known)
+  if (byAnother) requireNoApproval(policy, 'a container that is being made does not wait for that')
   using target = await asker.recipient({ pid }).catch(withRemedy)
   using prepared = confirmedBy(
-    await prepare(parts, { policy, target, rootfs, body, wanted, known, ofPod }),
+    await prepare(parts, { policy, target, rootfs, body, wanted, known, byAnother }),
     asker,
     target,
   )
@@ -104,20 +111,20 @@ interface ToPrepare {
   readonly body: HookBody
   readonly wanted: Wanted
   readonly known: KnownContainer | undefined
-  readonly ofPod: boolean
+  readonly byAnother: boolean
 }
 
 function prepare(
   { vocabulary, names, guard }: Parts,
-  { policy, target, rootfs, body, wanted, known, ofPod }: ToPrepare,
+  { policy, target, rootfs, body, wanted, known, byAnother }: ToPrepare,
 ): Promise<PreparedLoan> {
   const { config } = body
   const said = factsOf(known, body)
   return prepareLoan({
     ...{ policy, vocabulary, guard, accounts: names.accounts, recipient: target, rootfs },
     place: { path: DEFAULT_BPFFS },
-    // Whoever writes a pod's annotations is not root of this machine.
-    by: ofPod ? 'subject' : 'operator',
+    // Whoever writes the annotations of a pod or an image is not root of this machine.
+    by: byAnother ? 'subject' : 'operator',
     subject: () => subjectOfContainer(target.process, said),
     concerns:
       config === undefined ? [] : preflightConfig(config, target.facts.rootUid, policy.rights, vocabulary),
@@ -130,7 +137,8 @@ function factsOf(
   known: KnownContainer | undefined,
   { engine }: HookBody,
 ): Pick<SubjectFacts, 'container' | 'kubernetes'> {
-  if (known === undefined) return engine === undefined ? {} : { container: { is: engine } }
+  if (known === undefined)
+    return engine === undefined ? {} : { container: { is: { name: engine.name, image: engine.image } } }
   const { name, image, imageDigest: digest, labels, pod } = known
   return {
     container: { is: { name, image, digest, labels } },

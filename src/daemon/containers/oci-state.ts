@@ -29,8 +29,16 @@ type Annotations = Readonly<Record<string, string>>
  * not.
  */
 export function wantedBy({ state, config }: HookBody, known: KnownContainer | undefined): Wanted | undefined {
-  if (known !== undefined) return wantedIn({ ...known.pod?.annotations, ...known.annotations })
   const { annotations = {} } = state
+  if (known !== undefined) {
+    const announced = wantedIn({ ...known.pod?.annotations, ...known.annotations })
+    // Fail closed: it is not to start without what it asks for.
+    if (announced === undefined && wantedIn(annotations) !== undefined)
+      throw new InputError(
+        `The state asks by ${POLICY_ANNOTATION}, which "${known.runtime}" has not announced`,
+      )
+    return announced
+  }
   const wanted = wantedIn(annotations)
   const written = config?.annotations?.[POLICY_ANNOTATION]
   if (config?.annotations !== undefined && written !== wanted?.policy)
@@ -90,13 +98,21 @@ export function requireBeingMade({ status }: OciState): void {
   )
 }
 
-/** Keys that a runtime for Kubernetes adds, and nobody else. */
-const OF_A_POD = /^io\.kubernetes\.(cri\.(sandbox-|container-)|pod\.)/
+/** Keys that a runtime for Kubernetes adds, and nobody else; Podman has some of CRI-O's. */
+const OF_A_POD = /^io\.kubernetes\.(cri\.(sandbox-|container-)|cri-o\.ContainerID$|pod\.)/
+
+/** Podman's own word, which no image has in its place: its annotations may be those of the image. */
+const isOfPodman = (annotations: Annotations): boolean => annotations['io.container.manager'] === 'libpod'
 
 /**
- * Whether the container is of a pod: then whoever wrote the annotations is who made the pod, and not
- * root of this machine.
+ * Whether another than root of this machine may have written the annotations: whoever made the pod,
+ * or the image.
  */
-export function isOfPod({ state }: HookBody, known: KnownContainer | undefined): boolean {
-  return known?.pod !== undefined || Object.keys(state.annotations ?? {}).some(key => OF_A_POD.test(key))
+export function isAskedByAnother({ state, engine }: HookBody, known: KnownContainer | undefined): boolean {
+  const { annotations = {} } = state
+  return (
+    known?.pod !== undefined ||
+    Object.keys(annotations).some(key => OF_A_POD.test(key)) ||
+    (engine?.imageMayAsk ?? isOfPodman(annotations))
+  )
 }

@@ -151,7 +151,7 @@ describe('hostile:', needsProgram('podman/usr/bin/podman'), () => {
   })
 
   test('3 an ordinary user announces no container; root does', async () => {
-    const script = `require('http').request({socketPath: process.argv[1], path: '/v1/containers', method: 'POST', headers: {'content-type': 'application/json'}}, r => console.log(r.statusCode)).end(JSON.stringify({runtime: 'x', whole: true, containers: []}))`
+    const script = `require('http').request({socketPath: process.argv[1], path: '/v1/containers', method: 'POST', headers: {'content-type': 'application/json'}}, r => { console.log(r.statusCode); r.destroy() }).end(JSON.stringify({runtime: 'x', whole: true, containers: []}))`
     const [command, words] = asNobody([process.execPath, '-e', script, lab.socket])
     assert.equal((await execute(command, words)).stdout, '403\n')
     assert.equal((await execute(process.execPath, ['-e', script, lab.socket])).stdout, '200\n')
@@ -232,6 +232,11 @@ describe('hostile:', needsProgram('podman/usr/bin/podman'), () => {
     refused(await call(state({ bundle })), /is no JSON/)
     writeFileSync(join(bundle, 'config.json'), '{"annotations":{"bpftoken.dev/policy":"all"}}')
     refused(await call(state({ bundle })), /differ in bpftoken\.dev\/policy/)
+    writeFileSync(
+      join(bundle, 'config.json'),
+      '{"linux":{"seccomp":{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["bpf"]}]}}}',
+    )
+    refused(await call(state({ bundle })), /syscalls.*action/)
     rmSync(join(bundle, 'config.json'))
     await lent(state({ bundle }))
   })

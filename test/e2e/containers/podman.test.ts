@@ -85,6 +85,53 @@ describe('Podman', needsProgram('podman/usr/bin/podman'), () => {
     assert.equal(stdout, 'attached\n')
   })
 
+  test('what it is called now counts, and not what it was called', async () => {
+    const asks = '--annotation=bpftoken.dev/policy=named'
+    for (const [made, name] of [
+      ['web', 'other'],
+      ['other', 'web'],
+    ] as const) {
+      await lab.podman.podman('create', `--name=${made}`, ...lab.options(...ABLE, asks), 'sleep', '1000')
+      await lab.podman.podman('rename', made, name)
+      const { status, stderr } = await lab.podman.execute('podman', 'start', name)
+      assert.equal(status === 0, name === 'web', stderr)
+      await lab.podman.remove(name)
+    }
+  })
+
+  test('an image that asks by its own annotations has no policy without subjects; whoever starts it has', async () => {
+    const annotate = `const fs = require('fs'), dir = '/run/oci/', blobs = dir + 'blobs/sha256/'
+      const index = JSON.parse(fs.readFileSync(dir + 'index.json')), [one] = index.manifests
+      const manifest = JSON.parse(fs.readFileSync(blobs + one.digest.slice(7)))
+      manifest.annotations = { 'bpftoken.dev/policy': 'dev' }
+      const text = JSON.stringify(manifest)
+      const hash = require('crypto').createHash('sha256').update(text).digest('hex')
+      fs.writeFileSync(blobs + hash, text)
+      Object.assign(one, { digest: 'sha256:' + hash, size: text.length, annotations: undefined })
+      fs.writeFileSync(dir + 'index.json', JSON.stringify(index))`
+    // One of its own: what has the same configuration is the same image, and shares its annotations.
+    await lab.podman.podman('create', '--name=base', IMAGE, 'true')
+    await lab.podman.podman('commit', '--quiet', '--change=LABEL x=y', 'base', 'localhost/asks:1')
+    await lab.podman.podman('save', '--format=oci-dir', '--output=/run/oci', 'localhost/asks:1')
+    await lab.podman.podman('rmi', '--force', 'base', 'localhost/asks:1')
+    const edited = await lab.podman.execute(process.execPath, '-e', annotate)
+    assert.equal(edited.status, 0, edited.stderr)
+    const image = await lab.podman.podman('pull', '--quiet', 'oci:/run/oci')
+    for (const options of [ABLE, ['--userns=auto', '--privileged']]) {
+      const words = [...lab.options(...options).slice(0, -1), image, 'true']
+      const log = lab.daemon.log.length
+      const { status } = await lab.podman.execute('podman', 'run', '--rm', ...words)
+      assert.notEqual(status, 0)
+      const said = () => lab.daemon.log.slice(log)
+      await eventually(() => /no subjects are stated/.test(said()), said(), 10_000)
+      assert.equal((await lab.podmanRun(ATTACH, ...options, ...ASKS)).stdout, 'attached\n')
+    }
+    const named = ['--name=web', '--annotation=bpftoken.dev/policy=named']
+    const words = [...lab.options(...ABLE, ...named).slice(0, -1), image, 'true']
+    const { status, stderr } = await lab.podman.execute('podman', 'run', '--rm', ...words)
+    assert.equal(status, 0, stderr)
+  })
+
   test('started again it is lent to again; exec sees the loan; removed, nothing is left', async () => {
     await lab.podman.podman('create', '--name=again', ...lab.options(...ABLE, ...ASKS), 'sleep', '1000')
     for (let i = 0; i < 2; i++) {
@@ -149,9 +196,13 @@ bpftoken plan --format podman --seccomp-profile agent.json "$4" >/dev/null
       assert.deepEqual([status, found.problems, found.hook.installed], [0, [], true])
       assert.match(found.podman!, /podman version 4/)
     }
+    const here = await containers('status', ...socket)
     const away = await containers('status', '--socket', '/run/none.sock')
     assert.equal(away.status, 1)
     assert.match(away.found.problems.join(), /No daemon answers/)
+    assert.match(away.found.problems.join(), /has the hook ask at .*, not at \/run\/none\.sock/)
+    // The one that the hook asks, when none is named.
+    assert.deepEqual(await containers('status'), here)
     await lab.podman.execute(
       'sh',
       '-c',
@@ -160,7 +211,15 @@ bpftoken plan --format podman --seccomp-profile agent.json "$4" >/dev/null
     const elsewhere = await containers('status', ...socket)
     assert.equal(elsewhere.status, 1)
     assert.match(elsewhere.found.problems.join(), /Podman reads \/etc\/hooks/)
-    await lab.podman.execute('rm', '/etc/containers/containers.conf')
+    const folder = '/etc/containers/containers.conf.d'
+    const part = `${folder}/10.conf`
+    await lab.podman.execute('mkdir', '-p', folder)
+    await lab.podman.execute('mv', '/etc/containers/containers.conf', part)
+    assert.match(
+      (await containers('status', ...socket)).found.problems.join(),
+      /10\.conf says.* \/etc\/hooks/,
+    )
+    await lab.podman.execute('rm', part)
     const gone = await containers('remove', ...socket)
     assert.deepEqual([gone.status, gone.found.hook.installed], [0, false])
     assert.equal((await containers('status', ...socket)).status, 1)

@@ -56,6 +56,22 @@ describe('what bpftoken-runc makes of a bundle', () => {
     assert.deepEqual(JSON.parse(fresh), { hooks: { createRuntime: [hook] }, annotations: ASKS })
   })
 
+  test('however it is written that one asks, and whatever was left behind', async () => {
+    const left = join(scratch.path, 'bundle/config.json.bpftoken')
+    for (const name of ['bpftoken.dev/policy', 'bpftoken.dev\\/policy', '\\u0062pftoken.dev\\u002fpolicy'])
+      for (const words of [
+        ['create', '--bundle=.', 'id'],
+        ['create', '-bundle', '.', 'id'],
+        ['restore', '-b', '.', 'id'],
+      ]) {
+        mkdirSync(join(scratch.path, 'bundle'), { recursive: true })
+        writeFileSync(left, '')
+        const { ran, after } = await made(`{"annotations":{"${name}":"dev"}}`, ...words)
+        assert.equal(ran.status, 0, ran.stderr)
+        assert.deepEqual(JSON.parse(after), { hooks: { createRuntime: [hook] }, annotations: ASKS })
+      }
+  })
+
   test('others are not touched, nor are other commands', async () => {
     const asks = JSON.stringify({ annotations: ASKS })
     for (const command of ['start', 'delete', 'exec', 'state', '--version'])
@@ -66,6 +82,8 @@ describe('what bpftoken-runc makes of a bundle', () => {
       '{"a":{"bpftoken.dev/":""}}',
       'no JSON',
       '{"a":1,"a":2}',
+      '{"a":"\\u0001","a":2}',
+      '{"a":"\\u0001"}',
     ]) {
       const { ran, after } = await made(other, 'create', 'id')
       assert.deepEqual([ran.status, after], [0, other])

@@ -249,8 +249,7 @@ suite('what the daemon is told', () => {
       labels: { long: 'x'.repeat(5000) },
       annotations: { [POLICY]: 'xdp' },
     })
-    const labels = Object.fromEntries(Array.from({ length: 900 }, (_, i) => [`label-${i}`, 'x'.repeat(100)]))
-    const facts = factsOf(pod, create(ContainerSchema, { id: 'c1', name: 'y'.repeat(5000), labels }))!
+    const facts = factsOf(pod, create(ContainerSchema, { id: 'c1', name: 'y'.repeat(5000) }))!
     assert.deepEqual(facts, {
       id: 'c1',
       pod: { name: 'web', namespace: 'shop', uid: 'u-1', annotations: { [POLICY]: 'xdp' } },
@@ -260,6 +259,39 @@ suite('what the daemon is told', () => {
     const odd = create(PodSandboxSchema, { ...POD, namespace: 'n'.repeat(5000) })
     assert.deepEqual(factsOf(odd, create(ContainerSchema, { id: 'c1' })), { id: 'c1' })
     assert.equal(factsOf(pod, create(ContainerSchema, { id: 'c 1' })), undefined)
+    const labels = Object.fromEntries(Array.from({ length: 900 }, (_, i) => [`label-${i}`, 'x'.repeat(100)]))
+    const many = create(PodSandboxSchema, { ...POD, labels })
+    assert.deepEqual(factsOf(many, create(ContainerSchema, { id: 'c1' })), {
+      id: 'c1',
+      pod: { name: 'web', namespace: 'shop', uid: 'u-1' },
+    })
+  })
+
+  test('a pod with more of our annotations than the daemon takes does not keep it from the others', () => {
+    const facts = (count: number) => {
+      const annotations = Object.fromEntries(
+        Array.from({ length: count }, (_, i) => [`bpftoken.dev/${i}`, '']),
+      )
+      const pod = create(PodSandboxSchema, { ...POD, annotations })
+      return factsOf(pod, create(ContainerSchema, { id: 'c1' }))!
+    }
+    const taken = (count: number): boolean =>
+      announceBody.safeParse({ runtime: 'nri', whole: true, containers: [facts(count)] }).success
+    assert.ok(taken(1001))
+    assert.equal(facts(1001).pod!.annotations, undefined)
+    assert.ok(taken(1000))
+    assert.equal(Object.keys(facts(1000).pod!.annotations!).length, 1000)
+  })
+
+  test('what whoever made the image, or the pod, writes is not taken for what the runtime says', () => {
+    const labels = { team: 'network' }
+    const container = create(ContainerSchema, { id: 'c1', labels })
+    assert.deepEqual(factsOf(undefined, container), { id: 'c1' })
+    const lies = { 'io.kubernetes.cri.image-name': 'localhost/trusted:1' }
+    const pod = create(PodSandboxSchema, { ...POD, annotations: lies })
+    const passedOn = create(ContainerSchema, { id: 'c1', annotations: lies })
+    assert.equal(factsOf(pod, passedOn)!.image, undefined)
+    assert.equal(factsOf(create(PodSandboxSchema, POD), passedOn)!.image, 'localhost/trusted:1')
   })
 
   test("the image is the runtime's word", () => {

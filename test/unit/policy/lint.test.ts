@@ -92,6 +92,12 @@ const TERM_TWINS: [rule: string, rights: string, faulty: string, sound: string][
     'subjects: [{ executable: /a }]',
     'subjects: [{ executable: /a, user: u }]',
   ],
+  [
+    'any-namespace',
+    LIBBPF_XDP,
+    'subjects: [{ container: { name: a } }]',
+    'subjects: [{ container: { name: a }, kubernetes: { namespace: n } }]',
+  ],
 ]
 
 describe('lintPolicy()', () => {

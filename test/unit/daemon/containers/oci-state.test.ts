@@ -4,7 +4,7 @@ import { test } from 'node:test'
 import type { KnownContainer } from '../../../../src/daemon/containers/known.ts'
 import {
   type HookBody,
-  isOfPod,
+  isAskedByAnother,
   requireBeingMade,
   rootfsOf,
   wantedBy,
@@ -56,7 +56,8 @@ test('wantedBy() reads our annotations, knows no others of ours, and none of any
 test('wantedBy() goes by what was announced, of the container before its pod, and not by the state', () => {
   const state = body({ annotations: { [POLICY]: 'of-the-state' } })
   const pod = { name: 'p', namespace: 'n', uid: 'u', annotations: { [POLICY]: 'of-the-pod' } }
-  assert.equal(wantedBy(state, known({}))?.policy, undefined)
+  assert.equal(wantedBy(body(), known({}))?.policy, undefined)
+  assert.throws(() => wantedBy(state, known({})), INPUT)
   assert.equal(wantedBy(state, known({ pod }))?.policy, 'of-the-pod')
   assert.equal(wantedBy(state, known({ pod, annotations: { [POLICY]: 'own' } }))?.policy, 'own')
 })
@@ -76,12 +77,29 @@ test('requireBeingMade() takes the states in which a root is still to come', () 
     assert.throws(() => requireBeingMade(body({ status }).state), INPUT)
 })
 
-test('isOfPod() knows a pod by who announced it, and by what runtimes for Kubernetes add', () => {
-  assert.equal(isOfPod(body(), undefined), false)
-  assert.equal(isOfPod(body({ annotations: { 'io.kubernetes.cri-o.TTY': 'false' } }), undefined), false)
-  assert.equal(isOfPod(body({ annotations: { 'io.kubernetes.cri.sandbox-id': 'x' } }), undefined), true)
-  assert.equal(isOfPod(body(), known({ pod: { name: 'p', namespace: 'n', uid: 'u' } })), true)
-  assert.equal(isOfPod(body(), known({})), false)
+test('isAskedByAnother() knows a pod by who announced it, and by what runtimes for Kubernetes add, and an image', () => {
+  const annotations = { 'io.container.manager': 'libpod' }
+  for (const imageMayAsk of [true, false])
+    assert.equal(
+      isAskedByAnother({ ...body({ annotations }), engine: { imageMayAsk } }, undefined),
+      imageMayAsk,
+    )
+  assert.equal(isAskedByAnother(body({ annotations }), undefined), true)
+  assert.equal(
+    isAskedByAnother(body({ annotations: { 'io.kubernetes.cri-o.ContainerID': 'x' } }), undefined),
+    true,
+  )
+  assert.equal(isAskedByAnother(body(), undefined), false)
+  assert.equal(
+    isAskedByAnother(body({ annotations: { 'io.kubernetes.cri-o.TTY': 'false' } }), undefined),
+    false,
+  )
+  assert.equal(
+    isAskedByAnother(body({ annotations: { 'io.kubernetes.cri.sandbox-id': 'x' } }), undefined),
+    true,
+  )
+  assert.equal(isAskedByAnother(body(), known({ pod: { name: 'p', namespace: 'n', uid: 'u' } })), true)
+  assert.equal(isAskedByAnother(body(), known({})), false)
 })
 
 test('bpfUnder() says what a seccomp profile does to bpf(2)', () => {
