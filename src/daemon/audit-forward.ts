@@ -88,10 +88,12 @@ export class AuditForward implements Disposable {
     this.#catchingUp = true
     try {
       while (this.#isBehind && !this.#ended) {
+        // Those that come meanwhile are for the next page.
+        const { seq: readTo } = this.#audit.head
         const { records, next } = await this.#audit.query({ after: this.#last, limit: PAGE })
         for (const record of records) if (this.#ended || !this.#send(record)) return this.#later()
         // Records that are damaged are left out.
-        this.#last = records.length === 0 ? this.#audit.head.seq : Math.max(this.#last, next)
+        this.#last = records.length === 0 ? readTo : Math.max(this.#last, next)
       }
     } catch {
       // The files cannot be read now, which `status` tells by other means.

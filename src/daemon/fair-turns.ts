@@ -11,8 +11,8 @@ export class FairTurns {
   readonly #most: number
   readonly #mostOfOne: number
   /** By user, whose turn is next first. */
-  readonly #waiting = new Map<number, Waiting[]>()
-  readonly #running = new Map<number, number>()
+  readonly #waiting = new Map<string, Waiting[]>()
+  readonly #running = new Map<string, number>()
   #count = 0
 
   constructor(most: number, mostOfOne: number) {
@@ -20,31 +20,31 @@ export class FairTurns {
     this.#mostOfOne = mostOfOne
   }
 
-  run<T>(uid: number, act: () => Promise<T>): Promise<T> {
+  run<T>(owner: string, act: () => Promise<T>): Promise<T> {
     return new Promise((resolve, reject) => {
       const start = (): void => {
         void act()
           .then(resolve, reject)
-          .finally(() => this.#ended(uid))
+          .finally(() => this.#ended(owner))
       }
-      const own = this.#waiting.get(uid)
-      if (own === undefined) this.#waiting.set(uid, [{ start }])
+      const own = this.#waiting.get(owner)
+      if (own === undefined) this.#waiting.set(owner, [{ start }])
       else own.push({ start })
       this.#startNext()
     })
   }
 
-  #ended(uid: number): void {
+  #ended(owner: string): void {
     this.#count--
-    const left = this.#running.get(uid)! - 1
-    if (left === 0) this.#running.delete(uid)
-    else this.#running.set(uid, left)
+    const left = this.#running.get(owner)! - 1
+    if (left === 0) this.#running.delete(owner)
+    else this.#running.set(owner, left)
     this.#startNext()
   }
 
   #startNext(): void {
     while (this.#count < this.#most) {
-      const next = [...this.#waiting.keys()].find(uid => (this.#running.get(uid) ?? 0) < this.#mostOfOne)
+      const next = [...this.#waiting.keys()].find(owner => (this.#running.get(owner) ?? 0) < this.#mostOfOne)
       if (next === undefined) return
       const own = this.#waiting.get(next)!
       // The others come first now.

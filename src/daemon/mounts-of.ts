@@ -6,8 +6,9 @@ import type { LoanRecord } from '../registry/loan-record.ts'
 
 /**
  * All mounts of its superblock, those that were copied elsewhere too. The number of a superblock is
- * used again once it is gone; so one of them must be in the user namespace that was lent to, with
- * the rights that were lent.
+ * used again once it is gone; so one of them must be in the user namespace that was lent to, or in
+ * one that lies in it, with the rights that were lent: whoever takes a copy along into a namespace of
+ * its own, and unmounts the first, has not given the loan back.
  */
 export function mountsOf(
   loan: LoanRecord,
@@ -19,7 +20,9 @@ export function mountsOf(
     one.userNamespace === recipient.userNamespace && hasRights(one, loan)
   if (made?.device !== undefined) {
     const mounts = found.filter(one => one.device === made.device)
-    return mounts.some(isThere) ? mounts : []
+    const isBelow = (one: DelegatedInstance): boolean =>
+      one.within?.includes(recipient.userNamespace) === true && hasRights(one, loan)
+    return mounts.some(one => isThere(one) || isBelow(one)) ? mounts : []
   }
   // Where it was to be made, or the workload has put it: by what it grants to whom.
   const path = 'path' in loan.place ? loan.place.path : undefined

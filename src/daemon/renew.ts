@@ -3,6 +3,9 @@
 import type { RouteRequest } from '../api/routes.ts'
 import { ConflictError, DeniedError } from '../errors.ts'
 import { admit } from '../lending/admission.ts'
+import { attenuate } from '../policy/attenuate.ts'
+import { LIMIT_PATHS, type Policy, policyFromJSON } from '../policy/policy.ts'
+import type { Vocabulary } from '../policy/vocabulary.ts'
 import { shareOf } from '../registry/asker-facts.ts'
 import type { LoanRecord } from '../registry/loan-record.ts'
 import { loanFacts } from './audit-facts.ts'
@@ -63,6 +66,20 @@ function heldUntil({ guard }: Parts, loan: LoanRecord, bootNs: bigint): bigint {
   return guard!.renew(known.id, bootNs)
 }
 
+/**
+ * What a policy lends no more ends when it was to end. That its loans live shorter now is no reason:
+ * so does what is renewed.
+ */
+function requireLentStill(policy: Policy, loan: LoanRecord, vocabulary: Vocabulary): void {
+  const { removed } = attenuate(policy, policyFromJSON(loan.policy), vocabulary)
+  const more = removed.find(({ path }) => path !== LIMIT_PATHS.lifetimeSec)
+  if (more === undefined) return
+  throw new DeniedError(
+    `loan-${loan.id} has more than policy "${policy.name}" lends now: ${more.path} ${more.what}`,
+    { context: { loan: loan.id, policy: policy.name, path: more.path }, hint: 'Ask for a new loan' },
+  )
+}
+
 /** Seconds; undefined: as many as one likes. Of others than root the policy of now must let them. */
 async function mostFor(
   parts: Parts,
@@ -78,6 +95,7 @@ async function mostFor(
       reason: 'approval-not-asked',
     })
   admit(policy, await asker.subject([policy]), { by: 'subject' })
+  requireLentStill(policy, loan, parts.vocabulary)
   const now = policy.limits.lifetimeSec
   return lent === undefined || now === undefined ? (lent ?? now) : Math.min(lent, now)
 }

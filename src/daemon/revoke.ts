@@ -1,5 +1,6 @@
 /** To take loans back: exactly those that the selector names, with what is derived from them. */
 
+import { setImmediate as turn } from 'node:timers/promises'
 import type { RouteRequest } from '../api/routes.ts'
 import { NotFoundError } from '../errors.ts'
 import type { DetachResult } from '../guard/detach.ts'
@@ -12,7 +13,7 @@ import { ownsLoan, type Who } from './ownership.ts'
 import type { Parts } from './parts.ts'
 import type { Answered, Call } from './service.ts'
 import { viewOf } from './status-of.ts'
-import { takeBack, undo } from './take-back.ts'
+import { revokeInGuard, takeBack, undo } from './take-back.ts'
 
 type Body = RouteRequest<'revoke'>['body']
 type What = Body['what']
@@ -43,6 +44,7 @@ export async function revokeRoute(
     event: 'revoke.asked',
     facts: { asker: who.facts, what, detach, kill, ...(comment === undefined ? {} : { comment }) },
   })
+  await revokeAllInGuard(parts, chosen)
   const { uid } = who.facts
   const ended: LoanRecord[] = []
   let complete = true
@@ -50,7 +52,7 @@ export async function revokeRoute(
   // One that fails does not keep the others from being taken back.
   const outcomes = await Promise.allSettled(
     chosen.map(({ id }) =>
-      turns.run(uid, async () => {
+      turns.run(shareOf(who.facts), async () => {
         const taken = await takeBack(parts, id, { why: 'revoked', by: uid, detail: comment })
         ended.push(...taken.loans)
         complete &&= taken.complete
@@ -73,6 +75,22 @@ export async function revokeRoute(
       ...(undone === undefined ? {} : { undone: undoneView(undone.result) }),
       complete,
     },
+  }
+}
+
+/**
+ * All at first: to unmount waits for file systems of those who are lent to, and what one of them
+ * holds up must not be of use to another meanwhile.
+ */
+async function revokeAllInGuard(parts: Parts, loans: readonly LoanRecord[]): Promise<void> {
+  if (parts.guard === undefined) return
+  for (const loan of loans) {
+    // It is tried again when the loan is taken back, and told then.
+    await revokeInGuard(parts, loan).catch(error =>
+      parts.log.error({ error }, 'a loan could not be revoked in the guard'),
+    )
+    // Each waits for the programs that run.
+    await turn()
   }
 }
 

@@ -78,8 +78,8 @@ async function endOne(
   return { loan, complete }
 }
 
-/** False: there is no guard that could. */
-async function revokeInGuard({ guard }: Parts, loan: LoanRecord): Promise<boolean> {
+/** From then on no token of it is of use. False: there is no guard that could. */
+export async function revokeInGuard({ guard }: Parts, loan: LoanRecord): Promise<boolean> {
   if (guard === undefined || loan.made?.delegation === undefined) return false
   const known = guardRecordOf(guard, loan)
   if (known !== undefined && !known.revoked) await revoke(guard, known.id)

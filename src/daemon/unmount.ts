@@ -25,9 +25,14 @@ export async function unmount(
   loan: LoanRecord,
 ): Promise<Unmounted> {
   const left: string[] = []
-  const take = async (target: Target, path: string, mount: number | undefined): Promise<boolean> => {
+  const take = async (
+    target: Target,
+    path: string,
+    mount: number | undefined,
+    device: string | undefined,
+  ): Promise<boolean> => {
     try {
-      const { unmounted } = await undelegate({ recipient: target, path, mount, vocabulary, guard })
+      const { unmounted } = await undelegate({ recipient: target, path, mount, device, vocabulary, guard })
       for (const one of unmounted.copies.left) left.push(stillAt(one))
       return true
     } catch (error) {
@@ -40,14 +45,14 @@ export async function unmount(
   const { made, recipient } = loan
   if (made?.path !== undefined && recipient !== undefined) {
     using target = await targetThere(recipient.pid, recipient)
-    if (target !== undefined && (await take(target, made.path, made.mountId)))
+    if (target !== undefined && (await take(target, made.path, made.mountId, made.device)))
       return { gone: left.length === 0, left }
   }
   // Each one may take copies of it along.
   for (const one of mountsOf(loan, await findInstances(vocabulary))) {
     using target = await anyThere(one)
     if (target === undefined) continue
-    await take(target, one.path, one.mountId)
+    await take(target, one.path, one.mountId, one.device)
   }
   const still = mountsOf(loan, await findInstances(vocabulary))
   return { gone: still.length === 0, left: still.length === 0 ? [] : [...left, ...still.map(stillAt)] }

@@ -6,6 +6,7 @@
 import { inhabitedUserNamespaces } from '../delegation/inhabited.ts'
 import { findInstances } from '../delegation/instances.ts'
 import { BpftokenError } from '../errors.ts'
+import { shareOf, userShare } from '../registry/asker-facts.ts'
 import type { EndRecord, LoanRecord } from '../registry/loan-record.ts'
 import { orphansGone } from '../sys/executor/orphans.ts'
 import { Fd } from '../sys/fd.ts'
@@ -105,7 +106,7 @@ export class Upkeep {
   /** Ends those whose time has come. */
   async expire(): Promise<void> {
     const due = this.#expiry.take(this.#parts.clock.bootNs())
-    await Promise.all(due.map(id => this.#turns.run(this.#userOf(id), () => this.#expireOne(id))))
+    await Promise.all(due.map(id => this.#turns.run(this.#ownerOf(id), () => this.#expireOne(id))))
   }
 
   /** One that cannot be ended now, as when the disk is full, is tried again. */
@@ -172,7 +173,7 @@ export class Upkeep {
     }
     // What only looks is done at once; what ends loans may wait for file systems of others.
     const ends = steps.flatMap(step => (step.do === 'takeBack' || step.do === 'end' ? [step] : []))
-    const ending = ends.map(step => this.#turns.run(this.#userOf(step.loan), () => takeOne(step)))
+    const ending = ends.map(step => this.#turns.run(this.#ownerOf(step.loan), () => takeOne(step)))
     for (const step of steps) if (step.do === 'see' || step.do === 'adopt') await takeOne(step)
     await Promise.all(ending)
   }
@@ -182,10 +183,16 @@ export class Upkeep {
     return recipient?.userNamespaceId !== undefined && !this.#parts.recipients.isHeld(id)
   }
 
-  /** Whose file systems are waited for. */
-  #userOf(id: number): number {
+  /**
+   * Whose file systems are waited for: whose share of the limits it took, however many numbers that
+   * user has; of what root has lent, who made the user namespace, or where root made it, that itself.
+   */
+  #ownerOf(id: number): string {
     const loan = this.#parts.book.loan(id)
-    return loan?.recipient?.ownerUid ?? loan?.asker.uid ?? 0
+    if (loan === undefined) return userShare(0)
+    const { asker, recipient } = loan
+    if (asker.uid !== 0 || asker.owner !== undefined || recipient === undefined) return shareOf(asker)
+    return recipient.ownerUid === 0 ? recipient.userNamespace : userShare(recipient.ownerUid)
   }
 
   async #take(step: Step): Promise<void> {

@@ -59,7 +59,9 @@ async function isUnmountedBy(
     if (place.facts.mountNamespace !== copy.mountNamespace || path === undefined) return false
     const { mounts, directory } = await mountsAt(place, path, timeoutMs)
     using top = directory
-    const covers = mounts.findIndex(({ mountId }) => mountId === copy.mountId)
+    const covers = mounts.findIndex(
+      ({ mountId, device }) => mountId === copy.mountId && device === copy.device,
+    )
     if (covers < 0 || !mounts[0]!.atRoot) return false
     if (covers === 0) await ask(place, [{ op: 'DETACH' }], { slots: { MOUNT: top }, timeoutMs })
     else {

@@ -125,6 +125,8 @@ export interface UndelegateOptions {
   readonly path?: string | undefined
   /** By its id instead, which `ls` shows; with `path`, that is where it is looked for first. */
   readonly mount?: number | undefined
+  /** It is of this superblock, `major:minor`: the kernel uses the ids of mounts again at once. */
+  readonly device?: string | undefined
   readonly timeoutMs?: number
   /**
    * Where there is a guard: revokes the delegation of which `root` is a directory. Gives the ids.
@@ -186,14 +188,12 @@ async function takeAway(
   target: Target,
   place: string | Uint8Array,
   vocabulary: Vocabulary,
-  { timeoutMs, mount: wanted, revoke = () => [] }: UndelegateOptions,
+  { timeoutMs, revoke = () => [], ...wanted }: UndelegateOptions,
 ): Promise<Undelegated | undefined> {
   const object = textOf(place)
   const { mounts, directory } = await mountsAt(target, place, timeoutMs)
   using top = directory
-  const covers = mounts.findIndex(
-    mount => isLent(mount, target) && (wanted === undefined || mount.mountId === wanted),
-  )
+  const covers = mounts.findIndex(mount => isLent(mount, target) && isMeant(mount, wanted))
   const mount = mounts[covers]
   if (mount === undefined || !mount.atRoot || mount.root !== '/') return undefined
   const lent = delegatedMount({ ...bpffsMount(mount), delegated: true }, vocabulary)!
@@ -215,6 +215,13 @@ async function takeAway(
 
 function textOf(place: string | Uint8Array): string {
   return Buffer.from(place).toString()
+}
+
+function isMeant(
+  { mountId, device }: Pick<SeenMount, 'mountId' | 'device'>,
+  wanted: Pick<UndelegateOptions, 'mount' | 'device'>,
+): boolean {
+  return (wanted.mount ?? mountId) === mountId && (wanted.device ?? device) === device
 }
 
 /** Where to look for it. NotFoundError: there is no mount with that id. */
@@ -254,14 +261,15 @@ function noDelegation(target: Target, path: string): NotFoundError {
 function hidden(
   target: Target,
   place: string | Uint8Array,
-  { mount: wanted, revokeIn }: UndelegateOptions,
+  { revokeIn, ...wanted }: UndelegateOptions,
   vocabulary: Vocabulary,
   cause?: Error,
 ): ConflictError | undefined {
   const { pid, userNamespace } = target.facts
   const path = textOf(place)
-  const there = delegatedMounts(readProc(target.process, 'mountinfo')).find(mount =>
-    wanted === undefined ? mount.path === posix.resolve('/', path) : mount.mountId === wanted,
+  const there = delegatedMounts(readProc(target.process, 'mountinfo')).find(
+    mount =>
+      isMeant(mount, wanted) && (wanted.mount !== undefined || mount.path === posix.resolve('/', path)),
   )
   if (there === undefined) return undefined
   const revoked = revokeIn?.(Number(/\d+/.exec(userNamespace)![0])) ?? []

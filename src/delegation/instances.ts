@@ -10,7 +10,13 @@ import { coverage } from '../sys/covered.ts'
 import type { Fd } from '../sys/fd.ts'
 import { mountsOfType } from '../sys/mount-table.ts'
 import { parsePlaces } from '../sys/mountinfo.ts'
-import { heldNamespace, namespaceOfTask, ownerUid, owningUserNamespace } from '../sys/namespace.ts'
+import {
+  heldNamespace,
+  namespaceOfTask,
+  ownerUid,
+  owningUserNamespace,
+  userNamespacesAbove,
+} from '../sys/namespace.ts'
 import { inodeOf } from '../sys/open.ts'
 import { openProcess } from '../sys/process.ts'
 import { allTasks, type Task, taskNamespaces, unlessGone } from '../sys/tasks.ts'
@@ -46,6 +52,8 @@ export interface DelegatedInstance extends DelegatedMount {
   readonly mountNamespace: string
   /** The user namespace that owns the mount namespace: tokens can be made in it. */
   readonly userNamespace: string
+  /** Those that this one lies in, below our own. Undefined: none. */
+  readonly within?: readonly string[]
   readonly ownerUid: number
   /**
    * Processes in that mount namespace, each by its first thread there; `command` is that of the
@@ -271,7 +279,12 @@ function ownSight(mountNamespace: string, tasks: readonly Task[]): Sight | undef
   return undefined
 }
 
-function ownerOf(mountNamespace: Fd): { userNamespace: string; ownerUid: number } {
+function ownerOf(mountNamespace: Fd): Pick<DelegatedInstance, 'userNamespace' | 'within' | 'ownerUid'> {
   using owner = owningUserNamespace(mountNamespace)
-  return { userNamespace: `user:[${inodeOf(owner)}]`, ownerUid: ownerUid(owner) }
+  const within = userNamespacesAbove(owner)
+  return {
+    userNamespace: `user:[${inodeOf(owner)}]`,
+    ...(within.length === 0 ? {} : { within }),
+    ownerUid: ownerUid(owner),
+  }
 }

@@ -15,6 +15,8 @@ export interface UndelegateRequest {
   readonly path: string
   /** By its id instead, which the kernel's table of mounts has. */
   readonly mount?: number | undefined
+  /** Of its superblock, `major:minor`: an id of a mount may be another one's by now. */
+  readonly device?: string | undefined
   readonly vocabulary: Vocabulary
   /** Undefined: none is installed. */
   readonly guard: Guard | undefined
@@ -27,13 +29,18 @@ export interface TakenBack {
 
 /** Errors are those of `undelegate` in src/delegation/delegate.ts, and of `openTargetInTime`. */
 export async function undelegate(request: UndelegateRequest, how: Journaled = {}): Promise<TakenBack> {
-  const { recipient, path, mount, vocabulary, guard } = request
+  const { recipient, path, mount, device, vocabulary, guard } = request
   using held = new Owned()
   const target =
     typeof recipient === 'number' ? held.add(await openTargetInTime(openProcess(recipient))) : recipient
   // Awaited here, or the target would be disposed of while it is in use.
   return await journaled(how, { do: 'undelegate', target: target.facts, path, mount }, async did => {
-    const unmounted = await takeAway(target, vocabulary, { path, mount, ...(guard && revoking(guard)) })
+    const unmounted = await takeAway(target, vocabulary, {
+      path,
+      mount,
+      device,
+      ...(guard && revoking(guard)),
+    })
     const taken = { target: target.facts, unmounted }
     await did(taken)
     return taken

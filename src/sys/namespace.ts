@@ -121,6 +121,19 @@ export function ownerUids(userNamespace: Fd): number[] {
 }
 
 /**
+ * Those that this user namespace lies in, the nearest first, up to our own, which is not among them.
+ * EPERM: it does not lie below ours.
+ */
+export function userNamespacesAbove(userNamespace: Fd): string[] {
+  const ours = ownNamespace('user')
+  using above = new Above()
+  const names: string[] = []
+  for (let at = userNamespace; userNamespaceName(at) !== ours; names.push(userNamespaceName(at)))
+    at = above.of(at)
+  return names.slice(0, -1)
+}
+
+/**
  * The outermost of this user namespace and those that it lies in, below our own, and its creator.
  * Undefined: this one is our own. EPERM: it does not lie below ours.
  */

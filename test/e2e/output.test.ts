@@ -15,6 +15,8 @@ import { xdpObject } from '../helpers/xdp-object.ts'
 const machine = needsTokens()
 const POLICY = join(ROOT, 'examples/policies/packet-counter.yaml')
 const OBJECT = join(ROOT, 'bpf/guard.bpf.o')
+/** One that a plan serves: the guard's is for root alone. */
+const PLANNED = join(ROOT, 'test/fixtures/network.bpf.o')
 /** Commands that only print; none needs a guard. */
 const PRINTING: readonly (readonly string[])[] = [
   ['--help'],
@@ -29,8 +31,8 @@ const PRINTING: readonly (readonly string[])[] = [
   ['completion', 'bash'],
   ['policy', 'show', POLICY],
   ['policy', 'show', '--masks', POLICY],
-  ['plan', OBJECT],
-  ['plan', '--json', OBJECT],
+  ['plan', PLANNED],
+  ['plan', '--json', PLANNED],
   ['obj', 'show', OBJECT],
   ...(machine.skip === undefined
     ? [['doctor'], ['doctor', '--json'], ['run', '--policy', POLICY, '--dry-run', '--', 'true']]

@@ -5,7 +5,7 @@
  */
 import { existsSync, fstatSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { listInstances } from '../../../src/delegation/instances.ts'
-import { NotFoundError } from '../../../src/errors.ts'
+import { NotFoundError, NotSupportedError } from '../../../src/errors.ts'
 import {
   type DelegationId,
   delegationId,
@@ -111,6 +111,11 @@ export class PretendedGuard {
     for (const one of all) if (one.parent !== undefined && ids.has(one.parent)) ids.add(one.id)
     this.#write(all.map(one => (ids.has(one.id) ? { ...one, revoked: true } : one)))
     return [...ids].map(one => delegationId(one))
+  }
+
+  /** As a guard of a version that knows no renewals: here nothing would hold to one. */
+  renew(): never {
+    throw new NotSupportedError('This guard renews nothing', { reason: 'guard-older' })
   }
 
   config() {

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readlinkSync, writeFileSync } from 'node:fs'
+import { readlinkSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { REAL_CLOCK } from '../../../src/daemon/clock.ts'
@@ -327,6 +327,30 @@ test('a loan ends when its time has come, and lives longer when it is renewed', 
       code: 'BPFTOKEN_CONFLICT',
       message: /does not expire/,
     })
+  }))
+
+test('renew: others than root renew no more than the policy lends now', () =>
+  withUser(ALICE, async ({ asker, pid }) => {
+    const write = async (rights: string, lifetime: string) => {
+      lab.write(
+        'shrinks',
+        `  subjects: [{ user: ${ALICE} }]\n  limits: { lifetime: ${lifetime} }\n${rights}\n  guard: optional`,
+      )
+      await lab.service.reload()
+    }
+    await write('  rights: { cmds: [map_create, prog_load], maps: [hash] }', '1h')
+    const { id } = lentIn(await lab.ask('lend', asker, toPid(pid, 'shrinks')))
+    const renew = (by: Peer) => lab.ask('renew', by, { params: { id }, body: { lifetimeSec: 600 } })
+    assert.equal((await renew(asker)).status, 200)
+    await write(RIGHTS, '1h')
+    await assert.rejects(renew(asker), { code: 'BPFTOKEN_DENIED', message: /cmds/ })
+    assert.equal((await renew(root)).status, 200)
+    // A lifetime that is shorter now is what is renewed, and more rights are no reason to refuse.
+    await write('  rights: { cmds: [map_create, prog_load, link_create], maps: [hash] }', '5m')
+    const { body } = await renew(asker)
+    assert.ok(Date.parse(body.record!.expiresAt!) - Date.now() <= 300_000)
+    rmSync(join(lab.policyDirectory, 'shrinks.yaml'))
+    await lab.service.reload()
   }))
 
 test('loans of a user that are slow to end delay the end of nobody else, and all end', async () => {

@@ -8,10 +8,10 @@ test('FairTurns runs so many at once, and of one user fewer, whose slow work del
   const turns = new FairTurns(16, 4)
   const ends: (() => void)[] = []
   const hang = () => new Promise<void>(resolve => ends.push(resolve))
-  const slow = Array.from({ length: 64 }, () => turns.run(1000, hang))
+  const slow = Array.from({ length: 64 }, () => turns.run('slow', hang))
   await turn()
   assert.equal(ends.length, 4)
-  const quick = Array.from({ length: 40 }, (_, i) => turns.run(2000 + (i % 2), async () => i))
+  const quick = Array.from({ length: 40 }, (_, i) => turns.run(`quick ${i % 2}`, async () => i))
   assert.deepEqual(
     await Promise.all(quick),
     Array.from({ length: 40 }, (_, i) => i),
@@ -35,7 +35,7 @@ test('FairTurns never runs more than it may, and takes users in turn', async () 
     await turn()
     running--
   }
-  const all = [1, 1, 1, 1, 1, 1, 2, 2, 3].map(uid => turns.run(uid, act(uid)))
+  const all = [1, 1, 1, 1, 1, 1, 2, 2, 3].map(uid => turns.run(`user ${uid}`, act(uid)))
   await Promise.all(all)
   assert.equal(order.length, 9)
   assert.ok(order.indexOf(2) < order.lastIndexOf(1) && order.indexOf(3) < order.lastIndexOf(1))
@@ -43,9 +43,9 @@ test('FairTurns never runs more than it may, and takes users in turn', async () 
 
 test('FairTurns gives what fails to who asked, and goes on', async () => {
   const turns = new FairTurns(1, 1)
-  const failing = turns.run(1, async () => {
+  const failing = turns.run('user 1', async () => {
     throw new Error('no')
   })
   await assert.rejects(failing, /no/)
-  assert.equal(await turns.run(1, async () => 7), 7)
+  assert.equal(await turns.run('user 1', async () => 7), 7)
 })
