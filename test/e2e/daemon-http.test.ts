@@ -132,8 +132,10 @@ test('a socket that is handed over is answered at, and is not removed at the end
     '--config',
     '/nonexistent',
   ]
-  const env = `LISTEN_FDS=1 LISTEN_PID=$$ exec ${process.execPath} ${BPFTOKEND} ${words.join(' ')}`
-  const program = spawn('/bin/sh', ['-c', env], { stdio: ['ignore', 'ignore', 'pipe', fd] })
+  const handed = 'LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" "$@"'
+  const program = spawn('/bin/sh', ['-c', handed, process.execPath, BPFTOKEND, ...words], {
+    stdio: ['ignore', 'ignore', 'pipe', fd],
+  })
   let log = ''
   program.stderr!.setEncoding('utf8').on('data', text => {
     log += text
