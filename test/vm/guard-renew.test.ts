@@ -178,7 +178,8 @@ describe('renewing', { skip }, () => {
         await renewsUntilTooLate(id, [one, other])
         const results = await Promise.all([one.result, other.result])
         for (const { errno, made } of results) {
-          assert.equal(errno, 'EPERM')
+          // EACCES: it expired between the token's check and the map's.
+          assert.ok(['EPERM', 'EACCES'].includes(errno), errno)
           assert.ok(made > 0)
         }
         for (let i = 0; i < 3; i++) {

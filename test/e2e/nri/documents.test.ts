@@ -18,7 +18,7 @@ async function run(script: string) {
   copyFileSync(join(ROOT, 'examples/policies/libbpf-xdp.yaml'), join(path, 'policy.yaml'))
   scratch.write('pass.o', xdpObject())
   const bpftool = join(CACHE, 'host/usr/sbin/bpftool')
-  scratch.write('agent', `#!/bin/sh\nexec ${bpftool} prog load ${path}/pass.o /sys/fs/bpf/pass\n`, 0o755)
+  scratch.write('agent', `#!/bin/sh\nexec '${bpftool}' prog load ${path}/pass.o /sys/fs/bpf/pass\n`, 0o755)
   scratch.write('bpftoken', `#!/bin/sh\nexec "${process.execPath}" "${CLI}" "$@"\n`, 0o755)
   symlinkSync(join(CACHE, 'host/usr/bin/bwrap'), join(path, 'bwrap'))
   chmodSync(path, 0o755)
