@@ -5,27 +5,11 @@
 import { InputError, NotSupportedError } from '../errors.ts'
 import { wordsOf } from '../policy/mask-text.ts'
 import type { Policy } from '../policy/policy.ts'
-import { DOMAIN_ENUMS, MASK_DOMAINS, type MaskDomain, type Vocabulary } from '../policy/vocabulary.ts'
+import { SYSTEMD_SETTINGS, systemdWord } from '../policy/systemd-words.ts'
+import { MASK_DOMAINS, type Vocabulary } from '../policy/vocabulary.ts'
 
 /** The first with PrivateBPF= and DelegateNamespaces=. */
 export const NATIVE_SINCE = 258
-
-const SETTINGS = {
-  cmds: 'BPFDelegateCommands',
-  maps: 'BPFDelegateMaps',
-  progs: 'BPFDelegatePrograms',
-  attachs: 'BPFDelegateAttachments',
-} as const satisfies Record<MaskDomain, string>
-
-/** Up to version 262 it can lend this one with all others only: `any`. */
-const NO_WORD: Readonly<Partial<Record<MaskDomain, readonly string[]>>> = { progs: ['syscall'] }
-
-/** systemd's word for the kernel's: BPFMapTypeLpmTrie for BPF_MAP_TYPE_LPM_TRIE. Undefined: it has none. */
-export function systemdWord(domain: MaskDomain, word: string): string | undefined {
-  if (NO_WORD[domain]?.includes(word)) return undefined
-  const [, ...parts] = `${DOMAIN_ENUMS[domain].prefix}${word}`.split('_')
-  return `BPF${parts.map(part => part.charAt(0).toUpperCase() + part.slice(1).toLowerCase()).join('')}`
-}
 
 const HEADER = (policy: string): string =>
   `# Written by bpftoken systemd dropin, for the policy "${policy}". It is written anew, and removed, by the
@@ -46,7 +30,7 @@ export function nativeDropin(policy: Policy, vocabulary: Vocabulary, user: strin
       })
     if (words.length === 0) return []
     const all = words[0] === 'any' ? words : words.map(word => systemdWord(domain, word))
-    return [`${SETTINGS[domain]}=${all.join(',')}`]
+    return [`${SYSTEMD_SETTINGS[domain]}=${all.join(',')}`]
   })
   const capabilities = policy.rights.capabilities.map(name => `CAP_${name.toUpperCase()}`)
   return [

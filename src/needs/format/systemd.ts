@@ -1,25 +1,23 @@
 /** A plan as a drop-in for a unit of systemd, which makes the delegation itself. Pure. */
 import { wordsOf } from '../../policy/mask-text.ts'
-import { DOMAIN_ENUMS, type MaskDomain } from '../../policy/vocabulary.ts'
+import { SYSTEMD_SETTINGS, systemdWord } from '../../policy/systemd-words.ts'
 import { headerVocabulary } from '../header-words.ts'
 import type { RightsPlan } from '../plan.ts'
 import { capabilityNames, comments, heading, lentDomains, remarks } from './comments.ts'
 import { type FormatFacts, reachesNetwork } from './container.ts'
 
-const SYSTEMD_KEYS = {
-  cmds: 'BPFDelegateCommands',
-  maps: 'BPFDelegateMaps',
-  progs: 'BPFDelegatePrograms',
-  attachs: 'BPFDelegateAttachments',
-} as const satisfies Record<MaskDomain, string>
-
 /** For systemd 258 and later. */
 export function systemdText(plan: RightsPlan, { words: { allow } }: FormatFacts): string[] {
   const unnamed: string[] = []
-  const settings = lentDomains(plan).map(domain => {
+  const settings = lentDomains(plan).flatMap(domain => {
     const { words: named, leftover } = wordsOf(headerVocabulary(), domain, plan.masks[domain])
     if (leftover !== undefined) unnamed.push(`systemd has no word for ${domain} ${leftover}`)
-    return `${SYSTEMD_KEYS[domain]}=${named.map(word => systemdWord(domain, word)).join(',')}`
+    const words = named.flatMap(word => {
+      const theirs = systemdWord(domain, word)
+      if (theirs === undefined) unnamed.push(`systemd has no word for ${domain} ${word}`)
+      return theirs ?? []
+    })
+    return words.length === 0 ? [] : `${SYSTEMD_SETTINGS[domain]}=${words.join(',')}`
   })
   return [
     ...comments([heading(plan)]),
@@ -47,15 +45,4 @@ export function systemdText(plan: RightsPlan, { words: { allow } }: FormatFacts)
       ...remarks(plan),
     ]),
   ]
-}
-
-/**
- * `BPF_MAP_TYPE_RINGBUF` is `BPFMapTypeRingbuf` (systemd,
- * src/core/generate-bpf-delegate-configs.py).
- */
-function systemdWord(domain: MaskDomain, word: string): string {
-  const parts = `${DOMAIN_ENUMS[domain].prefix}${word}`.split('_')
-  return parts
-    .map((part, i) => (i === 0 ? part : part.charAt(0).toUpperCase() + part.slice(1).toLowerCase()))
-    .join('')
 }

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
-import { commandsOf, nativeDropin, runDropin, systemdWord } from '../../../src/cli/systemd-dropin.ts'
+import { commandsOf, nativeDropin, runDropin } from '../../../src/cli/systemd-dropin.ts'
 import { parsePolicy } from '../../../src/policy/parse.ts'
+import { systemdWord } from '../../../src/policy/systemd-words.ts'
 import { ANY_MASK, vocabularyFrom } from '../../../src/policy/vocabulary.ts'
 
 const VOCABULARY = vocabularyFrom({

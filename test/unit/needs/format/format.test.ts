@@ -49,6 +49,21 @@ describe('planLines()', () => {
     }
   })
 
+  test('says what systemd has no word for, and names the rest', () => {
+    const syscall = 1n << 31n
+    const both = { ...XDP, masks: { ...XDP.masks, progs: XDP.masks.progs | syscall } }
+    for (const [plan, said] of [
+      [XDP, false],
+      [both, true],
+    ] as const) {
+      const made = text('systemd', undefined, plan)
+      assert.match(made, /^BPFDelegatePrograms=BPFProgTypeSocketFilter,BPFProgTypeXdp$/m)
+      assert.equal(/^# .*systemd has no word for progs syscall$/m.test(made), said)
+    }
+    const alone = text('systemd', undefined, { ...XDP, masks: { ...XDP.masks, progs: syscall } })
+    assert.doesNotMatch(alone, /^BPFDelegatePrograms=/m)
+  })
+
   test('quotes the path of the profile as each form wants it', () => {
     const odd: SeccompFact = { is: 'made', path: `/a b/it's $x 100%.json`, from: FROM }
     assert.match(text('podman', odd), /seccomp='\/a b\/it'\\''s \$x 100%\.json' \\$/m)
