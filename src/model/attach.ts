@@ -4,11 +4,11 @@
  * cgroup_skb.
  */
 import { type AttrBytes, callFails, tailFails } from './bpf-call.ts'
-import { type File, fileText, type Program } from './file.ts'
+import { type File, fileText, isOpen, type Program } from './file.ts'
 import type { ErrnoName, Judge, Rule } from './judge.ts'
 import type { KernelFacts } from './kernel.ts'
 import type { Machine } from './machine.ts'
-import type { Task } from './task.ts'
+import { capabilitiesText, nsCapable, type Task } from './task.ts'
 import { foundText, neededText, tokenCapable } from './token.ts'
 
 /** What a program is to be attached to. */
@@ -89,7 +89,7 @@ export const ATTACH_RULES = {
     errno: 'EINVAL',
   },
   progType: {
-    name: 'PROG_ATTACH: program type',
+    name: 'PROG_ATTACH: program of the attach type',
     needs: 'a program of the type that belongs to the attach type',
     source: 'bpf_prog_get_type',
     errno: 'EINVAL',
@@ -105,6 +105,42 @@ export const ATTACH_RULES = {
     needs: 'the directory of a cgroup',
     source: 'cgroup_get_from_fd',
     errno: 'EBADF',
+  },
+  perfEvent: {
+    name: 'LINK_CREATE: perf event',
+    needs: 'the descriptor of a perf event',
+    source: 'perf_event_get',
+    errno: 'EBADF',
+  },
+  multi: {
+    name: 'LINK_CREATE: loaded for many functions',
+    needs: 'a program that was loaded to be attached to many functions',
+    source: 'bpf_kprobe_multi_link_attach',
+    errno: 'EINVAL',
+  },
+  targetFile: {
+    name: 'LINK_CREATE: descriptor of the target',
+    needs: 'an open descriptor of the target',
+    source: 'link_create',
+    errno: 'EBADF',
+  },
+  targetKind: {
+    name: 'LINK_CREATE: kind of target',
+    needs: 'a network namespace, or a map of sockets, as the program type has it',
+    source: 'netns_bpf_link_create',
+    errno: 'EINVAL',
+  },
+  netkit: {
+    name: 'attach: CAP_NET_ADMIN over the network, for netkit',
+    needs: 'CAP_NET_ADMIN in the user namespace that owns the caller’s network namespace',
+    source: 'netkit_dev_fetch',
+    errno: 'EPERM',
+  },
+  withLink: {
+    name: 'PROG_ATTACH: program type',
+    needs: 'a program of a type that is attached without a link',
+    source: 'bpf_prog_attach',
+    errno: 'EINVAL',
   },
   device: {
     name: 'attach: device',
@@ -187,7 +223,7 @@ const WITHOUT_LINKS = new Set([
 
 /** The program that a descriptor names; undefined: the call fails. */
 function progOf(judge: Judge, file: File): Program | undefined {
-  const open = file.kind !== 'closed' && file.kind !== 'path'
+  const open = isOpen(file)
   if (judge.fails(ATTACH_RULES.progFile, open, fileText(file))) return undefined
   const isProg = file.kind === 'prog'
   if (judge.fails(ATTACH_RULES.progKind, isProg, fileText(file)) || !isProg) return undefined
@@ -213,33 +249,62 @@ export function linkCreate(judge: Judge, machine: Machine, task: Task, call: Lin
   const goes = goesWith(kernel, prog, call.attach)
   if (judge.fails(ATTACH_RULES.type, goes, `${prog.type} and ${word}`)) return
   if (judge.fails(ATTACH_RULES.linkType, !WITHOUT_LINKS.has(prog.type), prog.type)) return
-  targetFails(judge, prog.type, call.target, call.flags ?? 0, kernel, word)
+  targetFails(judge, task, prog.type, call.target, call.flags ?? 0, kernel, word)
 }
 
-/** Of targets the model knows cgroups and devices; of any other it says nothing against it. */
+/** What is wrong with the target of a link. */
 function targetFails(
   judge: Judge,
+  task: Task,
   progType: string,
   target: AttachTarget,
   flags: number,
   kernel: KernelFacts,
   word: string,
 ): boolean {
-  if (CGROUP_TYPES.has(progType)) {
-    const known = kernel.cgroupLinksTakeFlags ? MPROG_FLAGS | PREORDER : 0
-    if (judge.fails(ATTACH_RULES.flags, (flags & ~known) === 0, `flags ${flags}`)) return true
-    const is = target.kind === 'file' && target.file.kind === 'cgroup'
-    return judge.fails(ATTACH_RULES.cgroup, is, target.kind === 'file' ? fileText(target.file) : 'a device')
+  const isCgroup = CGROUP_TYPES.has(progType)
+  if (netkitFails(judge, task, word)) return true
+  if (target.kind === 'device') return deviceFails(judge, word, target.exists)
+  const known = isCgroup && kernel.cgroupLinksTakeFlags ? MPROG_FLAGS | PREORDER : 0
+  if (judge.fails(ATTACH_RULES.flags, (flags & ~known) === 0, `flags ${flags}`)) return true
+  return isCgroup ? cgroupFails(judge, target) : fileFails(judge, kernel, progType, target.file, word)
+}
+
+/** cgroup_get_from_fd() says EBADF of all that is none. */
+function cgroupFails(judge: Judge, target: AttachTarget): boolean {
+  const is = target.kind === 'file' && target.file.kind === 'cgroup'
+  return judge.fails(ATTACH_RULES.cgroup, is, targetText(target))
+}
+
+function deviceFails(judge: Judge, word: string, exists: boolean): boolean {
+  const errno: ErrnoName = /^(tcx|netkit)_/.test(word) ? 'ENODEV' : 'EINVAL'
+  return judge.fails(ATTACH_RULES.device, exists, exists ? 'there is one' : 'there is none', undefined, errno)
+}
+
+function fileFails(judge: Judge, kernel: KernelFacts, progType: string, file: File, word: string): boolean {
+  if (BY_PERF.has(progType) || (progType === 'kprobe' && word === 'perf_event'))
+    return judge.fails(ATTACH_RULES.perfEvent, false, fileText(file))
+  // Of a program that was not loaded as one for many functions; the others are not of this model.
+  if (progType === 'kprobe') {
+    const errno = kernel.hasMulti ? 'EINVAL' : 'EOPNOTSUPP'
+    return judge.fails(ATTACH_RULES.multi, false, 'not loaded so', undefined, errno)
   }
-  if (target.kind !== 'device') return false
-  const errno: ErrnoName = word.startsWith('tcx_') ? 'ENODEV' : 'EINVAL'
-  return judge.fails(
-    ATTACH_RULES.device,
-    target.exists,
-    target.exists ? 'there is one' : 'there is none',
-    undefined,
-    errno,
-  )
+  const open = isOpen(file)
+  if (judge.fails(ATTACH_RULES.targetFile, open, fileText(file))) return true
+  const wanted = progType === 'sk_lookup' || progType === 'flow_dissector' ? 'netns' : 'sockmap'
+  return judge.fails(ATTACH_RULES.targetKind, file.kind === wanted, fileText(file))
+}
+
+/** netkit is the one target that asks for a capability: over the caller's network namespace. */
+function netkitFails(judge: Judge, task: Task, word: string): boolean {
+  if (!word.startsWith('netkit_')) return false
+  const ns = task.networkOwner ?? task.userNamespace
+  const may = nsCapable(judge, task, ns, 'net_admin')
+  return judge.fails(ATTACH_RULES.netkit, may, capabilitiesText(task, ns))
+}
+
+function targetText(target: AttachTarget): string {
+  return target.kind === 'file' ? fileText(target.file) : 'a device'
 }
 
 /** BPF_F_REPLACE, BPF_F_BEFORE, BPF_F_AFTER, BPF_F_ID, BPF_F_LINK */
@@ -267,18 +332,10 @@ export function progAttach(judge: Judge, machine: Machine, task: Task, call: Pro
   if (capableFails(judge, machine, task, ATTACH_RULES.attachCapable, prog)) return
   const goes = goesWith(kernel, prog, call.attach)
   if (judge.fails(ATTACH_RULES.type, goes, `${prog.type} and ${word}`)) return
-  if (CGROUP_TYPES.has(prog.type)) {
-    const is = call.target.kind === 'file' && call.target.file.kind === 'cgroup'
-    judge.fails(
-      ATTACH_RULES.cgroup,
-      is,
-      call.target.kind === 'file' ? fileText(call.target.file) : 'a device',
-    )
-  } else if (call.target.kind === 'device') {
-    const { exists } = call.target
-    const errno: ErrnoName = 'ENODEV'
-    judge.fails(ATTACH_RULES.device, exists, exists ? 'there is one' : 'there is none', undefined, errno)
-  }
+  if (CGROUP_TYPES.has(prog.type)) cgroupFails(judge, call.target)
+  else if (judge.fails(ATTACH_RULES.withLink, isTcx, prog.type)) return
+  else if (netkitFails(judge, task, word!)) return
+  else deviceFails(judge, 'tcx_', call.target.kind === 'device' && call.target.exists)
 }
 
 export function progDetach(judge: Judge, machine: Machine, task: Task, call: ProgDetach): void {
@@ -291,9 +348,12 @@ export function progDetach(judge: Judge, machine: Machine, task: Task, call: Pro
   const isCgroup = wanted !== undefined && CGROUP_TYPES.has(wanted)
   const flags = call.flags ?? 0
   if (judge.fails(ATTACH_RULES.flags, flags === 0, `flags ${flags}`)) return
-  if (judge.fails(ATTACH_RULES.known, isCgroup, word ?? `attach type ${call.attach}`)) return
-  const is = call.target.kind === 'file' && call.target.file.kind === 'cgroup'
-  const found = call.target.kind === 'file' ? fileText(call.target.file) : 'a device'
-  if (judge.fails(ATTACH_RULES.cgroup, is, found)) return
+  const isDevice = wanted === 'sched_cls'
+  const known = isCgroup || isDevice || wanted === 'lsm'
+  if (judge.fails(ATTACH_RULES.known, known, word ?? `attach type ${call.attach}`)) return
+  if (isDevice) {
+    if (netkitFails(judge, task, word!)) return
+    if (deviceFails(judge, 'tcx_', call.target.kind === 'device' && call.target.exists)) return
+  } else if (cgroupFails(judge, call.target)) return
   judge.fails(ATTACH_RULES.attached, false, 'nothing')
 }

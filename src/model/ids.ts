@@ -39,6 +39,8 @@ export interface ProgQuery {
   /** enum bpf_attach_type */
   readonly attach: number
   readonly flags?: number
+  /** The cgroup, device or whatever is asked about is not there. */
+  readonly missing?: boolean
   readonly attr?: AttrBytes
 }
 
@@ -114,6 +116,12 @@ export const ID_RULES = {
     source: 'bpf_prog_query',
     errno: 'EINVAL',
   },
+  queryTarget: {
+    name: 'PROG_QUERY: target',
+    needs: 'a cgroup, network namespace, map or device that is there',
+    source: 'cgroup_bpf_prog_query',
+    errno: 'EBADF',
+  },
 } as const satisfies Record<string, Rule>
 
 const BPF_F_RDONLY = 8
@@ -158,10 +166,6 @@ export function hostCommand(judge: Judge, machine: Machine, task: Task, call: Ho
   judge.fails(ID_RULES.stats, known, known ? 'known' : 'not known')
 }
 
-/**
- * Up to what is asked: what stands behind (a cgroup, a device) is not of this model, and such a call
- * is `ok`.
- */
 export function progQuery(judge: Judge, machine: Machine, task: Task, call: ProgQuery): void {
   const attr = call.attr ?? {}
   if (callFails(judge, machine, task, 'prog_query', attr)) return
@@ -172,7 +176,10 @@ export function progQuery(judge: Judge, machine: Machine, task: Task, call: Prog
   if (judge.fails(ID_RULES.queryFlags, (flags & ~1) === 0, `flags ${flags}`)) return
   const word = machine.kernel.vocabulary.attachs.nameOfBit.get(call.attach)
   const can = word !== undefined && isQueried(word)
-  judge.fails(ID_RULES.queryAttach, can, word ?? `attach type ${call.attach}`)
+  if (judge.fails(ID_RULES.queryAttach, can, word ?? `attach type ${call.attach}`)) return
+  const there = call.missing !== true
+  const errno = word !== undefined && /^(tcx|netkit)_/.test(word) ? 'ENODEV' : 'EBADF'
+  judge.fails(ID_RULES.queryTarget, there, there ? 'there' : 'not there', undefined, errno)
 }
 
 const QUERIED = new Set([

@@ -43,8 +43,14 @@ export interface KernelFacts {
   readonly btfByIdTakesToken: boolean
   /** Whether maps that are neither readable nor writable are refused at once (up to 7.1). */
   readonly refusesClosedMaps: boolean
+  /** Whether ring buffers may overwrite what was not read (since 6.19). */
+  readonly ringsOverwrite: boolean
   /** Whether links to a cgroup may have flags (since 6.17). */
   readonly cgroupLinksTakeFlags: boolean
+  /** Whether programs can be attached to many functions at once. */
+  readonly hasMulti: boolean
+  /** Program types that this kernel refuses to everybody with EPERM: `type`, or `type/attach type`, in words. */
+  readonly refusedProgs: ReadonlySet<string>
   /** Map types that have a word and that this kernel was built without. */
   readonly absentMaps: ReadonlySet<string>
   /** The same of program types. */
@@ -77,7 +83,7 @@ const ENDS = {
 export function factsFrom(
   name: string,
   { enums, attrBytes, attrFields }: KernelShape,
-  tried: Partial<Pick<KernelFacts, 'absentMaps' | 'absentProgs'>> = {},
+  tried: Partial<Pick<KernelFacts, 'absentMaps' | 'absentProgs' | 'hasMulti' | 'refusedProgs'>> = {},
 ): KernelFacts {
   const vocabulary = vocabularyFrom(enums)
   const has = (field: string): boolean => attrFields.has(field)
@@ -104,7 +110,11 @@ export function factsFrom(
     btfByIdTakesToken,
     // rhash came with the change that lets both flags be given together.
     refusesClosedMaps: !vocabulary.maps.bitOfName.has('rhash'),
+    // insn_array came with the same release.
+    ringsOverwrite: vocabulary.maps.bitOfName.has('insn_array'),
     cgroupLinksTakeFlags: vocabulary.cmds.bitOfName.has('prog_stream_read_by_fd'),
+    hasMulti: tried.hasMulti ?? true,
+    refusedProgs: tried.refusedProgs ?? new Set(),
     absentMaps: tried.absentMaps ?? new Set(),
     absentProgs: tried.absentProgs ?? new Set(),
   }

@@ -2,7 +2,7 @@
 import { hasBit } from '../policy/vocabulary.ts'
 import { bpf_attr_map_create, bpf_map_flags } from '../uapi/bpf.ts'
 import { type AttrBytes, callFails, capable, fieldOf, initialText, lsmText, tailFails } from './bpf-call.ts'
-import { type File, fileText } from './file.ts'
+import { type File, fileText, isOpen } from './file.ts'
 import type { ErrnoName, Judge, Rule } from './judge.ts'
 import type { KernelFacts } from './kernel.ts'
 import type { Machine } from './machine.ts'
@@ -42,6 +42,9 @@ export interface MapTypesChoice {
   /** Numbers of the types; 0: none. */
   readonly key: number
   readonly value: number
+  /** Bytes of these types; absent: what the map has. */
+  readonly keyBytes?: number
+  readonly valueBytes?: number
   /** The type of the kernel's that a struct_ops map holds; `unknown` to it, or known. Absent: none. */
   readonly kernelType?: 'unknown' | 'known'
 }
@@ -160,6 +163,12 @@ export const MAP_RULES = {
     source: 'map_create',
     errno: 'EACCES',
   },
+  typeSizes: {
+    name: 'MAP_CREATE: sizes of the types',
+    needs: 'types as large as key and value',
+    source: 'map_check_btf',
+    errno: 'EINVAL',
+  },
   lsmCreate: {
     name: 'LSM bpf_map_create',
     needs: 'security modules that allow the map',
@@ -254,12 +263,13 @@ function typesOf(call: MapCreate, type: MapType | undefined): MapTypesChoice | u
 function sizesFail(
   judge: Judge,
   stage: MapType['stage'],
-  _kernel: KernelFacts,
+  kernel: KernelFacts,
   sizes: MapSizes,
   types: MapTypesChoice | undefined,
   type: MapType | undefined,
 ): boolean {
-  const refusal = type?.stage === stage ? (type.refuses(sizes) ?? typesMissing(type, types)) : undefined
+  const refusal =
+    type?.stage === stage ? (type.refuses(sizes, kernel) ?? typesMissing(type, types)) : undefined
   const rule = stage === 'check' ? MAP_RULES.allocCheck : MAP_RULES.alloc
   return judge.fails(rule, refusal === undefined, sizesText(sizes), undefined, refusal)
 }
@@ -329,7 +339,7 @@ function making(
   if (sizesFail(judge, 'alloc', machine.kernel, sizes, types, type)) return
   if (type?.needsInner === true) {
     const inner = call.inner ?? { kind: 'map' }
-    const errno = inner.kind === 'closed' || inner.kind === 'path' ? 'EBADF' : 'EINVAL'
+    const errno = isOpen(inner) ? 'EINVAL' : 'EBADF'
     if (judge.fails(MAP_RULES.inner, inner.kind === 'map', fileText(inner), undefined, errno)) return
   }
   if (type?.needsTypes === 'kernel') {
@@ -339,6 +349,7 @@ function making(
   if (nameFails(judge, MAP_RULES.name, call.name)) return
   if (types !== undefined && (types.key !== 0 || types.value !== 0 || types.kernelType !== undefined)) {
     if (btfFails(judge, types.btf)) return
+    if (types.value !== 0 && typeSizesFail(judge, types, sizes)) return
   }
   const { lsm } = machine
   if (
@@ -354,8 +365,14 @@ function making(
   judge.fails(MAP_RULES.lsmMap, lsm?.bpf_map === undefined, lsmText(lsm?.bpf_map), undefined, lsm?.bpf_map)
 }
 
+function typeSizesFail(judge: Judge, types: MapTypesChoice, { keySize, valueSize }: MapSizes): boolean {
+  const { keyBytes = keySize, valueBytes = valueSize } = types
+  const fit = (types.key === 0 || keyBytes === keySize) && valueBytes === valueSize
+  return judge.fails(MAP_RULES.typeSizes, fit, `types of ${keyBytes} and ${valueBytes} bytes`)
+}
+
 function btfFails(judge: Judge, file: File): boolean {
-  const open = file.kind !== 'closed' && file.kind !== 'path'
+  const open = isOpen(file)
   if (judge.fails(MAP_RULES.btfFile, open, fileText(file))) return true
   if (judge.fails(MAP_RULES.btfKind, file.kind === 'btf', fileText(file))) return true
   const isKernel = file.kind === 'btf' && file.isKernel

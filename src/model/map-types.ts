@@ -2,6 +2,7 @@
 import { bpf_map_flags as F } from '../uapi/bpf.ts'
 import { NET_ADMIN_MAPS } from '../uapi/bpf-needs.ts'
 import { type ErrnoName, wordList } from './judge.ts'
+import type { KernelFacts } from './kernel.ts'
 
 /** Sizes and flags of a map that is to be made. */
 export interface MapSizes {
@@ -34,7 +35,7 @@ export interface MapType {
   readonly sample: MapSizes
   /** Flags that the type knows. */
   readonly flags: number
-  readonly refuses: (sizes: MapSizes) => ErrnoName | undefined
+  readonly refuses: (sizes: MapSizes, kernel: KernelFacts) => ErrnoName | undefined
   /** It must name another map to copy its shape from. */
   readonly needsInner?: true
   /** It must name types of its own BTF, or of the kernel's. */
@@ -67,7 +68,7 @@ interface Plain {
   readonly must?: number
   readonly sample?: Partial<MapSizes>
   readonly extra?: (extra: number) => boolean
-  readonly more?: (sizes: MapSizes) => ErrnoName | undefined
+  readonly more?: (sizes: MapSizes, kernel: KernelFacts) => ErrnoName | undefined
   readonly needsInner?: true
   readonly needsTypes?: 'own' | 'kernel'
 }
@@ -89,7 +90,7 @@ function plain(type: Plain): MapType {
     sample,
     ...(needsInner === undefined ? {} : { needsInner }),
     ...(needsTypes === undefined ? {} : { needsTypes }),
-    refuses: sizes => {
+    refuses: (sizes, kernel) => {
       const fits =
         sizeFits(sizes.keySize, type.key) &&
         sizeFits(sizes.valueSize, type.value) &&
@@ -98,7 +99,7 @@ function plain(type: Plain): MapType {
         (sizes.flags & (type.must ?? 0)) === (type.must ?? 0) &&
         ((flags & BY_PROGRAM) === 0 || !isClosed(sizes.flags)) &&
         (type.extra === undefined || type.extra(sizes.extra))
-      return fits ? type.more?.(sizes) : 'EINVAL'
+      return fits ? type.more?.(sizes, kernel) : 'EINVAL'
     },
   }
 }
@@ -130,10 +131,10 @@ function lru(how: { percpu?: true }): MapType {
   const base = hash({ lru: true, ...how })
   return {
     ...base,
-    refuses: sizes =>
+    refuses: (sizes, kernel) =>
       (sizes.flags & ~HASH_FLAGS) === 0 && !isClosed(sizes.flags) && (sizes.flags & NO_PREALLOC) !== 0
         ? 'ENOTSUPP'
-        : base.refuses(sizes),
+        : base.refuses(sizes, kernel),
   }
 }
 
@@ -172,8 +173,13 @@ const FD_ARRAY = NUMA | BY_USER
 const socket = { stage: 'alloc', value: [4, 8], entries: 'some', flags: NUMA | BY_USER } as const
 
 const PAGE = 4096
-const isRing = ({ maxEntries }: MapSizes): ErrnoName | undefined =>
-  maxEntries !== 0 && maxEntries % PAGE === 0 && (maxEntries & (maxEntries - 1)) === 0 ? undefined : 'EINVAL'
+const isRing = ({ maxEntries, flags }: MapSizes, kernel: KernelFacts): ErrnoName | undefined =>
+  ((flags & F.BPF_F_RB_OVERWRITE) === 0 || kernel.ringsOverwrite) &&
+  maxEntries !== 0 &&
+  maxEntries % PAGE === 0 &&
+  (maxEntries & (maxEntries - 1)) === 0
+    ? undefined
+    : 'EINVAL'
 
 function ring(flags: number): MapType {
   return plain({
@@ -247,8 +253,8 @@ export const MAP_TYPES: Readonly<Record<string, MapType>> = {
     needsTypes: 'kernel',
   }),
   cpumap: plain({ stage: 'alloc', key: 4, value: [4, 8], entries: 'some', flags: NUMA }),
-  devmap: plain({ ...socket, key: 4 }),
-  devmap_hash: plain({ ...socket, key: 4 }),
+  devmap: plain({ ...socket, stage: 'check', key: 4 }),
+  devmap_hash: plain({ ...socket, stage: 'check', key: 4 }),
   xskmap: plain({ ...socket, key: 4, value: 4 }),
   sockmap: plain({ ...socket, key: 4 }),
   sockhash: plain({ ...socket, key: 'any' }),

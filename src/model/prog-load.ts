@@ -43,6 +43,12 @@ export const PROG_RULES = {
     source: 'bpf_prog_load',
     errno: 'EINVAL',
   },
+  refused: {
+    name: 'PROG_LOAD: refused by this kernel',
+    needs: 'a program type that this kernel does not refuse to everybody',
+    source: 'bpf_prog_load',
+    errno: 'EPERM',
+  },
   coversType: {
     name: 'token: allows the program type',
     needs: 'a token that allows the program type; without, it is ignored',
@@ -236,6 +242,8 @@ export function progLoad(judge: Judge, machine: Machine, task: Task, call: ProgL
   const word = kernel.vocabulary.progs.nameOfBit.get(call.type) ?? `type ${call.type}`
   const attach = fixedAttach(judge, kernel, word, call.attach ?? 0)
   const attachWord = kernel.vocabulary.attachs.nameOfBit.get(attach)
+  const refused = kernel.refusedProgs.has(word) || kernel.refusedProgs.has(`${word}/${attachWord ?? attach}`)
+  if (judge.fails(PROG_RULES.refused, !refused, refused ? `${word} is refused` : 'not refused')) return
   const isKnown = kernel.vocabulary.progs.nameOfBit.has(call.type) && attachWord !== undefined
   const resolved = resolveToken(
     judge,

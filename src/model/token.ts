@@ -1,7 +1,7 @@
 /** BPF_TOKEN_CREATE, and how the other commands take a token. */
 import { hasBit, MASK_DOMAINS } from '../policy/vocabulary.ts'
 import { type AttrBytes, callFails, fieldOf, lsmText, tailFails } from './bpf-call.ts'
-import { type BpffsInstance, type File, fileText, type Token } from './file.ts'
+import { type BpffsInstance, type File, fileText, isOpen, type Token } from './file.ts'
 import type { Judge, Rule } from './judge.ts'
 import type { Machine } from './machine.ts'
 import {
@@ -116,7 +116,7 @@ export function tokenCreate(judge: Judge, machine: Machine, task: Task, call: To
   if (judge.fails(TOKEN_RULES.flags, flags === 0, `flags ${flags}`)) return
   const cut = attr.size !== undefined && attr.size < FD_OFFSET + 4
   const file = cut ? (call.standardInput ?? { kind: 'other' }) : call.bpffs
-  const open = file.kind !== 'closed' && file.kind !== 'path'
+  const open = isOpen(file)
   if (judge.fails(TOKEN_RULES.file, open, fileText(file))) return
   const isRoot = file.kind === 'root' || (file.kind === 'bpffs' && file.isRoot)
   if (judge.fails(TOKEN_RULES.root, isRoot, fileText(file))) return
@@ -166,7 +166,7 @@ export function resolveToken(
 ): Resolved {
   if (choice === undefined || !choice.flag) return NONE
   const { file } = choice
-  const open = file.kind !== 'closed' && file.kind !== 'path'
+  const open = isOpen(file)
   if (judge.fails(TOKEN_RULES.tokenFile, open, fileText(file))) return REFUSED
   const isToken = file.kind === 'token'
   if (judge.fails(TOKEN_RULES.tokenKind, isToken, fileText(file)) || !isToken) return REFUSED

@@ -93,6 +93,7 @@ struct shared {
 };
 
 static struct shared *shared;
+static pid_t main_process;
 
 /* Of this process. */
 static uint64_t effective;
@@ -113,6 +114,9 @@ static long futex(_Atomic uint32_t *word, int op, uint32_t value)
 static void fail(const char *what)
 {
 	fprintf(stderr, "executor: %s: %s\n", what, strerror(errno));
+	/* The others end with it. */
+	if (main_process != getpid())
+		kill(main_process, SIGKILL);
 	_exit(1);
 }
 
@@ -197,6 +201,7 @@ static int become(uint32_t id)
 	if (prctl(PR_SET_KEEPCAPS, 1) || setresgid(id, id, id) || setresuid(id, id, id))
 		return -errno;
 	read_capabilities();
+	prctl(PR_SET_DUMPABLE, 1);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	return 0;
 }
@@ -294,6 +299,8 @@ static _Noreturn void context_main(int self)
 	read_capabilities();
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
 		fail("mount");
+	/* Of a process that may not be dumped, root of its own namespace cannot write the id maps. */
+	prctl(PR_SET_DUMPABLE, 1);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	atomic_store(turn, 0);
 	futex(turn, FUTEX_WAKE, 1);
@@ -363,6 +370,7 @@ int main(void)
 	struct header head;
 	void *arena;
 
+	main_process = getpid();
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	arena = mmap(ARENA, ARENA_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 	if (shared == MAP_FAILED || arena != ARENA)
@@ -383,6 +391,8 @@ int main(void)
 			batch(head.count);
 		}
 	}
+	/* CAP_KILL, which the last case may not have had. */
+	have(permitted);
 	for (int i = 0; i < CONTEXTS; i++)
 		if (shared->pid[i] > 0)
 			kill(shared->pid[i], SIGKILL);
