@@ -3,7 +3,7 @@
  * loaded; what is left is that program, attach type and target go together, and CAP_NET_ADMIN for
  * cgroup_skb.
  */
-import { type AttrBytes, callFails, tailFails } from './bpf-call.ts'
+import { type AttrBytes, callFails, capable, initialText, tailFails } from './bpf-call.ts'
 import { type File, fileText, isOpen, type Program } from './file.ts'
 import type { ErrnoName, Judge, Rule } from './judge.ts'
 import type { KernelFacts } from './kernel.ts'
@@ -36,7 +36,7 @@ export interface ProgAttach {
   readonly attr?: AttrBytes
 }
 
-/** Of something to which nothing is attached. */
+/** Of something to which nothing is attached, and without naming a program. */
 export interface ProgDetach {
   readonly op: 'prog_detach'
   readonly target: AttachTarget
@@ -112,6 +112,12 @@ export const ATTACH_RULES = {
     source: 'perf_event_get',
     errno: 'EBADF',
   },
+  multiBuilt: {
+    name: 'LINK_CREATE: many functions at once',
+    needs: 'a kernel that can attach to many functions at once',
+    source: 'bpf_kprobe_multi_link_attach',
+    errno: 'EOPNOTSUPP',
+  },
   multi: {
     name: 'LINK_CREATE: loaded for many functions',
     needs: 'a program that was loaded to be attached to many functions',
@@ -130,11 +136,29 @@ export const ATTACH_RULES = {
     source: 'netns_bpf_link_create',
     errno: 'EINVAL',
   },
+  netkitBuilt: {
+    name: 'attach: netkit',
+    needs: 'a kernel that was built with netkit',
+    source: 'netkit_prog_attach',
+    errno: 'EINVAL',
+  },
   netkit: {
     name: 'attach: CAP_NET_ADMIN over the network, for netkit',
     needs: 'CAP_NET_ADMIN in the user namespace that owns the caller’s network namespace',
     source: 'netkit_dev_fetch',
     errno: 'EPERM',
+  },
+  structOps: {
+    name: 'LINK_CREATE: map of struct_ops',
+    needs: 'a map of struct_ops that has its value and BPF_F_LINK',
+    source: 'bpf_struct_ops_link_create',
+    errno: 'EINVAL',
+  },
+  socketMap: {
+    name: 'PROG_ATTACH: map of sockets',
+    needs: 'a map of sockets',
+    source: 'sock_map_prog_update',
+    errno: 'EOPNOTSUPP',
   },
   withLink: {
     name: 'PROG_ATTACH: program type',
@@ -147,6 +171,12 @@ export const ATTACH_RULES = {
     needs: 'a device of the caller’s network namespace',
     source: 'dev_get_by_index',
     errno: 'EINVAL',
+  },
+  detachUnnamed: {
+    name: 'PROG_DETACH: CAP_NET_ADMIN of the host, without a program',
+    needs: 'CAP_NET_ADMIN or CAP_SYS_ADMIN in the initial user namespace, where no program is named',
+    source: 'bpf_mprog_detach_empty',
+    errno: 'EPERM',
   },
   attached: {
     name: 'PROG_DETACH: what is attached',
@@ -242,14 +272,25 @@ export function linkCreate(judge: Judge, machine: Machine, task: Task, call: Lin
   const { kernel } = machine
   if (callFails(judge, machine, task, 'link_create', attr)) return
   if (tailFails(judge, machine, 'link_create', attr)) return
+  const word = kernel.vocabulary.attachs.nameOfBit.get(call.attach) ?? `attach type ${call.attach}`
+  if (word === 'struct_ops') {
+    structOpsFails(judge, call.prog)
+    return
+  }
   const prog = progOf(judge, call.prog)
   if (prog === undefined) return
   if (capableFails(judge, machine, task, ATTACH_RULES.linkCapable, prog)) return
-  const word = kernel.vocabulary.attachs.nameOfBit.get(call.attach) ?? `attach type ${call.attach}`
   const goes = goesWith(kernel, prog, call.attach)
   if (judge.fails(ATTACH_RULES.type, goes, `${prog.type} and ${word}`)) return
   if (judge.fails(ATTACH_RULES.linkType, !WITHOUT_LINKS.has(prog.type), prog.type)) return
   targetFails(judge, task, prog.type, call.target, call.flags ?? 0, kernel, word)
+}
+
+/** A link of struct_ops is of a map, whose descriptor stands where that of a program does. */
+function structOpsFails(judge: Judge, file: File): boolean {
+  if (judge.fails(ATTACH_RULES.targetFile, isOpen(file), fileText(file))) return true
+  // What such a map registers is not of this model.
+  return judge.fails(ATTACH_RULES.structOps, false, fileText(file))
 }
 
 /** What is wrong with the target of a link. */
@@ -263,11 +304,13 @@ function targetFails(
   word: string,
 ): boolean {
   const isCgroup = CGROUP_TYPES.has(progType)
-  if (netkitFails(judge, task, word)) return true
+  if (netkitFails(judge, kernel, task, word)) return true
   if (target.kind === 'device') return deviceFails(judge, word, target.exists)
+  if (progType === 'kprobe' && word.startsWith('trace_kprobe_') && kernel.lacks.has('multi'))
+    return judge.fails(ATTACH_RULES.multiBuilt, false, 'not built in')
   const known = isCgroup && kernel.cgroupLinksTakeFlags ? MPROG_FLAGS | PREORDER : 0
   if (judge.fails(ATTACH_RULES.flags, (flags & ~known) === 0, `flags ${flags}`)) return true
-  return isCgroup ? cgroupFails(judge, target) : fileFails(judge, kernel, progType, target.file, word)
+  return isCgroup ? cgroupFails(judge, target) : fileFails(judge, progType, target.file, word)
 }
 
 /** cgroup_get_from_fd() says EBADF of all that is none. */
@@ -281,14 +324,11 @@ function deviceFails(judge: Judge, word: string, exists: boolean): boolean {
   return judge.fails(ATTACH_RULES.device, exists, exists ? 'there is one' : 'there is none', undefined, errno)
 }
 
-function fileFails(judge: Judge, kernel: KernelFacts, progType: string, file: File, word: string): boolean {
+function fileFails(judge: Judge, progType: string, file: File, word: string): boolean {
   if (BY_PERF.has(progType) || (progType === 'kprobe' && word === 'perf_event'))
     return judge.fails(ATTACH_RULES.perfEvent, false, fileText(file))
   // Of a program that was not loaded as one for many functions; the others are not of this model.
-  if (progType === 'kprobe') {
-    const errno = kernel.hasMulti ? 'EINVAL' : 'EOPNOTSUPP'
-    return judge.fails(ATTACH_RULES.multi, false, 'not loaded so', undefined, errno)
-  }
+  if (progType === 'kprobe') return judge.fails(ATTACH_RULES.multi, false, 'not loaded so')
   const open = isOpen(file)
   if (judge.fails(ATTACH_RULES.targetFile, open, fileText(file))) return true
   const wanted = progType === 'sk_lookup' || progType === 'flow_dissector' ? 'netns' : 'sockmap'
@@ -296,8 +336,10 @@ function fileFails(judge: Judge, kernel: KernelFacts, progType: string, file: Fi
 }
 
 /** netkit is the one target that asks for a capability: over the caller's network namespace. */
-function netkitFails(judge: Judge, task: Task, word: string): boolean {
+function netkitFails(judge: Judge, kernel: KernelFacts, task: Task, word: string): boolean {
   if (!word.startsWith('netkit_')) return false
+  const built = !kernel.lacks.has('netkit')
+  if (judge.fails(ATTACH_RULES.netkitBuilt, built, built ? 'built in' : 'not built in')) return true
   const ns = task.networkOwner ?? task.userNamespace
   const may = nsCapable(judge, task, ns, 'net_admin')
   return judge.fails(ATTACH_RULES.netkit, may, capabilitiesText(task, ns))
@@ -333,9 +375,19 @@ export function progAttach(judge: Judge, machine: Machine, task: Task, call: Pro
   const goes = goesWith(kernel, prog, call.attach)
   if (judge.fails(ATTACH_RULES.type, goes, `${prog.type} and ${word}`)) return
   if (CGROUP_TYPES.has(prog.type)) cgroupFails(judge, call.target)
+  else if (prog.type === 'sk_msg' || prog.type === 'sk_skb') toSocketsFails(judge, call.target, flags)
   else if (judge.fails(ATTACH_RULES.withLink, isTcx, prog.type)) return
-  else if (netkitFails(judge, task, word!)) return
+  else if (netkitFails(judge, kernel, task, word!)) return
   else deviceFails(judge, 'tcx_', call.target.kind === 'device' && call.target.exists)
+}
+
+function toSocketsFails(judge: Judge, target: AttachTarget, flags: number): boolean {
+  if (judge.fails(ATTACH_RULES.flags, flags === 0, `flags ${flags}`)) return true
+  const file: File = target.kind === 'file' ? target.file : { kind: 'closed' }
+  if (judge.fails(ATTACH_RULES.targetFile, isOpen(file), fileText(file))) return true
+  const isMap = file.kind === 'map' || file.kind === 'sockmap'
+  if (judge.fails(ATTACH_RULES.targetKind, isMap, fileText(file))) return true
+  return judge.fails(ATTACH_RULES.socketMap, file.kind === 'sockmap', fileText(file))
 }
 
 export function progDetach(judge: Judge, machine: Machine, task: Task, call: ProgDetach): void {
@@ -352,7 +404,9 @@ export function progDetach(judge: Judge, machine: Machine, task: Task, call: Pro
   const known = isCgroup || isDevice || wanted === 'lsm'
   if (judge.fails(ATTACH_RULES.known, known, word ?? `attach type ${call.attach}`)) return
   if (isDevice) {
-    if (netkitFails(judge, task, word!)) return
+    const may = capable(judge, task, 'net_admin') || capable(judge, task, 'sys_admin')
+    if (judge.fails(ATTACH_RULES.detachUnnamed, may, initialText(task, 'net_admin'))) return
+    if (netkitFails(judge, kernel, task, word!)) return
     if (deviceFails(judge, 'tcx_', call.target.kind === 'device' && call.target.exists)) return
   } else if (cgroupFails(judge, call.target)) return
   judge.fails(ATTACH_RULES.attached, false, 'nothing')

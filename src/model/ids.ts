@@ -1,7 +1,7 @@
 /** Commands about objects by their numbers, and what is asked of the host alone: no token serves. */
 import { type AttrBytes, callFails, capable, initialText, lsmText, tailFails } from './bpf-call.ts'
 import type { Judge, Rule } from './judge.ts'
-import type { ModelCommand } from './kernel.ts'
+import type { KernelFacts, ModelCommand } from './kernel.ts'
 import type { Machine } from './machine.ts'
 import type { Task } from './task.ts'
 
@@ -116,6 +116,12 @@ export const ID_RULES = {
     source: 'bpf_prog_query',
     errno: 'EINVAL',
   },
+  queryEffective: {
+    name: 'PROG_QUERY: BPF_F_QUERY_EFFECTIVE',
+    needs: 'BPF_F_QUERY_EFFECTIVE for cgroups alone',
+    source: 'netns_bpf_prog_query',
+    errno: 'EINVAL',
+  },
   queryTarget: {
     name: 'PROG_QUERY: target',
     needs: 'a cgroup, network namespace, map or device that is there',
@@ -175,11 +181,17 @@ export function progQuery(judge: Judge, machine: Machine, task: Task, call: Prog
   const flags = call.flags ?? 0
   if (judge.fails(ID_RULES.queryFlags, (flags & ~1) === 0, `flags ${flags}`)) return
   const word = machine.kernel.vocabulary.attachs.nameOfBit.get(call.attach)
-  const can = word !== undefined && isQueried(word)
+  const can = word !== undefined && isQueried(word) && !isLacking(machine.kernel, word)
   if (judge.fails(ID_RULES.queryAttach, can, word ?? `attach type ${call.attach}`)) return
+  const ofDevice = /^(tcx|netkit)_/.test(word ?? '')
+  const takes = (flags & 1) === 0 || /^(cgroup_|lsm_cgroup)/.test(word ?? '')
   const there = call.missing !== true
-  const errno = word !== undefined && /^(tcx|netkit)_/.test(word) ? 'ENODEV' : 'EBADF'
-  judge.fails(ID_RULES.queryTarget, there, there ? 'there' : 'not there', undefined, errno)
+  // Devices are looked up first.
+  const takesFlags = (): boolean => judge.fails(ID_RULES.queryEffective, takes, `flags ${flags}`)
+  if (!ofDevice && takesFlags()) return
+  const errno = ofDevice ? 'ENODEV' : 'EBADF'
+  if (judge.fails(ID_RULES.queryTarget, there, there ? 'there' : 'not there', undefined, errno)) return
+  if (ofDevice) takesFlags()
 }
 
 const QUERIED = new Set([
@@ -187,6 +199,10 @@ const QUERIED = new Set([
   ...['netkit_primary', 'netkit_peer', 'lsm_cgroup'],
   ...['sk_skb_stream_parser', 'sk_skb_stream_verdict', 'sk_msg_verdict', 'sk_skb_verdict'],
 ])
+
+function isLacking({ lacks }: KernelFacts, word: string): boolean {
+  return (word === 'lirc_mode2' && lacks.has('lirc')) || (word.startsWith('netkit_') && lacks.has('netkit'))
+}
 
 function isQueried(word: string): boolean {
   return word.startsWith('cgroup_') || QUERIED.has(word)

@@ -29,6 +29,9 @@ export const MODEL_COMMANDS = [
 ] as const
 export type ModelCommand = (typeof MODEL_COMMANDS)[number]
 
+/** Attaching to many kernel functions at once; infrared remotes; the device netkit. */
+export type KernelPart = 'multi' | 'lirc' | 'netkit'
+
 export interface KernelFacts {
   /** For people: `6.12`, `running`. */
   readonly name: string
@@ -47,8 +50,8 @@ export interface KernelFacts {
   readonly ringsOverwrite: boolean
   /** Whether links to a cgroup may have flags (since 6.17). */
   readonly cgroupLinksTakeFlags: boolean
-  /** Whether programs can be attached to many functions at once. */
-  readonly hasMulti: boolean
+  /** What it was built without, beside types. */
+  readonly lacks: ReadonlySet<KernelPart>
   /** Program types that this kernel refuses to everybody with EPERM: `type`, or `type/attach type`, in words. */
   readonly refusedProgs: ReadonlySet<string>
   /** Map types that have a word and that this kernel was built without. */
@@ -83,7 +86,7 @@ const ENDS = {
 export function factsFrom(
   name: string,
   { enums, attrBytes, attrFields }: KernelShape,
-  tried: Partial<Pick<KernelFacts, 'absentMaps' | 'absentProgs' | 'hasMulti' | 'refusedProgs'>> = {},
+  tried: Partial<Pick<KernelFacts, 'absentMaps' | 'absentProgs' | 'lacks' | 'refusedProgs'>> = {},
 ): KernelFacts {
   const vocabulary = vocabularyFrom(enums)
   const has = (field: string): boolean => attrFields.has(field)
@@ -113,7 +116,7 @@ export function factsFrom(
     // insn_array came with the same release.
     ringsOverwrite: vocabulary.maps.bitOfName.has('insn_array'),
     cgroupLinksTakeFlags: vocabulary.cmds.bitOfName.has('prog_stream_read_by_fd'),
-    hasMulti: tried.hasMulti ?? true,
+    lacks: tried.lacks ?? new Set(),
     refusedProgs: tried.refusedProgs ?? new Set(),
     absentMaps: tried.absentMaps ?? new Set(),
     absentProgs: tried.absentProgs ?? new Set(),

@@ -215,7 +215,12 @@ export function mapCreate(judge: Judge, machine: Machine, task: Task, call: MapC
   const sizes = sizesOf(call, type, attr)
   const types = typesOf(call, type)
   if (formFails(judge, machine, call, word, sizes, types)) return
-  const seeded = word !== undefined && judge.isOn(SEEDED_MAPS, word) && (sizes.flags & ZERO_SEED) !== 0
+  const seeded =
+    word !== undefined &&
+    judge.isOn(SEEDED_MAPS, word) &&
+    // Of what an outer map holds the kernel asks first.
+    (word !== 'hash_of_maps' || sizes.valueSize === 4) &&
+    (sizes.flags & ZERO_SEED) !== 0
   if (
     judge.fails(
       MAP_RULES.zeroSeed,

@@ -53,10 +53,17 @@ export const ZERO_SEED = F.BPF_F_ZERO_SEED
 /** Neither readable nor writable by programs. */
 const isClosed = (flags: number): boolean => (flags & BY_PROGRAM) === BY_PROGRAM
 
-type Size = number | 'any' | readonly number[]
+/** One size, one of some, any but 0, or any at all. */
+type Size = number | 'any' | 'free' | readonly number[]
 
 const sizeFits = (size: number, wanted: Size): boolean =>
-  wanted === 'any' ? size !== 0 : typeof wanted === 'number' ? size === wanted : wanted.includes(size)
+  wanted === 'free'
+    ? true
+    : wanted === 'any'
+      ? size !== 0
+      : typeof wanted === 'number'
+        ? size === wanted
+        : wanted.includes(size)
 
 interface Plain {
   readonly stage: 'check' | 'alloc'
@@ -74,7 +81,8 @@ interface Plain {
 }
 
 function plain(type: Plain): MapType {
-  const first = (size: Size): number => (size === 'any' ? 4 : typeof size === 'number' ? size : size[0]!)
+  const first = (size: Size): number =>
+    size === 'any' || size === 'free' ? 4 : typeof size === 'number' ? size : size[0]!
   const { stage, flags, needsInner, needsTypes } = type
   const sample = {
     keySize: first(type.key),
@@ -224,7 +232,10 @@ export const MAP_TYPES: Readonly<Record<string, MapType>> = {
     entries: 'some',
     flags: NUMA | BY_USER | F.BPF_F_STACK_BUILD_ID,
     sample: { valueSize: 8 },
-    more: ({ valueSize }) => (valueSize < 8 || valueSize % 8 !== 0 ? 'EINVAL' : undefined),
+    more: ({ valueSize, flags }) => {
+      const unit = (flags & F.BPF_F_STACK_BUILD_ID) !== 0 ? 32 : 8
+      return valueSize < 8 || valueSize % unit !== 0 ? 'EINVAL' : undefined
+    },
   }),
   lpm_trie: plain({
     stage: 'alloc',
@@ -247,7 +258,8 @@ export const MAP_TYPES: Readonly<Record<string, MapType>> = {
   struct_ops: plain({
     stage: 'check',
     key: 4,
-    value: 'any',
+    // Its type has a size of its own.
+    value: 'free',
     entries: 1,
     flags: F.BPF_F_LINK | F.BPF_F_VTYPE_BTF_OBJ_FD,
     needsTypes: 'kernel',

@@ -3,10 +3,10 @@
 import { decide } from '../../../src/model/decide.ts'
 import type { Decision, Mutation } from '../../../src/model/judge.ts'
 import { bpf_attr_prog_attach, bpf_cmd } from '../../../src/uapi/bpf.ts'
-import { errnoName } from '../../../src/uapi/errno.ts'
 import { Batch, MAX_STEPS } from './executor.ts'
 import { generate } from './generate.ts'
 import { ALL_CAPABILITIES, type Lab, slotText, taskOf } from './lab.ts'
+import { outcomeOf } from './outcome.ts'
 import type { Random } from './random.ts'
 import { type BpfSpec, callOf, slotAt, stepOf } from './spec.ts'
 
@@ -16,8 +16,6 @@ export interface Difference {
   readonly model: Decision
 }
 
-/** `ok`, or the errno's name. */
-export const outcomeOf = (result: number): string => (result >= 0 ? 'ok' : errnoName(result))
 export const predicted = (decision: Decision): string => decision.errno ?? 'ok'
 
 export function predict(lab: Lab, spec: BpfSpec, mutation?: Mutation): Decision {
@@ -67,11 +65,17 @@ function undo(lab: Lab, spec: BpfSpec & { op: 'link_create' | 'prog_attach' | 'p
 }
 
 /** One round of cases: those that differ. */
-export async function round(lab: Lab, random: Random, count: number): Promise<Difference[]> {
+export async function round(
+  lab: Lab,
+  random: Random,
+  count: number,
+  seen: (what: string) => void = () => {},
+): Promise<Difference[]> {
   const specs = Array.from({ length: count }, () => generate(random, lab))
   const running = onKernel(lab, specs)
   const decisions = specs.map(spec => predict(lab, spec))
   const outcomes = await running
+  for (const [i, { op }] of specs.entries()) seen(`${op} ${outcomes[i]}`)
   return specs.flatMap((spec, i) =>
     outcomes[i] === predicted(decisions[i]!) ? [] : [{ spec, kernel: outcomes[i]!, model: decisions[i]! }],
   )

@@ -130,6 +130,21 @@ export class Executor {
     return offset
   }
 
+  /** How far the arena is used. */
+  mark(): number {
+    return this.#arenaEnd
+  }
+
+  get isNearlyFull(): boolean {
+    return this.#arenaEnd > ARENA_BYTES - 16_384
+  }
+
+  /** Texts behind the mark may be written over: no step that is still to run uses them. */
+  forgetTexts(mark: number): void {
+    this.#arenaEnd = mark
+    for (const [text, offset] of this.#texts) if (offset >= mark) this.#texts.delete(text)
+  }
+
   address(offset: number): bigint {
     return BigInt(ARENA + offset)
   }

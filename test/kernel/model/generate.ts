@@ -127,7 +127,10 @@ function mapSpec(random: Random, lab: Lab): MapSpec {
     ...short,
     ...sometimes(random, often, 'keySize', () => random.pick(SIZES)),
     ...sometimes(random, often, 'valueSize', () => random.pick(SIZES)),
-    ...sometimes(random, often, 'maxEntries', () => random.pick([0, 1, 2, 5, 4096, 8192])),
+    ...sometimes(random, often, 'maxEntries', () =>
+      // A cpumap has no more elements than the kernel has processors, of which the model knows nothing.
+      word === 'cpumap' ? random.below(3) : random.pick([0, 1, 2, 5, 4096, 8192]),
+    ),
     ...sometimes(random, odd ? 50 : 3, 'flags', () => mapFlags(random, shape?.sample.flags ?? 0)),
     ...sometimes(random, odd ? 10 : 1, 'extra', () => random.pick([1, 15, 16, 4096])),
     ...sometimes(random, 3, 'numaNode', () => random.pick([0, 1000, 99999])),
@@ -304,9 +307,11 @@ function attachSpec(random: Random, lab: Lab): AttachSpec {
   const fitting = random.chance(70) ? ATTACH_OF[type] : undefined
   const { attachs } = lab.kernel.vocabulary
   const attach =
-    fitting === undefined
-      ? random.below(attachs.nameOfBit.size + 2)
-      : attachs.bitOfName.get(random.pick(fitting))!
+    op === 'prog_detach'
+      ? detached(random, lab)
+      : fitting === undefined
+        ? random.below(attachs.nameOfBit.size + 2)
+        : attachs.bitOfName.get(random.pick(fitting))!
   const toDevice = type === 'xdp' || type === 'sched_cls'
   const { context, caps, ...rest } = caller(random, lab, op)
   // What is attached to a device or cgroup costs the kernel much; so it is done rarely.
@@ -323,6 +328,16 @@ function attachSpec(random: Random, lab: Lab): AttachSpec {
     attach,
     ...sometimes(random, 6, 'flags', () => random.pick([1, 2, 1 << 9, 1 << 12])),
     ...target,
+  }
+}
+
+/** Of the kinds of target that a detached program may have, the model knows cgroups and devices. */
+function detached(random: Random, lab: Lab): number {
+  const { nameOfBit } = lab.kernel.vocabulary.attachs
+  for (;;) {
+    const attach = random.below(nameOfBit.size + 2)
+    const word = nameOfBit.get(attach) ?? ''
+    if (!/^(sk_|lirc|flow)/.test(word) || word === 'sk_lookup') return attach
   }
 }
 

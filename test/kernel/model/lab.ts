@@ -14,8 +14,10 @@ import { ANY_MASK, MASK_DOMAINS, type Masks } from '../../../src/policy/vocabula
 import {
   bpf_attr_btf_load,
   bpf_attr_get_id,
+  bpf_attr_link_create,
   bpf_attr_map_create,
   bpf_attr_prog_load,
+  bpf_attr_prog_query,
   bpf_attr_token_create,
   bpf_cmd,
   bpf_map_flags,
@@ -206,6 +208,11 @@ export class Lab {
       isKernel: true,
     })
     for (const [type, attach] of PROGRAMS) await this.program(0, type, attach, undefined)
+    const kprobe = this.slots.find(({ file }) => file.kind === 'prog' && file.prog.type === 'kprobe')!
+    const attach_type = this.kernel.vocabulary.attachs.bitOfName.get('trace_kprobe_multi')!
+    const multi = bpf_attr_link_create.encode({ prog_fd: kprobe.number, attach_type })
+    const [said] = await this.tryOnce(bpf_cmd.BPF_LINK_CREATE, multi.subarray(0, 60))
+    if (said === -EOPNOTSUPP) (this.kernel.lacks as Set<string>).add('multi')
     if (!this.kernel.hasTokens) return
     const root = await this.bpffs(A, { cmds: 1n, maps: 0n, progs: 0n, attachs: 0n }, 'a bpffs')
     const sub = executor.text('sub')
@@ -383,17 +390,30 @@ export class Lab {
     const said = await this.executor.run(this.#batch)
     for (const [i, [type, attach]] of pairs.entries())
       if (said[i]! < 0) this.verifier.set(`${type}/${attach}`, -said[i]!)
+    const lacks = kernel.lacks as Set<string>
+    const query = async (attach: string): Promise<number> => {
+      const attach_type = kernel.vocabulary.attachs.bitOfName.get(attach) ?? 0
+      const attr = bpf_attr_prog_query.encode(
+        { target_fd: 0xffff_ffff, attach_type },
+        kernel.attrEnds.prog_query,
+      )
+      return (await this.tryOnce(bpf_cmd.BPF_PROG_QUERY, attr))[0]!
+    }
+    if ((await query('netkit_primary')) === -22) lacks.add('netkit')
+    if ((await query('lirc_mode2')) === -22) lacks.add('lirc')
     const refused = kernel.refusedProgs as Set<string>
-    for (const [type, word] of kernel.vocabulary.progs.nameOfBit)
-      for (const attach of kernel.vocabulary.attachs.nameOfBit.keys()) {
-        const attr = bpf_attr_prog_load.encode(
-          { prog_type: type, expected_attach_type: attach },
-          kernel.attrEnds.prog_load,
-        )
+    const attachs = [...kernel.vocabulary.attachs.nameOfBit]
+    for (const [prog_type, word] of kernel.vocabulary.progs.nameOfBit) {
+      const named: string[] = []
+      for (const [expected_attach_type, attach] of attachs) {
+        const fields = { prog_type, expected_attach_type }
+        const attr = bpf_attr_prog_load.encode(fields, kernel.attrEnds.prog_load)
         const [result] = await this.tryOnce(bpf_cmd.BPF_PROG_LOAD, attr)
         // Without instructions it is E2BIG, but where the kernel refuses before it looks.
-        if (result === -1) refused.add(`${word}/${kernel.vocabulary.attachs.nameOfBit.get(attach)}`)
+        if (result === -EPERM) named.push(`${word}/${attach}`)
       }
+      for (const name of named.length === attachs.length ? [word] : named) refused.add(name)
+    }
     const absent = kernel.absentMaps as Set<string>
     const words = [...kernel.vocabulary.maps.nameOfBit].filter(([type]) => type !== 0)
     for (const [type, name] of words) {
@@ -452,6 +472,8 @@ function randomMasks(random: Random): Masks {
   return { cmds, maps: mask(36), progs: mask(33), attachs: mask(60) }
 }
 
+const EPERM = 1
+const EOPNOTSUPP = 95
 const O_DIRECTORY = 0o200000
 const O_PATH = 0o10000000
 const BPF_F_SLEEPABLE = 0x10
