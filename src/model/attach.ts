@@ -246,10 +246,8 @@ const CGROUP_TYPES = new Set([
   ...['cgroup_skb', 'cgroup_sock', 'cgroup_sock_addr', 'cgroup_sockopt'],
   ...['cgroup_device', 'cgroup_sysctl', 'sock_ops'],
 ])
-const WITHOUT_LINKS = new Set([
-  ...['socket_filter', 'sched_act', 'lwt_in', 'lwt_out', 'lwt_xmit', 'lwt_seg6local'],
-  ...['sk_reuseport', 'lirc_mode2', 'raw_tracepoint', 'raw_tracepoint_writable', 'syscall', 'struct_ops'],
-])
+/** Of the types that have an attach type, the one that has no links. */
+const WITHOUT_LINKS = new Set(['lirc_mode2'])
 
 /** The program that a descriptor names; undefined: the call fails. */
 function progOf(judge: Judge, file: File): Program | undefined {

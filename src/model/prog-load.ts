@@ -227,8 +227,8 @@ const AT = bpf_attr_prog_load.fields
 /** The attach type that the kernel goes on with. */
 export function fixedAttach(judge: Judge, kernel: KernelFacts, word: string, attach: number): number {
   const instead = FIXED_UP[word]
-  if (instead === undefined || attach !== 0) return attach
-  return judge.part(PROG_RULES.fixUp, true) ? kernel.vocabulary.attachs.bitOfName.get(instead)! : attach
+  if (instead === undefined || !judge.part(PROG_RULES.fixUp, attach === 0)) return attach
+  return kernel.vocabulary.attachs.bitOfName.get(instead)!
 }
 
 export function progLoad(judge: Judge, machine: Machine, task: Task, call: ProgLoad): void {

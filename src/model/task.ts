@@ -76,11 +76,6 @@ export const CAPABLE_RULES = {
     needs: 'the capability in the effective set, in the namespace that is asked about',
     source: 'cap_capable',
   },
-  above: {
-    name: 'cap_capable: no namespace above one’s own',
-    needs: 'a namespace that is the caller’s own or below it',
-    source: 'cap_capable',
-  },
   owner: {
     name: 'cap_capable: owner of a namespace right below',
     needs: 'being the user who made the namespace, and being in the one above it',
@@ -98,7 +93,8 @@ export function nsCapable(judge: Judge, task: Task, ns: UserNamespace, capabilit
   const own = task.userNamespace
   for (let at: UserNamespace = ns; ; at = at.parent!) {
     if (at === own) return judge.part(CAPABLE_RULES.inNamespace, task.capabilities.has(capability))
-    if (at.parent === undefined || !judge.part(CAPABLE_RULES.above, at.level > own.level)) return false
+    // Of a namespace that is neither the caller's own nor below it, the way up ends here.
+    if (at.parent === undefined) return false
     if (at.parent === own && judge.part(CAPABLE_RULES.owner, at.owner === task.uid)) return true
   }
 }

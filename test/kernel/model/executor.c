@@ -13,10 +13,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/filter.h>
 #include <linux/futex.h>
+#include <linux/seccomp.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,7 +59,8 @@ enum op {
 	OP_MOUNT, /* mount(2) of bpf at the path `a`, options at `b`; unmounted at once */
 	OP_SPAWN, /* context `a`: see struct spawn */
 	OP_MKDIRAT,
-	OP_SETID, /* becomes user and group `a`, with its capabilities kept */
+	OP_SECCOMP = 13, /* from now on bpf(2) fails with errno `a` */
+	OP_SETID = 12, /* becomes user and group `a`, with its capabilities kept */
 };
 
 enum flag {
@@ -206,6 +210,20 @@ static int become(uint32_t id)
 	return 0;
 }
 
+static int refuse_bpf(uint32_t error)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_bpf, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog filter = { sizeof(code) / sizeof(code[0]), code };
+
+	/* With CAP_SYS_ADMIN there is no need to give up privileges. */
+	return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter);
+}
+
 static long bpf(const struct step *step)
 {
 	static uint8_t attr[ATTR_ROOM] __attribute__((aligned(8)));
@@ -259,6 +277,8 @@ static long call(const struct step *step)
 		return spawn(step);
 	case OP_MKDIRAT:
 		return mkdirat(in, text(step->a), 0755);
+	case OP_SECCOMP:
+		return refuse_bpf(step->a);
 	case OP_SETID:
 		return become(step->a);
 	default:

@@ -26,6 +26,7 @@ export const OP = {
   spawn: 10,
   mkdirat: 11,
   setid: 12,
+  seccomp: 13,
 } as const
 
 /** One system call; fields as in struct step of executor.c. */

@@ -144,7 +144,7 @@ function mapSpec(random: Random, lab: Lab): MapSpec {
 function mapTypes(random: Random, lab: Lab, needs: 'own' | 'kernel' | undefined): Partial<MapSpec> {
   if (needs === 'own')
     return {
-      ...sometimes(random, 12, 'btf', () => slot(random, lab, 'btf')),
+      ...sometimes(random, 12, 'btf', () => slot(random, lab, random.chance(80) ? 'btf' : 'closed')),
       ...sometimes(random, 4, 'keyType', () => 0),
       ...sometimes(random, 4, 'valueType', () => 0),
       ...sometimes(random, 3, 'kernelType', () => true as const),
@@ -213,7 +213,7 @@ function fittingAttach(random: Random, lab: Lab, type: number): { attach?: numbe
   const word = lab.kernel.vocabulary.progs.nameOfBit.get(type) ?? ''
   const of = [...lab.kernel.vocabulary.attachs.nameOfBit].filter(([, name]) =>
     word === 'cgroup_sock_addr'
-      ? /^cgroup_(inet[46]_(bind|connect)|udp|unix)/.test(name)
+      ? /^cgroup_(inet[46]_(bind|connect|get)|udp|unix)/.test(name)
       : word === 'cgroup_sock'
         ? /^cgroup_inet(_sock|[46]_post)/.test(name)
         : name.startsWith(word) || (word === 'cgroup_skb' && name.startsWith('cgroup_inet_')),
@@ -229,6 +229,8 @@ function fittingAttach(random: Random, lab: Lab, type: number): { attach?: numbe
  * the model.
  */
 function targetOf(random: Random, lab: Lab, word: string): Partial<ProgSpec> {
+  if (word in KERNEL_TARGETS && random.chance(25))
+    return { kernelTarget: true, ...KERNEL_TARGETS[word]!(lab) }
   if (!random.chance(5)) return {}
   const traced = ['tracing', 'lsm', 'struct_ops', 'ext'].includes(word)
   const file = (kinds: readonly string[]): number => {
@@ -241,6 +243,13 @@ function targetOf(random: Random, lab: Lab, word: string): Partial<ProgSpec> {
   if (random.chance(30)) return { targetFile: file(['btf']) }
   if (traced) return {}
   return random.chance(50) ? { target: 1 + random.below(50) } : { targetFile: file(['prog']) }
+}
+
+/** Programs whose target is in the kernel's BTF, with the attach type that goes with it. */
+const KERNEL_TARGETS: Readonly<Record<string, (lab: Lab) => Partial<ProgSpec>>> = {
+  tracing: lab => ({ attach: lab.kernel.vocabulary.attachs.bitOfName.get('trace_raw_tp')! }),
+  lsm: lab => ({ attach: lab.kernel.vocabulary.attachs.bitOfName.get('lsm_mac')! }),
+  struct_ops: () => ({ attach: 0 }),
 }
 
 function btfSpec(random: Random, lab: Lab): BtfSpec {
@@ -295,7 +304,7 @@ function querySpec(random: Random, lab: Lab): QuerySpec {
     op: 'prog_query',
     ...caller(random, lab, 'prog_query'),
     attach: random.below(lab.kernel.vocabulary.attachs.nameOfBit.size + 3),
-    ...sometimes(random, 10, 'flags', () => random.pick([1, 2, 4])),
+    ...sometimes(random, 35, 'flags', () => random.pick([1, 1, 2, 4])),
   }
 }
 
@@ -318,7 +327,9 @@ function attachSpec(random: Random, lab: Lab): AttachSpec {
   const hit = random.chance(op === 'link_create' ? 6 : 2)
   const target = toDevice
     ? { ifindex: hit && op === 'link_create' ? 1 : 4_000_000 }
-    : { target: hit ? slot(random, lab, 'cgroup') : slot(random, lab, 'other') }
+    : {
+        target: slot(random, lab, hit ? 'cgroup' : type === 'sk_msg' && random.chance(50) ? 'map' : 'other'),
+      }
   return {
     op,
     context,
@@ -348,6 +359,7 @@ const ATTACH_OF: Readonly<Record<string, readonly string[]>> = {
   xdp: ['xdp'],
   sched_cls: ['tcx_ingress', 'tcx_egress'],
   sk_lookup: ['sk_lookup'],
-  kprobe: ['perf_event', 'trace_kprobe_multi'],
+  kprobe: ['perf_event', 'trace_kprobe_multi', 'trace_uprobe_multi'],
+  lirc_mode2: ['lirc_mode2'],
   sk_msg: ['sk_msg_verdict'],
 }

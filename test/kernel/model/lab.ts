@@ -23,6 +23,7 @@ import {
   bpf_map_flags,
 } from '../../../src/uapi/bpf.ts'
 import { CAPABILITIES } from '../../../src/uapi/constants.ts'
+import { Targets } from '../delegation/attributes.ts'
 import { Batch, Executor, type Step } from './executor.ts'
 import type { Random } from './random.ts'
 
@@ -47,13 +48,14 @@ const B = nestedIn(A, 'b', 100_000, [{ inside: 0, host: 100_000, count: 1000 }])
 const C = nestedIn(INITIAL, 'c', 1000, [{ inside: 0, host: 200_000, count: 65_536 }])
 
 /** By the executor's number of the context. */
-export const CONTEXTS: readonly { readonly userNamespace: UserNamespace; readonly uid: number }[] = [
+export const CONTEXTS: readonly Omit<Task, 'capabilities'>[] = [
   { userNamespace: INITIAL, uid: 0 },
   { userNamespace: INITIAL, uid: 1000 },
   { userNamespace: A, uid: 100_000 },
   { userNamespace: A, uid: 101_000 },
   { userNamespace: B, uid: 100_000 },
   { userNamespace: C, uid: 200_000 },
+  { userNamespace: A, uid: 100_000, seccomp: 'EACCES' },
 ]
 /** The context that makes things for each namespace. */
 const MAKER = new Map<UserNamespace, number>([
@@ -102,6 +104,13 @@ export class Lab {
   readonly btf: { readonly address: bigint; readonly size: number }
   /** Verifier's answers to the sample program: `type/attach` to an errno. */
   readonly verifier = new Map<string, number>()
+  readonly #targets = new Map<number, { readonly id: number; readonly said: number }>()
+
+  /** The target of a program type in the kernel's BTF, and what the verifier says of it: an errno, or 0. */
+  target(type: number): { readonly id: number; readonly said: number } {
+    return this.#targets.get(type) ?? { id: 0, said: 22 }
+  }
+
   slots: Slot[] = []
   /** Those whose file is of a kind. */
   of(kind: File['kind']): Slot[] {
@@ -170,6 +179,8 @@ export class Lab {
       { context: 2, op: 'spawn', a: 3 },
       { context: 3, op: 'setid', a: 1000 },
       { context: 2, op: 'spawn', a: 4, b: maps('0 0 1000\n'), ownUserNamespace: true },
+      { context: 2, op: 'spawn', a: 6 },
+      { context: 6, op: 'seccomp', a: EACCES },
       { context: 1, op: 'spawn', a: 5, b: maps('0 200000 65536\n'), ownUserNamespace: true },
     )
   }
@@ -414,6 +425,20 @@ export class Lab {
       }
       for (const name of named.length === attachs.length ? [word] : named) refused.add(name)
     }
+    const targets = new Targets()
+    for (const [word, attach] of [
+      ['tracing', 'trace_raw_tp'],
+      ['lsm', 'lsm_mac'],
+      ['struct_ops', 'cgroup_inet_ingress'],
+    ] as const) {
+      const type = kernel.vocabulary.progs.bitOfName.get(word)!
+      const id = targets.of(word, attach)
+      const attachType = kernel.vocabulary.attachs.bitOfName.get(attach)!
+      const fields = bpf_attr_prog_load.decode(this.progAttr(type, attachType))
+      const attr = bpf_attr_prog_load.encode({ ...fields, attach_btf_id: id }, kernel.attrEnds.prog_load)
+      const [result] = await this.tryOnce(bpf_cmd.BPF_PROG_LOAD, attr)
+      this.#targets.set(type, { id, said: result! < 0 ? -result! : 0 })
+    }
     const absent = kernel.absentMaps as Set<string>
     const words = [...kernel.vocabulary.maps.nameOfBit].filter(([type]) => type !== 0)
     for (const [type, name] of words) {
@@ -473,6 +498,7 @@ function randomMasks(random: Random): Masks {
 }
 
 const EPERM = 1
+const EACCES = 13
 const EOPNOTSUPP = 95
 const O_DIRECTORY = 0o200000
 const O_PATH = 0o10000000

@@ -78,6 +78,8 @@ export interface ProgSpec extends Caller, Tokened {
   readonly name?: string
   readonly target?: number
   readonly targetFile?: number
+  /** The target that the lab found in the kernel's BTF for this type. */
+  readonly kernelTarget?: true
   readonly unreadable?: true
 }
 
@@ -275,14 +277,19 @@ function progCall(lab: Lab, spec: ProgSpec, own: object): BpfCall {
     target: spec.target,
     unreadable: spec.unreadable,
   })
-  const said = lab.verifier.get(`${spec.type}/${spec.attach ?? 0}`) ?? lab.verifier.get(`${spec.type}/0`)
+  const kernelTarget = spec.kernelTarget === true ? lab.target(spec.type) : undefined
+  const said =
+    kernelTarget?.said ??
+    lab.verifier.get(`${spec.type}/${spec.attach ?? 0}`) ??
+    lab.verifier.get(`${spec.type}/0`)
   return {
     op: 'prog_load',
     type: spec.type,
     ...named,
+    ...(kernelTarget === undefined ? {} : { target: kernelTarget.id }),
     ...tokenOf(lab, spec),
     ...(spec.targetFile === undefined ? {} : { targetFile: fileAt(lab, spec.targetFile) }),
-    ...(said === undefined ? {} : { verifier: errnoName(said) as ErrnoName }),
+    ...(said === undefined || said === 0 ? {} : { verifier: errnoName(said) as ErrnoName }),
     ...own,
   }
 }
@@ -437,7 +444,7 @@ function progAttr(lab: Lab, spec: ProgSpec): Uint8Array {
     insn_cnt: count,
     license: lab.license,
     prog_name: Buffer.from((spec.name ?? '').slice(0, 16)),
-    attach_btf_id: spec.target ?? 0,
+    attach_btf_id: spec.kernelTarget === true ? lab.target(spec.type).id : (spec.target ?? 0),
     ...(spec.targetFile === undefined ? {} : { attach_prog_fd: slotAt(lab, spec.targetFile).number }),
     ...tokenFields(lab, spec, (spec.flags ?? 0) | lab.flagsFor(spec.type), 'prog_flags', 'prog_token_fd'),
   })
