@@ -303,7 +303,11 @@ function targetFails(
 ): boolean {
   const isCgroup = CGROUP_TYPES.has(progType)
   if (netkitFails(judge, kernel, task, word)) return true
-  if (target.kind === 'device') return deviceFails(judge, word, target.exists)
+  if (target.kind === 'device') {
+    if (deviceFails(judge, word, target.exists)) return true
+    const taken = progType === 'xdp' ? XDP_MODES : MPROG_FLAGS
+    return judge.fails(ATTACH_RULES.flags, (flags & ~taken) === 0, `flags ${flags}`)
+  }
   if (progType === 'kprobe' && word.startsWith('trace_kprobe_') && kernel.lacks.has('multi'))
     return judge.fails(ATTACH_RULES.multiBuilt, false, 'not built in')
   const known = isCgroup && kernel.cgroupLinksTakeFlags ? MPROG_FLAGS | PREORDER : 0
@@ -349,6 +353,8 @@ function targetText(target: AttachTarget): string {
 
 /** BPF_F_REPLACE, BPF_F_BEFORE, BPF_F_AFTER, BPF_F_ID, BPF_F_LINK */
 const MPROG_FLAGS = 0x4 | 0x8 | 0x10 | 0x20 | 0x2000
+/** XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE, XDP_FLAGS_HW_MODE */
+const XDP_MODES = 0x2 | 0x4 | 0x8
 const PREORDER = 0x40
 /** BPF_F_ALLOW_OVERRIDE, BPF_F_ALLOW_MULTI, BPF_F_REPLACE, BPF_F_PREORDER */
 const BASE_FLAGS = 0x1 | 0x2 | 0x4 | PREORDER

@@ -188,8 +188,9 @@ export function tokenCapable(
   capability: ModelCapability,
 ): boolean {
   if (!bpfNsCapable(judge, task, token?.userNamespace ?? INITIAL, capability)) return false
-  const refusal = machine.lsm?.bpf_token_capable
-  return token === undefined || judge.part(TOKEN_RULES.lsmCapable, refusal === undefined)
+  if (token === undefined) return true
+  const lent = machine.lsm?.bpf_token_capable === undefined || machine.lsmLends?.has(capability) === true
+  return judge.part(TOKEN_RULES.lsmCapable, lent)
 }
 
 /** Where a capability is asked for, for people. */

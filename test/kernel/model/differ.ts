@@ -81,7 +81,20 @@ export async function round(
   )
 }
 
-const KEPT = new Set(['op', 'context', 'caps', 'type', 'bpffs', 'attach', 'prog', 'target', 'ifindex'])
+const KEPT = new Set([
+  'object',
+  'directory',
+  'name',
+  'op',
+  'context',
+  'caps',
+  'type',
+  'bpffs',
+  'attach',
+  'prog',
+  'target',
+  'ifindex',
+])
 
 /** The same difference with as little as possible: fields left out, capabilities all or none. */
 export async function shrink(lab: Lab, difference: Difference): Promise<Difference> {
@@ -113,7 +126,9 @@ function* simpler(spec: BpfSpec): Generator<BpfSpec> {
 /** For people: the case, and both sides' words. */
 export function describe(lab: Lab, { spec, kernel, model }: Difference): string {
   const slots = Object.entries(spec)
-    .filter(([key]) => ['token', 'bpffs', 'prog', 'target', 'btf', 'inner', 'targetFile'].includes(key))
+    .filter(([key]) =>
+      ['token', 'bpffs', 'object', 'directory', 'prog', 'target', 'btf', 'inner', 'targetFile'].includes(key),
+    )
     .map(([key, slot]) => `  ${key}: ${slotText(slotAt(lab, slot as number))}`)
   const checks = model.checks.map(
     ({ rule, found, passed }) => `  ${passed ? 'passed' : 'FAILED'} ${rule.name}: ${found}`,

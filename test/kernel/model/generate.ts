@@ -10,6 +10,7 @@ import type {
   HostSpec,
   IdSpec,
   MapSpec,
+  PinSpec,
   ProgSpec,
   QuerySpec,
   TokenSpec,
@@ -32,8 +33,9 @@ export function generate(random: Random, lab: Lab): BpfSpec {
 type Make = (random: Random, lab: Lab) => BpfSpec
 const WITH_TOKENS: readonly (readonly [number, Make])[] = [
   [10, tokenSpec],
-  [34, mapSpec],
-  [34, progSpec],
+  [33, mapSpec],
+  [33, progSpec],
+  [2, pinSpec],
   [5, btfSpec],
   [5, btfIdSpec],
   [3, idSpec],
@@ -297,6 +299,21 @@ function idSpec(random: Random, lab: Lab): IdSpec {
 function hostSpec(random: Random, lab: Lab): HostSpec {
   const op = random.pick(['enable_stats', 'task_fd_query'] as const)
   return { op, ...caller(random, lab, op) }
+}
+
+/** Nothing is pinned: what would be, is for a directory that is no bpffs, or a name that is not free. */
+function pinSpec(random: Random, lab: Lab): PinSpec {
+  const directory = slot(random, lab, random.pick(['bpffs', 'cgroup', 'other']))
+  const { kind } = lab.slots[directory]!.file
+  const isBpffs = kind === 'bpffs' || kind === 'path'
+  const named = lab.slots[directory]!.what === 'a bpffs'
+  return {
+    op: 'obj_pin',
+    ...caller(random, lab, 'obj_pin'),
+    object: slot(random, lab, random.pick(['prog', 'map', 'token', 'btf'])),
+    directory,
+    name: isBpffs ? (named && random.chance(50) ? 'sub' : 'a.b') : random.pick(['a.b', 'new'] as const),
+  }
 }
 
 function querySpec(random: Random, lab: Lab): QuerySpec {

@@ -16,6 +16,7 @@ import {
   bpf_attr_get_id,
   bpf_attr_link_create,
   bpf_attr_map_create,
+  bpf_attr_obj,
   bpf_attr_prog_attach,
   bpf_attr_prog_load,
   bpf_attr_prog_query,
@@ -28,7 +29,7 @@ import { errnoName } from '../../../src/uapi/errno.ts'
 import type { Step } from './executor.ts'
 import { capsMask, type Lab, LONG_PROGRAM, type Slot } from './lab.ts'
 
-const { BPF_F_TOKEN_FD } = bpf_map_flags
+const { BPF_F_TOKEN_FD, BPF_F_PATH_FD } = bpf_map_flags
 
 interface Caller {
   readonly context: number
@@ -122,7 +123,16 @@ export interface AttachSpec extends Caller {
   readonly ifindex?: number
 }
 
+/** `name`: of the scratch directory `sub`, one with a dot, or one that is not there. */
+export interface PinSpec extends Caller {
+  readonly op: 'obj_pin'
+  readonly object: number
+  readonly directory: number
+  readonly name: 'sub' | 'a.b' | 'new'
+}
+
 export type BpfSpec =
+  | PinSpec
   | TokenSpec
   | MapSpec
   | ProgSpec
@@ -185,6 +195,15 @@ export function callOf(lab: Lab, spec: BpfSpec): BpfCall {
         exists: spec.missing !== true,
         flags: spec.flags ?? 0,
         ...tokenOf(lab, spec),
+        attr,
+      }
+    case 'obj_pin':
+      return {
+        op: spec.op,
+        object: fileAt(lab, spec.object),
+        directory: fileAt(lab, spec.directory),
+        dotted: spec.name === 'a.b',
+        exists: spec.name === 'sub' && slotAt(lab, spec.directory).what === 'a bpffs',
         attr,
       }
     case 'enable_stats':
@@ -357,6 +376,16 @@ function attrOf(lab: Lab, spec: BpfSpec): { attr: Uint8Array; givesFd: boolean }
           ...tokenFields(lab, spec, spec.flags ?? 0, 'open_flags', 'fd_by_id_token_fd'),
         }),
         givesFd: true,
+      }
+    case 'obj_pin':
+      return {
+        attr: bpf_attr_obj.encode({
+          bpf_fd: slotAt(lab, spec.object).number,
+          pathname: lab.executor.address(lab.executor.text(spec.name)),
+          file_flags: BPF_F_PATH_FD,
+          path_fd: slotAt(lab, spec.directory).number,
+        }),
+        givesFd: false,
       }
     case 'enable_stats':
       return { attr: bpf_attr_enable_stats.encode({ type: 77 }), givesFd: true }
