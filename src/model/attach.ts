@@ -261,8 +261,8 @@ function progOf(judge: Judge, file: File): Program | undefined {
 function capableFails(judge: Judge, machine: Machine, task: Task, rule: Rule, prog: Program): boolean {
   if (prog.type !== 'cgroup_skb') return false
   const may = tokenCapable(judge, machine, task, prog.token, 'net_admin')
-  const needed = neededText(prog.token, 'net_admin')
-  return judge.fails(rule, may, foundText(machine, task, prog.token), needed)
+  const needed = (): string => neededText(prog.token, 'net_admin')
+  return judge.fails(rule, may, () => foundText(machine, task, prog.token), needed)
 }
 
 export function linkCreate(judge: Judge, machine: Machine, task: Task, call: LinkCreate): void {
@@ -344,7 +344,7 @@ function netkitFails(judge: Judge, kernel: KernelFacts, task: Task, word: string
   if (judge.fails(ATTACH_RULES.netkitBuilt, built, built ? 'built in' : 'not built in')) return true
   const ns = task.networkOwner ?? task.userNamespace
   const may = nsCapable(judge, task, ns, 'net_admin')
-  return judge.fails(ATTACH_RULES.netkit, may, capabilitiesText(task, ns))
+  return judge.fails(ATTACH_RULES.netkit, may, () => capabilitiesText(task, ns))
 }
 
 function targetText(target: AttachTarget): string {
@@ -409,7 +409,7 @@ export function progDetach(judge: Judge, machine: Machine, task: Task, call: Pro
   if (judge.fails(ATTACH_RULES.known, known, word ?? `attach type ${call.attach}`)) return
   if (isDevice) {
     const may = capable(judge, task, 'net_admin') || capable(judge, task, 'sys_admin')
-    if (judge.fails(ATTACH_RULES.detachUnnamed, may, initialText(task, 'net_admin'))) return
+    if (judge.fails(ATTACH_RULES.detachUnnamed, may, () => initialText(task, 'net_admin'))) return
     if (netkitFails(judge, kernel, task, word!)) return
     if (deviceFails(judge, 'tcx_', call.target.kind === 'device' && call.target.exists)) return
   } else if (cgroupFails(judge, call.target)) return

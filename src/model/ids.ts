@@ -145,7 +145,7 @@ export function getById(judge: Judge, machine: Machine, task: Task, call: GetByI
   const known = (flags & ~(BPF_F_RDONLY | BPF_F_WRONLY)) === 0
   if (call.op === 'map_get_fd_by_id' && judge.fails(ID_RULES.flags, known, `flags ${flags}`)) return
   const may = capable(judge, task, 'sys_admin')
-  if (judge.fails(ID_RULES.capable, may, initialText(task, 'sys_admin'))) return
+  if (judge.fails(ID_RULES.capable, may, () => initialText(task, 'sys_admin'))) return
   if (call.op === 'map_get_fd_by_id') {
     const both = (flags & BPF_F_RDONLY) !== 0 && (flags & BPF_F_WRONLY) !== 0
     const refused = both && machine.kernel.refusesClosedMaps
@@ -163,7 +163,7 @@ export function hostCommand(judge: Judge, machine: Machine, task: Task, call: Ho
   if (callFails(judge, machine, task, call.op, attr)) return
   if (tailFails(judge, machine, call.op, attr)) return
   const may = capable(judge, task, 'sys_admin')
-  if (judge.fails(ID_RULES.host, may, initialText(task, 'sys_admin'))) return
+  if (judge.fails(ID_RULES.host, may, () => initialText(task, 'sys_admin'))) return
   if (call.op === 'task_fd_query') {
     judge.fails(ID_RULES.process, false, 'there is none')
     return
@@ -176,7 +176,7 @@ export function progQuery(judge: Judge, machine: Machine, task: Task, call: Prog
   const attr = call.attr ?? {}
   if (callFails(judge, machine, task, 'prog_query', attr)) return
   const may = capable(judge, task, 'net_admin') || capable(judge, task, 'sys_admin')
-  if (judge.fails(ID_RULES.query, may, initialText(task, 'net_admin'))) return
+  if (judge.fails(ID_RULES.query, may, () => initialText(task, 'net_admin'))) return
   if (tailFails(judge, machine, 'prog_query', attr)) return
   const flags = call.flags ?? 0
   if (judge.fails(ID_RULES.queryFlags, (flags & ~1) === 0, `flags ${flags}`)) return

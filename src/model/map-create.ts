@@ -189,7 +189,8 @@ const FITTING_KERNEL: MapTypesChoice = { ...FITTING, key: 0, value: 0, kernelTyp
 
 /** The word of a map type, without `_deprecated`; undefined: this kernel has none of that number. */
 export function mapWord(kernel: KernelFacts, type: number): string | undefined {
-  const word = kernel.vocabulary.maps.nameOfBit.get(type)?.replace(/_deprecated$/, '')
+  const named = kernel.vocabulary.maps.nameOfBit.get(type)
+  const word = named?.endsWith('_deprecated') ? named.slice(0, -'_deprecated'.length) : named
   return word === undefined || word === 'unspec' || kernel.absentMaps.has(word) ? undefined : word
 }
 
@@ -222,9 +223,7 @@ export function mapCreate(judge: Judge, machine: Machine, task: Task, call: MapC
     (word !== 'hash_of_maps' || sizes.valueSize === 4) &&
     (sizes.flags & ZERO_SEED) !== 0
   if (
-    judge.fails(
-      MAP_RULES.zeroSeed,
-      !seeded || capable(judge, task, 'sys_admin'),
+    judge.fails(MAP_RULES.zeroSeed, !seeded || capable(judge, task, 'sys_admin'), () =>
       seeded ? initialText(task, 'sys_admin') : 'not asked for',
     )
   )
@@ -276,7 +275,7 @@ function sizesFail(
   const refusal =
     type?.stage === stage ? (type.refuses(sizes, kernel) ?? typesMissing(type, types)) : undefined
   const rule = stage === 'check' ? MAP_RULES.allocCheck : MAP_RULES.alloc
-  return judge.fails(rule, refusal === undefined, sizesText(sizes), undefined, refusal)
+  return judge.fails(rule, refusal === undefined, () => sizesText(sizes), undefined, refusal)
 }
 
 function typesMissing(type: MapType, types: MapTypesChoice | undefined): ErrnoName | undefined {
@@ -307,21 +306,25 @@ function privileged(
   const { token } = resolved
   const has = (capability: 'bpf' | 'net_admin'): boolean =>
     tokenCapable(judge, machine, task, token, capability)
-  const found = foundText(machine, task, token)
+  const found = (): string => foundText(machine, task, token)
   const sysctl = machine.unprivilegedBpfDisabled
   if (
     judge.fails(
       MAP_RULES.unprivileged,
       sysctl === 0 || has('bpf'),
-      `kernel.unprivileged_bpf_disabled=${sysctl}; ${found}`,
-      neededText(token, 'bpf'),
+      () => `kernel.unprivileged_bpf_disabled=${sysctl}; ${found()}`,
+      () => neededText(token, 'bpf'),
     )
   )
     return
   const free = judge.isOn(UNPRIVILEGED_MAPS, word)
   const network = judge.isOn(NETWORK_MAPS, word)
-  if (!free && !network && judge.fails(MAP_RULES.bpf, has('bpf'), found, neededText(token, 'bpf'))) return
-  if (network && judge.fails(MAP_RULES.network, has('net_admin'), found, neededText(token, 'net_admin')))
+  if (!free && !network && judge.fails(MAP_RULES.bpf, has('bpf'), found, () => neededText(token, 'bpf')))
+    return
+  if (
+    network &&
+    judge.fails(MAP_RULES.network, has('net_admin'), found, () => neededText(token, 'net_admin'))
+  )
     return
   making(judge, machine, call, sizes, types, type)
 }

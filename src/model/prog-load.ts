@@ -238,11 +238,13 @@ export function progLoad(judge: Judge, machine: Machine, task: Task, call: ProgL
   if (tailFails(judge, machine, 'prog_load', attr)) return
   const flags = call.flags ?? 0
   const unknown = (flags & ~KNOWN_FLAGS) !== 0 || (call.token?.flag === true && !kernel.hasTokens)
-  if (judge.fails(PROG_RULES.flags, !unknown, `flags 0x${flags.toString(16)}`)) return
+  if (judge.fails(PROG_RULES.flags, !unknown, () => `flags 0x${flags.toString(16)}`)) return
   const word = kernel.vocabulary.progs.nameOfBit.get(call.type) ?? `type ${call.type}`
   const attach = fixedAttach(judge, kernel, word, call.attach ?? 0)
   const attachWord = kernel.vocabulary.attachs.nameOfBit.get(attach)
-  const refused = kernel.refusedProgs.has(word) || kernel.refusedProgs.has(`${word}/${attachWord ?? attach}`)
+  const refused =
+    kernel.refusedProgs.size > 0 &&
+    (kernel.refusedProgs.has(word) || kernel.refusedProgs.has(`${word}/${attachWord ?? attach}`))
   if (judge.fails(PROG_RULES.refused, !refused, refused ? `${word} is refused` : 'not refused')) return
   const isKnown = kernel.vocabulary.progs.nameOfBit.has(call.type) && attachWord !== undefined
   const resolved = resolveToken(
@@ -260,13 +262,13 @@ export function progLoad(judge: Judge, machine: Machine, task: Task, call: ProgL
   )
   if (resolved.refused) return
   const { token } = resolved
-  const found = foundText(machine, task, token)
+  const found = (): string => foundText(machine, task, token)
   const has = (capability: 'bpf' | 'net_admin' | 'perfmon'): boolean =>
     tokenCapable(judge, machine, task, token, capability)
-  const needs = (capability: 'bpf' | 'net_admin' | 'perfmon'): string => neededText(token, capability)
+  const needs = (capability: 'bpf' | 'net_admin' | 'perfmon') => (): string => neededText(token, capability)
   const bpf = has('bpf')
   const sysctl = machine.unprivilegedBpfDisabled
-  const sysctlText = `kernel.unprivileged_bpf_disabled=${sysctl}; ${found}`
+  const sysctlText = (): string => `kernel.unprivileged_bpf_disabled=${sysctl}; ${found()}`
   if (judge.fails(PROG_RULES.unprivileged, sysctl === 0 || bpf, sysctlText, needs('bpf'))) return
   const count = call.instructions ?? 2
   if (judge.fails(PROG_RULES.some, count !== 0, `${count}`)) return

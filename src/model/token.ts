@@ -131,7 +131,7 @@ function createOn(judge: Judge, machine: Machine, task: Task, instance: BpffsIns
   const where = `task in ${task.userNamespace.name}, bpffs of ${ns.name}`
   if (judge.fails(TOKEN_RULES.namespace, same, where)) return
   const may = nsCapable(judge, task, ns, 'bpf')
-  if (judge.fails(TOKEN_RULES.capable, may, capabilitiesText(task, ns))) return
+  if (judge.fails(TOKEN_RULES.capable, may, () => capabilitiesText(task, ns))) return
   const isInitial = task.userNamespace === INITIAL
   if (judge.fails(TOKEN_RULES.initial, !isInitial, `user namespace ${task.userNamespace.name}`)) return
   const some = MASK_DOMAINS.some(domain => instance.masks[domain] !== 0n)

@@ -114,7 +114,7 @@ class Enactment {
       assert.equal(await this.run(all), 'ok')
       if (inside && from === undefined) first.set(task.userNamespace, next)
       this.#contexts.set(name, next++)
-      const words = task.capabilities === 'all' ? MODEL_CAPABILITIES : task.capabilities
+      const words: readonly string[] = task.capabilities === 'all' ? MODEL_CAPABILITIES : task.capabilities
       this.#capabilities.set(
         name,
         words.reduce<bigint>(
