@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
 .DELETE_ON_ERROR:
-.PHONY: help setup build check gate fix test unit kernel e2e vm test-vm test-kill load test-containers chromium prebuilds demo bench differential mutate-model deb test-deb debs corpus oracle fuzz objects clean
+.PHONY: help setup build check gate fix test unit kernel e2e vm test-vm test-kill load test-containers chromium prebuilds demo bench differential mutate-model simulator deb test-deb debs corpus oracle fuzz objects clean
 
 # Stamps: what npm, the C compiler and tsc write last. Paths are relative: a clone may lie anywhere.
 MODULES := node_modules/.package-lock.json
@@ -71,6 +71,9 @@ mutate-model: build ## every rule of the kernel model turned round once: random 
 test-containers: build debs ## containers that ask by annotation, and a table of what was run, with verdicts
 	@scripts/fetch-containers.sh trixie || echo 'fetch-containers: tests of Debian 13 will be skipped' >&2
 	$(TSX) test/containers.ts
+
+simulator: $(MODULES) ## the page of docs/simulator, which plays scenarios in a browser
+	$(TSX) scripts/simulator.ts
 
 prebuilds: ## what is native, for x64 and arm64, glibc and musl, as the package brings it
 	scripts/prebuilds.sh

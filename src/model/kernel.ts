@@ -44,7 +44,7 @@ export interface KernelFacts {
   readonly hasTokens: boolean
   /** Whether BPF_BTF_GET_FD_BY_ID asks a token (since 6.15). */
   readonly btfByIdTakesToken: boolean
-  /** Whether maps that are neither readable nor writable are refused at once (up to 7.1). */
+  /** Whether maps that are neither readable nor writable are refused at once (up to 7.1), or at last. */
   readonly refusesClosedMaps: boolean
   /** Whether ring buffers may overwrite what was not read (since 6.19). */
   readonly ringsOverwrite: boolean
@@ -111,7 +111,7 @@ export function factsFrom(
     },
     hasTokens,
     btfByIdTakesToken,
-    // rhash came with the change that lets both flags be given together.
+    // rhash came in the same release as the other order.
     refusesClosedMaps: !vocabulary.maps.bitOfName.has('rhash'),
     // insn_array came with the same release.
     ringsOverwrite: vocabulary.maps.bitOfName.has('insn_array'),

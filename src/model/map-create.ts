@@ -64,7 +64,7 @@ export const MAP_RULES = {
   },
   extra: {
     name: 'MAP_CREATE: map_extra',
-    needs: 'map_extra 0, but for bloom_filter and arena',
+    needs: 'map_extra 0, but for bloom_filter, arena and rhash',
     source: 'map_create',
     errno: 'EINVAL',
   },
@@ -246,16 +246,19 @@ function formFails(
   if (judge.fails(MAP_RULES.kernelType, !mixed, fromKernel ? `for ${word}` : 'none')) return true
   const alone = !fromKernel && types !== undefined && types.key !== 0 && types.value === 0
   if (judge.fails(MAP_RULES.keyType, !alone, alone ? 'a type of the key alone' : 'none alone')) return true
-  const takesExtra = word === 'bloom_filter' || word === 'arena'
+  const takesExtra = word === 'bloom_filter' || word === 'arena' || word === 'rhash'
   if (judge.fails(MAP_RULES.extra, sizes.extra === 0 || takesExtra, `${sizes.extra}`)) return true
-  const both = (sizes.flags & BPF_F_RDONLY) !== 0 && (sizes.flags & BPF_F_WRONLY) !== 0
-  if (judge.fails(MAP_RULES.fileFlags, !both || !kernel.refusesClosedMaps, both ? 'both' : 'not both'))
-    return true
+  if (kernel.refusesClosedMaps && fileFlagsFail(judge, sizes)) return true
   const node = (sizes.flags & BPF_F_NUMA_NODE) === 0 ? undefined : (call.numaNode ?? 0)
   // Every machine has node 0; of others the model knows nothing.
   if (judge.fails(MAP_RULES.numa, node === undefined || node === 0, node === undefined ? 'none' : `${node}`))
     return true
   return judge.fails(MAP_RULES.type, word !== undefined, word ?? `no type ${call.type}`)
+}
+
+function fileFlagsFail(judge: Judge, { flags }: MapSizes): boolean {
+  const both = (flags & BPF_F_RDONLY) !== 0 && (flags & BPF_F_WRONLY) !== 0
+  return judge.fails(MAP_RULES.fileFlags, !both, both ? 'both' : 'not both')
 }
 
 function typesOf(call: MapCreate, type: MapType | undefined): MapTypesChoice | undefined {
@@ -370,6 +373,7 @@ function making(
     )
   )
     return
+  if (!machine.kernel.refusesClosedMaps && fileFlagsFail(judge, sizes)) return
   judge.fails(MAP_RULES.lsmMap, lsm?.bpf_map === undefined, lsmText(lsm?.bpf_map), undefined, lsm?.bpf_map)
 }
 
