@@ -1,7 +1,10 @@
 /** The words of `bpftokend`'s command line. */
 import { Command, InvalidArgumentError, Option } from 'commander'
-import { LEVELS, type Level } from './log.ts'
-import { UNIT_NAMES, type UnitName } from './unit-text.ts'
+import { LEVELS, type Level } from '../service/log.ts'
+
+/** Which of its units, by the ends of their names. */
+const UNIT_NAMES = ['service', 'socket'] as const
+export type UnitName = (typeof UNIT_NAMES)[number]
 
 export interface Options {
   readonly socket: string

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
-import { Notifier } from '../../../src/daemon/notify.ts'
+import { Notifier } from '../../../src/service/notify.ts'
 import type { Peer } from '../../../src/daemon/peer.ts'
 import { listInstances } from '../../../src/delegation/instances.ts'
 import { type Files, REAL_FILES } from '../../../src/registry/files.ts'
