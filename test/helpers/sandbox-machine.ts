@@ -90,7 +90,8 @@ while read -r _; do :; done
  * What a container runs: it waits for the loan, or to be told that there will be none, loads and
  * attaches with unmodified programs, and leaves what came of it in /result.
  */
-const AGENT = (there: string): string => `#!/bin/sh
+export const AGENT = (there: string): string => `#!/bin/sh
+export PATH=/usr/sbin:/usr/bin
 until grep -q delegate_cmds /proc/mounts || [ -e ${there}/no-loan ]; do sleep 0.1; done
 {
   bpftool prog load ${there}/pass.o /sys/fs/bpf/pass &&
