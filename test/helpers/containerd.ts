@@ -127,8 +127,12 @@ export class Containerd implements AsyncDisposable {
   #cri: CriClient | undefined
   #log = ''
 
-  private constructor(scratch: Scratch, suite: Suite) {
+  /** By which a registry would name the image of each container. */
+  readonly imageDigest: string
+
+  private constructor(scratch: Scratch, suite: Suite, imageDigest: string) {
     this.#scratch = scratch
+    this.imageDigest = imageDigest
     this.#cgroup = `/bpftoken-test-${process.pid}-${Date.now().toString(36)}`
     this.#holder = spawn(
       'unshare',
@@ -150,8 +154,8 @@ export class Containerd implements AsyncDisposable {
     mkdirSync(join(scratch.path, 'cni'))
     scratch.write('cni/test.conflist', NETWORK)
     scratch.write('config.toml', configOf(suite, runtime, scratch.path))
-    await writeImage(suite, scratch)
-    const containerd = new Containerd(scratch, suite)
+    const digest = await writeImage(suite, scratch)
+    const containerd = new Containerd(scratch, suite, digest)
     try {
       await containerd.#begin()
       return containerd
@@ -167,11 +171,16 @@ export class Containerd implements AsyncDisposable {
       'its namespaces are ready',
     )
     await this.#run()
-    const imported = await this.execute(
-      ...(['ctr', '--address', this.socket, '--namespace', 'k8s.io', 'image', 'import'] as const),
-      join(this.#scratch.path, 'image.tar'),
-    )
-    assert.equal(imported.status, 0, imported.stderr)
+    const ctr = ['ctr', '--address', this.socket, '--namespace', 'k8s.io', 'image'] as const
+    // As one has it that was pulled by its digest.
+    const pulled = IMAGE.replace(/:\d+$/, `@${this.imageDigest}`)
+    for (const words of [
+      ['import', join(this.#scratch.path, 'image.tar')],
+      ['tag', IMAGE, pulled],
+    ]) {
+      const { status, stderr } = await this.execute(...ctr, ...words)
+      assert.equal(status, 0, stderr)
+    }
   }
 
   async #run(): Promise<void> {
@@ -366,8 +375,8 @@ export class RunningPod {
   }
 }
 
-/** An OCI image of one layer: directories, links, and a busybox, which also is what a pod's first process runs. */
-async function writeImage(suite: Suite, scratch: Scratch): Promise<void> {
+/** Gives the digest of its manifest. An OCI image of one layer: directories, links, and a busybox, which also is what a pod's first process runs. */
+async function writeImage(suite: Suite, scratch: Scratch): Promise<string> {
   const busybox = join(treeOf(suite), 'usr/bin/busybox')
   const script = `set -e
 cd "$1"
@@ -405,6 +414,7 @@ tar --owner=0 --group=0 --numeric-owner -C root -cf image/layer .
     ...['blobs', 'index.json', 'oci-layout'],
   ])
   assert.equal(packed.status, 0, packed.stderr)
+  return manifest.digest
 }
 
 function mountNamespaceOf(pid: number | string): string | undefined {

@@ -1,6 +1,7 @@
 /*
  * A program of a container. It makes a token of the bpffs at PATH, and
  *   token map PATH            makes a map under it
+ *   token keep PATH           makes a map under it, and another one for each line of its input
  *   token send PATH SOCKET    passes it to whoever listens at SOCKET, and waits until its input ends
  *   token receive SOCKET      listens there, makes a map under what it is passed, and another one for
  *                             each line of its input
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -55,6 +57,17 @@ static int make_map(int token)
 	puts("ok");
 	fflush(stdout);
 	return 0;
+}
+
+/* One, and another one for each line of the input. */
+static void make_maps(int token)
+{
+	int c;
+
+	make_map(token);
+	while ((c = getchar()) != EOF)
+		if (c == '\n')
+			make_map(token);
 }
 
 static int unix_socket(const char *path, struct sockaddr_un *address)
@@ -101,9 +114,10 @@ static int receive_token(const char *where)
 	struct iovec byte = { .iov_base = &text, .iov_len = 1 };
 	struct msghdr message = { .msg_iov = &byte, .msg_iovlen = 1, .msg_control = &control,
 				  .msg_controllen = sizeof(control) };
-	int at = unix_socket(where, &address), from, token, c;
+	int at = unix_socket(where, &address), from, token;
 	struct cmsghdr *header;
 
+	umask(0); /* whoever sends is another user */
 	if (bind(at, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(at, 1) < 0)
 		return fail("listen"), 1;
 	puts("listening");
@@ -117,10 +131,7 @@ static int receive_token(const char *where)
 		return 0;
 	}
 	memcpy(&token, CMSG_DATA(header), sizeof(int));
-	make_map(token);
-	while ((c = getchar()) != EOF)
-		if (c == '\n')
-			make_map(token);
+	make_maps(token);
 	return 0;
 }
 
@@ -130,6 +141,14 @@ int main(int argc, char **argv)
 		int token = make_token(argv[2]);
 
 		return token < 0 || make_map(token) < 0;
+	}
+	if (argc == 3 && strcmp(argv[1], "keep") == 0) {
+		int token = make_token(argv[2]);
+
+		if (token < 0)
+			return 1;
+		make_maps(token);
+		return 0;
 	}
 	if (argc == 4 && strcmp(argv[1], "send") == 0)
 		return send_token(argv[2], argv[3]);
