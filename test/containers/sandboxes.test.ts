@@ -54,7 +54,7 @@ for (const suite of SANDBOX_SUITES)
       return text
     }
 
-    describe('LXC', () => {
+    describe(`LXC of ${suite}`, () => {
       const ROOT = '/var/lib/lxc/web/rootfs'
       before(async () => {
         await machine.rootDirectory(ROOT, 1_000_000)
@@ -78,7 +78,7 @@ END`)
       })
     })
 
-    describe('LXC of an ordinary user', () => {
+    describe(`LXC of ${suite}, started by an ordinary user`, () => {
       const HOME = '/home/alice'
       const ROOT = `${HOME}/.local/share/lxc/web/rootfs`
       /** Runs LXC as that user. */
@@ -122,7 +122,7 @@ ${asAlice('lxc-info --name web --pid --no-humanize')} >pid`)
       })
     })
 
-    describe('Incus', () => {
+    describe(`Incus of ${suite}`, () => {
       const result = 'incus exec web -- /bin/cat /result'
       before(async () => {
         await machine.must('mount --make-rshared / && mkdir -p /var/lib/incus /var/log/incus /run/incus')
@@ -161,7 +161,7 @@ incus config device add web srv disk source=${machine.path} path=/srv readonly=t
       })
     })
 
-    describe('bubblewrap', () => {
+    describe(`bubblewrap of ${suite}`, () => {
       const TIMES = 20
       const script = BLOCKS.get('bubblewrap')!.replace('./agent', '/usr/bin/once')
       before(() =>

@@ -16,21 +16,23 @@ export function needsWitness(name: string): { skip?: string } {
   return { skip: `.cache/witnesses/${name} is missing: ${reason}` }
 }
 
-/** For people: of all unmodified programs that tests run in containers. */
-export async function versionsOfPrograms(): Promise<string[]> {
-  const lines: string[] = []
-  const { skip } = needsProgram('sid/usr/sbin/xdp-loader')
-  if (skip !== undefined) lines.push(`bpftool, xdp-loader, iproute2: not run: ${skip}`)
-  else
-    for (const words of ['bpftool version', 'xdp-loader --version', 'ip -V']) {
-      const [program, ...rest] = words.split(' ')
-      const { stdout } = await execute('sh', ['-c', `${sidCommand(program!)} ${rest.join(' ')} 2>&1`])
-      lines.push(`sid: ${stdout.split('\n')[0]}`)
+/** Versions of the unmodified programs that tests run in containers, by name. */
+export async function versionsOfPrograms(): Promise<Map<string, string>> {
+  const found = new Map<string, string>()
+  if (needsProgram('sid/usr/sbin/xdp-loader').skip === undefined)
+    for (const [program, option] of [
+      ['bpftool', 'version'],
+      ['xdp-loader', '--version'],
+    ] as const) {
+      const { stdout } = await execute('sh', ['-c', `${sidCommand(program)} ${option} 2>&1`])
+      found.set(program, /\d+\.\d+[\w.]*/.exec(stdout)?.[0] ?? 'of sid')
     }
-  const built = needsWitness('versions')
-  if (built.skip !== undefined) return [...lines, `programs in Go and Rust: not run: ${built.skip}`]
-  const versions = readFileSync(join(WITNESSES, 'versions'), 'utf8').trim().split('\n')
-  return [...lines, ...versions.map(version => `sid: ${version}`)]
+  if (needsWitness('versions').skip === undefined)
+    for (const line of readFileSync(join(WITNESSES, 'versions'), 'utf8').trim().split('\n')) {
+      const [name, version] = line.split(' ')
+      found.set(name!, version!)
+    }
+  return found
 }
 
 /**
