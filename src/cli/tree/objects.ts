@@ -90,12 +90,19 @@ export const objectCommands: Part = (root, act) => {
       .addOption(program())
       .option('--pin <dir>', 'pin programs, maps and links in this directory of a bpffs, and leave')
       .addOption(attach('attach until interrupted'))
+      .addOption(
+        repeatable(
+          '--set <name=value>',
+          'a global variable of the programs before they are loaded: a number, true, false, text, or JSON',
+        ),
+      )
       .option('--watch', 'show counters and events until interrupted')
       .option('--ping', 'with --watch: send packets to itself over loopback, once a second')
       .option('--name <name>', 'what its global data are called after (default: the name of the file)'),
   )
     .details('Exit: 0 loaded; 1 not; 3 the kernel refused it for want of rights.')
     .example('obj load counter.bpf.o --attach xdp:eth0', 'until Ctrl-C')
+    .example('obj load counter.bpf.o --set port=80', 'with a constant of the programs')
     .example('run --policy policy.yaml -- bpftoken obj load counter.bpf.o', 'a one-line trial of a policy')
     .action(act(async () => (await import('../commands/obj-load.ts')).load))
 

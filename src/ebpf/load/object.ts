@@ -34,6 +34,7 @@ import { chooseToken, type Token, type TokenChoice } from '../token.ts'
 import type { AttachType, ProgType } from '../type-names.ts'
 import { Arena } from './arena.ts'
 import { type ExternValue, externValues } from './extern-values.ts'
+import { type Initial, initialData } from './initial-data.ts'
 import { makeJumpTable } from './jump-table.ts'
 import { type LinkedProgram, linkProgram } from './linker.ts'
 import { type MapChoice, makeMaps } from './maps.ts'
@@ -59,6 +60,13 @@ export interface LoadOptions {
   readonly only?: readonly string[]
   readonly programs?: Readonly<Record<string, ProgramChoice>>
   readonly maps?: Readonly<Record<string, MapChoice>>
+  /**
+   * Values of `const volatile` variables, by their names: what `readValue` gives for their types,
+   * enums also by name. The verifier takes them for the numbers that they are.
+   */
+  readonly constants?: Initial
+  /** The same for other global variables: what they hold from the start. */
+  readonly variables?: Initial
   /** A directory in a bpffs for maps that are shared by a pin; /sys/fs/bpf by default. */
   readonly pinRoot?: string
   /** Configuration values, instead of those of the running kernel. */
@@ -163,6 +171,7 @@ class Loader {
   #maps: ReadonlyMap<string, BpfMap> = new Map()
   #arena: Arena | undefined
   #arenaOff = 0
+  readonly #initial: ReadonlyMap<string, Uint8Array>
 
   constructor(spec: ObjectSpec, options: LoadOptions, owned: Owned, transient: Owned) {
     this.#spec = spec
@@ -171,6 +180,7 @@ class Loader {
     this.#transient = transient
     this.#token = chooseToken(options.token) ?? null
     this.#programs = chosenPrograms(spec, options)
+    this.#initial = initialData(spec, options, options.maps ?? {})
   }
 
   async load(): Promise<LoadedObject> {
@@ -315,6 +325,7 @@ class Loader {
         token: this.#token,
         pinRoot: this.#options.pinRoot,
         kconfig: this.#kconfig(),
+        initial: this.#initial,
         structOps: this.#structOps,
         structOpsBtf,
         warn: warning => this.#warnings.push(warning),
