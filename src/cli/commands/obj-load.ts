@@ -16,7 +16,7 @@ import { DeniedError, EXIT, SyscallError, UsageError } from '../../errors.ts'
 import { parseWish, placementsFor } from '../attachments.ts'
 import { initialValues } from '../initial-values.ts'
 import { interruption } from '../interrupted.ts'
-import { readObjectFile } from '../object-files.ts'
+import { readKernelTypes, readObjectFile } from '../object-files.ts'
 import { columns, note, print, printJson, warn } from '../output.ts'
 
 export interface ObjLoadOptions {
@@ -27,6 +27,7 @@ export interface ObjLoadOptions {
   ping?: boolean
   name?: string
   set?: string[]
+  btf?: string
   json?: boolean
 }
 
@@ -41,6 +42,7 @@ export async function load(file: string, options: ObjLoadOptions): Promise<numbe
   const token = defaultToken()
   using object = await loadObject(spec, {
     ...initial,
+    ...(options.btf === undefined ? {} : { kernelTypes: readKernelTypes(options.btf) }),
     ...(options.program === undefined ? {} : { only: options.program }),
   }).catch(refusalOf)
   for (const warning of object.warnings) warn(warning)

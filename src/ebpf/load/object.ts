@@ -21,9 +21,10 @@ import { essentialName } from '../btf/names.ts'
 import { BtfObject } from '../btf/object.ts'
 import { BTF_FEATURES, type BtfFeature, sanitizeBtf } from '../btf/sanitize.ts'
 import { type CoreOutcome, CoreResolver, explainPoison } from '../core/relo.ts'
-import { kernelBtf, moduleBtfs, openModuleBtf } from '../kernel/btf.ts'
+import { openModuleBtf } from '../kernel/btf.ts'
 import { Features } from '../kernel/features.ts'
 import { encodeKconfig, readKconfig } from '../kernel/kconfig.ts'
+import { KernelTypes } from '../kernel/kernel-types.ts'
 import { findAttachTarget, findKernelType } from '../kernel/type.ts'
 import type { BpfMap } from '../map.ts'
 import type { ObjectMap, ObjectProgram, ObjectSpec } from '../object/spec.ts'
@@ -71,6 +72,11 @@ export interface LoadOptions {
   readonly pinRoot?: string
   /** Configuration values, instead of those of the running kernel. */
   readonly kconfig?: ReadonlyMap<string, string>
+  /**
+   * Types that CO-RE resolves against, instead of the running kernel's: for kernels that show none
+   * of their own. What programs attach to, call and register stays the running kernel's.
+   */
+  readonly kernelTypes?: KernelTypes
   /** As `ProgramSpec.logLevel`. */
   readonly logLevel?: number
 }
@@ -461,7 +467,8 @@ class Loader {
 
   #relocate(program: ObjectProgram, { code, coreRelos }: LinkedProgram): CoreOutcome[] {
     if (coreRelos.length === 0) return []
-    this.#resolver ??= new CoreResolver(this.#spec.btf!.types, kernelBtf(), moduleBtfs)
+    const kernel = this.#options.kernelTypes ?? KernelTypes.running()
+    this.#resolver ??= new CoreResolver(this.#spec.btf!.types, kernel.vmlinux, () => kernel.modules)
     const resolver = this.#resolver
     return coreRelos.flatMap(({ slot, relos }) => resolver.apply(code, relos, program.name, slot))
   }
