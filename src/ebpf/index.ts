@@ -164,6 +164,12 @@ export {
 export { type ObjectMap, type ObjectProgram, type ObjectSpec, parseObject } from './object/spec.ts'
 export { btfIds, linkIds, mapIds, programIds } from './object-id.ts'
 export {
+  PerfBuffer,
+  type PerfBufferOptions,
+  type PerfRecord,
+  type SampleVisitor,
+} from './perf-events.ts'
+export {
   Program,
   type ProgramInfo,
   type ProgramSpec,
