@@ -120,7 +120,10 @@ export {
   StructOpsRegistration,
   syscallFunction,
   tracedFunctions,
+  type UprobePlaces,
 } from './attach/trace.ts'
+export { attachUsdt, type UsdtTarget } from './attach/usdt.ts'
+export { type UsdtArgument, type UsdtNote, usdtArguments, usdtNotes } from './attach/usdt-note.ts'
 export { type BpffsMount, bpffsMount, bpffsMounts, type DelegationText, delegatedMounts } from './bpffs.ts'
 export {
   BTF_KIND,
@@ -145,6 +148,8 @@ export { BtfObject, type BtfObjectInfo } from './btf/object.ts'
 export { printType, printTypes } from './btf/print.ts'
 export { readValue, type TypedValue, writeValue } from './btf/typed-value.ts'
 export { type EmbeddedObject, embeddedObjects } from './elf/embedded-objects.ts'
+export { Executable, type ExecutableSection, type Segment } from './elf/executable.ts'
+export { matchingSymbols, symbolOffset } from './elf/symbol.ts'
 export { forgetKernelBtf } from './kernel/btf.ts'
 export { FEATURES, type Feature, type FeatureName, Features } from './kernel/features.ts'
 export { Link, type LinkInfo } from './link.ts'
