@@ -47,6 +47,7 @@ export class Daemon {
     const opened = await openService({
       stateDirectory: options.state,
       policyDirectory: options.policies,
+      launcher: options.launcher,
       limits: config.limits,
       auditToJournal: config.auditToJournal,
       recover: options.recover,

@@ -18,6 +18,7 @@ import { PolicyFiles } from './policies.ts'
 export interface ServiceSettings {
   readonly stateDirectory: string
   readonly policyDirectory: string
+  readonly launcher: string
   readonly limits: Config['limits']
   readonly auditToJournal: boolean
   /** Sets a registry aside that cannot be read. */
@@ -36,7 +37,8 @@ export interface OpenedService {
 }
 
 export async function openService(settings: ServiceSettings): Promise<OpenedService> {
-  const { stateDirectory, policyDirectory, limits, recover, version, log, counters, policiesRead } = settings
+  const { stateDirectory, policyDirectory, launcher, limits, recover, version, log, counters, policiesRead } =
+    settings
   // Whatever fails, what was opened before it is closed.
   const closers: (() => Promise<void> | void)[] = []
   const close = async (): Promise<void> => {
@@ -65,7 +67,7 @@ export async function openService(settings: ServiceSettings): Promise<OpenedServ
     const names = new Names()
     const service = createService({
       ...{ version, registry, audit, events, guard, noGuard, policies, names, vocabulary },
-      ...{ limits, log, counters, policiesRead, forward },
+      ...{ limits, log, counters, policiesRead, forward, launcher },
     })
     closers.push(() => service.stop())
     await service.reload()

@@ -10,6 +10,7 @@ export interface Options {
   readonly socket: string
   readonly state: string
   readonly policies: string
+  readonly launcher: string
   readonly config: string
   readonly logLevel: Level
   readonly recover: boolean
@@ -38,6 +39,7 @@ export function daemonCommand(version: string): Command {
       absolute,
       '/etc/bpftoken/bpftokend.yaml',
     )
+    .option('--launcher <path>', 'where bpftoken-launchd answers', absolute, LAUNCHER_SOCKET)
     .addOption(new Option('--log-level <level>', 'the least that is logged').choices(LEVELS).default('info'))
     .option('--recover', 'set a damaged registry aside, and find what lives in the kernel', false)
     .addOption(
@@ -50,6 +52,7 @@ export function daemonCommand(version: string): Command {
 }
 
 const SOCKET = '/run/bpftoken/bpftokend.sock'
+const LAUNCHER_SOCKET = '/run/bpftoken/launch.sock'
 
 function absolute(path: string): string {
   if (!path.startsWith('/')) throw new InvalidArgumentError('It is to begin with a slash.')

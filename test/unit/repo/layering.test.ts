@@ -15,6 +15,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   policy: ['errors', 'uapi', 'policy'],
   guard: ['errors', 'uapi', 'sys', 'ebpf', 'policy', 'guard'],
   delegation: ['errors', 'uapi', 'sys', 'ebpf', 'policy', 'delegation'],
+  model: ['uapi', 'policy', 'model'],
   api: ['errors', 'policy', 'api'],
   needs: ['errors', 'uapi', 'sys', 'ebpf', 'policy', 'needs'],
   lending: ['errors', 'uapi', 'sys', 'ebpf', 'policy', 'guard', 'delegation', 'lending'],
@@ -90,7 +91,7 @@ function violations(file: string, text: string): string[] {
       if (!allowed.includes(layer)) wrong.push(`${name} imports ${layer}`)
     } else if (
       target.startsWith('node:') &&
-      (layerOf(file) === 'policy' || (layerOf(file) === 'uapi' && target !== 'node:os'))
+      (['policy', 'model'].includes(layerOf(file)) || (layerOf(file) === 'uapi' && target !== 'node:os'))
     ) {
       wrong.push(`${name} imports ${target}`)
     }

@@ -111,6 +111,7 @@ export function fakePeer(uid: number, held: Set<Asker>): Peer {
     subject: no,
     subjectAgain: no,
     take: no,
+    handOver: no,
     recipient: no,
     requireOwn: no,
     hold: no,
