@@ -1,9 +1,9 @@
 /** Programs on other people's libraries, which scripts/build-witnesses.sh builds into .cache. */
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { execute } from './cli.ts'
+import { gunzipSync } from 'node:zlib'
 import { CACHE, needsProgram, needsTokens } from './machine.ts'
-import { sidCommand } from './sid.ts'
+import { SID } from './sid.ts'
 
 export const WITNESSES = join(CACHE, 'witnesses')
 
@@ -20,12 +20,13 @@ export function needsWitness(name: string): { skip?: string } {
 export async function versionsOfPrograms(): Promise<Map<string, string>> {
   const found = new Map<string, string>()
   if (needsProgram('sid/usr/sbin/xdp-loader').skip === undefined)
-    for (const [program, option] of [
-      ['bpftool', 'version'],
-      ['xdp-loader', '--version'],
+    for (const [name, of] of [
+      ['bpftool', 'bpftool'],
+      ['xdp-loader', 'xdp-tools'],
     ] as const) {
-      const { stdout } = await execute('sh', ['-c', `${sidCommand(program)} ${option} 2>&1`])
-      found.set(program, /\d+\.\d+[\w.]*/.exec(stdout)?.[0] ?? 'of sid')
+      // It does not say its version itself.
+      const changes = gunzipSync(readFileSync(join(SID, 'usr/share/doc', of, 'changelog.Debian.gz')))
+      found.set(name, /\(([^)]+)\)/.exec(changes.toString())?.[1] ?? 'of sid')
     }
   if (needsWitness('versions').skip === undefined)
     for (const line of readFileSync(join(WITNESSES, 'versions'), 'utf8').trim().split('\n')) {
