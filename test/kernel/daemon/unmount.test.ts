@@ -82,7 +82,7 @@ test('a copy that was taken along into a user namespace inside is found, though 
 test('a loan whose superblock is gone has nothing of one that was made later with its number', async () => {
   await shell.run(`mount -t tmpfs t /mnt && mkdir ${PATH}`)
   const first = await lend()
-  await shell.run(`umount ${PATH}`)
+  await undelegate(target, vocabulary, { mount: first.mountId })
   let second = await lend()
   for (let tries = 0; tries < 100 && second.device !== first.device; tries++) {
     await undelegate(target, vocabulary, { mount: second.mountId })
