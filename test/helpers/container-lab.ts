@@ -292,11 +292,15 @@ export class ContainerLab implements AsyncDisposable {
     return { root: state.root ?? config.root.path, mounts: await read('cat', '/run/record.mounts') }
   }
 
-  /** What CRIU has said of its last checkpoint of the container. */
+  /** What CRIU has said went wrong with its last checkpoint of the container. */
   async dumpLog(name: string): Promise<string> {
     const id = await this.podman.podman('inspect', '--format={{.Id}}', name)
     const file = `/var/lib/containers/storage/overlay-containers/${id}/userdata/dump.log`
-    return (await this.podman.execute('cat', file)).stdout
+    const { stdout } = await this.podman.execute('cat', file)
+    return stdout
+      .split('\n')
+      .filter(line => line.includes('Error'))
+      .join('\n')
   }
 
   /** The last lines of the audit that say such an event, the newest first. */
