@@ -195,9 +195,12 @@ for (const suite of SUITES)
         assert.match(await lab.dumpLog('lent'), /Error .*sys\/fs\/bpf.* unsupported/)
         assert.equal((await loanOf('lent')).length, 1)
         assert.match(readFileSync(`/proc/${await lab.podman.pid('lent')}/mounts`, 'utf8'), /delegate_cmds/)
-        await run('unlent')
-        const plain = await checkpoint('unlent')
-        assert.equal(plain.status, 0, `${plain.stderr}${await lab.dumpLog('unlent')}`)
+        // Devices of crun's containers are mounts of the host's, which CRIU does not know either.
+        if (runtime === 'runc') {
+          await run('unlent')
+          const { status, stderr } = await checkpoint('unlent')
+          assert.equal(status, 0, `${stderr}${await lab.dumpLog('unlent')}`)
+        }
         await lab.podman.remove('lent', 'unlent')
       })
     })
