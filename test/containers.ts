@@ -10,9 +10,11 @@ import { ROOT } from '../scripts/tree.ts'
 import { needsTree, SUITES, versionsIn } from './helpers/debian-tree.ts'
 import { needsProgram } from './helpers/machine.ts'
 import { Podman } from './helpers/podman.ts'
+import { versionsOfSandboxes } from './helpers/sandbox-machine.ts'
+import { versionsOfPrograms } from './helpers/witness.ts'
 
 /** Folders of tests of containers; those that are not there are left out. */
-const FOLDERS = ['test/e2e/containers', 'test/e2e/nri'] as const
+const FOLDERS = ['test/e2e/containers', 'test/e2e/nri', 'test/containers'] as const
 
 /** Of this Debian; of the newer suites, which have these programs, too, and more. */
 const PROGRAMS = ['bin/podman', 'bin/crun', 'sbin/runc'] as const
@@ -51,6 +53,9 @@ async function versions(): Promise<Versions> {
   for (const suite of SUITES)
     if (needsTree(suite, 'usr/bin/crun').skip === undefined)
       add(suite, MORE_PROGRAMS, await versionsIn(suite, MORE_PROGRAMS))
+  // What tests run in any of them, and sandboxes that are no runtimes.
+  const others = new Map([...(await versionsOfSandboxes()), ['', await versionsOfPrograms()]])
+  for (const [suite, more] of others) found.set(suite, new Map([...(found.get(suite) ?? []), ...more]))
   return found
 }
 

@@ -77,9 +77,13 @@ export class Containerd implements AsyncDisposable {
   #process: ChildProcess | undefined
   #cri: CriClient | undefined
 
-  private constructor(scratch: Scratch, tree: DebianTree) {
+  /** By which a registry would name the image of each container. */
+  readonly imageDigest: string
+
+  private constructor(scratch: Scratch, tree: DebianTree, imageDigest: string) {
     this.#scratch = scratch
     this.#tree = tree
+    this.imageDigest = imageDigest
   }
 
   static async start(suite: Suite, runtime: LowRuntime): Promise<Containerd> {
@@ -87,9 +91,9 @@ export class Containerd implements AsyncDisposable {
     mkdirSync(join(scratch.path, 'cni'))
     scratch.write('cni/test.conflist', NETWORK)
     scratch.write('config.toml', configOf(suite, runtime, scratch.path))
-    await writeImage(suite, scratch)
+    const digest = await writeImage(suite, scratch)
     const tree = await DebianTree.start(suite, { shown: [scratch.path] })
-    const containerd = new Containerd(scratch, tree)
+    const containerd = new Containerd(scratch, tree, digest)
     try {
       await containerd.#begin()
       return containerd
@@ -101,11 +105,16 @@ export class Containerd implements AsyncDisposable {
 
   async #begin(): Promise<void> {
     await this.#run()
-    const imported = await this.execute(
-      ...(['ctr', '--address', this.socket, '--namespace', 'k8s.io', 'image', 'import'] as const),
-      join(this.#scratch.path, 'image.tar'),
-    )
-    assert.equal(imported.status, 0, imported.stderr)
+    const ctr = ['ctr', '--address', this.socket, '--namespace', 'k8s.io', 'image'] as const
+    // As one has it that was pulled by its digest.
+    const pulled = IMAGE.replace(/:\d+$/, `@${this.imageDigest}`)
+    for (const words of [
+      ['import', join(this.#scratch.path, 'image.tar')],
+      ['tag', IMAGE, pulled],
+    ]) {
+      const { status, stderr } = await this.execute(...ctr, ...words)
+      assert.equal(status, 0, stderr)
+    }
   }
 
   async #run(): Promise<void> {
@@ -280,8 +289,8 @@ export class RunningPod {
   }
 }
 
-/** An OCI image of one layer: directories, links, and a busybox, which also is what a pod's first process runs. */
-async function writeImage(suite: Suite, scratch: Scratch): Promise<void> {
+/** Gives the digest of its manifest. An OCI image of one layer: directories, links, and a busybox, which also is what a pod's first process runs. */
+async function writeImage(suite: Suite, scratch: Scratch): Promise<string> {
   const busybox = join(treeOf(suite), 'usr/bin/busybox')
   const script = `set -e
 cd "$1"
@@ -319,4 +328,5 @@ tar --owner=0 --group=0 --numeric-owner -C root -cf image/layer .
     ...['blobs', 'index.json', 'oci-layout'],
   ])
   assert.equal(packed.status, 0, packed.stderr)
+  return manifest.digest
 }

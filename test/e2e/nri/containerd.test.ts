@@ -169,6 +169,27 @@ for (const [debian, runtime] of RUN)
       await pod.remove()
     })
 
+    test('a policy may name the digest of the image, which the runtime tells of the container itself', async () => {
+      const policy = (name: string, digest: string): void => {
+        const subject = `container: { digest: '${digest}' }\n      kubernetes:`
+        const text = SHOPS.replace('name: shops', `name: ${name}`).replace('kubernetes:', subject)
+        assert.notEqual(text, SHOPS)
+        writeFileSync(join(daemon.policies, `${name}.yaml`), text)
+      }
+      policy('pinned', containerd.imageDigest)
+      policy('another', `sha256:${'0'.repeat(64)}`)
+      await client.reload()
+      const pod = await containerd.pod({ name: 'pinned', ...WEB, annotations: { [POLICY]: 'pinned' } })
+      const id = await pod.container('app')
+      assert.equal((await pod.execute(id, ...load)).status, 0)
+      const [one] = (await client.listContainers()).containers.filter(container => container.id === id)
+      assert.equal(one!.imageDigest, containerd.imageDigest)
+      await pod.remove()
+      const other = await containerd.pod({ name: 'another', ...WEB, annotations: { [POLICY]: 'another' } })
+      await assert.rejects(other.container('app'))
+      await other.remove()
+    })
+
     test('a plugin that comes back makes what runs known again, and its loan lives on', async () => {
       const pod = await containerd.pod({ name: 'lasting', ...WEB, annotations: ASKS })
       const id = await pod.container('app')
