@@ -1,13 +1,13 @@
 /**
  * Two hundred containers that start at once, half of which ask, while the daemon is killed and
- * started again. For `make test-containers`.
+ * started again.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { after, before, describe, type TestContext, test } from 'node:test'
-import { ASKS, ContainerLab } from '../../helpers/container-lab.ts'
-import { needsAll } from '../../helpers/debian-tree.ts'
-import { eventually } from '../../helpers/eventually.ts'
+import { ASKS, ContainerLab } from '../helpers/container-lab.ts'
+import { needsTree } from '../helpers/debian-tree.ts'
+import { eventually } from '../helpers/eventually.ts'
 
 const COUNT = 200
 /** So many of Podman's processes at one time: each takes memory. */
@@ -35,7 +35,7 @@ function median(numbers: readonly number[]): string {
   return sorted.length === 0 ? 'none' : `${sorted[sorted.length >> 1]!.toFixed(0)} ms`
 }
 
-describe('Podman of sid with crun, many', needsAll('sid', 'usr/bin/podman'), () => {
+describe('Podman of sid with crun, many', needsTree('sid', 'usr/bin/podman'), () => {
   let lab: ContainerLab
   before(async () => {
     lab = await ContainerLab.open('sid')

@@ -1,16 +1,16 @@
 /**
  * Containers of an unmodified Docker with `userns-remap` that ask by annotation, by the runtime
- * `bpftoken-runc`. For `make test-containers`.
+ * `bpftoken-runc`.
  */
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
-import type { Result } from '../../helpers/cli.ts'
-import { ASKS, LOADS, writePolicy } from '../../helpers/container-lab.ts'
-import { needsAll, SUITES } from '../../helpers/debian-tree.ts'
-import { Docker, IMAGE } from '../../helpers/docker.ts'
-import { eventually } from '../../helpers/eventually.ts'
-import { shellBlocks } from '../../helpers/shell-blocks.ts'
-import { sidCommand } from '../../helpers/sid.ts'
+import type { Result } from '../helpers/cli.ts'
+import { ASKS, LOADS, writePolicy } from '../helpers/container-lab.ts'
+import { needsTree, SUITES } from '../helpers/debian-tree.ts'
+import { Docker, IMAGE } from '../helpers/docker.ts'
+import { eventually } from '../helpers/eventually.ts'
+import { shellBlocks } from '../helpers/shell-blocks.ts'
+import { sidCommand } from '../helpers/sid.ts'
 
 const OURS = ['--runtime=bpftoken', '--network=none'] as const
 const ABLE = [...OURS, '--cap-add=BPF', '--cap-add=NET_ADMIN'] as const
@@ -19,7 +19,7 @@ const PINS = 'bpftool prog load /srv/pass.o /sys/fs/bpf/pass && echo attached'
 const SLEEP = ['sleep', '1000'] as const
 
 for (const suite of SUITES)
-  describe(`Docker of ${suite} with runc`, needsAll(suite, 'usr/sbin/dockerd'), () => {
+  describe(`Docker of ${suite} with runc`, needsTree(suite, 'usr/sbin/dockerd'), () => {
     let docker: Docker
     before(async () => {
       docker = await Docker.start(suite)

@@ -1,19 +1,18 @@
 /**
  * Containers of Podman 5 of newer suites that ask by annotation, with crun and with runc: what is in
- * `podman.test.ts` for this Debian's Podman 4, and what is else between Podman 5 and a loan. For
- * `make test-containers`.
+ * `test/e2e/containers/podman.test.ts` for this Debian's Podman 4, and what is else between Podman 5 and a loan.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { after, before, describe, test } from 'node:test'
-import type { Result } from '../../helpers/cli.ts'
-import { ASKS, ATTACH, ContainerLab, LOADS, RUNTIMES } from '../../helpers/container-lab.ts'
-import { needsAll, SUITES } from '../../helpers/debian-tree.ts'
-import { checkedDocument } from '../../helpers/documents.ts'
-import { eventually } from '../../helpers/eventually.ts'
-import { ALICE, IMAGE } from '../../helpers/podman.ts'
-import { commandsOf } from '../../helpers/shell-blocks.ts'
-import { SID, sidCommand } from '../../helpers/sid.ts'
+import type { Result } from '../helpers/cli.ts'
+import { ASKS, ATTACH, ContainerLab, LOADS, RUNTIMES } from '../helpers/container-lab.ts'
+import { needsTree, SUITES } from '../helpers/debian-tree.ts'
+import { checkedDocument } from '../helpers/documents.ts'
+import { eventually } from '../helpers/eventually.ts'
+import { ALICE, IMAGE } from '../helpers/podman.ts'
+import { commandsOf } from '../helpers/shell-blocks.ts'
+import { SID, sidCommand } from '../helpers/sid.ts'
 
 /** All that a container needs of Podman 5. */
 const ABLE = ['--userns=auto', '--cap-add=BPF,NET_ADMIN'] as const
@@ -28,7 +27,7 @@ const VERIFIES = `${sidCommand('veristat', '/mnt')} /srv/pass.o`
 
 for (const suite of SUITES)
   for (const runtime of RUNTIMES)
-    describe(`Podman of ${suite} with ${runtime}`, needsAll(suite, 'usr/bin/podman'), () => {
+    describe(`Podman of ${suite} with ${runtime}`, needsTree(suite, 'usr/bin/podman'), () => {
       let lab: ContainerLab
       before(async () => {
         lab = await ContainerLab.open(suite)
@@ -243,7 +242,7 @@ for (const suite of SUITES)
     })
 
 for (const suite of SUITES)
-  describe(`rootless Podman of ${suite} with crun`, needsAll(suite, 'usr/bin/podman'), () => {
+  describe(`rootless Podman of ${suite} with crun`, needsTree(suite, 'usr/bin/podman'), () => {
     let lab: ContainerLab
     before(async () => {
       lab = await ContainerLab.open(suite)
