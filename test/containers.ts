@@ -6,6 +6,7 @@
 import { existsSync, readdirSync } from 'node:fs'
 import { join, relative, resolve } from 'node:path'
 import { run } from 'node:test'
+import { RUN_VARIABLE, residue, snapshot } from '../scripts/residue.ts'
 import { ROOT } from '../scripts/tree.ts'
 import { needsTree, SUITES, versionsIn } from './helpers/debian-tree.ts'
 import { needsProgram } from './helpers/machine.ts'
@@ -77,6 +78,8 @@ async function main(): Promise<number> {
     .filter(name => name.endsWith('.test.ts'))
   const rows: Row[] = []
   let failed = 0
+  process.env[RUN_VARIABLE] = String(process.pid)
+  const before = snapshot()
   const stream = run({
     files: named.length === 0 ? files : named,
     concurrency: 1,
@@ -113,6 +116,10 @@ async function main(): Promise<number> {
   for await (const _ of stream);
   print(rows, await versions())
   for (const message of said) console.log(message)
+  for (const left of await residue(before)) {
+    failed++
+    console.log(`left behind: ${left}`)
+  }
   const skipped = rows.filter(({ verdict }) => verdict.startsWith('skipped')).length
   console.log(`${rows.length} rows, ${skipped} skipped, ${failed} failed`)
   return failed === 0 ? 0 : 1

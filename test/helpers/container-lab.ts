@@ -74,6 +74,14 @@ export const LOADS = [
   'echo attached',
 ].join(' && ')
 
+/** A policy file for XDP with unmodified loaders, with that as `spec` besides. */
+export function writePolicy({ policies }: Bpftokend, name: string, more = '', network = 'own'): void {
+  const text = readFileSync(join(ROOT, 'examples/policies/libbpf-xdp.yaml'), 'utf8')
+    .replace('name: libbpf-xdp', `name: ${name}`)
+    .replace('network: own', `network: ${network}`)
+  writeFileSync(join(policies, `${name}.yaml`), `${text}${more}`, { mode: 0o644 })
+}
+
 export class ContainerLab implements AsyncDisposable {
   readonly scratch: Scratch
   readonly socket: string
@@ -101,10 +109,7 @@ export class ContainerLab implements AsyncDisposable {
 
   /** A policy file for XDP with unmodified loaders, with that as `spec` besides. */
   policy(name: string, more = '', network = 'own'): void {
-    const text = readFileSync(join(ROOT, 'examples/policies/libbpf-xdp.yaml'), 'utf8')
-      .replace('name: libbpf-xdp', `name: ${name}`)
-      .replace('network: own', `network: ${network}`)
-    writeFileSync(join(this.daemon.policies, `${name}.yaml`), `${text}${more}`, { mode: 0o644 })
+    writePolicy(this.daemon, name, more, network)
   }
 
   /** Starts it anew, with what it knows. */
@@ -287,11 +292,15 @@ export class ContainerLab implements AsyncDisposable {
     return { root: state.root ?? config.root.path, mounts: await read('cat', '/run/record.mounts') }
   }
 
-  /** What CRIU has said of its last checkpoint of the container. */
+  /** What CRIU has said went wrong with its last checkpoint of the container. */
   async dumpLog(name: string): Promise<string> {
     const id = await this.podman.podman('inspect', '--format={{.Id}}', name)
     const file = `/var/lib/containers/storage/overlay-containers/${id}/userdata/dump.log`
-    return (await this.podman.execute('cat', file)).stdout
+    const { stdout } = await this.podman.execute('cat', file)
+    return stdout
+      .split('\n')
+      .filter(line => line.includes('Error'))
+      .join('\n')
   }
 
   /** The last lines of the audit that say such an event, the newest first. */

@@ -27,14 +27,6 @@ export function needsTree(suite: Suite, program: string): { skip?: string } {
   return { skip: `.cache/containers/${suite}/${program} is missing: ${reason}` }
 }
 
-/** Whether all is run, also what `make test` has no time for: `make test-containers`. */
-export const FULL = process.env['BPFTOKEN_TEST_CONTAINERS'] === 'all'
-
-/** The same, for what `make test` has no time for. */
-export function needsAll(suite: Suite, program: string): { skip?: string } {
-  return FULL ? needsTree(suite, program) : { skip: 'for make test-containers' }
-}
-
 /** The first line that each program of the tree says of its version. */
 export async function versionsIn(suite: Suite, programs: readonly string[]): Promise<string[]> {
   const lines: string[] = []
