@@ -32,7 +32,7 @@ export interface Asking extends Who {
 }
 
 export async function asking(asker: Asker): Promise<Asking> {
-  return { asker, isRoot: asker.isRoot, facts: await asker.facts() }
+  return { asker, ...(await asker.who()) }
 }
 
 /**
@@ -95,7 +95,6 @@ export function confirmedBy<T extends PreparedLoan>(prepared: T, asker: Asker, t
     ...prepared,
     confirm: async () => {
       await prepared.confirm?.()
-      asker.confirm()
       asker.requireOwn(target)
     },
   }

@@ -4,7 +4,7 @@
  */
 import { readFileSync } from 'node:fs'
 import { isExecutorChild } from '../sys/executor/child.ts'
-import { procFields } from '../sys/proc-file.ts'
+import { type ProcFields, procFields } from '../sys/proc-file.ts'
 import { readProc } from '../sys/process.ts'
 import { ownNamespace } from '../sys/self.ts'
 import { type PlacedTask, taskNamespaces, unlessGone } from '../sys/tasks.ts'
@@ -100,7 +100,7 @@ function hasEnded(tid: number): boolean {
 }
 
 /** Undefined: it has ended. */
-function statusOf(tid: number): ReadonlyMap<string, string> | undefined {
+function statusOf(tid: number): ProcFields | undefined {
   const status = unlessGone(() => procFields(readFileSync(`/proc/${tid}/status`, 'utf8')))
   return /^[ZX]/.test(status?.get('State') ?? '') ? undefined : status
 }

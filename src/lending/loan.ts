@@ -48,8 +48,11 @@ export function makeLoan(loan: LoanToMake, how: Making): Promise<Loan> {
   })
 }
 
-/** Undefined: nobody has anything to say to it. */
-function confirmed(confirm: LoanToMake['confirm'], journal: Journal | undefined): LoanToMake['confirm'] {
+/** What is done when all is ready, the journal's part last. Undefined: nothing. */
+export function confirmed(
+  confirm: LoanToMake['confirm'],
+  journal: Journal | undefined,
+): LoanToMake['confirm'] {
   if (journal?.ready === undefined) return confirm
   return async () => {
     await confirm?.()
