@@ -43,6 +43,11 @@ export interface Asker {
    * TimeoutError: it is in the middle of an execve(2) that does not end.
    */
   take(descriptor: number): Promise<Fd>
+  /**
+   * Gives its pidfd, and the ids that it connected with, to one that looks at it by itself; it stays
+   * ours. DeniedError as `who`.
+   */
+  handOver(use: (pidfd: Fd, ids: { readonly uid: number; readonly gid: number }) => void): void
   /** The target that a recipient means. The caller disposes of it. */
   recipient(recipient: { pid: number } | { pidfd: number } | { self: true }): Promise<Target>
   /**
@@ -53,8 +58,7 @@ export interface Asker {
   /**
    * DeniedError unless the kernel gives the asker CAP_SYS_ADMIN in the target's user namespace: it is
    * in there, or above, with that capability; or it made that one, or one that it lies in, from where
-   * it is. Never in the initial one; root is let through. Read anew, so that it is also DeniedError as
-   * `who`: for the moment before something is reached.
+   * it is. Never in the initial one; root is let through.
    */
   requireOwn(target: Target): void
 }
