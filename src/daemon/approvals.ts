@@ -219,7 +219,7 @@ export class Approvals implements Disposable {
     )
     try {
       const { asker, target, terms } = held
-      const who: Asking = { asker, isRoot: false, facts: await asker.facts() }
+      const who: Asking = { asker, isRoot: false, facts: (await asker.who()).facts }
       using prepared = await prepareFor(parts, who, { policy, target, input: terms })
       await make(parts, prepared, {
         kind: 'delegate',

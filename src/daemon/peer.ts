@@ -12,7 +12,7 @@
  * time: see src/sys/in-time.ts for what is which.
  */
 import { readFileSync, statSync } from 'node:fs'
-import { type Accounts, subjectAgain, subjectInTime, subjectOf } from '../delegation/subject.ts'
+import { type Accounts, cgroupOf, subjectAgain, subjectInTime } from '../delegation/subject.ts'
 import { openTargetInTime, type Target } from '../delegation/target.ts'
 import { Owned } from '../ebpf/owned.ts'
 import { DeniedError, InputError, NotFoundError, SyscallError } from '../errors.ts'
@@ -23,7 +23,7 @@ import type { Fd } from '../sys/fd.ts'
 import { namespaceInTime, takeFdInTime } from '../sys/in-time.ts'
 import { hasPowerOver, heldNamespace, heldNamespaceName, ownerOf } from '../sys/namespace.ts'
 import { type PeerCredentials, peerCredentials, peerPidfd } from '../sys/peer.ts'
-import { procFields, procNumbers } from '../sys/proc-file.ts'
+import { type ProcFields, procFields, procNumbers } from '../sys/proc-file.ts'
 import {
   openProcess,
   openProcessOf,
@@ -41,7 +41,7 @@ import { PATIENCE_MS } from './clock.ts'
 
 /** What is read of the asker at one moment. */
 interface Now {
-  readonly status: ReadonlyMap<string, string>
+  readonly status: ProcFields
   readonly userNamespace: string
   readonly isAdmin: boolean
 }
@@ -111,7 +111,7 @@ export class Peer implements Asker, Disposable {
 
   /**
    * Whether it could lend without us: user 0 with CAP_SYS_ADMIN in the initial user namespace. User 0
-   * of a container that has no user namespace has it not. Read anew; DeniedError as `facts`.
+   * of a container that has no user namespace has it not. Read anew; DeniedError as `who`.
    */
   get isRoot(): boolean {
     return this.#isRoot(this.#now())
@@ -136,10 +136,10 @@ export class Peer implements Asker, Disposable {
     this.#now()
   }
 
-  async facts(): Promise<AskerFacts> {
+  async who(): Promise<{ readonly isRoot: boolean; readonly facts: AskerFacts }> {
     const { userNamespace } = this.#now()
     const { cgroup, unit, owner } = this.#look(() => ({
-      ...subjectOf(this.#process, {}, this.#accounts),
+      ...cgroupOf(this.#process),
       owner: this.#owner(),
     }))
     const facts = {
@@ -154,8 +154,7 @@ export class Peer implements Asker, Disposable {
       userNamespace,
     }
     // It may have changed while the rest was read.
-    this.#now()
-    return facts
+    return { isRoot: this.#isRoot(this.#now()), facts }
   }
 
   async subject(policies: readonly Pick<Policy, 'subjects'>[]): Promise<SubjectFacts> {
@@ -303,7 +302,7 @@ export class Peer implements Asker, Disposable {
   }
 
   /** What the kernel says of a descriptor of the asker; nothing of one that it has not. */
-  #descriptorFields(descriptor: number): ReadonlyMap<string, string> {
+  #descriptorFields(descriptor: number): ProcFields {
     return procFields(this.#look(() => readIfThere(this.#process, `fdinfo/${descriptor}`)) ?? '')
   }
 
@@ -352,7 +351,7 @@ export class Peer implements Asker, Disposable {
   }
 
   /** All four ids of user and group: real, effective, saved, file system. */
-  #requireSame(status: ReadonlyMap<string, string>): void {
+  #requireSame(status: ProcFields): void {
     const { pid, uid, gid } = this.#connected
     for (const [line, id] of [
       ['Uid', uid],
