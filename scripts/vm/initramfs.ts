@@ -209,9 +209,13 @@ export function repositoryLayer(extra: readonly string[]): Buffer[] {
   addTypeScript(archive, files.filter(isTypeScript))
   for (const name of readdirSync(join(__dirname, 'tsx')))
     archive.file(join(ROOT, 'node_modules/tsx', name), readFileSync(join(__dirname, 'tsx', name)))
-  const built = ['bpftoken.node', 'bpftoken-launch', 'bpftoken-executor', 'bpftoken-run'].map(name =>
-    join(ROOT, 'build/Release', name),
-  )
+  const built = [
+    'bpftoken.node',
+    'bpftoken-launch',
+    'bpftoken-executor',
+    'bpftoken-run',
+    'bpftoken-launchd',
+  ].map(name => join(ROOT, 'build/Release', name))
   const others = [
     join(ROOT, 'package.json'),
     join(ROOT, 'SECURITY.md'),

@@ -95,9 +95,8 @@ describe('run by the launcher', needsTokens(), () => {
     }, 'nothing waits')
     return id!
   }
-  /** Processes that the launcher has started, or that started those, and that are still there. */
-  const launched = async (): Promise<string> =>
-    (await execute('pgrep', ['-x', 'bpftoken-(launc|launchd)'])).stdout
+  /** Processes of the launcher that serve a request. */
+  const launched = async (): Promise<string> => (await execute('pgrep', ['-P', String(launchd.pid)])).stdout
 
   test('a user loads and attaches XDP in a network of its own; another is refused, with the reason', async () => {
     const script = `
