@@ -86,7 +86,9 @@ describe('run by the launcher', needsTokens(), () => {
     await launchd[Symbol.asyncDispose]()
     launchd = await new Launchd(launchd.socket, around).ready()
   }
-  const liveLoans = async () => (await root.listLoans({ query: { state: 'live' } })).loans
+  /** Those that were asked for here; others of this machine are not ours. */
+  const liveLoans = async () =>
+    (await root.listLoans({ query: { state: 'live' } })).loans.filter(({ spec }) => spec.asker.uid === USER)
   const waiting = async (): Promise<string> => {
     let id: string | undefined
     await eventually(async () => {
