@@ -71,8 +71,8 @@ function routeEndpoint(name: RouteName, route: Route, options: EndpointOptions, 
     const call: Call = { asker: peer, signal, idempotencyKey: key }
     if (type === STREAM_TYPE) return stream(name, exchange, call, request, options)
     const handler = service.handlers[name] as unknown as AnyHandler
-    using _ = await turnIn(lanes, exchange, route, request)
-    const { status, body } = await handler(call, request)
+    using turn = await turnIn(lanes, exchange, route)
+    const { status, body } = await handler({ ...call, waits: () => turn?.end() }, request)
     if (options.checkAnswers) requireTrue(route, status, body)
     answerJson(res, status, body)
     return { status, facts: idsOf(body) }
@@ -84,19 +84,26 @@ function routeEndpoint(name: RouteName, route: Route, options: EndpointOptions, 
   }
 }
 
-/** Undefined: it needs none. It is held until the answer is written, or will not be. */
+interface Turn extends Disposable {
+  /** Before it is disposed of. */
+  end(): void
+}
+
+/** Undefined: it needs none. It is held until the answer is written, or will not be, or it waits. */
 async function turnIn(
   { reads, acts }: Lanes,
   { owner, signal }: Exchange,
   route: Route,
-  request: { readonly query?: unknown },
-): Promise<Disposable | undefined> {
-  // What waits for others holds up nobody.
-  const waits = (request.query as { wait?: number } | undefined)?.wait !== undefined
-  if (owner === undefined || waits) return undefined
-  const turn = await (route.method === 'GET' ? reads : acts).take(owner, signal)
+): Promise<Turn | undefined> {
+  if (owner === undefined) return undefined
+  let turn = await (route.method === 'GET' ? reads : acts).take(owner, signal)
   if (turn === undefined) throw new UnreachableError('the client has gone')
-  return turn
+  const end = (): void => {
+    const held = turn
+    turn = undefined
+    held?.[Symbol.dispose]()
+  }
+  return { end, [Symbol.dispose]: end }
 }
 
 async function parts(exchange: Exchange, route: Route): Promise<Parameters<typeof validated>[1]> {
