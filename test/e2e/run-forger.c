@@ -87,8 +87,10 @@ int main(int argc, char **argv)
 	dprintf(daemon, "POST /v1/loans HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", length, body);
 	if (read(daemon, line, sizeof(line) - 1) > 0)
 		printf("%.*s\n", (int)strcspn(line, "\r\n"), line);
-	/* That it runs is said by the end of this. */
 	close(control[1]);
+	send(control[0], is(what, "word") ? "x" : "s", 1, MSG_NOSIGNAL);
+	if (is(what, "word"))
+		return recv(control[0], line, sizeof(line) - 1, 0) > 0 ? puts(line) < 0 : 0;
 	if (is(what, "good"))
 		while (read(lifeline[0], line, sizeof(line)) > 0 && !strchr(line, '\n'))
 			continue;
