@@ -72,7 +72,11 @@ describe('the page in a browser', { ...needsTokens(), ...needsChromium() }, () =
       if (['error', 'warning'].includes(message.type())) complaints.push(message.text())
     })
     tab.on('pageerror', error => complaints.push(String(error)))
-    tab.on('requestfailed', request => complaints.push(`${request.url()} failed`))
+    tab.on('requestfailed', request => {
+      // A reload gives up what was asked for before.
+      const why = request.failure()?.errorText
+      if (why !== 'net::ERR_ABORTED') complaints.push(`${request.url()}: ${why}`)
+    })
   })
   after(async () => {
     await browser?.close()
@@ -94,11 +98,14 @@ describe('the page in a browser', { ...needsTokens(), ...needsChromium() }, () =
     return child
   }
   const row = (text: RegExp | string) => tab.locator('tbody tr', { hasText: text })
-  const visible = (text: RegExp | string) => row(text).first().waitFor()
+  const rowOf = (policy: string) =>
+    tab.locator('tbody tr').filter({ has: tab.getByRole('cell', { name: policy, exact: true }) })
   const gone = (text: RegExp | string) => row(text).first().waitFor({ state: 'detached' })
-  /** Of one that is there. */
-  const nameIn = async (text: string, what: string): Promise<string> =>
-    new RegExp(`${what}-\\d+`).exec((await row(text).first().textContent()) ?? '')![0]
+  /** The name of the loan, or of the request, once one under that policy is shown. */
+  const shown = async (policy: string, what: 'loan' | 'request'): Promise<string> => {
+    const name = rowOf(policy).getByRole('rowheader', { name: new RegExp(`${what}-`) })
+    return (await name.first().textContent()) ?? ''
+  }
 
   test('the address opens it once, with its policy in force, and nothing is lent', async () => {
     const answer = await tab.goto(page.operator!)
@@ -121,8 +128,7 @@ describe('the page in a browser', { ...needsTokens(), ...needsChromium() }, () =
   test('a loan comes by itself; a second thought leaves it; revoke takes it back', async () => {
     const child = start('dev')
     await once(child.stdout!, 'data')
-    await visible(/\bdev\b/)
-    const loan = await nameIn('dev', 'loan')
+    const loan = await shown('dev', 'loan')
     await tab.getByRole('button', { name: `Revoke ${loan}` }).click()
     const dialog = tab.getByRole('dialog')
     assert.match((await dialog.textContent()) ?? '', new RegExp(loan))
@@ -141,8 +147,7 @@ describe('the page in a browser', { ...needsTokens(), ...needsChromium() }, () =
 
   test('what waits is approved, and denied', async () => {
     const approved = start('asked')
-    await visible(/request-\d+/)
-    const request = await nameIn('asked', 'request')
+    const request = await shown('asked', 'request')
     if (process.env['BPFTOKEN_TEST_SCREENSHOT'] !== undefined) {
       await tab.screenshot({ path: process.env['BPFTOKEN_TEST_SCREENSHOT'], fullPage: true })
     }
@@ -153,9 +158,7 @@ describe('the page in a browser', { ...needsTokens(), ...needsChromium() }, () =
     await gone(request)
     const denied = start('asked')
     const ended = once(denied, 'exit')
-    await visible(/request-\d+/)
-    const other = await nameIn('asked', 'request').catch(() => '')
-    const name = other === '' ? await nameIn('request-', 'request') : other
+    const name = await shown('asked', 'request')
     await tab.getByRole('button', { name: `Deny ${name}` }).click()
     await tab.getByRole('dialog').getByRole('button', { name: 'Deny' }).click()
     assert.equal((await ended)[0], 3)
