@@ -1,7 +1,15 @@
 /** The words of `bpftokend`'s command line. */
 import { Command, InvalidArgumentError, Option } from 'commander'
-import { LEVELS, type Level } from './log.ts'
-import { UNIT_NAMES, type UnitName } from './unit-text.ts'
+import { LEVELS, type Level } from '../service/log.ts'
+
+/** Its units, and those of the launcher, which is asked by it. */
+export const UNITS = {
+  service: 'bpftokend.service',
+  socket: 'bpftokend.socket',
+  launcher: 'bpftoken-launchd.service',
+  'launcher-socket': 'bpftoken-launchd.socket',
+} as const
+export type UnitName = keyof typeof UNITS
 
 export interface Options {
   readonly socket: string
@@ -43,7 +51,7 @@ export function daemonCommand(version: string): Command {
       new Option(
         '--print-unit <which>',
         'print the unit for systemd that starts this very installation, and end',
-      ).choices(UNIT_NAMES),
+      ).choices(Object.keys(UNITS)),
     )
     .allowExcessArguments(false)
 }

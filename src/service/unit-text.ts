@@ -7,28 +7,22 @@ import { dirname, join } from 'node:path'
 import { InputError } from '../errors.ts'
 import { launchdPath } from '../sys/prebuilt.ts'
 
-export const UNIT_NAMES = ['service', 'socket', 'launcher', 'launcher-socket'] as const
-export type UnitName = (typeof UNIT_NAMES)[number]
-
-const FILES: Readonly<Record<UnitName, string>> = {
-  service: 'bpftokend.service',
-  socket: 'bpftokend.socket',
-  launcher: 'bpftoken-launchd.service',
-  'launcher-socket': 'bpftoken-launchd.socket',
-}
 const UNITS = join(__dirname, '../../packaging/systemd')
 /** What the unit hides from the service, and what anybody may fill. */
 const HIDDEN = ['/home', '/root', '/run/user', '/tmp', '/var/tmp']
 const WRITABLE = 0o022
+/** No program of Node's. */
+const LAUNCHER = 'bpftoken-launchd.service'
 
 /**
- * `program`: the main file of this installation. InputError: the service could not see it, or
- * others than root could change what root would run.
+ * `name`: of a unit of the package, such as `bpftokend.service`. `program`: the main file that it
+ * starts, of this installation. InputError: the service could not see it, or others than root could
+ * change what root would run.
  */
-export function unitOfThis(which: UnitName, program: string): string {
-  const text = readFileSync(join(UNITS, FILES[which]), 'utf8')
-  if (which === 'socket' || which === 'launcher-socket') return text
-  if (which === 'launcher') {
+export function unitOfThis(name: string, program: string): string {
+  const text = readFileSync(join(UNITS, name), 'utf8')
+  if (!name.endsWith('.service')) return text
+  if (name === LAUNCHER) {
     const launcher = realpathSync(launchdPath())
     requireRoots(launcher)
     requirePlain(launcher)
