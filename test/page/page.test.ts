@@ -149,7 +149,7 @@ describe('the page in a browser', { ...needsTokens(), ...needsChromium() }, () =
     const approved = start('asked')
     const request = await shown('asked', 'request')
     if (process.env['BPFTOKEN_TEST_SCREENSHOT'] !== undefined) {
-      await tab.screenshot({ path: process.env['BPFTOKEN_TEST_SCREENSHOT'], fullPage: true })
+      await tab.screenshot({ path: process.env['BPFTOKEN_TEST_SCREENSHOT'] })
     }
     const ran = once(approved.stdout!, 'data')
     await tab.getByRole('button', { name: `Approve ${request}` }).click()
