@@ -120,7 +120,10 @@ export {
   StructOpsRegistration,
   syscallFunction,
   tracedFunctions,
+  type UprobePlaces,
 } from './attach/trace.ts'
+export { attachUsdt, type UsdtTarget } from './attach/usdt.ts'
+export { type UsdtArgument, type UsdtNote, usdtArguments, usdtNotes } from './attach/usdt-note.ts'
 export { type BpffsMount, bpffsMount, bpffsMounts, type DelegationText, delegatedMounts } from './bpffs.ts'
 export {
   BTF_KIND,
@@ -145,6 +148,8 @@ export { BtfObject, type BtfObjectInfo } from './btf/object.ts'
 export { printType, printTypes } from './btf/print.ts'
 export { type Chars, readValue, type TypedValue, writeValue } from './btf/typed-value.ts'
 export { type EmbeddedObject, embeddedObjects } from './elf/embedded-objects.ts'
+export { Executable, type ExecutableSection, type Segment } from './elf/executable.ts'
+export { matchingSymbols, symbolOffset } from './elf/symbol.ts'
 export { forgetKernelBtf } from './kernel/btf.ts'
 export { FEATURES, type Feature, type FeatureName, Features } from './kernel/features.ts'
 export { KernelTypes } from './kernel/kernel-types.ts'
@@ -165,6 +170,12 @@ export {
 } from './object/section-names.ts'
 export { type ObjectMap, type ObjectProgram, type ObjectSpec, parseObject } from './object/spec.ts'
 export { btfIds, linkIds, mapIds, programIds } from './object-id.ts'
+export {
+  PerfBuffer,
+  type PerfBufferOptions,
+  type PerfRecord,
+  type SampleVisitor,
+} from './perf-events.ts'
 export {
   Program,
   type ProgramInfo,
