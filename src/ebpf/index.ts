@@ -194,6 +194,7 @@ export {
   type TokenRights,
 } from './rights.ts'
 export { RingBuffer, UserRingBuffer } from './ringbuf.ts'
+export { type LinkedObject, type LinkInput, linkObjects } from './static-link/static-linker.ts'
 export {
   chooseToken,
   DEFAULT_BPFFS,
