@@ -95,14 +95,23 @@ export {
   attachCgroup,
   attachIterator,
   attachNetfilter,
+  attachNetkit,
   attachNetns,
+  attachPerfEvent,
   attachRawTracepoint,
+  attachReuseport,
   attachSocketFilter,
   attachSockmap,
   attachTcx,
   attachXdp,
+  type CgroupOrder,
+  detachReuseport,
   detachSocketFilter,
+  type IteratorTarget,
+  type PerfEventTarget,
 } from './attach/attach.ts'
+export { attachTc, removeClsact, TcFilter, type TcTarget } from './attach/classic-tc.ts'
+export { attachDirectly, type DirectOptions, detachDirectly, type HookTarget } from './attach/direct.ts'
 export {
   type AttachSpec,
   attachesItself,
@@ -152,7 +161,7 @@ export { Executable, type ExecutableSection, type Segment } from './elf/executab
 export { matchingSymbols, symbolOffset } from './elf/symbol.ts'
 export { forgetKernelBtf } from './kernel/btf.ts'
 export { FEATURES, type Feature, type FeatureName, Features } from './kernel/features.ts'
-export { Link, type LinkInfo } from './link.ts'
+export { Link, type LinkInfo, type PerfEventInfo } from './link.ts'
 export { Arena } from './load/arena.ts'
 export type { MapChoice } from './load/maps.ts'
 export { LoadedObject, type LoadOptions, loadObject, type ProgramChoice } from './load/object.ts'
@@ -182,6 +191,7 @@ export {
   type TestRunOptions,
   type TestRunResult,
 } from './prog.ts'
+export { type Attached, type AttachedProgram, enableStats, fdinfo, queryAttached } from './query.ts'
 export { effectiveCapabilities } from './refusal.ts'
 export {
   type MissingRight,

@@ -8,6 +8,7 @@
  */
 import {
   bpf_attr_btf_load,
+  bpf_attr_enable_stats,
   bpf_attr_get_id,
   bpf_attr_info,
   bpf_attr_iter_create,
@@ -21,6 +22,8 @@ import {
   bpf_attr_prog_attach,
   bpf_attr_prog_bind_map,
   bpf_attr_prog_load,
+  bpf_attr_prog_query,
+  bpf_attr_prog_stream_read,
   bpf_attr_prog_test_run,
   bpf_attr_raw_tracepoint,
   bpf_attr_token_create,
@@ -243,10 +246,46 @@ export function progBindMap(prog: Fd, map: Fd): void {
   run('BPF_PROG_BIND_MAP', bpf_attr_prog_bind_map, { prog_fd: prog.number, map_fd: map.number })
 }
 
+/**
+ * What programs wrote to a stream, at most `into.length` bytes, taken out: how many; 0: nothing is
+ * there. Since Linux 6.17. ENOENT: no such stream.
+ */
+export function progStreamRead(prog: Fd, stream_id: number, into: Uint8Array): number {
+  const attr = { prog_fd: prog.number, stream_id, stream_buf_len: into.length }
+  return run('BPF_PROG_STREAM_READ_BY_FD', bpf_attr_prog_stream_read, attr, { stream_buf: into })
+}
+
+/** Counts for as long as the descriptor is open, which the caller closes. EPERM: CAP_SYS_ADMIN. */
+export function enableStats(type: number): Fd {
+  return new Fd(run('BPF_ENABLE_STATS', bpf_attr_enable_stats, { type }))
+}
+
 // ---- attaching ----
 
-export function progDetach(attr: Attr<typeof bpf_attr_prog_attach>): void {
-  run('BPF_PROG_DETACH', bpf_attr_prog_attach, attr)
+/** Attaches without a link. EEXIST, EPERM, ESTALE by flags and target. */
+export function progAttach(attr: Attr<typeof bpf_attr_prog_attach>, object?: string): void {
+  run('BPF_PROG_ATTACH', bpf_attr_prog_attach, attr, {}, object)
+}
+
+/**
+ * What is attached: the attribute as the kernel left it, with as many as there are in `count`.
+ * ENOSPC: the arrays have no room, which is an answer.
+ */
+export function progQuery(
+  attr: Attr<typeof bpf_attr_prog_query>,
+  pointers: Pointers<typeof bpf_attr_prog_query>,
+  object?: string,
+): { attr: Attr<typeof bpf_attr_prog_query>; complete: boolean } {
+  const bytes = bpf_attr_prog_query.encode(attr)
+  const result = raw('BPF_PROG_QUERY', bytes, refsOf(bpf_attr_prog_query, bytes, pointers))
+  const complete = result !== -ERRNO['ENOSPC']!
+  if (complete) check('bpf', 'BPF_PROG_QUERY', result, object)
+  return { attr: bpf_attr_prog_query.decode(bytes), complete }
+}
+
+/** Detaches what was attached without a link. ENOENT: it is not there. */
+export function progDetach(attr: Attr<typeof bpf_attr_prog_attach>, object?: string): void {
+  run('BPF_PROG_DETACH', bpf_attr_prog_attach, attr, {}, object)
 }
 
 /** Attaches to a raw tracepoint. The caller closes the link. ENOENT: no such tracepoint. */

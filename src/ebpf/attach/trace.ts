@@ -9,7 +9,7 @@
 import { readFileSync } from 'node:fs'
 import { InputError, NotFoundError, NotSupportedError } from '../../errors.ts'
 import { linkCreate } from '../../sys/bpf.ts'
-import { type PerfEvent, perfEventOpen } from '../../sys/perf.ts'
+import type { PerfEvent } from '../../sys/perf.ts'
 import { matchingSymbols, symbolOffset } from '../elf/symbol.ts'
 import { glob } from '../glob.ts'
 import { hasSyscallWrapper, ksymAddresses } from '../kernel/kallsyms.ts'
@@ -17,6 +17,7 @@ import { Link } from '../link.ts'
 import type { BpfMap } from '../map.ts'
 import type { Program } from '../prog.ts'
 import { ATTACH_TYPES, type AttachType } from '../type-names.ts'
+import { attachPerf } from './perf-link.ts'
 import { openExecutable, programFile } from './program-file.ts'
 
 const PERF_TYPE_TRACEPOINT = 2
@@ -26,20 +27,6 @@ const PMUS = '/sys/bus/event_source/devices'
 interface Cookie {
   /** What bpf_get_attach_cookie gives to the program. */
   readonly cookie?: bigint
-}
-
-/** A BPF link on a perf event; since Linux 5.15. The link holds the event. */
-function attachPerf(
-  program: Program,
-  event: PerfEvent,
-  pid: number,
-  cpu: number,
-  object: string,
-  cookie = 0n,
-): Link {
-  using fd = perfEventOpen(event, pid, cpu, object)
-  const attr = { prog_fd: program.fd.number, target_fd: fd.number, perf_event_bpf_cookie: cookie }
-  return new Link(linkCreate({ ...attr, attach_type: ATTACH_TYPES.number('perf_event') }, {}, object))
 }
 
 function pmuFile(pmu: string, file: string): string {

@@ -9,13 +9,7 @@ import type { BpfMap } from '../map.ts'
 import { printableName } from '../printable.ts'
 import { openExecutable, programFile } from './program-file.ts'
 import { attachUprobeMulti } from './trace.ts'
-import {
-  encodeUsdtSpec,
-  type UsdtArgument,
-  type UsdtNote,
-  usdtArguments,
-  usdtNotes,
-} from './usdt-note.ts'
+import { encodeUsdtSpec, type UsdtArgument, type UsdtNote, usdtArguments, usdtNotes } from './usdt-note.ts'
 
 export interface UsdtTarget {
   /** A name without a slash is looked for as `programFile` does. */
