@@ -112,6 +112,7 @@ export {
 } from './attach/attach.ts'
 export { attachTc, removeClsact, TcFilter, type TcTarget } from './attach/classic-tc.ts'
 export { attachDirectly, type DirectOptions, detachDirectly, type HookTarget } from './attach/direct.ts'
+export { attachKprobeMulti, attachUprobeMulti, type KprobePlaces, type UprobePlaces } from './attach/many.ts'
 export {
   type AttachSpec,
   attachesItself,
@@ -120,16 +121,12 @@ export {
 } from './attach/section.ts'
 export {
   attachKprobe,
-  attachKprobeMulti,
   attachStructOps,
   attachTracepoint,
   attachTrampoline,
   attachUprobe,
-  attachUprobeMulti,
   StructOpsRegistration,
   syscallFunction,
-  tracedFunctions,
-  type UprobePlaces,
 } from './attach/trace.ts'
 export { attachUsdt, type UsdtTarget } from './attach/usdt.ts'
 export { type UsdtArgument, type UsdtNote, usdtArguments, usdtNotes } from './attach/usdt-note.ts'
@@ -161,6 +158,7 @@ export { Executable, type ExecutableSection, type Segment } from './elf/executab
 export { matchingSymbols, symbolOffset } from './elf/symbol.ts'
 export { forgetKernelBtf } from './kernel/btf.ts'
 export { FEATURES, type Feature, type FeatureName, Features } from './kernel/features.ts'
+export { tracedAddresses, tracedFunctions } from './kernel/tracefs.ts'
 export { Link, type LinkInfo, type PerfEventInfo } from './link.ts'
 export { Arena } from './load/arena.ts'
 export type { MapChoice } from './load/maps.ts'

@@ -303,6 +303,24 @@ export function linkCreate(
   return new Fd(run('BPF_LINK_CREATE', bpf_attr_link_create, attr, pointers, object))
 }
 
+/**
+ * The same with a pointer to names, each of which has its own address: 14 at most, as the addon
+ * writes so many.
+ */
+export function linkCreateByNames(
+  attr: Attr<typeof bpf_attr_link_create>,
+  pointers: Pointers<typeof bpf_attr_link_create>,
+  field: 'kprobe_multi_syms',
+  names: readonly string[],
+  object: string,
+): Fd {
+  const list = new Uint8Array(names.length * 8)
+  const bytes = bpf_attr_link_create.encode(attr)
+  const refs = refsOf(bpf_attr_link_create, bytes, { ...pointers, [field]: list })
+  for (const [i, name] of names.entries()) refs.push(list, i * 8, cString(name))
+  return new Fd(check('bpf', 'BPF_LINK_CREATE', raw('BPF_LINK_CREATE', bytes, refs), object))
+}
+
 /** Swaps the program of a link. EPERM: `old_prog_fd` is not the present one. */
 export function linkUpdate(attr: Attr<typeof bpf_attr_link_update>): void {
   run('BPF_LINK_UPDATE', bpf_attr_link_update, attr)

@@ -215,8 +215,8 @@ export type CgroupOrder = keyof typeof ORDERS
 /**
  * An iterator, of which `Link.readIterator` and `Link.iteratorOutput` read; the program's type is
  * `tracing`, its attach type `trace_iter`. Since Linux 5.8. What it goes over is in the program;
- * `target` says which of these. EINVAL: its program goes over something else. ESRCH: no such task.
- * EBADF: no cgroup2 directory.
+ * `target` says which of these. EINVAL: its program goes over something else. EBADF: no cgroup2
+ * directory. Of tasks that are not there nothing is read.
  */
 export function attachIterator(program: Program, target: IteratorTarget = {}): Link {
   if ([target.map, target.cgroup, target.task].filter(one => one !== undefined).length > 1)

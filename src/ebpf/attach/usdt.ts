@@ -7,8 +7,8 @@ import type { Link } from '../link.ts'
 import type { LoadedObject } from '../load/object.ts'
 import type { BpfMap } from '../map.ts'
 import { printableName } from '../printable.ts'
+import { attachUprobeMulti } from './many.ts'
 import { openExecutable, programFile } from './program-file.ts'
-import { attachUprobeMulti } from './trace.ts'
 import { encodeUsdtSpec, type UsdtArgument, type UsdtNote, usdtArguments, usdtNotes } from './usdt-note.ts'
 
 export interface UsdtTarget {
