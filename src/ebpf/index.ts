@@ -152,15 +152,17 @@ export {
 export { BtfBuilder, type MemberSpec, type NamedType } from './btf/builder.ts'
 export { BtfObject, type BtfObjectInfo } from './btf/object.ts'
 export { printType, printTypes } from './btf/print.ts'
-export { readValue, type TypedValue, writeValue } from './btf/typed-value.ts'
+export { type Chars, readValue, type TypedValue, writeValue } from './btf/typed-value.ts'
 export { type EmbeddedObject, embeddedObjects } from './elf/embedded-objects.ts'
 export { Executable, type ExecutableSection, type Segment } from './elf/executable.ts'
 export { matchingSymbols, symbolOffset } from './elf/symbol.ts'
 export { forgetKernelBtf } from './kernel/btf.ts'
 export { FEATURES, type Feature, type FeatureName, Features } from './kernel/features.ts'
+export { KernelTypes } from './kernel/kernel-types.ts'
 export { tracedAddresses, tracedFunctions } from './kernel/tracefs.ts'
 export { Link, type LinkInfo, type PerfEventInfo } from './link.ts'
 export { Arena } from './load/arena.ts'
+export type { Initial } from './load/initial-data.ts'
 export type { MapChoice } from './load/maps.ts'
 export { LoadedObject, type LoadOptions, loadObject, type ProgramChoice } from './load/object.ts'
 export { BpfMap, ELEMENT_FLAGS, type Key, MAP_FLAGS, type MapInfo, type MapSpec } from './map.ts'
@@ -224,4 +226,22 @@ export {
   type ProgType,
   TypeNames,
 } from './type-names.ts'
+export { type BindingOptions, type Bindings, objectBindings } from './typed/bindings.ts'
+export {
+  type Input,
+  TypedEvents,
+  TypedMap,
+  TypedPerCpuMap,
+  TypedQueue,
+} from './typed/typed-map.ts'
+export {
+  bindingOf,
+  type Data,
+  type Frozen,
+  ObjectBinding,
+  type ObjectShape,
+  type ObjectTypes,
+  type TypedLoadOptions,
+  TypedObject,
+} from './typed/typed-object.ts'
 export { summarize, type VerifierSummary } from './verifier-log.ts'
