@@ -37,7 +37,10 @@ export interface LinkInfo {
   iteratesTask?: { tid: number; pid: number }
   /** Tracing: the object and function by BTF id; 0 of an object is the kernel. */
   traces?: { objectId: number; typeId: number }
-  /** What bpf_get_attach_cookie gives, where the kernel tells: some kinds since 6.5, some since 6.16. */
+  /**
+   * What bpf_get_attach_cookie gives, where the kernel tells: some kinds since 6.5, some since
+   * 6.16.
+   */
   cookie?: bigint
   /** Many kernel functions; addresses are not told to everybody. */
   kprobes?: { count: number; onReturn: boolean; missed: bigint }
@@ -127,9 +130,9 @@ export class Link implements Disposable {
   }
 
   /**
-   * What an iterator writes, piece by piece as it goes on: BPF_ITER_CREATE, then read(2) on a worker
-   * thread. A piece ends anywhere. To leave the loop ends the iteration; aborting throws the signal's
-   * reason.
+   * What an iterator writes, piece by piece as it goes on: BPF_ITER_CREATE, then read(2) on a
+   * worker thread. A piece ends anywhere. To leave the loop ends the iteration; aborting throws the
+   * signal's reason.
    */
   async *iteratorOutput(options: { chunkBytes?: number; signal?: AbortSignal } = {}): AsyncGenerator<Buffer> {
     const { chunkBytes = CHUNK_BYTES, signal } = options

@@ -32,9 +32,9 @@ const ATTEMPTS = 16
 
 /**
  * Which programs are attached: BPF_PROG_QUERY. Cgroups since Linux 4.15, network namespaces since
- * 5.5, TCX since 6.6, netkit since 6.7. `effective`: those of a cgroup's parents, too, without flags.
- * Needs CAP_NET_ADMIN in the initial user namespace, which no token gives: EPERM. What holds a link
- * can be asked by `Link.info` instead. EINVAL: the target is not for this type.
+ * 5.5, TCX since 6.6, netkit since 6.7. `effective`: those of a cgroup's parents, too, without
+ * flags. Needs CAP_NET_ADMIN in the initial user namespace, which no token gives: EPERM. What holds
+ * a link can be asked by `Link.info` instead. EINVAL: the target is not for this type.
  */
 export function queryAttached(
   target: HookTarget,
@@ -89,10 +89,11 @@ export function enableStats(): Fd {
 }
 
 /**
- * What /proc/self/fdinfo says of a map, program, link, types or token, by the kernel's words: `memlock`
- * (bytes), `frozen`, `owner_prog_type` of a map; `prog_jited`, `run_time_ns` of a program; `link_type`
- * and more of a link; `btf_id` of types; `allowed_cmds` of a token. Needs no capability. Which words
- * there are depends on the kernel. It is only read: nothing is opened by way of /proc.
+ * What /proc/self/fdinfo says of a map, program, link, types or token, by the kernel's words:
+ * `memlock` (bytes), `frozen`, `owner_prog_type` of a map; `prog_jited`, `run_time_ns` of a
+ * program; `link_type` and more of a link; `btf_id` of types; `allowed_cmds` of a token. Needs no
+ * capability. Which words there are depends on the kernel. It is only read: nothing is opened by
+ * way of /proc.
  */
 export function fdinfo(object: { readonly fd: Fd }): ReadonlyMap<string, string> {
   return procFields(readFileSync(`/proc/self/fdinfo/${object.fd.number}`, 'utf8'))

@@ -1,5 +1,6 @@
 /**
- * bpf(2), one function per command and nothing decided: attributes in kernel spelling, descriptors as `Fd`.
+ * bpf(2), one function per command and nothing decided: attributes in kernel spelling, descriptors
+ * as `Fd`.
  *
  * A pointer field is never set by number: the byte array it shall point at is given, and the addon
  * writes its address. Functions that can take long (`progLoad`, `btfLoad`, `progTestRun`, batches)

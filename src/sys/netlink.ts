@@ -58,8 +58,8 @@ export function routeSocket(): Fd {
 
 /**
  * Sends a request, and gives what the kernel says before it acknowledges. `op` names it in errors,
- * whose hint is the kernel's own word where it has one. Routing requests are answered while they are
- * sent, so that this does not wait.
+ * whose hint is the kernel's own word where it has one. Routing requests are answered while they
+ * are sent, so that this does not wait.
  */
 export function netlinkRequest(
   fd: Fd,

@@ -1,7 +1,7 @@
 /**
  * Programs as filters of the classic traffic control, which `tc filter` shows: for kernels without
- * TCX (before Linux 6.6), and beside filters that are there. By netlink, not by links: a filter stays
- * until it is deleted, whoever closes what.
+ * TCX (before Linux 6.6), and beside filters that are there. By netlink, not by links: a filter
+ * stays until it is deleted, whoever closes what.
  */
 import { SyscallError } from '../../errors.ts'
 import { netlinkAttribute, netlinkRequest, routeSocket } from '../../sys/netlink.ts'
@@ -44,10 +44,10 @@ export interface TcTarget {
 
 /**
  * Adds a program of type `sched_cls` as a filter, in direct action: what it returns (TC_ACT_*) is
- * done. Makes the device's `clsact` where there is none. Since Linux 4.5. Needs CAP_NET_ADMIN in the
- * user namespace of the network namespace that we are in. ENODEV: no such device. EEXIST: there is a
- * filter of that priority and handle, or a discipline that keeps `clsact` away. The caller disposes
- * of it.
+ * done. Makes the device's `clsact` where there is none. Since Linux 4.5. Needs CAP_NET_ADMIN in
+ * the user namespace of the network namespace that we are in. ENODEV: no such device. EEXIST: there
+ * is a filter of that priority and handle, or a discipline that keeps `clsact` away. The caller
+ * disposes of it.
  */
 export function attachTc(program: Program, target: TcTarget): TcFilter {
   const { ifindex, direction, priority = 0, handle = 0, name = 'bpftoken' } = target
@@ -155,7 +155,9 @@ function word(value: number): Buffer {
   return bytes
 }
 
-/** struct tcmsg, 20 bytes: u8 family, s32 ifindex @4, u32 handle @8, u32 parent @12, u32 info @16. */
+/**
+ * struct tcmsg, 20 bytes: u8 family, s32 ifindex @4, u32 handle @8, u32 parent @12, u32 info @16.
+ */
 function request(op: string, type: number, flags: number, place: Place, attributes: Buffer[]): Buffer[] {
   const message = Buffer.alloc(20)
   message.writeInt32LE(place.ifindex, 4)

@@ -1,7 +1,8 @@
 /**
  * Attaching without a link: BPF_PROG_ATTACH, as programs did before links came, and still do. It
- * stays until it is detached, whoever closes what; the kernel's object holds the program. Anybody who
- * can open a cgroup can detach what was not attached with `multi`. Use a link where there is one.
+ * stays until it is detached, whoever closes what; the kernel's object holds the program. Anybody
+ * who can open a cgroup can detach what was not attached with `multi`. Use a link where there is
+ * one.
  */
 import { progAttach, progDetach } from '../../sys/bpf.ts'
 import { Fd } from '../../sys/fd.ts'
@@ -52,8 +53,8 @@ export function onTarget<T>(
 export interface DirectOptions extends Anchor {
   readonly attachType: AttachType | number
   /**
-   * Cgroups: `multi` lets others stand beside it and below; `override` lets children have another one
-   * instead; by default, neither.
+   * Cgroups: `multi` lets others stand beside it and below; `override` lets children have another
+   * one instead; by default, neither.
    */
   readonly mode?: 'multi' | 'override'
   /** Takes the place of this program, in one step. With `multi` for cgroups; since Linux 5.6. */
@@ -80,15 +81,17 @@ function attrOf(program: Program, options: DirectOptions) {
 
 /**
  * Attaches without a link. Anchors: TCX since Linux 6.6, netkit since 6.7, cgroups since 6.17.
- * EPERM: another attachment forbids it, or `cgroup_skb` without CAP_NET_ADMIN. EEXIST: the program is
- * there already. EINVAL: the target is not for this type; for `lirc` also a kernel without
+ * EPERM: another attachment forbids it, or `cgroup_skb` without CAP_NET_ADMIN. EEXIST: the program
+ * is there already. EINVAL: the target is not for this type; for `lirc` also a kernel without
  * CONFIG_BPF_LIRC_MODE2.
  */
 export function attachDirectly(program: Program, target: HookTarget, options: DirectOptions): void {
   onTarget(target, (attr, object) => progAttach({ ...attr, ...attrOf(program, options) }, object))
 }
 
-/** Detaches what was attached without a link; options as when it was attached. ENOENT: not there. */
+/**
+ * Detaches what was attached without a link; options as when it was attached. ENOENT: not there.
+ */
 export function detachDirectly(
   program: Program,
   target: HookTarget,

@@ -123,10 +123,10 @@ export interface UprobePlaces {
 }
 
 /**
- * Many places of one file; since Linux 6.6. No capability is asked beyond having loaded the program.
- * NotFoundError: no such file, or no such function in it. ConflictError: a function is there several
- * times. EINVAL: the program was loaded for something else, or a place has no code. ESRCH: no such
- * process.
+ * Many places of one file; since Linux 6.6. No capability is asked beyond having loaded the
+ * program. NotFoundError: no such file, or no such function in it. ConflictError: a function is
+ * there several times. EINVAL: the program was loaded for something else, or a place has no code.
+ * ESRCH: no such process.
  */
 export function attachUprobeMulti(program: Program, target: UprobePlaces): Link {
   const path = programFile(target.path)

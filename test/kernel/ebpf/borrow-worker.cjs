@@ -1,6 +1,7 @@
 /**
  * Runs inside a sandbox: for each line of JSON on stdin, does what it names with the token of the
- * bpffs at /sys/fs/bpf, and answers with one line of JSON. The compiled library is used, as by users.
+ * bpffs at /sys/fs/bpf, and answers with one line of JSON. The compiled library is used, as by
+ * users.
  */
 'use strict'
 const { spawn, spawnSync } = require('node:child_process')

@@ -1,7 +1,7 @@
 /**
- * What users of the library can do under a token, and what the kernel keeps from them however much is
- * lent: each either happens or is refused as its documentation says. Everything is lent, to an ordinary
- * user with bpf, perfmon and net_admin in namespaces of its own.
+ * What users of the library can do under a token, and what the kernel keeps from them however much
+ * is lent: each either happens or is refused as its documentation says. Everything is lent, to an
+ * ordinary user with bpf, perfmon and net_admin in namespaces of its own.
  */
 import assert from 'node:assert/strict'
 import { copyFileSync, cpSync, existsSync, readFileSync } from 'node:fs'

@@ -1,7 +1,7 @@
 /**
- * What may be attached besides what attach.test.ts tries: who stands before whom, iterators over part
- * of what there is, filters of the classic traffic control, sockets that share an address, counters
- * of the CPU; and what the kernel tells of all that.
+ * What may be attached besides what attach.test.ts tries: who stands before whom, iterators over
+ * part of what there is, filters of the classic traffic control, sockets that share an address,
+ * counters of the CPU; and what the kernel tells of all that.
  */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
