@@ -95,8 +95,8 @@ export function attachTcx(
 /**
  * Packets of a netkit device, which joins two network namespaces: `primary` sees what leaves the
  * end that was made first, `peer` what leaves the other; `ifindex` is the first end's for both. The
- * program's type is `sched_cls`. Since Linux 6.7. Anchors and errors as for `attachTcx`; EINVAL
- * also: the device is no netkit.
+ * program's type is `sched_cls`. Since Linux 6.7. Anchors and errors as for `attachTcx`; ENXIO:
+ * the device is no netkit; EINVAL also: this kernel has none (CONFIG_NETKIT).
  */
 export function attachNetkit(
   program: Program,

@@ -5,7 +5,7 @@
  */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmdirSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -30,6 +30,7 @@ import type { Program } from '../../../src/ebpf/prog.ts'
 import { enableStats, fdinfo, queryAttached } from '../../../src/ebpf/query.ts'
 import { SyscallError } from '../../../src/errors.ts'
 import { cgroupRoot } from '../../../src/lending/recipient/cgroup.ts'
+import { netlinkAttribute, netlinkRequest, routeSocket } from '../../../src/sys/netlink.ts'
 import { setIntOption, socket } from '../../../src/sys/socket.ts'
 import { datagram } from '../../helpers/datagram.ts'
 import { kernelSince, ROOT } from '../../helpers/machine.ts'
@@ -194,6 +195,27 @@ kernelTest('a filter of the classic traffic control sees packets, is replaced, a
   assert.throws(() => attachTc(program, { ifindex: 4_000_000, direction: 'ingress' }), errno('ENODEV'))
 })
 
+/** By netlink: the `ip` of Debian 12 does not know the kind. False: nor does this kernel. */
+function addNetkit(name: string): boolean {
+  const RTM_NEWLINK = 16
+  const NLM_F_EXCL_AND_CREATE = 0x600
+  const [IFLA_IFNAME, IFLA_LINKINFO, IFLA_INFO_KIND] = [3, 18, 1]
+  const body = Buffer.concat([
+    // struct ifinfomsg
+    Buffer.alloc(16),
+    netlinkAttribute(IFLA_IFNAME, Buffer.from(`${name}\0`)),
+    netlinkAttribute(IFLA_LINKINFO, netlinkAttribute(IFLA_INFO_KIND, Buffer.from('netkit\0'))),
+  ])
+  using route = routeSocket()
+  try {
+    netlinkRequest(route, 'RTM_NEWLINK', RTM_NEWLINK, NLM_F_EXCL_AND_CREATE, body, name)
+    return true
+  } catch (error) {
+    if (error instanceof SyscallError && error.errnoName === 'EOPNOTSUPP') return false
+    throw error
+  }
+}
+
 since(6, 7, 'a netkit device runs its program, where the kernel has such devices', async () => {
   using counts = counter()
   using program = await loadProgram({
@@ -202,13 +224,11 @@ since(6, 7, 'a netkit device runs its program, where the kernel has such devices
     insns: countAndReturn(counts, 0),
     token: null,
   })
-  try {
-    execFileSync('ip', ['link', 'add', 'nk0', 'type', 'netkit', 'peer', 'name', 'nk1'], { stdio: 'ignore' })
-  } catch {
-    // This kernel has none: then the command itself does not know devices, or finds none of the kind.
+  if (!addNetkit('nk0')) {
     assert.throws(() => attachNetkit(program, { ifindex: LOOPBACK, end: 'primary' }), errno('EINVAL'))
     return
   }
+  assert.throws(() => attachNetkit(program, { ifindex: LOOPBACK, end: 'primary' }), errno('ENXIO'))
   const ifindex = Number(readFileSync('/sys/class/net/nk0/ifindex', 'utf8'))
   {
     using link = attachNetkit(program, { ifindex, end: 'primary' })
@@ -219,11 +239,12 @@ since(6, 7, 'a netkit device runs its program, where the kernel has such devices
       programs.map(({ programId, linkId }) => [programId, linkId]),
       [[idOf(program), link.info().id]],
     )
-    for (const name of ['nk0', 'nk1']) execFileSync('ip', ['link', 'set', name, 'up'])
+    const ends = readdirSync('/sys/class/net').filter(name => name.startsWith('nk'))
+    assert.equal(ends.length, 2)
+    for (const name of ends) execFileSync('ip', ['link', 'set', name, 'up'])
     execFileSync('ip', ['address', 'add', '192.0.2.1/24', 'dev', 'nk0'])
     for (let tries = 0; count(counts) === 0; tries++) {
       assert.ok(tries < 1000, 'sees no packet')
-      // ip asks its neighbours who has the address.
       execFileSync('bash', ['-c', 'echo x >/dev/udp/192.0.2.9/9 || true'])
       await sleep(10)
     }
