@@ -201,7 +201,7 @@ export {
   type TokenCmd,
   type TokenRights,
 } from './rights.ts'
-export { RingBuffer, UserRingBuffer } from './ringbuf.ts'
+export { type RecordVisitor, RingBuffer, UserRingBuffer } from './ringbuf.ts'
 export {
   chooseToken,
   DEFAULT_BPFFS,
