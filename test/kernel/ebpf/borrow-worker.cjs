@@ -140,6 +140,46 @@ const DEEDS = {
     const before = own(b.attachTcx(two, { ...target, before: link }))
     return before.info().ifindex
   },
+  /** Without a link, and in place of another. */
+  async direct(own) {
+    const one = own(await returning(-1, { type: 'sched_cls' }))
+    const two = own(await returning(-1, { type: 'sched_cls' }))
+    const [target, attachType] = [{ ifindex: LOOPBACK }, 'tcx_egress']
+    b.attachDirectly(one, target, { attachType })
+    b.attachDirectly(two, target, { attachType, replace: one })
+    b.detachDirectly(two, target, { attachType })
+    return 'attached'
+  },
+  async netkit(own) {
+    const netlink = require(path.join(__dirname, 'dist/sys/netlink.js'))
+    const [RTM_NEWLINK, CREATE, IFLA_IFNAME, IFLA_LINKINFO, IFLA_INFO_KIND] = [16, 0x600, 3, 18, 1]
+    const kind = netlink.netlinkAttribute(IFLA_INFO_KIND, Buffer.from('netkit\0'))
+    const body = Buffer.concat([
+      Buffer.alloc(16),
+      netlink.netlinkAttribute(IFLA_IFNAME, Buffer.from('nk0\0')),
+      netlink.netlinkAttribute(IFLA_LINKINFO, kind),
+    ])
+    const route = own(netlink.routeSocket())
+    netlink.netlinkRequest(route, 'RTM_NEWLINK', RTM_NEWLINK, CREATE, body, 'nk0')
+    const { interfaceIndex } = require(path.join(__dirname, 'dist/sys/socket.js'))
+    const program = own(await returning(0, { type: 'sched_cls', expectedAttachType: 'netkit_primary' }))
+    const link = own(b.attachNetkit(program, { ifindex: interfaceIndex('nk0'), end: 'primary' }))
+    return link.info().attachType
+  },
+  /** Our own threads, and all tasks of our PID namespace. */
+  async tasks(own) {
+    const program = own(await load('links.bpf.o', 'tasks')).program('tasks')
+    const count = target => own(b.attachIterator(program, target)).readIterator().length / 8
+    return [count({ task: { pid: process.pid } }) > 1, count({}) >= count({ task: { pid: process.pid } })]
+  },
+  async freplace(own) {
+    const target = own(await load('links.bpf.o', 'asks')).program('asks')
+    const spec = b.parseObject(readFileSync(path.join(__dirname, 'links.bpf.o')), { name: 'borrowed' })
+    const programs = { instead: { targetProgram: target } }
+    const instead = own(await b.loadObject(spec, { only: ['instead'], programs }))
+    own(b.attachTrampoline(instead.program('instead'), { attachType: 0 }))
+    return (await target.testRun({ dataIn: new Uint8Array(64) })).returned
+  },
   async classicTc(own) {
     const program = own(await returning(0, { type: 'sched_cls' }))
     const filter = own(b.attachTc(program, { ifindex: LOOPBACK, direction: 'ingress' }))

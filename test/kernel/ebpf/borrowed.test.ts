@@ -8,7 +8,13 @@ import { copyFileSync, cpSync, existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { compiled } from '../../../scripts/compiled.ts'
+import { exit, mov64, R0 } from '../../../src/ebpf/asm/insn.ts'
+import { attachNetkit } from '../../../src/ebpf/attach/attach.ts'
 import { Features } from '../../../src/ebpf/kernel/features.ts'
+import { loadObject } from '../../../src/ebpf/load/object.ts'
+import { parseObject } from '../../../src/ebpf/object/spec.ts'
+import { Program } from '../../../src/ebpf/prog.ts'
+import { SyscallError } from '../../../src/errors.ts'
 import { endExecutors } from '../../../src/sys/executor/pool.ts'
 import { openFds, traceFds } from '../../../src/sys/fd.ts'
 import { kernelSince, needsTokens, ROOT } from '../../helpers/machine.ts'
@@ -104,6 +110,37 @@ const fprobe: Missing = async () =>
 const uprobeEvents: Missing = () =>
   existsSync('/sys/bus/event_source/devices/uprobe') ? undefined : 'this kernel has no uprobe events'
 
+/** This kernel has such devices: it says of another that it is none. */
+const netkit: Missing = async () => {
+  using program = await Program.load({
+    type: 'sched_cls',
+    expectedAttachType: 'netkit_primary',
+    insns: [mov64(R0, 0), exit()],
+    token: null,
+  })
+  try {
+    attachNetkit(program, { ifindex: 1, end: 'primary' }).close()
+  } catch (error) {
+    if (error instanceof SyscallError && error.errnoName === 'ENXIO') return undefined
+  }
+  return 'this kernel has no netkit devices (CONFIG_NETKIT, Linux 6.7)'
+}
+/** Some kernels refuse all that is patched into running code; a token reads types since 6.15. */
+const patched: Missing = async () => {
+  if (!kernelSince(6, 15)) return 'types are opened by id under a token since Linux 6.15'
+  const spec = parseObject(readFileSync(join(MODERN, 'links.bpf.o')), { name: 'links' })
+  using asks = await loadObject(spec, { token: null, only: ['asks'] })
+  const programs = { instead: { targetProgram: asks.program('asks') } }
+  try {
+    using _instead = await loadObject(spec, { token: null, only: ['instead'], programs })
+    return undefined
+  } catch (error) {
+    if (error instanceof SyscallError && error.errnoName === 'EPERM')
+      return 'this kernel refuses it to root, too'
+    throw error
+  }
+}
+
 cannot('perfOfAll', { errnoName: 'EACCES', op: 'perf_event_open', says: /CAP_PERFMON.*no token/ }, () =>
   paranoid > 0 ? undefined : 'kernel.perf_event_paranoid lets everybody',
 )
@@ -116,6 +153,10 @@ cannot('kprobePattern', { code: 'BPFTOKEN_NOT_SUPPORTED' }, fprobe)
 cannot('perfEvent', { errnoName: 'EACCES', op: 'perf_event_open' })
 can('iterator', 40_000)
 can('tcx', 1)
+can('direct', 'attached')
+can('netkit', 'netkit_primary', netkit)
+can('tasks', [true, true])
+can('freplace', 2, patched)
 can('classicTc', true)
 can('reuseport', 'attached')
 cannot('query', { errnoName: 'EPERM', op: 'BPF_PROG_QUERY' })

@@ -23,6 +23,8 @@ import { attachTc, removeClsact } from '../../../src/ebpf/attach/classic-tc.ts'
 import { attachDirectly, detachDirectly } from '../../../src/ebpf/attach/direct.ts'
 import { attachUprobeMulti } from '../../../src/ebpf/attach/many.ts'
 import { attachTrampoline, attachUprobe } from '../../../src/ebpf/attach/trace.ts'
+import { BtfBuilder } from '../../../src/ebpf/btf/builder.ts'
+import { BtfObject } from '../../../src/ebpf/btf/object.ts'
 import type { Link } from '../../../src/ebpf/link.ts'
 import { type LoadedObject, loadObject } from '../../../src/ebpf/load/object.ts'
 import { parseObject } from '../../../src/ebpf/object/spec.ts'
@@ -413,6 +415,10 @@ kernelTest('fdinfo tells of maps and programs, and what is counted while somebod
   assert.ok(Number(fdinfo(map).get('memlock')) >= 32)
   map.freeze()
   assert.equal(fdinfo(map).get('frozen'), '1')
+  const builder = new BtfBuilder()
+  builder.int('int', 4, { signed: true })
+  using types = await BtfObject.load(builder.build(), { token: null })
+  assert.equal(Number(fdinfo(types).get('btf_id')), types.info().id)
   using program = await loadProgram({ type: 'xdp', insns: [mov64(R0, 2), exit()], token: null })
   assert.equal(fdinfo(program).get('prog_type'), '6')
   assert.equal(fdinfo(program).get('prog_tag'), program.info().tag)
