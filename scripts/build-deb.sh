@@ -35,7 +35,7 @@ add_library() {
   cp -R dist "$lib/"
   cp package.json "$lib/"
   cp bpf/guard.bpf.o bpf/inventory.bpf.o "$lib/bpf/"
-  cp "$prebuilt"/{node.napi.glibc.node,bpftoken-launch,bpftoken-executor,bpftoken-run,bpftoken-hook,bpftoken-runc} "$lib/$prebuilt/"
+  cp "$prebuilt"/{node.napi.glibc.node,bpftoken-launch,bpftoken-executor,bpftoken-run,bpftoken-hook,bpftoken-runc,bpftoken-launchd} "$lib/$prebuilt/"
   chmod 644 "$lib/$prebuilt"/*.node
   for name in $(runtime_packages); do
     if ! grep -q "^Files: usr/lib/bpftoken/node_modules/$name/\*$" packaging/debian/copyright; then
@@ -65,12 +65,13 @@ add_library() {
   mkdir -p "$1/usr/sbin"
   ln -s ../lib/bpftoken/dist/daemon/main.js "$1/usr/sbin/bpftokend"
   ln -s ../lib/bpftoken/dist/nri/main.js "$1/usr/sbin/bpftoken-nri"
+  ln -s "../lib/bpftoken/$prebuilt/bpftoken-launchd" "$1/usr/sbin/bpftoken-launchd"
 }
 
 # The daemon's units, and where its policies go: a folder that is empty.
 add_service() {
   mkdir -p "$1/usr/lib/systemd/system" "$1/etc/bpftoken/policies" "$1/usr/lib/bpftoken/packaging"
-  cp packaging/systemd/{bpftokend.{service,socket},bpftoken-nri.service} "$1/usr/lib/systemd/system/"
+  cp packaging/systemd/{bpftokend.{service,socket},bpftoken-nri.service,bpftoken-launchd.{service,socket}} "$1/usr/lib/systemd/system/"
   ln -s ../../systemd/system "$1/usr/lib/bpftoken/packaging/systemd"
 }
 

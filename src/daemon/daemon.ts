@@ -1,9 +1,9 @@
 /** The daemon from its start to its end: when it answers, what makes it read anew, how it stops. */
 import { type FSWatcher, watch } from 'node:fs'
+import type { Log } from '../service/log.ts'
 import { descriptorOf } from '../sys/peer.ts'
 import type { Config } from './config.ts'
 import { DEADLINES, HttpServer } from './http/server.ts'
-import type { Log } from './log.ts'
 import { LateMeter } from './meter.ts'
 import { type OpenedService, openService } from './open-service.ts'
 import type { Options } from './options.ts'
@@ -47,6 +47,7 @@ export class Daemon {
     const opened = await openService({
       stateDirectory: options.state,
       policyDirectory: options.policies,
+      launcher: options.launcher,
       limits: config.limits,
       auditToJournal: config.auditToJournal,
       recover: options.recover,
@@ -90,9 +91,20 @@ export class Daemon {
     this.#watcher = this.#watch(policies)
   }
 
-  /** Loads what the first request would wait for. */
-  warm(): Promise<void> {
-    return this.#server.warm()
+  /**
+   * Loads what the first request would wait for; and of what is loaded only when it is needed all that
+   * lends and takes back: should the package be replaced while this runs, these are of one version.
+   * What reads policies was loaded with the first of them.
+   */
+  async warm(): Promise<void> {
+    await this.#server.warm()
+    await Promise.all([
+      import('../delegation/token-support.ts'),
+      import('../delegation/vocabulary.ts'),
+      import('../guard/detach.ts'),
+      import('../guard/guard.ts'),
+      import('../guard/inventory.ts'),
+    ])
   }
 
   get isHealthy(): boolean {

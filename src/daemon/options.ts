@@ -1,12 +1,21 @@
 /** The words of `bpftokend`'s command line. */
 import { Command, InvalidArgumentError, Option } from 'commander'
-import { LEVELS, type Level } from './log.ts'
-import { UNIT_NAMES, type UnitName } from './unit-text.ts'
+import { LEVELS, type Level } from '../service/log.ts'
+
+/** Its units, and those of the launcher, which is asked by it. */
+export const UNITS = {
+  service: 'bpftokend.service',
+  socket: 'bpftokend.socket',
+  launcher: 'bpftoken-launchd.service',
+  'launcher-socket': 'bpftoken-launchd.socket',
+} as const
+export type UnitName = keyof typeof UNITS
 
 export interface Options {
   readonly socket: string
   readonly state: string
   readonly policies: string
+  readonly launcher: string
   readonly config: string
   readonly logLevel: Level
   readonly recover: boolean
@@ -35,18 +44,20 @@ export function daemonCommand(version: string): Command {
       absolute,
       '/etc/bpftoken/bpftokend.yaml',
     )
+    .option('--launcher <path>', 'where bpftoken-launchd answers', absolute, LAUNCHER_SOCKET)
     .addOption(new Option('--log-level <level>', 'the least that is logged').choices(LEVELS).default('info'))
     .option('--recover', 'set a damaged registry aside, and find what lives in the kernel', false)
     .addOption(
       new Option(
         '--print-unit <which>',
         'print the unit for systemd that starts this very installation, and end',
-      ).choices(UNIT_NAMES),
+      ).choices(Object.keys(UNITS)),
     )
     .allowExcessArguments(false)
 }
 
 const SOCKET = '/run/bpftoken/bpftokend.sock'
+const LAUNCHER_SOCKET = '/run/bpftoken/launch.sock'
 
 function absolute(path: string): string {
   if (!path.startsWith('/')) throw new InvalidArgumentError('It is to begin with a slash.')

@@ -95,14 +95,24 @@ export {
   attachCgroup,
   attachIterator,
   attachNetfilter,
+  attachNetkit,
   attachNetns,
+  attachPerfEvent,
   attachRawTracepoint,
+  attachReuseport,
   attachSocketFilter,
   attachSockmap,
   attachTcx,
   attachXdp,
+  type CgroupOrder,
+  detachReuseport,
   detachSocketFilter,
+  type IteratorTarget,
+  type PerfEventTarget,
 } from './attach/attach.ts'
+export { attachTc, removeClsact, TcFilter, type TcTarget } from './attach/classic-tc.ts'
+export { attachDirectly, type DirectOptions, detachDirectly, type HookTarget } from './attach/direct.ts'
+export { attachKprobeMulti, attachUprobeMulti, type KprobePlaces, type UprobePlaces } from './attach/many.ts'
 export {
   type AttachSpec,
   attachesItself,
@@ -111,16 +121,15 @@ export {
 } from './attach/section.ts'
 export {
   attachKprobe,
-  attachKprobeMulti,
   attachStructOps,
   attachTracepoint,
   attachTrampoline,
   attachUprobe,
-  attachUprobeMulti,
   StructOpsRegistration,
   syscallFunction,
-  tracedFunctions,
 } from './attach/trace.ts'
+export { attachUsdt, type UsdtTarget } from './attach/usdt.ts'
+export { type UsdtArgument, type UsdtNote, usdtArguments, usdtNotes } from './attach/usdt-note.ts'
 export { type BpffsMount, bpffsMount, bpffsMounts, type DelegationText, delegatedMounts } from './bpffs.ts'
 export {
   BTF_KIND,
@@ -143,12 +152,17 @@ export {
 export { BtfBuilder, type MemberSpec, type NamedType } from './btf/builder.ts'
 export { BtfObject, type BtfObjectInfo } from './btf/object.ts'
 export { printType, printTypes } from './btf/print.ts'
-export { readValue, type TypedValue, writeValue } from './btf/typed-value.ts'
+export { type Chars, readValue, type TypedValue, writeValue } from './btf/typed-value.ts'
 export { type EmbeddedObject, embeddedObjects } from './elf/embedded-objects.ts'
+export { Executable, type ExecutableSection, type Segment } from './elf/executable.ts'
+export { matchingSymbols, symbolOffset } from './elf/symbol.ts'
 export { forgetKernelBtf } from './kernel/btf.ts'
 export { FEATURES, type Feature, type FeatureName, Features } from './kernel/features.ts'
-export { Link, type LinkInfo } from './link.ts'
+export { KernelTypes } from './kernel/kernel-types.ts'
+export { tracedAddresses, tracedFunctions } from './kernel/tracefs.ts'
+export { Link, type LinkInfo, type PerfEventInfo } from './link.ts'
 export { Arena } from './load/arena.ts'
+export type { Initial } from './load/initial-data.ts'
 export type { MapChoice } from './load/maps.ts'
 export { LoadedObject, type LoadOptions, loadObject, type ProgramChoice } from './load/object.ts'
 export { BpfMap, ELEMENT_FLAGS, type Key, MAP_FLAGS, type MapInfo, type MapSpec } from './map.ts'
@@ -164,6 +178,12 @@ export {
 export { type ObjectMap, type ObjectProgram, type ObjectSpec, parseObject } from './object/spec.ts'
 export { btfIds, linkIds, mapIds, programIds } from './object-id.ts'
 export {
+  PerfBuffer,
+  type PerfBufferOptions,
+  type PerfRecord,
+  type SampleVisitor,
+} from './perf-events.ts'
+export {
   Program,
   type ProgramInfo,
   type ProgramSpec,
@@ -171,6 +191,7 @@ export {
   type TestRunOptions,
   type TestRunResult,
 } from './prog.ts'
+export { type Attached, type AttachedProgram, enableStats, fdinfo, queryAttached } from './query.ts'
 export { effectiveCapabilities } from './refusal.ts'
 export {
   type MissingRight,
@@ -180,7 +201,8 @@ export {
   type TokenCmd,
   type TokenRights,
 } from './rights.ts'
-export { RingBuffer, UserRingBuffer } from './ringbuf.ts'
+export { type RecordVisitor, RingBuffer, UserRingBuffer } from './ringbuf.ts'
+export { type LinkedObject, type LinkInput, linkObjects } from './static-link/static-linker.ts'
 export {
   chooseToken,
   DEFAULT_BPFFS,
@@ -205,4 +227,22 @@ export {
   type ProgType,
   TypeNames,
 } from './type-names.ts'
+export { type BindingOptions, type Bindings, objectBindings } from './typed/bindings.ts'
+export {
+  type Input,
+  TypedEvents,
+  TypedMap,
+  TypedPerCpuMap,
+  TypedQueue,
+} from './typed/typed-map.ts'
+export {
+  bindingOf,
+  type Data,
+  type Frozen,
+  ObjectBinding,
+  type ObjectShape,
+  type ObjectTypes,
+  type TypedLoadOptions,
+  TypedObject,
+} from './typed/typed-object.ts'
 export { summarize, type VerifierSummary } from './verifier-log.ts'

@@ -7,10 +7,13 @@ import { fstatSync } from 'node:fs'
 import { CommanderError } from 'commander'
 import { HOOK_SECONDS } from '../api/container-words.ts'
 import { Client } from '../client/client.ts'
-import { isJournal, LogSink } from '../daemon/journald.ts'
-import { boundedWriter, createLog, type Entry, type Log } from '../daemon/log.ts'
-import { Notifier } from '../daemon/notify.ts'
+import { GrpcChannel } from '../cri/channel.ts'
+import { imageDigestOf } from '../cri/image-digest.ts'
 import { ConflictError, DeniedError, EXIT } from '../errors.ts'
+import { isJournal, LogSink } from '../service/journald.ts'
+import { boundedWriter, createLog, type Entry, type Log } from '../service/log.ts'
+import { Notifier } from '../service/notify.ts'
+import { unitOfThis } from '../service/unit-text.ts'
 import { unsafeProgram } from '../sys/unsafe-program.ts'
 import { Announcer } from './announcer.ts'
 import { stayRegistered } from './connection.ts'
@@ -43,6 +46,10 @@ function plain(_: string, value: unknown): unknown {
 }
 
 async function run(options: Options): Promise<void> {
+  if (options.printUnit) {
+    process.stdout.write(unitOfThis('bpftoken-nri.service', __filename))
+    return
+  }
   if (process.geteuid?.() !== 0)
     throw new DeniedError('bpftoken-nri needs root: the runtime and the daemon listen to nobody else')
   // What containers call that ask, with root's rights.
@@ -68,13 +75,17 @@ async function run(options: Options): Promise<void> {
   })
   const hook = { path: options.hook, args: hookArgs(options), timeoutSeconds: HOOK_SECONDS }
   const tale = taleOf(log, options)
+  const imageDigest = async (containerId: string): Promise<string | undefined> => {
+    using channel = new GrpcChannel(options.cri)
+    return await imageDigestOf(channel, containerId, options.patience)
+  }
   notifier.ready('waiting for the runtime')
   notifier.watch(() => true)
   log.info({ version, nri: options.nri, hook: options.hook }, 'bpftoken-nri is ready')
   await stayRegistered({
     socket: options.nri,
     index: options.index,
-    plugin: () => new Plugin({ inventory, announcer, hook, tale, answerMs: options.patience }),
+    plugin: () => new Plugin({ inventory, announcer, hook, tale, answerMs: options.patience, imageDigest }),
     told: {
       registered: () => {
         log.info({ nri: options.nri }, 'the runtime has taken the plugin')
@@ -117,6 +128,10 @@ function taleOf(log: Log, { hook }: Options): Tale {
           ? `the runtime has made a container without the hook that it was given: ${FORBIDS}`
           : `the runtime has not made a container that was given the hook. If this happens to each: ${FORBIDS}`,
       ),
+    noDigest: (facts, error) =>
+      error === undefined
+        ? log.debug(facts, 'no registry has the image of a container that asks')
+        : log.warn({ ...facts, error }, 'the runtime does not say of which image a container was made'),
     unknown: facts => log.warn(facts, 'the daemon is not told of a container, which did not ask'),
   }
 }

@@ -1,11 +1,12 @@
 /** The words of `bpftoken-nri`'s command line. */
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { DEFAULT_SOCKET } from '../client/client.ts'
-import { LEVELS, type Level } from '../daemon/log.ts'
+import { LEVELS, type Level } from '../service/log.ts'
 import { hookPath } from '../sys/prebuilt.ts'
 
 export interface Options {
   readonly nri: string
+  readonly cri: string
   readonly socket: string
   readonly hook: string
   readonly index: string
@@ -13,6 +14,8 @@ export interface Options {
   readonly patience: number
   readonly logLevel: Level
   readonly json: boolean
+  /** Print it, and end. */
+  readonly printUnit: boolean
 }
 
 /** Commander throws a CommanderError for what is wrong, and for help and version when told. */
@@ -28,6 +31,12 @@ export function nriCommand(version: string): Command {
     .exitOverride()
     .version(version, '-V, --version')
     .option('--nri <path>', 'where the runtime takes plugins', absolute, '/run/nri/nri.sock')
+    .option(
+      '--cri <path>',
+      'where the runtime answers the CRI: it is asked for digests of images',
+      absolute,
+      '/run/containerd/containerd.sock',
+    )
     .option('--socket <path>', 'where bpftokend answers', absolute, DEFAULT_SOCKET)
     .addOption(
       new Option('--hook <path>', 'the hook, as the runtime sees it')
@@ -38,6 +47,7 @@ export function nriCommand(version: string): Command {
     .option('--patience <ms>', 'how long one that asks waits until bpftokend knows it', patience, 100)
     .addOption(new Option('--log-level <level>', 'the least that is logged').choices(LEVELS).default('info'))
     .option('--json', 'log to standard error as JSON, a line for each entry', false)
+    .option('--print-unit', 'print the unit for systemd that starts this very installation, and end', false)
     .allowExcessArguments(false)
 }
 

@@ -22,6 +22,7 @@ export interface PlanCommandOptions {
   format: PlanFormat
   check?: string
   strict?: boolean
+  btf?: string
   seccompProfile?: string
   seccompBase?: string
   json?: boolean
@@ -39,7 +40,7 @@ export async function plan(files: string[], options: PlanCommandOptions): Promis
   const planned = planRights(specs, {
     loader: options.loader,
     programs: options.program,
-    kernelStruct: structOfKernel(),
+    kernelStruct: structOfKernel(options.btf),
   })
   const made = { ...planned, problems: [...unreadable, ...planned.problems] }
   if (options.check !== undefined) return check(made, options.check, options)

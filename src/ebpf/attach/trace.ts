@@ -9,36 +9,23 @@
 import { readFileSync } from 'node:fs'
 import { NotFoundError, NotSupportedError } from '../../errors.ts'
 import { linkCreate } from '../../sys/bpf.ts'
-import { type PerfEvent, perfEventOpen } from '../../sys/perf.ts'
+import type { PerfEvent } from '../../sys/perf.ts'
 import { symbolOffset } from '../elf/symbol.ts'
-import { hasSyscallWrapper, ksymAddresses } from '../kernel/kallsyms.ts'
+import { hasSyscallWrapper } from '../kernel/kallsyms.ts'
+import { tracefsFile } from '../kernel/tracefs.ts'
 import { Link } from '../link.ts'
 import type { BpfMap } from '../map.ts'
 import type { Program } from '../prog.ts'
 import { ATTACH_TYPES, type AttachType } from '../type-names.ts'
-import { programFile } from './program-file.ts'
+import { attachPerf } from './perf-link.ts'
+import { openExecutable, programFile } from './program-file.ts'
 
 const PERF_TYPE_TRACEPOINT = 2
-const TRACEFS = ['/sys/kernel/tracing', '/sys/kernel/debug/tracing']
 const PMUS = '/sys/bus/event_source/devices'
 
 interface Cookie {
   /** What bpf_get_attach_cookie gives to the program. */
   readonly cookie?: bigint
-}
-
-/** A BPF link on a perf event; since Linux 5.15. The link holds the event. */
-function attachPerf(
-  program: Program,
-  event: PerfEvent,
-  pid: number,
-  cpu: number,
-  object: string,
-  cookie = 0n,
-): Link {
-  using fd = perfEventOpen(event, pid, cpu, object)
-  const attr = { prog_fd: program.fd.number, target_fd: fd.number, perf_event_bpf_cookie: cookie }
-  return new Link(linkCreate({ ...attr, attach_type: ATTACH_TYPES.number('perf_event') }, {}, object))
 }
 
 function pmuFile(pmu: string, file: string): string {
@@ -85,75 +72,37 @@ export function syscallFunction(name: string): string {
 }
 
 /**
- * Kernel functions that can be traced and whose names fit a pattern with `*` and `?`.
- * NotFoundError: none does. NotSupportedError: tracefs cannot be read, which only root may.
- */
-export function tracedFunctions(pattern: string): string[] {
-  const fits = new RegExp(
-    `^${pattern
-      .replace(/[.+^$(){}|[\]\\]/g, '\\$&')
-      .replaceAll('*', '.*')
-      .replaceAll('?', '.')}$`,
-  )
-  // With the module in brackets; of functions with one name, the name counts once.
-  const names = new Set(
-    tracefsFile('available_filter_functions')
-      .split('\n')
-      .map(line => line.split(' ', 1)[0]!),
-  )
-  const found = [...names].filter(name => fits.test(name))
-  if (found.length > 0) return found
-  throw new NotFoundError(`No kernel function fits "${pattern}"`, { context: { pattern } })
-}
-
-function tracefsFile(path: string): string {
-  for (const root of TRACEFS) {
-    try {
-      return readFileSync(`${root}/${path}`, 'utf8')
-    } catch (error) {
-      // Whatever it is, there may be another place.
-      if ((error as NodeJS.ErrnoException).code === undefined) throw error
-    }
-  }
-  throw new NotSupportedError(`tracefs has no ${path} that we may read`, {
-    context: { path },
-    hint: 'Mount tracefs at /sys/kernel/tracing, and be root',
-  })
-}
-
-/**
  * A place in a file that processes run: a symbol or a byte offset; `pid` -1, the default, means
- * every process. A name without a slash is looked for as `programFile` does. NotFoundError: there is
- * no such file, or it has no such symbol. Since Linux 4.17.
+ * every process. A name without a slash is looked for as `programFile` does. A symbol may have a
+ * version: `pthread_create@GLIBC_2.2.5`. `refCtrOff`: byte of the file of a counter of who watches,
+ * which is raised meanwhile (since Linux 4.20). NotFoundError: there is no such file, or it has no
+ * such symbol. ConflictError: it has several. Since Linux 4.17.
  */
 export function attachUprobe(
   program: Program,
-  target: { path: string; symbol?: string; off?: number; onReturn?: boolean; pid?: number } & Cookie,
+  target: {
+    path: string
+    symbol?: string
+    off?: number
+    onReturn?: boolean
+    pid?: number
+    refCtrOff?: number
+  } & Cookie,
 ): Link {
   const { symbol, off = 0, pid = -1 } = target
   const path = programFile(target.path)
-  const at = BigInt(off) + (symbol === undefined ? 0n : symbolOffset(readProgram(path), symbol, path))
+  const at = BigInt(off) + (symbol === undefined ? 0n : symbolOffset(openExecutable(path), symbol))
   const event = probeEvent('uprobe', target.onReturn === true, path, at)
+  // format/ref_ctr_offset is config:32-63 on every kernel that has it.
+  const counter = BigInt(target.refCtrOff ?? 0) << 32n
   return attachPerf(
     program,
-    event,
+    { ...event, config: event.config | counter },
     pid,
     pid === -1 ? 0 : -1,
     `${path}:${symbol ?? `0x${at.toString(16)}`}`,
     target.cookie,
   )
-}
-
-function readProgram(path: string): Uint8Array {
-  try {
-    return readFileSync(path)
-  } catch (cause) {
-    throw new NotFoundError(`${path} cannot be read: ${(cause as NodeJS.ErrnoException).code ?? 'failed'}`, {
-      cause,
-      context: { path },
-      hint: 'Name a program or library that is there and that we may read',
-    })
-  }
 }
 
 /** A tracepoint, such as `syscalls` and `sys_enter_openat`. NotFoundError: there is none. */
@@ -196,72 +145,6 @@ export function attachTrampoline(
     tracing_cookie: cookie,
   }
   return new Link(linkCreate(attr, {}, `target of ${ATTACH_TYPES.word(attachType)}`))
-}
-
-/** BPF_F_KPROBE_MULTI_RETURN, BPF_F_UPROBE_MULTI_RETURN */
-const MULTI_RETURN = 1
-
-function words64(values: readonly bigint[]): Uint8Array {
-  return new Uint8Array(BigUint64Array.from(values).buffer)
-}
-
-/**
- * Many kernel functions at once; since Linux 5.18. No capability is asked beyond having loaded the
- * program, but addresses are: NotSupportedError where /proc/kallsyms hides them. NotFoundError: a
- * function does not exist.
- */
-export function attachKprobeMulti(
-  program: Program,
-  target: { symbols: readonly string[]; onReturn?: boolean; session?: boolean; cookies?: readonly bigint[] },
-): Link {
-  const known = ksymAddresses(new Set(target.symbols))
-  const addresses = target.symbols.map(symbol => {
-    const address = known.get(symbol)
-    if (address === undefined)
-      throw new NotFoundError(`This kernel has no function "${symbol}"`, { context: { symbol } })
-    return address
-  })
-  const attr = {
-    prog_fd: program.fd.number,
-    attach_type: ATTACH_TYPES.number(target.session === true ? 'trace_kprobe_session' : 'trace_kprobe_multi'),
-    kprobe_multi_flags: target.onReturn === true ? MULTI_RETURN : 0,
-    kprobe_multi_cnt: addresses.length,
-  }
-  const pointers = {
-    kprobe_multi_addrs: words64(addresses),
-    ...(target.cookies === undefined ? {} : { kprobe_multi_cookies: words64(target.cookies) }),
-  }
-  return new Link(linkCreate(attr, pointers, `${addresses.length} kernel functions`))
-}
-
-/**
- * Many places of one file; since Linux 6.6. Hits every process that runs it, unless `pid` names
- * one.
- */
-export function attachUprobeMulti(
-  program: Program,
-  target: {
-    path: string
-    offs: readonly bigint[]
-    onReturn?: boolean
-    session?: boolean
-    pid?: number
-    cookies?: readonly bigint[]
-  },
-): Link {
-  const attr = {
-    prog_fd: program.fd.number,
-    attach_type: ATTACH_TYPES.number(target.session === true ? 'trace_uprobe_session' : 'trace_uprobe_multi'),
-    uprobe_multi_cnt: target.offs.length,
-    uprobe_multi_flags: target.onReturn === true ? MULTI_RETURN : 0,
-    uprobe_multi_pid: target.pid ?? 0,
-  }
-  const pointers = {
-    uprobe_multi_path: new TextEncoder().encode(`${target.path}\0`),
-    uprobe_multi_offsets: words64(target.offs),
-    ...(target.cookies === undefined ? {} : { uprobe_multi_cookies: words64(target.cookies) }),
-  }
-  return new Link(linkCreate(attr, pointers, target.path))
 }
 
 /**

@@ -4,10 +4,10 @@
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
-import { Notifier } from '../../../src/daemon/notify.ts'
 import type { Peer } from '../../../src/daemon/peer.ts'
 import { listInstances } from '../../../src/delegation/instances.ts'
 import { type Files, REAL_FILES } from '../../../src/registry/files.ts'
+import { Notifier } from '../../../src/service/notify.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import { Scratch } from '../../helpers/scratch.ts'
 import { vocabulary } from '../delegation/lab.ts'
@@ -43,6 +43,11 @@ const files: Files = {
         await hangs
         refuse('write')
         return file.write(bytes, offset)
+      },
+      async writeSynced(bytes, offset) {
+        await hangs
+        refuse('write')
+        return file.writeSynced(bytes, offset)
       },
       datasync: () => file.datasync(),
       truncate: size => file.truncate(size),

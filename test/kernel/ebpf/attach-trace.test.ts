@@ -6,9 +6,9 @@ import assert from 'node:assert/strict'
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
+import { attachUprobeMulti } from '../../../src/ebpf/attach/many.ts'
 import { attachProgram } from '../../../src/ebpf/attach/section.ts'
-import { attachKprobe, attachUprobe, attachUprobeMulti } from '../../../src/ebpf/attach/trace.ts'
-import { symbolOffset } from '../../../src/ebpf/elf/symbol.ts'
+import { attachKprobe, attachUprobe } from '../../../src/ebpf/attach/trace.ts'
 import { Features } from '../../../src/ebpf/kernel/features.ts'
 import type { Link } from '../../../src/ebpf/link.ts'
 import { type LoadedObject, loadObject } from '../../../src/ebpf/load/object.ts'
@@ -119,7 +119,7 @@ const KINDS: readonly Kind[] = [
     attach: (object, program) =>
       attachUprobeMulti(object.program(program), {
         path: libc(),
-        offs: [symbolOffset(readFileSync(libc()), 'getppid', libc())],
+        symbols: ['getppid'],
         pid: process.pid,
       }),
     missing: async () =>

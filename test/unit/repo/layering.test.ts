@@ -22,11 +22,13 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   registry: ['errors', 'sys', 'policy', 'registry'],
   client: ['errors', 'api', 'client'],
   page: ['errors', 'sys', 'client', 'page'],
+  service: ['errors', 'uapi', 'sys', 'ebpf', 'service'],
   daemon: [
     ...['errors', 'uapi', 'sys', 'ebpf', 'policy', 'api', 'guard', 'delegation', 'lending', 'registry'],
-    'daemon',
+    ...['service', 'daemon'],
   ],
-  nri: ['errors', 'sys', 'api', 'client', 'daemon', 'nri'],
+  cri: ['errors', 'cri'],
+  nri: ['errors', 'sys', 'api', 'client', 'cri', 'service', 'nri'],
   cli: [
     'errors',
     'uapi',
@@ -52,15 +54,9 @@ const CLI_TAKES: Readonly<Record<string, readonly string[]>> = {
   delegation: ['actions', 'instances', 'vocabulary'],
   guard: ['delegators', 'directory', 'guard', 'install', 'program-names'],
 }
-/** And what the plugin of a runtime, a service of its own, takes of the daemon: how one logs and tells systemd. */
-const NRI_TAKES: Readonly<Record<string, readonly string[]>> = { daemon: ['journald', 'log', 'notify'] }
 /** The model takes the guard's words and numbers, which are the same in its C; not what does I/O. */
 const MODEL_TAKES: Readonly<Record<string, readonly string[]>> = { guard: ['layout'] }
-const TAKES: Readonly<Record<string, typeof CLI_TAKES>> = {
-  cli: CLI_TAKES,
-  nri: NRI_TAKES,
-  model: MODEL_TAKES,
-}
+const TAKES: Readonly<Record<string, typeof CLI_TAKES>> = { cli: CLI_TAKES, model: MODEL_TAKES }
 
 /**
  * Only commands and the daemon's program talk to people and to the environment; one file reads
