@@ -304,7 +304,9 @@ function hostSpec(random: Random, lab: Lab): HostSpec {
 
 /** Nothing is pinned: what would be, is for a directory that is no bpffs, or a name that is not free. */
 function pinSpec(random: Random, lab: Lab): PinSpec {
-  const directory = slot(random, lab, random.pick(['bpffs', 'cgroup', 'other']))
+  let directory = slot(random, lab, random.pick(['bpffs', 'cgroup', 'other']))
+  // A proc says that there is no such name, whatever the name is.
+  while (lab.slots[directory]!.file.kind === 'root') directory = slot(random, lab, 'bpffs')
   const { kind } = lab.slots[directory]!.file
   const isBpffs = kind === 'bpffs' || kind === 'path'
   const named = lab.slots[directory]!.what === 'a bpffs'
