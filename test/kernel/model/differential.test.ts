@@ -16,13 +16,18 @@ const SYSCTL = '/proc/sys/kernel/unprivileged_bpf_disabled'
 const SEEN = ['map_create', 'prog_load', 'map_get_fd_by_id']
 
 async function holds(t: TestContext, seed: number): Promise<void> {
+  const before = left()
   const { differences, counts } = await agree(CASES, seed)
   t.diagnostic(`differential: ${CASES} cases, ${differences.length} differences, SEED=${seed}`)
   assert.deepEqual(differences, [], `SEED=${seed}`)
   for (const command of SEEN) assert.ok((counts.get(`${command} EPERM`) ?? 0) > 0, `${command} EPERM`)
   for (const command of ['map_create', 'prog_load'])
     assert.ok((counts.get(`${command} ok`) ?? 0) > 0, `${command} ok`)
-  assert.deepEqual(left(), [], 'nothing is left behind')
+  assert.deepEqual(
+    left().filter(name => !before.includes(name)),
+    [],
+    'nothing is left behind',
+  )
 }
 
 test('verdict and errno of random cases are those of the kernel', async t => {
@@ -41,7 +46,7 @@ test('so they are where unprivileged programs are let in', {
   }
 })
 
-/** Scratch cgroups and processes of the executor. */
+/** Scratch cgroups. Processes and mounts are looked for by the runner of the tests. */
 function left(): string[] {
   const line = readFileSync('/proc/mounts', 'utf8')
     .split('\n')

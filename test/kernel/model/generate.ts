@@ -200,7 +200,7 @@ function progSpec(random: Random, lab: Lab): ProgSpec {
     type,
     ...tokened(random, lab, 80),
     ...short,
-    ...(random.chance(45) ? fittingAttach(random, lab, type) : random.chance(50) ? { attach } : {}),
+    ...(random.chance(60) ? fittingAttach(random, lab, type) : random.chance(50) ? { attach } : {}),
     ...sometimes(random, 2, 'instructions', () =>
       random.pick([0, 0, 1_000_001, 0xffff_ffff, ...(long ? [LONG_PROGRAM] : [])]),
     ),
