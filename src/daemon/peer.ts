@@ -21,7 +21,13 @@ import type { Fact, SubjectFacts } from '../policy/subject.ts'
 import { userShare } from '../registry/asker-facts.ts'
 import type { Fd } from '../sys/fd.ts'
 import { namespaceInTime, takeFdInTime } from '../sys/in-time.ts'
-import { hasPowerOver, heldNamespace, heldNamespaceName, ownerOf } from '../sys/namespace.ts'
+import {
+  hasPowerOver,
+  heldNamespace,
+  heldNamespaceName,
+  ownerOf,
+  uniqueNamespaceId,
+} from '../sys/namespace.ts'
 import { type PeerCredentials, peerCredentials, peerPidfd } from '../sys/peer.ts'
 import { type ProcFields, procFields, procNumbers } from '../sys/proc-file.ts'
 import {
@@ -128,6 +134,11 @@ export class Peer implements Asker, Disposable {
     return ownerOf(namespace) ?? userShare(this.uid)
   }
 
+  #namespaceId(): string | undefined {
+    using namespace = heldNamespace(this.#process, 'user')
+    return uniqueNamespaceId(namespace)?.toString()
+  }
+
   #isRoot({ userNamespace, isAdmin }: Now): boolean {
     return this.uid === 0 && userNamespace === INITIAL_USER_NAMESPACE && isAdmin
   }
@@ -138,9 +149,10 @@ export class Peer implements Asker, Disposable {
 
   async who(): Promise<{ readonly isRoot: boolean; readonly facts: AskerFacts }> {
     const { userNamespace } = this.#now()
-    const { cgroup, unit, owner } = this.#look(() => ({
+    const { cgroup, unit, owner, userNamespaceId } = this.#look(() => ({
       ...cgroupOf(this.#process),
       owner: this.#owner(),
+      userNamespaceId: userNamespace === INITIAL_USER_NAMESPACE ? undefined : this.#namespaceId(),
     }))
     const facts = {
       ...this.#connected,
@@ -152,9 +164,15 @@ export class Peer implements Asker, Disposable {
       ...known('cgroup', told(cgroup)),
       ...known('unit', told(unit)),
       userNamespace,
+      ...known('userNamespaceId', userNamespaceId),
     }
     // It may have changed while the rest was read.
-    return { isRoot: this.#isRoot(this.#now()), facts }
+    const now = this.#now()
+    if (now.userNamespace !== userNamespace)
+      throw new DeniedError('Whoever asks has entered another user namespace meanwhile', {
+        hint: 'Ask again',
+      })
+    return { isRoot: this.#isRoot(now), facts }
   }
 
   async subject(policies: readonly Pick<Policy, 'subjects'>[]): Promise<SubjectFacts> {

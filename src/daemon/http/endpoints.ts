@@ -70,12 +70,12 @@ function routeEndpoint(name: RouteName, route: Route, options: EndpointOptions, 
     const key = idempotencyKey(req, route.idempotent === true)
     // It comes when it comes; what it says is looked at in turn.
     const bytes = await bodyFor(exchange, route)
-    using _ = await turnIn(lanes, exchange, route, type)
+    using turn = await turnIn(lanes, exchange, route, type)
     const request = validated(route, parts(exchange, route, bytes))
     const call: Call = { asker: peer, signal, idempotencyKey: key }
     if (type === STREAM_TYPE) return stream(name, exchange, call, request, options)
     const handler = service.handlers[name] as unknown as AnyHandler
-    const { status, body } = await handler(call, request)
+    const { status, body } = await handler({ ...call, waits: () => turn?.end() }, request)
     if (options.checkAnswers) requireTrue(route, status, body)
     answerJson(res, status, body)
     return { status, facts: idsOf(body) }
@@ -87,19 +87,28 @@ function routeEndpoint(name: RouteName, route: Route, options: EndpointOptions, 
   }
 }
 
-/** Undefined: it needs none. It is held until the answer is written, or will not be. */
+interface Turn extends Disposable {
+  /** Before it is disposed of. */
+  end(): void
+}
+
+/** Undefined: it needs none. It is held until the answer is written, or will not be, or it waits. */
 async function turnIn(
   { reads, acts }: Lanes,
-  { owner, signal, query }: Exchange,
+  { owner, signal }: Exchange,
   route: Route,
   type: string,
-): Promise<Disposable | undefined> {
-  // What waits for others, or streams, holds up nobody.
-  const waits = route.query?.shape['wait'] !== undefined && query['wait'] !== undefined
-  if (owner === undefined || waits || type === STREAM_TYPE) return undefined
-  const turn = await (route.method === 'GET' ? reads : acts).take(owner, signal)
+): Promise<Turn | undefined> {
+  // What streams holds up nobody.
+  if (owner === undefined || type === STREAM_TYPE) return undefined
+  let turn = await (route.method === 'GET' ? reads : acts).take(owner, signal)
   if (turn === undefined) throw new UnreachableError('the client has gone')
-  return turn
+  const end = (): void => {
+    const held = turn
+    turn = undefined
+    held?.[Symbol.dispose]()
+  }
+  return { end, [Symbol.dispose]: end }
 }
 
 /** Undefined: there is none. */
