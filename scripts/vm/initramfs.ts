@@ -217,6 +217,7 @@ export function repositoryLayer(extra: readonly string[]): Buffer[] {
     'bpftoken-executor',
     'bpftoken-run',
     'bpftoken-hook',
+    'bpftoken-launchd',
   ].map(name => join(ROOT, 'build/Release', name))
   const others = [
     join(ROOT, 'package.json'),
