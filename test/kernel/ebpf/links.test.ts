@@ -258,12 +258,19 @@ kernelTest('of sockets that share an address the program chooses one', async () 
   using none = socket(2, 2)
   using program = await loadProgram({ type: 'socket_filter', insns: [mov64(R0, 0), exit()], token: null })
   assert.throws(() => detachReuseport(none), SyscallError)
+  using chooser = await loadProgram({
+    type: 'sk_reuseport',
+    expectedAttachType: 'sk_reuseport_select',
+    insns: [mov64(R0, 1), exit()],
+    token: null,
+  })
   using one = socket(2, 2)
   setIntOption(one, 1, SO_REUSEPORT, 1)
-  attachReuseport(one, program)
-  assert.ok(program.info().id > 0)
-  detachReuseport(one)
-  assert.throws(() => detachReuseport(one), errno('ENOENT'))
+  for (const each of [program, chooser]) {
+    attachReuseport(one, each)
+    detachReuseport(one)
+    assert.throws(() => detachReuseport(one), errno('ENOENT'))
+  }
 })
 
 kernelTest('an infrared receiver that is none is refused', async () => {
