@@ -202,6 +202,7 @@ export {
   type TokenRights,
 } from './rights.ts'
 export { type RecordVisitor, RingBuffer, UserRingBuffer } from './ringbuf.ts'
+export { type LinkedObject, type LinkInput, linkObjects } from './static-link/static-linker.ts'
 export {
   chooseToken,
   DEFAULT_BPFFS,

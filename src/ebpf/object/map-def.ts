@@ -82,6 +82,13 @@ export function btfMaps(elf: Elf, section: ElfSection, btf: Btf): PlacedMap[] {
   }))
 }
 
+/** What the variable of a map's definition says, by its struct. FormatError: it is no definition. */
+export function mapDefinition(btf: Btf, name: string, structId: number): MapDefinition {
+  const struct = btf.resolve(structId)
+  if (struct?.kind !== 'struct') throw bad(name, 'is not a struct')
+  return definition(btf, name, struct, false)
+}
+
 type Draft = { -readonly [K in keyof MapDefinition]: MapDefinition[K] }
 
 function definition(btf: Btf, name: string, struct: BtfComposite, isInner: boolean): MapDefinition {
