@@ -163,7 +163,7 @@ export class PerfBuffer implements Disposable {
 
   /**
    * The same without a copy or an object for each record: `visit` gets the memory, and where in it
-   * the record is. That is good until `visit` returns.
+   * the record is. That is good until `visit` returns, which must not read meanwhile.
    */
   visit(visit: SampleVisitor, limit = Number.POSITIVE_INFINITY): number {
     if (this.#overwrite) throw new TypeError('a ring that is overwritten is read by latest()')
