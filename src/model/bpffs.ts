@@ -156,7 +156,8 @@ function optionSet(judge: Judge, machine: Machine, task: Task, call: FsSet): FsC
     const once = value !== undefined && !(context.hasSource && context.phase === 'options')
     return judge.fails(BPFFS_RULES.source, once, found) ? context : { ...context, hasSource: true }
   }
-  if (!machine.kernel.hasTokens) return context
+  // Without tokens bpffs knows `mode` alone, and ignores all else.
+  if (!machine.kernel.hasTokens && key !== 'mode') return context
   const domain = MASK_DOMAINS.find(name => key === `delegate_${name}`)
   if (domain !== undefined) return delegated(judge, machine, task, context, domain, value)
   if (key === 'uid' || key === 'gid') {

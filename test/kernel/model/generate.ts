@@ -147,7 +147,7 @@ function mapSpec(random: Random, lab: Lab): MapSpec {
 function mapTypes(random: Random, lab: Lab, needs: 'own' | 'kernel' | undefined): Partial<MapSpec> {
   if (needs === 'own')
     return {
-      ...sometimes(random, 12, 'btf', () => slot(random, lab, random.chance(80) ? 'btf' : 'closed')),
+      ...sometimes(random, 12, 'btf', () => slot(random, lab, random.pick(['btf', 'btf', 'closed', 'map']))),
       ...sometimes(random, 4, 'keyType', () => 0),
       ...sometimes(random, 4, 'valueType', () => 0),
       ...sometimes(random, 3, 'kernelType', () => true as const),
@@ -187,7 +187,10 @@ function progSpec(random: Random, lab: Lab): ProgSpec {
   const { progs, attachs } = lab.kernel.vocabulary
   const type = random.chance(2)
     ? random.pick([0, 33, 40, 63, 64, 999, 0xffff_ffff])
-    : 1 + random.below(progs.nameOfBit.size - 1)
+    : random.chance(5)
+      ? // It has the most attach types.
+        progs.bitOfName.get('cgroup_sock_addr')!
+      : 1 + random.below(progs.nameOfBit.size - 1)
   const who = caller(random, lab, 'prog_load')
   const short = !('size' in who) && random.chance(2) ? { size: 144 } : {}
   const attach = random.chance(3)
@@ -200,7 +203,7 @@ function progSpec(random: Random, lab: Lab): ProgSpec {
     type,
     ...tokened(random, lab, 80),
     ...short,
-    ...(random.chance(45) ? fittingAttach(random, lab, type) : random.chance(50) ? { attach } : {}),
+    ...(random.chance(60) ? fittingAttach(random, lab, type) : random.chance(50) ? { attach } : {}),
     ...sometimes(random, 2, 'instructions', () =>
       random.pick([0, 0, 1_000_001, 0xffff_ffff, ...(long ? [LONG_PROGRAM] : [])]),
     ),
@@ -275,11 +278,11 @@ function btfIdSpec(random: Random, lab: Lab): BtfIdSpec {
   }
 }
 
+/** Links are made and closed by others on the machine, so link_get_next_id is not asked. */
 const ID_OPS = [
   'prog_get_next_id',
   'map_get_next_id',
   'btf_get_next_id',
-  'link_get_next_id',
   'prog_get_fd_by_id',
   'map_get_fd_by_id',
   'link_get_fd_by_id',
@@ -304,7 +307,9 @@ function hostSpec(random: Random, lab: Lab): HostSpec {
 
 /** Nothing is pinned: what would be, is for a directory that is no bpffs, or a name that is not free. */
 function pinSpec(random: Random, lab: Lab): PinSpec {
-  const directory = slot(random, lab, random.pick(['bpffs', 'cgroup', 'other']))
+  let directory = slot(random, lab, random.pick(['bpffs', 'cgroup', 'other', 'closed']))
+  // A proc says that there is no such name, whatever the name is.
+  while (lab.slots[directory]!.file.kind === 'root') directory = slot(random, lab, 'bpffs')
   const { kind } = lab.slots[directory]!.file
   const isBpffs = kind === 'bpffs' || kind === 'path'
   const named = lab.slots[directory]!.what === 'a bpffs'
@@ -366,7 +371,7 @@ function detached(random: Random, lab: Lab): number {
   for (;;) {
     const attach = random.below(nameOfBit.size + 2)
     const word = nameOfBit.get(attach) ?? ''
-    if (!/^(sk_|lirc|flow)/.test(word) || word === 'sk_lookup') return attach
+    if (!/^(sk_|lirc|flow|lsm)/.test(word) || word === 'sk_lookup') return attach
   }
 }
 
