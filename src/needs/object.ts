@@ -54,6 +54,8 @@ export interface NeedsOptions {
    * own idea of the struct has to do.
    */
   readonly kernelStruct?: ((name: string) => readonly string[] | undefined) | undefined
+  /** It was loaded on the kernel that is asked about, so what the file leaves open is known. */
+  readonly loadsHere?: boolean
 }
 
 /** All that loading the object asks for. */
@@ -88,7 +90,7 @@ class Collector {
     for (const map of maps) if (map.autocreate) this.#map(map)
     for (const program of programs) this.#program(program)
     this.#noteSymbols(programs)
-    this.#noteModules(programs)
+    if (this.#options.loadsHere !== true) this.#noteModules(programs)
     return { needs: this.#needs, notes: this.#notes, problems: this.#problems }
   }
 
