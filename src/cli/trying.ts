@@ -30,7 +30,7 @@ export interface TryingOptions {
   readonly programs: readonly string[] | undefined
   readonly kernelStruct: (name: string) => readonly string[] | undefined
   /** Told before each load. */
-  readonly progress: Progress
+  readonly progress: Pick<Progress, 'step'>
 }
 
 const WORKER = path.resolve(__dirname, 'trial-worker.js')
@@ -67,8 +67,8 @@ export async function tryObjects(objects: readonly FoundObject[], options: Tryin
   }
 }
 
-/** Or why it is not tried. */
-async function tryOne(
+/** One of them, in a lab whose worker is trial-worker.ts; or why it is not tried. */
+export async function tryOne(
   { name, spec, bytes }: FoundObject,
   lab: TrialLab,
   until: number,

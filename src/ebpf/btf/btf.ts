@@ -172,19 +172,19 @@ function isModifier(kind: number): boolean {
 }
 
 /** Bytes at the start of a buffer of their own. A Buffer's slice() would share its memory. */
-export function copyOf(bytes: Uint8Array, off: number, length: number): ArrayBuffer {
+function copyOf(bytes: Uint8Array, off: number, length: number): ArrayBuffer {
   return Uint8Array.prototype.slice.call(bytes, off, off + length).buffer as ArrayBuffer
 }
 
 /**
- * First word of every type in order of ids, or of one kind only. The one loop over all types, kept
+ * First word of every type in order of ids, or of one kind only; from word `from` on. The one loop over all types, kept
  * free of calls: in a fresh process most of its time is the interpreter's and the compiler's.
  */
-function index({ words, typesOff }: Sections, only = 0): Uint32Array {
-  const starts = new Uint32Array(Math.floor(words.length / HEAD_WORDS))
+function index({ words, typesOff }: Sections, only = 0, from = 0): Uint32Array {
+  const starts = new Uint32Array(Math.floor((words.length - from) / HEAD_WORDS))
   const end = words.length
   let count = 0
-  let at = 0
+  let at = from
   while (at < end) {
     const info = words[at + 1]!
     const kind = (info >>> 24) & KIND_MASK
@@ -195,6 +195,16 @@ function index({ words, typesOff }: Sections, only = 0): Uint32Array {
     at = next
   }
   return starts.subarray(0, count)
+}
+
+/** `starts`, with those of the types behind word `from`. */
+function continued(input: Sections, starts: Uint32Array, from: number): Uint32Array {
+  if (input.words.length === from) return starts
+  const more = index(input, 0, from)
+  const all = new Uint32Array(starts.length + more.length)
+  all.set(starts)
+  all.set(more, starts.length)
+  return all
 }
 
 function badType(words: Uint32Array, at: number, typesOff: number): FormatError {
@@ -269,11 +279,11 @@ export class Btf {
   /** Lowest id that is not the base's: 1 where there is no base. */
   readonly firstId: number
 
-  private constructor(bytes: Uint8Array, base?: Btf) {
+  private constructor(bytes: Uint8Array, base?: Btf, like?: Btf) {
     const input = sections(bytes, base !== undefined)
     this.#words = input.words
     this.#strings = new BtfStrings(input.strings, base === undefined ? undefined : base.#strings)
-    this.#starts = index(input)
+    this.#starts = like === undefined ? index(input) : continued(input, like.#starts, like.#words.length)
     this.#base = base
     this.firstId = base === undefined ? 1 : base.count + 1
   }
@@ -284,6 +294,19 @@ export class Btf {
    */
   static parse(bytes: Uint8Array, base?: Btf): Btf {
     return new Btf(bytes, base)
+  }
+
+  /**
+   * Opens a blob that has the types of `like` in the same places, whatever they are now, and perhaps
+   * more behind them.
+   */
+  static parseLike(bytes: Uint8Array, like: Btf): Btf {
+    return new Btf(bytes, undefined, like)
+  }
+
+  /** First word of a type of this blob, not of a base: where its words are in the type section. */
+  place(id: number): number {
+    return this.#start(id)
   }
 
   /** Number of types with those of the base; their ids are 1 to `count`. */
@@ -407,8 +430,12 @@ export class Btf {
     const body = at + HEAD_WORDS
     const kind = KIND_NAMES[kindOf(info)]!
     const name = strings.at(words[at]!)
-    const units = <T>(stride: number, make: (at: number) => T): T[] =>
-      Array.from({ length: vlenOf(info) }, (_, i) => make(body + i * stride))
+    const units = <T>(stride: number, make: (at: number) => T): T[] => {
+      const all: T[] = []
+      for (let unit = body, end = body + vlenOf(info) * stride; unit < end; unit += stride)
+        all.push(make(unit))
+      return all
+    }
 
     const head = { id, name }
     switch (kind) {
