@@ -33,6 +33,7 @@ test('every loadable object loads under its first plan, and no capability is nee
   let capabilities = 0
   let added = 0
   let dropped = 0
+  const words = new Map<string, number>()
   const kernelStruct = structOfKernel()
   // The worker is an ordinary user, who may not reach this clone.
   using stage = new Scratch()
@@ -72,6 +73,13 @@ test('every loadable object loads under its first plan, and no capability is nee
       }
       added += trial.added.length
       dropped += trial.dropped.length
+      for (const { by } of trial.added) {
+        const said = by
+          .replace(/^.*verifier says: /, '')
+          .replace(/, at .*$/, '')
+          .replace(/\d+/g, 'N')
+        words.set(said, (words.get(said) ?? 0) + 1)
+      }
       counts[trial.added.length === 0 ? 'from the file alone' : 'by trying']++
       // Once more, by the plan as it is told, and without each capability of it.
       const held = plan.capabilities.filter(({ toAttach }) => !toAttach).map(one => one.name)
@@ -103,6 +111,8 @@ test('every loadable object loads under its first plan, and no capability is nee
   t.diagnostic(
     `${loads} loads; ${added} found by trying, ${dropped} left out; ${capabilities} capabilities needed`,
   )
+  for (const [said, count] of [...words].sort((a, b) => b[1] - a[1]).slice(0, 12))
+    t.diagnostic(`${count} times: ${said}`)
   assert.deepEqual(wrong, [])
   assert.ok(counts.loadable > 0)
 })
