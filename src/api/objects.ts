@@ -41,6 +41,10 @@ export const planCheck = strict({
   problems: texts,
 })
 
+const core = strict({
+  unsatisfied: z.array(strict({ function: text, what: text })),
+  errors: texts,
+}).nullable()
 export const objShow = z.array(
   strict({
     name: text,
@@ -48,9 +52,10 @@ export const objShow = z.array(
     license: text,
     btf: strict({ sizeBytes: count, types: count }).nullable(),
     coreRelocations: count,
-    core: strict({ unsatisfied: z.array(strict({ function: text, what: text })), errors: texts })
-      .nullable()
-      .describe("Accesses that the running kernel's types do not have"),
+    core: core.describe(
+      "Accesses that the running kernel's types do not have; null where other kernels were asked for",
+    ),
+    otherKernels: z.array(strict({ kernel: text, core })).describe('The same for each other kernel'),
     programs: z.array(
       strict({
         name: text,

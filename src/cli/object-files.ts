@@ -1,6 +1,7 @@
 /** BPF objects from files: object files, and those inside executables and libraries. */
 import { basename } from 'node:path'
 import { embeddedObjects } from '../ebpf/elf/embedded-objects.ts'
+import { KernelTypes } from '../ebpf/kernel/kernel-types.ts'
 import { parseObject } from '../ebpf/object/spec.ts'
 import { printableName } from '../ebpf/printable.ts'
 import { FormatError } from '../errors.ts'
@@ -15,6 +16,16 @@ const MAX_OBJECT_BYTES = 512 * 1024 * 1024
 /** Errors are those of `readInput`. */
 export function readObjectFile(file: string, hint = OBJECT_HINT): Buffer {
   return readInput(file, { what: 'object', maxBytes: MAX_OBJECT_BYTES, hint })
+}
+
+/** Types of another kernel, from a file of BTF or a vmlinux. FormatError: it is neither. */
+export function readKernelTypes(file: string): KernelTypes {
+  const bytes = readInput(file, {
+    what: 'types',
+    maxBytes: MAX_OBJECT_BYTES,
+    hint: 'Give a file of BTF, as /sys/kernel/btf/vmlinux is one, or a vmlinux that has it inside',
+  })
+  return KernelTypes.parse(bytes, { name: basename(file).replace(/\.btf$/, '') })
 }
 
 export interface FoundObject extends NamedSpec {

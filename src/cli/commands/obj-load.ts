@@ -14,8 +14,9 @@ import { Owned } from '../../ebpf/owned.ts'
 import { defaultToken } from '../../ebpf/token.ts'
 import { DeniedError, EXIT, SyscallError, UsageError } from '../../errors.ts'
 import { parseWish, placementsFor } from '../attachments.ts'
+import { initialValues } from '../initial-values.ts'
 import { interruption } from '../interrupted.ts'
-import { readObjectFile } from '../object-files.ts'
+import { readKernelTypes, readObjectFile } from '../object-files.ts'
 import { columns, note, print, printJson, warn } from '../output.ts'
 
 export interface ObjLoadOptions {
@@ -25,6 +26,8 @@ export interface ObjLoadOptions {
   watch?: boolean
   ping?: boolean
   name?: string
+  set?: string[]
+  btf?: string
   json?: boolean
 }
 
@@ -35,10 +38,13 @@ export async function load(file: string, options: ObjLoadOptions): Promise<numbe
   const wishes = (options.attach ?? []).map(parseWish)
   if (options.pin !== undefined && options.watch === true)
     throw new UsageError('--pin leaves, and --watch stays', { hint: 'Choose one of them' })
+  const initial = initialValues(spec, options.set ?? [])
   const token = defaultToken()
-  using object = await loadObject(spec, options.program === undefined ? {} : { only: options.program }).catch(
-    refusalOf,
-  )
+  using object = await loadObject(spec, {
+    ...initial,
+    ...(options.btf === undefined ? {} : { kernelTypes: readKernelTypes(options.btf) }),
+    ...(options.program === undefined ? {} : { only: options.program }),
+  }).catch(refusalOf)
   for (const warning of object.warnings) warn(warning)
   using links = new Owned()
   const attached = wishes.length === 0 ? [] : attachAll(object, wishes, links, options.pin !== undefined)

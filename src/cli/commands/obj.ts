@@ -1,20 +1,22 @@
 /**
- * bpftoken obj show: what an object file holds, and which of its CO-RE accesses this kernel cannot
+ * bpftoken obj show: what an object file holds, and which of its CO-RE accesses a kernel cannot
  * satisfy. Offline.
  */
 import { CoreResolver } from '../../ebpf/core/relo.ts'
-import { kernelBtf, moduleBtfs } from '../../ebpf/kernel/btf.ts'
+import { KernelTypes } from '../../ebpf/kernel/kernel-types.ts'
 import { whyBroken } from '../../ebpf/object/reach.ts'
 import type { ObjectSpec } from '../../ebpf/object/spec.ts'
 import { printableName } from '../../ebpf/printable.ts'
 import { ATTACH_TYPES } from '../../ebpf/type-names.ts'
 import { BpftokenError, EXIT } from '../../errors.ts'
-import { readObjects } from '../object-files.ts'
+import { readKernelTypes, readObjects } from '../object-files.ts'
 import { columns, print, printJson, warn } from '../output.ts'
 
-export function show(file: string, options: { json?: boolean }): number {
+export function show(file: string, options: { json?: boolean; btf?: string[] }): number {
   const { specs, unreadable } = readObjects([file])
-  const objects = specs.map(({ name, spec }) => facts(name, spec))
+  // Read once, for all objects.
+  const kernels = (options.btf ?? []).map(readKernelTypes)
+  const objects = specs.map(({ name, spec }) => facts(name, spec, kernels))
   if (options.json === true) printJson(objects)
   else print(...objects.flatMap((object, i) => [...(i === 0 ? [] : ['']), ...describe(object)]))
   for (const problem of unreadable) warn(problem)
@@ -23,14 +25,15 @@ export function show(file: string, options: { json?: boolean }): number {
 
 type Facts = ReturnType<typeof facts>
 
-function facts(name: string, spec: ObjectSpec) {
+function facts(name: string, spec: ObjectSpec, kernels: readonly KernelTypes[]) {
   return {
     name,
     byteOrder: spec.littleEndian ? 'little' : 'big',
     license: spec.license,
     btf: spec.btf === undefined ? null : { sizeBytes: spec.btf.bytes.length, types: spec.btf.types.count },
     coreRelocations: spec.functions.reduce((sum, { coreRelos }) => sum + coreRelos.length, 0),
-    core: againstKernel(spec),
+    core: kernels.length === 0 ? againstKernel(spec, KernelTypes.running()) : null,
+    otherKernels: kernels.map(kernel => ({ kernel: kernel.name, core: againstKernel(spec, kernel) })),
     programs: spec.programs.map(program => {
       const { rule, target, autoload, section } = program
       const { code, coreRelos } = spec.functions[program.function]!
@@ -67,14 +70,14 @@ function facts(name: string, spec: ObjectSpec) {
 const SLOT_BYTES = 8
 
 interface CoreAnswer {
-  /** Accesses that the running kernel does not have, by function. Guarded ones do no harm. */
+  /** Accesses that the kernel does not have, by function. Guarded ones do no harm. */
   readonly unsatisfied: readonly { readonly function: string; readonly what: string }[]
   /** Why some could not be looked up. */
   readonly errors: readonly string[]
 }
 
-/** CO-RE against the running kernel's types; null: the object has no such access. */
-function againstKernel(spec: ObjectSpec): CoreAnswer | null {
+/** CO-RE against a kernel's types; null: the object has no such access. */
+function againstKernel(spec: ObjectSpec, kernel: KernelTypes): CoreAnswer | null {
   const functions = spec.functions.filter(({ coreRelos }) => coreRelos.length > 0)
   if (functions.length === 0 || spec.btf === undefined) return null
   const unsatisfied = new Map<string, CoreAnswer['unsatisfied'][number]>()
@@ -82,8 +85,8 @@ function againstKernel(spec: ObjectSpec): CoreAnswer | null {
   let resolver: CoreResolver | undefined
   for (const { name, code, coreRelos } of functions) {
     try {
-      resolver ??= new CoreResolver(spec.btf.types, kernelBtf(), moduleBtfs)
-      for (const { poisoned, what } of resolver.apply(code.slice(), coreRelos, name))
+      resolver ??= new CoreResolver(spec.btf.types, kernel.vmlinux, () => kernel.modules)
+      for (const { poisoned, what } of resolver.apply(Uint8Array.from(code), coreRelos, name))
         if (poisoned) unsatisfied.set(`${name} ${what}`, { function: name, what })
     } catch (error) {
       if (!(error instanceof BpftokenError)) throw error
@@ -99,10 +102,8 @@ function describe(object: Facts): string[] {
   return [
     `${printableName(object.name)}: ${byteOrder}-endian, license ${license === '' ? 'not given' : JSON.stringify(printableName(license))}`,
     `  ${types}, ${coreRelocations} CO-RE relocations`,
-    ...table('not in this kernel (no harm where the program asks first)', [
-      ...(object.core?.unsatisfied ?? []).map(one => [printableName(one.function), printableName(one.what)]),
-      ...(object.core?.errors ?? []).map(error => [error]),
-    ]),
+    ...missingTable('this kernel', object.core),
+    ...object.otherKernels.flatMap(({ kernel, core }) => missingTable(printableName(kernel), core)),
     ...table('programs', object.programs.map(programRow)),
     ...table('maps', object.maps.map(mapRow)),
     ...table(
@@ -114,6 +115,13 @@ function describe(object: Facts): string[] {
 
 function table(title: string, rows: string[][]): string[] {
   return rows.length === 0 ? [] : [`  ${title}:`, ...columns(rows, '    ')]
+}
+
+function missingTable(kernel: string, core: CoreAnswer | null): string[] {
+  return table(`not in ${kernel} (no harm where the program asks first)`, [
+    ...(core?.unsatisfied ?? []).map(one => [printableName(one.function), printableName(one.what)]),
+    ...(core?.errors ?? []).map(error => [error]),
+  ])
 }
 
 function programRow(program: Facts['programs'][number]): string[] {

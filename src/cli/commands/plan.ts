@@ -24,6 +24,7 @@ export interface PlanCommandOptions {
   check?: string
   strict?: boolean
   try: boolean
+  btf?: string
   seccompProfile?: string
   seccompBase?: string
   json?: boolean
@@ -38,9 +39,11 @@ export async function plan(files: string[], options: PlanCommandOptions): Promis
   using progress = new Progress({ total: files.length })
   const { specs, unreadable } = readObjects(files, file => progress.step(file))
   progress[Symbol.dispose]()
-  const kernelStruct = structOfKernel()
+  const kernelStruct = structOfKernel(options.btf)
   const programs = options.program
-  const tried = options.try ? await triedHere(specs, { programs, kernelStruct }) : {}
+  // A plan for another kernel is not tried on this one.
+  const isTried = options.try && options.btf === undefined
+  const tried = isTried ? await triedHere(specs, { programs, kernelStruct }) : {}
   const planned = planRights(specs, { loader: options.loader, programs, kernelStruct, ...tried })
   const made = { ...planned, problems: [...unreadable, ...planned.problems] }
   if (options.check !== undefined) return check(made, options.check, options)

@@ -1,7 +1,7 @@
 /** The commands for BPF objects and for those who load them, from `init` to `token show`. */
 import { Option } from 'commander'
 import { PLAN_FORMATS } from '../../needs/format/names.ts'
-import { attach, capabilities, common, program, repeatable } from './options.ts'
+import { attach, btf, capabilities, common, program, repeatable } from './options.ts'
 import type { Part } from './part.ts'
 
 export const objectCommands: Part = (root, act) => {
@@ -21,6 +21,7 @@ export const objectCommands: Part = (root, act) => {
           .choices(PLAN_FORMATS)
           .default('yaml'),
       )
+      .addOption(btf("the types of the kernel that will load them, instead of this one's"))
       .option('--seccomp-profile <file>', 'write one for the container, which the form then names')
       .option('--seccomp-base <file>', "what that is made of (default: the runtime's own)")
       .option('--no-try', 'do not load the objects on this kernel to see, which root does by default')
@@ -79,9 +80,13 @@ export const objectCommands: Part = (root, act) => {
       .description(
         'programs, maps, types and externs of an object, and which CO-RE accesses this kernel has not',
       )
-      .argument('<file>', 'an object file, or a program or library with objects inside'),
+      .argument('<file>', 'an object file, or a program or library with objects inside')
+      .addOption(
+        repeatable('--btf <file>', "the types of another kernel, instead of this one's: BTF, or a vmlinux"),
+      ),
   )
     .example('obj show counter.bpf.o', 'what is inside')
+    .example('obj show --btf 5.15.btf --btf 6.1.btf counter.bpf.o', 'what those kernels have not')
     .action(act(async () => (await import('../commands/obj.ts')).show))
   common(
     obj
@@ -90,13 +95,21 @@ export const objectCommands: Part = (root, act) => {
       .argument('<file>', 'an object file')
       .addOption(program())
       .option('--pin <dir>', 'pin programs, maps and links in this directory of a bpffs, and leave')
+      .addOption(btf("types that CO-RE resolves against, instead of this kernel's"))
       .addOption(attach('attach until interrupted'))
+      .addOption(
+        repeatable(
+          '--set <name=value>',
+          'a global variable of the programs before they are loaded: a number, true, false, text, or JSON',
+        ),
+      )
       .option('--watch', 'show counters and events until interrupted')
       .option('--ping', 'with --watch: send packets to itself over loopback, once a second')
       .option('--name <name>', 'what its global data are called after (default: the name of the file)'),
   )
     .details('Exit: 0 loaded; 1 not; 3 the kernel refused it for want of rights.')
     .example('obj load counter.bpf.o --attach xdp:eth0', 'until Ctrl-C')
+    .example('obj load counter.bpf.o --set port=80', 'with a constant of the programs')
     .example('run --policy policy.yaml -- bpftoken obj load counter.bpf.o', 'a one-line trial of a policy')
     .action(act(async () => (await import('../commands/obj-load.ts')).load))
 

@@ -52,6 +52,7 @@ export const attach = (what: string): Option =>
     '--attach <spec>',
     `${what}, [PROGRAM=]SPEC or '["PROGRAM","SPEC"]': auto, xdp:DEVICE[/MODE], tcx:DEVICE/ingress|egress, cgroup:PATH, netns:PATH`,
   )
+export const btf = (what: string): Option => new Option('--btf <file>', `${what}: BTF, or a vmlinux`)
 export const program = (): Option => repeatable('--program <name>', 'only this program')
 
 const JSON_DOCUMENT = 'print one JSON document (errors: on stderr)'

@@ -45,6 +45,11 @@ export function printTypes(btf: Btf): string {
   return `${printer.text.join('\n\n')}\n`
 }
 
+/** `name` as it would be declared with that type: `unsigned short port`, `char name[16]`. */
+export function printDeclaration(btf: Btf, typeId: number, name: string): string {
+  return new Printer(btf).variable(typeId, name)
+}
+
 class Printer {
   readonly text: string[] = []
   readonly #btf: Btf
@@ -139,6 +144,11 @@ class Printer {
     } else if (type.kind === 'struct' || type.kind === 'union')
       for (const { type: id } of type.members) this.need(id, true, depth + 1)
     this.text.push(this.definition(type.id))
+  }
+
+  variable(typeId: number, name: string): string {
+    this.#parts = 0
+    return this.#declaration(typeId, identifier(name), '', 0)
   }
 
   definition(id: number): string {

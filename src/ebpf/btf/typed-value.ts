@@ -13,11 +13,11 @@
  * | struct, union                             | object; members of anonymous ones stand beside the others |
  *
  * `writeValue` is the mirror image. It also takes a bigint for a number and the other way round,
- * and a string for an array of bytes. Members that an object does not have stay as they are: so one
+ * the name of a value for an enum, and a string for an array of bytes. Members that an object does not have stay as they are: so one
  * member of a union can be written. Byte order is little-endian.
  */
 import { FormatError } from '../../errors.ts'
-import type { Btf, BtfComposite, BtfType } from './btf.ts'
+import type { Btf, BtfComposite, BtfEnum, BtfEnum64, BtfType } from './btf.ts'
 
 export type TypedValue =
   | number
@@ -53,6 +53,8 @@ interface Scalar {
   readonly sizeBytes: number
   readonly signed: boolean
   readonly bool: boolean
+  /** Of an enum: its values by name. */
+  readonly names?: () => ReadonlyMap<string, bigint>
 }
 
 const MAX_DEPTH = 64
@@ -142,7 +144,10 @@ class Compiler {
           : narrow({ sizeBytes: type.size, signed: type.signed, bool: type.bool }, type.bits, type.bitOff)
       case 'enum':
       case 'enum64':
-        return scalar({ sizeBytes: type.size, signed: type.signed, bool: false }, type.name)
+        return scalar(
+          { sizeBytes: type.size, signed: type.signed, bool: false, names: () => valuesOf(type) },
+          type.name,
+        )
       case 'ptr':
         return scalar({ sizeBytes: 8, signed: false, bool: false }, 'pointer')
       case 'float':
@@ -188,6 +193,10 @@ function below(field: Field, bitOff: number): Field {
   return { ...field, bitOff: field.bitOff + bitOff }
 }
 
+function valuesOf({ values }: BtfEnum | BtfEnum64): ReadonlyMap<string, bigint> {
+  return new Map(values.map(({ name, value }) => [name, BigInt(value)]))
+}
+
 function describe(type: BtfType | undefined): string {
   return type === undefined ? 'void' : `${type.kind} "${type.name}"`
 }
@@ -197,6 +206,20 @@ const at = (path: string): string => (path === '' ? 'the value' : path)
 function wrongType(path: string, wanted: string, value: unknown): TypeError {
   const got = value === null ? 'null' : Array.isArray(value) ? 'array' : typeof value
   return new TypeError(`${at(path)} takes ${wanted}, not ${got}`)
+}
+
+const SHOWN_NAMES = 8
+
+/** The number that a name of an enum stands for; anything else stays what it is. */
+function numberFor(value: TypedValue, names: Scalar['names'], path: string): TypedValue {
+  if (typeof value !== 'string' || names === undefined) return value
+  const all = names()
+  const found = all.get(value)
+  if (found !== undefined) return found
+  const shown = [...all.keys()].slice(0, SHOWN_NAMES).join(', ')
+  throw new RangeError(
+    `${at(path)} takes a value of its enum (${shown}${all.size > SHOWN_NAMES ? ', ...' : ''}), not "${value}"`,
+  )
 }
 
 /** As a whole number between the two, in whichever form. */
@@ -246,7 +269,10 @@ function bits(of: Scalar, widthBits: number): Codec {
     },
     write(view, bit, value, path) {
       if (of.bool && typeof value !== 'boolean') throw wrongType(path, 'a boolean', value)
-      const number = typeof value === 'boolean' && of.bool ? BigInt(value) : integer(value, min, max, path)
+      const number =
+        typeof value === 'boolean' && of.bool
+          ? BigInt(value)
+          : integer(numberFor(value, of.names, path), min, max, path)
       const { first, shift, count } = place(bit)
       let all = (gather(view, first, count) & ~(mask << shift)) | ((number & mask) << shift)
       for (let i = 0; i < count; i++, all >>= 8n) view.setUint8(first + i, Number(all & 0xffn))

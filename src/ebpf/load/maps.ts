@@ -1,5 +1,5 @@
 /** Stage three of loading an object, first half: its maps, made in the kernel and filled. */
-import { ConflictError, NotFoundError, NotSupportedError, SyscallError } from '../../errors.ts'
+import { ConflictError, InputError, NotFoundError, NotSupportedError, SyscallError } from '../../errors.ts'
 import { bpf_map_flags } from '../../uapi/bpf.ts'
 import type { BtfObject } from '../btf/object.ts'
 import { BpfMap, type MapSpec } from '../map.ts'
@@ -15,16 +15,22 @@ import type { StructOpsValue } from './struct-ops-value.ts'
 export interface MapChoice {
   /** False: not made; programs that use it cannot be loaded. */
   readonly create?: boolean
-  /** Taken instead of a new one. Its owner stays who it was. */
+  /**
+   * Taken instead of a new one, if it is like what the object declares: type, sizes, entries,
+   * flags, extra. Its owner stays who it was.
+   */
   readonly use?: BpfMap
   readonly maxEntries?: number
+  /** `MAP_FLAGS`, instead of those of its definition; not for global data. */
+  readonly flags?: number
   /** Global data: what it holds from the start. */
   readonly contents?: Uint8Array
   /**
-   * Whether it is shared by a pin under its name, whatever its definition says. Wanted where that
-   * says something that only another loader understands.
+   * Whether it is shared by a pin, under its name or at a path in a bpffs, whatever its definition
+   * says. A map that is pinned there already is taken, if it is like what the object declares.
+   * Wanted where the definition says something that only another loader understands.
    */
-  readonly pin?: 'by-name' | 'none'
+  readonly pin?: 'by-name' | 'none' | { readonly path: string }
 }
 
 export interface MapMaking {
@@ -37,6 +43,8 @@ export interface MapMaking {
   readonly pinRoot: string | undefined
   /** Contents of `.kconfig`. */
   readonly kconfig: Uint8Array | undefined
+  /** Contents of global data that the caller set variables in. */
+  readonly initial: ReadonlyMap<string, Uint8Array>
   readonly structOps: ReadonlyMap<string, StructOpsValue>
   /** The module that a struct_ops map's type is of. */
   readonly structOpsBtf: ReadonlyMap<string, BtfObject>
@@ -82,9 +90,11 @@ export function makeMaps(making: MapMaking, owned: Owned): MadeMaps {
     if (!spec.maps.some(map => map.name === name)) throw noSuchMap(spec, name)
   const maps = new Map<string, BpfMap>()
   const reused = new Set<string>()
-  for (const map of spec.maps) {
-    const choice = choices[map.name] ?? {}
+  for (const declared of spec.maps) {
+    const choice = choices[declared.name] ?? {}
+    const map = asChosen(declared, choice)
     if (choice.use !== undefined) {
+      requireAlike(map, choice.use)
       maps.set(map.name, choice.use)
       reused.add(map.name)
     } else if (choice.create ?? map.autocreate) {
@@ -105,6 +115,47 @@ export function makeMaps(making: MapMaking, owned: Owned): MadeMaps {
   return { maps, reused }
 }
 
+/** The map as the caller wants it. InputError: a number that no map can have. */
+function asChosen(map: ObjectMap, { maxEntries, flags }: MapChoice): ObjectMap {
+  if (maxEntries === undefined && flags === undefined) return map
+  const isData = map.kind !== 'declared' && map.kind !== 'struct_ops'
+  if (flags !== undefined && isData)
+    throw new InputError(`The flags of map "${map.name}" follow from its section`, {
+      context: { map: map.name, flags },
+      hint: 'Choose flags for maps that the program declares',
+    })
+  return {
+    ...map,
+    maxEntries: wordOf(map.name, 'maxEntries', maxEntries) ?? map.maxEntries,
+    flags: wordOf(map.name, 'flags', flags) ?? map.flags,
+  }
+}
+
+const MAX_U32 = 0xffff_ffff
+
+/** Fail closed: the kernel would see another number. */
+function wordOf(map: string, what: string, value: number | undefined): number | undefined {
+  if (value === undefined || (Number.isInteger(value) && value >= 0 && value <= MAX_U32)) return value
+  throw new InputError(`Map "${map}": ${what} takes 0 to ${MAX_U32}, not ${value}`, {
+    context: { map, [what]: value },
+  })
+}
+
+/** ConflictError: it is another map than the object declares, and how. */
+function requireAlike(map: ObjectMap, use: BpfMap): void {
+  // The kernel gives maps of struct_ops the size that its own struct has.
+  if (map.kind === 'struct_ops') return
+  const differences = differencesOf(map, use)
+  if (differences.length === 0) return
+  throw new ConflictError(
+    `The map that was handed in for "${map.name}" is not the one that the object declares${told(differences)}`,
+    {
+      context: { map: map.name, id: use.info().id },
+      hint: 'Hand in one that is alike, or choose maxEntries and flags as it has them',
+    },
+  )
+}
+
 /** ConflictError: the inner map is not like the pattern, and how. */
 function putInto(outer: BpfMap, map: ObjectMap, index: number, inner: BpfMap, name: string): void {
   try {
@@ -114,7 +165,7 @@ function putInto(outer: BpfMap, map: ObjectMap, index: number, inner: BpfMap, na
       throw error
     // The kernel lets entries differ where the pattern says so: BPF_F_INNER_MAP.
     const loose = (map.inner.flags & bpf_map_flags.BPF_F_INNER_MAP) !== 0
-    const differences = differencesOf(map.inner, inner, {}).filter(
+    const differences = differencesOf(map.inner, inner).filter(
       ({ what }) => !(loose && what === 'maxEntries'),
     )
     throw new ConflictError(
@@ -135,7 +186,7 @@ interface Difference {
 }
 
 /** Where a map is not as declared, as libbpf compares them (map_is_reuse_compat). */
-function differencesOf(map: MapDefinition, found: BpfMap, choice: MapChoice): Difference[] {
+function differencesOf(map: MapDefinition, found: BpfMap): Difference[] {
   const { flags, extra } = found.info()
   // The kernel sets it in these by itself.
   const own = map.type === 'devmap' || map.type === 'devmap_hash' ? bpf_map_flags.BPF_F_RDONLY_PROG : 0
@@ -145,7 +196,7 @@ function differencesOf(map: MapDefinition, found: BpfMap, choice: MapChoice): Di
     { what: 'type', wanted: map.type, found: found.type },
     { what: 'keyBytes', wanted: keyBytes, found: found.keyBytes },
     { what: 'valueBytes', wanted: valueBytes, found: found.valueBytes },
-    { what: 'maxEntries', wanted: entriesOf(map, choice), found: found.maxEntries },
+    { what: 'maxEntries', wanted: entriesOf(map), found: found.maxEntries },
     { what: 'flags', wanted: map.flags | numa, found: flags & ~(own & ~map.flags) },
     { what: 'extra', wanted: map.extra, found: extra },
   ]
@@ -165,10 +216,18 @@ function noSuchMap(spec: ObjectSpec, name: string): NotFoundError {
 }
 
 function makeMap(map: ObjectMap, choice: MapChoice, making: MapMaking): { made: BpfMap; found: boolean } {
-  const pin = isPinned(map, choice) ? `${making.pinRoot ?? DEFAULT_BPFFS}/${map.name}` : undefined
-  const pinned = pin === undefined ? undefined : openPinned(pin, map, choice)
-  if (pinned !== undefined) return { made: pinned, found: true }
-  const made = create(map, choice, making)
+  const pin = pinOf(map, choice, making.pinRoot)
+  const pinned = pin === undefined ? undefined : openPinned(pin, map)
+  if (pinned !== undefined) {
+    if (!making.initial.has(map.name)) return { made: pinned, found: true }
+    pinned.close()
+    // Fail closed: what is set must reach the programs.
+    throw new ConflictError(`The variables of "${map.name}" cannot be set: its map is pinned already`, {
+      context: { map: map.name, path: pin },
+      hint: 'Leave the values out, or remove the pin',
+    })
+  }
+  const made = create(map, making)
   try {
     fill(made, map, choice, making)
     if (pin !== undefined) made.pin(pin)
@@ -179,10 +238,19 @@ function makeMap(map: ObjectMap, choice: MapChoice, making: MapMaking): { made: 
   }
 }
 
-/** NotSupportedError: its definition says something that only another loader understands. */
-function isPinned({ name, pinByName, foreign }: ObjectMap, { pin }: MapChoice): boolean {
-  if (pin !== undefined) return pin === 'by-name'
-  if (foreign === undefined) return pinByName
+/**
+ * Where it is pinned; undefined: nowhere. NotSupportedError: its definition says something that
+ * only another loader understands.
+ */
+function pinOf(
+  { name, pinByName, foreign }: ObjectMap,
+  { pin }: MapChoice,
+  pinRoot = DEFAULT_BPFFS,
+): string | undefined {
+  if (typeof pin === 'object') return pin.path
+  const byName = `${pinRoot}/${name}`
+  if (pin !== undefined) return pin === 'by-name' ? byName : undefined
+  if (foreign === undefined) return pinByName ? byName : undefined
   throw new NotSupportedError(`Map "${name}" ${foreign}, which means something to another loader alone`, {
     context: { map: name },
     hint: 'Say when loading whether it is pinned by its name or not at all',
@@ -190,7 +258,7 @@ function isPinned({ name, pinByName, foreign }: ObjectMap, { pin }: MapChoice): 
 }
 
 /** The map that is pinned there already; undefined: none is. ConflictError: it is another one. */
-function openPinned(path: string, map: ObjectMap, choice: MapChoice): BpfMap | undefined {
+function openPinned(path: string, map: ObjectMap): BpfMap | undefined {
   let found: BpfMap
   try {
     found = BpfMap.open(path)
@@ -198,7 +266,7 @@ function openPinned(path: string, map: ObjectMap, choice: MapChoice): BpfMap | u
     if (error instanceof SyscallError && error.errnoName === 'ENOENT') return undefined
     throw error
   }
-  const differences = differencesOf(map, found, choice)
+  const differences = differencesOf(map, found)
   if (differences.length === 0) return found
   const { type, keyBytes, valueBytes, maxEntries } = found
   found.close()
@@ -211,8 +279,8 @@ function openPinned(path: string, map: ObjectMap, choice: MapChoice): BpfMap | u
   )
 }
 
-function entriesOf(map: MapDefinition, choice: MapChoice): number {
-  const wanted = choice.maxEntries ?? map.maxEntries
+function entriesOf(map: MapDefinition): number {
+  const wanted = map.maxEntries
   if (map.type === 'perf_event_array' && wanted === 0) return possibleCpus()
   // The kernel wants whole pages, a power of two of them.
   if (RING_BUFFERS.includes(map.type) && wanted > 0)
@@ -220,13 +288,13 @@ function entriesOf(map: MapDefinition, choice: MapChoice): number {
   return wanted
 }
 
-function create(map: ObjectMap, choice: MapChoice, making: MapMaking): BpfMap {
+function create(map: ObjectMap, making: MapMaking): BpfMap {
   const structOps = making.structOps.get(map.name)
   const module = making.structOpsBtf.get(map.name)
   // Until it is used as the pattern of its outer map, no longer.
-  using inner = map.inner && createFrom(specOf(map.inner, {}, making))
+  using inner = map.inner && createFrom(specOf(map.inner, making))
   const spec: MapSpec = {
-    ...specOf(map, choice, making),
+    ...specOf(map, making),
     name:
       map.kind === 'declared' || map.kind === 'struct_ops' ? map.name : dataName(making.spec.name, map.name),
     ...(inner === undefined ? {} : { innerMap: inner }),
@@ -280,7 +348,7 @@ function withHint({ call, op, errno, errnoName, context }: SyscallError, hint: s
   )
 }
 
-function specOf(map: MapDefinition, choice: MapChoice, { btf, token, warn }: MapMaking): MapSpec {
+function specOf(map: MapDefinition, { btf, token, warn }: MapMaking): MapSpec {
   const sizes = sizesOf(map)
   if (sizes.dropped !== undefined) warn(`Map "${map.name}": ${sizes.dropped}`)
   const typed =
@@ -292,7 +360,7 @@ function specOf(map: MapDefinition, choice: MapChoice, { btf, token, warn }: Map
     type: map.type,
     keyBytes: sizes.keyBytes,
     valueBytes: sizes.valueBytes,
-    maxEntries: entriesOf(map, choice),
+    maxEntries: entriesOf(map),
     flags: map.flags,
     extra: map.extra,
     name: map.name,
@@ -336,9 +404,10 @@ function dataName(object: string, section: string): string {
   return object.slice(0, room) + section
 }
 
-function fill(made: BpfMap, map: ObjectMap, choice: MapChoice, { kconfig }: MapMaking): void {
+function fill(made: BpfMap, map: ObjectMap, choice: MapChoice, { kconfig, initial }: MapMaking): void {
   if (map.kind === 'declared' || map.kind === 'struct_ops') return
-  const contents = choice.contents ?? (map.kind === 'kconfig' ? kconfig : map.contents)
+  const contents =
+    initial.get(map.name) ?? choice.contents ?? (map.kind === 'kconfig' ? kconfig : map.contents)
   if (contents !== undefined) made.update(0, contents)
   if ((map.flags & bpf_map_flags.BPF_F_RDONLY_PROG) !== 0) made.freeze()
 }

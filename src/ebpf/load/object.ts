@@ -21,9 +21,10 @@ import { essentialName } from '../btf/names.ts'
 import { BtfObject } from '../btf/object.ts'
 import { BTF_FEATURES, type BtfFeature, sanitizeBtf } from '../btf/sanitize.ts'
 import { type CoreOutcome, CoreResolver, explainPoison } from '../core/relo.ts'
-import { kernelBtf, moduleBtfs, openModuleBtf } from '../kernel/btf.ts'
+import { openModuleBtf } from '../kernel/btf.ts'
 import { Features } from '../kernel/features.ts'
 import { encodeKconfig, readKconfig } from '../kernel/kconfig.ts'
+import { KernelTypes } from '../kernel/kernel-types.ts'
 import { findAttachTarget, findKernelType } from '../kernel/type.ts'
 import type { BpfMap } from '../map.ts'
 import type { ObjectMap, ObjectProgram, ObjectSpec } from '../object/spec.ts'
@@ -34,6 +35,7 @@ import { chooseToken, type Token, type TokenChoice } from '../token.ts'
 import type { AttachType, ProgType } from '../type-names.ts'
 import { Arena } from './arena.ts'
 import { type ExternValue, externValues } from './extern-values.ts'
+import { type Initial, initialData } from './initial-data.ts'
 import { makeJumpTable } from './jump-table.ts'
 import { type LinkedProgram, linkProgram } from './linker.ts'
 import { type MapChoice, makeMaps } from './maps.ts'
@@ -59,10 +61,22 @@ export interface LoadOptions {
   readonly only?: readonly string[]
   readonly programs?: Readonly<Record<string, ProgramChoice>>
   readonly maps?: Readonly<Record<string, MapChoice>>
+  /**
+   * Values of `const volatile` variables, by their names: what `readValue` gives for their types,
+   * enums also by name. The verifier takes them for the numbers that they are.
+   */
+  readonly constants?: Initial
+  /** The same for other global variables: what they hold from the start. */
+  readonly variables?: Initial
   /** A directory in a bpffs for maps that are shared by a pin; /sys/fs/bpf by default. */
   readonly pinRoot?: string
   /** Configuration values, instead of those of the running kernel. */
   readonly kconfig?: ReadonlyMap<string, string>
+  /**
+   * Types that CO-RE resolves against, instead of the running kernel's: for kernels that show none
+   * of their own. What programs attach to, call and register stays the running kernel's.
+   */
+  readonly kernelTypes?: KernelTypes
   /** As `ProgramSpec.logLevel`. */
   readonly logLevel?: number
 }
@@ -163,6 +177,7 @@ class Loader {
   #maps: ReadonlyMap<string, BpfMap> = new Map()
   #arena: Arena | undefined
   #arenaOff = 0
+  readonly #initial: ReadonlyMap<string, Uint8Array>
 
   constructor(spec: ObjectSpec, options: LoadOptions, owned: Owned, transient: Owned) {
     this.#spec = spec
@@ -171,6 +186,7 @@ class Loader {
     this.#transient = transient
     this.#token = chooseToken(options.token) ?? null
     this.#programs = chosenPrograms(spec, options)
+    this.#initial = initialData(spec, options, options.maps ?? {})
   }
 
   async load(): Promise<LoadedObject> {
@@ -315,6 +331,7 @@ class Loader {
         token: this.#token,
         pinRoot: this.#options.pinRoot,
         kconfig: this.#kconfig(),
+        initial: this.#initial,
         structOps: this.#structOps,
         structOpsBtf,
         warn: warning => this.#warnings.push(warning),
@@ -450,7 +467,8 @@ class Loader {
 
   #relocate(program: ObjectProgram, { code, coreRelos }: LinkedProgram): CoreOutcome[] {
     if (coreRelos.length === 0) return []
-    this.#resolver ??= new CoreResolver(this.#spec.btf!.types, kernelBtf(), moduleBtfs)
+    const kernel = this.#options.kernelTypes ?? KernelTypes.running()
+    this.#resolver ??= new CoreResolver(this.#spec.btf!.types, kernel.vmlinux, () => kernel.modules)
     const resolver = this.#resolver
     return coreRelos.flatMap(({ slot, relos }) => resolver.apply(code, relos, program.name, slot))
   }

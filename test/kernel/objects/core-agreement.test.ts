@@ -6,8 +6,8 @@ import assert from 'node:assert/strict'
 import { existsSync, readFileSync } from 'node:fs'
 import { test } from 'node:test'
 import { CLASS, LD_IMM64, OP, SLOT_BYTES } from '../../../src/ebpf/asm/insn.ts'
-import { Btf } from '../../../src/ebpf/btf/btf.ts'
-import { CoreResolver } from '../../../src/ebpf/core/relo.ts'
+import { CoreResolver, type CoreTarget } from '../../../src/ebpf/core/relo.ts'
+import { KernelTypes } from '../../../src/ebpf/kernel/kernel-types.ts'
 import type { FunctionSpec } from '../../../src/ebpf/object/functions.ts'
 import { type ObjectSpec, parseObject } from '../../../src/ebpf/object/spec.ts'
 import { ConflictError, FormatError } from '../../../src/errors.ts'
@@ -65,7 +65,7 @@ class Relocated {
   relocations = 0
   poisoned = 0
 
-  constructor(spec: ObjectSpec, vmlinux: { name: string; types: Btf }) {
+  constructor(spec: ObjectSpec, vmlinux: CoreTarget) {
     this.#spec = spec
     this.#resolver = new CoreResolver(spec.btf!.types, vmlinux)
   }
@@ -140,7 +140,8 @@ function differences(spec: ObjectSpec, main: number, relocated: Relocated, their
 }
 
 function compareAll(all: readonly Subject[], kernel: { name: string; path: string }, running: boolean) {
-  const vmlinux = { name: kernel.name, types: Btf.parse(readFileSync(kernel.path)) }
+  // Read once, for all objects, as whoever loads several holds them.
+  const { vmlinux } = KernelTypes.parse(readFileSync(kernel.path), { name: kernel.name })
   const files = all.map(({ file }) => file)
   const answers = askOracle('relocate', files, running ? undefined : kernel.path)
   const count = {
