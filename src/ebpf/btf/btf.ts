@@ -256,6 +256,15 @@ function enumerators(words: Uint32Array, at: number, strings: BtfStrings): { nam
  */
 const SEARCHES_BEFORE_INDEX = 4
 
+/** For the editor of types alone: the first word of each type of this blob, by `id - firstId`. */
+export let placesOf: (types: Btf) => Uint32Array
+
+/**
+ * Opens what the editor made of `like`: the same types in the same places, whatever they are now,
+ * and perhaps more behind them.
+ */
+export let parseLike: (bytes: Uint8Array, like: Btf) => Btf
+
 /**
  * All types of one BTF blob, decoded on demand. Ids count from 1; 0 is void and no type.
  *
@@ -279,6 +288,11 @@ export class Btf {
   /** Lowest id that is not the base's: 1 where there is no base. */
   readonly firstId: number
 
+  static {
+    placesOf = types => types.#starts
+    parseLike = (bytes, like) => new Btf(bytes, undefined, like)
+  }
+
   private constructor(bytes: Uint8Array, base?: Btf, like?: Btf) {
     const input = sections(bytes, base !== undefined)
     this.#words = input.words
@@ -294,19 +308,6 @@ export class Btf {
    */
   static parse(bytes: Uint8Array, base?: Btf): Btf {
     return new Btf(bytes, base)
-  }
-
-  /**
-   * Opens a blob that has the types of `like` in the same places, whatever they are now, and perhaps
-   * more behind them.
-   */
-  static parseLike(bytes: Uint8Array, like: Btf): Btf {
-    return new Btf(bytes, undefined, like)
-  }
-
-  /** First word of a type of this blob, not of a base: where its words are in the type section. */
-  place(id: number): number {
-    return this.#start(id)
   }
 
   /** Number of types with those of the base; their ids are 1 to `count`. */

@@ -6,7 +6,7 @@
  * .BTF.ext refers to both.
  */
 import { FormatError } from '../../errors.ts'
-import { BTF_KIND, Btf, type BtfKind } from './btf.ts'
+import { BTF_KIND, Btf, type BtfKind, parseLike, placesOf } from './btf.ts'
 
 const HEADER_BYTES = 24
 const MAGIC = 0xeb9f
@@ -44,6 +44,8 @@ export class BtfEditor {
   readonly #blob: Uint8Array
   readonly #words: Uint32Array
   readonly #strings: Buffer
+  /** First word of type `id` at index `id - 1`; of those that were added, further on. */
+  readonly #starts: Uint32Array
   readonly #newStarts: number[] = []
   readonly #newWords: number[] = []
   readonly #newStrings: Buffer[] = []
@@ -52,6 +54,7 @@ export class BtfEditor {
   /** Takes little-endian BTF. FormatError: as `Btf.parse`. */
   constructor(bytes: Uint8Array) {
     this.original = Btf.parse(bytes)
+    this.#starts = placesOf(this.original)
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
     const header = view.getUint32(4, true)
     const typesOff = header + view.getUint32(8, true)
@@ -87,7 +90,7 @@ export class BtfEditor {
 
   #place(id: number): number {
     const { count } = this.original
-    return id <= count ? this.original.place(id) : this.#newStarts[id - count - 1]!
+    return id <= count ? this.#starts[id - 1]! : this.#newStarts[id - count - 1]!
   }
 
   /** Makes another kind of a type that has as many words. */
@@ -148,6 +151,6 @@ export class BtfEditor {
   /** The same, and as types, which need not be looked for again. */
   buildTypes(): { bytes: Uint8Array; types: Btf } {
     const bytes = this.build()
-    return { bytes, types: Btf.parseLike(bytes, this.original) }
+    return { bytes, types: parseLike(bytes, this.original) }
   }
 }

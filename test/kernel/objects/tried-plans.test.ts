@@ -13,9 +13,12 @@ import { BpftokenError } from '../../../src/errors.ts'
 import { TrialLab } from '../../../src/lending/trial-lab.ts'
 import { planRights } from '../../../src/needs/plan.ts'
 import type { TrialAnswer } from '../../../src/needs/trial.ts'
+import { CAPABILITIES, type Capability } from '../../../src/policy/policy.ts'
+import type { Masks } from '../../../src/policy/vocabulary.ts'
 import { corpusFile, corpusObjects, needsCorpus } from '../../corpus/corpus.ts'
 import { needsTokens, ROOT } from '../../helpers/machine.ts'
 import { Scratch } from '../../helpers/scratch.ts'
+import { EVERYTHING } from '../delegation/lab.ts'
 import { loadAsRoot } from './load-as-root.ts'
 
 const NOBODY = 65534
@@ -28,7 +31,10 @@ function needs(): { skip?: string } {
 
 test('every loadable object loads under its first plan, and no capability is needless', needs(), async t => {
   const wrong: string[] = []
-  const counts = { loadable: 0, 'from the file alone': 0, 'by trying': 0, 'said to be for root alone': 0 }
+  const counts = {
+    ...{ loadable: 0, 'from the file alone': 0, 'by trying': 0 },
+    ...{ 'said to be for root alone': 0, 'found to load under no loan': 0 },
+  }
   let loads = 0
   let capabilities = 0
   let added = 0
@@ -67,6 +73,18 @@ test('every loadable object loads under its first plan, and no capability is nee
         continue
       }
       loads += trial.loads
+      const subject = JSON.stringify({ object: bytes.toString('base64'), name: 'object' })
+      const load = async (masks: Masks, names: readonly Capability[]): Promise<TrialAnswer> => {
+        loads++
+        const request = { masks, capabilities: names, subject, line: JSON.stringify({}), timeoutMs: LOAD_MS }
+        return JSON.parse((await lab.ask(request))!) as TrialAnswer
+      }
+      if (trial.outcome === 'refused' && !(await load(EVERYTHING, CAPABILITIES)).ok) {
+        // The kernel treats maps that were made with a token otherwise, for one.
+        counts['found to load under no loan']++
+        t.diagnostic(`${name}: ${trial.why}`)
+        continue
+      }
       if (trial.outcome !== 'loads') {
         wrong.push(`${name}: ${trial.outcome} after ${trial.loads} loads: ${trial.why}`)
         continue
@@ -83,20 +101,21 @@ test('every loadable object loads under its first plan, and no capability is nee
       counts[trial.added.length === 0 ? 'from the file alone' : 'by trying']++
       // Once more, by the plan as it is told, and without each capability of it.
       const held = plan.capabilities.filter(({ toAttach }) => !toAttach).map(one => one.name)
-      const line = JSON.stringify({})
-      const subject = JSON.stringify({ object: bytes.toString('base64'), name: 'object' })
-      const load = async (names: typeof held): Promise<TrialAnswer> => {
-        loads++
-        const request = { masks: plan.masks, capabilities: names, subject, line, timeoutMs: LOAD_MS }
-        return JSON.parse((await lab.ask(request))!) as TrialAnswer
-      }
-      const all = await load(held)
+      const all = await load(plan.masks, held)
       if (!all.ok) wrong.push(`${name} does not load under its plan: ${all.message}`)
       for (const one of held) {
         // CAP_SYS_ADMIN stands in for the others.
         if (one === 'bpf' || (held.includes('sys_admin') && one !== 'sys_admin')) continue
         capabilities++
-        if ((await load(held.filter(other => other !== one))).ok) wrong.push(`${name} loads without ${one}`)
+        if (
+          (
+            await load(
+              plan.masks,
+              held.filter(other => other !== one),
+            )
+          ).ok
+        )
+          wrong.push(`${name} loads without ${one}`)
       }
     }
   } finally {
