@@ -68,6 +68,8 @@ load: build ## 10,000 loans of a real daemon by 64 clients, 1,000 live at a time
 
 test-containers: build debs ## containers that ask by annotation, and a table of what was run, with verdicts
 	@scripts/fetch-containers.sh trixie || echo 'fetch-containers: tests of Debian 13 will be skipped' >&2
+	@scripts/fetch-containers.sh sid-sandboxes trixie-sandboxes || echo 'fetch-containers: tests of sandboxes will be skipped' >&2
+	@scripts/build-witnesses.sh || echo 'build-witnesses: tests of programs in Go and Rust will be skipped' >&2
 	$(TSX) test/containers.ts
 
 prebuilds: ## what is native, for x64 and arm64, glibc and musl, as the package brings it

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Compiles what is native into DIR: the addon as ADDON, and the programs: bpftoken-launch,
-# bpftoken-executor, bpftoken-run, bpftoken-hook, bpftoken-runc.
+# bpftoken-executor, bpftoken-run, bpftoken-hook, bpftoken-runc, bpftoken-launchd.
 #
 #   native/build.sh DIR ADDON [programs]
 #
@@ -44,7 +44,8 @@ if [ "$programs" = programs ]; then
 	set -- "$native"/capabilities.c "$native"/loopback.c "$native"/program.c "$native"/terminal.c "$native"/text.c
 	# shellcheck disable=SC2086
 	compile bpftoken-launch $static "$native"/launch.c "$native"/watch.c "$@"
-	compile bpftoken-run $static "$native"/run/*.c "$native"/client/*.c "$@"
+	compile bpftoken-run $static "$native"/run/*.c "$native"/client/*.c "$native"/launched.c "$@"
+	compile bpftoken-launchd $static "$native"/launchd/*.c "$native"/launched.c "$native"/text.c
 	compile bpftoken-executor $static "$native"/executor/*.c
 	# It runs beside the start of a container, where each page counts that it maps.
 	compile bpftoken-hook $static -Wl,--gc-sections -ffunction-sections "$native"/hook/*.c "$native"/client/*.c "$native"/text.c

@@ -23,6 +23,7 @@ const struct named_call NAMED_CALLS[] = {
 	{ "bpf", SYS_bpf, "ibz", true },
 	{ "close", SYS_close, "i", false },
 	{ "close_range", SYS_close_range, "iii", false },
+	{ "connect", SYS_connect, "ibz", false },
 	{ "flock", SYS_flock, "ii", false },
 	{ "fsconfig", SYS_fsconfig, "iissi", false },
 	{ "fsmount", SYS_fsmount, "iii", false },

@@ -1,11 +1,12 @@
 /*
  * bpftoken-launch: becomes the program of `bpftoken run`, inside its own namespaces.
  *
- *   bpftoken-launch NET CAPS CGROUP JOB PROGRAM [ARGUMENT...]
+ *   bpftoken-launch NET CAPS CGROUP KIND PROGRAM [ARGUMENT...]
  *
  * NET is "own" or "host", CAPS a hex mask, CGROUP the directory of a cgroup to make and enter, or
- * "-"; JOB is "job" where bpftoken is to stop when PROGRAM does, and else "-". Started as root by
- * bpftoken, it forks: the parent stays to watch over PROGRAM (watch.c), the child becomes it.
+ * "-"; KIND is "job" where bpftoken is to stop when PROGRAM does, "user" where a user has asked for
+ * it (see below), and else "-". Started as root by bpftoken, it forks: the parent stays to watch
+ * over PROGRAM (watch.c), the child becomes it.
  * Descriptors 3 and 4 are Unix stream sockets, whose other ends bpftoken holds.
  *
  * Descriptor 3, with who becomes PROGRAM:
@@ -14,7 +15,9 @@
  *   bpftoken -> launch  'u'          ids are mapped: become the user, whom who lends is to see
  *   launch -> bpftoken  'u'          done
  *   bpftoken -> launch  'c' + mask   a uint64_t: capabilities beyond CAPS
- *                                    These two may be left out.
+ *   bpftoken -> launch  'w' + path   the working directory, instead of ours: its bytes as a
+ *                                    uint32_t, then the path with a zero
+ *                                    These three may be left out.
  *   bpftoken -> launch  'g' + environment   ids are mapped and the delegation is in place: go
  *                                    environment: its bytes as a uint32_t, then NAME=VALUE, each with a zero
  *   launch -> bpftoken  'd'          the user may not enter the working directory: it is / now
@@ -36,6 +39,10 @@
  * PROGRAM inherits nothing that is not named here: descriptors 0 to 2, the environment that was
  * sent, resource limits, CPU affinity, a nice value that is not below 0. docs/run.md tells all of
  * it. The environment is sent, and is not our own: we are root, and the loader would obey it.
+ *
+ * With KIND "user" it is bpftoken-launchd (launchd/) that started us, and has given us what is the
+ * user's: groups, umask, limits, cgroup. These stay. A terminal of nobody's session among
+ * descriptors 0 to 2 becomes the controlling one of ours, so that there is job control.
  */
 #include "launch.h"
 
@@ -181,7 +188,7 @@ static uint32_t mapped_id(const char *map, int fd)
 	return inside;
 }
 
-static void become_user(uid_t uid, gid_t gid)
+static void become_user(uid_t uid, gid_t gid, int groups)
 {
 	uid_t uids[3];
 	gid_t gids[3];
@@ -195,7 +202,7 @@ static void become_user(uid_t uid, gid_t gid)
 	for (int i = 0; i < 3; i++)
 		if (uids[i] != uid || gids[i] != gid)
 			refuse("getresuid", EPERM);
-	if (getgroups(0, NULL) != 0)
+	if (getgroups(0, NULL) != groups)
 		refuse("getgroups", EPERM);
 }
 
@@ -221,21 +228,29 @@ static void reenter(const char *directory)
 	tell("d", 1);
 }
 
-/* Its environment, as bpftoken sent it. Kept: the program will have it. */
+/* Texts, each with a zero behind. Kept: the program will have them. */
+static char *hear_block(uint32_t *length)
+{
+	hear(length, sizeof(*length));
+	if (*length > ENVIRONMENT_MAX)
+		refuse("environment", E2BIG);
+	char *text = malloc(*length + 1);
+	if (!text)
+		die("environment");
+	hear(text, *length);
+	if (*length > 0 && text[*length - 1] != 0)
+		refuse("environment", EINVAL);
+	text[*length] = 0;
+	return text;
+}
+
+/* Its environment, as bpftoken sent it. */
 static char **hear_environment(void)
 {
 	uint32_t length;
+	char *text = hear_block(&length);
 	size_t count = 0;
 
-	hear(&length, sizeof(length));
-	if (length > ENVIRONMENT_MAX)
-		refuse("environment", E2BIG);
-	char *text = malloc(length + 1);
-	if (!text)
-		die("environment");
-	hear(text, length);
-	if (length > 0 && text[length - 1] != 0)
-		refuse("environment", EINVAL);
 	for (uint32_t i = 0; i < length; i++)
 		count += text[i] == 0;
 	char **environment = calloc(count + 1, sizeof(*environment));
@@ -266,6 +281,7 @@ static void default_signals(void)
 struct identity {
 	int uid_map, gid_map; /* -1: we are who they say already */
 	uid_t uid; /* ours then, as it is inside */
+	int groups; /* beside its own: so many */
 };
 
 static void become_mapped(struct identity *identity)
@@ -273,20 +289,23 @@ static void become_mapped(struct identity *identity)
 	if (identity->uid_map < 0)
 		return;
 	identity->uid = mapped_id("uid_map", identity->uid_map);
-	become_user(identity->uid, mapped_id("gid_map", identity->gid_map));
+	become_user(identity->uid, mapped_id("gid_map", identity->gid_map), identity->groups);
 	identity->uid_map = identity->gid_map = -1;
 }
 
 /* Does what bpftoken says, until it says go. */
-static void await_go(struct identity *identity, uint64_t *caps)
+static void await_go(struct identity *identity, uint64_t *caps, char **directory)
 {
 	uint64_t more;
+	uint32_t length;
 	char word;
 
 	for (hear(&word, 1); word != 'g'; hear(&word, 1)) {
 		if (word == 'c') {
 			hear(&more, sizeof(more));
 			*caps |= more;
+		} else if (word == 'w') {
+			*directory = hear_block(&length);
 		} else if (word == 'u') {
 			become_mapped(identity);
 			tell("u", 1);
@@ -310,21 +329,24 @@ int main(int argc, char **argv)
 	char *directory = getcwd(NULL, 0);
 
 	close_all_but_ours();
-	bool terminal = has_terminal();
+	bool for_user = strcmp(argv[4], "user") == 0;
+	bool terminal = !for_user && has_terminal();
 	pid_t watcher = getpid();
 	fork_from_watcher(cgroup, terminal && strcmp(argv[4], "job") == 0);
 	drop_precedence();
 	if (!terminal && setsid() < 0)
 		die("setsid");
-	if (setgroups(0, NULL) < 0)
+	if (for_user)
+		take_terminal();
+	if (!for_user && setgroups(0, NULL) < 0)
 		die("setgroups");
 	if (unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWCGROUP | network) < 0)
 		die("unshare");
 	if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
 		die("mount");
-	struct identity identity = { .uid_map = open_map("/proc/self/uid_map"), .gid_map = open_map("/proc/self/gid_map") };
+	struct identity identity = { .uid_map = open_map("/proc/self/uid_map"), .gid_map = open_map("/proc/self/gid_map"), .groups = getgroups(0, NULL) };
 	tell(text, snprintf(text, sizeof(text), "%c%d", terminal ? 't' : 'n', getpid()));
-	await_go(&identity, &caps);
+	await_go(&identity, &caps, &directory);
 	char **environment = hear_environment();
 
 	if (network)
@@ -336,7 +358,8 @@ int main(int argc, char **argv)
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		die("PR_SET_NO_NEW_PRIVS");
 	keep_from_typing();
-	umask(022);
+	if (!for_user)
+		umask(022);
 	default_signals();
 	/* Changing ids cleared it. */
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)

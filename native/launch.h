@@ -29,6 +29,10 @@ void keep_only(uint64_t caps, bool ambient);
 
 /* terminal.c */
 bool has_terminal(void);
+/* The end of a terminal that programs look at, not the one where they are typed to. */
+bool is_slave(int fd);
+/* One that is of no session becomes that of ours, which we have just begun. */
+void take_terminal(void);
 void keep_from_typing(void);
 
 /*

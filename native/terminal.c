@@ -2,6 +2,7 @@
 #include "launch.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -25,8 +26,8 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the low half of an argument comes first");
 
-/* The end that programs look at, not the one where they are typed to: that has a number to tell. */
-static bool is_slave(int fd)
+/* The other end has a number to tell. */
+bool is_slave(int fd)
 {
 	int number;
 
@@ -40,6 +41,17 @@ bool has_terminal(void)
 		if (tcgetsid(fd) == getsid(0) && is_slave(fd))
 			return true;
 	return false;
+}
+
+void take_terminal(void)
+{
+	/*
+	 * Refused where it is of another session: nobody's is stolen. It can be opened as /dev/tty then,
+	 * to be read and written: so it must be open for both, which the kernel does not ask of root.
+	 */
+	for (int fd = 0; fd <= 2; fd++)
+		if (isatty(fd) && is_slave(fd) && (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR && ioctl(fd, TIOCSCTTY, 0) == 0)
+			return;
 }
 
 #define LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))

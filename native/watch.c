@@ -87,7 +87,11 @@ static bool end_cgroup(const struct cgroup *cgroup)
 static bool pass_signals(pid_t program)
 {
 	uint8_t numbers[64];
-	ssize_t count = read(LIFELINE, numbers, sizeof(numbers));
+	ssize_t count = recv(LIFELINE, numbers, sizeof(numbers), MSG_DONTWAIT);
+
+	/* Where a user gave it, that user can have taken away what was there to be read. */
+	if (count < 0 && errno == EAGAIN)
+		return true;
 
 	for (ssize_t i = 0; i < count; i++) {
 		int number = numbers[i] & 0x7f;
@@ -155,7 +159,7 @@ _Noreturn static void watch(pid_t program, const struct cgroup *cgroup, int chil
 	char text[32];
 	int length = snprintf(text, sizeof(text), "%s %d\n", how.si_code == CLD_EXITED ? "exited" : "killed",
 			      how.si_status);
-	send(LIFELINE, text, length, MSG_NOSIGNAL);
+	send(LIFELINE, text, length, MSG_NOSIGNAL | MSG_DONTWAIT);
 	waitpid(program, NULL, 0);
 	_exit(cgroup->path && !end_cgroup(cgroup));
 }

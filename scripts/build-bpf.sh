@@ -41,9 +41,11 @@ for source in bpf/*.bpf.c test/fixtures/*.bpf.c; do
 done
 if [[ -z $out ]]; then
   if [[ -x .cache/clang/clang ]]; then
+    # For those that are about libbpf's own headers.
+    headers=.cache/clang/root/usr/include
     for source in test/fixtures/modern/*.bpf.c; do
       object=${source%.c}.o
-      .cache/clang/clang -g -O2 -target bpfel -mcpu=v4 -Wall -Werror -Wno-unused-variable -fdebug-compilation-dir=. \
+      .cache/clang/clang -isystem $headers -isystem $headers/x86_64-linux-gnu -g -O2 -target bpfel -mcpu=v4 -Wall -Werror -Wno-unused-variable -fdebug-compilation-dir=. \
         -c "$source" -o "$object"
       .cache/clang/strip --strip-debug "$object"
     done

@@ -2,8 +2,11 @@
 # Container runtimes as Debian ships them, unpacked into .cache/containers/SUITE and not installed: a
 # tree for each suite, which the tests enter as their root. Needs no root, fetches only what is
 # missing, and leaves apt's own sources as they are.
-#   scripts/fetch-containers.sh [SUITE...]     bookworm, trixie, sid; without one: all of them
-# Where a tree cannot be had, .cache/containers/why-not-SUITE says why, in the words in which tests
+#   scripts/fetch-containers.sh [TREE...]      bookworm, trixie, sid; without one: these three
+# Further trees have a suite and what they are for: {trixie,sid}-sandboxes have systemd-nspawn, LXC,
+# Incus and bubblewrap; sid-programs has compilers, with which scripts/build-witnesses.sh makes
+# programs of others from Debian's sources.
+# Where a tree cannot be had, .cache/containers/why-not-TREE says why, in the words in which tests
 # are then skipped; the other trees are made all the same.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,17 +16,24 @@ source scripts/apt.sh
 COMMON_PACKAGES=(runc crun busybox-static bpftool iproute2 libc-bin)
 # containerd with what the CRI needs: plugins that give pods a network of their own.
 CONTAINERD_PACKAGES=(containerd containernetworking-plugins)
+# Containers that call no hook: root lends to them while they run.
+SANDBOX_PACKAGES=(systemd systemd-container lxc incus-base bubblewrap busybox-static bpftool
+  iproute2 xdp-tools libc-bin tar gzip)
+# Go with cilium/ebpf, and Rust with libbpf-rs.
+COMPILER_PACKAGES=(golang-go golang-github-cilium-ebpf-dev cargo rustc librust-libbpf-rs-dev pkgconf busybox-static libc-bin)
 
 cache=$PWD/.cache/containers
 mkdir -p "$cache"
 
-# packages SUITE: what its tree is made of, and of that what depends on it.
+# packages TREE: what it is made of, and of that what depends on it.
 packages() {
   case $1 in
     # Its containerd knows neither NRI nor pods with user namespaces.
     bookworm) echo "${COMMON_PACKAGES[@]}" ;;
     trixie | sid) echo "${COMMON_PACKAGES[@]} ${CONTAINERD_PACKAGES[@]}" ;;
-    *) echo "fetch-containers: no such suite: $1" >&2 && exit 2 ;;
+    trixie-sandboxes | sid-sandboxes) echo "${SANDBOX_PACKAGES[@]}" ;;
+    sid-programs) echo "${COMPILER_PACKAGES[@]}" ;;
+    *) echo "fetch-containers: no such tree: $1" >&2 && exit 2 ;;
   esac
 }
 
@@ -41,18 +51,18 @@ files_of() {
 }
 
 # In a shell of its own, which give_up ends.
-fetch_suite() {
-  suite=$1 tree=$cache/$1
-  wanted=$(packages "$suite")
+fetch_tree() {
+  name=$1 suite=${1%%-*} tree=$cache/$1
+  wanted=$(packages "$name")
   give_up() {
-    echo "$*" >"$cache/why-not-$suite"
-    echo "fetch-containers: $suite: $*" >&2
+    echo "$*" >"$cache/why-not-$name"
+    echo "fetch-containers: $name: $*" >&2
     exit 1
   }
   if [[ $(cat "$tree/.packages" 2>/dev/null) != "$wanted" ]]; then
     apt=$(mktemp -d -t bpftoken-containers-apt-XXXXXX)
     trap 'rm -rf "$apt" "$tree.new"' EXIT
-    echo "fetch-containers: $suite: fetching $wanted"
+    echo "fetch-containers: $name: fetching $wanted"
     lists "$apt" "$suite"
     # shellcheck disable=SC2086 # Words.
     APT_CONFIG=$apt/apt.conf quiet apt-get -qq install --yes --download-only --no-install-recommends $wanted ||
@@ -64,15 +74,15 @@ fetch_suite() {
     mv "$apt/tree" "$tree.new"
     mv "$tree.new" "$tree"
   fi
-  rm -f "$cache/why-not-$suite"
+  rm -f "$cache/why-not-$name"
 }
 
 if (($# == 0)); then set -- bookworm trixie sid; fi
 failed=0
-for suite in "$@"; do
+for tree in "$@"; do
   # Bash does not end at a failure inside what `||` or `if` looks at.
   set +e
-  (set -e && fetch_suite "$suite")
+  (set -e && fetch_tree "$tree")
   (($? == 0)) || failed=1
   set -e
 done

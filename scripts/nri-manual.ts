@@ -11,6 +11,12 @@ export const NRI_SECTIONS: readonly [ManualSection, ...ManualSection[]] = [
   ],
   ['SIGNALS', [['SIGTERM, SIGINT', 'it ends; containers that ask are made without a loan until it is back']]],
   [
+    'UNIT',
+    [
+      'bpftoken-nri.service confines it. Where npm has installed it, --print-unit prints the unit with the paths of that installation.',
+    ],
+  ],
+  [
     'EXIT STATUS',
     [
       ['0', 'it was told to end'],

@@ -98,6 +98,7 @@ use_daemon() {
   done
   [[ -L $scratch/root/etc/systemd/system/sockets.target.wants/bpftokend.socket ]] || fail 'the socket is not enabled'
   expect '^ExecStart=/usr/bin/node /usr/lib/bpftoken/dist/daemon/main.js$' <(inside bpftokend --print-unit service)
+  expect '^ExecStart=/usr/bin/node /usr/lib/bpftoken/dist/nri/main.js$' <(inside bpftoken-nri --print-unit)
 }
 
 # What was installed runs, and leaves nothing but words when it is removed.

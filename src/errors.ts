@@ -48,6 +48,8 @@ export type Reason =
   | 'guard-missing'
   | 'guard-needed'
   | 'guard-older'
+  | 'launch-refused'
+  | 'launcher-missing'
   | 'may-stand'
   | 'more-than-parent'
   | 'name-ambiguous'

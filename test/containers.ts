@@ -10,9 +10,11 @@ import { ROOT } from '../scripts/tree.ts'
 import { versionsOf } from './helpers/containerd.ts'
 import { needsProgram } from './helpers/machine.ts'
 import { Podman } from './helpers/podman.ts'
+import { versionsOfSandboxes } from './helpers/sandbox-machine.ts'
+import { versionsOfPrograms } from './helpers/witness.ts'
 
 /** Folders of tests of containers; those that are not there are left out. */
-const FOLDERS = ['test/e2e/containers', 'test/e2e/nri'] as const
+const FOLDERS = ['test/e2e/containers', 'test/e2e/nri', 'test/containers'] as const
 
 interface Row {
   readonly file: string
@@ -21,7 +23,13 @@ interface Row {
 }
 
 async function versions(): Promise<string[]> {
-  return [...(await versionsOfPodman()), ...(await versionsOf('sid')), ...(await versionsOf('trixie'))]
+  return [
+    ...(await versionsOfPodman()),
+    ...(await versionsOf('sid')),
+    ...(await versionsOf('trixie')),
+    ...(await versionsOfPrograms()),
+    ...(await versionsOfSandboxes()),
+  ]
 }
 
 async function versionsOfPodman(): Promise<string[]> {

@@ -127,3 +127,16 @@ char **user_environment(const struct options *options, const struct user *user, 
 	put_named(options, all, environment);
 	return all;
 }
+
+char *block_of(char **environment, size_t *length)
+{
+	*length = 0;
+	for (char **at = environment; *at; at++)
+		*length += strlen(*at) + 1;
+	char *block = malloc(*length + 1), *to = block;
+	if (!block)
+		die("malloc");
+	for (char **at = environment; *at; at++)
+		to = stpcpy(to, *at) + 1;
+	return block;
+}

@@ -25,6 +25,8 @@
 
 /* Who reads what is said. Our own id does not tell: in a user namespace of ours it is 0, too. */
 static bool asks_for_root;
+/* Why it was asked for in this way; NULL: it is the usual one. */
+static const char *forbidden;
 
 static const char *text_of(const struct json *object, const char *name)
 {
@@ -73,6 +75,12 @@ static const char *hint_for(const char *reason)
 		  "Ask root to install the guard (" INSTALL_GUARD "), or to say spec.guard: optional in the policy",
 		  "Install the guard (" INSTALL_GUARD "), or say spec.guard: optional in the policy" },
 		{ "guard-missing", "Ask root to install the guard: " INSTALL_GUARD, "Install the guard: " INSTALL_GUARD },
+		{ "launch-refused",
+		  "Ask root to say spec.launch: allowed in the policy; or root runs it for you: sudo bpftoken run --user NAME",
+		  NULL },
+		{ "launcher-missing",
+		  "Ask root to start it (systemctl enable --now bpftoken-launchd.socket), or to run it for you: sudo bpftoken run --user NAME",
+		  NULL },
 		{ "place-taken", "Name another place: --path", "Name another place: --path" },
 		{ "tokens-unknown", "Run Linux 6.9 or newer; bpftoken doctor shows what else is missing",
 		  "Run Linux 6.9 or newer; bpftoken doctor shows what else is missing" },
@@ -93,6 +101,8 @@ _Noreturn static void fail_as_told(const struct daemon_answer *answer)
 	snprintf(status, sizeof(status), "the daemon answered with status %d, and no word why", answer->status);
 	if (!detail)
 		detail = text_of(answer->document, "title");
+	if (forbidden)
+		note("you cannot make the namespaces on this machine: ", forbidden, "");
 	fail(code ? code : "BPFTOKEN_INTERNAL", detail ? detail : status,
 	     hint ? hint : text_of(answer->document, "hint"));
 }
@@ -154,7 +164,7 @@ static void require_mounted(const char *path, const char *reached)
  * Signals that end us, as something that can be waited for; what they do by themselves is in
  * `before`.
  */
-static int hold_signals(sigset_t *before)
+static int hold_ending_signals(sigset_t *before)
 {
 	sigset_t ending;
 
@@ -279,7 +289,7 @@ static uint64_t await_approval(const char *socket, const struct json *request)
 		fail_as_unknown();
 	strcpy(waiting.id, id);
 	note("", id, " waits until root approves it (bpftoken approve); Ctrl-C withdraws it");
-	waiting.signals = hold_signals(&before);
+	waiting.signals = hold_ending_signals(&before);
 	if (!await_decision(&waiting, loan, sizeof(loan)))
 		withdraw(&waiting, &before);
 	snprintf(path, sizeof(path), "/v1/loans/%s", loan);
@@ -319,6 +329,7 @@ uint64_t borrow(const struct options *options, const char *recipient, const char
 	uint64_t capabilities;
 
 	asks_for_root = options->for_root;
+	forbidden = options->forbidden;
 	compose(options, recipient, body, sizeof(body));
 	enum daemon_failure failure = daemon_ask(connection, "POST", "/v1/loans", body, ANSWER_MS, -1, &answer);
 	if (failure != DAEMON_OK)
@@ -331,6 +342,7 @@ uint64_t borrow(const struct options *options, const char *recipient, const char
 	} else {
 		fail_as_told(&answer);
 	}
-	require_mounted(options->path, reached);
+	if (reached)
+		require_mounted(options->path, reached);
 	return capabilities;
 }

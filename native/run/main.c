@@ -152,7 +152,7 @@ int main(int argc, char **argv, char **environment)
 	if (strict)
 		fail("BPFTOKEN_USAGE", "bpftoken-run is started by bpftoken, not by hand", NULL);
 	options.for_root = true;
-	if (is_root() && parsed == PARSED)
+	if (is_root() && parsed == PARSED && !options.apart)
 		run_as_root(&options, environment);
 	hand_to_node(argc, argv, environment);
 }

@@ -42,31 +42,51 @@ static bool is_set(const char *path, char expected)
 	return same;
 }
 
-/* Fail closed, and say which of the many that can forbid it does. */
+static const char APPARMOR[] = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns";
+
+const char *namespaces_forbidden(void)
+{
+	if (is_set("/proc/sys/kernel/unprivileged_userns_clone", '0'))
+		return "The sysctl kernel.unprivileged_userns_clone forbids it";
+	if (is_set(APPARMOR, '1'))
+		return "AppArmor forbids it (sysctl kernel.apparmor_restrict_unprivileged_userns)";
+	return "See user_namespaces(7) for who may";
+}
+
+/* Limits count for root, too. */
 _Noreturn static void refuse_namespaces(int error)
 {
 	struct text message = { 0 };
-	const char *hint = "See user_namespaces(7) for who may; root runs it for a user: sudo bpftoken run --user NAME";
 
-	if (is_set("/proc/sys/kernel/unprivileged_userns_clone", '0'))
-		hint = "The sysctl kernel.unprivileged_userns_clone forbids it; root runs it for a user: sudo bpftoken run --user NAME";
-	else if (is_set("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", '1'))
-		hint = "AppArmor forbids it (sysctl kernel.apparmor_restrict_unprivileged_userns); a profile with `userns,` for bpftoken-run lets it, or root runs it for a user: sudo bpftoken run --user NAME";
-	else if (error == ENOSPC || error == EUSERS)
-		hint = "See the sysctls user.max_user_namespaces, max_mnt_namespaces and max_net_namespaces";
 	put(&message, "an ordinary user cannot make the namespaces on this machine (");
 	put(&message, errno_name(error));
 	put(&message, ")");
-	fail("BPFTOKEN_NOT_SUPPORTED", message.bytes, hint);
+	fail("BPFTOKEN_NOT_SUPPORTED", message.bytes,
+	     error == ENOSPC || error == EUSERS ? "See the sysctls user.max_user_namespaces, max_mnt_namespaces and max_net_namespaces" :
+						  namespaces_forbidden());
 }
 
-void own_namespaces(bool network, bool identity)
+/*
+ * There the namespaces can be made, and then nothing can be done in them; and nobody comes back.
+ * Who has a profile of its own is judged by that.
+ */
+static bool apparmor_forbids(void)
+{
+	return is_set(APPARMOR, '1') && is_set("/proc/self/attr/current", 'u');
+}
+
+bool own_namespaces(bool network, bool identity)
 {
 	uid_t uid = geteuid();
 	gid_t gid = getegid();
 
-	if (unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWCGROUP | (network ? CLONE_NEWNET : 0)) < 0)
+	if (apparmor_forbids())
+		return false;
+	if (unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWCGROUP | (network ? CLONE_NEWNET : 0)) < 0) {
+		if (errno == EPERM || errno == EACCES)
+			return false;
 		refuse_namespaces(errno);
+	}
 	write_file("/proc/self/setgroups", "deny");
 	map_id("/proc/self/gid_map", identity ? gid : 0, gid);
 	map_id("/proc/self/uid_map", identity ? uid : 0, uid);
@@ -74,4 +94,5 @@ void own_namespaces(bool network, bool identity)
 		die("mount");
 	if (network)
 		loopback_up();
+	return true;
 }

@@ -87,6 +87,8 @@ static bool parse_option(char ***words, struct options *options, size_t *named, 
 
 	if (is(word, "--host-net"))
 		options->host_network = true;
+	else if (is(word, "--apart"))
+		options->apart = true;
 	else if (is(word, "--identity"))
 		options->identity = true;
 	else if (is(word, "--json"))

@@ -6,7 +6,9 @@
  * For an ordinary user (own.c) it makes the namespaces as the user, asks bpftokend for the loan
  * with itself as who is lent to, leaves behind every capability that the policy does not lend, and
  * becomes PROGRAM. So there is no other process: whoever started it has PROGRAM itself, with its
- * signals, its terminal and its exit status, and what kills it before that leaves nothing.
+ * signals, its terminal and its exit status, and what kills it before that leaves nothing. Where
+ * the machine lets no user make namespaces, bpftoken-launchd does all that (apart.c), if the policy
+ * says that it may.
  *
  * For root (root.c) PROGRAM runs as another user, and what stands between the two takes processes
  * of root's: it starts bpftoken-launch (../launch.c) and asks the daemon to lend to that.
@@ -32,6 +34,8 @@ struct options {
 	bool keep_environment;
 	bool for_root; /* it is root who has typed this */
 	bool host_network;
+	bool apart; /* root's launcher is to start it, also where we could */
+	const char *forbidden; /* that it is to because we cannot: why; or NULL */
 	bool identity; /* the program sees the user's own id, and not root's */
 	bool quiet, json;
 	uint64_t capabilities; /* beyond those of the policy */
@@ -53,6 +57,9 @@ enum parsed parse_options(char **words, char **named, struct options *options, s
 /* The variables of the caller, all of them, with those that are named and the place of the loan. */
 char **own_environment(const struct options *options, char **environment);
 
+/* All of them, each with a zero behind, to be freed. */
+char *block_of(char **environment, size_t *length);
+
 struct user {
 	uint32_t uid, gid;
 	const char *name, *home, *shell;
@@ -71,27 +78,49 @@ bool find_user(const char *wanted, struct user *user);
 
 /* ---- namespaces.c ---- */
 
-/* Enters namespaces of our own, as user 0 in them or (`identity`) with the id that we have. */
-void own_namespaces(bool network, bool identity);
+/*
+ * Enters namespaces of our own, as user 0 in them or (`identity`) with the id that we have. False:
+ * this machine lets no ordinary user make any, and root may.
+ */
+bool own_namespaces(bool network, bool identity);
+
+/* Why not, in words. */
+const char *namespaces_forbidden(void);
 
 /* ---- loan.c ---- */
 
 /*
  * Has the loan put in place for `recipient`, which is JSON. Gives the capabilities that go with it.
- * Exits where it is refused. `reached` is where the place of the loan can be looked at from here.
+ * Exits where it is refused. `reached` is where the place of the loan can be looked at from here;
+ * NULL: nowhere.
  */
 uint64_t borrow(const struct options *options, const char *recipient, const char *reached, int connection);
 
 /* The socket of the daemon. */
 const char *daemon_socket(const struct options *options);
 
-/* ---- own.c, root.c ---- */
+/* ---- own.c, root.c, apart.c ---- */
 
 /* Becomes the program. */
 _Noreturn void run_as_user(const struct options *options, int connection, char **environment);
 
 /* Runs the program as that user. Gives its exit status, 128 + n for signal n. */
 int run_for_user(const struct options *options, const struct user *user, int connection, char **environment);
+
+/* Has bpftoken-launchd run the program as the user that we are. Gives the same. */
+int run_apart(const struct options *options, int connection, char **environment);
+
+/* ---- running.c ---- */
+
+struct launched;
+struct screen;
+
+/* Those that are for the program can be waited for from now on; with `stops` SIGTSTP, too. */
+int hold_signals(bool stops);
+/* Returns once it runs. */
+void await_start(const struct launched *launched, const struct options *options, const char *user);
+/* Until it ends; gives its exit status. `screen`: its terminal, where it has one of ours; or NULL. */
+int follow(const struct launched *launched, int signals, struct screen *screen);
 
 /* ---- tell.c ---- */
 

@@ -41,6 +41,22 @@ export const recipient = z
   ])
   .describe('Who is lent to: a process in the user namespace that is meant')
 
+/** The same of a loan: also a program that is not there yet. */
+export const lendRecipient = z.union([
+  ...recipient.options,
+  strict({
+    launch: strict({
+      control: descriptor.describe(
+        'A Unix stream socket that the asker has open, over whose other end it says what is to be started',
+      ),
+      network: z.enum(['own', 'host']),
+      identity: flag.describe("The program sees the user's own id, and not root's"),
+    }),
+  }).describe(
+    'A program that bpftoken-launchd starts as the asker, in namespaces that are root’s: if the policy says `launch: allowed`. It starts once the loan is in place. What is said over the socket is for bpftoken-run to know',
+  ),
+])
+
 /** Which policy: one that the daemon has, or, for root alone, the text of one. */
 export const policyChoice = z.union([
   strict({ name: policyName }),
@@ -55,7 +71,7 @@ const seconds = z
 /** `POST /v1/loans` */
 export const lendBody = strict({
   policy: policyChoice,
-  recipient,
+  recipient: lendRecipient.describe('Who is lent to'),
   place: z.union([strict({ path }), strict({ contextFd })]),
   /** Tokens can be made in this cgroup and below only. */
   cgroup: path.optional(),

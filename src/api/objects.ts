@@ -89,6 +89,12 @@ export const objShow = z.array(
   }),
 )
 
+export const objTypes = strict({
+  output: text.nullable().describe('The file that was written'),
+  text,
+  types: z.record(text, text).describe('Names of declared types, by their names in C'),
+})
+
 const loaded = {
   token: text.nullable(),
   programs: z.array(strict({ name: text, id, type: text, tag: text, verifiedInsns: count, attached: flag })),

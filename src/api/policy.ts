@@ -49,6 +49,7 @@ export const policyShow = strict({
   description: text.optional(),
   subjects: documentSchema.shape.spec.shape.subjects,
   approval: z.enum(APPROVALS),
+  launch: z.literal('allowed').optional(),
   ...terms,
   guard: z.enum(['required', 'optional']),
 })

@@ -33,6 +33,9 @@ const BY_REASON: Readonly<Record<Reason, (facts: ErrorContext) => string>> = {
       ? INSTALL_GUARD
       : 'Install the guard (bpftoken guard install), remove these fields, or say spec.guard: optional to go on without their being enforced',
   'guard-older': () => 'Replace it as root, without a gap: bpftoken guard install',
+  'launch-refused': () =>
+    'Say spec.launch: allowed in the policy, or run it as root: sudo bpftoken run --user NAME',
+  'launcher-missing': () => 'Start it: systemctl enable --now bpftoken-launchd.socket',
   'may-stand': () =>
     'End the processes of that user namespace, or unmount it there (bpftoken ls shows what is mounted); a guard could revoke it: bpftoken guard install',
   'more-than-parent': () => 'Ask for less, or leave out --strict to get what there is',

@@ -143,6 +143,7 @@ export class Approvals implements Disposable {
     using begun = new Owned()
     const asker = begun.add(who.asker.hold())
     const again = begun.add(await targetIn(openProcess(target.facts.pid), target.facts))
+    begun.add(parts.launches.hold(target))
     const held = this.#waits(
       id,
       begun,

@@ -43,6 +43,11 @@ export interface Asker {
    * TimeoutError: it is in the middle of an execve(2) that does not end.
    */
   take(descriptor: number): Promise<Fd>
+  /**
+   * Gives its pidfd, and the ids that it connected with, to one that looks at it by itself; it stays
+   * ours. DeniedError as `facts`.
+   */
+  handOver(use: (pidfd: Fd, ids: { readonly uid: number; readonly gid: number }) => void): void
   /** The target that a recipient means. The caller disposes of it. */
   recipient(recipient: { pid: number } | { pidfd: number } | { self: true }): Promise<Target>
   /**

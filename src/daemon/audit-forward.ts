@@ -6,8 +6,8 @@
 import type { Audit } from '../registry/audit.ts'
 import type { AuditRecord } from '../registry/audit-record.ts'
 import { asciiJson } from '../registry/line.ts'
+import { JOURNAL_SOCKET, journalEntry, type LogEntry } from '../service/journald.ts'
 import { DatagramSender } from '../sys/datagram.ts'
-import { JOURNAL_SOCKET, journalEntry, type LogEntry } from './journald.ts'
 
 const RETRY_MS = 1000
 const PAGE = 256

@@ -18,6 +18,7 @@ import { deriveRoute } from './derive.ts'
 import { Expiry } from './expiry.ts'
 import { watchGuard } from './guard-watch.ts'
 import { Idempotency } from './idempotency.ts'
+import { Launches } from './launches.ts'
 import { asking, lendRoute } from './lend.ts'
 import { DEFAULT_LIMITS, type Limits, Rate, Slots } from './limits.ts'
 import {
@@ -64,6 +65,8 @@ export interface ServiceOptions {
   readonly counters?: Counters | undefined
   readonly clock?: Clock | undefined
   readonly limits?: Partial<Limits> | undefined
+  /** Where bpftoken-launchd answers; undefined: at its usual place. */
+  readonly launcher?: string | undefined
   /** Told each time when they were read, whoever wanted it. */
   readonly policiesRead?: ((what: RouteAnswer<'reload'>) => void) | undefined
   /** Tests put faults in its place. */
@@ -112,6 +115,7 @@ export function createService(options: ServiceOptions): RunningService {
     idempotency: new Idempotency(registry, clock),
     approvals: new Approvals(() => parts),
     recipients: new Recipients(() => upkeep.soon()),
+    launches: new Launches(options.launcher),
     sight: new Sight(),
     lookWithin: ms => upkeep.soon(ms),
     containers: new KnownContainers(MAX_CONTAINERS),
@@ -218,6 +222,7 @@ export function createService(options: ServiceOptions): RunningService {
       alarm[Symbol.dispose]()
       await upkeep.stop()
       approvals[Symbol.dispose]()
+      parts.launches[Symbol.dispose]()
       parts.recipients[Symbol.dispose]()
       await watching
       await owed.settle()

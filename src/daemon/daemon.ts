@@ -1,9 +1,9 @@
 /** The daemon from its start to its end: when it answers, what makes it read anew, how it stops. */
 import { type FSWatcher, watch } from 'node:fs'
+import type { Log } from '../service/log.ts'
 import { descriptorOf } from '../sys/peer.ts'
 import type { Config } from './config.ts'
 import { DEADLINES, HttpServer } from './http/server.ts'
-import type { Log } from './log.ts'
 import { LateMeter } from './meter.ts'
 import { type OpenedService, openService } from './open-service.ts'
 import type { Options } from './options.ts'
@@ -47,6 +47,7 @@ export class Daemon {
     const opened = await openService({
       stateDirectory: options.state,
       policyDirectory: options.policies,
+      launcher: options.launcher,
       limits: config.limits,
       auditToJournal: config.auditToJournal,
       recover: options.recover,

@@ -3,7 +3,8 @@
 import type { RouteAnswer, RouteRequest } from '../api/routes.ts'
 import { subjectAgain, subjectInTime } from '../delegation/subject.ts'
 import type { Target } from '../delegation/target.ts'
-import { BpftokenError, ConflictError, DeniedError } from '../errors.ts'
+import { BpftokenError, ConflictError, DeniedError, InputError } from '../errors.ts'
+import { admit } from '../lending/admission.ts'
 import { actionsOf, type LendRequest, type PreparedLoan, prepareLoan } from '../lending/lend.ts'
 import type { Removal } from '../policy/attenuate.ts'
 import type { Policy } from '../policy/policy.ts'
@@ -54,7 +55,8 @@ export async function prepareFor(
 ): Promise<PreparedLoan> {
   const { anySubject, place, cgroup, strict, lifetimeSec } = input
   refuseRootOnly({ anySubject }, isRoot)
-  asker.requireOwn(target)
+  const own = (): void => requireOwn(parts, asker, asked, target)
+  own()
   const policy = withLifetime(parts, asked, lifetimeSec)
   const request: LendRequest = {
     ...(await common(parts, { asker, isRoot }, policy, target)),
@@ -64,7 +66,7 @@ export async function prepareFor(
     anySubject,
     onlyIfUsable: strict,
   }
-  return confirmedBy(await prepareLoan(request), asker, target)
+  return confirmedBy(await prepareLoan(request), asker, target, own)
 }
 
 /**
@@ -89,14 +91,33 @@ export async function common(
   }
 }
 
+/** The namespace is its own, or was made for it under this policy: DeniedError. */
+function requireOwn({ launches }: Parts, asker: Asker, policy: Policy, target: Target): void {
+  if (launches.isFor(asker, target)) requireLaunch(policy)
+  else asker.requireOwn(target)
+}
+
+function requireLaunch({ name, launch }: Policy): void {
+  if (launch === 'allowed') return
+  throw new DeniedError(`Policy "${name}" does not let the launcher start programs`, {
+    context: { policy: name },
+    reason: 'launch-refused',
+  })
+}
+
 /** When all is ready, the asker must still be there, and the namespace its own. */
-export function confirmedBy<T extends PreparedLoan>(prepared: T, asker: Asker, target: Target): T {
+export function confirmedBy<T extends PreparedLoan>(
+  prepared: T,
+  asker: Asker,
+  target: Target,
+  own: () => void = () => asker.requireOwn(target),
+): T {
   return {
     ...prepared,
     confirm: async () => {
       await prepared.confirm?.()
       asker.confirm()
-      asker.requireOwn(target)
+      own()
     },
   }
 }
@@ -141,7 +162,7 @@ export interface ToMake {
 
 /** Makes it, counts it, and holds on to whom it was lent to. */
 export async function make(parts: Parts, prepared: PreparedLoan, how: ToMake): Promise<LoanRecord> {
-  const { book, slots, recipients, counters } = parts
+  const { book, slots, recipients, launches, counters } = parts
   const { signal, who, ...asked } = how
   using slot = who.isRoot ? undefined : slots.reserve(shareOf(who.facts))
   const id = book.registry.nextLoanId()
@@ -160,6 +181,8 @@ export async function make(parts: Parts, prepared: PreparedLoan, how: ToMake): P
   // It may have ended by now.
   if (book.loan(id)?.state !== 'ended')
     recipients.watch(id, new Fd(process.pidfd.release()), new Fd(userNamespace.release()))
+  if (book.loan(id)?.state === 'live')
+    launches.release(prepared.target, prepared.facts.policy.rights.capabilities)
   return journal.record!
 }
 
@@ -224,9 +247,25 @@ export async function lendRoute(
   )
 }
 
+/** The caller disposes of it. A program that is to be started is started for nobody else. */
+async function recipientOf(
+  { launches }: Parts,
+  { asker, isRoot }: Asking,
+  policy: Policy,
+  { recipient, place, dryRun }: LendInput,
+): Promise<Target> {
+  if (!('launch' in recipient)) return asker.recipient(recipient)
+  if (isRoot || dryRun === true || !('path' in place))
+    throw new InputError('The launcher starts programs for others than root, with a path to lend at')
+  // Before anything is made; it is asked again when all is ready.
+  admit(policy, await asker.subject([policy]), { by: 'subject' })
+  requireLaunch(policy)
+  return launches.start(asker, recipient.launch)
+}
+
 async function lendNow(
   parts: Parts,
-  { signal, asker }: Call,
+  { signal }: Call,
   who: Asking,
   input: LendInput,
   keep: Keep,
@@ -234,7 +273,7 @@ async function lendNow(
   const { clock, approvals } = parts
   const askedAt = clock.wall()
   const policy = await chosenPolicy(parts, input.policy, who.isRoot)
-  using target = await asker.recipient(input.recipient)
+  using target = await recipientOf(parts, who, policy, input)
   using prepared = await prepareFor(parts, who, { policy, target, input })
   const besides = besidesOf(prepared)
   const approval = policy.approval === 'required' && !who.isRoot

@@ -8,15 +8,15 @@ import { setFlagsFromString } from 'node:v8'
 import { CommanderError } from 'commander'
 import { printable } from '../ebpf/printable.ts'
 import { BpftokenError, ConflictError, DeniedError, EXIT, InputError } from '../errors.ts'
+import { isJournal, LogSink } from '../service/journald.ts'
+import { boundedWriter, createLog, type Log } from '../service/log.ts'
+import { Notifier } from '../service/notify.ts'
+import { unitOfThis } from '../service/unit-text.ts'
 import { closeInherited, passNothingOn } from '../sys/inheritance.ts'
 import { takeActivationSockets } from './activation.ts'
 import { readConfig } from './config.ts'
 import { Daemon } from './daemon.ts'
-import { isJournal, LogSink } from './journald.ts'
-import { boundedWriter, createLog, type Log } from './log.ts'
-import { Notifier } from './notify.ts'
 import { type Options, parseOptions } from './options.ts'
-import { unitOfThis } from './unit-text.ts'
 
 /**
  * What V8 is told of memory. Left to itself it lets new objects have up to 48 MiB before it looks
@@ -56,7 +56,7 @@ function takeEnvironment() {
 
 async function run(options: Options): Promise<number> {
   if (options.printUnit !== undefined) {
-    process.stdout.write(unitOfThis(options.printUnit, __filename))
+    process.stdout.write(unitOfThis(`bpftokend.${options.printUnit}`, __filename))
     return EXIT.ok
   }
   if (process.geteuid?.() !== 0)

@@ -6,11 +6,11 @@ import { loadVocabulary } from '../lending/policy-text.ts'
 import { Audit } from '../registry/audit.ts'
 import { EventStore } from '../registry/event-store.ts'
 import { Registry, recoverRegistry } from '../registry/registry.ts'
+import type { Log } from '../service/log.ts'
 import { AuditForward } from './audit-forward.ts'
 import { bootId } from './clock.ts'
 import type { Config } from './config.ts'
 import { createService, type RunningService, type ServiceOptions } from './create-service.ts'
-import type { Log } from './log.ts'
 import type { Meter } from './meter.ts'
 import { Names } from './names.ts'
 import { PolicyFiles } from './policies.ts'
@@ -18,6 +18,7 @@ import { PolicyFiles } from './policies.ts'
 export interface ServiceSettings {
   readonly stateDirectory: string
   readonly policyDirectory: string
+  readonly launcher: string
   readonly limits: Config['limits']
   readonly auditToJournal: boolean
   /** Sets a registry aside that cannot be read. */
@@ -36,7 +37,8 @@ export interface OpenedService {
 }
 
 export async function openService(settings: ServiceSettings): Promise<OpenedService> {
-  const { stateDirectory, policyDirectory, limits, recover, version, log, counters, policiesRead } = settings
+  const { stateDirectory, policyDirectory, launcher, limits, recover, version, log, counters, policiesRead } =
+    settings
   // Whatever fails, what was opened before it is closed.
   const closers: (() => Promise<void> | void)[] = []
   const close = async (): Promise<void> => {
@@ -65,7 +67,7 @@ export async function openService(settings: ServiceSettings): Promise<OpenedServ
     const names = new Names()
     const service = createService({
       ...{ version, registry, audit, events, guard, noGuard, policies, names, vocabulary },
-      ...{ limits, log, counters, policiesRead, forward },
+      ...{ limits, log, counters, policiesRead, forward, launcher },
     })
     closers.push(() => service.stop())
     await service.reload()

@@ -1,12 +1,16 @@
 /** The words of `bpftokend`'s command line. */
 import { Command, InvalidArgumentError, Option } from 'commander'
-import { LEVELS, type Level } from './log.ts'
-import { UNIT_NAMES, type UnitName } from './unit-text.ts'
+import { LEVELS, type Level } from '../service/log.ts'
+
+/** Which of its units, by the ends of their names. */
+const UNIT_NAMES = ['service', 'socket'] as const
+export type UnitName = (typeof UNIT_NAMES)[number]
 
 export interface Options {
   readonly socket: string
   readonly state: string
   readonly policies: string
+  readonly launcher: string
   readonly config: string
   readonly logLevel: Level
   readonly recover: boolean
@@ -35,6 +39,7 @@ export function daemonCommand(version: string): Command {
       absolute,
       '/etc/bpftoken/bpftokend.yaml',
     )
+    .option('--launcher <path>', 'where bpftoken-launchd answers', absolute, LAUNCHER_SOCKET)
     .addOption(new Option('--log-level <level>', 'the least that is logged').choices(LEVELS).default('info'))
     .option('--recover', 'set a damaged registry aside, and find what lives in the kernel', false)
     .addOption(
@@ -47,6 +52,7 @@ export function daemonCommand(version: string): Command {
 }
 
 const SOCKET = '/run/bpftoken/bpftokend.sock'
+const LAUNCHER_SOCKET = '/run/bpftoken/launch.sock'
 
 function absolute(path: string): string {
   if (!path.startsWith('/')) throw new InvalidArgumentError('It is to begin with a slash.')

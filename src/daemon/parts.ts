@@ -11,6 +11,7 @@ import type { AuditForward } from './audit-forward.ts'
 import type { Clock } from './clock.ts'
 import type { KnownContainers } from './containers/known.ts'
 import type { Idempotency } from './idempotency.ts'
+import type { Launches } from './launches.ts'
 import type { Limits, Rate, Slots } from './limits.ts'
 import type { LoanBook } from './loan-book.ts'
 import type { Meter } from './meter.ts'
@@ -51,6 +52,7 @@ export interface Parts {
   readonly approvals: Approvals
   readonly sight: Sight
   readonly recipients: Recipients
+  readonly launches: Launches
   /** What plugins of runtimes have announced. */
   readonly containers: KnownContainers
   /** What there is of the loans is looked at within that time. */

@@ -201,6 +201,11 @@ export class Peer implements Asker, Disposable {
     }
   }
 
+  handOver(use: (pidfd: Fd, ids: { readonly uid: number; readonly gid: number }) => void): void {
+    this.#now()
+    use(this.#process.pidfd, this.#connected)
+  }
+
   /**
    * The process that a recipient means. The caller disposes of it. DeniedError: the asker counts
    * processes otherwise than we, or has no power over that one; InputError: its descriptor is none of

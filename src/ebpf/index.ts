@@ -120,7 +120,10 @@ export {
   StructOpsRegistration,
   syscallFunction,
   tracedFunctions,
+  type UprobePlaces,
 } from './attach/trace.ts'
+export { attachUsdt, type UsdtTarget } from './attach/usdt.ts'
+export { type UsdtArgument, type UsdtNote, usdtArguments, usdtNotes } from './attach/usdt-note.ts'
 export { type BpffsMount, bpffsMount, bpffsMounts, type DelegationText, delegatedMounts } from './bpffs.ts'
 export {
   BTF_KIND,
@@ -143,8 +146,10 @@ export {
 export { BtfBuilder, type MemberSpec, type NamedType } from './btf/builder.ts'
 export { BtfObject, type BtfObjectInfo } from './btf/object.ts'
 export { printType, printTypes } from './btf/print.ts'
-export { readValue, type TypedValue, writeValue } from './btf/typed-value.ts'
+export { type Chars, readValue, type TypedValue, writeValue } from './btf/typed-value.ts'
 export { type EmbeddedObject, embeddedObjects } from './elf/embedded-objects.ts'
+export { Executable, type ExecutableSection, type Segment } from './elf/executable.ts'
+export { matchingSymbols, symbolOffset } from './elf/symbol.ts'
 export { forgetKernelBtf } from './kernel/btf.ts'
 export { FEATURES, type Feature, type FeatureName, Features } from './kernel/features.ts'
 export { KernelTypes } from './kernel/kernel-types.ts'
@@ -165,6 +170,12 @@ export {
 } from './object/section-names.ts'
 export { type ObjectMap, type ObjectProgram, type ObjectSpec, parseObject } from './object/spec.ts'
 export { btfIds, linkIds, mapIds, programIds } from './object-id.ts'
+export {
+  PerfBuffer,
+  type PerfBufferOptions,
+  type PerfRecord,
+  type SampleVisitor,
+} from './perf-events.ts'
 export {
   Program,
   type ProgramInfo,
@@ -207,4 +218,22 @@ export {
   type ProgType,
   TypeNames,
 } from './type-names.ts'
+export { type BindingOptions, type Bindings, objectBindings } from './typed/bindings.ts'
+export {
+  type Input,
+  TypedEvents,
+  TypedMap,
+  TypedPerCpuMap,
+  TypedQueue,
+} from './typed/typed-map.ts'
+export {
+  bindingOf,
+  type Data,
+  type Frozen,
+  ObjectBinding,
+  type ObjectShape,
+  type ObjectTypes,
+  type TypedLoadOptions,
+  TypedObject,
+} from './typed/typed-object.ts'
 export { summarize, type VerifierSummary } from './verifier-log.ts'

@@ -4,24 +4,29 @@
  */
 import { readFileSync } from 'node:fs'
 
-/** How many CPUs a list such as `0-3,8` names. */
-function countCpus(list: string): number {
+/** The CPUs that a list such as `0-3,8` names. */
+function cpusIn(list: string): number[] {
   return list
     .trim()
     .split(',')
     .filter(range => range !== '')
-    .reduce((sum, range) => {
-      const [first, last = first] = range.split('-').map(Number)
-      return sum + last! - first! + 1
-    }, 0)
+    .flatMap(range => {
+      const [first = 0, last = first] = range.split('-').map(Number)
+      return Array.from({ length: last - first + 1 }, (_, i) => first + i)
+    })
 }
 
 let possible: number | undefined
 
 /** CPUs that this machine could ever have, online or not; fixed from boot on. */
 export function possibleCpus(): number {
-  possible ??= countCpus(readFileSync('/sys/devices/system/cpu/possible', 'utf8'))
+  possible ??= cpusIn(readFileSync('/sys/devices/system/cpu/possible', 'utf8')).length
   return possible
+}
+
+/** Numbers of the CPUs that run now. */
+export function onlineCpus(): number[] {
+  return cpusIn(readFileSync('/sys/devices/system/cpu/online', 'utf8'))
 }
 
 /** Bytes from one CPU's value to the next. */

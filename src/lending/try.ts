@@ -75,7 +75,7 @@ const PERF_EVENT =
   'perf_event_open(2), by which it attaches, asks for CAP_PERFMON on the host, where no token counts'
 
 function usesPerfEvents({ rule }: ObjectProgram): boolean {
-  return ['kprobe', 'ksyscall', 'uprobe', 'tracepoint', 'usdt'].includes(rule?.autoAttach ?? '')
+  return ['kprobe', 'ksyscall', 'uprobe', 'tracepoint'].includes(rule?.autoAttach ?? '')
 }
 
 type Lot = { readonly place: Placement } | Omit<Idle, 'program'>

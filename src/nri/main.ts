@@ -7,10 +7,11 @@ import { fstatSync } from 'node:fs'
 import { CommanderError } from 'commander'
 import { HOOK_SECONDS } from '../api/container-words.ts'
 import { Client } from '../client/client.ts'
-import { isJournal, LogSink } from '../daemon/journald.ts'
-import { boundedWriter, createLog, type Entry, type Log } from '../daemon/log.ts'
-import { Notifier } from '../daemon/notify.ts'
 import { ConflictError, DeniedError, EXIT } from '../errors.ts'
+import { isJournal, LogSink } from '../service/journald.ts'
+import { boundedWriter, createLog, type Entry, type Log } from '../service/log.ts'
+import { Notifier } from '../service/notify.ts'
+import { unitOfThis } from '../service/unit-text.ts'
 import { unsafeProgram } from '../sys/unsafe-program.ts'
 import { Announcer } from './announcer.ts'
 import { stayRegistered } from './connection.ts'
@@ -43,6 +44,10 @@ function plain(_: string, value: unknown): unknown {
 }
 
 async function run(options: Options): Promise<void> {
+  if (options.printUnit) {
+    process.stdout.write(unitOfThis('bpftoken-nri.service', __filename))
+    return
+  }
   if (process.geteuid?.() !== 0)
     throw new DeniedError('bpftoken-nri needs root: the runtime and the daemon listen to nobody else')
   // What containers call that ask, with root's rights.

@@ -1,7 +1,7 @@
 /** The words of `bpftoken-nri`'s command line. */
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { DEFAULT_SOCKET } from '../client/client.ts'
-import { LEVELS, type Level } from '../daemon/log.ts'
+import { LEVELS, type Level } from '../service/log.ts'
 import { hookPath } from '../sys/prebuilt.ts'
 
 export interface Options {
@@ -13,6 +13,8 @@ export interface Options {
   readonly patience: number
   readonly logLevel: Level
   readonly json: boolean
+  /** Print it, and end. */
+  readonly printUnit: boolean
 }
 
 /** Commander throws a CommanderError for what is wrong, and for help and version when told. */
@@ -38,6 +40,7 @@ export function nriCommand(version: string): Command {
     .option('--patience <ms>', 'how long one that asks waits until bpftokend knows it', patience, 100)
     .addOption(new Option('--log-level <level>', 'the least that is logged').choices(LEVELS).default('info'))
     .option('--json', 'log to standard error as JSON, a line for each entry', false)
+    .option('--print-unit', 'print the unit for systemd that starts this very installation, and end', false)
     .allowExcessArguments(false)
 }
 

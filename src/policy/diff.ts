@@ -10,6 +10,7 @@ import {
   APPROVALS,
   DEFAULT_LIMITS,
   EVENTS,
+  LAUNCHES,
   LIMIT_PATHS,
   type Limits,
   type Policy,
@@ -123,6 +124,7 @@ type Choice = string | number | boolean
 /** Each field with its values, from the one that grants least to the one that grants most. */
 const CHOICES: readonly (readonly [string, (policy: Policy) => Choice, readonly Choice[]])[] = [
   ['spec.approval', ({ approval }) => approval, APPROVALS.toReversed()],
+  ['spec.launch', ({ launch = 'none' }) => launch, LAUNCHES],
   ['spec.sharing.bindMount', ({ sharing }) => sharing.bindMount, [false, true]],
   ['spec.sharing.passToken', ({ sharing }) => sharing.passToken, [false, true]],
   ['spec.revocable', ({ revocable }) => revocable, [true, false]],

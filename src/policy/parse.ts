@@ -159,6 +159,7 @@ function policyOf(document: PolicyDocument, masks: Masks): Policy {
     ...(metadata.description === undefined ? {} : { description: metadata.description }),
     ...(spec.subjects === undefined ? {} : { subjects: spec.subjects }),
     approval: spec.approval,
+    ...(spec.launch === 'none' ? {} : { launch: spec.launch }),
     rights: { masks, capabilities: CAPABILITIES.filter(name => spec.rights.capabilities.includes(name)) },
     limits: withoutUndefined({ ...limits, lifetimeSec: lifetime }),
     programs: { digests: allowList(spec.programs.digests) },

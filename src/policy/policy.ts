@@ -23,6 +23,10 @@ export type Events = (typeof EVENTS)[number]
 export const APPROVALS = ['none', 'required'] as const
 export type Approval = (typeof APPROVALS)[number]
 
+/** Whether root's launcher may start programs under it, from the value that grants least. */
+export const LAUNCHES = ['none', 'allowed'] as const
+export type Launch = (typeof LAUNCHES)[number]
+
 /** The rights that the kernel's masks and the guard's capability check enforce. */
 export interface Rights {
   readonly masks: Masks
@@ -121,6 +125,11 @@ export interface Policy extends Terms {
    * from it has the word of its own policy.
    */
   readonly approval: Approval
+  /**
+   * That programs of those whom it names may be started in namespaces that are root's, where users
+   * may make none. No term of the loan either.
+   */
+  readonly launch?: Exclude<Launch, 'none'>
 }
 
 /** Changes when the JSON form does, so that a cache written by another version is not read. */

@@ -8,7 +8,7 @@
 import { z } from 'zod'
 import { USER_IDS } from '../uapi/number-range.ts'
 import { type GlobKind, globFault } from './glob.ts'
-import { APPROVALS, CAPABILITIES, DEFAULT_LIMITS, DEFAULT_TERMS, EVENTS } from './policy.ts'
+import { APPROVALS, CAPABILITIES, DEFAULT_LIMITS, DEFAULT_TERMS, EVENTS, LAUNCHES } from './policy.ts'
 import {
   DURATION_PATTERN,
   formatDuration,
@@ -217,6 +217,12 @@ const spec = z.strictObject({
     .default('none')
     .describe(
       '`required`: whoever asks the daemon for it waits until root approves or denies. Root, who names the policy, approves by that. Refused where others lend by it and nobody is asked: `policy install`, `guard allow`.',
+    ),
+  launch: z
+    .enum(LAUNCHES)
+    .default('none')
+    .describe(
+      '`allowed`: for the users whom `subjects` names, `bpftoken run` may have bpftoken-launchd start the program, in namespaces that belong to root; where they may make none themselves, or with `--apart`.',
     ),
   rights,
   limits,

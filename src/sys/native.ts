@@ -16,6 +16,7 @@ export interface Native {
   bpf(cmd: number, attr: Bytes, ...refs: Refs): Result
   close(fd: number): Result
   close_range(first: number, last: number, flags: number): Result
+  connect(fd: number, address: Bytes): Result
   flock(fd: number, operation: number): Result
   fsconfig(fd: number, cmd: number, key: string | null, value: string | null, aux: number): Result
   fsmount(fd: number, flags: number, attrs: number): Result

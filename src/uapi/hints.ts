@@ -40,6 +40,11 @@ const HINTS: readonly (readonly [op: string, errno: string, hint: string])[] = [
   ['pidfd_open', 'ESRCH', 'There is no such process'],
   ['pidfd_getfd', 'EBADF', 'The process has no such descriptor'],
   ['pidfd_getfd', 'EPERM', 'CAP_SYS_PTRACE over the process is needed'],
+  [
+    'perf_event_open',
+    'EACCES',
+    'CAP_PERFMON in the initial user namespace is needed, which no token gives, or a lower kernel.perf_event_paranoid',
+  ],
   ['openat2', 'EACCES', 'CAP_SYS_PTRACE over the process is needed: be root outside of containers'],
   ['openat2', 'ENOENT', 'Make the directory inside the target first, or name another'],
   ['openat2', 'ENOTDIR', 'Name a directory; a symbolic link as the last component is not followed'],

@@ -93,6 +93,7 @@ for (const arch of Object.keys(MACHINES) as Arch[]) {
       'bpftoken-run',
       'bpftoken-hook',
       'bpftoken-runc',
+      'bpftoken-launchd',
     ]) {
       const segments = execFileSync('readelf', ['-W', '-l', join(folder(arch), name)], { encoding: 'utf8' })
       assert.match(segments, /LOAD/)

@@ -55,6 +55,8 @@ test('policies, objects and plans', async () => {
   await document(['plan', '--program', 'none', NETWORK], 1)
   await document(['plan', '--check', POLICY, NETWORK], 1)
   await document(['obj', 'show', NETWORK])
+  await document(['obj', 'show', '--btf', NETWORK, NETWORK])
+  await document(['obj', 'types', NETWORK])
   await document(['obj', 'show', GUARD_OBJECT])
 })
 

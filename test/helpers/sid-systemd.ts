@@ -40,6 +40,8 @@ exec "$@"
 type Files = Readonly<Record<string, string | Uint8Array>>
 
 export interface Machine {
+  /** Another tree of Debian's newest suite that has systemd and a busybox. */
+  readonly tree?: string
   /** The paths in `files` that are made executable. */
   readonly programs?: readonly string[]
   /** Files and folders of this machine that are shown there, by their path there. */
@@ -57,10 +59,10 @@ export function show(there: string, here: string): string {
 export class SidSystemd {
   readonly #booted: BootedSystemd
 
-  private constructor(files: Files, { programs, shown = {} }: Machine) {
+  private constructor(files: Files, { tree = SID, programs, shown = {} }: Machine) {
     if (!existsSync('/usr/bin/systemctl')) throw new Error('there is no /usr/bin/systemctl to lay ours over')
     this.#booted = new BootedSystemd({
-      tree: SID,
+      tree,
       cgroup: join(cgroupRoot() ?? assert.fail('no cgroup2 is mounted'), 'bpftoken-test-systemd'),
       folders: ['tmp'],
       files: {

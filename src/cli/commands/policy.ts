@@ -157,6 +157,7 @@ export async function show(file: string, options: { masks?: boolean; json?: bool
         ['capabilities', policy.rights.capabilities.join(' ')],
         ['limits', describeLimits(policy.limits)],
         ['approval', policy.approval],
+        ['launch', policy.launch ?? 'none'],
         ['network', policy.network],
         ['cgroups', policy.cgroups],
         ['guard', policy.guard],

@@ -54,12 +54,13 @@ function refuseWhatIsForRoot({ policy, user, anySubject, killRest, dryRun }: Run
 }
 
 function frontWords(command: readonly string[], options: RunOptions): string[] {
-  const { policy, path, hostNet, identity, keepEnv, json, socket, env = [], cap = [] } = options
+  const { policy, path, hostNet, identity, apart, keepEnv, json, socket, env = [], cap = [] } = options
   const flag = (given: boolean | undefined, word: string): string[] => (given === true ? [word] : [])
   return [
     ...['--strict', 'run', `--policy=${policy}`, `--path=${path}`],
     ...flag(hostNet, '--host-net'),
     ...flag(identity, '--identity'),
+    ...flag(apart, '--apart'),
     ...flag(keepEnv, '--keep-env'),
     ...flag(json, '--json'),
     ...flag(spoken().quiet, '--quiet'),

@@ -24,6 +24,7 @@ export interface RunOptions extends AdmissionOptions {
   path: string
   cap?: string[]
   identity?: boolean
+  apart?: boolean
   env?: string[]
   keepEnv?: boolean
   socket?: string
@@ -53,6 +54,10 @@ export async function run(command: string[], options: RunOptions): Promise<numbe
   if (options.socket !== undefined)
     throw new UsageError('No daemon is asked here, and --socket names one', {
       hint: 'Name a policy that the daemon has, and see that it runs; or leave out --socket',
+    })
+  if (options.apart === true)
+    throw new UsageError('--apart is for ordinary users: what root runs is in namespaces of root already', {
+      hint: 'Leave out --apart',
     })
   const vocabulary = await loadVocabulary()
   const policy = await loadPolicy(options.policy, vocabulary)

@@ -40,6 +40,10 @@ export const lendingCommands: Part = (root, act) => {
       .addOption(anySubject())
       .option('--identity', 'it sees its own user id, with ambient capabilities, instead of root')
       .addOption(repeatable('--env <name[=value]>', 'a further variable of its environment'))
+      .option(
+        '--apart',
+        "as an ordinary user: in namespaces that are root's, by bpftoken-launchd, if the policy lets it",
+      )
       .option('--keep-env', 'all of your environment, instead of a short list')
       .addOption(socket())
       .option('--kill-rest', 'once it has ended, or bpftoken has, kill what it left behind')

@@ -113,6 +113,23 @@ export const objectCommands: Part = (root, act) => {
     .example('run --policy policy.yaml -- bpftoken obj load counter.bpf.o', 'a one-line trial of a policy')
     .action(act(async () => (await import('../commands/obj-load.ts')).load))
 
+  common(
+    obj
+      .command('types')
+      .description('write a TypeScript file: maps, events, global variables and programs with their types')
+      .argument('<file>', 'an object file')
+      .option('-o, --output <file>', 'where to (default: print it)')
+      .option('--name <name>', 'of what the file exports (default: the name of the object file)')
+      .addOption(repeatable('--event <map=type>', 'the type of what comes from a ring buffer'))
+      .addOption(repeatable('--type <name>', 'a further type of the object, to be declared'))
+      .addOption(
+        new Option('--chars <form>', 'what arrays of char are').choices(['text', 'bytes']).default('text'),
+      )
+      .option('--embed', 'with the object itself in the file'),
+  )
+    .example('obj types counter.bpf.o -o counter.ts', 'then: import { counter } from "./counter.ts"')
+    .action(act(async () => (await import('../commands/obj-types.ts')).types))
+
   const token = common(root.command('token'))
     .description('inside a workload')
     .example('token show', 'what its token allows')

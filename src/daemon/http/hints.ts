@@ -21,6 +21,8 @@ const BY_REASON: Readonly<Record<Reason, (facts: ErrorContext) => string>> = {
       ? ASK_FOR_GUARD
       : `${ASK_FOR_GUARD}, or ask for a policy without these fields, or with spec.guard: optional`,
   'guard-older': () => 'Ask the administrator of this machine to install the guard of this version',
+  'launch-refused': () => 'Ask the administrator of this machine to say spec.launch: allowed in the policy',
+  'launcher-missing': () => 'Ask the administrator of this machine to start bpftoken-launchd',
   'may-stand': () => 'End the processes of that user namespace, or unmount it there',
   'more-than-parent': () => 'Ask for less, or leave out "exact" to get what there is',
   'name-ambiguous': () => 'Name one of them by a pid or a pidfd in "recipient"',

@@ -6,7 +6,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { BpftokenError, RequestError, UnreachableError } from '../../errors.ts'
-import type { Log } from '../log.ts'
+import type { Log } from '../../service/log.ts'
 import type { MeteredRoute } from '../meter.ts'
 import { answerProblem, refuse } from './answer.ts'
 import { readBody } from './body.ts'

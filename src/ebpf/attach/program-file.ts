@@ -7,8 +7,9 @@
  * would let whoever starts us choose what is probed. Layout of the cache: glibc,
  * sysdeps/generic/dl-cache.h.
  */
-import { accessSync, constants, readFileSync } from 'node:fs'
+import { accessSync, constants, readFileSync, statSync } from 'node:fs'
 import { NotFoundError } from '../../errors.ts'
+import { Executable } from '../elf/executable.ts'
 
 const CACHE = '/etc/ld.so.cache'
 const MAGIC = 'glibc-ld.so.cache1.1'
@@ -41,6 +42,28 @@ export function programFile(name: string): string {
       hint: 'Name it by its whole path',
     },
   )
+}
+
+/** NotFoundError: it cannot be read, or is no file. FormatError: it is not ELF of 64 bits. */
+export function openExecutable(path: string): Executable {
+  return new Executable(readWhole(path), path)
+}
+
+function readWhole(path: string): Uint8Array {
+  let reason = 'is no file'
+  let cause: unknown
+  try {
+    // A pipe would never end.
+    if (statSync(path).isFile()) return readFileSync(path)
+  } catch (error) {
+    reason = `cannot be read: ${(error as NodeJS.ErrnoException).code ?? 'failed'}`
+    cause = error
+  }
+  throw new NotFoundError(`${path} ${reason}`, {
+    cause,
+    context: { path },
+    hint: 'Name a program or library that is there and that we may read',
+  })
 }
 
 function libraryFile(name: string): string | undefined {

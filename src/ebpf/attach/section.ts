@@ -4,6 +4,7 @@
  */
 import { InputError, NotFoundError, NotSupportedError } from '../../errors.ts'
 import { interfaceIndex } from '../../sys/socket.ts'
+import { isGlob } from '../glob.ts'
 import type { Link } from '../link.ts'
 import type { LoadedObject } from '../load/object.ts'
 import type { ObjectProgram } from '../object/spec.ts'
@@ -23,10 +24,12 @@ import {
   attachTracepoint,
   attachTrampoline,
   attachUprobe,
+  attachUprobeMulti,
   type StructOpsRegistration,
   syscallFunction,
   tracedFunctions,
 } from './trace.ts'
+import { attachUsdt } from './usdt.ts'
 
 /** Where to attach; undefined: where the section's name says. */
 export type AttachSpec =
@@ -59,7 +62,15 @@ export function attachesItself(program: ObjectProgram): boolean {
 export function attachProgram(object: LoadedObject, name: string, spec?: AttachSpec): Link {
   const program = object.program(name)
   const facts = object.spec.programs.find(one => one.name === name)!
-  return spec === undefined ? attachBySection(program, facts) : attachTo(program, facts, spec)
+  if (spec !== undefined) return attachTo(program, facts, spec)
+  if (facts.rule?.autoAttach === 'usdt') return attachUsdtBySection(object, facts)
+  return attachBySection(program, facts)
+}
+
+function attachUsdtBySection(object: LoadedObject, facts: ObjectProgram): Link {
+  const [, path, provider, name] = /^([^:]+):([^:]+):([^:]+)$/.exec(facts.target ?? '') ?? []
+  if (path === undefined || provider === undefined || name === undefined) throw nothing(facts)
+  return attachUsdt(object, facts.name, { path, provider, name })
 }
 
 function attachTo(program: Program, { rule }: ObjectProgram, spec: AttachSpec): Link {
@@ -101,7 +112,7 @@ function attachBySection(program: Program, facts: ObjectProgram): Link {
     case 'kprobe_multi':
     case 'kprobe_session':
       return attachKprobeMulti(program, {
-        symbols: /[*?]/.test(target) ? tracedFunctions(target) : target.split(','),
+        symbols: isGlob(target) ? tracedFunctions(target) : target.split(','),
         onReturn,
         session: rule.autoAttach === 'kprobe_session',
       })
@@ -113,6 +124,16 @@ function attachBySection(program: Program, facts: ObjectProgram): Link {
         path,
         onReturn,
         ...(plain ? { off: Number(symbol) } : { symbol, off: Number(off ?? 0) }),
+      })
+    }
+    case 'uprobe_multi': {
+      const [, path, pattern] = /^([^:]+):(.+)$/.exec(target) ?? []
+      if (path === undefined || pattern === undefined) throw nothing(facts)
+      return attachUprobeMulti(program, {
+        path,
+        ...(isGlob(pattern) ? { pattern } : { symbols: pattern.split(',') }),
+        onReturn,
+        session: rule.attachType === 'trace_uprobe_session',
       })
     }
     case 'tracepoint': {

@@ -7,16 +7,17 @@
  * `multi` ones want nothing. The caller disposes of the link.
  */
 import { readFileSync } from 'node:fs'
-import { NotFoundError, NotSupportedError } from '../../errors.ts'
+import { InputError, NotFoundError, NotSupportedError } from '../../errors.ts'
 import { linkCreate } from '../../sys/bpf.ts'
 import { type PerfEvent, perfEventOpen } from '../../sys/perf.ts'
-import { symbolOffset } from '../elf/symbol.ts'
+import { matchingSymbols, symbolOffset } from '../elf/symbol.ts'
+import { glob } from '../glob.ts'
 import { hasSyscallWrapper, ksymAddresses } from '../kernel/kallsyms.ts'
 import { Link } from '../link.ts'
 import type { BpfMap } from '../map.ts'
 import type { Program } from '../prog.ts'
 import { ATTACH_TYPES, type AttachType } from '../type-names.ts'
-import { programFile } from './program-file.ts'
+import { openExecutable, programFile } from './program-file.ts'
 
 const PERF_TYPE_TRACEPOINT = 2
 const TRACEFS = ['/sys/kernel/tracing', '/sys/kernel/debug/tracing']
@@ -85,23 +86,18 @@ export function syscallFunction(name: string): string {
 }
 
 /**
- * Kernel functions that can be traced and whose names fit a pattern with `*` and `?`.
+ * Kernel functions that can be traced and whose names fit a pattern with `*`, `?` and `[...]`.
  * NotFoundError: none does. NotSupportedError: tracefs cannot be read, which only root may.
  */
 export function tracedFunctions(pattern: string): string[] {
-  const fits = new RegExp(
-    `^${pattern
-      .replace(/[.+^$(){}|[\]\\]/g, '\\$&')
-      .replaceAll('*', '.*')
-      .replaceAll('?', '.')}$`,
-  )
+  const fits = glob(pattern)
   // With the module in brackets; of functions with one name, the name counts once.
   const names = new Set(
     tracefsFile('available_filter_functions')
       .split('\n')
       .map(line => line.split(' ', 1)[0]!),
   )
-  const found = [...names].filter(name => fits.test(name))
+  const found = [...names].filter(fits)
   if (found.length > 0) return found
   throw new NotFoundError(`No kernel function fits "${pattern}"`, { context: { pattern } })
 }
@@ -123,37 +119,36 @@ function tracefsFile(path: string): string {
 
 /**
  * A place in a file that processes run: a symbol or a byte offset; `pid` -1, the default, means
- * every process. A name without a slash is looked for as `programFile` does. NotFoundError: there is
- * no such file, or it has no such symbol. Since Linux 4.17.
+ * every process. A name without a slash is looked for as `programFile` does. A symbol may have a
+ * version: `pthread_create@GLIBC_2.2.5`. `refCtrOff`: byte of the file of a counter of who watches,
+ * which is raised meanwhile (since Linux 4.20). NotFoundError: there is no such file, or it has no
+ * such symbol. ConflictError: it has several. Since Linux 4.17.
  */
 export function attachUprobe(
   program: Program,
-  target: { path: string; symbol?: string; off?: number; onReturn?: boolean; pid?: number } & Cookie,
+  target: {
+    path: string
+    symbol?: string
+    off?: number
+    onReturn?: boolean
+    pid?: number
+    refCtrOff?: number
+  } & Cookie,
 ): Link {
   const { symbol, off = 0, pid = -1 } = target
   const path = programFile(target.path)
-  const at = BigInt(off) + (symbol === undefined ? 0n : symbolOffset(readProgram(path), symbol, path))
+  const at = BigInt(off) + (symbol === undefined ? 0n : symbolOffset(openExecutable(path), symbol))
   const event = probeEvent('uprobe', target.onReturn === true, path, at)
+  // format/ref_ctr_offset is config:32-63 on every kernel that has it.
+  const counter = BigInt(target.refCtrOff ?? 0) << 32n
   return attachPerf(
     program,
-    event,
+    { ...event, config: event.config | counter },
     pid,
     pid === -1 ? 0 : -1,
     `${path}:${symbol ?? `0x${at.toString(16)}`}`,
     target.cookie,
   )
-}
-
-function readProgram(path: string): Uint8Array {
-  try {
-    return readFileSync(path)
-  } catch (cause) {
-    throw new NotFoundError(`${path} cannot be read: ${(cause as NodeJS.ErrnoException).code ?? 'failed'}`, {
-      cause,
-      context: { path },
-      hint: 'Name a program or library that is there and that we may read',
-    })
-  }
 }
 
 /** A tracepoint, such as `syscalls` and `sys_enter_openat`. NotFoundError: there is none. */
@@ -234,34 +229,64 @@ export function attachKprobeMulti(
   return new Link(linkCreate(attr, pointers, `${addresses.length} kernel functions`))
 }
 
+/** Where many uprobes of one file are; one of `offs`, `symbols` and `pattern`. */
+export interface UprobePlaces {
+  /** A name without a slash is looked for as `programFile` does. */
+  readonly path: string
+  /** Bytes of the file. */
+  readonly offs?: readonly bigint[]
+  /** Functions, each with or without a version. */
+  readonly symbols?: readonly string[]
+  /** Every function whose name fits, with `*`, `?` and `[...]`. */
+  readonly pattern?: string
+  readonly onReturn?: boolean
+  /** The program runs at entry and return, and at entry says whether also at return; since 6.13. */
+  readonly session?: boolean
+  /** Hits every process that runs the file, unless one is named; since 6.10 a whole process. */
+  readonly pid?: number
+  /** For each place, what bpf_get_attach_cookie() gives. */
+  readonly cookies?: readonly bigint[]
+  /** For each place, the byte of the file of a counter that is raised meanwhile; 0: none. */
+  readonly refCtrOffs?: readonly bigint[]
+}
+
 /**
- * Many places of one file; since Linux 6.6. Hits every process that runs it, unless `pid` names
- * one.
+ * Many places of one file; since Linux 6.6. No capability is asked beyond having loaded the program.
+ * NotFoundError: no such file, or no such function in it. ConflictError: a function is there several
+ * times. EINVAL: the program was loaded for something else, or a place has no code. ESRCH: no such
+ * process.
  */
-export function attachUprobeMulti(
-  program: Program,
-  target: {
-    path: string
-    offs: readonly bigint[]
-    onReturn?: boolean
-    session?: boolean
-    pid?: number
-    cookies?: readonly bigint[]
-  },
-): Link {
+export function attachUprobeMulti(program: Program, target: UprobePlaces): Link {
+  const path = programFile(target.path)
+  const offs = placesOf(path, target)
+  const count = offs.length
+  for (const list of [target.cookies, target.refCtrOffs])
+    if (list !== undefined && list.length !== count)
+      throw new InputError(`${count} places have ${list.length} cookies or counters: one for each is wanted`)
   const attr = {
     prog_fd: program.fd.number,
     attach_type: ATTACH_TYPES.number(target.session === true ? 'trace_uprobe_session' : 'trace_uprobe_multi'),
-    uprobe_multi_cnt: target.offs.length,
+    uprobe_multi_cnt: count,
     uprobe_multi_flags: target.onReturn === true ? MULTI_RETURN : 0,
     uprobe_multi_pid: target.pid ?? 0,
   }
+  const counted = target.refCtrOffs?.some(off => off !== 0n) === true
   const pointers = {
-    uprobe_multi_path: new TextEncoder().encode(`${target.path}\0`),
-    uprobe_multi_offsets: words64(target.offs),
+    uprobe_multi_path: new TextEncoder().encode(`${path}\0`),
+    uprobe_multi_offsets: words64(offs),
     ...(target.cookies === undefined ? {} : { uprobe_multi_cookies: words64(target.cookies) }),
+    ...(counted ? { uprobe_multi_ref_ctr_offsets: words64(target.refCtrOffs!) } : {}),
   }
-  return new Link(linkCreate(attr, pointers, target.path))
+  return new Link(linkCreate(attr, pointers, `${count} places of ${path}`))
+}
+
+function placesOf(path: string, { offs, symbols, pattern }: UprobePlaces): readonly bigint[] {
+  if ([offs, symbols, pattern].filter(one => one !== undefined).length !== 1)
+    throw new InputError('Give one of offs, symbols and pattern', { context: { path } })
+  if (offs !== undefined) return offs
+  const file = openExecutable(path)
+  if (symbols !== undefined) return symbols.map(symbol => symbolOffset(file, symbol))
+  return matchingSymbols(file, pattern!).map(({ off }) => off)
 }
 
 /**

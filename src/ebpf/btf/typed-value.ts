@@ -8,13 +8,16 @@
  * | of 64 and 128 bits, and pointers          | bigint                                             |
  * | bool                                      | boolean                                            |
  * | float, double                             | number                                             |
- * | arrays of one-byte integers               | Uint8Array, a copy: BTF tells no char from an s8   |
+ * | arrays of one-byte integers               | Uint8Array, a copy                                 |
  * | other arrays                              | array                                              |
  * | struct, union                             | object; members of anonymous ones stand beside the others |
  *
  * `writeValue` is the mirror image. It also takes a bigint for a number and the other way round,
  * the name of a value for an enum, and a string for an array of bytes. Members that an object does not have stay as they are: so one
  * member of a union can be written. Byte order is little-endian.
+ *
+ * With `chars: 'text'`, arrays of plain char are strings: what is before the first zero byte, as
+ * UTF-8. What is no UTF-8 becomes U+FFFD, so bytes of any kind want `chars: 'bytes'`, the default.
  */
 import { FormatError } from '../../errors.ts'
 import type { Btf, BtfComposite, BtfEnum, BtfEnum64, BtfType } from './btf.ts'
@@ -28,8 +31,11 @@ export type TypedValue =
   | readonly TypedValue[]
   | { readonly [member: string]: TypedValue }
 
+/** What arrays of plain char are read as. */
+export type Chars = 'bytes' | 'text'
+
 /** How one type is read and written. Places are counted in bits from the start of the view. */
-interface Codec {
+export interface Codec {
   readonly sizeBytes: number
   /** Single values in it; those of unions count for each member. */
   readonly count: number
@@ -37,19 +43,23 @@ interface Codec {
   write(view: DataView, bit: number, value: TypedValue, path: string): void
   /** Of struct and union. */
   readonly fields?: readonly Field[]
+  /** Of arrays, but those that are read in one piece. */
+  readonly elements?: { readonly codec: Codec; readonly count: number }
+  /** Of arrays that are read as bytes. */
+  readonly isBytes?: boolean
   /** Where these are not all bits of its bytes. */
   readonly widthBits?: number
   /** Of what may be a bit field. */
   readonly scalar?: Scalar
 }
 
-interface Field {
+export interface Field {
   readonly name: string
   readonly bitOff: number
   readonly codec: Codec
 }
 
-interface Scalar {
+export interface Scalar {
   readonly sizeBytes: number
   readonly signed: boolean
   readonly bool: boolean
@@ -66,14 +76,23 @@ const INT_BYTES: readonly number[] = [1, 2, 4, 8, 16]
 const MAX_COUNT_PER_BYTE = 64
 const MIN_COUNT_LIMIT = 65536
 
-const codecs = new WeakMap<Btf, Map<number, Codec>>()
+const codecs: Readonly<Record<Chars, WeakMap<Btf, Map<number, Codec>>>> = {
+  bytes: new WeakMap(),
+  text: new WeakMap(),
+}
 
 /**
  * The value of type `typeId` at byte `off`. RangeError: it runs past the end. TypeError: a type
  * without values, such as void.
  */
-export function readValue(btf: Btf, typeId: number, bytes: Uint8Array, off = 0): TypedValue {
-  const codec = codecFor(btf, typeId, bytes, off)
+export function readValue(
+  btf: Btf,
+  typeId: number,
+  bytes: Uint8Array,
+  off = 0,
+  chars: Chars = 'bytes',
+): TypedValue {
+  const codec = codecFor(btf, typeId, bytes, off, chars)
   return codec.read(viewOf(bytes), off * 8)
 }
 
@@ -97,29 +116,49 @@ function viewOf(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 }
 
-function codecFor(btf: Btf, typeId: number, bytes: Uint8Array, off: number): Codec {
-  let known = codecs.get(btf)
+/**
+ * How values of a type are read and written, kept for its BTF. Errors are those of `readValue`, for
+ * a place of as many bytes as the type has.
+ */
+export function codecOf(btf: Btf, typeId: number, chars: Chars = 'bytes'): Codec {
+  const codec = compiled(btf, typeId, chars)
+  requireFew(codec, typeId, codec.sizeBytes)
+  return codec
+}
+
+function compiled(btf: Btf, typeId: number, chars: Chars): Codec {
+  let known = codecs[chars].get(btf)
   if (known === undefined) {
     known = new Map()
-    codecs.set(btf, known)
+    codecs[chars].set(btf, known)
   }
-  const codec = new Compiler(btf, known).compile(typeId)
+  return new Compiler(btf, known, chars).compile(typeId)
+}
+
+function requireFew({ count }: Codec, typeId: number, bytes: number): void {
+  if (count > Math.max(MIN_COUNT_LIMIT, bytes * MAX_COUNT_PER_BYTE))
+    throw new FormatError('BTF', `type id ${typeId} has too many members`)
+}
+
+function codecFor(btf: Btf, typeId: number, bytes: Uint8Array, off: number, chars: Chars = 'bytes'): Codec {
+  const codec = compiled(btf, typeId, chars)
   if (off < 0 || off + codec.sizeBytes > bytes.length)
     throw new RangeError(`a value of ${codec.sizeBytes} bytes at ${off} is not within ${bytes.length} bytes`)
-  if (codec.count > Math.max(MIN_COUNT_LIMIT, bytes.length * MAX_COUNT_PER_BYTE))
-    throw new FormatError('BTF', `type id ${typeId} has too many members`)
+  requireFew(codec, typeId, bytes.length)
   return codec
 }
 
 class Compiler {
   readonly #btf: Btf
   readonly #known: Map<number, Codec>
+  readonly #chars: Chars
   /** Ids on the way to the one in hand. */
   readonly #open = new Set<number>()
 
-  constructor(btf: Btf, known: Map<number, Codec>) {
+  constructor(btf: Btf, known: Map<number, Codec>, chars: Chars) {
     this.#btf = btf
     this.#known = known
+    this.#chars = chars
   }
 
   compile(id: number): Codec {
@@ -167,7 +206,8 @@ class Compiler {
   #array(elementId: number, count: number): Codec {
     const element = this.compile(elementId)
     const { scalar: of, sizeBytes } = element
-    if (of?.sizeBytes === 1 && !of.bool) return byteArray(count)
+    if (of?.sizeBytes === 1 && !of.bool)
+      return this.#chars === 'text' && isChar(this.#btf, elementId) ? textArray(count) : byteArray(count)
     // Elements of no size are as good as none; otherwise there could be four thousand million of
     // them.
     return sizeBytes === 0 ? array(element, 0) : array(element, count)
@@ -187,6 +227,12 @@ class Compiler {
     }
     return composite(fields, size, name === '' ? kind : `${kind} ${name}`)
   }
+}
+
+/** Plain `char`: others of its size are numbers, and have other names. */
+export function isChar(btf: Btf, typeId: number): boolean {
+  const type = btf.resolve(typeId)
+  return type?.kind === 'int' && type.size === 1 && type.name === 'char'
 }
 
 function below(field: Field, bitOff: number): Field {
@@ -349,6 +395,7 @@ function byteArray(count: number): Codec {
   return {
     sizeBytes: count,
     count: 1,
+    isBytes: true,
     read: (view, bit) => bytesAt(view, bit, count).slice(),
     write(view, bit, value, path) {
       if (typeof value !== 'string' && !(value instanceof Uint8Array))
@@ -363,11 +410,25 @@ function byteArray(count: number): Codec {
   }
 }
 
+function textArray(count: number): Codec {
+  const { isBytes: _, ...bytes } = byteArray(count)
+  return {
+    ...bytes,
+    read(view, bit) {
+      const all = bytesAt(view, bit, count)
+      const end = all.indexOf(0)
+      // A copy: memory that is shared with programs is no text to decode in place.
+      return new TextDecoder().decode(all.slice(0, end === -1 ? count : end))
+    },
+  }
+}
+
 function array(element: Codec, count: number): Codec {
   const stride = element.sizeBytes * 8
   return {
     sizeBytes: element.sizeBytes * count,
     count: element.count * count,
+    elements: { codec: element, count },
     read: (view, bit) => Array.from({ length: count }, (_, i) => element.read(view, bit + i * stride)),
     write(view, bit, value, path) {
       if (!Array.isArray(value)) throw wrongType(path, `an array of ${count}`, value)

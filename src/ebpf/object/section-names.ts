@@ -3,7 +3,8 @@
  * look-up.
  *
  * Source: libbpf, src/libbpf.c, `section_defs[]` (v1.8, f7081a6b), in its order, since the first
- * match counts. The looser matching that libbpf had before 1.0, and cilium/ebpf still has, is
+ * match counts. Programs for USDT are loaded for many uprobes at once, which libbpf does where the
+ * kernel has them, since 6.6; an older kernel does not look. The looser matching that libbpf had before 1.0, and cilium/ebpf still has, is
  * `legacySection`.
  */
 import type { AttachType, ProgType } from '../type-names.ts'
@@ -78,8 +79,8 @@ const ROWS: readonly Row[] = [
   ['uprobe.session.s+', 'kprobe', 'trace_uprobe_session', 'sleepable', 'uprobe_multi'],
   ['ksyscall+', 'kprobe', '', '', 'ksyscall'],
   ['kretsyscall+', 'kprobe', '', '', 'ksyscall'],
-  ['usdt+', 'kprobe', '', '', 'usdt'],
-  ['usdt.s+', 'kprobe', '', 'sleepable', 'usdt'],
+  ['usdt+', 'kprobe', 'trace_uprobe_multi', '', 'usdt'],
+  ['usdt.s+', 'kprobe', 'trace_uprobe_multi', 'sleepable', 'usdt'],
   ['tc/ingress', 'sched_cls', 'tcx_ingress', '', ''],
   ['tc/egress', 'sched_cls', 'tcx_egress', '', ''],
   ['tcx/ingress', 'sched_cls', 'tcx_ingress', '', ''],

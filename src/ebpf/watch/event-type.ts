@@ -1,7 +1,7 @@
 /**
- * Of which type the records of a ring buffer are. Pure.
+ * Of which type the records of a ring buffer or a perf event array are. Pure.
  *
- * A ring buffer has no type. Compilers leave out types that no map, variable or function names, so
+ * Neither has a type. Compilers leave out types that no map, variable or function names, so
  * programs for bpf2go and others keep the one of their records with a variable that nobody uses:
  *
  *     const struct event *unused_event __attribute__((unused));
@@ -20,12 +20,12 @@ export function eventType(spec: ObjectSpec, map: string): TypeOf | undefined {
   const kept = keptStructs(spec)
   const singular = map.replace(/s$/, '')
   const named = kept.filter(({ name }) => [map, singular].includes(name.replace(/_t$/, '')))
-  const [found] = named.length === 0 && kept.length === 1 && ringBuffers(spec) === 1 ? kept : named
+  const [found] = named.length === 0 && kept.length === 1 && eventMaps(spec) === 1 ? kept : named
   return found === undefined ? undefined : { types, id: found.id }
 }
 
-function ringBuffers({ maps }: ObjectSpec): number {
-  return maps.filter(({ type }) => type === 'ringbuf').length
+function eventMaps({ maps }: ObjectSpec): number {
+  return maps.filter(({ type }) => type === 'ringbuf' || type === 'perf_event_array').length
 }
 
 /** Structs that a global variable points to. */
@@ -46,8 +46,15 @@ function keptStructs({ maps, btf }: ObjectSpec): BtfComposite[] {
   return [...found.values()]
 }
 
-/** A record by that type, where it is as long as one. */
-export function showRecord(type: TypeOf | undefined, record: Uint8Array): Shown {
-  const fits = type !== undefined && type.types.sizeof(type.id) === record.length
-  return showBytes(fits ? type : undefined, record)
+/** The kernel pads records of perf event arrays, so that they and a u32 are a multiple of 8 bytes. */
+function paddedBytes(bytes: number): number {
+  return Math.ceil((bytes + 4) / 8) * 8 - 4
+}
+
+/** A record by that type, where it is as long as one; `padded`: of a perf event array. */
+export function showRecord(type: TypeOf | undefined, record: Uint8Array, padded = false): Shown {
+  if (type === undefined) return showBytes(undefined, record)
+  const bytes = type.types.sizeof(type.id)
+  const fits = record.length === (padded ? paddedBytes(bytes) : bytes)
+  return fits ? showBytes(type, record.subarray(0, bytes)) : showBytes(undefined, record)
 }

@@ -11,7 +11,7 @@
  * | other bytes, and what has no type | hexadecimal text, two digits a byte                         |
  */
 import type { Btf, BtfMember } from '../btf/btf.ts'
-import { readValue, type TypedValue } from '../btf/typed-value.ts'
+import { isChar, readValue, type TypedValue } from '../btf/typed-value.ts'
 
 export type Shown = number | string | boolean | readonly Shown[] | { readonly [member: string]: Shown }
 
@@ -73,11 +73,6 @@ function plain(value: TypedValue): Shown {
 }
 
 /** Clang names it so; a byte that is a number is `unsigned char`. */
-function isChar(types: Btf, id: number): boolean {
-  const type = types.resolve(id)
-  return type?.kind === 'int' && type.name === 'char'
-}
-
 function text(bytes: Uint8Array): string {
   const end = bytes.indexOf(0)
   try {

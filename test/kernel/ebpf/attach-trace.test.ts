@@ -8,7 +8,6 @@ import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { attachProgram } from '../../../src/ebpf/attach/section.ts'
 import { attachKprobe, attachUprobe, attachUprobeMulti } from '../../../src/ebpf/attach/trace.ts'
-import { symbolOffset } from '../../../src/ebpf/elf/symbol.ts'
 import { Features } from '../../../src/ebpf/kernel/features.ts'
 import type { Link } from '../../../src/ebpf/link.ts'
 import { type LoadedObject, loadObject } from '../../../src/ebpf/load/object.ts'
@@ -119,7 +118,7 @@ const KINDS: readonly Kind[] = [
     attach: (object, program) =>
       attachUprobeMulti(object.program(program), {
         path: libc(),
-        offs: [symbolOffset(readFileSync(libc()), 'getppid', libc())],
+        symbols: ['getppid'],
         pid: process.pid,
       }),
     missing: async () =>

@@ -15,17 +15,19 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   policy: ['errors', 'uapi', 'policy'],
   guard: ['errors', 'uapi', 'sys', 'ebpf', 'policy', 'guard'],
   delegation: ['errors', 'uapi', 'sys', 'ebpf', 'policy', 'delegation'],
+  model: ['uapi', 'policy', 'model'],
   api: ['errors', 'policy', 'api'],
   needs: ['errors', 'uapi', 'sys', 'ebpf', 'policy', 'needs'],
   lending: ['errors', 'uapi', 'sys', 'ebpf', 'policy', 'guard', 'delegation', 'lending'],
   registry: ['errors', 'sys', 'policy', 'registry'],
   client: ['errors', 'api', 'client'],
   page: ['errors', 'sys', 'client', 'page'],
+  service: ['errors', 'uapi', 'sys', 'ebpf', 'service'],
   daemon: [
     ...['errors', 'uapi', 'sys', 'ebpf', 'policy', 'api', 'guard', 'delegation', 'lending', 'registry'],
-    'daemon',
+    ...['service', 'daemon'],
   ],
-  nri: ['errors', 'sys', 'api', 'client', 'daemon', 'nri'],
+  nri: ['errors', 'sys', 'api', 'client', 'service', 'nri'],
   cli: [
     'errors',
     'uapi',
@@ -50,9 +52,7 @@ const CLI_TAKES: Readonly<Record<string, readonly string[]>> = {
   delegation: ['actions', 'instances', 'vocabulary'],
   guard: ['delegators', 'directory', 'guard', 'install', 'program-names'],
 }
-/** And what the plugin of a runtime, a service of its own, takes of the daemon: how one logs and tells systemd. */
-const NRI_TAKES: Readonly<Record<string, readonly string[]>> = { daemon: ['journald', 'log', 'notify'] }
-const TAKES: Readonly<Record<string, typeof CLI_TAKES>> = { cli: CLI_TAKES, nri: NRI_TAKES }
+const TAKES: Readonly<Record<string, typeof CLI_TAKES>> = { cli: CLI_TAKES }
 
 /**
  * Only commands and the daemon's program talk to people and to the environment; one file reads
@@ -90,7 +90,7 @@ function violations(file: string, text: string): string[] {
       if (!allowed.includes(layer)) wrong.push(`${name} imports ${layer}`)
     } else if (
       target.startsWith('node:') &&
-      (layerOf(file) === 'policy' || (layerOf(file) === 'uapi' && target !== 'node:os'))
+      (['policy', 'model'].includes(layerOf(file)) || (layerOf(file) === 'uapi' && target !== 'node:os'))
     ) {
       wrong.push(`${name} imports ${target}`)
     }

@@ -10,10 +10,10 @@ import { join } from 'node:path'
 import type { Asker } from '../../../../src/daemon/asker.ts'
 import type { Peer } from '../../../../src/daemon/http/connections.ts'
 import { DEADLINES, type HttpOptions, HttpServer } from '../../../../src/daemon/http/server.ts'
-import { createLog, type Entry } from '../../../../src/daemon/log.ts'
 import type { Meter } from '../../../../src/daemon/meter.ts'
 import { Metrics } from '../../../../src/daemon/metrics.ts'
 import type { Service } from '../../../../src/daemon/service.ts'
+import { createLog, type Entry } from '../../../../src/service/log.ts'
 import { eventually } from '../../../helpers/eventually.ts'
 import { fakeService } from './fake-service.ts'
 
@@ -111,6 +111,7 @@ export function fakePeer(uid: number, held: Set<Asker>): Peer {
     subject: no,
     subjectAgain: no,
     take: no,
+    handOver: no,
     recipient: no,
     requireOwn: no,
     hold: no,

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { statusLine, watchdogMs } from '../../../src/daemon/notify.ts'
+import { statusLine, watchdogMs } from '../../../src/service/notify.ts'
 
 test('watchdogMs() gives half of the period, of a watchdog that is ours', () => {
   assert.equal(watchdogMs({ WATCHDOG_USEC: '30000000' }, 7), 15_000)

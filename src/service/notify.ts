@@ -3,7 +3,7 @@ import { printable } from '../ebpf/printable.ts'
 import { DatagramSender } from '../sys/datagram.ts'
 import { type NumberRange, PROCESS_IDS, parseWithin } from '../uapi/number-range.ts'
 
-/** Of the environment. The daemon's main reads it, and removes what is here. */
+/** Of the environment. The service's main reads it, and removes what is here. */
 export interface NotifyVariables {
   readonly NOTIFY_SOCKET?: string | undefined
   readonly WATCHDOG_USEC?: string | undefined

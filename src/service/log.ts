@@ -1,5 +1,5 @@
 /**
- * The daemon's log: one entry for each thing that happened, with its facts as fields. What writes
+ * The log of a service: one entry for each thing that happened, with its facts as fields. What writes
  * entries, to the journal or to standard error, escapes what clients chose.
  */
 import type { Writable } from 'node:stream'

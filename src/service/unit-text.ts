@@ -6,21 +6,19 @@ import { lstatSync, readFileSync, realpathSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { InputError } from '../errors.ts'
 
-export const UNIT_NAMES = ['service', 'socket'] as const
-export type UnitName = (typeof UNIT_NAMES)[number]
-
 const UNITS = join(__dirname, '../../packaging/systemd')
 /** What the unit hides from the service, and what anybody may fill. */
 const HIDDEN = ['/home', '/root', '/run/user', '/tmp', '/var/tmp']
 const WRITABLE = 0o022
 
 /**
- * `program`: the main file of this installation. InputError: the service could not see it, or
- * others than root could change what root would run.
+ * `name`: of a unit of the package, such as `bpftokend.service`. `program`: the main file that it
+ * starts, of this installation. InputError: the service could not see it, or others than root could
+ * change what root would run.
  */
-export function unitOfThis(which: UnitName, program: string): string {
-  const text = readFileSync(join(UNITS, `bpftokend.${which}`), 'utf8')
-  if (which === 'socket') return text
+export function unitOfThis(name: string, program: string): string {
+  const text = readFileSync(join(UNITS, name), 'utf8')
+  if (!name.endsWith('.service')) return text
   const node = realpathSync(process.execPath)
   const main = realpathSync(program)
   for (const path of [node, main]) requireRoots(path)

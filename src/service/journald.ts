@@ -1,5 +1,5 @@
 /**
- * Where the daemon's log goes: to journald with its fields, by the native protocol
+ * Where the log of a service goes: to journald with its fields, by the native protocol
  * (https://systemd.io/JOURNAL_NATIVE_PROTOCOL/), where our standard error is the journal; else, and
  * while journald does not take it, to standard error as lines.
  */

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { isJournal, journalEntry, type LogEntry, logLines } from '../../../src/daemon/journald.ts'
 import { InputError } from '../../../src/errors.ts'
+import { isJournal, journalEntry, type LogEntry, logLines } from '../../../src/service/journald.ts'
 
 /** As journald reads it. */
 function decode(bytes: Uint8Array): [string, string][] {

@@ -1,0 +1,145 @@
+/**
+ * The memory of one perf event's ring, as the kernel writes it and we read it. Pure memory: unit
+ * tests make one up.
+ *
+ * Layout of the mapping (include/uapi/linux/perf_event.h, struct perf_event_mmap_page), native
+ * endian:
+ *
+ *   @1024   u64 head   written by the kernel: bytes since the beginning
+ *   @1032   u64 tail   written by us; not in a ring that is overwritten
+ *   1 * page           data, a power of two of pages
+ *
+ * A record is aligned to 8 bytes: u32 type, u16 for flags, u16 its size with these 8 bytes. A
+ * sample's body is u32 length, and then the bytes. A record's end may be at the data's beginning;
+ * its header never is in two pieces.
+ */
+import { FormatError } from '../errors.ts'
+import { PAGE_BYTES } from '../sys/memory.ts'
+
+const HEAD_AT = 1024 / 8
+const TAIL_AT = 1032 / 8
+const HEADER_BYTES = 8
+/** The header, and the length of the bytes. */
+const SAMPLE_BYTES = 12
+const RECORD_LOST = 2
+const RECORD_SAMPLE = 9
+/** header, u64 id, u64 count */
+const LOST_BYTES = 24
+
+/** Called with a sample's place: `data` is valid during the call only. */
+export type SampleVisitor = (data: Buffer, start: number, end: number, cpu: number) => void
+
+export class PerfRing {
+  readonly cpu: number
+  readonly #positions: BigUint64Array
+  readonly #data: Buffer
+  readonly #view: DataView
+  readonly #lost: (count: number, cpu: number) => void
+  /** Where a sample is put together that lies in two pieces; made when there is one. */
+  #whole: Buffer | undefined
+
+  /** `memory` is the whole mapping: a page, and 2^n pages of data. */
+  constructor(memory: ArrayBuffer, cpu: number, lost: (count: number, cpu: number) => void) {
+    this.cpu = cpu
+    this.#positions = new BigUint64Array(memory, 0, PAGE_BYTES / 8)
+    this.#data = Buffer.from(memory, PAGE_BYTES)
+    this.#view = new DataView(memory, PAGE_BYTES)
+    this.#lost = lost
+  }
+
+  /**
+   * Gives samples to `visit`, `limit` at most, and their number. Their room is the kernel's again
+   * afterwards, also if `visit` throws. FormatError: what is there is no record; all of it is
+   * skipped, so that the next call reads on behind it.
+   */
+  visit(visit: SampleVisitor, limit: number): number {
+    const head = Atomics.load(this.#positions, HEAD_AT)
+    const tail = this.#positions[TAIL_AT]!
+    if (head === tail) return 0
+    const size = this.#data.length
+    const used = Number(BigInt.asUintN(64, head - tail))
+    const start = Number(tail & BigInt(size - 1))
+    let done = used
+    let count = 0
+    try {
+      if (used > size || used % 8 !== 0) throw corrupt(`${used} bytes are in use of ${size}`)
+      for (let off = 0; off < used; ) {
+        if (count === limit) {
+          done = off
+          break
+        }
+        const bytes = this.#recordBytes((start + off) & (size - 1), used - off)
+        off += bytes
+        // What a visitor throws at concerns this record alone.
+        done = off
+        if (this.#record((start + off - bytes) & (size - 1), bytes, visit)) count++
+      }
+      return count
+    } catch (error) {
+      if (error instanceof FormatError) done = used
+      throw error
+    } finally {
+      Atomics.store(this.#positions, TAIL_AT, BigInt.asUintN(64, tail + BigInt(done)))
+    }
+  }
+
+  /**
+   * The same for a ring that is overwritten, while nobody writes: newest first, until the one that
+   * was overwritten in part.
+   */
+  visitBackward(visit: SampleVisitor): number {
+    const head = Atomics.load(this.#positions, HEAD_AT)
+    const size = this.#data.length
+    const written = BigInt.asUintN(64, -head)
+    const used = written < BigInt(size) ? Number(written) : size
+    const start = Number(head & BigInt(size - 1))
+    let count = 0
+    for (let off = 0; off + HEADER_BYTES <= used; ) {
+      const at = (start + off) & (size - 1)
+      const bytes = this.#view.getUint16(at + 6, true)
+      if (bytes === 0 || bytes % 8 !== 0 || off + bytes > used) break
+      if (this.#record(at, bytes, visit)) count++
+      off += bytes
+    }
+    return count
+  }
+
+  #recordBytes(at: number, left: number): number {
+    const bytes = this.#view.getUint16(at + 6, true)
+    if (bytes < HEADER_BYTES || bytes % 8 !== 0 || bytes > left)
+      throw corrupt(`a record of ${bytes} bytes where ${left} are in use`)
+    return bytes
+  }
+
+  /** Whether it is a sample. */
+  #record(at: number, bytes: number, visit: SampleVisitor): boolean {
+    const type = this.#view.getUint32(at, true)
+    if (type !== RECORD_SAMPLE && type !== RECORD_LOST) return false
+    const inPieces = at + bytes > this.#data.length
+    const data = inPieces ? this.#joined(at, bytes) : this.#data
+    const from = inPieces ? 0 : at
+    if (type === RECORD_LOST) {
+      if (bytes < LOST_BYTES) throw corrupt(`a record of lost ones has ${bytes} bytes`)
+      this.#lost(Number(data.readBigUInt64LE(from + 16)), this.cpu)
+      return false
+    }
+    const length = bytes < SAMPLE_BYTES ? -1 : data.readUInt32LE(from + HEADER_BYTES)
+    if (length < 0 || length > bytes - SAMPLE_BYTES)
+      throw corrupt(`a sample of ${length} bytes in a record of ${bytes}`)
+    visit(data, from + SAMPLE_BYTES, from + SAMPLE_BYTES + length, this.cpu)
+    return true
+  }
+
+  #joined(at: number, bytes: number): Buffer {
+    this.#whole ??= Buffer.alloc(0x1_0000)
+    const first = this.#data.copy(this.#whole, 0, at)
+    this.#data.copy(this.#whole, first, 0, bytes - first)
+    return this.#whole
+  }
+}
+
+function corrupt(message: string): FormatError {
+  return new FormatError('perf event ring', message, {
+    hint: 'Let nobody else write to the memory of the event',
+  })
+}

@@ -1,0 +1,86 @@
+/**
+ * Digests of what types look like in memory, so that a file of bindings and an object that were not
+ * made for each other are told apart. Pure.
+ *
+ * Two types have the same digest if they have the same bytes by the same names: kinds, sizes,
+ * places, members, values of enums. Names of typedefs, and what pointers lead to, do not count.
+ */
+import { createHash } from 'node:crypto'
+import { FormatError } from '../../errors.ts'
+import type { Btf } from '../btf/btf.ts'
+import type { ObjectSpec } from '../object/spec.ts'
+
+const MAX_DEPTH = 64
+const DIGEST_CHARS = 32
+
+/** Of types in one BTF; each is looked at once. */
+class Shapes {
+  readonly #btf: Btf
+  readonly #known = new Map<number, string>()
+
+  constructor(btf: Btf) {
+    this.#btf = btf
+  }
+
+  of(id: number, depth = 0): string {
+    const known = this.#known.get(id)
+    if (known !== undefined) return known
+    if (depth > MAX_DEPTH) throw new FormatError('BTF', `type id ${id} is more than ${MAX_DEPTH} types deep`)
+    const shape = digest(this.#describe(id, depth))
+    this.#known.set(id, shape)
+    return shape
+  }
+
+  #describe(id: number, depth: number): unknown {
+    const type = this.#btf.resolve(id)
+    switch (type?.kind) {
+      case 'int':
+        return ['int', type.size, type.signed, type.bool, type.name === 'char', type.bits, type.bitOff]
+      case 'enum':
+      case 'enum64':
+        return ['enum', type.size, type.signed, type.values.map(({ name, value }) => [name, `${value}`])]
+      case 'ptr':
+        return ['pointer']
+      case 'float':
+        return ['float', type.size]
+      case 'array':
+        return ['array', type.count, this.of(type.type, depth + 1)]
+      case 'struct':
+      case 'union': {
+        const members = type.members.map(({ name, bitOff, bitSize, type: member }) => [
+          name,
+          bitOff,
+          bitSize,
+          this.of(member, depth + 1),
+        ])
+        return [type.kind, type.size, members]
+      }
+      case 'var':
+        return this.#describe(type.type, depth + 1)
+      default:
+        return ['nothing']
+    }
+  }
+}
+
+function digest(what: unknown): string {
+  return createHash('sha256').update(JSON.stringify(what)).digest('hex').slice(0, DIGEST_CHARS)
+}
+
+/**
+ * The digest of an object's maps, global variables and programs. `typeIds` are further types that
+ * the bindings name: those of events. FormatError: types that no compiler makes.
+ */
+export function shapeOf(spec: ObjectSpec, typeIds: Iterable<number> = []): string {
+  const types = spec.btf?.types
+  const shapes = types && new Shapes(types)
+  const shape = (id: number): string => (id === 0 || shapes === undefined ? '' : shapes.of(id))
+  const maps = spec.maps.map(({ name, kind, type, keyBytes, valueBytes, keyTypeId, valueTypeId }) => {
+    const section = valueTypeId === 0 ? undefined : types?.type(valueTypeId)
+    if (section?.kind !== 'datasec')
+      return [name, kind, type, keyBytes, valueBytes, shape(keyTypeId), shape(valueTypeId)]
+    const vars = section.vars.map(({ type, off, size }) => [types!.name(type), off, size, shape(type)])
+    return [name, kind, vars]
+  })
+  return digest([maps, spec.programs.map(({ name }) => name), [...typeIds].map(shape)])
+}

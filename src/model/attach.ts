@@ -1,0 +1,299 @@
+/**
+ * BPF_LINK_CREATE, BPF_PROG_ATTACH and BPF_PROG_DETACH. All rights were asked when the program was
+ * loaded; what is left is that program, attach type and target go together, and CAP_NET_ADMIN for
+ * cgroup_skb.
+ */
+import { type AttrBytes, callFails, tailFails } from './bpf-call.ts'
+import { type File, fileText, type Program } from './file.ts'
+import type { ErrnoName, Judge, Rule } from './judge.ts'
+import type { KernelFacts } from './kernel.ts'
+import type { Machine } from './machine.ts'
+import type { Task } from './task.ts'
+import { foundText, neededText, tokenCapable } from './token.ts'
+
+/** What a program is to be attached to. */
+export type AttachTarget =
+  | { readonly kind: 'file'; readonly file: File }
+  /** A device of the caller's network namespace, by its number. */
+  | { readonly kind: 'device'; readonly exists: boolean }
+
+export interface LinkCreate {
+  readonly op: 'link_create'
+  readonly prog: File
+  readonly target: AttachTarget
+  /** enum bpf_attach_type */
+  readonly attach: number
+  readonly flags?: number
+  readonly attr?: AttrBytes
+}
+
+export interface ProgAttach {
+  readonly op: 'prog_attach'
+  readonly prog: File
+  readonly target: AttachTarget
+  readonly attach: number
+  readonly flags?: number
+  readonly attr?: AttrBytes
+}
+
+/** Of something to which nothing is attached. */
+export interface ProgDetach {
+  readonly op: 'prog_detach'
+  readonly target: AttachTarget
+  readonly attach: number
+  readonly flags?: number
+  readonly attr?: AttrBytes
+}
+
+export const ATTACH_RULES = {
+  progFile: {
+    name: 'attach: program descriptor',
+    needs: 'an open descriptor of a program',
+    source: 'bpf_prog_get',
+    errno: 'EBADF',
+  },
+  progKind: {
+    name: 'attach: is a program',
+    needs: 'a descriptor of a program',
+    source: 'bpf_prog_get',
+    errno: 'EINVAL',
+  },
+  linkCapable: {
+    name: 'LINK_CREATE: CAP_NET_ADMIN for cgroup_skb',
+    needs: 'CAP_NET_ADMIN, where the program’s token counts',
+    source: 'bpf_prog_attach_check_attach_type',
+    errno: 'EPERM',
+  },
+  attachCapable: {
+    name: 'PROG_ATTACH: CAP_NET_ADMIN for cgroup_skb',
+    needs: 'CAP_NET_ADMIN, where the program’s token counts; the kernel says EINVAL without',
+    source: 'bpf_prog_attach_check_attach_type',
+    errno: 'EINVAL',
+  },
+  type: {
+    name: 'attach: attach type of the program',
+    needs: 'an attach type that goes with the program',
+    source: 'bpf_prog_attach_check_attach_type',
+    errno: 'EINVAL',
+  },
+  known: {
+    name: 'PROG_ATTACH: attach type',
+    needs: 'an attach type that programs are attached to without a link',
+    source: 'attach_type_to_prog_type',
+    errno: 'EINVAL',
+  },
+  flags: {
+    name: 'attach: flags',
+    needs: 'flags that the target takes',
+    source: 'bpf_prog_attach',
+    errno: 'EINVAL',
+  },
+  progType: {
+    name: 'PROG_ATTACH: program type',
+    needs: 'a program of the type that belongs to the attach type',
+    source: 'bpf_prog_get_type',
+    errno: 'EINVAL',
+  },
+  linkType: {
+    name: 'LINK_CREATE: program type that has links',
+    needs: 'a program of a type that has links',
+    source: 'link_create',
+    errno: 'EINVAL',
+  },
+  cgroup: {
+    name: 'attach: cgroup',
+    needs: 'the directory of a cgroup',
+    source: 'cgroup_get_from_fd',
+    errno: 'EBADF',
+  },
+  device: {
+    name: 'attach: device',
+    needs: 'a device of the caller’s network namespace',
+    source: 'dev_get_by_index',
+    errno: 'EINVAL',
+  },
+  attached: {
+    name: 'PROG_DETACH: what is attached',
+    needs: 'something attached',
+    source: 'cgroup_bpf_detach',
+    errno: 'ENOENT',
+  },
+} as const satisfies Record<string, Rule>
+
+/** The program type that belongs to an attach type: attach_type_to_prog_type(). */
+function progTypeOf(attach: string): string | undefined {
+  if (attach === 'cgroup_inet_ingress' || attach === 'cgroup_inet_egress') return 'cgroup_skb'
+  if (/^cgroup_(inet_sock_(create|release)|inet[46]_post_bind)$/.test(attach)) return 'cgroup_sock'
+  if (attach === 'cgroup_sock_ops') return 'sock_ops'
+  if (attach === 'cgroup_device' || attach === 'cgroup_sysctl') return attach
+  if (attach === 'cgroup_getsockopt' || attach === 'cgroup_setsockopt') return 'cgroup_sockopt'
+  if (/^cgroup_(inet[46]|udp[46]|unix)_/.test(attach)) return 'cgroup_sock_addr'
+  return ATTACH_TO_PROG[attach]
+}
+
+const ATTACH_TO_PROG: Readonly<Record<string, string>> = {
+  sk_msg_verdict: 'sk_msg',
+  sk_skb_stream_parser: 'sk_skb',
+  sk_skb_stream_verdict: 'sk_skb',
+  sk_skb_verdict: 'sk_skb',
+  lirc_mode2: 'lirc_mode2',
+  flow_dissector: 'flow_dissector',
+  trace_iter: 'tracing',
+  trace_raw_tp: 'tracing',
+  trace_fentry: 'tracing',
+  trace_fexit: 'tracing',
+  modify_return: 'tracing',
+  lsm_mac: 'lsm',
+  lsm_cgroup: 'lsm',
+  sk_lookup: 'sk_lookup',
+  xdp: 'xdp',
+  tcx_ingress: 'sched_cls',
+  tcx_egress: 'sched_cls',
+  netkit_primary: 'sched_cls',
+  netkit_peer: 'sched_cls',
+}
+
+const AS_LOADED = new Set(['cgroup_sock', 'cgroup_sock_addr', 'cgroup_sockopt', 'sk_lookup'])
+const BY_PERF = new Set(['perf_event', 'tracepoint'])
+const KPROBE = [
+  ...['perf_event', 'trace_kprobe_multi', 'trace_kprobe_session'],
+  ...['trace_uprobe_multi', 'trace_uprobe_session'],
+]
+const TO_TCX = ['tcx_ingress', 'tcx_egress', 'netkit_primary', 'netkit_peer']
+
+/** Whether a program may be attached so: the kernel's own table. */
+function goesWith(kernel: KernelFacts, prog: Program, attach: number): boolean {
+  const word = kernel.vocabulary.attachs.nameOfBit.get(attach)
+  if (word === undefined) return false
+  if (AS_LOADED.has(prog.type)) return attach === prog.expectedAttach
+  if (prog.type === 'netfilter') return word === 'netfilter'
+  if (BY_PERF.has(prog.type)) return word === 'perf_event'
+  if (prog.type === 'kprobe') {
+    const loaded = kernel.vocabulary.attachs.nameOfBit.get(prog.expectedAttach) ?? ''
+    return KPROBE.includes(word) && (!KPROBE.slice(1).includes(loaded) || loaded === word)
+  }
+  if (prog.type === 'sched_cls') return TO_TCX.includes(word)
+  return progTypeOf(word) === prog.type
+}
+
+const CGROUP_TYPES = new Set([
+  ...['cgroup_skb', 'cgroup_sock', 'cgroup_sock_addr', 'cgroup_sockopt'],
+  ...['cgroup_device', 'cgroup_sysctl', 'sock_ops'],
+])
+const WITHOUT_LINKS = new Set([
+  ...['socket_filter', 'sched_act', 'lwt_in', 'lwt_out', 'lwt_xmit', 'lwt_seg6local'],
+  ...['sk_reuseport', 'lirc_mode2', 'raw_tracepoint', 'raw_tracepoint_writable', 'syscall', 'struct_ops'],
+])
+
+/** The program that a descriptor names; undefined: the call fails. */
+function progOf(judge: Judge, file: File): Program | undefined {
+  const open = file.kind !== 'closed' && file.kind !== 'path'
+  if (judge.fails(ATTACH_RULES.progFile, open, fileText(file))) return undefined
+  const isProg = file.kind === 'prog'
+  if (judge.fails(ATTACH_RULES.progKind, isProg, fileText(file)) || !isProg) return undefined
+  return file.prog
+}
+
+function capableFails(judge: Judge, machine: Machine, task: Task, rule: Rule, prog: Program): boolean {
+  if (prog.type !== 'cgroup_skb') return false
+  const may = tokenCapable(judge, machine, task, prog.token, 'net_admin')
+  const needed = neededText(prog.token, 'net_admin')
+  return judge.fails(rule, may, foundText(machine, task, prog.token), needed)
+}
+
+export function linkCreate(judge: Judge, machine: Machine, task: Task, call: LinkCreate): void {
+  const attr = call.attr ?? {}
+  const { kernel } = machine
+  if (callFails(judge, machine, task, 'link_create', attr)) return
+  if (tailFails(judge, machine, 'link_create', attr)) return
+  const prog = progOf(judge, call.prog)
+  if (prog === undefined) return
+  if (capableFails(judge, machine, task, ATTACH_RULES.linkCapable, prog)) return
+  const word = kernel.vocabulary.attachs.nameOfBit.get(call.attach) ?? `attach type ${call.attach}`
+  const goes = goesWith(kernel, prog, call.attach)
+  if (judge.fails(ATTACH_RULES.type, goes, `${prog.type} and ${word}`)) return
+  if (judge.fails(ATTACH_RULES.linkType, !WITHOUT_LINKS.has(prog.type), prog.type)) return
+  targetFails(judge, prog.type, call.target, call.flags ?? 0, kernel, word)
+}
+
+/** Of targets the model knows cgroups and devices; of any other it says nothing against it. */
+function targetFails(
+  judge: Judge,
+  progType: string,
+  target: AttachTarget,
+  flags: number,
+  kernel: KernelFacts,
+  word: string,
+): boolean {
+  if (CGROUP_TYPES.has(progType)) {
+    const known = kernel.cgroupLinksTakeFlags ? MPROG_FLAGS | PREORDER : 0
+    if (judge.fails(ATTACH_RULES.flags, (flags & ~known) === 0, `flags ${flags}`)) return true
+    const is = target.kind === 'file' && target.file.kind === 'cgroup'
+    return judge.fails(ATTACH_RULES.cgroup, is, target.kind === 'file' ? fileText(target.file) : 'a device')
+  }
+  if (target.kind !== 'device') return false
+  const errno: ErrnoName = word.startsWith('tcx_') ? 'ENODEV' : 'EINVAL'
+  return judge.fails(
+    ATTACH_RULES.device,
+    target.exists,
+    target.exists ? 'there is one' : 'there is none',
+    undefined,
+    errno,
+  )
+}
+
+/** BPF_F_REPLACE, BPF_F_BEFORE, BPF_F_AFTER, BPF_F_ID, BPF_F_LINK */
+const MPROG_FLAGS = 0x4 | 0x8 | 0x10 | 0x20 | 0x2000
+const PREORDER = 0x40
+/** BPF_F_ALLOW_OVERRIDE, BPF_F_ALLOW_MULTI, BPF_F_REPLACE, BPF_F_PREORDER */
+const BASE_FLAGS = 0x1 | 0x2 | 0x4 | PREORDER
+
+export function progAttach(judge: Judge, machine: Machine, task: Task, call: ProgAttach): void {
+  const attr = call.attr ?? {}
+  const { kernel } = machine
+  const flags = call.flags ?? 0
+  if (callFails(judge, machine, task, 'prog_attach', attr)) return
+  if (tailFails(judge, machine, 'prog_attach', attr)) return
+  const word = kernel.vocabulary.attachs.nameOfBit.get(call.attach)
+  const wanted = word === undefined ? undefined : progTypeOf(word)
+  if (judge.fails(ATTACH_RULES.known, wanted !== undefined, word ?? `attach type ${call.attach}`)) return
+  const isTcx = wanted === 'sched_cls'
+  const both = kernel.cgroupLinksTakeFlags && CGROUP_TYPES.has(wanted!)
+  const known = isTcx ? MPROG_FLAGS : both ? BASE_FLAGS | MPROG_FLAGS : BASE_FLAGS
+  if (judge.fails(ATTACH_RULES.flags, (flags & ~known) === 0, `flags ${flags}`)) return
+  const prog = progOf(judge, call.prog)
+  if (prog === undefined) return
+  if (judge.fails(ATTACH_RULES.progType, prog.type === wanted, prog.type)) return
+  if (capableFails(judge, machine, task, ATTACH_RULES.attachCapable, prog)) return
+  const goes = goesWith(kernel, prog, call.attach)
+  if (judge.fails(ATTACH_RULES.type, goes, `${prog.type} and ${word}`)) return
+  if (CGROUP_TYPES.has(prog.type)) {
+    const is = call.target.kind === 'file' && call.target.file.kind === 'cgroup'
+    judge.fails(
+      ATTACH_RULES.cgroup,
+      is,
+      call.target.kind === 'file' ? fileText(call.target.file) : 'a device',
+    )
+  } else if (call.target.kind === 'device') {
+    const { exists } = call.target
+    const errno: ErrnoName = 'ENODEV'
+    judge.fails(ATTACH_RULES.device, exists, exists ? 'there is one' : 'there is none', undefined, errno)
+  }
+}
+
+export function progDetach(judge: Judge, machine: Machine, task: Task, call: ProgDetach): void {
+  const attr = call.attr ?? {}
+  const { kernel } = machine
+  if (callFails(judge, machine, task, 'prog_detach', attr)) return
+  if (tailFails(judge, machine, 'prog_detach', attr)) return
+  const word = kernel.vocabulary.attachs.nameOfBit.get(call.attach)
+  const wanted = word === undefined ? undefined : progTypeOf(word)
+  const isCgroup = wanted !== undefined && CGROUP_TYPES.has(wanted)
+  const flags = call.flags ?? 0
+  if (judge.fails(ATTACH_RULES.flags, flags === 0, `flags ${flags}`)) return
+  if (judge.fails(ATTACH_RULES.known, isCgroup, word ?? `attach type ${call.attach}`)) return
+  const is = call.target.kind === 'file' && call.target.file.kind === 'cgroup'
+  const found = call.target.kind === 'file' ? fileText(call.target.file) : 'a device'
+  if (judge.fails(ATTACH_RULES.cgroup, is, found)) return
+  judge.fails(ATTACH_RULES.attached, false, 'nothing')
+}

@@ -1,0 +1,65 @@
+/** What a number that a caller gives as a descriptor may be. */
+import type { Masks } from '../policy/vocabulary.ts'
+import type { UserNamespace } from './task.ts'
+
+/** One bpffs: a superblock. */
+export interface BpffsInstance {
+  readonly userNamespace: UserNamespace
+  readonly masks: Masks
+}
+
+/** A BPF token: what its bpffs lent when it was made. */
+export interface Token {
+  readonly userNamespace: UserNamespace
+  readonly masks: Masks
+}
+
+/** A loaded program, as far as attaching asks. */
+export interface Program {
+  /** In the kernel's mount-option word: `xdp`. */
+  readonly type: string
+  /** Expected attach type, by its number, after the kernel's own corrections. */
+  readonly expectedAttach: number
+  /** The token that it was loaded with, if one was used. */
+  readonly token?: Token
+}
+
+export type File =
+  /** No such descriptor. */
+  | { readonly kind: 'closed' }
+  /** Opened with O_PATH: as good as closed for bpf(2). */
+  | { readonly kind: 'path' }
+  | { readonly kind: 'token'; readonly token: Token }
+  /** A directory of a bpffs; `isRoot`: its root. */
+  | { readonly kind: 'bpffs'; readonly instance: BpffsInstance; readonly isRoot: boolean }
+  | { readonly kind: 'prog'; readonly prog: Program }
+  | { readonly kind: 'map' }
+  | { readonly kind: 'btf'; readonly isKernel: boolean }
+  | { readonly kind: 'link' }
+  /** A directory of cgroup2; `isPath`: opened with O_PATH, which suffices. */
+  | { readonly kind: 'cgroup' }
+  /** A root directory of another file system. */
+  | { readonly kind: 'root' }
+  | { readonly kind: 'other' }
+
+export const CLOSED: File = { kind: 'closed' }
+
+/** For people. */
+export function fileText(file: File): string {
+  switch (file.kind) {
+    case 'closed':
+      return 'no open descriptor'
+    case 'path':
+      return 'a descriptor opened with O_PATH'
+    case 'bpffs':
+      return file.isRoot ? 'the root of a bpffs' : 'a directory inside of a bpffs'
+    case 'prog':
+      return `a program of type ${file.prog.type}`
+    case 'other':
+      return 'some other file'
+    case 'root':
+      return 'the root of another file system'
+    default:
+      return `a ${file.kind}`
+  }
+}

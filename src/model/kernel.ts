@@ -1,0 +1,111 @@
+/**
+ * What kernels differ in, as far as the model asks: the words of its enums, the shape of its bpf(2)
+ * attributes, and a few behaviours. Read from BTF and found by trying; a version is never compared.
+ */
+import { type KernelEnums, type Vocabulary, vocabularyFrom } from '../policy/vocabulary.ts'
+
+/** The commands of bpf(2) that the model knows, in the kernel's mount-option words. */
+export const MODEL_COMMANDS = [
+  'map_create',
+  'prog_load',
+  'obj_pin',
+  'obj_get',
+  'prog_attach',
+  'prog_detach',
+  'prog_get_next_id',
+  'map_get_next_id',
+  'btf_get_next_id',
+  'link_get_next_id',
+  'prog_get_fd_by_id',
+  'map_get_fd_by_id',
+  'btf_get_fd_by_id',
+  'link_get_fd_by_id',
+  'prog_query',
+  'btf_load',
+  'task_fd_query',
+  'link_create',
+  'enable_stats',
+  'token_create',
+] as const
+export type ModelCommand = (typeof MODEL_COMMANDS)[number]
+
+export interface KernelFacts {
+  /** For people: `6.12`, `running`. */
+  readonly name: string
+  readonly vocabulary: Vocabulary
+  /** Bytes of its union bpf_attr. */
+  readonly attrBytes: number
+  /** Where the last field ends that a command knows; a byte behind that must be zero. */
+  readonly attrEnds: Readonly<Record<ModelCommand, number>>
+  /** Whether it has BPF tokens, and bpffs the delegation options. */
+  readonly hasTokens: boolean
+  /** Whether BPF_BTF_GET_FD_BY_ID asks a token (since 6.15). */
+  readonly btfByIdTakesToken: boolean
+  /** Whether maps that are neither readable nor writable are refused at once (up to 7.1). */
+  readonly refusesClosedMaps: boolean
+  /** Whether links to a cgroup may have flags (since 6.17). */
+  readonly cgroupLinksTakeFlags: boolean
+  /** Map types that have a word and that this kernel was built without. */
+  readonly absentMaps: ReadonlySet<string>
+  /** The same of program types. */
+  readonly absentProgs: ReadonlySet<string>
+}
+
+/** What is read of a kernel's BTF. */
+export interface KernelShape {
+  readonly enums: KernelEnums
+  readonly attrBytes: number
+  /** Names of all fields in union bpf_attr, those of its unnamed parts included. */
+  readonly attrFields: ReadonlySet<string>
+}
+
+/** Ends of the last fields that never changed. */
+const ENDS = {
+  prog_get_next_id: 8,
+  map_get_next_id: 8,
+  btf_get_next_id: 8,
+  link_get_next_id: 8,
+  prog_get_fd_by_id: 4,
+  map_get_fd_by_id: 12,
+  link_get_fd_by_id: 4,
+  task_fd_query: 48,
+  enable_stats: 4,
+  token_create: 8,
+} as const
+
+/** The facts that BTF gives. What was found by trying is added by `tried`. */
+export function factsFrom(
+  name: string,
+  { enums, attrBytes, attrFields }: KernelShape,
+  tried: Partial<Pick<KernelFacts, 'absentMaps' | 'absentProgs'>> = {},
+): KernelFacts {
+  const vocabulary = vocabularyFrom(enums)
+  const has = (field: string): boolean => attrFields.has(field)
+  const hasTokens = vocabulary.cmds.bitOfName.has('token_create')
+  const btfByIdTakesToken = has('fd_by_id_token_fd')
+  return {
+    name,
+    vocabulary,
+    attrBytes,
+    attrEnds: {
+      ...ENDS,
+      obj_pin: has('path_fd') ? 20 : 16,
+      obj_get: has('path_fd') ? 20 : 16,
+      prog_attach: has('expected_revision') ? 32 : 20,
+      prog_detach: has('expected_revision') ? 32 : 12,
+      prog_query: has('revision') ? 64 : 40,
+      map_create: has('excl_prog_hash_size') ? 92 : has('map_token_fd') ? 80 : 72,
+      prog_load: has('keyring_id') ? 168 : has('fd_array_cnt') ? 152 : has('prog_token_fd') ? 148 : 140,
+      btf_load: has('btf_token_fd') ? 40 : has('btf_log_true_size') ? 32 : 28,
+      btf_get_fd_by_id: btfByIdTakesToken ? 16 : 4,
+      link_create: 60,
+    },
+    hasTokens,
+    btfByIdTakesToken,
+    // rhash came with the change that lets both flags be given together.
+    refusesClosedMaps: !vocabulary.maps.bitOfName.has('rhash'),
+    cgroupLinksTakeFlags: vocabulary.cmds.bitOfName.has('prog_stream_read_by_fd'),
+    absentMaps: tried.absentMaps ?? new Set(),
+    absentProgs: tried.absentProgs ?? new Set(),
+  }
+}
