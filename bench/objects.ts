@@ -1,6 +1,7 @@
 /**
  * Object files, ours beside libbpf (the oracle of test/corpus, in the same process for all rounds):
- * reading all of the corpus, and loading single objects from file to programs in the kernel.
+ * reading all of the corpus, and loading single objects from file to programs in the kernel. Both in
+ * time of processor.
  */
 import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
@@ -21,7 +22,11 @@ export interface ObjectsResult {
   readonly libbpfPerSecond: number
 }
 
-const nowUs = (): number => performance.now() * 1000
+/** Of processor, of all our threads: other work on the machine is then no part of it. */
+function nowUs(): number {
+  const { user, system } = process.cpuUsage()
+  return user + system
+}
 
 export async function measureObjects(roundCount: number): Promise<ObjectsResult> {
   const all = corpusObjects()
