@@ -36,6 +36,21 @@ function recordBytes(length: number): number {
   return Math.ceil((HEADER_BYTES + length) / 8) * 8
 }
 
+function notAlone(bytes: number, used: number): FormatError {
+  return new FormatError('ring buffer', `a record of ${bytes} bytes where ${used} are in use`, {
+    hint: 'Let one consumer only read a ring buffer',
+  })
+}
+
+/**
+ * Takes a record where it lies: `length` bytes from byte `start` of `data`. They are its own until
+ * it returns, and may be written over afterwards.
+ */
+export type TakeInPlace = (data: Uint8Array, start: number, length: number) => void
+
+/** Room is given back by this part of the ring, as a shift: not for each record, and not too late. */
+const RETURNED_SHARE = 3
+
 /** The two positions and the data of a mapped ring. Pure memory: unit tests make one up. */
 export class Ring {
   readonly consumer: BigUint64Array
@@ -78,16 +93,55 @@ export class Ring {
       const length = header & LENGTH
       const bytes = recordBytes(length)
       // Only when somebody else who holds the map wrote into the consumer's page.
-      if (bytes > used)
-        throw new FormatError('ring buffer', `a record of ${bytes} bytes where ${used} are in use`, {
-          hint: 'Let one consumer only read a ring buffer',
-        })
+      if (bytes > used) throw notAlone(bytes, used)
       const start = at + HEADER_BYTES
       const record = (header & DISCARD) === 0 ? this.data.slice(start, start + length) : undefined
       // Copied before the place is given back to the kernel.
       Atomics.store(this.consumer, 0, BigInt.asUintN(64, consumer + BigInt(bytes)))
       if (record !== undefined) return record
     }
+  }
+
+  /**
+   * Shows every complete record where it lies, `limit` at most: their number. No record costs memory.
+   * Room is given back to the kernel in steps, and at the end.
+   */
+  visit(take: TakeInPlace, limit: number): number {
+    const { words, data, sizeBytes } = this
+    const start = Atomics.load(this.consumer, 0)
+    let available = this.used(start, Atomics.load(this.producer, 0))
+    let at = this.at(start)
+    let taken = 0
+    let returned = 0
+    let count = 0
+    const giveBack = (): void => {
+      if (taken > returned) Atomics.store(this.consumer, 0, BigInt.asUintN(64, start + BigInt(taken)))
+      returned = taken
+    }
+    try {
+      while (count < limit) {
+        if (taken === available) {
+          available = this.used(start, Atomics.load(this.producer, 0))
+          if (taken === available) break
+        }
+        const header = Atomics.load(words, at >> 2)
+        if ((header & BUSY) !== 0) break
+        const length = header & LENGTH
+        const bytes = (HEADER_BYTES + length + 7) & ~7
+        if (bytes > available - taken) throw notAlone(bytes, available - taken)
+        taken += bytes
+        const record = at + HEADER_BYTES
+        at = (at + bytes) & (sizeBytes - 1)
+        if ((header & DISCARD) === 0) {
+          count++
+          take(data, record, length)
+        }
+        if (taken - returned >= sizeBytes >> RETURNED_SHARE) giveBack()
+      }
+    } finally {
+      giveBack()
+    }
+    return count
   }
 
   /** Adds a record; false: no room now. */
@@ -150,6 +204,15 @@ export class RingBuffer implements Disposable {
       take(record)
     }
     return count
+  }
+
+  /**
+   * The same without copying: `take` sees each record where the kernel has put it, and no record
+   * costs memory. It must not read from this ring buffer itself. What `take` throws is thrown, and
+   * that record counts as taken.
+   */
+  drainInPlace(take: TakeInPlace, limit = Number.POSITIVE_INFINITY): number {
+    return this.#ring.visit(take, limit)
   }
 
   /**
