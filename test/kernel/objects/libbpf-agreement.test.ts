@@ -93,7 +93,7 @@ function theirMap(map: OracleMap): string {
 /** libbpf's table has no attach type for these, and gives them one when it loads them. */
 const WHEN_LOADED = /^usdt(\/|$)/
 /** Newer than the libbpf that is asked. */
-const NEWER = /^(fentry|fexit|fsession)\.multi/
+const NEWER = /^((fentry|fexit|fsession)\.multi|(raw_tp|raw_tracepoint|tp|tracepoint|tp_btf)\.s)/
 
 function ourProgram(program: ObjectProgram): string {
   const { rule, name, autoload, section } = program
