@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
 .DELETE_ON_ERROR:
-.PHONY: help setup build check gate fix test unit kernel e2e vm test-vm test-kill load test-containers chromium prebuilds demo bench deb test-deb debs corpus selftests test-selftests oracle fuzz objects clean
+.PHONY: help setup build check gate fix test unit kernel e2e vm test-vm test-kill load test-containers chromium test-page prebuilds demo bench deb test-deb debs corpus selftests test-selftests oracle fuzz objects clean
 
 # Stamps: what npm, the C compiler and tsc write last. Paths are relative: a clone may lie anywhere.
 MODULES := node_modules/.package-lock.json
@@ -89,6 +89,9 @@ test-deb: build $(PREBUILDS) ## those packages: the same bytes when made again, 
 
 chromium: ## Debian's Chromium, to look at the page with, into .cache
 	scripts/fetch-chromium.sh
+
+test-page: build ## the page in Debian's Chromium (make chromium), as a person uses it
+	$(TSX) scripts/test.ts test/page/page.test.ts
 
 bench: build corpus oracle ## speed, as ratios against plain C
 	$(TSX) bench/run.ts

@@ -43,7 +43,7 @@ export async function measureRing(roundCount: number): Promise<Comparison[]> {
   }
   let sum = 0
   const inPlace = (): number =>
-    ring.drainInPlace((data, start) => {
+    ring.visit((data, start) => {
       sum += data[start]! | (data[start + 1]! << 8)
     })
   const copied = (): number =>

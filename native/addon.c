@@ -30,5 +30,6 @@ NAPI_MODULE_INIT()
 	poll_register(env, exports);
 	socket_register(env, exports);
 	tasks_register(env, exports);
+	write_register(env, exports);
 	return exports;
 }

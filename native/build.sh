@@ -32,7 +32,7 @@ compile() {
 
 if [ "$addon" != - ]; then
 	compile "$addon" -DNAPI_VERSION=8 -I"$NODE_INCLUDE" -fPIC -shared "$native"/addon.c "$native"/aside.c \
-		"$native"/call.c "$native"/memory.c "$native"/poll.c "$native"/socket.c "$native"/tasks.c
+		"$native"/call.c "$native"/memory.c "$native"/poll.c "$native"/socket.c "$native"/tasks.c "$native"/write.c
 fi
 
 if [ "$programs" = programs ]; then

@@ -60,6 +60,7 @@ void memory_register(napi_env env, napi_value exports);
 void poll_register(napi_env env, napi_value exports);
 void socket_register(napi_env env, napi_value exports);
 void tasks_register(napi_env env, napi_value exports);
+void write_register(napi_env env, napi_value exports);
 
 /* Adds a function to exports. */
 void export_function(napi_env env, napi_value exports, const char *name, napi_callback function, void *data);

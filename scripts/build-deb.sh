@@ -65,12 +65,13 @@ add_library() {
   mkdir -p "$1/usr/sbin"
   ln -s ../lib/bpftoken/dist/daemon/main.js "$1/usr/sbin/bpftokend"
   ln -s ../lib/bpftoken/dist/nri/main.js "$1/usr/sbin/bpftoken-nri"
+  ln -s "../lib/bpftoken/$prebuilt/bpftoken-launchd" "$1/usr/sbin/bpftoken-launchd"
 }
 
 # The daemon's units, and where its policies go: a folder that is empty.
 add_service() {
   mkdir -p "$1/usr/lib/systemd/system" "$1/etc/bpftoken/policies" "$1/usr/lib/bpftoken/packaging"
-  cp packaging/systemd/{bpftokend.{service,socket},bpftoken-nri.service} "$1/usr/lib/systemd/system/"
+  cp packaging/systemd/{bpftokend.{service,socket},bpftoken-nri.service,bpftoken-launchd.{service,socket}} "$1/usr/lib/systemd/system/"
   ln -s ../../systemd/system "$1/usr/lib/bpftoken/packaging/systemd"
 }
 

@@ -48,6 +48,13 @@ export const DAEMON_SECTIONS: readonly [ManualSection, ...ManualSection[]] = [
     'UNITS',
     [
       'bpftokend.socket listens, and starts bpftokend.service when somebody asks. systemctl reload reads the policies, and fails if one has a fault. The service is confined; each setting of the unit has its reason beside it. Where npm has installed it, --print-unit prints units with the paths of that installation.',
+      'bpftoken-launchd.socket and its service start programs of `bpftoken run --apart`, and of users who may make no namespaces, under policies that say launch: allowed. They are not enabled: systemctl enable --now bpftoken-launchd.socket.',
+    ],
+  ],
+  [
+    'WITHOUT SYSTEMD',
+    [
+      'bpftokend makes its socket and its directories itself, and is started and watched by what starts services there. So does bpftoken-launchd [--socket FILE], beside it and not by it: bpftokend & bpftoken-launchd &. Where its socket is another than /run/bpftoken/launch.sock, --launcher tells bpftokend.',
     ],
   ],
   [

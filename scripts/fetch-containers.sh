@@ -21,6 +21,11 @@ SANDBOX_PACKAGES=(systemd systemd-container lxc incus-base bubblewrap busybox-st
   iproute2 xdp-tools libc-bin tar gzip)
 # Go with cilium/ebpf, and Rust with libbpf-rs.
 COMPILER_PACKAGES=(golang-go golang-github-cilium-ebpf-dev cargo rustc librust-libbpf-rs-dev pkgconf busybox-static libc-bin)
+# Podman with what its pods, its checkpoints and its users' own containers need, and what Node needs,
+# which is not of the tree. No network but "none" is set up, so netavark and its like are missing.
+PODMAN_PACKAGES=(podman conmon uidmap catatonit criu libcriu2 tar golang-github-containers-{common,image} libstdc++6)
+# Docker's daemon starts its own containerd.
+DOCKER_PACKAGES=(docker.io docker-cli iptables)
 
 cache=$PWD/.cache/containers
 mkdir -p "$cache"
@@ -30,7 +35,9 @@ packages() {
   case $1 in
     # Its containerd knows neither NRI nor pods with user namespaces.
     bookworm) echo "${COMMON_PACKAGES[@]}" ;;
-    trixie | sid) echo "${COMMON_PACKAGES[@]} ${CONTAINERD_PACKAGES[@]}" ;;
+    trixie | sid)
+      echo "${COMMON_PACKAGES[@]} ${CONTAINERD_PACKAGES[@]} ${PODMAN_PACKAGES[@]} ${DOCKER_PACKAGES[@]}"
+      ;;
     trixie-sandboxes | sid-sandboxes) echo "${SANDBOX_PACKAGES[@]}" ;;
     sid-programs) echo "${COMPILER_PACKAGES[@]}" ;;
     *) echo "fetch-containers: no such tree: $1" >&2 && exit 2 ;;
@@ -42,6 +49,9 @@ files_of() {
   local busybox=$1/usr/bin/busybox name
   for name in $("$busybox" --list); do
     [[ -e $1/usr/bin/$name || -e $1/usr/sbin/$name ]] || ln -s busybox "$1/usr/bin/$name"
+  done
+  for name in ip{,6}tables{,-restore,-save}; do
+    [[ ! -e $1/usr/sbin/xtables-nft-multi ]] || ln -s xtables-nft-multi "$1/usr/sbin/$name"
   done
   mkdir -p "$1"/{etc,dev,proc,sys,run,tmp,mnt,opt,root,var/lib,var/log,var/tmp}
   printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n' >"$1/etc/passwd"

@@ -3,6 +3,7 @@
 # installed. Needs no root:
 #   tools          QEMU and busybox, with the libraries that they need
 #   systemd        a file system with a systemd that has BPF programs of its own, which Debian 12's has not
+#   crun           a runtime of containers, with the libraries that this machine's programs do not need
 #   kernel-6.1     a kernel without BPF tokens
 #   kernel-6.12    the oldest long-term kernel with tokens
 #   kernel-7       the newest
@@ -32,7 +33,7 @@ give_up() {
 exec 9>"$vm/fetch-lock"
 flock 9
 missing=()
-for name in tools systemd; do [[ -e $vm/$name ]] || missing+=("$name"); done
+for name in tools systemd crun; do [[ -e $vm/$name ]] || missing+=("$name"); done
 for kernel in "${KERNELS[@]}"; do [[ -e $vm/kernel-$kernel ]] || missing+=("$kernel"); done
 if ((${#missing[@]} == 0)); then
   rm -f "$vm/why-not"
@@ -65,6 +66,17 @@ fetch_systemd() {
   mv "$vm/systemd.new" "$vm/systemd"
 }
 
+# It runs with the C library of the VM, which is this machine's: so it is that of the same Debian.
+fetch_crun() {
+  quiet apt-get -qq install --yes --download-only --no-install-recommends -t bookworm crun ||
+    give_up 'crun cannot be fetched'
+  rm "$apt"/archives/libc6_*.deb
+  unpack "$apt/tree" "$apt"/archives/*.deb
+  rm -rf "$apt"/tree/usr/share "$apt"/tree/usr/lib/*/*.a
+  mv "$apt/tree" "$vm/crun.new"
+  mv "$vm/crun.new" "$vm/crun"
+}
+
 fetch_kernel() {
   local image new=$vm/kernel-$1.new
   image=$(apt-cache pkgnames linux- | grep -E "^${IMAGES[$1]}\$" | sort -V | tail -1) || give_up "no kernel $1 in the suites"
@@ -91,6 +103,7 @@ for name in "${missing[@]}"; do
   case $name in
     tools) echo 'fetch-vm: QEMU and busybox' && fetch_tools ;;
     systemd) echo 'fetch-vm: systemd' && fetch_systemd ;;
+    crun) echo 'fetch-vm: crun' && fetch_crun ;;
     *) fetch_kernel "$name" ;;
   esac
 done

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Makes the TypeScript of protocol buffers again: of NRI, from the api.proto that Debian ships of
-# containerd/nri (Apache-2.0), of ttrpc and of what tests ask of the CRI. protoc and protoc-gen-es
+# containerd/nri (Apache-2.0), of ttrpc, and of what the plugin and tests ask of the CRI. protoc and protoc-gen-es
 # are fetched and not installed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -41,4 +41,5 @@ generate() {
 }
 generate "$scratch/tree/usr/share/gocode/src/github.com/containerd/nri/pkg/api/api.proto" nri src/nri/messages
 generate src/nri/messages/ttrpc.proto ttrpc src/nri/messages
+generate src/cri/messages/cri.proto cri src/cri/messages
 generate test/helpers/cri/cri.proto cri test/helpers/cri

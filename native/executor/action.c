@@ -178,14 +178,20 @@ static int look_and_tell(const struct plan *plan, uint32_t slot, uint32_t depth)
 	return result;
 }
 
-static int pause_here(const struct plan *plan)
+/*
+ * What bpftoken does meanwhile has as long as all the rest, and is no part of that: on a machine
+ * that is busy it is not the plan that takes long.
+ */
+static int pause_here(struct plan *plan)
 {
 	struct executor_answer answer = { .kind = EXECUTOR_PAUSED, .failed = -1, .steps = plan->tried };
+	int64_t since = now_ms();
 	int result;
 
 	send_message(CLIENT, &answer, sizeof(answer), NULL, 0);
-	if ((result = wait_for(CLIENT, plan->deadline, false)) < 0)
+	if ((result = wait_for(CLIENT, since + plan->head.deadline_ms, false)) < 0)
 		return result;
+	plan->deadline += now_ms() - since;
 	return hear(0) == EXECUTOR_KEEP ? 0 : -ECANCELED;
 }
 

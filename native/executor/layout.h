@@ -96,7 +96,7 @@ struct executor_hello {
 struct executor_plan {
 	uint32_t kind, actions;
 	uint32_t pid;	      /* of PROCESS, for where /proc must do */
-	uint32_t deadline_ms; /* for all of it; undoing has as long again */
+	uint32_t deadline_ms; /* for all of it; a pause, and undoing, have as long again */
 	uint32_t gid;	      /* of the child, where it is not root's */
 	uint32_t slots;	      /* bit n: slot n comes with this message, in order */
 	uint32_t give;	      /* bit n: slot n shall come with the answer */

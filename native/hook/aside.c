@@ -29,7 +29,7 @@ int64_t now_ms(void)
 	return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
 }
 
-_Noreturn static void read_it(int from, struct reading *reading, int done)
+_Noreturn static void read_it(int from, pid_t runtime, struct reading *reading, int done)
 {
 	const char *body;
 
@@ -37,7 +37,7 @@ _Noreturn static void read_it(int from, struct reading *reading, int done)
 	close(STDOUT_FILENO);
 	close(STDERR_FILENO);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	body = question(from, reading->id, sizeof(reading->id), &reading->fault);
+	body = question(from, runtime, reading->id, sizeof(reading->id), &reading->fault);
 	if (body) {
 		strcpy(reading->body, body);
 		reading->good = true;
@@ -81,12 +81,12 @@ const char *question_in_time(int from, int64_t deadline, char *id, size_t room, 
 	reading = mmap(NULL, sizeof(*reading), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (reading == MAP_FAILED || pipe(done) != 0)
 		return NULL;
-	pid_t child = fork();
+	pid_t runtime = getppid(), child = fork();
 	if (child < 0)
 		return NULL;
 	if (child == 0) {
 		close(done[0]);
-		read_it(from, reading, done[1]);
+		read_it(from, runtime, reading, done[1]);
 	}
 	close(done[1]);
 	bool in_time = is_done(done[0], deadline);

@@ -15,6 +15,7 @@
 #define STATE_VALUES 8192
 #define CONFIG_VALUES 32768
 #define ENGINE_VALUES 65536
+#define WORDS_MAX 65536
 
 /* Pages of these that nothing reaches cost nothing. */
 static char state_text[STATE_MAX + 1], config_text[CONFIG_MAX + 1], engine_text[ENGINE_MAX + 1], body[BODY_MAX];
@@ -165,26 +166,43 @@ static void put_config(struct writer *to, const struct json *config)
 
 /* ---- What is read ---- */
 
+/*
+ * Where the runtime, which called us, was told that the bundle is. With --privileged crun says that it
+ * is "/", and was told otherwise. NULL: its words name no directory.
+ */
+static const char *bundle_told(pid_t runtime, char *words, size_t room)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/cmdline", runtime);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t length = fd < 0 ? -1 : read_all(fd, words, room - 1);
+
+	if (fd >= 0)
+		close(fd);
+	if (length <= 0)
+		return NULL;
+	words[length] = '\0';
+	for (const char *word = words, *next; (next = word + strlen(word) + 1) < words + length; word = next)
+		if ((strcmp(word, "--bundle") == 0 || strcmp(word, "-b") == 0) && *next == '/')
+			return next;
+	return NULL;
+}
+
+/* -1: there is none. */
+static int open_config(const char *bundle)
+{
+	char path[PATH_MAX];
+
+	if (snprintf(path, sizeof(path), "%s/config.json", bundle) >= (int)sizeof(path))
+		return -1;
+	return open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+}
+
 /* The id is a name of a file, and of nothing else. */
 static bool is_plain(const char *id)
 {
 	return *id && *id != '.' && !strchr(id, '/');
-}
-
-/*
- * -1: there is none. With --privileged crun says that the bundle is "/"; a copy of its config.json
- * lies in its own directory.
- */
-static int open_config(const char *bundle, const char *id)
-{
-	char path[4096];
-	int fd = -1;
-
-	if (snprintf(path, sizeof(path), "%s/config.json", bundle) < (int)sizeof(path))
-		fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	if (fd < 0 && is_plain(id) && snprintf(path, sizeof(path), "/run/crun/%s/config.json", id) < (int)sizeof(path))
-		fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	return fd;
 }
 
 /* ---- What Podman has written down of the container ---- */
@@ -240,24 +258,19 @@ static bool image_may_ask(const char *records, const char *image)
 
 /*
  * The name and the image, which no runtime is told, from the records of containers/storage: they lie
- * beside the directory of the container that its bundle is in; and beside that of its layers, which
- * its root is in, where crun says that the bundle is "/". Of others than Podman there are none, and
- * then a policy that names containers does not match. Containers that are removed when they end have
- * a file of their own since Podman 4.4.
+ * beside the directory of the container that its bundle is in. Of others than Podman there are none,
+ * and then a policy that names containers does not match. Containers that are removed when they end
+ * have a file of their own since Podman 4.4.
  */
-static void put_engine(struct writer *to, const char *bundle, const char *root, const char *id)
+static void put_engine(struct writer *to, const char *bundle, const char *id)
 {
 	static const char *const lists[] = { "containers.json", "volatile-containers.json" };
 	char records[PATH_MAX], path[PATH_MAX + 32], image_id[256];
 	static struct json meta[256];
 	const struct json *own = NULL;
 
-	bool by_root = strcmp(bundle, "/") == 0 && root && *root == '/';
-	if (!is_plain(id) || snprintf(path, sizeof(path), "%s/../..", by_root ? root : bundle) >= PATH_MAX ||
-	    !realpath(path, records) || strlen(records) + sizeof("-containers") > sizeof(records))
+	if (!is_plain(id) || snprintf(path, sizeof(path), "%s/../..", bundle) >= PATH_MAX || !realpath(path, records))
 		return;
-	if (by_root)
-		strcat(records, "-containers");
 	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]) && !own; i++) {
 		snprintf(path, sizeof(path), "%s/%s", records, lists[i]);
 		if (read_of_root(path, engine_values, ENGINE_VALUES) > 0)
@@ -289,9 +302,10 @@ static void put_engine(struct writer *to, const char *bundle, const char *root, 
 	put_text(to, !fits || image_may_ask(records, image_id) ? "true}" : "false}");
 }
 
-const char *question(int from, char *id, size_t room, const char **fault)
+const char *question(int from, pid_t runtime, char *id, size_t room, const char **fault)
 {
-	static const char *const of_state[] = { "id", "pid", "status", "bundle", "root", "annotations", NULL };
+	static const char *const of_state[] = { "id", "pid", "status", "root", "annotations", NULL };
+	static char words[WORDS_MAX];
 	struct writer to = { 0 };
 	struct stat st;
 
@@ -309,9 +323,17 @@ const char *question(int from, char *id, size_t room, const char **fault)
 	if (!name || !bundle)
 		return NULL;
 	snprintf(id, room, "%s", name);
+	const char *told = strcmp(bundle, "/") == 0 ? bundle_told(runtime, words, sizeof(words)) : NULL;
+	if (told)
+		bundle = told;
 	put_text(&to, "{\"state\":");
 	put_members(&to, state_values, of_state);
-	int fd = open_config(bundle, name);
+	/* Its id is there. */
+	to.length--;
+	put_text(&to, ",\"bundle\":");
+	put_string(&to, bundle);
+	put_text(&to, "}");
+	int fd = open_config(bundle);
 	if (fd >= 0) {
 		*fault = "the bundle's config.json is no file, has more than 1 MiB, or cannot be read";
 		length = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? read_all(fd, config_text, CONFIG_MAX) : -1;
@@ -324,7 +346,7 @@ const char *question(int from, char *id, size_t room, const char **fault)
 			return NULL;
 		put_config(&to, config_values);
 	}
-	put_engine(&to, bundle, json_string(json_member(state_values, "root")), name);
+	put_engine(&to, bundle, name);
 	put_text(&to, "}");
 	*fault = "what the runtime says of the container is longer than the daemon takes";
 	return to.full ? NULL : body;

@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 /* ---- bundle.c ---- */
 
@@ -17,9 +18,9 @@
  * The question to the daemon, as JSON: of the state that the runtime wrote to `from`, and of the
  * bundle's config.json, what the daemon looks at. The environment of the container's program, which
  * may have secrets, is not among that. Gives NULL and says why in `fault`; else `id` is the
- * container's, cut to its room.
+ * container's, cut to its room. `runtime` is the process that called the hook.
  */
-const char *question(int from, char *id, size_t room, const char **fault);
+const char *question(int from, pid_t runtime, char *id, size_t room, const char **fault);
 
 /* ---- aside.c ---- */
 

@@ -221,13 +221,30 @@ static void enter_cgroup(const struct asker *asker)
 		refuse_asker("whoever asks is in a cgroup that the program cannot be put into");
 }
 
+static rlim_t limit_of(const char *text)
+{
+	return strcmp(text, "unlimited") == 0 ? RLIM_INFINITY : strtoull(text, NULL, 10);
+}
+
+/*
+ * A line for each, in the order of their numbers, below one of titles: the name in a column of 26,
+ * what counts now, and what it can be raised to. prlimit(2) would take CAP_SYS_RESOURCE, which root
+ * of a container need not have.
+ */
 static void take_limits(const struct asker *asker)
 {
-	struct rlimit limit;
+	char text[ASKER_TEXT], soft[32], hard[32];
 
-	for (int i = 0; i < RLIM_NLIMITS; i++)
-		if (prlimit(asker->pid, i, NULL, &limit) < 0 || setrlimit(i, &limit) < 0)
-			die("prlimit");
+	must_read(asker->directory, "limits", text, sizeof(text));
+	const char *line = text;
+	for (int i = 0; i < RLIM_NLIMITS; i++) {
+		line = strchr(line, '\n');
+		if (!line || strcspn(++line, "\n") < 26 || sscanf(line + 26, "%31s %31s", soft, hard) != 2)
+			refuse("limits", EINVAL);
+		struct rlimit limit = { limit_of(soft), limit_of(hard) };
+		if (setrlimit(i, &limit) < 0)
+			die("setrlimit");
+	}
 }
 
 /* Of precedence what is no privilege: bpftoken-launch drops the rest. */

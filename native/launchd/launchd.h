@@ -24,7 +24,8 @@
  *   struct apart_head      with five descriptors: a memfd of texts (see apart.h), its end of the
  *                          socket of launch.c's descriptor 4, and what the program has as 0 to 2
  * So a descriptor is never taken by number, but given by who has it: what the asker cannot open it
- * cannot give. After 'g' it hears what launch.c says on descriptor 3, or 'r' + text.
+ * cannot give. Once it knows of the loan it says 's', and then hears what launch.c says on
+ * descriptor 3, or 'r' + text.
  *
  * Whoever asks is looked at three times: before anything is done, when the namespaces are there,
  * and before the program starts. It must be the process that the daemon holds, all four of its ids

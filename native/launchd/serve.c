@@ -89,7 +89,7 @@ static struct wanted hear_wanted(int control)
 
 	if (take_message(control, &head, sizeof(head), wanted.fds, APART_DESCRIPTORS) != sizeof(head) ||
 	    head.version != APART_VERSION)
-		refuse("apart_head", EPROTO);
+		refuse("apart_head", EINVAL);
 	if (head.bytes == 0 || head.bytes > APART_BYTES || head.words == 0 || head.words > head.bytes ||
 	    head.variables > head.bytes)
 		refuse("apart_head", E2BIG);
@@ -126,26 +126,41 @@ static void hear_request(int daemon, struct apart_request *request, int fds[2])
 		refuse("control", ENOTSOCK);
 }
 
-/* Until the loan is in place. Nothing is started if the daemon, the asker or the launcher goes. */
-static uint64_t await_loan(int daemon, int control, const struct asker *asker, const struct launched *launched)
+/* Until this can be read. Nothing is started if the daemon, the asker or the launcher goes. */
+static void await(int fd, int control, const struct asker *asker, const struct launched *launched)
 {
 	struct pollfd waits[] = {
-		{ .fd = daemon, .events = POLLIN },
+		{ .fd = fd, .events = POLLIN },
 		{ .fd = asker->pidfd, .events = POLLIN },
 		{ .fd = control, .events = POLLRDHUP },
 		{ .fd = launched->control, .events = POLLRDHUP },
 	};
-	char word[9];
-	uint64_t capabilities;
 
 	while (poll(waits, 4, -1) < 0)
 		if (errno != EINTR)
 			_exit(1);
-	if (waits[1].revents || waits[2].revents || waits[3].revents ||
-	    take_message(daemon, word, sizeof(word), NULL, 0) != sizeof(word) || word[0] != 'g')
+	if (waits[1].revents || waits[2].revents || waits[3].revents)
+		_exit(1);
+}
+
+static uint64_t hear_loan(int daemon)
+{
+	char word[9];
+	uint64_t capabilities;
+
+	if (take_message(daemon, word, sizeof(word), NULL, 0) != sizeof(word) || word[0] != 'g')
 		_exit(1);
 	memcpy(&capabilities, word + 1, sizeof(capabilities));
 	return capabilities;
+}
+
+/* It has its signals in hand: from the start of the program on they are for that. */
+static void hear_start(int control)
+{
+	char word;
+
+	if (take_message(control, &word, 1, NULL, 0) != 1 || word != 's')
+		refuse("control", EINVAL);
 }
 
 /* What is said of its start, until it runs. */
@@ -186,8 +201,11 @@ void serve(int daemon)
 	if (program < 0 || !is_program(&launched))
 		die("pidfd_open");
 	send_message(daemon, "p", 1, &program);
-	uint64_t capabilities = await_loan(daemon, control, &asker, &launched);
+	await(daemon, control, &asker, &launched);
+	uint64_t capabilities = hear_loan(daemon);
 	listener = control;
+	await(control, control, &asker, &launched);
+	hear_start(control);
 	confirm_asker(&asker);
 	send_directory(&launched, wanted.directory);
 	send_capabilities(&launched, capabilities);

@@ -110,6 +110,8 @@ int run_apart(const struct options *options, int connection, char **environment)
 	struct launched launched = { .control = control[0], .lifeline = lifeline[0] };
 	/* From here on signals are for the program. */
 	int signals = hold_signals(true);
+	/* Should it have gone, its end is heard. */
+	send(control[0], "s", 1, MSG_NOSIGNAL);
 	await_start(&launched, options, "you");
 	return follow(&launched, signals, terminal ? &screen : NULL);
 }

@@ -28,6 +28,8 @@ import { Cpio } from './cpio.ts'
 export const VM = join(CACHE, 'vm')
 /** Of the repository: a file system with a systemd. */
 export const SYSTEMD = '.cache/vm/systemd'
+/** The same: a runtime of containers. */
+export const CRUN = '.cache/vm/crun'
 const BUSYBOX = join(VM, 'tools/bin/busybox')
 
 /** Programs whose busybox namesakes can less. Taken from this machine, with their libraries. */
@@ -209,9 +211,14 @@ export function repositoryLayer(extra: readonly string[]): Buffer[] {
   addTypeScript(archive, files.filter(isTypeScript))
   for (const name of readdirSync(join(__dirname, 'tsx')))
     archive.file(join(ROOT, 'node_modules/tsx', name), readFileSync(join(__dirname, 'tsx', name)))
-  const built = ['bpftoken.node', 'bpftoken-launch', 'bpftoken-executor', 'bpftoken-run'].map(name =>
-    join(ROOT, 'build/Release', name),
-  )
+  const built = [
+    'bpftoken.node',
+    'bpftoken-launch',
+    'bpftoken-executor',
+    'bpftoken-run',
+    'bpftoken-hook',
+    'bpftoken-launchd',
+  ].map(name => join(ROOT, 'build/Release', name))
   const others = [
     join(ROOT, 'package.json'),
     join(ROOT, 'SECURITY.md'),

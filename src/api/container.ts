@@ -34,80 +34,87 @@ const ids = z
   )
   .max(340)
 
-/** The state that a runtime gives a hook, as the runtime specification has it; other keys are ignored. */
-export const ociState = z.object({
-  id: containerId,
-  pid: runningPid.describe(
-    'As the daemon counts: the first process of the container, which waits for the hook',
-  ),
-  status: line.optional(),
-  bundle: line.startsWith('/'),
-  root: line.min(1).optional().describe('The root directory: crun says it, also relative to the bundle'),
-  annotations: annotations.optional(),
-})
+/**
+ * The state that a runtime gives a hook, as the runtime specification has it; other keys are
+ * ignored. What ignores keys has its name for the API's document here: it is only ever taken.
+ */
+export const ociState = z
+  .object({
+    id: containerId,
+    pid: runningPid.describe(
+      'As the daemon counts: the first process of the container, which waits for the hook',
+    ),
+    status: line.optional(),
+    bundle: line.startsWith('/'),
+    root: line.min(1).optional().describe('The root directory: crun says it, also relative to the bundle'),
+    annotations: annotations.optional(),
+  })
+  .meta({ id: 'OciState' })
 
 /** What is looked at of the bundle's config.json; other keys are ignored. */
-export const ociConfig = z.object({
-  root: z.object({ path: line.min(1), readonly: z.boolean().optional() }).optional(),
-  annotations: annotations.optional(),
-  process: z
-    .object({
-      user: z.object({ uid: z.int().min(0).max(0xffff_ffff).optional() }).optional(),
-      noNewPrivileges: z.boolean().optional(),
-      capabilities: z
-        .object({
-          bounding: names.optional(),
-          effective: names.optional(),
-          permitted: names.optional(),
-          inheritable: names.optional(),
-          ambient: names.optional(),
-        })
-        .optional(),
-    })
-    .optional(),
-  mounts: z
-    .array(z.object({ destination: line, type: line.optional() }))
-    .max(4000)
-    .optional(),
-  linux: z
-    .object({
-      uidMappings: ids.optional(),
-      gidMappings: ids.optional(),
-      namespaces: z
-        .array(z.object({ type: line, path: line.optional() }))
-        .max(64)
-        .optional(),
-      seccomp: z
-        .object({
-          defaultAction: line,
-          defaultErrnoRet: z.number().optional(),
-          syscalls: z
-            .array(
-              z.object({
-                names: names.optional(),
-                action: line,
-                errnoRet: z.number().optional(),
-                args: z
-                  .array(
-                    z.object({
-                      index: z.number(),
-                      value: z.number(),
-                      valueTwo: z.number().optional(),
-                      op: line,
-                    }),
-                  )
-                  .max(64)
-                  .optional(),
-              }),
-            )
-            .max(2000)
-            .optional()
-            .describe('Rules that do not name bpf may be left out'),
-        })
-        .optional(),
-    })
-    .optional(),
-})
+export const ociConfig = z
+  .object({
+    root: z.object({ path: line.min(1), readonly: z.boolean().optional() }).optional(),
+    annotations: annotations.optional(),
+    process: z
+      .object({
+        user: z.object({ uid: z.int().min(0).max(0xffff_ffff).optional() }).optional(),
+        noNewPrivileges: z.boolean().optional(),
+        capabilities: z
+          .object({
+            bounding: names.optional(),
+            effective: names.optional(),
+            permitted: names.optional(),
+            inheritable: names.optional(),
+            ambient: names.optional(),
+          })
+          .optional(),
+      })
+      .optional(),
+    mounts: z
+      .array(z.object({ destination: line, type: line.optional() }))
+      .max(4000)
+      .optional(),
+    linux: z
+      .object({
+        uidMappings: ids.optional(),
+        gidMappings: ids.optional(),
+        namespaces: z
+          .array(z.object({ type: line, path: line.optional() }))
+          .max(64)
+          .optional(),
+        seccomp: z
+          .object({
+            defaultAction: line,
+            defaultErrnoRet: z.number().optional(),
+            syscalls: z
+              .array(
+                z.object({
+                  names: names.optional(),
+                  action: line,
+                  errnoRet: z.number().optional(),
+                  args: z
+                    .array(
+                      z.object({
+                        index: z.number(),
+                        value: z.number(),
+                        valueTwo: z.number().optional(),
+                        op: line,
+                      }),
+                    )
+                    .max(64)
+                    .optional(),
+                }),
+              )
+              .max(2000)
+              .optional()
+              .describe('Rules that do not name bpf may be left out'),
+          })
+          .optional(),
+      })
+      .optional(),
+  })
+  .meta({ id: 'OciConfig' })
 
 /** `POST /v1/hooks/oci`: a runtime is about to start a container, and waits. */
 export const ociHookBody = strict({
@@ -123,7 +130,7 @@ export const ociHookBody = strict({
   })
     .optional()
     .describe("What the engine's own records say of it: Podman's, which its runtime is not told"),
-})
+}).meta({ id: 'OciHookBody' })
 
 /** The container may start. Without a loan: it did not ask for one. */
 export const ociHookAnswer = strict({
@@ -132,7 +139,8 @@ export const ociHookAnswer = strict({
   notes: texts,
 })
 
-const pod = strict({
+/** Of a pod, as its runtime tells it: written by whoever may make pods. */
+export const pod = strict({
   name: line,
   namespace: line,
   uid: line,
@@ -140,7 +148,8 @@ const pod = strict({
   annotations: annotations.optional(),
 })
 
-const announced = strict({
+/** What a runtime tells of a container. What is not told matches no policy. */
+export const announced = strict({
   id: containerId,
   name: line.optional(),
   image: line.optional(),
@@ -172,22 +181,20 @@ export const announceBody = strict({
 })
 export const announcedAnswer = strict({ known: z.int().min(0) })
 
-export const containers = strict({
-  containers: z.array(
-    strict({
-      runtime: text,
-      announcedAt: time,
-      id: text,
-      name: text.optional(),
-      image: text.optional(),
-      imageDigest: text.optional(),
-      labels: labels.optional(),
-      pod: pod.optional(),
-      annotations: annotations.optional(),
-      pid: runningPid.optional(),
-    }),
-  ),
+/** The same, and who has told it. */
+export const knownContainer = strict({
+  runtime: text,
+  announcedAt: time,
+  id: text,
+  name: text.optional(),
+  image: text.optional(),
+  imageDigest: text.optional(),
+  labels: labels.optional(),
+  pod: pod.optional(),
+  annotations: annotations.optional(),
+  pid: runningPid.optional(),
 })
+export const containers = strict({ containers: z.array(knownContainer) })
 
 /** What the commands about containers print. */
 export const containersStatus = strict({

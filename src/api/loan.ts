@@ -131,6 +131,8 @@ export const asker = strict({
   unit: text.optional(),
   label: text.optional(),
   userNamespace: text,
+  /** Where that is not the initial one: the number of it that no other gets. */
+  userNamespaceId: text.optional(),
 })
 
 export const loan = strict({

@@ -48,6 +48,7 @@ export const DOCUMENTS = {
   plan: 'the least rights that objects need',
   'plan-check': 'how a policy compares with them',
   'obj-show': 'what object files hold',
+  'obj-link': 'what was linked',
   'obj-types': 'the TypeScript file of an object',
   'obj-load': 'what was loaded',
   'obj-load-watch': 'what was loaded, then what it counts and tells; a line for each',

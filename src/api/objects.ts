@@ -89,6 +89,12 @@ export const objShow = z.array(
   }),
 )
 
+export const objLink = strict({
+  output: text,
+  sizeBytes: count,
+  unresolved: texts.describe('Externs that no object defines'),
+})
+
 export const objTypes = strict({
   output: text.nullable().describe('The file that was written'),
   text,

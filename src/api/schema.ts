@@ -63,6 +63,7 @@ export const SCHEMAS: Readonly<Record<DocumentName, z.ZodType>> = {
   plan: objects.plan,
   'plan-check': objects.planCheck,
   'obj-show': objects.objShow,
+  'obj-link': objects.objLink,
   'obj-types': objects.objTypes,
   'obj-load': objects.objLoad,
   'obj-load-watch': objects.objLoadWatch,

@@ -48,7 +48,8 @@ const BY_REASON: Readonly<Record<Reason, (facts: ErrorContext) => string>> = {
   'names-unavailable': () => 'Name the process by its number instead: --pid',
   'network-shared': () =>
     'Give the workload its own network namespace (no --host-net) and a user namespace that root made, install the guard, or say spec.network: host',
-  'no-place': () => 'Name the place: --attach xdp:DEVICE, tcx:DEVICE/ingress, cgroup:PATH or netns:PATH',
+  'no-place': () =>
+    'Name the place: --attach xdp:DEVICE, tcx:DEVICE/ingress, netkit:DEVICE/primary, cgroup:PATH or netns:PATH',
   'no-user-namespace': () =>
     'A token works only inside a user namespace of its own: start the target in one, e.g. with bpftoken run',
   'not-confined': () => 'See bpftoken guard status for those that are',

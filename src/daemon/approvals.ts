@@ -23,8 +23,11 @@ import { LongTimer } from './long-timer.ts'
 import { ownsRequest, type Who } from './ownership.ts'
 import type { Parts } from './parts.ts'
 import { Peer } from './peer.ts'
+import type { Call } from './service.ts'
 
 const NS_PER_MS = 1_000_000n
+/** Whoever waits for the daemon to be ready waits no longer for that. */
+const TAKE_UP_MS = 5_000
 
 interface Wanted {
   readonly who: Asking
@@ -71,7 +74,11 @@ export class Approvals implements Disposable {
     return count
   }
 
-  /** Those of before this daemon. Of one owner one after the other: a look at some may take long. */
+  /**
+   * Those of before this daemon. Of one owner one after the other: a look at some may take long.
+   * Returns when that is done, or has taken so long that it goes on beside the requests that come:
+   * until it is its turn one of them cannot be decided.
+   */
   async takeUp(): Promise<void> {
     const byOwner = new Map<string, RequestRecord[]>()
     for (const request of this.#parts().book.registry.requests()) {
@@ -80,9 +87,16 @@ export class Approvals implements Disposable {
       byOwner.set(owner, [...(byOwner.get(owner) ?? []), request])
     }
     const takeUpAll = async (requests: readonly RequestRecord[]): Promise<void> => {
-      for (const request of requests) await this.#takeUpOne(request)
+      for (const request of requests) if (!this.#stopped) await this.#takeUpOne(request)
     }
-    await Promise.all([...byOwner.values()].map(takeUpAll))
+    const all = Promise.all([...byOwner.values()].map(takeUpAll))
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise<void>(resolve => {
+      timer = setTimeout(resolve, TAKE_UP_MS)
+    })
+    await Promise.race([all, late])
+    clearTimeout(timer)
+    all.catch(error => this.#parts().log.error({ error }, 'what waits for approval could not be taken up'))
   }
 
   async #takeUpOne(request: RequestRecord): Promise<void> {
@@ -103,11 +117,13 @@ export class Approvals implements Disposable {
           mountNamespace: held.mountNamespace,
         }),
       )
+      if (this.#stopped) return
       const terms = { place, comment, cgroup, strict, lifetimeSec }
       const waiting = this.#waits(id, begun, { owner: shareOf(asker), asker: peer, target, terms }, leftMs)
       this.#startTimer(id, waiting)
     } catch (error) {
       if (!(error instanceof BpftokenError)) throw error
+      if (this.#stopped) return
       await this.#end({ ...request, state: 'withdrawn', why: error.message.slice(0, 4000) })
     }
   }
@@ -171,9 +187,14 @@ export class Approvals implements Disposable {
   }
 
   /** Resolves when it is decided, or after so many seconds, or when the signal is aborted. */
-  async decided(who: Who, id: number, waitSec: number, signal: AbortSignal): Promise<RequestView> {
+  async decided(
+    who: Who,
+    id: number,
+    { waitSec, signal, waits }: { waitSec: number } & Pick<Call, 'signal' | 'waits'>,
+  ): Promise<RequestView> {
     const request = this.#known(who, id)
     if (request.state !== 'waiting' || waitSec === 0 || signal.aborted) return requestView(request)
+    waits?.()
     await new Promise<void>(resolve => {
       const done = (): void => {
         clearTimeout(timer)
@@ -219,7 +240,7 @@ export class Approvals implements Disposable {
     )
     try {
       const { asker, target, terms } = held
-      const who: Asking = { asker, isRoot: false, facts: await asker.facts() }
+      const who: Asking = { asker, isRoot: false, facts: (await asker.who()).facts }
       using prepared = await prepareFor(parts, who, { policy, target, input: terms })
       await make(parts, prepared, {
         kind: 'delegate',

@@ -16,21 +16,21 @@ export interface Asker {
   /**
    * Whose share of the limits it takes: `user N`. In another user namespace than the initial one, where
    * one user can have many numbers, who made the outermost of those that it lies in; see `ownerOf` of
-   * src/sys/namespace.ts. Read anew; DeniedError as `facts`.
+   * src/sys/namespace.ts. Read anew; DeniedError as `who`.
    */
   readonly owner: string
-  /** User 0 with CAP_SYS_ADMIN in the initial user namespace. Read anew; DeniedError as `facts`. */
+  /** User 0 with CAP_SYS_ADMIN in the initial user namespace. Read anew; DeniedError as `who`. */
   readonly isRoot: boolean
   /**
-   * Read anew, of what needs no look that can wait: so without its executable and label. DeniedError:
-   * it has exited, or is no more the user that connected.
+   * Read anew, of what needs no look that can wait: so without its executable and label; and `isRoot`,
+   * at the end of that. DeniedError: it has exited, or is no more the user that connected.
    */
-  facts(): Promise<AskerFacts>
-  /** At once. DeniedError as `facts`: for the moment before something is reached. */
+  who(): Promise<{ readonly isRoot: boolean; readonly facts: AskerFacts }>
+  /** At once. DeniedError as `who`. */
   confirm(): void
   /**
    * What `decide` compares, read anew; executable and label where one of the policies names them,
-   * and unknown if the asker has us wait for them. DeniedError as `facts`.
+   * and unknown if the asker has us wait for them. DeniedError as `who`.
    */
   subject(policies: readonly Pick<Policy, 'subjects'>[]): Promise<SubjectFacts>
   /**
@@ -45,7 +45,7 @@ export interface Asker {
   take(descriptor: number): Promise<Fd>
   /**
    * Gives its pidfd, and the ids that it connected with, to one that looks at it by itself; it stays
-   * ours. DeniedError as `facts`.
+   * ours. DeniedError as `who`.
    */
   handOver(use: (pidfd: Fd, ids: { readonly uid: number; readonly gid: number }) => void): void
   /** The target that a recipient means. The caller disposes of it. */

@@ -163,9 +163,11 @@ export function createService(options: ServiceOptions): RunningService {
       renew: (call, request) => renewRoute(parts, call, request),
       revoke: (call, request) => revokeRoute(parts, call, request),
       listRequests: (call, request) => listRequestsRoute(parts, call, request),
-      showRequest: async ({ asker, signal }, { params, query }) => ({
+      showRequest: async ({ asker, signal, waits }, { params, query }) => ({
         status: 200,
-        body: await approvals.decided(await asking(asker), numberIn(params.id), query.wait ?? 0, signal),
+        body: await approvals.decided(await asking(asker), numberIn(params.id), {
+          ...{ waitSec: query.wait ?? 0, signal, waits },
+        }),
       }),
       approve: async ({ asker }, { params, body }) => ({
         status: 200,

@@ -91,9 +91,20 @@ export class Daemon {
     this.#watcher = this.#watch(policies)
   }
 
-  /** Loads what the first request would wait for. */
-  warm(): Promise<void> {
-    return this.#server.warm()
+  /**
+   * Loads what the first request would wait for; and of what is loaded only when it is needed all that
+   * lends and takes back: should the package be replaced while this runs, these are of one version.
+   * What reads policies was loaded with the first of them.
+   */
+  async warm(): Promise<void> {
+    await this.#server.warm()
+    await Promise.all([
+      import('../delegation/token-support.ts'),
+      import('../delegation/vocabulary.ts'),
+      import('../guard/detach.ts'),
+      import('../guard/guard.ts'),
+      import('../guard/inventory.ts'),
+    ])
   }
 
   get isHealthy(): boolean {

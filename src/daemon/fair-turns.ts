@@ -1,6 +1,7 @@
 /**
  * Work of many users, a bounded part of it at one time: each user in turn, and none takes all of
- * the room. Pure.
+ * the room. Pure. (`Turns` in src/sys is another thing: it bounds each name alone, and whoever waits
+ * there may give up.)
  */
 
 interface Waiting {

@@ -33,7 +33,7 @@ export interface Asking extends Who {
 }
 
 export async function asking(asker: Asker): Promise<Asking> {
-  return { asker, isRoot: asker.isRoot, facts: await asker.facts() }
+  return { asker, ...(await asker.who()) }
 }
 
 /**

@@ -1,7 +1,12 @@
 /**
  * The journal of one loan: what src/lending tells of it goes to the registry and the audit. Nothing
- * is lent before it is on the disk that it will be, and nothing is kept before it is on the disk
- * that it was made.
+ * can be reached before it is on the disk, in both, that it will be lent, and nothing is kept before
+ * it is on the disk, in both, that it was made.
+ *
+ * Disks are slow, so that only what must be is waited for. Before anything is done, that is the
+ * registry, by which it is found again; the audit of it is written while the loan is made. At the end
+ * both are written at one time: by the registry alone it is made out what stands, and where only the
+ * audit was written, a record that it ended follows there.
  */
 import type { DelegatedMount } from '../delegation/instances.ts'
 import { NotUndoneError } from '../errors.ts'
@@ -52,6 +57,8 @@ export class LoanJournal implements Journal {
   readonly #parts: Parts
   readonly #asked: Asked
   #record: LoanRecord | undefined
+  /** That of `lend.will`, which may be on its way to the disk. */
+  #audited: Promise<unknown> = Promise.resolve()
 
   constructor(parts: Parts, asked: Asked) {
     this.#parts = parts
@@ -70,7 +77,13 @@ export class LoanJournal implements Journal {
     await book.put(record)
     this.#record = record
     this.#asked.begun?.()
-    await audit.append({ event: 'lend.will', loan: record.id, facts: loanFacts(record) })
+    this.#audited = audit.append({ event: 'lend.will', loan: record.id, facts: loanFacts(record) })
+    // Whoever waits for it is told.
+    this.#audited.catch(() => {})
+  }
+
+  async ready(): Promise<void> {
+    await this.#audited
   }
 
   async did(outcome: Outcome): Promise<void> {
@@ -81,9 +94,13 @@ export class LoanJournal implements Journal {
       made: madeOf(outcome as Loan, clock.wall()),
       ...this.#expiry(),
     }
-    await book.put(record, this.#asked.also?.(record))
-    this.#record = record
-    await audit.append({ event: 'lend.did', loan: record.id, facts: loanFacts(record) })
+    const written = await Promise.allSettled([
+      book.put(record, this.#asked.also?.(record)).then(() => {
+        this.#record = record
+      }),
+      audit.append({ event: 'lend.did', loan: record.id, facts: loanFacts(record) }),
+    ])
+    for (const one of written) if (one.status === 'rejected') throw one.reason
   }
 
   /** Where something may stand, the loan stays to be taken back: see reconcile.ts. */

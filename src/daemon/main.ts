@@ -16,7 +16,7 @@ import { closeInherited, passNothingOn } from '../sys/inheritance.ts'
 import { takeActivationSockets } from './activation.ts'
 import { readConfig } from './config.ts'
 import { Daemon } from './daemon.ts'
-import { type Options, parseOptions } from './options.ts'
+import { type Options, parseOptions, UNITS } from './options.ts'
 
 /**
  * What V8 is told of memory. Left to itself it lets new objects have up to 48 MiB before it looks
@@ -56,7 +56,7 @@ function takeEnvironment() {
 
 async function run(options: Options): Promise<number> {
   if (options.printUnit !== undefined) {
-    process.stdout.write(unitOfThis(`bpftokend.${options.printUnit}`, __filename))
+    process.stdout.write(unitOfThis(UNITS[options.printUnit], __filename))
     return EXIT.ok
   }
   if (process.geteuid?.() !== 0)

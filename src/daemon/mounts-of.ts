@@ -10,10 +10,7 @@ import type { LoanRecord } from '../registry/loan-record.ts'
  * one that lies in it, with the rights that were lent: whoever takes a copy along into a namespace of
  * its own, and unmounts the first, has not given the loan back.
  */
-export function mountsOf(
-  loan: LoanRecord,
-  found: readonly DelegatedInstance[],
-): readonly DelegatedInstance[] {
+function mountsOf(loan: LoanRecord, found: readonly DelegatedInstance[]): readonly DelegatedInstance[] {
   const { made, recipient } = loan
   if (recipient === undefined) return []
   const isThere = (one: DelegatedInstance): boolean =>
@@ -37,6 +34,34 @@ export function mountsOf(
       .map(({ device }) => device),
   )
   return found.filter(({ device }) => devices.has(device))
+}
+
+/**
+ * The mounts of each loan, by its number. A superblock is of the loan that was made last of those that
+ * say its number: an older one was gone by then, though all else of the two is the same, as of two
+ * containers of a pod. Loans that do not say which superblock is theirs come after all that do.
+ */
+export function sharesOf(
+  loans: Iterable<LoanRecord>,
+  found: readonly DelegatedInstance[],
+): ReadonlyMap<number, readonly DelegatedInstance[]> {
+  const all = [...loans]
+  const sure = all.filter(({ made }) => made?.device !== undefined)
+  const unsure = all.filter(({ made }) => made?.device === undefined)
+  const left = new Map<string, DelegatedInstance[]>()
+  for (const mount of found) left.set(mount.device, [...(left.get(mount.device) ?? []), mount])
+  const shares = new Map<number, readonly DelegatedInstance[]>()
+  for (const loan of [...sure.sort(byLastMade), ...unsure]) {
+    const device = loan.made?.device
+    const mounts = mountsOf(loan, device === undefined ? [...left.values()].flat() : (left.get(device) ?? []))
+    for (const mount of mounts) left.delete(mount.device)
+    shares.set(loan.id, mounts)
+  }
+  return shares
+}
+
+function byLastMade(a: LoanRecord, b: LoanRecord): number {
+  return Date.parse(b.made!.at) - Date.parse(a.made!.at) || b.id - a.id
 }
 
 /** Of the bits that this kernel knows; it shows no others. */

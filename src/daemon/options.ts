@@ -2,9 +2,14 @@
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { LEVELS, type Level } from '../service/log.ts'
 
-/** Which of its units, by the ends of their names. */
-const UNIT_NAMES = ['service', 'socket'] as const
-export type UnitName = (typeof UNIT_NAMES)[number]
+/** Its units, and those of the launcher, which is asked by it. */
+export const UNITS = {
+  service: 'bpftokend.service',
+  socket: 'bpftokend.socket',
+  launcher: 'bpftoken-launchd.service',
+  'launcher-socket': 'bpftoken-launchd.socket',
+} as const
+export type UnitName = keyof typeof UNITS
 
 export interface Options {
   readonly socket: string
@@ -46,7 +51,7 @@ export function daemonCommand(version: string): Command {
       new Option(
         '--print-unit <which>',
         'print the unit for systemd that starts this very installation, and end',
-      ).choices(UNIT_NAMES),
+      ).choices(Object.keys(UNITS)),
     )
     .allowExcessArguments(false)
 }

@@ -16,7 +16,7 @@ export function ownsLoan({ isRoot, facts }: Who, loan: LoanRecord): boolean {
   const { kind, state, asker, recipient } = loan
   const { uid, userNamespace } = facts
   if (isRoot) return true
-  if (kind !== 'adopted' && asker.uid === uid && asker.userNamespace === userNamespace) return true
+  if (kind !== 'adopted' && isSame(asker, facts)) return true
   if (userNamespace === INITIAL_USER_NAMESPACE) return recipient?.ownerUid === uid
   // The number of one that is gone may be another one's.
   return state !== 'ended' && recipient?.userNamespace === userNamespace
@@ -24,5 +24,14 @@ export function ownsLoan({ isRoot, facts }: Who, loan: LoanRecord): boolean {
 
 /** It has asked. */
 export function ownsRequest({ isRoot, facts }: Who, { asker }: RequestRecord): boolean {
-  return isRoot || (asker.uid === facts.uid && asker.userNamespace === facts.userNamespace)
+  return isRoot || isSame(asker, facts)
+}
+
+/** The same user of the same namespace: one that is gone may have had the inode of another one. */
+function isSame(asker: AskerFacts, now: AskerFacts): boolean {
+  return (
+    asker.uid === now.uid &&
+    asker.userNamespace === now.userNamespace &&
+    asker.userNamespaceId === now.userNamespaceId
+  )
 }

@@ -12,7 +12,7 @@
  * time: see src/sys/in-time.ts for what is which.
  */
 import { readFileSync, statSync } from 'node:fs'
-import { type Accounts, subjectAgain, subjectInTime, subjectOf } from '../delegation/subject.ts'
+import { type Accounts, cgroupOf, subjectAgain, subjectInTime } from '../delegation/subject.ts'
 import { openTargetInTime, type Target } from '../delegation/target.ts'
 import { Owned } from '../ebpf/owned.ts'
 import { DeniedError, InputError, NotFoundError, SyscallError } from '../errors.ts'
@@ -21,9 +21,15 @@ import type { Fact, SubjectFacts } from '../policy/subject.ts'
 import { userShare } from '../registry/asker-facts.ts'
 import type { Fd } from '../sys/fd.ts'
 import { namespaceInTime, takeFdInTime } from '../sys/in-time.ts'
-import { hasPowerOver, heldNamespace, heldNamespaceName, ownerOf } from '../sys/namespace.ts'
+import {
+  hasPowerOver,
+  heldNamespace,
+  heldNamespaceName,
+  ownerOf,
+  uniqueNamespaceId,
+} from '../sys/namespace.ts'
 import { type PeerCredentials, peerCredentials, peerPidfd } from '../sys/peer.ts'
-import { procFields, procNumbers } from '../sys/proc-file.ts'
+import { type ProcFields, procFields, procNumbers } from '../sys/proc-file.ts'
 import {
   openProcess,
   openProcessOf,
@@ -41,7 +47,7 @@ import { PATIENCE_MS } from './clock.ts'
 
 /** What is read of the asker at one moment. */
 interface Now {
-  readonly status: ReadonlyMap<string, string>
+  readonly status: ProcFields
   readonly userNamespace: string
   readonly isAdmin: boolean
 }
@@ -111,7 +117,7 @@ export class Peer implements Asker, Disposable {
 
   /**
    * Whether it could lend without us: user 0 with CAP_SYS_ADMIN in the initial user namespace. User 0
-   * of a container that has no user namespace has it not. Read anew; DeniedError as `facts`.
+   * of a container that has no user namespace has it not. Read anew; DeniedError as `who`.
    */
   get isRoot(): boolean {
     return this.#isRoot(this.#now())
@@ -128,6 +134,11 @@ export class Peer implements Asker, Disposable {
     return ownerOf(namespace) ?? userShare(this.uid)
   }
 
+  #namespaceId(): string | undefined {
+    using namespace = heldNamespace(this.#process, 'user')
+    return uniqueNamespaceId(namespace)?.toString()
+  }
+
   #isRoot({ userNamespace, isAdmin }: Now): boolean {
     return this.uid === 0 && userNamespace === INITIAL_USER_NAMESPACE && isAdmin
   }
@@ -136,11 +147,12 @@ export class Peer implements Asker, Disposable {
     this.#now()
   }
 
-  async facts(): Promise<AskerFacts> {
+  async who(): Promise<{ readonly isRoot: boolean; readonly facts: AskerFacts }> {
     const { userNamespace } = this.#now()
-    const { cgroup, unit, owner } = this.#look(() => ({
-      ...subjectOf(this.#process, {}, this.#accounts),
+    const { cgroup, unit, owner, userNamespaceId } = this.#look(() => ({
+      ...cgroupOf(this.#process),
       owner: this.#owner(),
+      userNamespaceId: userNamespace === INITIAL_USER_NAMESPACE ? undefined : this.#namespaceId(),
     }))
     const facts = {
       ...this.#connected,
@@ -152,10 +164,15 @@ export class Peer implements Asker, Disposable {
       ...known('cgroup', told(cgroup)),
       ...known('unit', told(unit)),
       userNamespace,
+      ...known('userNamespaceId', userNamespaceId),
     }
     // It may have changed while the rest was read.
-    this.#now()
-    return facts
+    const now = this.#now()
+    if (now.userNamespace !== userNamespace)
+      throw new DeniedError('Whoever asks has entered another user namespace meanwhile', {
+        hint: 'Ask again',
+      })
+    return { isRoot: this.#isRoot(now), facts }
   }
 
   async subject(policies: readonly Pick<Policy, 'subjects'>[]): Promise<SubjectFacts> {
@@ -303,7 +320,7 @@ export class Peer implements Asker, Disposable {
   }
 
   /** What the kernel says of a descriptor of the asker; nothing of one that it has not. */
-  #descriptorFields(descriptor: number): ReadonlyMap<string, string> {
+  #descriptorFields(descriptor: number): ProcFields {
     return procFields(this.#look(() => readIfThere(this.#process, `fdinfo/${descriptor}`)) ?? '')
   }
 
@@ -352,7 +369,7 @@ export class Peer implements Asker, Disposable {
   }
 
   /** All four ids of user and group: real, effective, saved, file system. */
-  #requireSame(status: ReadonlyMap<string, string>): void {
+  #requireSame(status: ProcFields): void {
     const { pid, uid, gid } = this.#connected
     for (const [line, id] of [
       ['Uid', uid],

@@ -7,7 +7,7 @@
 import type { DelegatedInstance } from '../delegation/instances.ts'
 import type { GuardDelegation } from '../guard/guard.ts'
 import type { EndRecord, LoanRecord } from '../registry/loan-record.ts'
-import { driftOf, mountsOf } from './mounts-of.ts'
+import { driftOf, sharesOf } from './mounts-of.ts'
 import type { Seen } from './sight.ts'
 
 export interface Found {
@@ -57,22 +57,15 @@ const UNFINISHED = 'the daemon ended while it was being made'
 
 /** `open`: loans that have not ended, without those that are being made now. */
 export function reconcile(open: readonly LoanRecord[], found: Found): Step[] {
-  const taken = new Set<DelegatedInstance>()
   const known = new Set(open.flatMap(({ made }) => made?.delegation ?? []))
-  // Those that say which superblock is theirs come first: the others are known by less.
-  const sure = open.filter(({ made }) => made?.device !== undefined)
-  const unsure = open.filter(({ made }) => made?.device === undefined)
-  const steps = [...sure, ...unsure].map(loan => {
-    if (loan.boot !== found.boot) return { do: 'end', loan: loan.id, why: 'reboot' } as const
-    const mounts = found.reused.has(loan.id)
-      ? []
-      : mountsOf(
-          loan,
-          found.mounts.filter(mount => !taken.has(mount)),
-        )
-    for (const mount of mounts) taken.add(mount)
-    return judge(loan, mounts, found, known)
-  })
+  const ours = open.filter(({ id, boot }) => boot === found.boot && !found.reused.has(id))
+  const shares = sharesOf(ours, found.mounts)
+  const taken = new Set([...shares.values()].flat())
+  const steps = open.map(loan =>
+    loan.boot === found.boot
+      ? judge(loan, shares.get(loan.id) ?? [], found, known)
+      : ({ do: 'end', loan: loan.id, why: 'reboot' } as const),
+  )
   return [...steps, ...strangers(found, taken, known)]
 }
 

@@ -13,6 +13,8 @@ export interface Call {
   readonly signal: AbortSignal
   /** As the asker gave it: up to 128 printable characters of ASCII. */
   readonly idempotencyKey: string | undefined
+  /** To be called before what waits for others, which holds up nobody of the same user then. */
+  readonly waits?: (() => void) | undefined
 }
 
 /** An answer with the HTTP status that stands for it in the table of routes. */

@@ -10,7 +10,7 @@ import { undelegate } from '../lending/undelegate.ts'
 import type { LoanRecord } from '../registry/loan-record.ts'
 import { openProcess } from '../sys/process.ts'
 import { PATIENCE_MS } from './clock.ts'
-import { mountsOf } from './mounts-of.ts'
+import { sharesOf } from './mounts-of.ts'
 import type { Parts } from './parts.ts'
 
 export interface Unmounted {
@@ -21,7 +21,7 @@ export interface Unmounted {
 }
 
 export async function unmount(
-  { vocabulary, guard }: Pick<Parts, 'vocabulary' | 'guard'>,
+  { vocabulary, guard, book }: Pick<Parts, 'vocabulary' | 'guard'> & { book: Pick<Parts['book'], 'open'> },
   loan: LoanRecord,
 ): Promise<Unmounted> {
   const left: string[] = []
@@ -43,18 +43,24 @@ export async function unmount(
     }
   }
   const { made, recipient } = loan
-  if (made?.path !== undefined && recipient !== undefined) {
+  const rivals = [...book.open()].filter(
+    one => one.id !== loan.id && made?.device !== undefined && one.made?.device === made.device,
+  )
+  // Where another one says the same superblock, only a look tells whose the mount is.
+  if (made?.path !== undefined && recipient !== undefined && rivals.length === 0) {
     using target = await targetThere(recipient.pid, recipient)
     if (target !== undefined && (await take(target, made.path, made.mountId, made.device)))
       return { gone: left.length === 0, left }
   }
+  const find = async (): Promise<readonly DelegatedInstance[]> =>
+    sharesOf([loan, ...rivals], await findInstances(vocabulary)).get(loan.id) ?? []
   // Each one may take copies of it along.
-  for (const one of mountsOf(loan, await findInstances(vocabulary))) {
+  for (const one of await find()) {
     using target = await anyThere(one)
     if (target === undefined) continue
     await take(target, one.path, one.mountId, one.device)
   }
-  const still = mountsOf(loan, await findInstances(vocabulary))
+  const still = await find()
   return { gone: still.length === 0, left: still.length === 0 ? [] : [...left, ...still.map(stillAt)] }
 }
 

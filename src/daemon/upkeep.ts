@@ -18,7 +18,7 @@ import { loanFacts } from './audit-facts.ts'
 import type { Expiry } from './expiry.ts'
 import { FairTurns } from './fair-turns.ts'
 import { loanName } from './loan-view.ts'
-import { mountsOf } from './mounts-of.ts'
+import { sharesOf } from './mounts-of.ts'
 import type { Parts } from './parts.ts'
 import { type Found, reconcile, type Step } from './reconcile.ts'
 import { takeBack } from './take-back.ts'
@@ -146,7 +146,7 @@ export class Upkeep {
         if (book.isBeingMade(id) && recipient !== undefined) touched.add(recipient.userNamespace)
       const mounts = await findInstances(vocabulary)
       const delegations = guard?.delegations()
-      const isMissing = before.some(loan => mountsOf(loan, mounts).length === 0)
+      const isMissing = [...sharesOf(before, mounts).values()].some(share => share.length === 0)
       const unsure = before.filter(({ id, recipient }) => this.#isUnsure(id, recipient))
       const inhabited =
         isMissing || unsure.length > 0 ? await inhabitedUserNamespaces() : new Map<string, number>()

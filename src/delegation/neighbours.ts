@@ -4,7 +4,7 @@
  */
 import { readFileSync } from 'node:fs'
 import { isExecutorChild } from '../sys/executor/child.ts'
-import { procFields } from '../sys/proc-file.ts'
+import { type ProcFields, procFields } from '../sys/proc-file.ts'
 import { readProc } from '../sys/process.ts'
 import { ownNamespace } from '../sys/self.ts'
 import { type PlacedTask, taskNamespaces, unlessGone } from '../sys/tasks.ts'
@@ -47,21 +47,22 @@ const RECENT_MS = 1000
 /**
  * A thread or process of the target's user namespace that is in our own network. Undefined: there is
  * none. One that cannot be judged counts. What is found is no older than the call; with `first`, that
- * there is none may be a second old: it is for who asks again, without, before anything can be
- * reached.
+ * there is none but what has ended may be a second old: it is for who asks again, without, before
+ * anything can be reached.
  */
 export async function inOurNetwork(
   { process, facts }: Target,
   { first = false }: { readonly first?: boolean } = {},
 ): Promise<string | undefined> {
   const seenIn = async (neighbours: Promise<Neighbours>): Promise<PlacedTask[]> =>
-    mayBeIn(await neighbours, facts.userNamespace, readProc(process, 'uid_map')).filter(
-      ({ directory }) => !isExecutorChild(directory),
-    )
-  if (first && (await seenIn(look.recent(RECENT_MS))).length === 0) return undefined
+    mayBeIn(await neighbours, facts.userNamespace, readProc(process, 'uid_map'))
+  if (first) {
+    const before = await seenIn(look.recent(RECENT_MS))
+    if (!before.some(({ tid, directory }) => !hasEnded(tid) && !isExecutorChild(directory))) return undefined
+  }
   let seen: PlacedTask[] = []
   for (let looks = 0; looks < LOOKS; looks++) {
-    seen = await seenIn(look.take())
+    seen = (await seenIn(look.take())).filter(({ directory }) => !isExecutorChild(directory))
     const [there] = seen.filter(({ tid }) => !hasEnded(tid))
     if (there !== undefined) return saying(there)
     if (seen.length === 0) return undefined
@@ -99,7 +100,7 @@ function hasEnded(tid: number): boolean {
 }
 
 /** Undefined: it has ended. */
-function statusOf(tid: number): ReadonlyMap<string, string> | undefined {
+function statusOf(tid: number): ProcFields | undefined {
   const status = unlessGone(() => procFields(readFileSync(`/proc/${tid}/status`, 'utf8')))
   return /^[ZX]/.test(status?.get('State') ?? '') ? undefined : status
 }

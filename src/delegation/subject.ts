@@ -11,7 +11,7 @@ import { openInTime, readInTime } from '../sys/in-time.ts'
 import { isOurMount } from '../sys/mount-table.ts'
 import { heldNamespaceName } from '../sys/namespace.ts'
 import { uniqueMountId } from '../sys/open.ts'
-import { cgroup2Path, procFields, procNumbers } from '../sys/proc-file.ts'
+import { cgroup2Path, type ProcFields, procFields, procNumbers } from '../sys/proc-file.ts'
 import { type ProcessHandle, readProc } from '../sys/process.ts'
 import {
   INITIAL_CGROUP_NAMESPACE,
@@ -91,12 +91,17 @@ export function subjectOfContainer(
   told: Pick<SubjectFacts, 'container' | 'kubernetes'>,
 ): SubjectFacts {
   const unborn = { unknown: 'it is not known before the container runs' }
-  const cgroup = attempt(() => cgroupFrom(readProc(process, 'cgroup')))
   return {
     ...{ user: unborn, groups: unborn, executable: unborn, label: unborn },
-    ...{ cgroup, unit: unitFrom(cgroup) },
+    ...cgroupOf(process),
     ...told,
   }
+}
+
+/** Where it runs. NotFoundError: it has exited. */
+export function cgroupOf(process: ProcessHandle): Pick<SubjectFacts, 'cgroup' | 'unit'> {
+  const cgroup = attempt(() => cgroupFrom(readProc(process, 'cgroup')))
+  return { cgroup, unit: unitFrom(cgroup) }
 }
 
 /**
@@ -110,11 +115,9 @@ function factsAtOnce(
   accounts: Accounts,
 ): Omit<SubjectFacts, 'executable' | 'label'> {
   const status = procFields(readProc(process, 'status'))
-  const cgroup = attempt(() => cgroupFrom(readProc(process, 'cgroup')))
   return {
     ...accountsOf(idsFrom(status, 'Uid'), groupsFrom(status), policy, accounts),
-    cgroup,
-    unit: unitFrom(cgroup),
+    ...cgroupOf(process),
   }
 }
 
@@ -166,7 +169,7 @@ function namesById(
 }
 
 /** The fields of /proc/PID/status. */
-type Status = ReadonlyMap<string, string>
+type Status = ProcFields
 
 /**
  * The id of a line of /proc/PID/status, if all four are the same: real, effective, saved, file

@@ -1,7 +1,7 @@
 /**
- * Patterns for names of functions, as the kernel's and libbpf's: `*` is any text, `?` any character,
- * `[a-c]` one of them, and `[!a-c]` none. Takes time in proportion to both lengths, whatever is in
- * them.
+ * Patterns for names of functions, as the kernel's and libbpf's: `*` is any text, `?` any
+ * character, `[a-c]` one of them, and `[!a-c]` none. Takes time in proportion to both lengths,
+ * whatever is in them.
  */
 export function glob(pattern: string): (name: string) => boolean {
   const steps = stepsOf(pattern)
@@ -35,7 +35,9 @@ function inSet(set: string): (char: string) => boolean {
   return char => ranges.some(([from, to]) => from! <= char && char <= to!)
 }
 
-/** If it does not go on from a star, the star takes one character more; only the last one counts. */
+/**
+ * If it does not go on from a star, the star takes one character more; only the last one counts.
+ */
 function matches(steps: readonly Step[], name: string): boolean {
   let [step, at] = [0, 0]
   let star: { step: number; at: number } | undefined

@@ -95,14 +95,24 @@ export {
   attachCgroup,
   attachIterator,
   attachNetfilter,
+  attachNetkit,
   attachNetns,
+  attachPerfEvent,
   attachRawTracepoint,
+  attachReuseport,
   attachSocketFilter,
   attachSockmap,
   attachTcx,
   attachXdp,
+  type CgroupOrder,
+  detachReuseport,
   detachSocketFilter,
+  type IteratorTarget,
+  type PerfEventTarget,
 } from './attach/attach.ts'
+export { attachTc, removeClsact, TcFilter, type TcTarget } from './attach/classic-tc.ts'
+export { attachDirectly, type DirectOptions, detachDirectly, type HookTarget } from './attach/direct.ts'
+export { attachKprobeMulti, attachUprobeMulti, type KprobePlaces, type UprobePlaces } from './attach/many.ts'
 export {
   type AttachSpec,
   attachesItself,
@@ -111,16 +121,12 @@ export {
 } from './attach/section.ts'
 export {
   attachKprobe,
-  attachKprobeMulti,
   attachStructOps,
   attachTracepoint,
   attachTrampoline,
   attachUprobe,
-  attachUprobeMulti,
   StructOpsRegistration,
   syscallFunction,
-  tracedFunctions,
-  type UprobePlaces,
 } from './attach/trace.ts'
 export { attachUsdt, type UsdtTarget } from './attach/usdt.ts'
 export { type UsdtArgument, type UsdtNote, usdtArguments, usdtNotes } from './attach/usdt-note.ts'
@@ -153,7 +159,8 @@ export { matchingSymbols, symbolOffset } from './elf/symbol.ts'
 export { forgetKernelBtf } from './kernel/btf.ts'
 export { FEATURES, type Feature, type FeatureName, Features } from './kernel/features.ts'
 export { KernelTypes } from './kernel/kernel-types.ts'
-export { Link, type LinkInfo } from './link.ts'
+export { tracedAddresses, tracedFunctions } from './kernel/tracefs.ts'
+export { Link, type LinkInfo, type PerfEventInfo } from './link.ts'
 export { Arena } from './load/arena.ts'
 export type { Initial } from './load/initial-data.ts'
 export type { MapChoice } from './load/maps.ts'
@@ -184,6 +191,7 @@ export {
   type TestRunOptions,
   type TestRunResult,
 } from './prog.ts'
+export { type Attached, type AttachedProgram, enableStats, fdinfo, queryAttached } from './query.ts'
 export { effectiveCapabilities } from './refusal.ts'
 export {
   type MissingRight,
@@ -193,7 +201,8 @@ export {
   type TokenCmd,
   type TokenRights,
 } from './rights.ts'
-export { RingBuffer, UserRingBuffer } from './ringbuf.ts'
+export { type RecordVisitor, RingBuffer, RingBuffer, UserRingBuffer, UserRingBuffer } from './ringbuf.ts'
+export { type LinkedObject, type LinkInput, linkObjects } from './static-link/static-linker.ts'
 export {
   chooseToken,
   DEFAULT_BPFFS,

@@ -68,9 +68,9 @@ interface PerCpu {
 /**
  * The reading end of a `perf_event_array` map. Since Linux 4.4. perf_event_open(2) of all processes
  * wants CAP_PERFMON in the initial user namespace, which no token gives, or
- * kernel.perf_event_paranoid below 1: EACCES. With `pid` it wants less. EPERM of mmap(2): more memory
- * than kernel.perf_event_mlock_kb and RLIMIT_MEMLOCK allow. Events in the map are replaced, and taken
- * out when this is disposed of, which the caller does, and of the map afterwards.
+ * kernel.perf_event_paranoid below 1: EACCES. With `pid` it wants less. EPERM of mmap(2): more
+ * memory than kernel.perf_event_mlock_kb and RLIMIT_MEMLOCK allow. Events in the map are replaced,
+ * and taken out when this is disposed of, which the caller does, and of the map afterwards.
  */
 export class PerfBuffer implements Disposable {
   readonly #map: BpfMap
@@ -153,8 +153,8 @@ export class PerfBuffer implements Disposable {
   }
 
   /**
-   * Gives every record that is there to `take`, `limit` at most, and their number. In order for each
-   * CPU, not between them. Does not wait.
+   * Gives every record that is there to `take`, `limit` at most, and their number. In order for
+   * each CPU, not between them. Does not wait.
    */
   drain(take: (record: PerfRecord) => void, limit?: number): number {
     return this.visit((data, start, end, cpu) => take(copied(data, start, end, cpu)), limit)
@@ -175,8 +175,8 @@ export class PerfBuffer implements Disposable {
   }
 
   /**
-   * What is in rings that are overwritten: for each CPU, its newest record first. Nothing is written
-   * meanwhile: what programs write then is lost.
+   * What is in rings that are overwritten: for each CPU, its newest record first. Nothing is
+   * written meanwhile: what programs write then is lost.
    */
   latest(): PerfRecord[] {
     if (!this.#overwrite) throw new TypeError('only a ring that is overwritten has latest records')

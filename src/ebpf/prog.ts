@@ -5,10 +5,19 @@
  * free.
  */
 import { VerifierError } from '../errors.ts'
-import { getFdById, objGet, objGetInfoByFd, objPin, progBindMap, progLoad, progTestRun } from '../sys/bpf.ts'
+import {
+  getFdById,
+  objGet,
+  objGetInfoByFd,
+  objPin,
+  progBindMap,
+  progLoad,
+  progStreamRead,
+  progTestRun,
+} from '../sys/bpf.ts'
 import { failure } from '../sys/failure.ts'
 import { Fd } from '../sys/fd.ts'
-import { bpf_map_flags, bpf_prog_info } from '../uapi/bpf.ts'
+import { bpf_map_flags, bpf_prog_info, bpf_stream_id } from '../uapi/bpf.ts'
 import {
   BPF_F_TEST_RUN_ON_CPU,
   BPF_F_TEST_XDP_LIVE_FRAMES,
@@ -118,6 +127,8 @@ export interface TestRunResult {
 
 const FIRST_LOG_BYTES = 64 * 1024
 const DATA_HEADROOM_BYTES = 256
+const STREAM_CHUNK_BYTES = 16 * 1024
+const MAX_STREAM_BYTES = 1024 * 1024
 /** The kernel may give up a load that signals interrupt; libbpf tries as often. */
 const LOAD_ATTEMPTS = 5
 
@@ -259,6 +270,25 @@ export class Program implements Disposable {
       data: (data ?? new Uint8Array()).subarray(0, attr.data_size_out),
       context: (context ?? new Uint8Array()).subarray(0, inPlace ? undefined : attr.ctx_size_out),
     }
+  }
+
+  /**
+   * What the program has written to a stream since it was read last, by bpf_stream_printk(), and to
+   * `stderr` also the kernel: BPF_PROG_STREAM_READ_BY_FD, since Linux 6.17. Needs no capability.
+   * What a program writes beyond 100,000 bytes is dropped. EINVAL: this kernel has no streams.
+   */
+  readStream(stream: 'stdout' | 'stderr'): Buffer {
+    const chunks: Buffer[] = []
+    const id = stream === 'stdout' ? bpf_stream_id.BPF_STDOUT : bpf_stream_id.BPF_STDERR
+    // A program that goes on writing does not keep us.
+    for (let total = 0; total < MAX_STREAM_BYTES; ) {
+      const chunk = Buffer.alloc(STREAM_CHUNK_BYTES)
+      const length = progStreamRead(this.fd, id, chunk)
+      if (length === 0) break
+      chunks.push(chunk.subarray(0, length))
+      total += length
+    }
+    return Buffer.concat(chunks)
   }
 
   close(): void {

@@ -37,20 +37,17 @@ function recordBytes(length: number): number {
   return Math.ceil((HEADER_BYTES + length) / 8) * 8
 }
 
-function notAlone(bytes: number, used: number): FormatError {
+/** Only when somebody else who holds the map wrote into the consumer's page. */
+function notOurs(bytes: number, used: number): FormatError {
   return new FormatError('ring buffer', `a record of ${bytes} bytes where ${used} are in use`, {
     hint: 'Let one consumer only read a ring buffer',
   })
 }
 
-/**
- * Takes a record where it lies: `length` bytes from byte `start` of `data`. They are its own until
- * it returns, and may be written over afterwards.
- */
-export type TakeInPlace = (data: Uint8Array, start: number, length: number) => void
+/** Called with a record's place: `data` is valid during the call only. */
+export type RecordVisitor = (data: Buffer, start: number, end: number) => void
 
-/** For so many records room is given back together: not for each, and not too late. */
-const RETURNED_RECORDS = 1024
+const MOST_AT_ONCE = 2 ** 30
 
 /**
  * These processors show a record's bytes no later than its length, if they are read in this order;
@@ -63,6 +60,8 @@ export class Ring {
   readonly consumer: BigUint64Array
   readonly producer: BigUint64Array
   readonly data: Uint8Array
+  /** The same data, to be read from. */
+  readonly bytes: Buffer
   /** The same data as 32-bit words, for headers. */
   readonly words: Int32Array
   readonly sizeBytes: number
@@ -72,6 +71,7 @@ export class Ring {
     this.consumer = new BigUint64Array(consumer, 0, 1)
     this.producer = new BigUint64Array(rest, 0, 1)
     this.data = new Uint8Array(rest, PAGE_BYTES, 2 * sizeBytes)
+    this.bytes = Buffer.from(rest, PAGE_BYTES, 2 * sizeBytes)
     this.words = new Int32Array(rest, PAGE_BYTES, sizeBytes / 4)
     this.sizeBytes = sizeBytes
   }
@@ -99,8 +99,7 @@ export class Ring {
       if ((header & BUSY) !== 0) return undefined
       const length = header & LENGTH
       const bytes = recordBytes(length)
-      // Only when somebody else who holds the map wrote into the consumer's page.
-      if (bytes > used) throw notAlone(bytes, used)
+      if (bytes > used) throw notOurs(bytes, used)
       const start = at + HEADER_BYTES
       const record = (header & DISCARD) === 0 ? this.data.slice(start, start + length) : undefined
       // Copied before the place is given back to the kernel.
@@ -110,40 +109,43 @@ export class Ring {
   }
 
   /**
-   * Shows every complete record where it lies, `limit` at most: their number. No record costs memory.
-   * Room is given back to the kernel in steps, and at the end.
+   * Gives the place of each complete record to `visit`, `limit` at most, and their number: without a
+   * copy or an object for each. Their room is the kernel's again a quarter of the ring later, and
+   * when this ends, also if `visit` throws.
    */
-  visit(take: TakeInPlace, limit: number): number {
+  visit(visit: RecordVisitor, limit: number): number {
     let count = 0
-    for (let shown = -1; shown !== 0 && count < limit; count += shown)
-      shown = this.#visitSome(take, Math.min(limit - count, RETURNED_RECORDS))
+    for (let seen = -1; seen !== 0 && count < limit; count += seen)
+      seen = this.#visitSome(visit, Math.min(limit - count, MOST_AT_ONCE))
     return count
   }
 
-  /** Gives the room of what it has shown back. 0: there is no more now. No closures: it is hot. */
-  #visitSome(take: TakeInPlace, limit: number): number {
-    const { words, data, sizeBytes } = this
-    const start = Atomics.load(this.consumer, 0)
-    // As integers, which the compiler then keeps them.
-    const available = this.used(start, Atomics.load(this.producer, 0)) >>> 0
+  /** Of a quarter of the ring at most, whose room it gives back. 0: there are no more now. */
+  #visitSome(visit: RecordVisitor, limit: number): number {
+    // Integers, and no closure: so the compiler keeps all of it in registers.
+    const { words, bytes: data, sizeBytes } = this
     const most = limit | 0
+    const start = this.consumer[0]!
+    const used = this.used(start, Atomics.load(this.producer, 0)) >>> 0
+    const quarter = sizeBytes >>> 2
     let at = this.at(start) >>> 0
     let taken = 0
     let count = 0
     try {
-      while (count < most && taken < available) {
+      if (used > sizeBytes) throw notOurs(used, sizeBytes)
+      while (count < most && taken < used && (taken < quarter || count === 0)) {
         const header = inOrder ? words[at >> 2]! : Atomics.load(words, at >> 2)
         // Its sign: BUSY.
         if (header < 0) break
         const length = header & LENGTH
         const bytes = (length + (HEADER_BYTES + 7)) & ~7
-        if (bytes > available - taken) throw notAlone(bytes, available - taken)
+        if (bytes > used - taken) throw notOurs(bytes, used - taken)
         const record = at + HEADER_BYTES
         taken += bytes
         at = (at + bytes) & (sizeBytes - 1)
         if ((header & DISCARD) !== 0) continue
         count++
-        take(data, record, length)
+        visit(data, record, record + length)
       }
     } finally {
       if (taken > 0) Atomics.store(this.consumer, 0, BigInt.asUintN(64, start + BigInt(taken)))
@@ -214,12 +216,11 @@ export class RingBuffer implements Disposable {
   }
 
   /**
-   * The same without copying: `take` sees each record where the kernel has put it, and no record
-   * costs memory. It must not read from this ring buffer itself. What `take` throws is thrown, and
-   * that record counts as taken.
+   * The same without a copy or an object for each record: `visit` gets the memory, and where in it
+   * the record is. That is good until `visit` returns.
    */
-  drainInPlace(take: TakeInPlace, limit = Number.POSITIVE_INFINITY): number {
-    return this.#ring.visit(take, limit)
+  visit(visit: RecordVisitor, limit = Number.POSITIVE_INFINITY): number {
+    return this.#ring.visit(visit, limit)
   }
 
   /**

@@ -70,6 +70,11 @@ export interface Journal {
   /** If it throws, nothing is done, and the use case fails with that error. */
   will(operation: Operation): void | Promise<void>
   /**
+   * Of a loan, when all is made and nothing can be reached yet: for what of `will` need not be waited
+   * for before. If it throws, nothing has been lent, and `failed` is told.
+   */
+  ready?(): void | Promise<void>
+  /**
    * Everything is done and can be reached. If this throws, a loan is undone; other results stay.
    */
   did(outcome: Outcome): void | Promise<void>

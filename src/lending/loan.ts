@@ -3,7 +3,7 @@ import { delegate, delegateContext } from '../delegation/delegate.ts'
 import type { Target } from '../delegation/target.ts'
 import type { Guard } from '../guard/guard.ts'
 import type { Vocabulary } from '../policy/vocabulary.ts'
-import { type Journaled, journaled, type LendFacts, type Loan } from './journal.ts'
+import { type Journal, type Journaled, journaled, type LendFacts, type Loan } from './journal.ts'
 
 export interface LoanToMake {
   readonly facts: LendFacts
@@ -36,7 +36,7 @@ export function makeLoan(loan: LoanToMake, how: Making): Promise<Loan> {
     const options = {
       signal: how.signal,
       guard: lender,
-      confirm,
+      confirm: confirmed(confirm, how.journal),
       reached: (mount: Loan['mount']) => {
         made = { target: target.facts, place, mount, delegation: lender?.delegation() }
         return did(made)
@@ -46,4 +46,16 @@ export function makeLoan(loan: LoanToMake, how: Making): Promise<Loan> {
     else await delegateContext(policy, target, place.contextFd, vocabulary, options)
     return made!
   })
+}
+
+/** What is done when all is ready, the journal's part last. Undefined: nothing. */
+export function confirmed(
+  confirm: LoanToMake['confirm'],
+  journal: Journal | undefined,
+): LoanToMake['confirm'] {
+  if (journal?.ready === undefined) return confirm
+  return async () => {
+    await confirm?.()
+    await journal.ready?.()
+  }
 }

@@ -3,6 +3,7 @@ import { planCgroup } from '../delegation/rest.ts'
 import {
   isForCgroups,
   isForDevices,
+  isForNetkit,
   type Placement,
   placementsOf,
   type Wish,
@@ -101,7 +102,7 @@ function lotOf(program: ObjectProgram, places: TrialPlaces, callees: ReadonlySet
       ? idleFor('the loader has no cgroup of its own here, and no other is named')
       : at({ kind: 'cgroup', path: places.cgroup })
   const direction = rule?.attachType === 'tcx_egress' ? 'egress' : 'ingress'
-  const isTcx = type === 'sched_cls' && !`${rule?.attachType}`.startsWith('netkit')
+  const isTcx = type === 'sched_cls' && !isForNetkit(program)
   if (!isForDevices(program) && !isTcx) return idleFor('there is nothing here that it could attach to')
   return at(isTcx ? { kind: 'tcx', device: 'lo', direction } : { kind: 'xdp', device: 'lo' })
 }

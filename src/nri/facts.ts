@@ -40,6 +40,12 @@ export function factsOf(pod: PodSandbox | undefined, container: Container): Fact
   return bytesOf(short) <= FACTS_BYTES ? short : { id }
 }
 
+/** Undefined: they would be more than the daemon takes. */
+export function withDigest(facts: Facts, imageDigest: string): Facts | undefined {
+  const all = { ...facts, imageDigest }
+  return bytesOf(all) <= FACTS_BYTES ? all : undefined
+}
+
 type PodFacts = NonNullable<Facts['pod']>
 
 /** Undefined: it has a name that the daemon does not take, and half of who it is must not be matched. */

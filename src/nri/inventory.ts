@@ -5,7 +5,7 @@
  */
 import { MAX_CONTAINERS } from '../api/container-words.ts'
 import type { RouteInput } from '../api/routes.ts'
-import type { Facts } from './facts.ts'
+import { type Facts, withDigest } from './facts.ts'
 
 export type Announcement = RouteInput<'announceContainers'>['body']
 
@@ -36,6 +36,13 @@ export class Inventory {
     this.#containers.set(facts.id, facts)
     this.#changed.set(facts.id, facts)
     return true
+  }
+
+  /** False: that container is not remembered, or has no room for it. */
+  addDigest(id: string, imageDigest: string): boolean {
+    const facts = this.#containers.get(id)
+    const all = facts === undefined ? undefined : withDigest(facts, imageDigest)
+    return all !== undefined && this.add(all)
   }
 
   remove(id: string): void {

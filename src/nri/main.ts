@@ -7,6 +7,8 @@ import { fstatSync } from 'node:fs'
 import { CommanderError } from 'commander'
 import { HOOK_SECONDS } from '../api/container-words.ts'
 import { Client } from '../client/client.ts'
+import { GrpcChannel } from '../cri/channel.ts'
+import { imageDigestOf } from '../cri/image-digest.ts'
 import { ConflictError, DeniedError, EXIT } from '../errors.ts'
 import { isJournal, LogSink } from '../service/journald.ts'
 import { boundedWriter, createLog, type Entry, type Log } from '../service/log.ts'
@@ -73,13 +75,17 @@ async function run(options: Options): Promise<void> {
   })
   const hook = { path: options.hook, args: hookArgs(options), timeoutSeconds: HOOK_SECONDS }
   const tale = taleOf(log, options)
+  const imageDigest = async (containerId: string): Promise<string | undefined> => {
+    using channel = new GrpcChannel(options.cri)
+    return await imageDigestOf(channel, containerId, options.patience)
+  }
   notifier.ready('waiting for the runtime')
   notifier.watch(() => true)
   log.info({ version, nri: options.nri, hook: options.hook }, 'bpftoken-nri is ready')
   await stayRegistered({
     socket: options.nri,
     index: options.index,
-    plugin: () => new Plugin({ inventory, announcer, hook, tale, answerMs: options.patience }),
+    plugin: () => new Plugin({ inventory, announcer, hook, tale, answerMs: options.patience, imageDigest }),
     told: {
       registered: () => {
         log.info({ nri: options.nri }, 'the runtime has taken the plugin')
@@ -122,6 +128,10 @@ function taleOf(log: Log, { hook }: Options): Tale {
           ? `the runtime has made a container without the hook that it was given: ${FORBIDS}`
           : `the runtime has not made a container that was given the hook. If this happens to each: ${FORBIDS}`,
       ),
+    noDigest: (facts, error) =>
+      error === undefined
+        ? log.debug(facts, 'no registry has the image of a container that asks')
+        : log.warn({ ...facts, error }, 'the runtime does not say of which image a container was made'),
     unknown: facts => log.warn(facts, 'the daemon is not told of a container, which did not ask'),
   }
 }

@@ -6,6 +6,7 @@ import { hookPath } from '../sys/prebuilt.ts'
 
 export interface Options {
   readonly nri: string
+  readonly cri: string
   readonly socket: string
   readonly hook: string
   readonly index: string
@@ -30,6 +31,12 @@ export function nriCommand(version: string): Command {
     .exitOverride()
     .version(version, '-V, --version')
     .option('--nri <path>', 'where the runtime takes plugins', absolute, '/run/nri/nri.sock')
+    .option(
+      '--cri <path>',
+      'where the runtime answers the CRI: it is asked for digests of images',
+      absolute,
+      '/run/containerd/containerd.sock',
+    )
     .option('--socket <path>', 'where bpftokend answers', absolute, DEFAULT_SOCKET)
     .addOption(
       new Option('--hook <path>', 'the hook, as the runtime sees it')

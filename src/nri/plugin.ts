@@ -38,6 +38,8 @@ export interface Tale {
   ignored(facts: Who & { made: boolean }): void
   /** There are too many, or it has a name that the daemon does not take; it did not ask. */
   unknown(facts: Who): void
+  /** Nobody can say by which digest a registry names its image; policies that name one do not match. */
+  noDigest(facts: Who, why: Error | undefined): void
 }
 
 export interface Who {
@@ -64,6 +66,11 @@ export interface PluginParts {
   /** For the daemon to be told of one that asks. */
   readonly answerMs: number
   readonly madeMs?: number
+  /**
+   * By which digest a registry names the image of a container that was made, as the runtime says;
+   * undefined: by none.
+   */
+  imageDigest(containerId: string): Promise<string | undefined>
 }
 
 /** Of one connection with the runtime. */
@@ -88,7 +95,7 @@ export class Plugin implements Disposable {
       case 'CreateContainer':
         return this.#createContainer(payload)
       case 'StateChange':
-        return this.#stateChange(payload)
+        return await this.#stateChange(payload)
       case 'Shutdown':
         return NOTHING
       default:
@@ -173,16 +180,34 @@ export class Plugin implements Disposable {
     return new RefusedCall(`bpftoken lends nothing to container ${who.container}: ${error.message}${hint}`)
   }
 
-  #stateChange(payload: Uint8Array): Uint8Array {
+  async #stateChange(payload: Uint8Array): Promise<Uint8Array> {
     const { event, pod, container } = decoded(StateChangeEventSchema, payload)
     if (container === undefined) return NOTHING
     if (event === Event.REMOVE_CONTAINER) {
       this.#madeOrGone(container.id)
       this.#forget(container.id)
-    } else if (event === Event.POST_CREATE_CONTAINER && this.#madeOrGone(container.id))
-      if (!hasHook(container, this.#parts.hook))
-        this.#parts.tale.ignored({ ...whoIs(pod, container), made: true })
+    } else if (event === Event.POST_CREATE_CONTAINER && this.#madeOrGone(container.id)) {
+      const who = whoIs(pod, container)
+      if (!hasHook(container, this.#parts.hook)) this.#parts.tale.ignored({ ...who, made: true })
+      await this.#addDigest(who)
+    }
     return NOTHING
+  }
+
+  /**
+   * Of one that asks: NRI does not tell the digest of the image, and the runtime knows it once it has
+   * made the container. It starts it when this is answered. Fail closed: what is not known matches no
+   * policy.
+   */
+  async #addDigest(who: Who): Promise<void> {
+    const { inventory, announcer, answerMs, imageDigest, tale } = this.#parts
+    try {
+      const digest = await imageDigest(who.containerId)
+      if (digest === undefined) tale.noDigest(who, undefined)
+      else if (inventory.addDigest(who.containerId, digest)) await announcer.now(answerMs)
+    } catch (error) {
+      tale.noDigest(who, error as Error)
+    }
   }
 
   #forget(id: string): void {

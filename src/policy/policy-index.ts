@@ -3,8 +3,8 @@
  * can match at all. Pure; made once each time that policies are read, and asked by `decide`.
  *
  * Each entry of a policy's subjects is filed under one value that a subject must have to match it:
- * a user, a group, a whole name, the text before a pattern's first wildcard, or that its runtime
- * tells of its container. If there are several it is the one that the fewest entries have, so that
+ * a user, a group, a whole name, the text before a pattern's first wildcard, what its runtime tells of
+ * its container, or, where only labels are named, that it tells anything. If there are several it is the one that the fewest entries have, so that
  * what all policies say finds none of them. The entry itself is then compared as a whole: where it
  * is filed decides how soon, never whether.
  */
@@ -26,7 +26,10 @@ interface Filed extends EntryPlace {
 }
 
 type NameField = keyof typeof KINDS
-type Field = NameField | 'user' | 'group' | 'runtime'
+/** What a runtime tells in one text each; labels are many. */
+const TOLD_FIELDS = ['name', 'image', 'digest', 'namespace'] as const
+type ToldField = (typeof TOLD_FIELDS)[number]
+type Field = NameField | ToldField | 'user' | 'group' | 'runtime'
 
 const NAME_FIELDS = Object.keys(KINDS) as NameField[]
 
@@ -37,7 +40,7 @@ interface Key {
   readonly isStart: boolean
 }
 
-/** A runtime tells of the subject's container: what it tells is compared with the entry as a whole. */
+/** A runtime tells of the subject's container or pod. */
 const TOLD: Key = { field: 'runtime', value: 'told', isStart: false }
 
 /** Entries of one field. Numbers and texts differ, as they do in policies. */
@@ -79,6 +82,7 @@ export class PolicyIndex {
     this.#drawers = {
       ...{ user: drawer(), group: drawer(), cgroup: drawer(), unit: drawer() },
       ...{ executable: drawer(), label: drawer(), runtime: drawer() },
+      ...{ name: drawer(), image: drawer(), digest: drawer(), namespace: drawer() },
     }
     const counts = new Map<string, number>()
     const keysOf = this.subjects.map(entryKeys)
@@ -124,8 +128,14 @@ export class PolicyIndex {
     if (user !== undefined) yield* called(this.#drawers.user, user)
     if (groups !== undefined && this.#drawers.group.whole.size > 0)
       for (const group of groups) yield* called(this.#drawers.group, group)
-    const told = this.#drawers.runtime.whole.get(TOLD.value)
-    if (told !== undefined && (known.container ?? known.kubernetes) !== undefined) yield told
+    if ((known.container ?? known.kubernetes) !== undefined) {
+      const told = this.#drawers.runtime.whole.get(TOLD.value)
+      if (told !== undefined) yield told
+      for (const field of TOLD_FIELDS) {
+        const text = toldText(known, field)
+        if (text !== undefined) yield* this.#drawers[field].named(text)
+      }
+    }
     for (const field of NAME_FIELDS) {
       const name = known[field]
       if (name !== undefined) yield* this.#drawers[field].named(name)
@@ -146,7 +156,16 @@ function isBefore(a: EntryPlace, b: EntryPlace): boolean {
 
 /** Each of them every subject has that the entry matches. None: it matches nobody. */
 function entryKeys(entry: Subject): Key[] {
-  const keys: Key[] = entry.container === undefined && entry.kubernetes === undefined ? [] : [TOLD]
+  const keys: Key[] = []
+  for (const field of TOLD_FIELDS) {
+    const pattern = field === 'namespace' ? entry.kubernetes?.namespace : entry.container?.[field]
+    if (pattern === undefined) continue
+    const start = globStart(pattern, 'text')
+    if (start === undefined) return []
+    keys.push({ field, value: start.text, isStart: !start.isWhole })
+  }
+  // Labels alone are named.
+  if (keys.length === 0 && (entry.container ?? entry.kubernetes) !== undefined) keys.push(TOLD)
   for (const field of ['user', 'group'] as const) {
     const value = entry[field]
     if (value !== undefined) keys.push({ field, value, isStart: false })
@@ -159,6 +178,11 @@ function entryKeys(entry: Subject): Key[] {
     keys.push({ field, value: start.text, isStart: !start.isWhole })
   }
   return keys
+}
+
+/** Undefined: the runtime has not told it. */
+function toldText({ container, kubernetes }: Known, field: ToldField): string | undefined {
+  return field === 'namespace' ? kubernetes?.namespace : container?.[field]
 }
 
 function textOf({ field, value, isStart }: Key): string {

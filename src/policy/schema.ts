@@ -222,7 +222,7 @@ const spec = z.strictObject({
     .enum(LAUNCHES)
     .default('none')
     .describe(
-      '`allowed`: for the users whom `subjects` names, `bpftoken run` may have bpftoken-launchd start the program, in namespaces that belong to root; where they may make none themselves, or with `--apart`.',
+      '`allowed`: bpftoken-launchd may start the programs of the users whom `subjects` names, in namespaces that belong to root; where these users may make none themselves, or where they ask for it.',
     ),
   rights,
   limits,

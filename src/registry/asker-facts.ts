@@ -14,6 +14,11 @@ export interface AskerFacts {
   readonly label?: string
   /** `user:[INODE]` */
   readonly userNamespace: string
+  /**
+   * The number of that namespace which no other gets, in decimal digits; where it is not the initial
+   * one, and the kernel knows such (Linux 6.18).
+   */
+  readonly userNamespaceId?: string
 }
 
 export const ASKER_FIELDS: Fields<AskerFacts> = {
@@ -27,6 +32,7 @@ export const ASKER_FIELDS: Fields<AskerFacts> = {
   unit: optional(shortText),
   label: optional(shortText),
   userNamespace: shortText,
+  userNamespaceId: optional(shortText),
 }
 
 export function userShare(uid: number): string {

@@ -5,6 +5,8 @@
 import { constants } from 'node:fs'
 import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises'
 import { lockFile } from '../sys/file-lock.ts'
+import { writeSynced } from '../sys/synced-write.ts'
+import { errnoName } from '../uapi/errno.ts'
 
 export interface OpenFile {
   size(): Promise<number>
@@ -12,6 +14,8 @@ export interface OpenFile {
   read(offset: number, length: number): Promise<Buffer>
   /** How many bytes were written: perhaps not all. */
   write(bytes: Uint8Array, offset: number): Promise<number>
+  /** The same, and then all of the file is on the disk. */
+  writeSynced(bytes: Uint8Array, offset: number): Promise<number>
   datasync(): Promise<void>
   truncate(size: number): Promise<void>
   close(): Promise<void>
@@ -69,6 +73,13 @@ class RealFile implements OpenFile {
 
   async write(bytes: Uint8Array, offset: number): Promise<number> {
     return (await this.#handle.write(bytes, 0, bytes.length, offset)).bytesWritten
+  }
+
+  async writeSynced(bytes: Uint8Array, offset: number): Promise<number> {
+    const result = await writeSynced(this.#handle.fd, bytes, offset)
+    if (result >= 0) return result
+    const code = errnoName(result)
+    throw Object.assign(new Error(`${code}: write and fdatasync`), { code, errno: result, syscall: 'write' })
   }
 
   datasync(): Promise<void> {

@@ -76,11 +76,12 @@ export class TailFile {
       await this.#clean()
       this.#dirty = true
       for (let done = 0; done < bytes.length; ) {
-        const written = await this.#file.write(bytes.subarray(done), this.#size + done)
+        const rest = bytes.subarray(done)
+        const at = this.#size + done
+        const written = await (sync ? this.#file.writeSynced(rest, at) : this.#file.write(rest, at))
         if (written === 0) throw new Error(`${this.#path} takes no more bytes`)
         done += written
       }
-      if (sync) await this.#file.datasync()
       this.#dirty = false
       this.#size += bytes.length
     } catch (error) {

@@ -5,11 +5,14 @@
 import { lstatSync, readFileSync, realpathSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { InputError } from '../errors.ts'
+import { launchdPath } from '../sys/prebuilt.ts'
 
 const UNITS = join(__dirname, '../../packaging/systemd')
 /** What the unit hides from the service, and what anybody may fill. */
 const HIDDEN = ['/home', '/root', '/run/user', '/tmp', '/var/tmp']
 const WRITABLE = 0o022
+/** No program of Node's. */
+const LAUNCHER = 'bpftoken-launchd.service'
 
 /**
  * `name`: of a unit of the package, such as `bpftokend.service`. `program`: the main file that it
@@ -19,6 +22,12 @@ const WRITABLE = 0o022
 export function unitOfThis(name: string, program: string): string {
   const text = readFileSync(join(UNITS, name), 'utf8')
   if (!name.endsWith('.service')) return text
+  if (name === LAUNCHER) {
+    const launcher = realpathSync(launchdPath())
+    requireRoots(launcher)
+    requirePlain(launcher)
+    return text.replace(/(?<=\n)ExecStart=[^\n]*/, `ExecStart=${launcher}`)
+  }
   const node = realpathSync(process.execPath)
   const main = realpathSync(program)
   for (const path of [node, main]) requireRoots(path)
@@ -27,16 +36,19 @@ export function unitOfThis(name: string, program: string): string {
 
 /** Pure. The unit of the package, with other programs to start. InputError: it cannot be written in a unit. */
 export function unitFor(text: string, node: string, main: string): string {
-  for (const path of [node, main])
-    if (!/^\/[\w@.+/-]+$/.test(path))
-      throw new InputError('The path of a program has characters that a unit would need quoted', {
-        context: { path },
-        hint: 'Install it where the path has letters, digits, and @ . + - _ alone',
-      })
+  for (const path of [node, main]) requirePlain(path)
   const cli = join(dirname(main), '../cli/main.js')
   return text
     .replace(/(?<=\n)ExecStart=[^\n]*/, `ExecStart=${node} ${main}`)
     .replace(/(?<=\n)ExecReload=[^\n]*/, `ExecReload=${node} ${cli} reload`)
+}
+
+function requirePlain(path: string): void {
+  if (/^\/[\w@.+/-]+$/.test(path)) return
+  throw new InputError('The path of a program has characters that a unit would need quoted', {
+    context: { path },
+    hint: 'Install it where the path has letters, digits, and @ . + - _ alone',
+  })
 }
 
 function requireRoots(path: string): void {

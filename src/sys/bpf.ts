@@ -1,5 +1,6 @@
 /**
- * bpf(2), one function per command and nothing decided: attributes in kernel spelling, descriptors as `Fd`.
+ * bpf(2), one function per command and nothing decided: attributes in kernel spelling, descriptors
+ * as `Fd`.
  *
  * A pointer field is never set by number: the byte array it shall point at is given, and the addon
  * writes its address. Functions that can take long (`progLoad`, `btfLoad`, `progTestRun`, batches)
@@ -8,6 +9,7 @@
  */
 import {
   bpf_attr_btf_load,
+  bpf_attr_enable_stats,
   bpf_attr_get_id,
   bpf_attr_info,
   bpf_attr_iter_create,
@@ -21,6 +23,8 @@ import {
   bpf_attr_prog_attach,
   bpf_attr_prog_bind_map,
   bpf_attr_prog_load,
+  bpf_attr_prog_query,
+  bpf_attr_prog_stream_read,
   bpf_attr_prog_test_run,
   bpf_attr_raw_tracepoint,
   bpf_attr_token_create,
@@ -243,10 +247,46 @@ export function progBindMap(prog: Fd, map: Fd): void {
   run('BPF_PROG_BIND_MAP', bpf_attr_prog_bind_map, { prog_fd: prog.number, map_fd: map.number })
 }
 
+/**
+ * What programs wrote to a stream, at most `into.length` bytes, taken out: how many; 0: nothing is
+ * there. Since Linux 6.17. ENOENT: no such stream.
+ */
+export function progStreamRead(prog: Fd, stream_id: number, into: Uint8Array): number {
+  const attr = { prog_fd: prog.number, stream_id, stream_buf_len: into.length }
+  return run('BPF_PROG_STREAM_READ_BY_FD', bpf_attr_prog_stream_read, attr, { stream_buf: into })
+}
+
+/** Counts for as long as the descriptor is open, which the caller closes. EPERM: CAP_SYS_ADMIN. */
+export function enableStats(type: number): Fd {
+  return new Fd(run('BPF_ENABLE_STATS', bpf_attr_enable_stats, { type }))
+}
+
 // ---- attaching ----
 
-export function progDetach(attr: Attr<typeof bpf_attr_prog_attach>): void {
-  run('BPF_PROG_DETACH', bpf_attr_prog_attach, attr)
+/** Attaches without a link. EEXIST, EPERM, ESTALE by flags and target. */
+export function progAttach(attr: Attr<typeof bpf_attr_prog_attach>, object?: string): void {
+  run('BPF_PROG_ATTACH', bpf_attr_prog_attach, attr, {}, object)
+}
+
+/**
+ * What is attached: the attribute as the kernel left it, with as many as there are in `count`.
+ * ENOSPC: the arrays have no room, which is an answer.
+ */
+export function progQuery(
+  attr: Attr<typeof bpf_attr_prog_query>,
+  pointers: Pointers<typeof bpf_attr_prog_query>,
+  object?: string,
+): { attr: Attr<typeof bpf_attr_prog_query>; complete: boolean } {
+  const bytes = bpf_attr_prog_query.encode(attr)
+  const result = raw('BPF_PROG_QUERY', bytes, refsOf(bpf_attr_prog_query, bytes, pointers))
+  const complete = result !== -ERRNO['ENOSPC']!
+  if (complete) check('bpf', 'BPF_PROG_QUERY', result, object)
+  return { attr: bpf_attr_prog_query.decode(bytes), complete }
+}
+
+/** Detaches what was attached without a link. ENOENT: it is not there. */
+export function progDetach(attr: Attr<typeof bpf_attr_prog_attach>, object?: string): void {
+  run('BPF_PROG_DETACH', bpf_attr_prog_attach, attr, {}, object)
 }
 
 /** Attaches to a raw tracepoint. The caller closes the link. ENOENT: no such tracepoint. */
@@ -262,6 +302,24 @@ export function linkCreate(
   object?: string,
 ): Fd {
   return new Fd(run('BPF_LINK_CREATE', bpf_attr_link_create, attr, pointers, object))
+}
+
+/**
+ * The same with a pointer to names, each of which has its own address: 14 at most, as the addon
+ * writes so many.
+ */
+export function linkCreateByNames(
+  attr: Attr<typeof bpf_attr_link_create>,
+  pointers: Pointers<typeof bpf_attr_link_create>,
+  field: 'kprobe_multi_syms',
+  names: readonly string[],
+  object: string,
+): Fd {
+  const list = new Uint8Array(names.length * 8)
+  const bytes = bpf_attr_link_create.encode(attr)
+  const refs = refsOf(bpf_attr_link_create, bytes, { ...pointers, [field]: list })
+  for (const [i, name] of names.entries()) refs.push(list, i * 8, cString(name))
+  return new Fd(check('bpf', 'BPF_LINK_CREATE', raw('BPF_LINK_CREATE', bytes, refs), object))
 }
 
 /** Swaps the program of a link. EPERM: `old_prog_fd` is not the present one. */

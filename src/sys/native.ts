@@ -70,6 +70,8 @@ export interface Native {
   socketpair(): [number, number] | Result
   sendFds(fd: number, data: Bytes, fds: number[]): Result
   recvFds(fd: number, data: Bytes): [number, ...number[]] | Result
+  /** On a worker thread: pwrite(2) and then fdatasync(2). */
+  writeSynced(fd: number, bytes: Bytes, offset: number): Promise<Result>
   interfaceIndex(name: string): Result
   /**
    * Of each thread of each process, on a worker thread: the numbers of the process and of the thread,

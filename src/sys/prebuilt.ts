@@ -58,6 +58,11 @@ export function frontPath(): string {
   return programPath('bpftoken-run')
 }
 
+/** What starts programs of users for the daemon, in namespaces of root's: native/launchd. */
+export function launchdPath(): string {
+  return programPath('bpftoken-launchd')
+}
+
 /** What a container runtime calls while it makes a container: native/hook. */
 export function hookPath(): string {
   return programPath('bpftoken-hook')

@@ -10,18 +10,25 @@
  * The lines `KEY: VALUE` of such a file (/proc/PID/status, /proc/PID/fdinfo/FD), up to the first
  * colon of each; values without the blanks around them. A key that is there twice is not given.
  */
-export function procFields(text: string): ReadonlyMap<string, string> {
-  const fields = new Map<string, string>()
-  const twice = new Set<string>()
-  for (const line of text.split('\n')) {
-    const at = line.indexOf(':')
-    if (at < 0) continue
-    const key = line.slice(0, at)
-    if (fields.has(key)) twice.add(key)
-    fields.set(key, withoutBlanks(line.slice(at + 1)))
+export function procFields(text: string): ProcFields {
+  // There are sixty in a status, of which few are asked for.
+  const lines = `\n${text}\n`
+  return {
+    get(key) {
+      const begin = `\n${key}:`
+      const at = lines.indexOf(begin)
+      if (at < 0 || key.includes(':') || lines.indexOf(begin, at + 1) >= 0) return undefined
+      return withoutBlanks(lines.slice(at + begin.length, lines.indexOf('\n', at + 1)))
+    },
+    has(key) {
+      return this.get(key) !== undefined
+    },
   }
-  for (const key of twice) fields.delete(key)
-  return fields
+}
+
+export interface ProcFields {
+  get(key: string): string | undefined
+  has(key: string): boolean
 }
 
 /** Decimal numbers between blanks; undefined where there is anything else. */

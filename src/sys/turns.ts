@@ -1,4 +1,8 @@
-/** Turns: of each name so many at once, and the others in the order in which they came. Pure. */
+/**
+ * Turns: of each name so many at once, and the others in the order in which they came. Between two
+ * turns of one name the event loop looks at what else has come, so that a name with many who wait
+ * holds up nobody else.
+ */
 
 interface Lane {
   running: number
@@ -27,8 +31,13 @@ export class Turns {
     return { [Symbol.dispose]: () => this.#leave(name, lane) }
   }
 
-  /** The turn goes on to the next one who waits. */
   #leave(name: string, lane: Lane): void {
+    if (lane.waiting.size > 0) setImmediate(() => this.#pass(name, lane))
+    else this.#pass(name, lane)
+  }
+
+  /** The turn goes on to the next one who waits. */
+  #pass(name: string, lane: Lane): void {
     const [next] = lane.waiting
     if (next !== undefined) next()
     else if (--lane.running === 0) this.#lanes.delete(name)

@@ -101,6 +101,8 @@ export const SO_PEERPIDFD = 77
 export const SO_ATTACH_BPF = 50
 /** The kernel's SO_DETACH_FILTER under its other name. */
 export const SO_DETACH_BPF = 27
+export const SO_ATTACH_REUSEPORT_EBPF = 52
+export const SO_DETACH_REUSEPORT_BPF = 68
 
 // linux/bpf.h: sizes
 export const BPF_OBJ_NAME_LEN = 16
@@ -114,11 +116,14 @@ export const BPF_LOG_MAX_BYTES = 0xffffffff >>> 2
 export const BPF_LOG_LEVEL1 = 1
 
 // linux/bpf.h: BPF_PROG_ATTACH attach_flags (BPF_F_LINK is in bpf.ts, bpf_map_flags)
+export const BPF_F_ALLOW_OVERRIDE = 0x1
 export const BPF_F_ALLOW_MULTI = 0x2
 export const BPF_F_REPLACE = 0x4
 export const BPF_F_BEFORE = 0x8
 export const BPF_F_AFTER = 0x10
 export const BPF_F_ID = 0x20
+// linux/bpf.h: BPF_PROG_QUERY query_flags
+export const BPF_F_QUERY_EFFECTIVE = 0x1
 
 // linux/bpf.h: BPF_PROG_LOAD prog_flags (BPF_F_TOKEN_FD is in bpf.ts, bpf_map_flags)
 export const BPF_F_SLEEPABLE = 0x10

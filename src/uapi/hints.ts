@@ -41,6 +41,16 @@ const HINTS: readonly (readonly [op: string, errno: string, hint: string])[] = [
   ['pidfd_getfd', 'EBADF', 'The process has no such descriptor'],
   ['pidfd_getfd', 'EPERM', 'CAP_SYS_PTRACE over the process is needed'],
   [
+    'BPF_PROG_QUERY',
+    'EPERM',
+    'CAP_NET_ADMIN in the initial user namespace is needed, which no token gives; a link tells by itself',
+  ],
+  [
+    'BPF_ENABLE_STATS',
+    'EPERM',
+    'CAP_SYS_ADMIN in the initial user namespace is needed, which no token gives',
+  ],
+  [
     'perf_event_open',
     'EACCES',
     'CAP_PERFMON in the initial user namespace is needed, which no token gives, or a lower kernel.perf_event_paranoid',

@@ -14,6 +14,18 @@ const BLOCKS = new Map(
   shellBlocks('docs/containers/sandboxes.md').map(({ name, script }) => [name, script] as const),
 )
 
+/** An unprivileged container, whose /srv is that directory. */
+const lxcConfig = (root: string, shown: string): string => `lxc.include = /usr/share/lxc/config/common.conf
+lxc.include = /usr/share/lxc/config/userns.conf
+lxc.rootfs.path = dir:${root}
+lxc.idmap = u 0 1000000 65536
+lxc.idmap = g 0 1000000 65536
+lxc.net.0.type = empty
+lxc.mount.entry = /usr usr none bind,ro 0 0
+lxc.mount.entry = ${shown} srv none bind,ro 0 0
+lxc.init.cmd = /agent
+lxc.uts.name = web`
+
 /** Of a block without our line. */
 const without = (script: string): string => script.replace(/^bpftoken .*\n/gm, '')
 
@@ -42,22 +54,13 @@ for (const suite of SANDBOX_SUITES)
       return text
     }
 
-    describe('LXC', () => {
+    describe(`LXC of ${suite}`, () => {
       const ROOT = '/var/lib/lxc/web/rootfs'
       before(async () => {
         await machine.rootDirectory(ROOT, 1_000_000)
         await machine.must(`chmod 755 /var/lib/lxc /var/lib/lxc/web
 cat >/var/lib/lxc/web/config <<END
-lxc.include = /usr/share/lxc/config/common.conf
-lxc.include = /usr/share/lxc/config/userns.conf
-lxc.rootfs.path = dir:${ROOT}
-lxc.idmap = u 0 1000000 65536
-lxc.idmap = g 0 1000000 65536
-lxc.net.0.type = empty
-lxc.mount.entry = /usr usr none bind,ro 0 0
-lxc.mount.entry = ${machine.path} srv none bind,ro 0 0
-lxc.init.cmd = /agent
-lxc.uts.name = web
+${lxcConfig(ROOT, machine.path)}
 END`)
       })
       const end = `lxc-stop --kill --name web && rm ${ROOT}/result`
@@ -75,7 +78,51 @@ END`)
       })
     })
 
-    describe('Incus', () => {
+    describe(`LXC of ${suite}, started by an ordinary user`, () => {
+      const HOME = '/home/alice'
+      const ROOT = `${HOME}/.local/share/lxc/web/rootfs`
+      /** Runs LXC as that user. */
+      const asAlice = (words: string): string =>
+        `HOME=${HOME} XDG_RUNTIME_DIR=/run/user/1000 busybox su -p -s /bin/sh alice -c "cd; ${words}"`
+      const delegate = 'bpftoken delegate --pid "$(cat pid)" --policy'
+      before(async () => {
+        await machine.rootDirectory(ROOT, 1_000_000)
+        await machine.must(`echo alice:x:1000:1000:alice:${HOME}:/bin/sh >>/etc/passwd
+echo alice:1000000:65536 | tee /etc/subuid >/etc/subgid
+chmod 755 /home ${HOME} ${HOME}/.local ${HOME}/.local/share ${HOME}/.local/share/lxc
+cat >${ROOT}/../config <<END
+${lxcConfig(ROOT, machine.path)}
+END
+chown 1000 ${HOME} ${HOME}/.local ${HOME}/.local/share ${HOME}/.local/share/lxc ${ROOT}/..
+mkdir -p /run/user/1000 /sys/fs/cgroup/alice/session
+# What a session of systemd has.
+chown -R 1000 /run/user/1000 /sys/fs/cgroup/alice
+sed 's/network: own/network: host/' policy.yaml >anywhere.yaml
+echo $$ >/sys/fs/cgroup/alice/session/cgroup.procs
+${asAlice('lxc-start --name web')}
+${asAlice('lxc-info --name web --pid --no-humanize')} >pid`)
+      })
+      after(async () => {
+        await machine.must(asAlice('lxc-stop --kill --name web'))
+        await machine.must('echo root:1000000:1000000 | tee /etc/subuid >/etc/subgid')
+      })
+
+      test('whoever made its user namespace can enter it from the host: network: own is refused', async () => {
+        const { status, stderr } = await machine.run(`${delegate} policy.yaml`)
+        assert.equal(status, 3, stderr)
+        assert.match(stderr, /user 1000, who made that user namespace, can enter it from the host's network/)
+      })
+
+      test('network: host lends', async () => {
+        await machine.must(`${delegate} anywhere.yaml`)
+        await eventually(
+          async () => (await machine.run(`grep attached ${ROOT}/result`)).status === 0,
+          'the agent has attached',
+        )
+      })
+    })
+
+    describe(`Incus of ${suite}`, () => {
       const result = 'incus exec web -- /bin/cat /result'
       before(async () => {
         await machine.must('mount --make-rshared / && mkdir -p /var/lib/incus /var/log/incus /run/incus')
@@ -114,7 +161,7 @@ incus config device add web srv disk source=${machine.path} path=/srv readonly=t
       })
     })
 
-    describe('bubblewrap', () => {
+    describe(`bubblewrap of ${suite}`, () => {
       const TIMES = 20
       const script = BLOCKS.get('bubblewrap')!.replace('./agent', '/usr/bin/once')
       before(() =>

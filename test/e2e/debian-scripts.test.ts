@@ -51,19 +51,23 @@ async function run(script: 'postinst' | 'prerm' | 'postrm', words: readonly stri
 }
 
 const NRI = 'bpftoken-nri.service'
+const LAUNCHER = 'bpftoken-launchd'
 
 test('an upgrade restarts the daemon and the plugin if they run, and starts neither when it is new', async () => {
   const { said, asked } = await run('postinst', ['configure', '0.1'])
   assert.deepEqual(said, [])
-  assert.ok(asked.includes(`invoke try-restart bpftokend.service ${NRI}`), asked.join('\n'))
-  assert.ok(asked.includes(`helper update-state ${NRI}`), asked.join('\n'))
+  assert.ok(
+    asked.includes(`invoke try-restart bpftokend.service ${NRI} ${LAUNCHER}.service`),
+    asked.join('\n'),
+  )
+  assert.ok(asked.includes(`helper update-state ${NRI} ${LAUNCHER}.socket`), asked.join('\n'))
   const fresh = (await run('postinst', ['configure', ''])).asked
   assert.ok(fresh.includes('invoke start bpftokend.socket'), fresh.join('\n'))
-  assert.doesNotMatch(fresh.join('\n'), /restart|(start|enable) bpftoken-nri/)
+  assert.doesNotMatch(fresh.join('\n'), /restart|(start|enable) bpftoken-(nri|launchd)/)
 })
 
 test('a removal stops both, and says so of those that ran; an upgrade stops nothing', async () => {
-  const stop = `invoke stop ${NRI} bpftokend.socket bpftokend.service`
+  const stop = `invoke stop ${NRI} ${LAUNCHER}.socket ${LAUNCHER}.service bpftokend.socket bpftokend.service`
   const idle = await run('prerm', ['remove'])
   assert.deepEqual(idle, { said: [], asked: [stop] })
   const plugin = await run('prerm', ['remove'], { active: [NRI] })
@@ -88,7 +92,10 @@ test('a removal names the file by which Podman calls the removed hook, and no fi
 
 test('a purge forgets the units of both', async () => {
   const { said, asked } = await run('postrm', ['purge'])
-  assert.ok(asked.includes(`helper purge bpftokend.socket bpftokend.service ${NRI}`), asked.join('\n'))
+  assert.ok(
+    asked.includes(`helper purge bpftokend.socket bpftokend.service ${NRI} ${LAUNCHER}.socket`),
+    asked.join('\n'),
+  )
   assert.match(said.join('\n'), /removing \/var\/lib\/bpftoken/)
   assert.deepEqual((await run('postrm', ['remove'])).said, [])
 })

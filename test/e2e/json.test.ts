@@ -57,6 +57,7 @@ test('policies, objects and plans', async () => {
   await document(['obj', 'show', NETWORK])
   await document(['obj', 'show', '--btf', NETWORK, NETWORK])
   await document(['obj', 'types', NETWORK])
+  await document(['obj', 'link', '-o', '/dev/null', NETWORK])
   await document(['obj', 'show', GUARD_OBJECT])
 })
 

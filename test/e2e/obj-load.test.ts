@@ -1,6 +1,8 @@
 /** bpftoken obj load: a one-line trial of a policy, and what is left of it afterwards. */
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
 import { join } from 'node:path'
+import { createInterface } from 'node:readline'
 import { after, test } from 'node:test'
 import { residue, snapshot } from '../../scripts/residue.ts'
 import { cli, execute, inPublic, PUBLIC, PUBLIC_CLI, publicCli } from '../helpers/cli.ts'
@@ -32,6 +34,35 @@ test('a planned policy loads its object in one line, and says with which token',
   assert.match(stdout, /^loaded with the token of \/sys\/fs\/bpf$/m)
   assert.match(stdout, /^program +count +xdp +id \d+ +\d+ instructions verified$/m)
   assert.match(stdout, /^map +events +ringbuf +id \d+ +4096 entries$/m)
+})
+
+test('--attach auto --watch shows calls of a library, through a perf event array', machine, async () => {
+  const object = join(ROOT, 'test/fixtures/modern/events.bpf.o')
+  const child = spawn(
+    process.execPath,
+    [
+      ...process.execArgv,
+      join(ROOT, 'src/cli/main.ts'),
+      'obj',
+      'load',
+      object,
+      '--attach',
+      'auto',
+      '--watch',
+      '--json',
+    ],
+    { stdio: ['ignore', 'pipe', 'inherit'] },
+  )
+  const found: unknown[] = []
+  for await (const line of createInterface(child.stdout)) {
+    const { type, map, value } = JSON.parse(line) as { type: string; map?: string; value?: { pid: number } }
+    // Node asks libc for it each time.
+    if (type === 'loaded' || type === 'counters') assert.ok(process.ppid > 0)
+    if (type !== 'event' || value?.pid !== process.pid) continue
+    found.push({ map, value })
+    child.kill('SIGINT')
+  }
+  assert.deepEqual(found[0], { map: 'calls', value: { pid: process.pid, number: 7 } })
 })
 
 test('without a right the load is refused, and the right is named', machine, async () => {

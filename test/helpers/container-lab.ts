@@ -13,7 +13,7 @@ import { Bpftokend } from './bpftokend.ts'
 import type { Result } from './cli.ts'
 import { eventually } from './eventually.ts'
 import { ROOT } from './machine.ts'
-import { IMAGE, Podman } from './podman.ts'
+import { IMAGE, Podman, type PodmanSuite } from './podman.ts'
 import { Scratch } from './scratch.ts'
 import { SID, sidCommand } from './sid.ts'
 import { xdpObject } from './xdp-object.ts'
@@ -66,22 +66,41 @@ export const ATTACH = [
   'echo attached',
 ].join(' && ')
 
+/** The same in a container of a newer suite, with what that has: bpftool loads and pins, iproute2 attaches. */
+export const LOADS = [
+  'bpftool prog load /srv/pass.o /sys/fs/bpf/pass',
+  '/usr/sbin/ip link set dev lo xdp obj /srv/pass.o sec xdp',
+  '/usr/sbin/ip link show dev lo | grep -q prog/xdp',
+  'echo attached',
+].join(' && ')
+
+/** A policy file for XDP with unmodified loaders, with that as `spec` besides. */
+export function writePolicy({ policies }: Bpftokend, name: string, more = '', network = 'own'): void {
+  const text = readFileSync(join(ROOT, 'examples/policies/libbpf-xdp.yaml'), 'utf8')
+    .replace('name: libbpf-xdp', `name: ${name}`)
+    .replace('network: own', `network: ${network}`)
+  writeFileSync(join(policies, `${name}.yaml`), `${text}${more}`, { mode: 0o644 })
+}
+
 export class ContainerLab implements AsyncDisposable {
-  readonly scratch = new Scratch()
+  readonly scratch: Scratch
   readonly socket: string
   readonly client: Client
   daemon: Bpftokend
   readonly podman: Podman
 
-  private constructor(podman: Podman) {
+  private constructor(scratch: Scratch, podman: Podman) {
+    this.scratch = scratch
     this.podman = podman
-    this.daemon = new Bpftokend(this.scratch.path)
+    this.daemon = new Bpftokend(scratch.path)
     this.socket = this.daemon.socket
     this.client = new Client({ socket: this.socket })
   }
 
-  static async open(): Promise<ContainerLab> {
-    const lab = new ContainerLab(await Podman.start())
+  /** With the runtimes of that suite. */
+  static async open(suite: PodmanSuite = 'bookworm'): Promise<ContainerLab> {
+    const scratch = new Scratch()
+    const lab = new ContainerLab(scratch, await Podman.start(suite, [scratch.path]))
     lab.scratch.write('pass.o', xdpObject())
     lab.policy('dev')
     await lab.daemon.ready()
@@ -90,10 +109,7 @@ export class ContainerLab implements AsyncDisposable {
 
   /** A policy file for XDP with unmodified loaders, with that as `spec` besides. */
   policy(name: string, more = '', network = 'own'): void {
-    const text = readFileSync(join(ROOT, 'examples/policies/libbpf-xdp.yaml'), 'utf8')
-      .replace('name: libbpf-xdp', `name: ${name}`)
-      .replace('network: own', `network: ${network}`)
-    writeFileSync(join(this.daemon.policies, `${name}.yaml`), `${text}${more}`, { mode: 0o644 })
+    writePolicy(this.daemon, name, more, network)
   }
 
   /** Starts it anew, with what it knows. */
@@ -201,6 +217,14 @@ export class ContainerLab implements AsyncDisposable {
     if (status !== 0) throw new Error(`${stdout}${stderr}`)
   }
 
+  /** Has this Podman run containers by that runtime, unless an option names another. */
+  async podmanRuntime(runtime: Runtime): Promise<void> {
+    const file = '/etc/containers/containers.conf.d/10-runtime.conf'
+    const text = `[engine]\nruntime = "${runtime}"\n`
+    const { status, stderr } = await this.podman.execute('sh', '-c', `printf %s "$0" >${file}`, text)
+    if (status !== 0) throw new Error(stderr)
+  }
+
   /** `podman run --rm` of a script in a container of the image, to its end. */
   podmanRun(
     script: string,
@@ -217,11 +241,66 @@ export class ContainerLab implements AsyncDisposable {
   /** Options of `podman run` and `create`, with the image behind. */
   options(...own: readonly string[]): string[] {
     return [
-      ...PLAIN,
       ...(own.some(word => word.startsWith('--network')) ? [] : ['--network=none']),
+      ...this.podOptions(...own),
+    ]
+  }
+
+  /** The same for a container of a pod, which has the pod's network. */
+  podOptions(...own: readonly string[]): string[] {
+    return [
+      ...PLAIN,
+      ...this.podman.cgroup,
       ...['--volume', '/usr:/usr:ro', '--volume', `${SID}:/mnt:ro`],
       ...['--volume', `${this.scratch.path}:/srv:ro`, ...own, IMAGE],
     ]
+  }
+
+  /** The same for one that only sleeps: of mounts CRIU knows not many. */
+  bareOptions(...own: readonly string[]): string[] {
+    const sleep = ['--volume', '/usr/bin/busybox:/usr/bin/sleep:ro']
+    return [...PLAIN, ...this.podman.cgroup, '--network=none', ...sleep, ...own, IMAGE]
+  }
+
+  /**
+   * What a hook of stage createRuntime is told, and the mounts that it sees, of a container with the
+   * annotation `test.records`.
+   */
+  async recorded(run: () => Promise<Result>): Promise<{ root: string; mounts: string }> {
+    const script = [
+      'cat >/run/record.state',
+      'cat config.json >/run/record.config',
+      'cat /proc/self/mountinfo >/run/record.mounts',
+    ].join(' && ')
+    const hook = {
+      version: '1.0.0',
+      hook: { path: '/usr/bin/sh', args: ['sh', '-c', script], env: ['PATH=/usr/bin'] },
+      when: { annotations: { '^test\\.records$': '.*' } },
+      stages: ['createRuntime'],
+    }
+    const read = async (...command: [string, ...string[]]): Promise<string> => {
+      const { status, stdout, stderr } = await this.podman.execute(...command)
+      if (status !== 0) throw new Error(stderr)
+      return stdout
+    }
+    const file = '/usr/share/containers/oci/hooks.d/10-record.json'
+    await read('sh', '-c', `printf %s "$0" >${file}`, JSON.stringify(hook))
+    const { status, stderr } = await run()
+    if (status !== 0) throw new Error(stderr)
+    const state = JSON.parse(await read('cat', '/run/record.state'))
+    const config = JSON.parse(await read('cat', '/run/record.config'))
+    return { root: state.root ?? config.root.path, mounts: await read('cat', '/run/record.mounts') }
+  }
+
+  /** What CRIU has said went wrong with its last checkpoint of the container. */
+  async dumpLog(name: string): Promise<string> {
+    const id = await this.podman.podman('inspect', '--format={{.Id}}', name)
+    const file = `/var/lib/containers/storage/overlay-containers/${id}/userdata/dump.log`
+    const { stdout } = await this.podman.execute('cat', file)
+    return stdout
+      .split('\n')
+      .filter(line => line.includes('Error'))
+      .join('\n')
   }
 
   /** The last lines of the audit that say such an event, the newest first. */

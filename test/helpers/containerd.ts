@@ -1,22 +1,20 @@
 /**
- * An unmodified containerd of a Debian suite, as if it were installed: the tree of
- * scripts/fetch-containers.sh is the root of a mount and a network namespace of its own. Processes
- * are those of this machine, so that numbers of processes mean the same to all. Tests speak to it
- * by the CRI, as kubelet does.
+ * An unmodified containerd of a Debian suite, in a tree of that suite. Tests speak to it by the CRI,
+ * as kubelet does.
  */
 import assert from 'node:assert/strict'
-import { type ChildProcess, spawn } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmdirSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { execute, type Result } from './cli.ts'
 import { CriClient } from './cri/client.ts'
+import { DebianTree, hasEnded, needsTree, type Suite, treeOf } from './debian-tree.ts'
 import { eventually } from './eventually.ts'
-import { CACHE, needsTokens, ROOT } from './machine.ts'
+import { ROOT } from './machine.ts'
 import { Scratch } from './scratch.ts'
 
-export type Suite = 'trixie' | 'sid'
 export type LowRuntime = 'runc' | 'crun'
 
 /** A container of it can run what the tree has in /usr. */
@@ -25,53 +23,8 @@ const IMAGE = 'localhost/bpftoken-test:1'
 const FIRST_ID = 2_100_000_000
 const IDS = 65_536
 
-const treeOf = (suite: Suite): string => join(CACHE, 'containers', suite)
-
-/** `{ skip: reason }` where the suite's tree is missing. */
-export function needsContainerd(suite: Suite): { skip?: string } {
-  const machine = needsTokens()
-  if (machine.skip !== undefined || existsSync(join(treeOf(suite), 'usr/bin/containerd'))) return machine
-  const why = join(CACHE, 'containers', `why-not-${suite}`)
-  const reason = existsSync(why) ? readFileSync(why, 'utf8').trim() : 'run scripts/fetch-containers.sh'
-  return { skip: `.cache/containers/${suite} is missing: ${reason}` }
-}
-
-/** For people: what the suite's tree has, or why there is none. */
-export async function versionsOf(suite: Suite): Promise<string[]> {
-  const { skip } = needsContainerd(suite)
-  if (skip !== undefined) return [`containerd of ${suite}: not run: ${skip}`]
-  const lines: string[] = []
-  for (const program of ['containerd', 'crun', 'runc']) {
-    // crun says nothing without /proc.
-    const script = 'mount -t proc proc "$0/proc" && exec chroot "$0" "/usr/bin/$1" --version'
-    const { stdout } = await execute('unshare', ['--mount', 'sh', '-c', script, treeOf(suite), program])
-    lines.push(`${suite}: ${stdout.split('\n')[0]}`)
-  }
-  return lines
-}
-
-/** $1: the tree, $2: a scratch directory, $3: this repository; these two are seen at the same paths. */
-const SETUP = `set -e
-mount --make-rprivate /
-mount -t tmpfs tmpfs /mnt
-mkdir /mnt/tree /mnt/upper /mnt/work /mnt/root
-mount --bind "$1" /mnt/tree
-mount -t overlay -o lowerdir=/mnt/tree,upperdir=/mnt/upper,workdir=/mnt/work overlay /mnt/root
-cd /mnt/root
-mkdir -p old
-for part in proc sys dev; do mount --rbind /$part $part; done
-# crun refuses to have both versions of cgroups.
-if mountpoint -q sys/fs/cgroup/unified; then umount sys/fs/cgroup/unified; fi
-for part in run tmp var/lib; do mount -t tmpfs tmpfs $part; done
-mkdir -p ".$2" ".$3"
-mount --rbind "$3" ".$3"
-mount --bind "$2" ".$2"
-pivot_root . old
-/usr/bin/busybox umount -l /old
-/sbin/ip link set lo up
-echo ready
-exec /usr/bin/busybox cat
-`
+/** `{ skip: reason }` where the suite's tree has none. */
+export const needsContainerd = (suite: Suite): { skip?: string } => needsTree(suite, 'usr/bin/containerd')
 
 /** As the recipe has it. */
 const [, TAKES_PLUGINS] = /\n```toml\n([\s\S]*?)\n```\n/.exec(
@@ -120,29 +73,17 @@ export interface Pod {
 
 export class Containerd implements AsyncDisposable {
   readonly #scratch: Scratch
-  /** Holds the namespaces. */
-  readonly #holder: ChildProcess
-  readonly #cgroup: string
+  readonly #tree: DebianTree
   #process: ChildProcess | undefined
   #cri: CriClient | undefined
-  #log = ''
 
-  private constructor(scratch: Scratch, suite: Suite) {
+  /** By which a registry would name the image of each container. */
+  readonly imageDigest: string
+
+  private constructor(scratch: Scratch, tree: DebianTree, imageDigest: string) {
     this.#scratch = scratch
-    this.#cgroup = `/bpftoken-test-${process.pid}-${Date.now().toString(36)}`
-    this.#holder = spawn(
-      'unshare',
-      ['--mount', '--net', 'sh', '-c', SETUP, 'sh', treeOf(suite), scratch.path, ROOT],
-      { stdio: ['pipe', 'pipe', 'pipe'] },
-    )
-    this.#listen(this.#holder)
-  }
-
-  #listen({ stdout, stderr }: ChildProcess): void {
-    for (const stream of [stdout!, stderr!])
-      stream.setEncoding('utf8').on('data', text => {
-        this.#log += text
-      })
+    this.#tree = tree
+    this.imageDigest = imageDigest
   }
 
   static async start(suite: Suite, runtime: LowRuntime): Promise<Containerd> {
@@ -150,8 +91,9 @@ export class Containerd implements AsyncDisposable {
     mkdirSync(join(scratch.path, 'cni'))
     scratch.write('cni/test.conflist', NETWORK)
     scratch.write('config.toml', configOf(suite, runtime, scratch.path))
-    await writeImage(suite, scratch)
-    const containerd = new Containerd(scratch, suite)
+    const digest = await writeImage(suite, scratch)
+    const tree = await DebianTree.start(suite, { shown: [scratch.path] })
+    const containerd = new Containerd(scratch, tree, digest)
     try {
       await containerd.#begin()
       return containerd
@@ -162,26 +104,23 @@ export class Containerd implements AsyncDisposable {
   }
 
   async #begin(): Promise<void> {
-    await eventually(
-      () => this.#log.includes('ready\n') || hasEnded(this.#holder),
-      'its namespaces are ready',
-    )
     await this.#run()
-    const imported = await this.execute(
-      ...(['ctr', '--address', this.socket, '--namespace', 'k8s.io', 'image', 'import'] as const),
-      join(this.#scratch.path, 'image.tar'),
-    )
-    assert.equal(imported.status, 0, imported.stderr)
+    const ctr = ['ctr', '--address', this.socket, '--namespace', 'k8s.io', 'image'] as const
+    // As one has it that was pulled by its digest.
+    const pulled = IMAGE.replace(/:\d+$/, `@${this.imageDigest}`)
+    for (const words of [
+      ['import', join(this.#scratch.path, 'image.tar')],
+      ['tag', IMAGE, pulled],
+    ]) {
+      const { status, stderr } = await this.execute(...ctr, ...words)
+      assert.equal(status, 0, stderr)
+    }
   }
 
   async #run(): Promise<void> {
-    const program = ['/usr/bin/containerd', '--config', join(this.#scratch.path, 'config.toml')]
-    const containerd = spawn('nsenter', [...this.#enter, ...program], {
-      stdio: ['ignore', 'pipe', 'pipe'],
-      env: { PATH: '/usr/sbin:/usr/bin' },
-    })
+    const config = join(this.#scratch.path, 'config.toml')
+    const containerd = this.#tree.spawn('/usr/bin/containerd', '--config', config)
     this.#process = containerd
-    this.#listen(containerd)
     await eventually(() => existsSync(this.nri) || hasEnded(containerd), 'containerd is ready')
     this.#cri = new CriClient(this.socket)
   }
@@ -201,11 +140,6 @@ export class Containerd implements AsyncDisposable {
     }, 'it answers again')
   }
 
-  /** Words of nsenter(1), before a command. */
-  get #enter(): readonly string[] {
-    return ['--target', String(this.#holder.pid), '--mount', '--net', '--']
-  }
-
   get socket(): string {
     return join(this.#scratch.path, 'containerd.sock')
   }
@@ -221,7 +155,7 @@ export class Containerd implements AsyncDisposable {
   }
 
   get log(): string {
-    return this.#log
+    return this.#tree.log
   }
 
   get cri(): CriClient {
@@ -230,7 +164,7 @@ export class Containerd implements AsyncDisposable {
 
   /** Runs any program of the tree there. */
   execute(command: string, ...args: readonly string[]): Promise<Result> {
-    return execute('nsenter', [...this.#enter, command, ...args], { env: { PATH: '/usr/sbin:/usr/bin' } })
+    return this.#tree.execute(command, ...args)
   }
 
   /** Starts a pod with a user namespace of its own. */
@@ -245,7 +179,7 @@ export class Containerd implements AsyncDisposable {
       hostname: pod.name,
       labels: { ...pod.labels },
       annotations: { ...pod.annotations },
-      linux: { cgroupParent: this.#cgroup, securityContext: { namespaceOptions: OWN_NAMESPACES } },
+      linux: { cgroupParent: this.#tree.cgroup, securityContext: { namespaceOptions: OWN_NAMESPACES } },
     }
     const { podSandboxId } = await this.cri.call('RunPodSandbox', { config })
     return new RunningPod(this.cri, podSandboxId, config, this.path)
@@ -264,20 +198,9 @@ export class Containerd implements AsyncDisposable {
     if (this.#cri !== undefined && this.#process !== undefined && !hasEnded(this.#process))
       await this.removePods()
     this.#cri?.[Symbol.dispose]()
-    const mounts = mountNamespaceOf(this.#holder.pid!)
-    // Shims outlive it. Where it did not come so far, the namespace is still ours.
-    await eventually(() => {
-      const left = mounts === mountNamespaceOf(process.pid) ? [] : processesIn(mounts)
-      for (const pid of left) tryKill(pid)
-      return left.length === 0
-    }, 'shims end')
-    await eventually(() => removeCgroups(this.#cgroup), 'the cgroups of pods are empty')
+    await this.#tree[Symbol.asyncDispose]()
     this.#scratch[Symbol.dispose]()
   }
-}
-
-function hasEnded({ exitCode, signalCode }: ChildProcess): boolean {
-  return exitCode !== null || signalCode !== null
 }
 
 const MAPPING = [{ hostId: FIRST_ID, containerId: 0, length: IDS }]
@@ -366,8 +289,8 @@ export class RunningPod {
   }
 }
 
-/** An OCI image of one layer: directories, links, and a busybox, which also is what a pod's first process runs. */
-async function writeImage(suite: Suite, scratch: Scratch): Promise<void> {
+/** Gives the digest of its manifest. An OCI image of one layer: directories, links, and a busybox, which also is what a pod's first process runs. */
+async function writeImage(suite: Suite, scratch: Scratch): Promise<string> {
   const busybox = join(treeOf(suite), 'usr/bin/busybox')
   const script = `set -e
 cd "$1"
@@ -405,50 +328,5 @@ tar --owner=0 --group=0 --numeric-owner -C root -cf image/layer .
     ...['blobs', 'index.json', 'oci-layout'],
   ])
   assert.equal(packed.status, 0, packed.stderr)
-}
-
-function mountNamespaceOf(pid: number | string): string | undefined {
-  try {
-    return readlinkSync(`/proc/${pid}/ns/mnt`)
-  } catch {
-    return undefined
-  }
-}
-
-function processesIn(mountNamespace: string | undefined): number[] {
-  if (mountNamespace === undefined) return []
-  return readdirSync('/proc')
-    .filter(name => /^\d+$/.test(name) && mountNamespaceOf(name) === mountNamespace)
-    .map(Number)
-}
-
-function tryKill(pid: number): void {
-  try {
-    process.kill(pid, 'SIGKILL')
-  } catch {
-    // It has ended.
-  }
-}
-
-/** Of each hierarchy. False while a process is in one. */
-function removeCgroups(name: string): boolean {
-  const mounts = readFileSync('/proc/self/mountinfo', 'utf8').matchAll(
-    /^\S+ \S+ \S+ \S+ (\S+) .* - cgroup2? /gmu,
-  )
-  for (const [, mount] of mounts) {
-    const path = join(mount!, name)
-    try {
-      if (existsSync(path)) removeTree(path)
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'EBUSY') return false
-      throw error
-    }
-  }
-  return true
-}
-
-function removeTree(path: string): void {
-  for (const entry of readdirSync(path, { withFileTypes: true }))
-    if (entry.isDirectory()) removeTree(join(path, entry.name))
-  rmdirSync(path)
+  return manifest.digest
 }

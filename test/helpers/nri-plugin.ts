@@ -17,10 +17,15 @@ export class NriPlugin implements AsyncDisposable {
   readonly #process: ChildProcess
   #log = ''
 
-  constructor(runtime: { readonly nri: string }, daemon: { readonly socket: string }, ...more: string[]) {
+  constructor(
+    runtime: { readonly nri: string; readonly socket?: string },
+    daemon: { readonly socket: string },
+    ...more: string[]
+  ) {
     const words = ['--nri', runtime.nri, '--socket', daemon.socket, '--hook', HOOK]
     // A busy machine is no reason to refuse.
     words.push('--patience', '1500', '--json', ...more)
+    if (runtime.socket !== undefined) words.push('--cri', runtime.socket)
     this.#process = spawn(process.execPath, [join(ROOT, 'dist/nri/main.js'), ...words], {
       stdio: ['ignore', 'ignore', 'pipe'],
     })

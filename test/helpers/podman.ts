@@ -1,14 +1,17 @@
 /**
- * An unmodified Podman as if it were installed: a mount namespace of its own, in which the tree of
- * scripts/fetch-debs.sh lies over /usr and /etc, and where Podman keeps its things is a tmpfs.
- * Commands run there see the machine as it is otherwise, so that processes are those of the host.
+ * An unmodified Podman as if it were installed. That of this Debian is in a mount namespace of its
+ * own, in which the tree of scripts/fetch-debs.sh lies over /usr and /etc, and where Podman keeps its
+ * things is a tmpfs. Those of newer suites are in a tree of theirs. Processes are those of the host.
  */
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
 import { CLI, execute, type Result } from './cli.ts'
+import { DebianTree, type Suite } from './debian-tree.ts'
 import { CACHE } from './machine.ts'
+
+export type PodmanSuite = 'bookworm' | Suite
 
 /** Host ids from here on are for containers. */
 const FIRST_ID = 300_000
@@ -20,12 +23,9 @@ export const ALICE = { name: 'alice', uid: 54_321, home: '/run/alice' } as const
 /**
  * One folder of the tree at a time: a path may have characters that overlayfs takes for its own.
  */
-const SETUP = `set -e
-mount --make-rprivate /
+const BOOKWORM = `mount --make-rprivate /
 mount -t tmpfs tmpfs /run
-mkdir -p /run/lock /run/tree /run/upper/etc /run/upper/usr /run/work/etc /run/work/usr /run/user/${ALICE.uid} ${ALICE.home}
-chown ${ALICE.uid}:${ALICE.uid} /run/user/${ALICE.uid} ${ALICE.home}
-chmod 700 /run/user/${ALICE.uid}
+mkdir -p /run/lock /run/tree /run/upper/etc /run/upper/usr /run/work/etc /run/work/usr
 mount --bind "$1" /run/tree
 for part in usr etc; do
   mount -t overlay -o lowerdir=/run/tree/$part:/$part,upperdir=/run/upper/$part,workdir=/run/work/$part overlay /$part
@@ -34,8 +34,27 @@ mkdir -p /var/lib/containers
 mount -t tmpfs tmpfs /var/lib/containers
 # crun refuses to have both versions of cgroups.
 if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi
+`
+
+/** What a service manager would do. */
+const SERVICES = `mkdir -p /etc/containers/containers.conf.d
+cat >/etc/containers/containers.conf.d/00-no-systemd.conf <<'X'
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+[containers]
+log_driver = "k8s-file"
+X
+`
+
+/** Users, and an image. */
+const SETUP = `mkdir -p /run/user/${ALICE.uid} ${ALICE.home}
+chown ${ALICE.uid}:${ALICE.uid} /run/user/${ALICE.uid} ${ALICE.home}
+chmod 700 /run/user/${ALICE.uid}
 echo '${ALICE.name}:x:${ALICE.uid}:${ALICE.uid}::${ALICE.home}:/bin/sh' >>/etc/passwd
 echo '${ALICE.name}:x:${ALICE.uid}:' >>/etc/group
+# Podman 5 finds ranges by libsubid, which asks for users that there are.
+echo 'containers:x:54320:54320::/:/usr/sbin/nologin' >>/etc/passwd
 for file in /etc/subuid /etc/subgid; do
   printf '%s\\n' containers:${FIRST_ID}:655360 ${ALICE.name}:1000000:65536 >$file
 done
@@ -45,9 +64,47 @@ for link in bin sbin lib lib64; do ln -s usr/$link /run/rootfs/$link; done
 cp -a /run/rootfs /run/alice/rootfs
 tar -C /run/rootfs -c . | podman --log-level error import --quiet - ${IMAGE} >/dev/null
 chown -hR ${ALICE.uid}:${ALICE.uid} /run/alice/rootfs
-echo ready
-exec cat
 `
+
+/** Where Podman is as if it were installed. */
+interface Place extends AsyncDisposable {
+  /** The words of nsenter(1) that go before a command. */
+  readonly enter: readonly string[]
+  execute(command: string, ...args: readonly string[]): Promise<Result>
+}
+
+/** This machine, with the tree of scripts/fetch-debs.sh over it. */
+class Overlaid implements Place {
+  readonly #holder: ChildProcess
+
+  private constructor(holder: ChildProcess) {
+    this.#holder = holder
+  }
+
+  static async start(): Promise<Overlaid> {
+    const script = `set -e\n${BOOKWORM}${SETUP}echo ready\nexec cat\n`
+    const holder = spawn('unshare', ['--mount', 'sh', '-c', script, 'sh', join(CACHE, 'podman')], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    })
+    const [said] = await once(holder.stdout!, 'data')
+    assert.equal(String(said), 'ready\n')
+    return new Overlaid(holder)
+  }
+
+  get enter(): readonly string[] {
+    return ['--target', String(this.#holder.pid), '--mount', '--']
+  }
+
+  execute(command: string, ...args: readonly string[]): Promise<Result> {
+    return execute('nsenter', [...this.enter, command, ...args])
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const exited = once(this.#holder, 'exit')
+    this.#holder.kill('SIGKILL')
+    await exited
+  }
+}
 
 /** No network, no cgroup, and limits that root without CAP_SYS_RESOURCE may set. */
 const PLAIN = [
@@ -58,30 +115,37 @@ const PLAIN = [
 const SLEEP = ['sleep', '1000'] as const
 
 export class Podman {
-  readonly #holder: ChildProcess
+  readonly #place: Place
 
-  private constructor(holder: ChildProcess) {
-    this.#holder = holder
+  private constructor(place: Place) {
+    this.#place = place
   }
 
-  /** The caller awaits `end`. */
-  static async start(): Promise<Podman> {
-    const holder = spawn('unshare', ['--mount', 'sh', '-c', SETUP, 'sh', join(CACHE, 'podman')], {
-      stdio: ['pipe', 'pipe', 'inherit'],
-    })
-    const [said] = await once(holder.stdout!, 'data')
-    assert.equal(String(said), 'ready\n')
-    return new Podman(holder)
+  /**
+   * Podman of that suite: in a tree of it, where `shown` are directories that it sees, or over this
+   * machine. The caller awaits `end`.
+   */
+  static async start(suite: PodmanSuite = 'bookworm', shown: readonly string[] = []): Promise<Podman> {
+    return new Podman(
+      suite === 'bookworm'
+        ? await Overlaid.start()
+        : await DebianTree.start(suite, { shown, network: 'host', prepare: `${SERVICES}${SETUP}` }),
+    )
   }
 
   /** The words of nsenter(1) that go before a command. */
   get enter(): readonly string[] {
-    return ['--target', String(this.#holder.pid), '--mount', '--']
+    return this.#place.enter
+  }
+
+  /** Options of containers, so that their cgroups go with the place. */
+  get cgroup(): readonly string[] {
+    return this.#place instanceof DebianTree ? [`--cgroup-parent=${this.#place.cgroup}`] : []
   }
 
   /** Runs any program where Podman is. */
   execute(command: string, ...args: readonly string[]): Promise<Result> {
-    return execute('nsenter', [...this.enter, command, ...args])
+    return this.#place.execute(command, ...args)
   }
 
   /** Runs bpftoken there. */
@@ -106,8 +170,8 @@ export class Podman {
   asAlice(command: string, ...args: readonly string[]): Promise<Result> {
     const id = String(ALICE.uid)
     const variables = [`HOME=${ALICE.home}`, `XDG_RUNTIME_DIR=/run/user/${id}`, `USER=${ALICE.name}`]
-    const as = ['--reuid', id, '--regid', id, '--clear-groups', 'env', '--chdir', '/', ...variables]
-    return this.execute('setpriv', ...as, command, ...args)
+    const enter = ['--setuid', id, '--setgid', id, '--wdns=/', ...this.enter]
+    return execute('nsenter', [...enter, 'env', ...variables, command, ...args])
   }
 
   /** Starts a container of alice's that sleeps. */
@@ -136,8 +200,6 @@ export class Podman {
     await this.remove('--all')
     // Rootless Podman keeps a process that holds its user namespace.
     await this.asAlice('sh', '-c', 'kill "$(cat "$XDG_RUNTIME_DIR"/libpod/tmp/pause.pid)" 2>/dev/null')
-    const exited = once(this.#holder, 'exit')
-    this.#holder.kill('SIGKILL')
-    await exited
+    await this.#place[Symbol.asyncDispose]()
   }
 }

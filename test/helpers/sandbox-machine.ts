@@ -32,24 +32,24 @@ export function needsSandboxes(suite: SandboxSuite): { skip?: string } {
   return { skip: `.cache/containers/${suite}-sandboxes is missing: ${reason}` }
 }
 
-/** For people: what the trees have, or why there is none. */
-export async function versionsOfSandboxes(): Promise<string[]> {
-  const lines: string[] = []
+/** Versions of what the trees have, by suite and by a word of the names of tests. */
+export async function versionsOfSandboxes(): Promise<Map<string, Map<string, string>>> {
+  const found = new Map<string, Map<string, string>>()
   for (const suite of SANDBOX_SUITES) {
-    const { skip } = needsSandboxes(suite)
-    if (skip !== undefined) lines.push(`sandboxes of ${suite}: not run: ${skip}`)
-    else
-      for (const [title, words] of Object.entries({
-        'systemd-nspawn': 'systemd-nspawn --version',
-        LXC: 'lxc-start --version',
-        Incus: 'env HOME=/ incus --version',
-        bubblewrap: 'bwrap --version',
-      })) {
-        const { stdout, stderr } = await execute('chroot', [sandboxTree(suite), ...words.split(' ')])
-        lines.push(`${suite}: ${title}: ${stdout.split('\n')[0] || stderr.split('\n')[0]}`)
-      }
+    if (needsSandboxes(suite).skip !== undefined) continue
+    const versions = new Map<string, string>()
+    for (const [name, words] of Object.entries({
+      nspawn: 'systemd-nspawn --version',
+      lxc: 'lxc-start --version',
+      incus: 'env HOME=/ incus --version',
+      bubblewrap: 'bwrap --version',
+    })) {
+      const { stdout } = await execute('chroot', [sandboxTree(suite), ...words.split(' ')])
+      versions.set(name, /\d[\w.]*/.exec(stdout)?.[0] ?? 'not there')
+    }
+    found.set(suite, versions)
   }
-  return lines
+  return found
 }
 
 /** $1: the tree, $2: a scratch directory that is seen at the same path, $3: a cgroup. */

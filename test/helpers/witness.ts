@@ -1,9 +1,10 @@
 /** Programs on other people's libraries, which scripts/build-witnesses.sh builds into .cache. */
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { gunzipSync } from 'node:zlib'
 import { execute } from './cli.ts'
 import { CACHE, needsProgram, needsTokens } from './machine.ts'
-import { sidCommand } from './sid.ts'
+import { SID, sidCommand } from './sid.ts'
 
 export const WITNESSES = join(CACHE, 'witnesses')
 
@@ -16,21 +17,22 @@ export function needsWitness(name: string): { skip?: string } {
   return { skip: `.cache/witnesses/${name} is missing: ${reason}` }
 }
 
-/** For people: of all unmodified programs that tests run in containers. */
-export async function versionsOfPrograms(): Promise<string[]> {
-  const lines: string[] = []
-  const { skip } = needsProgram('sid/usr/sbin/xdp-loader')
-  if (skip !== undefined) lines.push(`bpftool, xdp-loader, iproute2: not run: ${skip}`)
-  else
-    for (const words of ['bpftool version', 'xdp-loader --version', 'ip -V']) {
-      const [program, ...rest] = words.split(' ')
-      const { stdout } = await execute('sh', ['-c', `${sidCommand(program!)} ${rest.join(' ')} 2>&1`])
-      lines.push(`sid: ${stdout.split('\n')[0]}`)
+/** Versions of the unmodified programs that tests run in containers, by name. */
+export async function versionsOfPrograms(): Promise<Map<string, string>> {
+  const found = new Map<string, string>()
+  if (needsProgram('sid/usr/sbin/xdp-loader').skip === undefined) {
+    const { stdout } = await execute('sh', ['-c', `${sidCommand('bpftool')} version`])
+    found.set('bpftool', /\d+\.\d+[\w.]*/.exec(stdout)?.[0] ?? 'of sid')
+    // It does not say its version itself.
+    const changes = gunzipSync(readFileSync(join(SID, 'usr/share/doc/xdp-tools/changelog.Debian.gz')))
+    found.set('xdp-loader', /\(([^)]+)\)/.exec(changes.toString())?.[1] ?? 'of sid')
+  }
+  if (needsWitness('versions').skip === undefined)
+    for (const line of readFileSync(join(WITNESSES, 'versions'), 'utf8').trim().split('\n')) {
+      const [name, version] = line.split(' ')
+      found.set(name!, version!)
     }
-  const built = needsWitness('versions')
-  if (built.skip !== undefined) return [...lines, `programs in Go and Rust: not run: ${built.skip}`]
-  const versions = readFileSync(join(WITNESSES, 'versions'), 'utf8').trim().split('\n')
-  return [...lines, ...versions.map(version => `sid: ${version}`)]
+  return found
 }
 
 /**

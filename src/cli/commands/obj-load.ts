@@ -89,7 +89,7 @@ function attachAll(object: LoadedObject, wishes: readonly Wish[], links: Owned, 
     }
   if (attached.length === 0)
     throw new UsageError('No program of the object says where it attaches', {
-      hint: 'Name the place: --attach xdp:DEVICE, tcx:DEVICE/ingress, cgroup:PATH or netns:PATH',
+      hint: 'Name the place: --attach xdp:DEVICE, tcx:DEVICE/ingress, netkit:DEVICE/primary, cgroup:PATH or netns:PATH',
     })
   return attached
 }

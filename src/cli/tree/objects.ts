@@ -115,6 +115,16 @@ export const objectCommands: Part = (root, act) => {
 
   common(
     obj
+      .command('link')
+      .description('make one object of several: externs resolved, maps, data and types merged')
+      .argument('<file...>', 'object files')
+      .requiredOption('-o, --output <file>', 'where to'),
+  )
+    .details('Exit: 0 linked, also where externs are left for a later link; 1 they do not go together.')
+    .example('obj link -o both.o a.bpf.o b.bpf.o', 'what obj load then takes')
+    .action(act(async () => (await import('../commands/obj-link.ts')).link))
+  common(
+    obj
       .command('types')
       .description('write a TypeScript file: maps, events, global variables and programs with their types')
       .argument('<file>', 'an object file')

@@ -50,7 +50,7 @@ export const dryRun = (): Option => new Option('--dry-run', 'print what would be
 export const attach = (what: string): Option =>
   repeatable(
     '--attach <spec>',
-    `${what}, [PROGRAM=]SPEC or '["PROGRAM","SPEC"]': auto, xdp:DEVICE[/MODE], tcx:DEVICE/ingress|egress, cgroup:PATH, netns:PATH`,
+    `${what}, [PROGRAM=]SPEC or '["PROGRAM","SPEC"]': auto, xdp:DEVICE[/MODE], tcx:DEVICE/ingress|egress, netkit:DEVICE/primary|peer, cgroup:PATH, netns:PATH`,
   )
 export const btf = (what: string): Option => new Option('--btf <file>', `${what}: BTF, or a vmlinux`)
 export const program = (): Option => repeatable('--program <name>', 'only this program')

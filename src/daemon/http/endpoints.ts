@@ -11,6 +11,7 @@ import { accepted } from './accept.ts'
 import { answer, answerJson, JSON_TYPE } from './answer.ts'
 import type { Endpoint, Exchange, Outcome } from './exchange.ts'
 import { hasBody, idempotencyKey } from './head.ts'
+import { readJson } from './json.ts'
 import { defect, problemOf } from './problem.ts'
 import { STREAM_TYPE, type StreamEvent, type StreamTimes, writeStream } from './stream.ts'
 import { Table } from './table.ts'
@@ -67,12 +68,14 @@ function routeEndpoint(name: RouteName, route: Route, options: EndpointOptions, 
     const type = accepted(req.headers.accept, types)
     if (route.root && !peer.isRoot) throw new DeniedError('this is for root alone')
     const key = idempotencyKey(req, route.idempotent === true)
-    const request = validated(route, await parts(exchange, route))
+    // It comes when it comes; what it says is looked at in turn.
+    const bytes = await bodyFor(exchange, route)
+    using turn = await turnIn(lanes, exchange, route, type)
+    const request = validated(route, parts(exchange, route, bytes))
     const call: Call = { asker: peer, signal, idempotencyKey: key }
     if (type === STREAM_TYPE) return stream(name, exchange, call, request, options)
     const handler = service.handlers[name] as unknown as AnyHandler
-    using _ = await turnIn(lanes, exchange, route, request)
-    const { status, body } = await handler(call, request)
+    const { status, body } = await handler({ ...call, waits: () => turn?.end() }, request)
     if (options.checkAnswers) requireTrue(route, status, body)
     answerJson(res, status, body)
     return { status, facts: idsOf(body) }
@@ -84,26 +87,46 @@ function routeEndpoint(name: RouteName, route: Route, options: EndpointOptions, 
   }
 }
 
-/** Undefined: it needs none. It is held until the answer is written, or will not be. */
+interface Turn extends Disposable {
+  /** Before it is disposed of. */
+  end(): void
+}
+
+/** Undefined: it needs none. It is held until the answer is written, or will not be, or it waits. */
 async function turnIn(
   { reads, acts }: Lanes,
   { owner, signal }: Exchange,
   route: Route,
-  request: { readonly query?: unknown },
-): Promise<Disposable | undefined> {
-  // What waits for others holds up nobody.
-  const waits = (request.query as { wait?: number } | undefined)?.wait !== undefined
-  if (owner === undefined || waits) return undefined
-  const turn = await (route.method === 'GET' ? reads : acts).take(owner, signal)
+  type: string,
+): Promise<Turn | undefined> {
+  // What streams holds up nobody.
+  if (owner === undefined || type === STREAM_TYPE) return undefined
+  let turn = await (route.method === 'GET' ? reads : acts).take(owner, signal)
   if (turn === undefined) throw new UnreachableError('the client has gone')
-  return turn
+  const end = (): void => {
+    const held = turn
+    turn = undefined
+    held?.[Symbol.dispose]()
+  }
+  return { end, [Symbol.dispose]: end }
 }
 
-async function parts(exchange: Exchange, route: Route): Promise<Parameters<typeof validated>[1]> {
-  const { params, req } = exchange
-  if (route.body === undefined && hasBody(req)) throw new RequestError(400, 'this route takes no body')
+/** Undefined: there is none. */
+async function bodyFor({ req, body }: Exchange, route: Route): Promise<Uint8Array | undefined> {
+  if (route.body !== undefined) return body()
+  if (hasBody(req)) throw new RequestError(400, 'this route takes no body')
+  return undefined
+}
+
+function parts(
+  exchange: Exchange,
+  route: Route,
+  bytes: Uint8Array | undefined,
+): Parameters<typeof validated>[1] {
   const query = resumed(exchange, route)
-  return { params, query, ...(route.body !== undefined && { body: await exchange.body() }) }
+  const { params } = exchange
+  if (route.body === undefined) return { params, query }
+  return { params, query, body: bytes === undefined ? {} : readJson(bytes) }
 }
 
 /** Where a client goes on, as the header that browsers and libraries send by themselves says. */

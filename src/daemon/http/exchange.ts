@@ -13,8 +13,8 @@ export interface Exchange {
   readonly owner: string | undefined
   /** Aborted when the client has gone; for what only waits or streams, also when the daemon stops. */
   readonly signal: AbortSignal
-  /** The body, where there is one, as what its text means. */
-  body(): Promise<unknown>
+  /** The body; undefined: there is none. */
+  body(): Promise<Uint8Array | undefined>
 }
 
 /** What was answered, for the log: words of ours, and ids. */

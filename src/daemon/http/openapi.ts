@@ -1,6 +1,7 @@
 /** The OpenAPI document, from the table of routes. Loads zod-openapi. */
 import { z } from 'zod'
 import { createDocument, type ZodOpenApiOperationObject, type ZodOpenApiPathsObject } from 'zod-openapi'
+import * as container from '../../api/container.ts'
 import * as loan from '../../api/loan.ts'
 import { ROUTES, type Route, type RouteName } from '../../api/routes.ts'
 import * as service from '../../api/service.ts'
@@ -40,6 +41,13 @@ const COMPONENTS: Readonly<Record<string, z.ZodType>> = {
   AuditRecords: service.auditRecords,
   AuditVerdict: service.auditVerdict,
   Reloaded: service.reloaded,
+  OciHookAnswer: container.ociHookAnswer,
+  Concern: loan.concern,
+  AnnounceBody: container.announceBody,
+  AnnouncedContainer: container.announced,
+  Pod: container.pod,
+  KnownContainer: container.knownContainer,
+  KnownContainers: container.containers,
 }
 
 /** By status: what an answer without a body of its own means. */

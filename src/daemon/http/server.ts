@@ -20,7 +20,6 @@ import {
 import type { EndpointOptions } from './endpoints.ts'
 import type { Endpoint, Outcome } from './exchange.ts'
 import { hasBody, readTarget, requireJson } from './head.ts'
-import { readJson } from './json.ts'
 import { defect } from './problem.ts'
 import type { Table } from './table.ts'
 
@@ -201,11 +200,11 @@ export class HttpServer {
       const { path, query } = readTarget(req)
       const match = (await this.#endpoints()).match(req.method ?? '', path)
       endpoint = match.endpoint
-      const body = async (): Promise<unknown> => {
-        if (!hasBody(req)) return {}
+      const body = async (): Promise<Uint8Array | undefined> => {
+        if (!hasBody(req)) return undefined
         requireJson(req)
         if (continues) res.writeContinue()
-        return readJson(await readBody(req, connection, this.#connections))
+        return readBody(req, connection, this.#connections)
       }
       const { peer, owner } = connection
       outcome = await endpoint.answer({ req, res, query, params: match.params, peer, owner, signal, body })

@@ -56,7 +56,9 @@ function suits(program: ObjectProgram, spec: AttachSpec | 'auto'): boolean {
     case 'xdp':
       return isForDevices(program)
     case 'tcx':
-      return type === 'sched_cls'
+      return type === 'sched_cls' && !isForNetkit(program)
+    case 'netkit':
+      return isForNetkit(program)
     case 'cgroup':
       return isForCgroups(type)
     case 'netns':
@@ -67,6 +69,11 @@ function suits(program: ObjectProgram, spec: AttachSpec | 'auto'): boolean {
 /** Whether programs of this type attach to a cgroup. */
 export function isForCgroups(type: string): boolean {
   return type.startsWith('cgroup_') || type === 'sock_ops'
+}
+
+/** A program that was loaded for one end of a netkit device. */
+export function isForNetkit({ rule }: ObjectProgram): boolean {
+  return rule?.attachType === 'netkit_primary' || rule?.attachType === 'netkit_peer'
 }
 
 /** An XDP program for devices, not for the entries of a devmap or cpumap. */

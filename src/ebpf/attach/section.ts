@@ -12,22 +12,21 @@ import type { Program } from '../prog.ts'
 import {
   attachCgroup,
   attachIterator,
+  attachNetkit,
   attachNetns,
   attachRawTracepoint,
   attachTcx,
   attachXdp,
 } from './attach.ts'
+import { attachKprobeMulti, attachUprobeMulti } from './many.ts'
 import {
   attachKprobe,
-  attachKprobeMulti,
   attachStructOps,
   attachTracepoint,
   attachTrampoline,
   attachUprobe,
-  attachUprobeMulti,
   type StructOpsRegistration,
   syscallFunction,
-  tracedFunctions,
 } from './trace.ts'
 import { attachUsdt } from './usdt.ts'
 
@@ -35,6 +34,7 @@ import { attachUsdt } from './usdt.ts'
 export type AttachSpec =
   | { readonly kind: 'xdp'; readonly device: string; readonly mode?: 'skb' | 'driver' | 'hardware' }
   | { readonly kind: 'tcx'; readonly device: string; readonly direction: 'ingress' | 'egress' }
+  | { readonly kind: 'netkit'; readonly device: string; readonly end: 'primary' | 'peer' }
   | { readonly kind: 'cgroup'; readonly path: string }
   | { readonly kind: 'netns'; readonly path: string }
 
@@ -83,6 +83,8 @@ function attachTo(program: Program, { rule }: ObjectProgram, spec: AttachSpec): 
       })
     case 'tcx':
       return attachTcx(program, { ifindex: interfaceIndex(spec.device), direction: spec.direction })
+    case 'netkit':
+      return attachNetkit(program, { ifindex: interfaceIndex(spec.device), end: spec.end })
     case 'cgroup':
       return attachCgroup(program, { cgroup: spec.path, attachType: attachType ?? 0 })
     case 'netns':
@@ -112,7 +114,7 @@ function attachBySection(program: Program, facts: ObjectProgram): Link {
     case 'kprobe_multi':
     case 'kprobe_session':
       return attachKprobeMulti(program, {
-        symbols: isGlob(target) ? tracedFunctions(target) : target.split(','),
+        ...(isGlob(target) ? { pattern: target } : { symbols: target.split(',') }),
         onReturn,
         session: rule.autoAttach === 'kprobe_session',
       })

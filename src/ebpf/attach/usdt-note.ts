@@ -234,10 +234,10 @@ const LAYOUTS: ReadonlyMap<number, Layout> = new Map([
 ])
 
 /**
- * struct __bpf_usdt_spec of libbpf's usdt.bpf.h, little-endian, in the layout that has `valueBytes`:
- * 12 arguments; u64 cookie; s16 count. Of an argument: u64 value @0; u8 kind @8; u12 index and u4
- * scale @10 where there are such; s16 register; u8 signed; u8 bits that are not its own.
- * NotSupportedError: there is no such layout, or it has no room for what an argument is.
+ * struct __bpf_usdt_spec of libbpf's usdt.bpf.h, little-endian, in the layout that has
+ * `valueBytes`: 12 arguments; u64 cookie; s16 count. Of an argument: u64 value @0; u8 kind @8; u12
+ * index and u4 scale @10 where there are such; s16 register; u8 signed; u8 bits that are not its
+ * own. NotSupportedError: there is no such layout, or it has no room for what an argument is.
  */
 export function encodeUsdtSpec(
   valueBytes: number,

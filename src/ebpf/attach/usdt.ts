@@ -7,8 +7,8 @@ import type { Link } from '../link.ts'
 import type { LoadedObject } from '../load/object.ts'
 import type { BpfMap } from '../map.ts'
 import { printableName } from '../printable.ts'
+import { attachUprobeMulti } from './many.ts'
 import { openExecutable, programFile } from './program-file.ts'
-import { attachUprobeMulti } from './trace.ts'
 import { encodeUsdtSpec, type UsdtArgument, type UsdtNote, usdtArguments, usdtNotes } from './usdt-note.ts'
 
 export interface UsdtTarget {
@@ -22,7 +22,9 @@ export interface UsdtTarget {
   readonly cookie?: bigint
 }
 
-/** The map of usdt.bpf.h that says where arguments are. By the number in it, a program finds them. */
+/**
+ * The map of usdt.bpf.h that says where arguments are. By the number in it, a program finds them.
+ */
 const SPECS = '__bpf_usdt_specs'
 const MAX_SHOWN = 10
 
@@ -31,10 +33,11 @@ const numbersIn = new WeakMap<BpfMap, Map<string, number>>()
 
 /**
  * Attaches to every place of a probe: a link of many uprobes, so it wants a kernel since Linux 6.6,
- * and nothing beyond having loaded the program. Each place's semaphore is raised while it is attached.
- * Without the maps of usdt.bpf.h the program cannot ask for arguments, and `cookie` is what
- * bpf_get_attach_cookie() gives. NotFoundError: there is no such file or probe. NotSupportedError: its
- * arguments are in words that nobody here understands. The caller disposes of the link.
+ * and nothing beyond having loaded the program. Each place's semaphore is raised while it is
+ * attached. Without the maps of usdt.bpf.h the program cannot ask for arguments, and `cookie` is
+ * what bpf_get_attach_cookie() gives. NotFoundError: there is no such file or probe.
+ * NotSupportedError: its arguments are in words that nobody here understands. The caller disposes
+ * of the link.
  */
 export function attachUsdt(object: LoadedObject, program: string, target: UsdtTarget): Link {
   const { provider, name, pid, cookie = 0n } = target

@@ -47,6 +47,8 @@ export interface ElfSection {
   /** Relocations: the section they apply to. */
   readonly info: number
   readonly entryBytes: number
+  /** What its place in memory is a multiple of; 0 and 1: anything. */
+  readonly alignBytes: number
   /** Empty for NOBITS. A view into the file. */
   readonly data: Uint8Array
 }
@@ -204,6 +206,7 @@ function readSections(bytes: Uint8Array, read: Reader): RawSection[] {
       link: read.u32(at + 40),
       info: read.u32(at + 44),
       entryBytes: read.u64(at + 56),
+      alignBytes: read.u64(at + 48),
       data: inFile === 0 ? bytes.subarray(0, 0) : bytes.subarray(off, off + inFile),
     }
   })

@@ -33,9 +33,9 @@ export interface FunctionSymbol {
 }
 
 /**
- * Byte offset in the file of function `name`, which may end in `@VERSION` or `@@VERSION`. As libbpf:
- * the dynamic table counts first, and what is global before what is not. NotFoundError: neither table
- * has it. ConflictError: several have the name, at different places.
+ * Byte offset in the file of function `name`, which may end in `@VERSION` or `@@VERSION`. As
+ * libbpf: the dynamic table counts first, and what is global before what is not. NotFoundError:
+ * neither table has it. ConflictError: several have the name, at different places.
  */
 export function symbolOffset(file: Executable, name: string): bigint {
   const [, base = name, version] = /^([^@]+)@@?(.+)$/.exec(name) ?? []
@@ -70,9 +70,9 @@ function preferred(
 }
 
 /**
- * Byte offsets of the functions whose names fit a pattern with `*`, `?` and `[...]`, each place once,
- * by name. As libbpf: of the dynamic table, or where that has none, of the other. NotFoundError: none
- * fits.
+ * Byte offsets of the functions whose names fit a pattern with `*`, `?` and `[...]`, each place
+ * once, by name. As libbpf: of the dynamic table, or where that has none, of the other.
+ * NotFoundError: none fits.
  */
 export function matchingSymbols(file: Executable, pattern: string): { name: string; off: bigint }[] {
   const fits = glob(pattern)
@@ -131,8 +131,9 @@ function versionsOf(file: Executable, table: ExecutableSection): VersionOf | und
 }
 
 /**
- * Elf64_Verdef: u16 version, u16 flags, u16 index @4, u16 count, u32 hash, u32 off of the names @12,
- * u32 off of the next one @16. The first of the names, u32 off into the strings @0, is its own.
+ * Elf64_Verdef: u16 version, u16 flags, u16 index @4, u16 count, u32 hash, u32 off of the names
+ * @12, u32 off of the next one @16. The first of the names, u32 off into the strings @0, is its
+ * own.
  */
 function versionNames(file: Executable): Map<number, string> {
   const names = new Map<number, string>()

@@ -79,6 +79,13 @@ export function btfMaps(elf: Elf, section: ElfSection, btf: Btf): PlacedMap[] {
   return placed.map(({ map, off }) => ({ map, section: section.index, off }))
 }
 
+/** What the variable of a map's definition says, by its struct. FormatError: it is no definition. */
+export function mapDefinition(btf: Btf, name: string, structId: number): MapDefinition {
+  const struct = btf.resolve(structId)
+  if (struct?.kind !== 'struct') throw bad(name, 'is not a struct')
+  return definition(btf, name, struct, false)
+}
+
 type Draft = ReturnType<typeof emptyMap>
 
 /** What a definition says when it says nothing. */

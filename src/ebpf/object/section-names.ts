@@ -4,8 +4,8 @@
  *
  * Source: libbpf, src/libbpf.c, `section_defs[]` (v1.8, f7081a6b), in its order, since the first
  * match counts. Programs for USDT are loaded for many uprobes at once, which libbpf does where the
- * kernel has them, since 6.6; an older kernel does not look. The looser matching that libbpf had before 1.0, and cilium/ebpf still has, is
- * `legacySection`.
+ * kernel has them, since 6.6; an older kernel does not look. The looser matching that libbpf had
+ * before 1.0, and cilium/ebpf still has, is `legacySection`.
  */
 import type { AttachType, ProgType } from '../type-names.ts'
 

@@ -46,7 +46,9 @@ function keptStructs({ maps, btf }: ObjectSpec): BtfComposite[] {
   return [...found.values()]
 }
 
-/** The kernel pads records of perf event arrays, so that they and a u32 are a multiple of 8 bytes. */
+/**
+ * The kernel pads records of perf event arrays, so that they and a u32 are a multiple of 8 bytes.
+ */
 function paddedBytes(bytes: number): number {
   return Math.ceil((bytes + 4) / 8) * 8 - 4
 }

@@ -5,6 +5,7 @@ import { executorPath } from '../prebuilt.ts'
 import { procFields, procNumbers } from '../proc-file.ts'
 import { ownNamespace } from '../self.ts'
 import { unlessGone } from '../tasks.ts'
+import { Executor } from './executor.ts'
 
 /**
  * Whether this process is a child of an executor, of ours or of another process of root's. Such a
@@ -14,6 +15,7 @@ import { unlessGone } from '../tasks.ts'
  */
 export function isExecutorChild(directory: string): boolean {
   const parent = unlessGone(() => procFields(readFileSync(`${directory}/status`, 'utf8')).get('PPid'))
+  if (Executor.isOurs(Number(parent))) return true
   return (
     unlessGone(() => {
       const status = procFields(readFileSync(`/proc/${parent}/status`, 'utf8'))

@@ -75,6 +75,9 @@ interface Waiting {
  */
 export type Paused = (executor: Executor, at: number) => void | Promise<void>
 
+/** Those of this process that have not ended, by number. */
+const running = new Set<number>()
+
 export class Executor implements Disposable {
   readonly pid: number
   readonly #child: ChildProcess
@@ -127,6 +130,14 @@ export class Executor implements Disposable {
     this.#journal = journal
     this.#watch = watchReadable(socket, () => this.#read())
     this.#watch.keepAlive(false)
+    running.add(this.pid)
+    // Nobody else has its number before it is waited for, of which we are told at once.
+    child.once('exit', () => running.delete(this.pid))
+  }
+
+  /** Whether that is the number of an executor that this process started, and that has not ended. */
+  static isOurs(pid: number): boolean {
+    return running.has(pid)
   }
 
   /** Whether it can be asked. */

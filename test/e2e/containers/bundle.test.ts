@@ -3,12 +3,12 @@
  * or not started, with the reason. Each refusal has its twin, which starts.
  */
 import assert from 'node:assert/strict'
-import { mkdirSync, rmSync, symlinkSync } from 'node:fs'
-import { join } from 'node:path'
+import { mkdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import { basename, join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { ATTACH, type Config, ContainerLab, RUNTIMES, type Runtime } from '../../helpers/container-lab.ts'
 import { eventually } from '../../helpers/eventually.ts'
-import { needsProgram } from '../../helpers/machine.ts'
+import { needsProgram, ROOT } from '../../helpers/machine.ts'
 import { sidCommand } from '../../helpers/sid.ts'
 
 type Edit = (config: Config, rootfs: string) => void
@@ -65,6 +65,20 @@ describe('a bundle', needsProgram('podman/usr/bin/podman'), () => {
       const alone = await lab.run(runtime, 'silent')
       assert.notEqual(alone.status, 0)
       assert.doesNotMatch(alone.stdout, /attached/)
+    })
+
+  for (const runtime of RUNTIMES)
+    test(`${runtime}: docs/containers.md: what it says for bundles works as it stands`, async () => {
+      const [, block] = /\n```json bundle\n([\s\S]*?)\n```\n/.exec(
+        readFileSync(join(ROOT, 'docs/containers.md'), 'utf8'),
+      )!
+      const { hooks, annotations } = JSON.parse(block!)
+      // As if it were installed, with the socket at its usual place.
+      const [hook] = hooks.createRuntime
+      const { path, args } = lab.hook
+      assert.equal(basename(hook.path), basename(path))
+      Object.assign(hook, { path, args })
+      await starts(config => Object.assign(config, { hooks, annotations }), runtime)
     })
 
   for (const runtime of RUNTIMES)

@@ -77,6 +77,10 @@ describe('hostile:', needsProgram('podman/usr/bin/podman'), () => {
   let count = 0
   before(async () => {
     lab = await ContainerLab.open()
+    lab.policy('account', '  subjects: [{ kubernetes: { namespace: prod, serviceAccount: agent } }]\n')
+    lab.policy('others', '  subjects: [{ kubernetes: { namespace: prod, labels: { app: other } } }]\n')
+    lab.policy('pods', '  subjects: [{ kubernetes: { namespace: prod, labels: { app: agent } } }]\n')
+    await lab.client.reload()
     copyFileSync(hookPath(), join(lab.scratch.path, 'hook'))
     chmodSync(join(lab.scratch.path, 'hook'), 0o755)
     unborn = await Unborn.open(join(lab.scratch.path, 'unborn'))
@@ -340,5 +344,68 @@ describe('hostile:', needsProgram('podman/usr/bin/podman'), () => {
     )
     await nothingOutside()
     renameSync(dying.rootfs, `${dying.rootfs}.gone`)
+  })
+
+  test("17 a pod that names another's service account, wherever it writes it, is not that one", async () => {
+    const names = {
+      serviceAccount: 'agent',
+      'kubernetes.io/service-account.name': 'agent',
+      'io.kubernetes.pod.serviceAccount': 'agent',
+    }
+    const announce = (id: string, policy: string) =>
+      lab.client.announceContainers({
+        body: {
+          runtime: 'nri',
+          whole: true,
+          containers: [
+            {
+              id,
+              labels: names,
+              pod: {
+                ...{ name: 'agent', namespace: 'prod', uid: 'u', labels: { ...names, app: 'agent' } },
+                annotations: { ...names, 'bpftoken.dev/policy': policy },
+              },
+            },
+          ],
+        },
+      })
+    for (const [policy, why, event] of [
+      ['account', /names what cannot be known here/, 'lend.refused'],
+      ['others', /no subject matches/, 'lend.denied'],
+    ] as const) {
+      const one = state({ annotations: names })
+      await announce(String(one['id']), policy)
+      const before = (await lab.audited(event)).length
+      refused(await call(one), why)
+      assert.equal((await lab.audited(event)).length, before + 1)
+    }
+    const one = state({ annotations: names })
+    await announce(String(one['id']), 'pods')
+    await lent(one)
+    await lab.client.announceContainers({ body: { runtime: 'nri', whole: true, containers: [] } })
+  })
+
+  test('18 root of another pid namespace means another process by the number: refused and written down', async () => {
+    const before = (await lab.audited('lend.denied')).length
+    const apart = ['--pid', '--fork', '--mount', '--mount-proc', hookPath(), '--socket', lab.socket]
+    const called = await execute('unshare', apart, { input: JSON.stringify(state()) })
+    refused(called, /from the pid namespace of the daemon alone/)
+    assert.equal((await lab.audited('lend.denied')).length, before + 1)
+    const near = ['--mount', hookPath(), '--socket', lab.socket]
+    const one = state()
+    const { status, stderr } = await execute('unshare', near, { input: JSON.stringify(one) })
+    assert.equal(status, 0, stderr)
+    await lab.client.revoke({ body: { what: { container: String(one['id']) } } })
+  })
+
+  test('19 one that says of itself that the hook is to go on, or of another policy, in its environment or labels', async () => {
+    const lies: Edit = config => {
+      config.annotations = { 'other.dev/policy': 'dev', 'x-bpftoken.dev/policy': 'dev' }
+      config.process.env.push('bpftoken.dev/policy=dev', 'BPFTOKEN_POLICY=dev')
+      config.linux.annotations = { 'bpftoken.dev/policy': 'dev' }
+    }
+    const { status, stdout } = await runs(lies, 'grep -c delegate_cmds /proc/mounts')
+    assert.deepEqual([status, stdout], [1, '0\n'])
+    assert.equal((await runs(() => {})).stdout, 'attached\n')
   })
 })

@@ -9,8 +9,9 @@ import { after, before, suite, test } from 'node:test'
 import { parse } from 'yaml'
 import { Client } from '../../../src/client/client.ts'
 import { Bpftokend } from '../../helpers/bpftokend.ts'
-import { Containerd, type LowRuntime, needsContainerd, type Suite } from '../../helpers/containerd.ts'
+import { Containerd, type LowRuntime, needsContainerd } from '../../helpers/containerd.ts'
 import { CriError } from '../../helpers/cri/client.ts'
+import type { Suite } from '../../helpers/debian-tree.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import { ROOT } from '../../helpers/machine.ts'
 import { NriPlugin } from '../../helpers/nri-plugin.ts'
@@ -166,6 +167,27 @@ for (const [debian, runtime] of RUN)
         /lends nothing to container app: The annotation bpftoken\.dev\/polcy/,
       )
       await pod.remove()
+    })
+
+    test('a policy may name the digest of the image, which the runtime tells of the container itself', async () => {
+      const policy = (name: string, digest: string): void => {
+        const subject = `container: { digest: '${digest}' }\n      kubernetes:`
+        const text = SHOPS.replace('name: shops', `name: ${name}`).replace('kubernetes:', subject)
+        assert.notEqual(text, SHOPS)
+        writeFileSync(join(daemon.policies, `${name}.yaml`), text)
+      }
+      policy('pinned', containerd.imageDigest)
+      policy('another', `sha256:${'0'.repeat(64)}`)
+      await client.reload()
+      const pod = await containerd.pod({ name: 'pinned', ...WEB, annotations: { [POLICY]: 'pinned' } })
+      const id = await pod.container('app')
+      assert.equal((await pod.execute(id, ...load)).status, 0)
+      const [one] = (await client.listContainers()).containers.filter(container => container.id === id)
+      assert.equal(one!.imageDigest, containerd.imageDigest)
+      await pod.remove()
+      const other = await containerd.pod({ name: 'another', ...WEB, annotations: { [POLICY]: 'another' } })
+      await assert.rejects(other.container('app'))
+      await other.remove()
     })
 
     test('a plugin that comes back makes what runs known again, and its loan lives on', async () => {

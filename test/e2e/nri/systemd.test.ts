@@ -6,50 +6,19 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf'
 import { residue, snapshot } from '../../../scripts/residue.ts'
-import { CONNECTION, frameOf, MESSAGE, type Message, MessageReader } from '../../../src/nri/frames.ts'
 import {
   ConfigureRequestSchema,
   CreateContainerRequestSchema,
   CreateContainerResponseSchema,
   SynchronizeRequestSchema,
 } from '../../../src/nri/messages/nri_pb.ts'
-import { RequestSchema, ResponseSchema } from '../../../src/nri/messages/ttrpc_pb.ts'
 import { daemonMachine } from '../../helpers/daemon-machine.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import { needsProgram, ROOT } from '../../helpers/machine.ts'
+import { talkTo } from '../../helpers/nri-runtime.ts'
 import { Scratch } from '../../helpers/scratch.ts'
 
 const UNIT = 'bpftoken-nri.service'
-
-/** What a runtime says to a plugin that registers, and what it is answered. */
-function talkTo(socket: Socket): (method: string, payload: Uint8Array) => Promise<Uint8Array> {
-  const reader = new MessageReader()
-  const waiting = new Map<number, (message: Message) => void>()
-  let stream = 1
-  socket.on('data', (bytes: Buffer) => {
-    for (const message of reader.read(bytes))
-      if (message.type === MESSAGE.response) waiting.get(message.stream)?.(message)
-      // It registers.
-      else
-        socket.write(
-          frameOf({
-            ...message,
-            type: MESSAGE.response,
-            data: toBinary(ResponseSchema, create(ResponseSchema)),
-          }),
-        )
-  })
-  return async (method, payload) => {
-    const at = stream
-    stream += 2
-    const answer = new Promise<Message>(resolve => waiting.set(at, resolve))
-    const data = toBinary(RequestSchema, create(RequestSchema, { service: 's', method, payload }))
-    socket.write(frameOf({ connection: CONNECTION.plugin, stream: at, type: MESSAGE.request, data }))
-    const { status, payload: got } = fromBinary(ResponseSchema, (await answer).data)
-    if (status !== undefined && status.code !== 0) throw new Error(status.message)
-    return got
-  }
-}
 
 test(
   'the unit runs it confined: it waits for the runtime, registers, and tells the daemon',

@@ -9,6 +9,7 @@ import type { Parts } from '../../../src/daemon/parts.ts'
 import { planFor } from '../../../src/delegation/delegate.ts'
 import { execute } from '../../../src/delegation/execute.ts'
 import { journaled, type Loan } from '../../../src/lending/journal.ts'
+import { confirmed } from '../../../src/lending/loan.ts'
 import type { AuditEntry } from '../../../src/registry/audit-record.ts'
 import type { Change } from '../../../src/registry/change.ts'
 import { PretendedGuard } from './pretended-guard.ts'
@@ -61,7 +62,7 @@ const lend: Parts['lend'] = ({ facts, target, vocabulary, confirm }, how) =>
       target,
       vocabulary,
       {
-        confirm,
+        confirm: confirmed(confirm, how.journal),
         paused: () => {
           const done = plan[step++]!.do
           if (done === 'createSuperblock') delegation = guarded?.begin(facts)

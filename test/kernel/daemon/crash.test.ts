@@ -93,6 +93,8 @@ interface Killed {
 
 interface Operation {
   readonly atLeast: number
+  /** Of each pair of points the first comes before the second. */
+  readonly ordered?: readonly (readonly [string, string])[]
   /** Before the daemon that dies is started, with one that is stopped then. */
   readonly first?: () => Promise<void>
   readonly check: (killed: Killed) => Promise<void>
@@ -106,9 +108,17 @@ const lendAgain = (root: Peer) =>
     { key: 'crash' },
   )
 
+/** Before anything is made, before it can be reached, and before it is kept. */
+const DURABLE: Operation['ordered'] = [
+  ['after put making', 'executor: openDirectory'],
+  ['after put making', 'before audit lend.will'],
+  ['after audit lend.will', 'executor: attachMount'],
+]
+
 const OPERATIONS: Readonly<Record<string, Operation>> = {
   lend: {
     atLeast: 20,
+    ordered: DURABLE,
     async check({ said, root, open, told }) {
       // Whoever was told of a loan has it, until it is taken back.
       if (said.includes('lent')) assert.equal(open.length, 1, told)
@@ -144,6 +154,7 @@ const OPERATIONS: Readonly<Record<string, Operation>> = {
   },
   derive: {
     atLeast: 20,
+    ordered: DURABLE,
     async check({ said, root, open, told }) {
       // The origin is untouched, and what is derived is there as a whole, or not at all.
       assert.equal(open[0]?.kind, 'delegate', told)
@@ -199,7 +210,7 @@ const OPERATIONS: Readonly<Record<string, Operation>> = {
   },
 }
 
-for (const [operation, { atLeast, first, check }] of Object.entries(OPERATIONS))
+for (const [operation, { atLeast, ordered = [], first, check }] of Object.entries(OPERATIONS))
   test(`killed at each point of ${operation}, the next start accounts for all`, async t => {
     const start = () => lab.start(operation === 'derive' ? { guard: guarded.guard } : {})
     const forget = () => {
@@ -223,6 +234,10 @@ for (const [operation, { atLeast, first, check }] of Object.entries(OPERATIONS))
       assert.equal(counted.signal, null, counted.said)
       const names = JSON.parse(/^points (.*)$/m.exec(counted.said)![1]!) as string[]
       assert.ok(names.length >= atLeast, names.join(', '))
+      for (const [earlier, later] of ordered) {
+        const [before, after] = [names.indexOf(earlier), names.indexOf(later)]
+        assert.ok(before >= 0 && before < after, `${earlier}, then ${later}: ${names.join(', ')}`)
+      }
       t.diagnostic(`${names.length} points: ${names.join(', ')}`)
       for (const [i, point] of names.entries()) {
         // The key belongs to one round.

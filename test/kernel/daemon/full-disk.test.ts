@@ -44,6 +44,11 @@ const files: Files = {
         refuse('write')
         return file.write(bytes, offset)
       },
+      async writeSynced(bytes, offset) {
+        await hangs
+        refuse('write')
+        return file.writeSynced(bytes, offset)
+      },
       datasync: () => file.datasync(),
       truncate: size => file.truncate(size),
       close: () => file.close(),

@@ -36,7 +36,7 @@ async function answer(peer: Peer, [what, word = '']: string[]): Promise<unknown>
     case 'owner':
       return peer.owner
     case 'facts':
-      return peer.facts()
+      return (await peer.who()).facts
     case 'subject': {
       const subject = await peer.subject(ASKS_FOR_ALL)
       assert.deepEqual(peer.subjectAgain(ASKS_FOR_ALL, subject), subject)

@@ -29,12 +29,17 @@ afterEach(async () => {
 
 const lend = () => delegate(policy, target, vocabulary, { path: PATH })
 
-function loanOf({ mountId, device, path, masks, options }: DelegatedMount): LoanRecord {
+/** Loans that have not ended, as the book has them. */
+const open: LoanRecord[] = []
+const parts = { vocabulary, guard: undefined, book: { open: () => open.values() } }
+
+function loanOf({ mountId, device, path, masks, options }: DelegatedMount, id = 1): LoanRecord {
   return {
+    id,
     policy: policyToJSON(policy),
     place: { path: PATH },
     recipient: target.facts,
-    made: { mountId, device, path, masks: hexMasks(masks), options },
+    made: { at: `2026-01-02T03:04:0${id}Z`, mountId, device, path, masks: hexMasks(masks), options },
   } as unknown as LoanRecord
 }
 
@@ -52,7 +57,6 @@ test('another loan that has the path and the number of the mount is left, and a 
     second = await lend()
   }
   assert.equal(second.mountId, first.mountId)
-  const parts = { vocabulary, guard: undefined }
   assert.deepEqual(await unmount(parts, loanOf(first)), { gone: true, left: [] })
   assert.deepEqual([isMounted(first), isMounted(second)], [false, true])
   assert.deepEqual(await unmount(parts, loanOf(second)), { gone: true, left: [] })
@@ -67,10 +71,22 @@ test('a copy that was taken along into a user namespace inside is found, though 
   const pid = await shell.run(`bash -c 'exec ${inside}' > /dev/null & ${started}`)
   await shell.run(`umount ${PATH}`)
   assert.equal(isMounted(first), true)
-  const { gone, left } = await unmount({ vocabulary, guard: undefined }, loanOf(first))
+  const { gone, left } = await unmount(parts, loanOf(first))
   assert.equal(gone, !isMounted(first))
   assert.equal(left.length > 0, isMounted(first))
   await shell.run(`kill ${pid}; while [ -e /proc/${pid}/root/mnt ]; do sleep 0.05; done`)
-  assert.deepEqual(await unmount({ vocabulary, guard: undefined }, loanOf(first)), { gone: true, left: [] })
+  assert.deepEqual(await unmount(parts, loanOf(first)), { gone: true, left: [] })
   assert.equal(isMounted(first), false)
+})
+
+test('a loan whose superblock is gone has nothing of one that was made later with its numbers', async () => {
+  await shell.run(`mount -t tmpfs t /mnt && mkdir ${PATH}`)
+  const there = await lend()
+  const [gone, later] = [loanOf(there, 1), loanOf(there, 2)]
+  open.push(gone, later)
+  assert.deepEqual(await unmount(parts, gone), { gone: true, left: [] })
+  assert.equal(isMounted(there), true)
+  assert.deepEqual(await unmount(parts, later), { gone: true, left: [] })
+  assert.equal(isMounted(there), false)
+  open.length = 0
 })

@@ -173,8 +173,22 @@ test('RingBuffer gives every record in order, over many times its size', needsTo
     await program.testRun({ dataIn: new Uint8Array(64), repeat: 100 })
     reader.drain(record => records.push(Number(new DataView(record.buffer).getBigUint64(0, true))))
   }
-  assert.deepEqual(
-    records,
-    Array.from({ length: 2000 }, (_, i) => i),
+  const numbers = (from: number): number[] => Array.from({ length: 2000 }, (_, i) => from + i)
+  assert.deepEqual(records, numbers(0))
+  // The same in place: many times the ring's size in rounds that each fill most of it.
+  records.length = 0
+  for (let round = 0; round < 10; round++) {
+    await program.testRun({ dataIn: new Uint8Array(64), repeat: 200 })
+    const first = reader.visit((data, start, end) => {
+      assert.equal(end - start, 8)
+      records.push(Number(data.readBigUInt64LE(start)))
+    }, 50)
+    assert.equal(first, 50)
+    reader.visit((data, start) => records.push(Number(data.readBigUInt64LE(start))))
+  }
+  assert.deepEqual(records, numbers(2000))
+  assert.equal(
+    reader.visit(() => assert.fail('there is none')),
+    0,
   )
 })

@@ -9,15 +9,17 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { compiled } from '../../../scripts/compiled.ts'
+import { attachKprobeMulti, attachUprobeMulti } from '../../../src/ebpf/attach/many.ts'
 import { attachProgram } from '../../../src/ebpf/attach/section.ts'
-import { attachUprobe, attachUprobeMulti } from '../../../src/ebpf/attach/trace.ts'
+import { attachUprobe } from '../../../src/ebpf/attach/trace.ts'
 import { attachUsdt } from '../../../src/ebpf/attach/usdt.ts'
+import { Features } from '../../../src/ebpf/kernel/features.ts'
 import type { Link } from '../../../src/ebpf/link.ts'
 import { type LoadedObject, loadObject } from '../../../src/ebpf/load/object.ts'
 import { GlobalVariables } from '../../../src/ebpf/object/global-variables.ts'
 import { parseObject } from '../../../src/ebpf/object/spec.ts'
 import { RingBuffer } from '../../../src/ebpf/ringbuf.ts'
-import { CACHE, kernelSince, ROOT } from '../../helpers/machine.ts'
+import { CACHE, kernelSince, needsTokens, ROOT } from '../../helpers/machine.ts'
 import { errno, kernelTest } from './fixture.ts'
 
 const OBJECT = join(ROOT, 'test/fixtures/modern/usdt.bpf.o')
@@ -194,6 +196,28 @@ function counter(object: LoadedObject, name: string): number {
   )
   return Number(globals.get(object.map('.bss').lookup(0)!, name))
 }
+
+test('kernel functions by pattern, at entry or in a session', needsTokens(), async t => {
+  if ((await new Features(null).has('kprobe_multi')) !== true)
+    return t.skip('this kernel has no kprobe_multi links (CONFIG_FPROBE)')
+  const programs = ['on_kernel_multi', ...(kernelSince(6, 10) ? ['on_kernel_session'] : [])]
+  using object = await load(...programs)
+  {
+    const links = programs.map(program => attachProgram(object, program))
+    for (let i = 0; i < 5; i++) readFileSync('/proc/self/stat')
+    assert.equal(links[0]!.info().kprobes?.count, 1)
+    for (const link of links) link.close()
+  }
+  assert.ok(counter(object, 'by_kernel_multi') >= 5)
+  // Both ends of a call.
+  if (programs.length === 2) assert.ok(counter(object, 'by_kernel_session') >= 10)
+  const program = object.program('on_kernel_multi')
+  assert.throws(() => attachKprobeMulti(program, { pattern: 'no_such_*' }), { code: 'BPFTOKEN_NOT_FOUND' })
+  assert.throws(() => attachKprobeMulti(program, { symbols: ['vfs_open'], cookies: [] }), {
+    code: 'BPFTOKEN_INPUT',
+  })
+  return undefined
+})
 
 /** Node asks libc for it each time. */
 function call(): void {

@@ -126,6 +126,23 @@ describe('reconcile()', () => {
     }
   })
 
+  test('takes a mount for the loan that was made last, of two to one namespace with one number of a superblock', () => {
+    const later = { ...live, id: 8, made: { ...made, at: '2026-01-02T03:04:06Z' } }
+    for (const open of [
+      [live, later],
+      [later, live],
+    ]) {
+      const all = steps(open, { mounts: [mount], first: false })
+      const seen = all.map(one => one.do === 'see' && [one.loan, one.seen.mounted])
+      assert.deepEqual(seen.sort(), [
+        [7, false],
+        [8, true],
+      ])
+    }
+    // The twin: without the other one it is its own.
+    assert.equal(step(live, { mounts: [mount], first: false }), 'see')
+  })
+
   test('ends a loan whose user namespace is gone, though another one has its number and what looks like it', () => {
     const reused = new Set([live.id])
     assert.equal(step(live, { first: false, reused }), 'end processes-gone')

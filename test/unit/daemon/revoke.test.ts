@@ -26,7 +26,8 @@ async function revokeAll(fails: (id: number) => boolean) {
       },
     },
   } as unknown as Parts
-  const asker = { isRoot: true, facts: async () => ({ pid: 1, uid: 0, gid: 0, userNamespace: 'user:[1]' }) }
+  const facts = { pid: 1, uid: 0, gid: 0, userNamespace: 'user:[1]' }
+  const asker = { who: async () => ({ isRoot: true, facts }) }
   const call = { asker } as unknown as Call
   const outcome = revokeRoute(parts, call, { body: { what: { all: true } } })
   return { tried, outcome: await Promise.allSettled([outcome]).then(([one]) => one!) }
@@ -74,7 +75,8 @@ test('however many loans wait for file systems of their own, the guard has all o
       inTurn: () => hangs,
     },
   } as unknown as Parts
-  const asker = { isRoot: true, facts: async () => ({ pid: 1, uid: 0, gid: 0, userNamespace: 'user:[1]' }) }
+  const facts = { pid: 1, uid: 0, gid: 0, userNamespace: 'user:[1]' }
+  const asker = { who: async () => ({ isRoot: true, facts }) }
   const call = { asker } as unknown as Call
   const outcome = revokeRoute(parts, call, { body: { what: { all: true } } })
   for (let turns = 0; turns < 10 * MANY && revoked.size < MANY - 1; turns++) await turn()

@@ -17,7 +17,7 @@ const record = (n: number, length = 8): Uint8Array => new Uint8Array(length).fil
 /** What `visit` shows: first byte and length of each. */
 function seen(ring: Ring, limit = Number.POSITIVE_INFINITY): [number, number][] {
   const all: [number, number][] = []
-  const count = ring.visit((data, start, length) => all.push([data[start]!, length]), limit)
+  const count = ring.visit((data, start, end) => all.push([data[start]!, end - start]), limit)
   assert.equal(count, all.length)
   return all
 }

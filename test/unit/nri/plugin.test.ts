@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import { create, fromBinary, type MessageInitShape, toBinary } from '@bufbuild/protobuf'
 import { announceBody } from '../../../src/api/container.ts'
+import { FACTS_BYTES } from '../../../src/api/container-words.ts'
 import { UnreachableError } from '../../../src/errors.ts'
 import { Announcer, type Daemon } from '../../../src/nri/announcer.ts'
 import { factsOf } from '../../../src/nri/facts.ts'
@@ -49,7 +50,13 @@ class RememberingDaemon {
   } as unknown as Daemon
 }
 
-function setup(options: { answerMs?: number; madeMs?: number } = {}) {
+interface Options {
+  answerMs?: number
+  madeMs?: number
+  imageDigest?: (containerId: string) => Promise<string | undefined>
+}
+
+function setup(options: Options = {}) {
   const told: unknown[][] = []
   const tale = new Proxy({} as Tale, {
     get:
@@ -63,7 +70,9 @@ function setup(options: { answerMs?: number; madeMs?: number } = {}) {
     all: count => void told.push(['all', count]),
     not: error => void told.push(['not', error.message]),
   })
-  const plugin = new Plugin({ inventory, announcer, hook: HOOK, tale, answerMs: 60_000, ...options })
+  const imageDigest = options.imageDigest ?? (async () => undefined)
+  const parts = { inventory, announcer, hook: HOOK, tale, answerMs: 60_000, ...options, imageDigest }
+  const plugin = new Plugin(parts)
   const create_ = async (
     pod: MessageInitShape<typeof PodSandboxSchema>,
     container: MessageInitShape<typeof ContainerSchema>,
@@ -264,6 +273,42 @@ suite('the plugin of NRI', () => {
     await nri.end()
   })
 
+  const made = { id: 'c1', name: 'app', hooks: { createRuntime: [{ path: HOOK.path }] } }
+  const DIGEST = `sha256:${'a'.repeat(64)}`
+
+  test('the digest of the image is told before the runtime is answered that it was made', async () => {
+    const asked: string[] = []
+    const nri = setup({
+      imageDigest: async id => {
+        asked.push(id)
+        return DIGEST
+      },
+    })
+    await nri.create({ ...POD, annotations: { [POLICY]: 'xdp' } }, { id: 'c1', name: 'app' })
+    assert.equal((nri.known.get('c1') as { imageDigest?: string }).imageDigest, undefined)
+    await nri.change(Event.POST_CREATE_CONTAINER, made)
+    assert.equal((nri.known.get('c1') as { imageDigest?: string }).imageDigest, DIGEST)
+    // Nobody waits for those that do not ask.
+    await nri.create(POD, { id: 'c2', name: 'app' })
+    await nri.change(Event.POST_CREATE_CONTAINER, { id: 'c2', name: 'app' })
+    assert.deepEqual(asked, ['c1'])
+    await nri.end()
+  })
+
+  test('a runtime that does not say which digest is no reason to hold a container back', async () => {
+    for (const imageDigest of [
+      async () => undefined,
+      async () => Promise.reject(new UnreachableError('nobody is there')),
+    ]) {
+      const nri = setup({ imageDigest })
+      await nri.create({ ...POD, annotations: { [POLICY]: 'xdp' } }, { id: 'c1', name: 'app' })
+      await nri.change(Event.POST_CREATE_CONTAINER, made)
+      assert.equal((nri.known.get('c1') as { imageDigest?: string }).imageDigest, undefined)
+      assert.equal(nri.told.filter(([what]) => what === 'noDigest').length, 1)
+      await nri.end()
+    }
+  })
+
   test('methods that there are not are refused', async () => {
     const nri = setup()
     await assert.rejects(nri.plugin.answer('UpdatePodSandbox', new Uint8Array()), { code: 12 })
@@ -272,6 +317,17 @@ suite('the plugin of NRI', () => {
 })
 
 suite('what the daemon is told', () => {
+  test('a digest that makes the facts too long is left out', () => {
+    const inventory = new Inventory()
+    const digest = `sha256:${'a'.repeat(64)}`
+    const facts = (bytes: number) => ({ id: 'c1', name: 'x'.repeat(bytes) })
+    inventory.add(facts(FACTS_BYTES - 50))
+    assert.equal(inventory.addDigest('c1', digest), false)
+    inventory.add(facts(FACTS_BYTES - 200))
+    assert.equal(inventory.addDigest('c1', digest), true)
+    assert.equal(inventory.addDigest('c2', digest), false)
+  })
+
   test('long labels and names are left out, and what asks is still known', () => {
     const pod = create(PodSandboxSchema, {
       ...POD,

@@ -334,7 +334,12 @@ describe('decide() for any policy', () => {
     unit: fc.oneof(part, fc.constant('a*b*c*d*e')),
     executable: pathOf(part, ['**']),
     label: part,
-    container: fc.record({ name: part, labels: fc.record({ l: part }) }, { requiredKeys: ['name'] }),
+    container: fc.oneof(
+      fc.record({ name: part, labels: fc.record({ l: part }) }, { requiredKeys: ['name'] }),
+      fc.record({ image: part, digest: name }, { requiredKeys: ['image'] }),
+      fc.record({ digest: name }),
+      fc.record({ labels: fc.record({ l: part }) }),
+    ),
     kubernetes: fc.record({ namespace: part, serviceAccount: name }, { requiredKeys: ['namespace'] }),
   }
   const anyEntry: fc.Arbitrary<Subject> = fc
@@ -358,7 +363,9 @@ describe('decide() for any policy', () => {
     unit: factOf(name),
     executable: factOf(pathOf(name, ['d'])),
     label: factOf(name),
-    container: factOf(fc.record({ name, labels: fc.record({ l: name }) })),
+    container: factOf(
+      fc.record({ name, image: name, digest: name, labels: fc.record({ l: name }) }, { requiredKeys: [] }),
+    ),
     kubernetes: factOf(fc.record({ namespace: name })),
   }) as unknown as fc.Arbitrary<SubjectFacts>
 
@@ -424,6 +431,52 @@ describe('decide() for any policy', () => {
       const { found, looks } = find(user, unit)
       assert.equal(found, policy, `${user} ${unit}`)
       assert.ok(looks <= 3, `${user} ${unit}: ${looks} looks`)
+    }
+  })
+
+  test('of a thousand policies for containers and pods it compares few, too', () => {
+    const digest = (i: number): string => `sha256:${i.toString(16).padStart(64, '0')}`
+    const policies = Array.from({ length: 1000 }, (_, i) => ({
+      ...policyFor(),
+      subjects: [
+        { container: { name: `web-${i}`, image: 'registry.example/*' } },
+        { kubernetes: { namespace: `team-${i}-*`, labels: { app: 'web' } } },
+        { container: { image: `registry.example/app-${i}:*` } },
+        { container: { digest: digest(i) } },
+      ],
+    }))
+    const index = new PolicyIndex(policies)
+    /** What was found, and how often an entry, or the index, has looked at what the runtime tells. */
+    const find = (container: object, kubernetes?: object) => {
+      let looks = 0
+      const who = {
+        ...knownOf(FACTS),
+        get container() {
+          looks++
+          return container
+        },
+        get kubernetes() {
+          looks++
+          return kubernetes
+        },
+      }
+      return { found: index.first(who as never)?.policy, looks }
+    }
+    const image = 'registry.example/other:1'
+    const labels = { app: 'web' }
+    for (const [found, container, kubernetes] of [
+      [7, { name: 'web-7', image }, undefined],
+      [undefined, { name: 'web-7', image: 'elsewhere/a:1' }, undefined],
+      [8, { image: 'registry.example/app-8:2' }, undefined],
+      [9, { image, digest: digest(9) }, undefined],
+      [999, { image }, { namespace: 'team-999-x', labels }],
+      [undefined, { image }, { namespace: 'team-999-x', labels: { app: 'db' } }],
+      [undefined, { image }, { namespace: 'team-1000', labels }],
+    ] as const) {
+      const { found: is, looks } = find(container, kubernetes)
+      const whom = JSON.stringify([container, kubernetes])
+      assert.equal(is, found, whom)
+      assert.ok(looks <= 12, `${whom}: ${looks} looks`)
     }
   })
 

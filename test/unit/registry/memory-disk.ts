@@ -119,6 +119,11 @@ export class MemoryDisk implements Files {
         this.free -= taken
         return taken
       },
+      writeSynced: async (bytes, offset) => {
+        const written = await file.write(bytes, offset)
+        await file.datasync()
+        return written
+      },
       datasync: async () => {
         this.#change('datasync', path)
         inode.synced = inode.now

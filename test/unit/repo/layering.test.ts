@@ -27,7 +27,8 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     ...['errors', 'uapi', 'sys', 'ebpf', 'policy', 'api', 'guard', 'delegation', 'lending', 'registry'],
     ...['service', 'daemon'],
   ],
-  nri: ['errors', 'sys', 'api', 'client', 'service', 'nri'],
+  cri: ['errors', 'cri'],
+  nri: ['errors', 'sys', 'api', 'client', 'cri', 'service', 'nri'],
   cli: [
     'errors',
     'uapi',

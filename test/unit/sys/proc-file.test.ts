@@ -5,15 +5,19 @@ import { cgroup2Path, procFields, procNumbers } from '../../../src/sys/proc-file
 const LINE_ENDS = ['\r', '\u2028', '\u2029', '\v', '\f', '\u0085']
 
 test('procFields() reads keys and values, and of a name no more than a name', () => {
-  assert.deepEqual(
-    [...procFields('Name:\tcat\nUid:\t1\t2\t3\t4\nGroups:\t4 5 \nEmpty:\t\n\n')],
-    [
-      ['Name', 'cat'],
-      ['Uid', '1\t2\t3\t4'],
-      ['Groups', '4 5'],
-      ['Empty', ''],
-    ],
-  )
+  const status = procFields('Name:\tcat\nUid:\t1\t2\t3\t4\nGroups:\t4 5 \nEmpty:\t\n\n')
+  for (const [key, value] of [
+    ['Name', 'cat'],
+    ['Uid', '1\t2\t3\t4'],
+    ['Groups', '4 5'],
+    ['Empty', ''],
+    ['id', undefined],
+    ['Uid:\t1', undefined],
+    ['None', undefined],
+  ] as const) {
+    assert.equal(status.get(key), value, key)
+    assert.equal(status.has(key), value !== undefined, key)
+  }
   for (const end of LINE_ENDS) {
     const fields = procFields(`Name:\ta${end}Groups:4242\nGroups:\t7\n`)
     assert.equal(fields.get('Groups'), '7', JSON.stringify(end))

@@ -106,7 +106,10 @@ export function fakePeer(uid: number, held: Set<Asker>): Peer {
     uniqueId: 1n,
     owner: `user ${uid}`,
     isRoot: uid === 0,
-    facts: async () => ({ pid: 7, uid, gid: uid, userNamespace: 'user:[1]' }),
+    who: async () => ({
+      isRoot: uid === 0,
+      facts: { pid: 7, uid, gid: uid, userNamespace: 'user:[1]' },
+    }),
     confirm: no,
     subject: no,
     subjectAgain: no,

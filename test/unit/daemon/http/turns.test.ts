@@ -1,6 +1,7 @@
 /** Many requests of one user at one time: they hold up their own user, and nobody else. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { setImmediate as turn } from 'node:timers/promises'
 import { eventually } from '../../../helpers/eventually.ts'
 import { fakeService } from './fake-service.ts'
 import { type Lab, lab } from './lab.ts'
@@ -91,4 +92,33 @@ test('a client that goes while it waits for its turn leaves it to the next', asy
   gate.of(1000)[0]!.answer()
   assert.deepEqual(await Promise.all(third), [200])
   assert.equal(gate.inside.length, 0, 'for who has gone nothing is done')
+})
+
+test('between two turns of a user who floods another who has come has its own', async () => {
+  const order: number[] = []
+  let answerFirst: () => void = () => {}
+  const first = new Promise<void>(resolve => {
+    answerFirst = resolve
+  })
+  const listLoans = async ({ asker }: { asker: { uid: number } }) => {
+    order.push(asker.uid)
+    if (order.length === 1) await first
+    return { status: 200, body: { loans: [] } }
+  }
+  const service = fakeService({ listLoans } as never)
+  await using it = await lab({ service, checkAnswers: false, connections: { perUid: 32, inAll: 64 } })
+  it.uid = 1001
+  const other = it.connect()
+  await eventually(() => it.server.connections === 1, 'the other is connected')
+  const flood = asks(it, 1000, 16)
+  await eventually(() => it.server.connections === 17 && order.length === 1, 'one is inside, others wait')
+  // Those that wait have been read by then: the flood's next one comes only when it was answered.
+  await turn()
+  other.write('GET /v1/loans HTTP/1.1\r\nHost: a\r\n\r\n')
+  answerFirst()
+  assert.ok((await Promise.all(flood)).every(status => status === 200))
+  await eventually(() => order.length === 17, 'all are answered')
+  other.destroy()
+  // The one that was inside, and at most the two whose turn had come before the event loop looked.
+  assert.ok(order.indexOf(1001) <= 3, order.join(' '))
 })

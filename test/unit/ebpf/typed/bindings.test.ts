@@ -125,6 +125,7 @@ const HOSTILE = [
   "'; throw new Error('owned'); '",
   '*/ throw 1 /*',
   '// x\nthrow 2',
+  // biome-ignore lint/suspicious/noTemplateCurlyInString: a hostile name
   '${globalThis.owned = 1}',
   '`',
   '\\',

@@ -44,3 +44,18 @@ test('a record of another length is shown as bytes', () => {
   assert.deepEqual(showRecord(type, Uint8Array.of(5, 0, 0, 0)), { n: 5 })
   assert.equal(showRecord(type, Uint8Array.of(5, 0, 0, 0, 1)), '0500000001')
 })
+
+test('a record of a perf event array has padding, which is not shown', () => {
+  const spec = object(['event', 'pair'], ['events'])
+  const type = eventType(spec, 'events')
+  // With the u32 of its length 8 bytes, which need none.
+  assert.deepEqual(showRecord(type, Uint8Array.of(5, 0, 0, 0), true), { n: 5 })
+  assert.equal(showRecord(type, new Uint8Array(12), true), '00'.repeat(12))
+  const types = new BtfBuilder()
+  const u64 = types.int('unsigned long', 8)
+  const id = types.struct('wide', 8, [{ name: 'n', type: u64, bitOff: 0 }])
+  const wide = { types: Btf.parse(types.build()), id }
+  const padded = Uint8Array.of(5, 0, 0, 0, 0, 0, 0, 0, 9, 9, 9, 9)
+  assert.deepEqual(showRecord(wide, padded, true), { n: 5 })
+  assert.equal(showRecord(wide, padded), Buffer.from(padded).toString('hex'))
+})

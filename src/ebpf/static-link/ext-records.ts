@@ -1,0 +1,61 @@
+/**
+ * Records of .BTF.ext on their way from objects into the result: which function, source line and
+ * CO-RE relocation belongs to which instruction. Pure.
+ */
+import { ConflictError } from '../../errors.ts'
+import type { ExtInfo } from '../object/ext-info.ts'
+import { plainSection, type WrittenSection } from './elf-writer.ts'
+
+/** Of one section. Texts are numbers of the table of all texts. */
+export interface Records {
+  readonly wordsEach: number
+  readonly words: number[]
+}
+
+export type ExtKind = keyof ExtInfo
+export const EXT_KINDS: readonly ExtKind[] = ['functions', 'lines', 'coreRelos']
+/** Texts in the records: file and line; path of the access. */
+export const EXT_TEXTS = { functions: [], lines: [1, 2], coreRelos: [2] } as const
+/** The type that a record is of. */
+export const EXT_TYPE = { functions: 1, lines: undefined, coreRelos: 1 } as const
+
+const EXT_HEADER_BYTES = 32
+const EXT_MAGIC = 0xeb9f
+
+/** The section, of one list of records by section for each of `EXT_KINDS`. */
+export function extSection(
+  groups: readonly (readonly { kind: ExtKind; name: number; wordsEach: number; words: number[] }[])[],
+  offOf: ReadonlyMap<number, number>,
+): WrittenSection {
+  const tables = groups.map(of => {
+    const [first] = of
+    if (first === undefined) return []
+    return [
+      first.wordsEach * 4,
+      ...of.flatMap(({ kind, name, wordsEach, words }) => {
+        if (wordsEach !== first.wordsEach)
+          throw new ConflictError(`The objects describe ${kind} in records of two sizes`, {
+            hint: 'Compile all objects with the same compiler',
+          })
+        const moved = words.slice()
+        for (let at = 0; at < moved.length; at += wordsEach)
+          for (const place of EXT_TEXTS[kind]) moved[at + place] = offOf.get(moved[at + place]!)!
+        return [offOf.get(name)!, words.length / wordsEach, ...moved]
+      }),
+    ]
+  })
+  const words = tables.flat()
+  const data = new Uint8Array(EXT_HEADER_BYTES + words.length * 4)
+  const view = new DataView(data.buffer)
+  view.setUint16(0, EXT_MAGIC, true)
+  view.setUint8(2, 1)
+  view.setUint32(4, EXT_HEADER_BYTES, true)
+  let off = 0
+  for (const [i, { length }] of tables.entries()) {
+    view.setUint32(8 + i * 8, off, true)
+    view.setUint32(12 + i * 8, length * 4, true)
+    off += length * 4
+  }
+  for (const [i, word] of words.entries()) view.setUint32(EXT_HEADER_BYTES + i * 4, word >>> 0, true)
+  return plainSection('.BTF.ext', data)
+}

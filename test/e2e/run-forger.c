@@ -1,0 +1,98 @@
+/*
+ * Asks the daemon for a program that the launcher is to start, as bpftoken-run does, with something
+ * wrong: run-forger SOCKET WHAT. Prints the first line of the answer. With "launcher" it only says
+ * whether SOCKET, the launcher's, lets it connect.
+ */
+#define _GNU_SOURCE
+#include "../../native/apart.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+static int is(const char *a, const char *b)
+{
+	return strcmp(a, b) == 0;
+}
+
+static int dial(const char *path, int type)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, type, 0);
+
+	strcpy(address.sun_path, path);
+	return connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0 ? fd : -1;
+}
+
+static void give(int control, struct apart_head head, const int *fds, size_t count)
+{
+	char space[CMSG_SPACE(16 * sizeof(int))] = { 0 };
+	struct iovec part = { &head, sizeof(head) };
+	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = space, .msg_controllen = CMSG_SPACE(count * sizeof(int)) };
+	struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
+
+	rights->cmsg_level = SOL_SOCKET;
+	rights->cmsg_type = SCM_RIGHTS;
+	rights->cmsg_len = CMSG_LEN(count * sizeof(int));
+	memcpy(CMSG_DATA(rights), fds, count * sizeof(int));
+	sendmsg(control, &message, 0);
+}
+
+int main(int argc, char **argv)
+{
+	static const char texts[] = "/\0echo\0ran";
+	const char *what = argc > 2 ? argv[2] : "";
+	int control[2], lifeline[2], file = open("/etc/passwd", O_RDONLY);
+	char body[512], line[256] = "";
+
+	if (is(what, "launcher")) {
+		puts(dial(argv[1], SOCK_SEQPACKET) < 0 ? "refused" : "connected");
+		return 0;
+	}
+	int memfd = memfd_create("texts", MFD_ALLOW_SEALING);
+	socketpair(AF_UNIX, is(what, "kind") ? SOCK_DGRAM : SOCK_STREAM, 0, control);
+	socketpair(AF_UNIX, SOCK_STREAM, 0, lifeline);
+	struct apart_head head = { APART_VERSION, sizeof(texts), 2, 0 };
+	int fds[] = { memfd, lifeline[1], 0, 1, 2, 2 };
+	size_t count = is(what, "few") ? 3 : is(what, "many") ? 6 : 5;
+	int number = is(what, "file") ? file : is(what, "none") ? 99 : is(what, "pidfd") ? (int)syscall(SYS_pidfd_open, getpid(), 0) : control[1];
+
+	if (write(memfd, texts, sizeof(texts)) != sizeof(texts))
+		return 1;
+	if (is(what, "words"))
+		head.words = 3;
+	if (is(what, "length"))
+		head.bytes = 4;
+	if (is(what, "huge"))
+		head.bytes = head.words = ~0u;
+	if (is(what, "version"))
+		head.version = 7;
+	if (is(what, "texts"))
+		fds[0] = file;
+	if (is(what, "lifeline"))
+		fds[1] = file;
+	if (!is(what, "silent"))
+		give(control[0], head, fds, count);
+	int length = snprintf(body, sizeof(body),
+			      "{\"policy\":{\"name\":\"dev\"},\"place\":{\"path\":\"/sys/fs/bpf\"},"
+			      "\"recipient\":{\"launch\":{\"control\":%d,\"network\":\"own\",\"identity\":false}}}",
+			      number);
+	int daemon = dial(argv[1], SOCK_STREAM);
+	dprintf(daemon, "POST /v1/loans HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", length, body);
+	if (read(daemon, line, sizeof(line) - 1) > 0)
+		printf("%.*s\n", (int)strcspn(line, "\r\n"), line);
+	close(control[1]);
+	send(control[0], is(what, "word") ? "x" : "s", 1, MSG_NOSIGNAL);
+	if (is(what, "word"))
+		return recv(control[0], line, sizeof(line) - 1, 0) > 0 ? puts(line) < 0 : 0;
+	if (is(what, "good"))
+		while (read(lifeline[0], line, sizeof(line)) > 0 && !strchr(line, '\n'))
+			continue;
+	return 0;
+}

@@ -1,0 +1,124 @@
+/** The static linker on its own: hostile files, types that are the same. Beside bpftool: test/kernel/objects. */
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { Btf } from '../../../../src/ebpf/btf/btf.ts'
+import { BtfBuilder } from '../../../../src/ebpf/btf/builder.ts'
+import { readRawTypes, TextTable, writeRawTypes } from '../../../../src/ebpf/static-link/raw-types.ts'
+import { withoutDoubles } from '../../../../src/ebpf/static-link/same-types.ts'
+import { linkObjects } from '../../../../src/ebpf/static-link/static-linker.ts'
+import { BpftokenError } from '../../../../src/errors.ts'
+import { mutate, Random, seedOf } from '../../../corpus/mutate.ts'
+import { ROOT } from '../../../helpers/machine.ts'
+
+const file = (name: string): Buffer => readFileSync(join(ROOT, `test/fixtures/${name}.bpf.o`))
+
+/** The blob with what is there twice left out. */
+function reduced(bytes: Uint8Array): { btf: Btf; newId: Uint32Array } {
+  const texts = new TextTable()
+  const { types, newId } = withoutDoubles(readRawTypes(bytes, texts).types)
+  return { btf: Btf.parse(writeRawTypes(types, texts).bytes), newId }
+}
+
+test('readRawTypes() and writeRawTypes() give back what they were given', () => {
+  for (const name of ['typed', 'network', 'kernel', 'linked/first']) {
+    const [bytes] = [readBtf(file(name))]
+    const texts = new TextTable()
+    const { bytes: written } = writeRawTypes(readRawTypes(bytes, texts).types, texts)
+    const [a, b] = [Btf.parse(bytes), Btf.parse(written)]
+    assert.equal(a.count, b.count)
+    for (let id = 1; id <= a.count; id++) assert.deepEqual(b.type(id), a.type(id))
+  }
+})
+
+function readBtf(object: Buffer): Uint8Array {
+  const at = object.indexOf(Buffer.from([0x9f, 0xeb, 1, 0, 24, 0, 0, 0, 0, 0, 0, 0]))
+  return object.subarray(at)
+}
+
+test('withoutDoubles() keeps one of each, though they refer to each other in circles', () => {
+  const b = new BtfBuilder()
+  const make = (name: string, number: string): number => {
+    const int = b.int('int', 4)
+    // struct NAME { struct NAME *next; int NUMBER; }, whose id is the next but one.
+    const pointer = b.ptr(int + 2)
+    return b.struct(name, 16, [
+      { name: 'next', type: pointer, bitOff: 0 },
+      { name: number, type: int, bitOff: 64 },
+    ])
+  }
+  const ids = [make('list', 'number'), make('list', 'number'), make('list', 'other'), make('tree', 'number')]
+  const { btf, newId } = reduced(b.build())
+  assert.equal(newId[ids[0]!], newId[ids[1]!])
+  assert.equal(new Set(ids.map(id => newId[id])).size, 3)
+  // One int, three structs, each with its pointer.
+  assert.equal(btf.count, 7)
+  const list = btf.type(newId[ids[0]!]!)
+  assert.ok(list.kind === 'struct')
+  assert.equal(btf.resolve((btf.type(list.members[0]!.type) as { type: number }).type)!.id, list.id)
+})
+
+test('withoutDoubles() takes a declaration for the one struct of its name, and for none of two', () => {
+  const build = (second: string): Btf => {
+    const b = new BtfBuilder()
+    const int = b.int('int', 4)
+    const forward = b.fwd('thing', 'struct')
+    b.struct('user', 8, [{ name: 'thing', type: b.ptr(forward), bitOff: 0 }])
+    const one = b.struct('thing', 4, [{ name: 'a', type: int, bitOff: 0 }])
+    b.struct('user', 8, [{ name: 'thing', type: b.ptr(one), bitOff: 0 }])
+    b.struct('thing', 4, [{ name: second, type: int, bitOff: 0 }])
+    return reduced(b.build()).btf
+  }
+  const same = build('a')
+  assert.deepEqual(
+    [same.find('thing', 'fwd').length, same.find('user').length, same.find('thing').length],
+    [0, 1, 1],
+  )
+  const other = build('b')
+  assert.deepEqual([other.find('thing', 'fwd').length, other.find('user').length], [1, 2])
+})
+
+test('withoutDoubles() leaves variables and sections alone, and ends for types of any depth', () => {
+  const b = new BtfBuilder()
+  const int = b.int('int', 4)
+  const vars = [b.var('x', int, 'static'), b.var('x', int, 'static')]
+  b.datasec(
+    '.bss',
+    8,
+    vars.map((type, i) => ({ type, off: i * 4, size: 4 })),
+  )
+  let chain = int
+  for (let i = 0; i < 3000; i++) chain = b.ptr(chain)
+  const { btf, newId } = reduced(b.build())
+  assert.notEqual(newId[vars[0]!], newId[vars[1]!])
+  assert.equal(btf.count, 1 + 2 + 1 + 3000)
+})
+
+test('linkObjects() wants an object', () => {
+  assert.throws(() => linkObjects([]), { code: 'BPFTOKEN_INPUT' })
+  assert.throws(() => linkObjects([{ name: 'x', bytes: new Uint8Array(3) }]), { code: 'BPFTOKEN_FORMAT' })
+})
+
+test('hostile changes of objects are linked, or refused with an error of ours', t => {
+  const FIXED_SEED = 20261127
+  const seeds = ['linked/first', 'linked/second', 'typed', 'network', 'kernel'].map(name =>
+    seedOf(name, file(name)),
+  )
+  const untilMs = Date.now() + 5000
+  let [count, linked] = [0, 0]
+  for (; Date.now() < untilMs; count++) {
+    const random = new Random(FIXED_SEED + count)
+    const bytes = mutate(seeds[count % seeds.length]!, random)
+    try {
+      linkObjects([
+        { name: 'good', bytes: file('linked/first') },
+        { name: 'changed', bytes },
+      ])
+      linked++
+    } catch (error) {
+      assert.ok(error instanceof BpftokenError, `case ${count}: ${String((error as Error).stack)}`)
+    }
+  }
+  t.diagnostic(`${count} inputs, ${linked} of them linked`)
+})
