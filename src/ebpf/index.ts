@@ -201,7 +201,7 @@ export {
   type TokenCmd,
   type TokenRights,
 } from './rights.ts'
-export { type RecordVisitor, RingBuffer, RingBuffer, UserRingBuffer, UserRingBuffer } from './ringbuf.ts'
+export { type RecordVisitor, RingBuffer, UserRingBuffer } from './ringbuf.ts'
 export { type LinkedObject, type LinkInput, linkObjects } from './static-link/static-linker.ts'
 export {
   chooseToken,
