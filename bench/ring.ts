@@ -66,6 +66,7 @@ export async function measureRing(roundCount: number): Promise<Comparison[]> {
       ),
     )
   }
+  if (sum !== 0) throw new Error('The records do not hold what was put into them')
   return comparisons
 }
 

@@ -21,8 +21,9 @@ import { measureRing } from './ring.ts'
 import { measureStartup, type StartupResult } from './startup.ts'
 import type { Comparison, Summary } from './stats.ts'
 
+// biome-ignore format: a list
 const SECTIONS = [
-  ...(['delegation', 'calls', 'startup', 'front', 'ls', 'objects', 'ring', 'guard', 'model'] as const),
+  'delegation', 'calls', 'startup', 'front', 'ls', 'objects', 'ring', 'guard', 'model',
 ] as const
 const DEFAULT_ROUNDS = 30
 
