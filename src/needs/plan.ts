@@ -269,7 +269,8 @@ function certainty(need: ObjectNeed, loader: Loader, usesData: boolean): Certain
   if (loader !== 'libbpf') return 'certain'
   // It goes on without global data that no program uses.
   if (need.need.cmd === 'btf_load' || (need.globalData === true && !usesData)) return 'perhaps'
-  return mayLoseAttachType(need) ? 'optional' : 'certain'
+  // Where its probe of uprobe_multi is refused, it loads these without, and attaches by perf events.
+  return mayLoseAttachType(need) || need.rule?.autoAttach === 'usdt' ? 'optional' : 'certain'
 }
 
 function addOwn(
@@ -320,7 +321,8 @@ function settle(rights: Map<string, Draft>, loader: Loader): void {
   // With cgroup_sock lent its probe of attach types succeeds, and all of them count.
   if (find('progs', 'cgroup_sock') !== undefined && find('attachs', 'cgroup_inet_sock_create') !== undefined)
     for (const right of rights.values())
-      if (right.domain === 'attachs' && right.optional) right.certain = true
+      if (right.domain === 'attachs' && right.optional && right.word !== 'trace_uprobe_multi')
+        right.certain = true
 }
 
 function loaderNotes(loader: Loader, spec: ObjectSpec, needs: readonly ObjectNeed[]): string[] {
