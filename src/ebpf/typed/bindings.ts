@@ -89,7 +89,7 @@ function objectText(texts: Readonly<Record<string, string>>): string {
 }
 
 function membersText(name: string, members: readonly (readonly [name: string, text: string])[]): string[] {
-  if (members.length === 0) return [`  ${name}: {}`]
+  if (members.length === 0) return [`  ${name}: Record<never, never>`]
   return [`  ${name}: {`, ...members.map(([one, text]) => `    ${memberName(one)}: ${text}`), '  }']
 }
 
@@ -111,6 +111,8 @@ function mapText(
   switch (mapKind(map.type)) {
     case 'events':
       return `${use('TypedEvents')}<${of(events.get(map.name) ?? 0)}>`
+    case 'perf-events':
+      return `${use('TypedPerfEvents')}<${of(events.get(map.name) ?? 0)}>`
     case 'queue':
       return `${use('TypedQueue')}<${of(map.valueTypeId)}>`
     case 'keyed':

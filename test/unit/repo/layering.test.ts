@@ -19,7 +19,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   api: ['errors', 'policy', 'api'],
   needs: ['errors', 'uapi', 'sys', 'ebpf', 'policy', 'needs'],
   lending: ['errors', 'uapi', 'sys', 'ebpf', 'policy', 'guard', 'delegation', 'model', 'lending'],
-  registry: ['errors', 'sys', 'policy', 'registry'],
+  registry: ['errors', 'uapi', 'sys', 'policy', 'registry'],
   client: ['errors', 'api', 'client'],
   page: ['errors', 'sys', 'client', 'page'],
   service: ['errors', 'uapi', 'sys', 'ebpf', 'service'],
