@@ -65,7 +65,7 @@ function caller(random: Random, lab: Lab, op: BpfSpec['op']) {
   ])
   const junkAt = Math.min(at, LAST_BYTE)
   if (random.chance(70)) return { context, caps, junkAt, size: junkAt + 1 }
-  return { context, caps, size: random.pick([4096, 4097, end, lab.kernel.attrBytes + 8]) }
+  return { context, caps, size: random.pick([4096, 4097, Math.max(end, 16), lab.kernel.attrBytes + 8]) }
 }
 
 /** The place of a slot of one of these kinds, of any other now and then. */
