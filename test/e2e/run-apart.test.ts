@@ -6,7 +6,16 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { copyFileSync, existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmdirSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -28,6 +37,22 @@ after(async () => assert.deepEqual(await residue(residueBefore), []))
 
 const statusOf = (text: string): Map<string, string> =>
   new Map([...text.matchAll(/^(\w+):\s*(.*)$/gm)].map(([, name, value]) => [name!, value!]))
+
+/** TCP sockets that a process has. */
+function tcpSockets(pid: number): number {
+  const all = readdirSync(`/proc/${pid}/fd`).map(fd => {
+    try {
+      return readlinkSync(`/proc/${pid}/fd/${fd}`)
+    } catch {
+      return ''
+    }
+  })
+  const tcp = readFileSync('/proc/net/tcp', 'utf8')
+  return all.filter(link => {
+    const inode = /^socket:\[(\d+)\]$/.exec(link)?.[1]
+    return inode !== undefined && new RegExp(` ${inode} `).test(tcp)
+  }).length
+}
 
 describe('run by the launcher', needsTokens(), () => {
   const scratch = new Scratch()
@@ -403,6 +428,37 @@ describe('run by the launcher', needsTokens(), () => {
     assert.match(await ask('word'), /^HTTP\/1.1 201 [^\n]*\nrstarting it failed: control: EINVAL/)
     await eventually(async () => (await launched()) === '', 'something waits on')
     await eventually(async () => (await liveLoans()).length === 0, 'a loan is left')
+  })
+
+  test('a descriptor that hangs when it is closed keeps the daemon from nothing', async () => {
+    const forger = join(front.program, '../run-forger')
+    copyFileSync(compiled(join(__dirname, 'run-forger.c')), forger)
+    const children: ChildProcess[] = []
+    const ends: Promise<unknown>[] = []
+    try {
+      // Whether the daemon or the launcher is the last that has it, is chance: so there are some.
+      for (let round = 0; round < 3; round++) {
+        process.kill(launchd.pid, 'SIGSTOP')
+        const child = spawn(...asUser(USER, [forger, daemon.socket, 'linger']), { stdio: 'pipe' })
+        children.push(child)
+        ends.push(once(child, 'exit'))
+        await once(child.stdout!, 'data')
+        await eventually(() => tcpSockets(daemon.pid) === 1, 'the daemon has not taken it')
+        child.stdin!.write('x')
+        await once(child.stdout!, 'data')
+        process.kill(launchd.pid, 'SIGCONT')
+        await eventually(async () => (await launched()) === '', 'the launcher has not refused it')
+        await eventually(() => tcpSockets(daemon.pid) === 0, 'it is not closed')
+        await liveLoans()
+      }
+      // Those who do not read are there as before.
+      assert.equal((await run(['--', 'echo', 'other'])).stdout, 'other\n')
+      assert.ok(children.every(child => child.exitCode === null))
+    } finally {
+      process.kill(launchd.pid, 'SIGCONT')
+      for (const child of children) child.kill('SIGKILL')
+      await Promise.all(ends)
+    }
   })
 
   test('a program waits for nobody: who keeps its ends, and never goes on, delays nobody else', async () => {

@@ -7,6 +7,7 @@
 #include "../../native/apart.h"
 
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,6 +45,26 @@ static void give(int control, struct apart_head head, const int *fds, size_t cou
 	sendmsg(control, &message, 0);
 }
 
+/* A socket whose last close waits for a peer that reads nothing. */
+static int lingering(void)
+{
+	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t length = sizeof(address);
+	struct linger linger = { 1, 600 };
+	static const char bytes[1 << 16];
+	int listening = socket(AF_INET, SOCK_STREAM, 0), fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	bind(listening, (struct sockaddr *)&address, length);
+	listen(listening, 1);
+	getsockname(listening, (struct sockaddr *)&address, &length);
+	connect(fd, (struct sockaddr *)&address, length);
+	accept(listening, NULL, NULL);
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+	while (send(fd, bytes, sizeof(bytes), MSG_DONTWAIT) > 0)
+		continue;
+	return fd;
+}
+
 int main(int argc, char **argv)
 {
 	static const char texts[] = "/\0echo\0ran";
@@ -63,6 +84,8 @@ int main(int argc, char **argv)
 	size_t count = is(what, "few") ? 3 : is(what, "many") ? 6 : 5;
 	int number = is(what, "file") ? file : is(what, "none") ? 99 : is(what, "pidfd") ? (int)syscall(SYS_pidfd_open, getpid(), 0) : control[1];
 
+	if (is(what, "linger"))
+		number = lingering();
 	if (write(memfd, texts, sizeof(texts)) != sizeof(texts))
 		return 1;
 	if (is(what, "words"))
@@ -85,6 +108,17 @@ int main(int argc, char **argv)
 			      number);
 	int daemon = dial(argv[1], SOCK_STREAM);
 	dprintf(daemon, "POST /v1/loans HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", length, body);
+	if (is(what, "linger")) {
+		/* The daemon has it then; the end of our input says when to go. */
+		puts("asked");
+		fflush(stdout);
+		if (read(0, line, 1) != 1)
+			return 1;
+		close(number);
+		puts("closed");
+		fflush(stdout);
+		return read(0, line, 1) < 0;
+	}
 	if (read(daemon, line, sizeof(line) - 1) > 0)
 		printf("%.*s\n", (int)strcspn(line, "\r\n"), line);
 	close(control[1]);
