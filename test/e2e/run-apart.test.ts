@@ -430,6 +430,39 @@ describe('run by the launcher', needsTokens(), () => {
     await eventually(async () => (await liveLoans()).length === 0, 'a loan is left')
   })
 
+  test('who has the loan and never goes on is not waited for, so that nobody keeps the launcher busy', async () => {
+    const forger = join(front.program, '../run-forger')
+    copyFileSync(compiled(join(__dirname, 'run-forger.c')), forger)
+    const child = spawn(...asUser(USER, [forger, daemon.socket, 'idle']), { stdio: 'pipe' })
+    const ended = finish(child)
+    await eventually(async () => (await liveLoans()).length === 1, 'there is no loan')
+    await eventually(async () => (await launched()) === '', 'the launcher waits on', 30_000)
+    const { stdout } = await ended
+    assert.match(stdout, /^HTTP\/1.1 201 [^\n]*\nrwhoever asks has not said in time that it may start\n$/)
+    await eventually(async () => (await liveLoans()).length === 0, 'a loan is left')
+  })
+
+  test('one user has only so many started at one time, and is in no other one’s way', async () => {
+    const forger = compiled(join(__dirname, 'run-forger.c'))
+    const crowd = (uid: number, count: number): ChildProcess =>
+      spawn(forger, [launchd.socket, 'crowd', String(uid), String(count)], { stdio: 'pipe', cwd: '/' })
+    const first = crowd(USER, 34)
+    let text = ''
+    try {
+      first.stdout!.setEncoding('utf8').on('data', more => {
+        text += more
+      })
+      await eventually(() => /^\d+\n/m.test(text), 'it has no answers')
+      assert.equal(text, 'rtoo many programs of this user are being started\n32\n')
+      const second = crowd(OTHER_USER, 2)
+      assert.equal((await finish(second)).stdout, '2\n', 'the twin')
+    } finally {
+      first.kill('SIGKILL')
+    }
+    await eventually(async () => (await launched()) === '', 'something waits on')
+    assert.equal((await run(['--', 'echo', 'ran'])).stdout, 'ran\n')
+  })
+
   test('a descriptor that hangs when it is closed keeps the daemon from nothing', async () => {
     const forger = join(front.program, '../run-forger')
     copyFileSync(compiled(join(__dirname, 'run-forger.c')), forger)
