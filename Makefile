@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
 .DELETE_ON_ERROR:
-.PHONY: help setup build check gate fix test unit kernel e2e vm test-vm test-kill load test-containers chromium test-page prebuilds demo bench deb test-deb debs corpus oracle fuzz objects clean
+.PHONY: help setup build check gate fix test unit kernel e2e vm test-vm test-kill load test-containers chromium test-page prebuilds demo bench differential mutate-model simulator deb test-deb debs corpus oracle fuzz objects clean
 
 # Stamps: what npm, the C compiler and tsc write last. Paths are relative: a clone may lie anywhere.
 MODULES := node_modules/.package-lock.json
@@ -62,11 +62,20 @@ test-kill: build ## commands killed at 200 random moments each (in `make test`: 
 load: build ## 10,000 loans of a real daemon by 64 clients, 1,000 live at a time (in `make test`: 600)
 	BPFTOKEN_TEST_LOANS=10000 $(TSX) scripts/test.ts test/kernel/daemon/load.test.ts
 
+differential: build ## the kernel model against this kernel, 1,000,000 random cases (CASES=, SEED=; in `make test`: 20,000)
+	$(TSX) test/kernel/model/differential.ts
+
+mutate-model: build ## every rule of the kernel model turned round once: random cases must notice each
+	$(TSX) test/kernel/model/mutate.ts
+
 test-containers: build debs ## containers that ask by annotation, and a table of what was run, with verdicts
-	@scripts/fetch-containers.sh trixie || echo 'fetch-containers: tests of Debian 13 will be skipped' >&2
+	@scripts/fetch-containers.sh trixie trixie-engines sid-engines || echo 'fetch-containers: tests of Podman 5 and Docker, or of Debian 13, will be skipped' >&2
 	@scripts/fetch-containers.sh sid-sandboxes trixie-sandboxes || echo 'fetch-containers: tests of sandboxes will be skipped' >&2
 	@scripts/build-witnesses.sh || echo 'build-witnesses: tests of programs in Go and Rust will be skipped' >&2
 	$(TSX) test/containers.ts
+
+simulator: $(MODULES) ## the page of docs/simulator, which plays scenarios in a browser
+	$(TSX) scripts/simulator.ts
 
 prebuilds: ## what is native, for x64 and arm64, glibc and musl, as the package brings it
 	scripts/prebuilds.sh

@@ -2,6 +2,7 @@
  * `make bench`: how long our calls take, beside plain C in the same run.
  *
  *   tsx bench/run.ts [--json] [--rounds N] [delegation] [calls] [startup] [front] [ls] [objects] [guard]
+ *     [model]
  *
  * Needs root, gcc, a built dist/, a kernel with BPF tokens, and for objects the corpus. A goal that
  * is missed is printed, not failed: the numbers are as noisy as the machine.
@@ -14,11 +15,12 @@ import { type DelegationResult, measureDelegation } from './delegation.ts'
 import { type FrontResult, measureFront } from './front.ts'
 import { type GuardResult, measureGuard } from './guard.ts'
 import { type ListingResult, measureListing } from './listing.ts'
+import { type ModelResult, measureModel } from './model.ts'
 import { measureObjects, type ObjectsResult } from './objects.ts'
 import { measureStartup, type StartupResult } from './startup.ts'
 import type { Comparison, Summary } from './stats.ts'
 
-const SECTIONS = ['delegation', 'calls', 'startup', 'front', 'ls', 'objects', 'guard'] as const
+const SECTIONS = ['delegation', 'calls', 'startup', 'front', 'ls', 'objects', 'guard', 'model'] as const
 const DEFAULT_ROUNDS = 30
 
 function numbers(summary: Summary, digits: number): string {
@@ -123,6 +125,12 @@ function printGuard({ hooks, calls, shares, shareGoal, nothingNs, nothingGoalNs 
   console.log(`  a call that is none of its business: ${nothingNs.toFixed(1)} ns  ${goal}`)
 }
 
+function printModel({ perSecond, goal }: ModelResult): void {
+  console.log('Decisions of the kernel model in a second, on one processor')
+  const met = verdict(perSecond.median >= goal, String(goal))
+  console.log(`  ${numbers(perSecond, 0)} (min, median, p90)  ${met}`)
+}
+
 async function main(): Promise<void> {
   const { values, positionals } = parseArgs({
     options: {
@@ -165,6 +173,7 @@ async function main(): Promise<void> {
     ls?: ListingResult
     objects?: ObjectsResult
     guard?: GuardResult
+    model?: ModelResult
   } = {}
   if (wanted('delegation')) {
     const measured = await measureDelegation(rounds)
@@ -203,6 +212,11 @@ async function main(): Promise<void> {
     const measured = await measureGuard(rounds)
     result.guard = measured
     say(() => printGuard(measured))
+  }
+  if (wanted('model')) {
+    const measured = measureModel(rounds)
+    result.model = measured
+    say(() => printModel(measured))
   }
   if (values.json) console.log(JSON.stringify({ machine, ...result }, null, 2))
 }

@@ -26,7 +26,7 @@ if [[ ${1-} == --check ]]; then
   trap 'rm -rf "$out"' EXIT
 fi
 status=0
-for source in bpf/*.bpf.c test/fixtures/*.bpf.c test/fixtures/linked/*.bpf.c; do
+for source in bpf/*.bpf.c test/fixtures/*.bpf.c test/fixtures/linked/*.bpf.c examples/library/*.bpf.c; do
   object=${source%.c}.o
   made=${out:+$out/}$(basename "$object")
   [[ -n $out ]] || made=$object

@@ -3,9 +3,9 @@
 # tree for each suite, which the tests enter as their root. Needs no root, fetches only what is
 # missing, and leaves apt's own sources as they are.
 #   scripts/fetch-containers.sh [TREE...]      bookworm, trixie, sid; without one: these three
-# Further trees have a suite and what they are for: {trixie,sid}-sandboxes have systemd-nspawn, LXC,
-# Incus and bubblewrap; sid-programs has compilers, with which scripts/build-witnesses.sh makes
-# programs of others from Debian's sources.
+# Further trees have a suite and what they are for: {trixie,sid}-engines have Podman and Docker;
+# {trixie,sid}-sandboxes have systemd-nspawn, LXC, Incus and bubblewrap; sid-programs has compilers,
+# with which scripts/build-witnesses.sh makes programs of others from Debian's sources.
 # Where a tree cannot be had, .cache/containers/why-not-TREE says why, in the words in which tests
 # are then skipped; the other trees are made all the same.
 set -euo pipefail
@@ -35,9 +35,8 @@ packages() {
   case $1 in
     # Its containerd knows neither NRI nor pods with user namespaces.
     bookworm) echo "${COMMON_PACKAGES[@]}" ;;
-    trixie | sid)
-      echo "${COMMON_PACKAGES[@]} ${CONTAINERD_PACKAGES[@]} ${PODMAN_PACKAGES[@]} ${DOCKER_PACKAGES[@]}"
-      ;;
+    trixie | sid) echo "${COMMON_PACKAGES[@]} ${CONTAINERD_PACKAGES[@]}" ;;
+    trixie-engines | sid-engines) echo "${COMMON_PACKAGES[@]} ${PODMAN_PACKAGES[@]} ${DOCKER_PACKAGES[@]}" ;;
     trixie-sandboxes | sid-sandboxes) echo "${SANDBOX_PACKAGES[@]}" ;;
     sid-programs) echo "${COMPILER_PACKAGES[@]}" ;;
     *) echo "fetch-containers: no such tree: $1" >&2 && exit 2 ;;

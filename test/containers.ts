@@ -17,9 +17,10 @@ import { versionsOfPrograms } from './helpers/witness.ts'
 /** Folders of tests of containers; those that are not there are left out. */
 const FOLDERS = ['test/e2e/containers', 'test/e2e/nri', 'test/containers'] as const
 
-/** Of this Debian; of the newer suites, which have these programs, too, and more. */
+/** Of this Debian; of the engines of newer suites, and of their containerd. */
 const PROGRAMS = ['bin/podman', 'bin/crun', 'sbin/runc'] as const
-const MORE_PROGRAMS = [...PROGRAMS, 'sbin/dockerd', 'bin/containerd'] as const
+const ENGINES = [...PROGRAMS, 'sbin/dockerd'] as const
+const CONTAINERD = ['bin/crun', 'sbin/runc', 'bin/containerd'] as const
 
 interface Row {
   /** What is tested, as the test's suite is called, and its file where it has none. */
@@ -36,7 +37,8 @@ async function versions(): Promise<Versions> {
   const add = (suite: string, programs: readonly string[], lines: readonly string[]): void => {
     const numbers = lines.map(line => /\d+\.\d+[\w.]*/.exec(line)?.[0] ?? 'not there')
     const names = programs.map(program => program.replace(/^.*\//, '').replace('dockerd', 'docker'))
-    found.set(suite, new Map(names.map((name, i) => [name, numbers[i]!])))
+    const more = names.map((name, i) => [name, numbers[i]!] as const)
+    found.set(suite, new Map([...(found.get(suite) ?? []), ...more]))
   }
   if (needsProgram('podman/usr/bin/podman').skip === undefined) {
     const podman = await Podman.start()
@@ -51,9 +53,13 @@ async function versions(): Promise<Versions> {
       await podman.end()
     }
   }
-  for (const suite of SUITES)
+  for (const suite of SUITES) {
     if (needsTree(suite, 'usr/bin/crun').skip === undefined)
-      add(suite, MORE_PROGRAMS, await versionsIn(suite, MORE_PROGRAMS))
+      add(suite, CONTAINERD, await versionsIn(suite, CONTAINERD))
+    const engines = `${suite}-engines` as const
+    if (needsTree(engines, 'usr/bin/podman').skip === undefined)
+      add(suite, ENGINES, await versionsIn(engines, ENGINES))
+  }
   // What tests run in any of them, and sandboxes that are no runtimes.
   const others = new Map([...(await versionsOfSandboxes()), ['', await versionsOfPrograms()]])
   for (const [suite, more] of others) found.set(suite, new Map([...(found.get(suite) ?? []), ...more]))

@@ -35,6 +35,7 @@ export const DOCUMENTS = {
   'policy-show-masks': 'the four masks of a policy',
   'policy-diff': 'what a policy grants more and less than another one',
   'policy-test': 'who would get a delegation, and why',
+  simulate: 'what each step of a scenario came to, and by which checks',
   'policy-list': 'the policies of the daemon',
   'policy-install': 'what the guard knows now',
   'guard-install': 'the guard as it is installed',

@@ -12,6 +12,7 @@ import { DOCUMENTS, type DocumentName } from './names.ts'
 import * as objects from './objects.ts'
 import * as policy from './policy.ts'
 import * as service from './service.ts'
+import { simulated } from './simulate.ts'
 import * as systemd from './systemd.ts'
 
 /** A request that was waited for, and approved. */
@@ -50,6 +51,7 @@ export const SCHEMAS: Readonly<Record<DocumentName, z.ZodType>> = {
   'policy-show-masks': policy.policyShowMasks,
   'policy-diff': policy.policyDiff,
   'policy-test': policy.policyTest,
+  simulate: simulated,
   'policy-list': service.policies,
   'policy-install': policy.policyInstall,
   'guard-install': guard.guardInstall,

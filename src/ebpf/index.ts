@@ -203,6 +203,8 @@ export {
 } from './rights.ts'
 export { type RecordVisitor, RingBuffer, UserRingBuffer } from './ringbuf.ts'
 export { type LinkedObject, type LinkInput, linkObjects } from './static-link/static-linker.ts'
+export { ethernet, ipv4, ipv6, type Layer, packet, tcp, udp } from './test-run/packet.ts'
+export { type RunOptions, type RunResult, runProgram, type Verdict } from './test-run/run-program.ts'
 export {
   chooseToken,
   DEFAULT_BPFFS,

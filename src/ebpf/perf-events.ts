@@ -41,11 +41,12 @@ export interface PerfBufferOptions {
    * record by default. Records that came since are read by the next call or wake-up.
    */
   readonly wakeup?: { readonly events: number } | { readonly bytes: number }
-  /** These CPUs only. All that are online by default. */
+  /** These CPUs only. By default all that are online now; those that come later are not read. */
   readonly cpus?: readonly number[]
   /**
-   * Only what programs write while this process runs; 0: ourselves. Its events want no right beyond
-   * that of tracing it, unless kernel.perf_event_paranoid is 3 or more.
+   * Only what programs write while this thread runs, by its number, which of a process's first
+   * thread is the process's; 0: ourselves. Its events want no right beyond that of tracing it,
+   * unless kernel.perf_event_paranoid is 3 or more.
    */
   readonly pid?: number
   /**
@@ -162,7 +163,7 @@ export class PerfBuffer implements Disposable {
 
   /**
    * The same without a copy or an object for each record: `visit` gets the memory, and where in it
-   * the record is. That is good until `visit` returns.
+   * the record is. That is good until `visit` returns, which must not read meanwhile.
    */
   visit(visit: SampleVisitor, limit = Number.POSITIVE_INFINITY): number {
     if (this.#overwrite) throw new TypeError('a ring that is overwritten is read by latest()')

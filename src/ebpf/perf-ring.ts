@@ -35,6 +35,8 @@ export class PerfRing {
   readonly #data: Buffer
   readonly #view: DataView
   readonly #lost: (count: number, cpu: number) => void
+  /** A function of the caller's runs: what is thrown is no fault of the ring. */
+  #told = false
   /** Where a sample is put together that lies in two pieces; made when there is one. */
   #whole: Buffer | undefined
 
@@ -59,26 +61,24 @@ export class PerfRing {
     const size = this.#data.length
     const used = Number(BigInt.asUintN(64, head - tail))
     const start = Number(tail & BigInt(size - 1))
-    let done = used
+    let done = 0
     let count = 0
     try {
-      if (used > size || used % 8 !== 0) throw corrupt(`${used} bytes are in use of ${size}`)
-      for (let off = 0; off < used; ) {
-        if (count === limit) {
-          done = off
-          break
-        }
-        const bytes = this.#recordBytes((start + off) & (size - 1), used - off)
-        off += bytes
+      if (used > size || used % 8 !== 0 || start % 8 !== 0)
+        throw corrupt(`${used} bytes are in use of ${size}`)
+      while (done < used && count < limit) {
+        const at = (start + done) & (size - 1)
+        const bytes = this.#recordBytes(at, used - done)
         // What a visitor throws at concerns this record alone.
-        done = off
-        if (this.#record((start + off - bytes) & (size - 1), bytes, visit)) count++
+        done += bytes
+        if (this.#record(at, bytes, visit)) count++
       }
       return count
     } catch (error) {
-      if (error instanceof FormatError) done = used
+      if (!this.#told) done = used
       throw error
     } finally {
+      this.#told = false
       Atomics.store(this.#positions, TAIL_AT, BigInt.asUintN(64, tail + BigInt(done)))
     }
   }
@@ -120,13 +120,17 @@ export class PerfRing {
     const from = inPieces ? 0 : at
     if (type === RECORD_LOST) {
       if (bytes < LOST_BYTES) throw corrupt(`a record of lost ones has ${bytes} bytes`)
+      this.#told = true
       this.#lost(Number(data.readBigUInt64LE(from + 16)), this.cpu)
+      this.#told = false
       return false
     }
     const length = bytes < SAMPLE_BYTES ? -1 : data.readUInt32LE(from + HEADER_BYTES)
     if (length < 0 || length > bytes - SAMPLE_BYTES)
       throw corrupt(`a sample of ${length} bytes in a record of ${bytes}`)
+    this.#told = true
     visit(data, from + SAMPLE_BYTES, from + SAMPLE_BYTES + length, this.cpu)
+    this.#told = false
     return true
   }
 

@@ -199,7 +199,7 @@ export class RingBuffer implements Disposable {
 
   /**
    * The same without a copy or an object for each record: `visit` gets the memory, and where in it
-   * the record is. That is good until `visit` returns.
+   * the record is. That is good until `visit` returns, which must not read meanwhile.
    */
   visit(visit: RecordVisitor, limit = Number.POSITIVE_INFINITY): number {
     return this.#ring.visit(visit, limit)

@@ -3,12 +3,12 @@
  * loaded; what is left is that program, attach type and target go together, and CAP_NET_ADMIN for
  * cgroup_skb.
  */
-import { type AttrBytes, callFails, tailFails } from './bpf-call.ts'
-import { type File, fileText, type Program } from './file.ts'
+import { type AttrBytes, callFails, capable, initialText, tailFails } from './bpf-call.ts'
+import { type File, fileText, isOpen, type Program } from './file.ts'
 import type { ErrnoName, Judge, Rule } from './judge.ts'
 import type { KernelFacts } from './kernel.ts'
 import type { Machine } from './machine.ts'
-import type { Task } from './task.ts'
+import { capabilitiesText, nsCapable, type Task } from './task.ts'
 import { foundText, neededText, tokenCapable } from './token.ts'
 
 /** What a program is to be attached to. */
@@ -36,7 +36,7 @@ export interface ProgAttach {
   readonly attr?: AttrBytes
 }
 
-/** Of something to which nothing is attached. */
+/** Of something to which nothing is attached, and without naming a program. */
 export interface ProgDetach {
   readonly op: 'prog_detach'
   readonly target: AttachTarget
@@ -89,7 +89,7 @@ export const ATTACH_RULES = {
     errno: 'EINVAL',
   },
   progType: {
-    name: 'PROG_ATTACH: program type',
+    name: 'PROG_ATTACH: program of the attach type',
     needs: 'a program of the type that belongs to the attach type',
     source: 'bpf_prog_get_type',
     errno: 'EINVAL',
@@ -106,11 +106,77 @@ export const ATTACH_RULES = {
     source: 'cgroup_get_from_fd',
     errno: 'EBADF',
   },
+  perfEvent: {
+    name: 'LINK_CREATE: perf event',
+    needs: 'the descriptor of a perf event',
+    source: 'perf_event_get',
+    errno: 'EBADF',
+  },
+  multiBuilt: {
+    name: 'LINK_CREATE: many functions at once',
+    needs: 'a kernel that can attach to many functions at once',
+    source: 'bpf_kprobe_multi_link_attach',
+    errno: 'EOPNOTSUPP',
+  },
+  multi: {
+    name: 'LINK_CREATE: loaded for many functions',
+    needs: 'a program that was loaded to be attached to many functions',
+    source: 'bpf_kprobe_multi_link_attach',
+    errno: 'EINVAL',
+  },
+  targetFile: {
+    name: 'LINK_CREATE: descriptor of the target',
+    needs: 'an open descriptor of the target',
+    source: 'link_create',
+    errno: 'EBADF',
+  },
+  targetKind: {
+    name: 'LINK_CREATE: kind of target',
+    needs: 'a network namespace, or a map of sockets, as the program type has it',
+    source: 'netns_bpf_link_create',
+    errno: 'EINVAL',
+  },
+  netkitBuilt: {
+    name: 'attach: netkit',
+    needs: 'a kernel that was built with netkit',
+    source: 'netkit_prog_attach',
+    errno: 'EINVAL',
+  },
+  netkit: {
+    name: 'attach: CAP_NET_ADMIN over the network, for netkit',
+    needs: 'CAP_NET_ADMIN in the user namespace that owns the caller’s network namespace',
+    source: 'netkit_dev_fetch',
+    errno: 'EPERM',
+  },
+  structOps: {
+    name: 'LINK_CREATE: map of struct_ops',
+    needs: 'a map of struct_ops that has its value and BPF_F_LINK',
+    source: 'bpf_struct_ops_link_create',
+    errno: 'EINVAL',
+  },
+  socketMap: {
+    name: 'PROG_ATTACH: map of sockets',
+    needs: 'a map of sockets',
+    source: 'sock_map_prog_update',
+    errno: 'EOPNOTSUPP',
+  },
+  withLink: {
+    name: 'PROG_ATTACH: program type',
+    needs: 'a program of a type that is attached without a link',
+    source: 'bpf_prog_attach',
+    errno: 'EINVAL',
+  },
   device: {
     name: 'attach: device',
     needs: 'a device of the caller’s network namespace',
     source: 'dev_get_by_index',
     errno: 'EINVAL',
+  },
+  detachUnnamed: {
+    name: 'PROG_DETACH: CAP_NET_ADMIN of the host, without a program',
+    needs: 'CAP_NET_ADMIN or CAP_SYS_ADMIN in the initial user namespace, where no program is named',
+    source: 'bpf_mprog_detach_empty',
+    errno: 'EPERM',
   },
   attached: {
     name: 'PROG_DETACH: what is attached',
@@ -180,14 +246,12 @@ const CGROUP_TYPES = new Set([
   ...['cgroup_skb', 'cgroup_sock', 'cgroup_sock_addr', 'cgroup_sockopt'],
   ...['cgroup_device', 'cgroup_sysctl', 'sock_ops'],
 ])
-const WITHOUT_LINKS = new Set([
-  ...['socket_filter', 'sched_act', 'lwt_in', 'lwt_out', 'lwt_xmit', 'lwt_seg6local'],
-  ...['sk_reuseport', 'lirc_mode2', 'raw_tracepoint', 'raw_tracepoint_writable', 'syscall', 'struct_ops'],
-])
+/** Of the types that have an attach type, the one that has no links. */
+const WITHOUT_LINKS = new Set(['lirc_mode2'])
 
 /** The program that a descriptor names; undefined: the call fails. */
 function progOf(judge: Judge, file: File): Program | undefined {
-  const open = file.kind !== 'closed' && file.kind !== 'path'
+  const open = isOpen(file)
   if (judge.fails(ATTACH_RULES.progFile, open, fileText(file))) return undefined
   const isProg = file.kind === 'prog'
   if (judge.fails(ATTACH_RULES.progKind, isProg, fileText(file)) || !isProg) return undefined
@@ -197,8 +261,8 @@ function progOf(judge: Judge, file: File): Program | undefined {
 function capableFails(judge: Judge, machine: Machine, task: Task, rule: Rule, prog: Program): boolean {
   if (prog.type !== 'cgroup_skb') return false
   const may = tokenCapable(judge, machine, task, prog.token, 'net_admin')
-  const needed = neededText(prog.token, 'net_admin')
-  return judge.fails(rule, may, foundText(machine, task, prog.token), needed)
+  const needed = (): string => neededText(prog.token, 'net_admin')
+  return judge.fails(rule, may, () => foundText(machine, task, prog.token), needed)
 }
 
 export function linkCreate(judge: Judge, machine: Machine, task: Task, call: LinkCreate): void {
@@ -206,44 +270,91 @@ export function linkCreate(judge: Judge, machine: Machine, task: Task, call: Lin
   const { kernel } = machine
   if (callFails(judge, machine, task, 'link_create', attr)) return
   if (tailFails(judge, machine, 'link_create', attr)) return
+  const word = kernel.vocabulary.attachs.nameOfBit.get(call.attach) ?? `attach type ${call.attach}`
+  if (word === 'struct_ops') {
+    structOpsFails(judge, call.prog)
+    return
+  }
   const prog = progOf(judge, call.prog)
   if (prog === undefined) return
   if (capableFails(judge, machine, task, ATTACH_RULES.linkCapable, prog)) return
-  const word = kernel.vocabulary.attachs.nameOfBit.get(call.attach) ?? `attach type ${call.attach}`
   const goes = goesWith(kernel, prog, call.attach)
   if (judge.fails(ATTACH_RULES.type, goes, `${prog.type} and ${word}`)) return
   if (judge.fails(ATTACH_RULES.linkType, !WITHOUT_LINKS.has(prog.type), prog.type)) return
-  targetFails(judge, prog.type, call.target, call.flags ?? 0, kernel, word)
+  targetFails(judge, task, prog.type, call.target, call.flags ?? 0, kernel, word)
 }
 
-/** Of targets the model knows cgroups and devices; of any other it says nothing against it. */
+/** A link of struct_ops is of a map, whose descriptor stands where that of a program does. */
+function structOpsFails(judge: Judge, file: File): boolean {
+  if (judge.fails(ATTACH_RULES.targetFile, isOpen(file), fileText(file))) return true
+  // What such a map registers is not of this model.
+  return judge.fails(ATTACH_RULES.structOps, false, fileText(file))
+}
+
+/** What is wrong with the target of a link. */
 function targetFails(
   judge: Judge,
+  task: Task,
   progType: string,
   target: AttachTarget,
   flags: number,
   kernel: KernelFacts,
   word: string,
 ): boolean {
-  if (CGROUP_TYPES.has(progType)) {
-    const known = kernel.cgroupLinksTakeFlags ? MPROG_FLAGS | PREORDER : 0
-    if (judge.fails(ATTACH_RULES.flags, (flags & ~known) === 0, `flags ${flags}`)) return true
-    const is = target.kind === 'file' && target.file.kind === 'cgroup'
-    return judge.fails(ATTACH_RULES.cgroup, is, target.kind === 'file' ? fileText(target.file) : 'a device')
+  const isCgroup = CGROUP_TYPES.has(progType)
+  if (netkitFails(judge, kernel, task, word)) return true
+  if (target.kind === 'device') {
+    if (deviceFails(judge, word, target.exists)) return true
+    const taken = progType === 'xdp' ? XDP_MODES : MPROG_FLAGS
+    return judge.fails(ATTACH_RULES.flags, (flags & ~taken) === 0, `flags ${flags}`)
   }
-  if (target.kind !== 'device') return false
-  const errno: ErrnoName = word.startsWith('tcx_') ? 'ENODEV' : 'EINVAL'
-  return judge.fails(
-    ATTACH_RULES.device,
-    target.exists,
-    target.exists ? 'there is one' : 'there is none',
-    undefined,
-    errno,
-  )
+  if (progType === 'kprobe' && word.startsWith('trace_kprobe_') && kernel.lacks.has('multi'))
+    return judge.fails(ATTACH_RULES.multiBuilt, false, 'not built in')
+  const known = isCgroup && kernel.cgroupLinksTakeFlags ? MPROG_FLAGS | PREORDER : 0
+  if (judge.fails(ATTACH_RULES.flags, (flags & ~known) === 0, `flags ${flags}`)) return true
+  return isCgroup ? cgroupFails(judge, target) : fileFails(judge, progType, target.file, word)
+}
+
+/** cgroup_get_from_fd() says EBADF of all that is none. */
+function cgroupFails(judge: Judge, target: AttachTarget): boolean {
+  const is = target.kind === 'file' && target.file.kind === 'cgroup'
+  return judge.fails(ATTACH_RULES.cgroup, is, targetText(target))
+}
+
+function deviceFails(judge: Judge, word: string, exists: boolean): boolean {
+  const errno: ErrnoName = /^(tcx|netkit)_/.test(word) ? 'ENODEV' : 'EINVAL'
+  return judge.fails(ATTACH_RULES.device, exists, exists ? 'there is one' : 'there is none', undefined, errno)
+}
+
+function fileFails(judge: Judge, progType: string, file: File, word: string): boolean {
+  if (BY_PERF.has(progType) || (progType === 'kprobe' && word === 'perf_event'))
+    return judge.fails(ATTACH_RULES.perfEvent, false, fileText(file))
+  // Of a program that was not loaded as one for many functions; the others are not of this model.
+  if (progType === 'kprobe') return judge.fails(ATTACH_RULES.multi, false, 'not loaded so')
+  const open = isOpen(file)
+  if (judge.fails(ATTACH_RULES.targetFile, open, fileText(file))) return true
+  const wanted = progType === 'sk_lookup' || progType === 'flow_dissector' ? 'netns' : 'sockmap'
+  return judge.fails(ATTACH_RULES.targetKind, file.kind === wanted, fileText(file))
+}
+
+/** netkit is the one target that asks for a capability: over the caller's network namespace. */
+function netkitFails(judge: Judge, kernel: KernelFacts, task: Task, word: string): boolean {
+  if (!word.startsWith('netkit_')) return false
+  const built = !kernel.lacks.has('netkit')
+  if (judge.fails(ATTACH_RULES.netkitBuilt, built, built ? 'built in' : 'not built in')) return true
+  const ns = task.networkOwner ?? task.userNamespace
+  const may = nsCapable(judge, task, ns, 'net_admin')
+  return judge.fails(ATTACH_RULES.netkit, may, () => capabilitiesText(task, ns))
+}
+
+function targetText(target: AttachTarget): string {
+  return target.kind === 'file' ? fileText(target.file) : 'a device'
 }
 
 /** BPF_F_REPLACE, BPF_F_BEFORE, BPF_F_AFTER, BPF_F_ID, BPF_F_LINK */
 const MPROG_FLAGS = 0x4 | 0x8 | 0x10 | 0x20 | 0x2000
+/** XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE, XDP_FLAGS_HW_MODE */
+const XDP_MODES = 0x2 | 0x4 | 0x8
 const PREORDER = 0x40
 /** BPF_F_ALLOW_OVERRIDE, BPF_F_ALLOW_MULTI, BPF_F_REPLACE, BPF_F_PREORDER */
 const BASE_FLAGS = 0x1 | 0x2 | 0x4 | PREORDER
@@ -267,18 +378,20 @@ export function progAttach(judge: Judge, machine: Machine, task: Task, call: Pro
   if (capableFails(judge, machine, task, ATTACH_RULES.attachCapable, prog)) return
   const goes = goesWith(kernel, prog, call.attach)
   if (judge.fails(ATTACH_RULES.type, goes, `${prog.type} and ${word}`)) return
-  if (CGROUP_TYPES.has(prog.type)) {
-    const is = call.target.kind === 'file' && call.target.file.kind === 'cgroup'
-    judge.fails(
-      ATTACH_RULES.cgroup,
-      is,
-      call.target.kind === 'file' ? fileText(call.target.file) : 'a device',
-    )
-  } else if (call.target.kind === 'device') {
-    const { exists } = call.target
-    const errno: ErrnoName = 'ENODEV'
-    judge.fails(ATTACH_RULES.device, exists, exists ? 'there is one' : 'there is none', undefined, errno)
-  }
+  if (CGROUP_TYPES.has(prog.type)) cgroupFails(judge, call.target)
+  else if (prog.type === 'sk_msg' || prog.type === 'sk_skb') toSocketsFails(judge, call.target, flags)
+  else if (judge.fails(ATTACH_RULES.withLink, isTcx, prog.type)) return
+  else if (netkitFails(judge, kernel, task, word!)) return
+  else deviceFails(judge, 'tcx_', call.target.kind === 'device' && call.target.exists)
+}
+
+function toSocketsFails(judge: Judge, target: AttachTarget, flags: number): boolean {
+  if (judge.fails(ATTACH_RULES.flags, flags === 0, `flags ${flags}`)) return true
+  const file: File = target.kind === 'file' ? target.file : { kind: 'closed' }
+  if (judge.fails(ATTACH_RULES.targetFile, isOpen(file), fileText(file))) return true
+  const isMap = file.kind === 'map' || file.kind === 'sockmap'
+  if (judge.fails(ATTACH_RULES.targetKind, isMap, fileText(file))) return true
+  return judge.fails(ATTACH_RULES.socketMap, file.kind === 'sockmap', fileText(file))
 }
 
 export function progDetach(judge: Judge, machine: Machine, task: Task, call: ProgDetach): void {
@@ -291,9 +404,14 @@ export function progDetach(judge: Judge, machine: Machine, task: Task, call: Pro
   const isCgroup = wanted !== undefined && CGROUP_TYPES.has(wanted)
   const flags = call.flags ?? 0
   if (judge.fails(ATTACH_RULES.flags, flags === 0, `flags ${flags}`)) return
-  if (judge.fails(ATTACH_RULES.known, isCgroup, word ?? `attach type ${call.attach}`)) return
-  const is = call.target.kind === 'file' && call.target.file.kind === 'cgroup'
-  const found = call.target.kind === 'file' ? fileText(call.target.file) : 'a device'
-  if (judge.fails(ATTACH_RULES.cgroup, is, found)) return
+  const isDevice = wanted === 'sched_cls'
+  const known = isCgroup || isDevice || wanted === 'lsm'
+  if (judge.fails(ATTACH_RULES.known, known, word ?? `attach type ${call.attach}`)) return
+  if (isDevice) {
+    const may = capable(judge, task, 'net_admin') || capable(judge, task, 'sys_admin')
+    if (judge.fails(ATTACH_RULES.detachUnnamed, may, () => initialText(task, 'net_admin'))) return
+    if (netkitFails(judge, kernel, task, word!)) return
+    if (deviceFails(judge, 'tcx_', call.target.kind === 'device' && call.target.exists)) return
+  } else if (cgroupFails(judge, call.target)) return
   judge.fails(ATTACH_RULES.attached, false, 'nothing')
 }

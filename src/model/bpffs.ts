@@ -192,7 +192,7 @@ function delegated(
   if (judge.fails(BPFFS_RULES.value, parsed.ok, found, undefined, errno)) return context
   const mask = parsed.ok ? parsed.mask : 0n
   const may = mask === 0n || capable(judge, task, 'sys_admin')
-  if (judge.fails(BPFFS_RULES.delegate, may, initialText(task, 'sys_admin'))) return context
+  if (judge.fails(BPFFS_RULES.delegate, may, () => initialText(task, 'sys_admin'))) return context
   return { ...context, masks: { ...context.masks, [domain]: context.masks[domain] | mask } }
 }
 
@@ -204,7 +204,7 @@ export function fsCreate(judge: Judge, task: Task, { context }: FsCreate): FsCon
   const who = `a task of ${task.userNamespace.name}, a bpffs of ${ns.name}`
   if (judge.fails(BPFFS_RULES.mountCapable, over, who)) return context
   const may = ns === INITIAL || capable(judge, task, 'sys_admin')
-  const failed = judge.fails(BPFFS_RULES.fillSuper, may, initialText(task, 'sys_admin'))
+  const failed = judge.fails(BPFFS_RULES.fillSuper, may, () => initialText(task, 'sys_admin'))
   return { ...context, phase: failed ? 'failed' : 'created' }
 }
 

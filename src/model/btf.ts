@@ -71,13 +71,13 @@ export function btfLoad(judge: Judge, machine: Machine, task: Task, call: BtfLoa
   if (callFails(judge, machine, task, 'btf_load', attr)) return
   if (tailFails(judge, machine, 'btf_load', attr)) return
   const flags = call.flags ?? 0
-  if (judge.fails(BTF_RULES.loadFlags, flags === 0, `flags 0x${flags.toString(16)}`)) return
+  if (judge.fails(BTF_RULES.loadFlags, flags === 0, () => `flags 0x${flags.toString(16)}`)) return
   const resolved = resolveToken(judge, machine, call.token, 'btf_load', COVERS)
   if (resolved.refused) return
   const { token } = resolved
   const may = tokenCapable(judge, machine, task, token, 'bpf')
-  const needed = neededText(token, 'bpf')
-  if (judge.fails(BTF_RULES.loadCapable, may, foundText(machine, task, token), needed)) return
+  const needed = (): string => neededText(token, 'bpf')
+  if (judge.fails(BTF_RULES.loadCapable, may, () => foundText(machine, task, token), needed)) return
   const { parser } = call
   const said = parser === undefined ? 'valid' : lsmText(parser)
   judge.fails(BTF_RULES.parser, parser === undefined, said, undefined, parser)
@@ -96,7 +96,7 @@ export function btfGetFdById(judge: Judge, machine: Machine, task: Task, call: B
   if (resolved.refused) return
   const { token } = resolved
   const may = tokenCapable(judge, machine, task, token, 'sys_admin')
-  const needed = neededText(token, 'sys_admin')
-  if (judge.fails(BTF_RULES.idCapable, may, foundText(machine, task, token), needed)) return
+  const needed = (): string => neededText(token, 'sys_admin')
+  if (judge.fails(BTF_RULES.idCapable, may, () => foundText(machine, task, token), needed)) return
   judge.fails(BTF_RULES.idExists, call.exists, call.exists ? 'there is one' : 'there is none')
 }

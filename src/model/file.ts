@@ -36,13 +36,20 @@ export type File =
   | { readonly kind: 'map' }
   | { readonly kind: 'btf'; readonly isKernel: boolean }
   | { readonly kind: 'link' }
-  /** A directory of cgroup2; `isPath`: opened with O_PATH, which suffices. */
-  | { readonly kind: 'cgroup' }
+  /** A directory of cgroup2; to attach to it, O_PATH suffices. */
+  | { readonly kind: 'cgroup'; readonly isPath?: true }
+  | { readonly kind: 'netns' }
+  | { readonly kind: 'sockmap' }
   /** A root directory of another file system. */
   | { readonly kind: 'root' }
   | { readonly kind: 'other' }
 
 export const CLOSED: File = { kind: 'closed' }
+
+/** Whether the kernel finds an open file there: O_PATH counts as closed. */
+export function isOpen(file: File): boolean {
+  return file.kind !== 'closed' && file.kind !== 'path' && !(file.kind === 'cgroup' && file.isPath === true)
+}
 
 /** For people. */
 export function fileText(file: File): string {
@@ -55,6 +62,8 @@ export function fileText(file: File): string {
       return file.isRoot ? 'the root of a bpffs' : 'a directory inside of a bpffs'
     case 'prog':
       return `a program of type ${file.prog.type}`
+    case 'netns':
+      return 'a network namespace'
     case 'other':
       return 'some other file'
     case 'root':

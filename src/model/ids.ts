@@ -1,7 +1,7 @@
 /** Commands about objects by their numbers, and what is asked of the host alone: no token serves. */
 import { type AttrBytes, callFails, capable, initialText, lsmText, tailFails } from './bpf-call.ts'
 import type { Judge, Rule } from './judge.ts'
-import type { ModelCommand } from './kernel.ts'
+import type { KernelFacts, ModelCommand } from './kernel.ts'
 import type { Machine } from './machine.ts'
 import type { Task } from './task.ts'
 
@@ -39,6 +39,8 @@ export interface ProgQuery {
   /** enum bpf_attach_type */
   readonly attach: number
   readonly flags?: number
+  /** The cgroup, device or whatever is asked about is not there. */
+  readonly missing?: boolean
   readonly attr?: AttrBytes
 }
 
@@ -114,6 +116,18 @@ export const ID_RULES = {
     source: 'bpf_prog_query',
     errno: 'EINVAL',
   },
+  queryEffective: {
+    name: 'PROG_QUERY: BPF_F_QUERY_EFFECTIVE',
+    needs: 'BPF_F_QUERY_EFFECTIVE for cgroups alone',
+    source: 'netns_bpf_prog_query',
+    errno: 'EINVAL',
+  },
+  queryTarget: {
+    name: 'PROG_QUERY: target',
+    needs: 'a cgroup, network namespace, map or device that is there',
+    source: 'cgroup_bpf_prog_query',
+    errno: 'EBADF',
+  },
 } as const satisfies Record<string, Rule>
 
 const BPF_F_RDONLY = 8
@@ -131,7 +145,7 @@ export function getById(judge: Judge, machine: Machine, task: Task, call: GetByI
   const known = (flags & ~(BPF_F_RDONLY | BPF_F_WRONLY)) === 0
   if (call.op === 'map_get_fd_by_id' && judge.fails(ID_RULES.flags, known, `flags ${flags}`)) return
   const may = capable(judge, task, 'sys_admin')
-  if (judge.fails(ID_RULES.capable, may, initialText(task, 'sys_admin'))) return
+  if (judge.fails(ID_RULES.capable, may, () => initialText(task, 'sys_admin'))) return
   if (call.op === 'map_get_fd_by_id') {
     const both = (flags & BPF_F_RDONLY) !== 0 && (flags & BPF_F_WRONLY) !== 0
     const refused = both && machine.kernel.refusesClosedMaps
@@ -149,7 +163,7 @@ export function hostCommand(judge: Judge, machine: Machine, task: Task, call: Ho
   if (callFails(judge, machine, task, call.op, attr)) return
   if (tailFails(judge, machine, call.op, attr)) return
   const may = capable(judge, task, 'sys_admin')
-  if (judge.fails(ID_RULES.host, may, initialText(task, 'sys_admin'))) return
+  if (judge.fails(ID_RULES.host, may, () => initialText(task, 'sys_admin'))) return
   if (call.op === 'task_fd_query') {
     judge.fails(ID_RULES.process, false, 'there is none')
     return
@@ -158,21 +172,26 @@ export function hostCommand(judge: Judge, machine: Machine, task: Task, call: Ho
   judge.fails(ID_RULES.stats, known, known ? 'known' : 'not known')
 }
 
-/**
- * Up to what is asked: what stands behind (a cgroup, a device) is not of this model, and such a call
- * is `ok`.
- */
 export function progQuery(judge: Judge, machine: Machine, task: Task, call: ProgQuery): void {
   const attr = call.attr ?? {}
   if (callFails(judge, machine, task, 'prog_query', attr)) return
   const may = capable(judge, task, 'net_admin') || capable(judge, task, 'sys_admin')
-  if (judge.fails(ID_RULES.query, may, initialText(task, 'net_admin'))) return
+  if (judge.fails(ID_RULES.query, may, () => initialText(task, 'net_admin'))) return
   if (tailFails(judge, machine, 'prog_query', attr)) return
   const flags = call.flags ?? 0
   if (judge.fails(ID_RULES.queryFlags, (flags & ~1) === 0, `flags ${flags}`)) return
   const word = machine.kernel.vocabulary.attachs.nameOfBit.get(call.attach)
-  const can = word !== undefined && isQueried(word)
-  judge.fails(ID_RULES.queryAttach, can, word ?? `attach type ${call.attach}`)
+  const can = word !== undefined && isQueried(word) && !isLacking(machine.kernel, word)
+  if (judge.fails(ID_RULES.queryAttach, can, word ?? `attach type ${call.attach}`)) return
+  const ofDevice = /^(tcx|netkit)_/.test(word ?? '')
+  const takes = (flags & 1) === 0 || /^(cgroup_|lsm_cgroup)/.test(word ?? '')
+  const there = call.missing !== true
+  // Devices are looked up first.
+  const takesFlags = (): boolean => judge.fails(ID_RULES.queryEffective, takes, `flags ${flags}`)
+  if (!ofDevice && takesFlags()) return
+  const errno = ofDevice ? 'ENODEV' : 'EBADF'
+  if (judge.fails(ID_RULES.queryTarget, there, there ? 'there' : 'not there', undefined, errno)) return
+  if (ofDevice) takesFlags()
 }
 
 const QUERIED = new Set([
@@ -180,6 +199,10 @@ const QUERIED = new Set([
   ...['netkit_primary', 'netkit_peer', 'lsm_cgroup'],
   ...['sk_skb_stream_parser', 'sk_skb_stream_verdict', 'sk_msg_verdict', 'sk_skb_verdict'],
 ])
+
+function isLacking({ lacks }: KernelFacts, word: string): boolean {
+  return (word === 'lirc_mode2' && lacks.has('lirc')) || (word.startsWith('netkit_') && lacks.has('netkit'))
+}
 
 function isQueried(word: string): boolean {
   return word.startsWith('cgroup_') || QUERIED.has(word)

@@ -29,6 +29,31 @@ export interface Check {
   readonly passed: boolean
 }
 
+/** What was found or needed: made into words only when somebody reads it, since that takes the most time. */
+export type Text = string | (() => string)
+
+class Made implements Check {
+  readonly rule: Rule
+  readonly passed: boolean
+  readonly #needed: Text
+  readonly #found: Text
+
+  constructor(rule: Rule, passed: boolean, found: Text, needed: Text) {
+    this.rule = rule
+    this.passed = passed
+    this.#found = found
+    this.#needed = needed
+  }
+
+  get needed(): string {
+    return typeof this.#needed === 'string' ? this.#needed : this.#needed()
+  }
+
+  get found(): string {
+    return typeof this.#found === 'string' ? this.#found : this.#found()
+  }
+}
+
 /** What a call comes to. `checks` are in the kernel's order; of a refusal the last one failed. */
 export interface Decision {
   readonly verdict: 'ok' | 'refused'
@@ -63,12 +88,12 @@ export class Judge {
   fails(
     rule: Rule,
     passed: boolean,
-    found: string,
-    needed: string = rule.needs,
+    found: Text,
+    needed: Text = rule.needs,
     errno: ErrnoName | undefined = rule.errno,
   ): boolean {
     const passes = this.#mutation === undefined ? passed : this.#mutated(rule, passed)
-    this.checks.push({ rule, needed, found, passed: passes })
+    this.checks.push(new Made(rule, passes, found, needed))
     if (passes) return false
     const other = this.#mutation?.kind === 'errno' && this.#mutation.rule === rule.name
     this.#errno = other ? MUTANT_ERRNO : (errno ?? 'EPERM')
@@ -76,9 +101,9 @@ export class Judge {
   }
 
   /** A test that decides something else than the call's failure: whether a token is used. */
-  holds(rule: Rule, passed: boolean, found: string, needed: string = rule.needs): boolean {
+  holds(rule: Rule, passed: boolean, found: Text, needed: Text = rule.needs): boolean {
     const passes = this.#mutation === undefined ? passed : this.#mutated(rule, passed)
-    this.checks.push({ rule, needed, found, passed: passes })
+    this.checks.push(new Made(rule, passes, found, needed))
     return passes
   }
 

@@ -29,6 +29,9 @@ export const MODEL_COMMANDS = [
 ] as const
 export type ModelCommand = (typeof MODEL_COMMANDS)[number]
 
+/** Attaching to many kernel functions at once; infrared remotes; the device netkit. */
+export type KernelPart = 'multi' | 'lirc' | 'netkit'
+
 export interface KernelFacts {
   /** For people: `6.12`, `running`. */
   readonly name: string
@@ -41,10 +44,16 @@ export interface KernelFacts {
   readonly hasTokens: boolean
   /** Whether BPF_BTF_GET_FD_BY_ID asks a token (since 6.15). */
   readonly btfByIdTakesToken: boolean
-  /** Whether maps that are neither readable nor writable are refused at once (up to 7.1). */
+  /** Whether maps that are neither readable nor writable are refused at once (up to 7.1), or at last. */
   readonly refusesClosedMaps: boolean
+  /** Whether ring buffers may overwrite what was not read (since 6.19). */
+  readonly ringsOverwrite: boolean
   /** Whether links to a cgroup may have flags (since 6.17). */
   readonly cgroupLinksTakeFlags: boolean
+  /** What it was built without, beside types. */
+  readonly lacks: ReadonlySet<KernelPart>
+  /** Program types that this kernel refuses to everybody with EPERM: `type`, or `type/attach type`, in words. */
+  readonly refusedProgs: ReadonlySet<string>
   /** Map types that have a word and that this kernel was built without. */
   readonly absentMaps: ReadonlySet<string>
   /** The same of program types. */
@@ -77,7 +86,7 @@ const ENDS = {
 export function factsFrom(
   name: string,
   { enums, attrBytes, attrFields }: KernelShape,
-  tried: Partial<Pick<KernelFacts, 'absentMaps' | 'absentProgs'>> = {},
+  tried: Partial<Pick<KernelFacts, 'absentMaps' | 'absentProgs' | 'lacks' | 'refusedProgs'>> = {},
 ): KernelFacts {
   const vocabulary = vocabularyFrom(enums)
   const has = (field: string): boolean => attrFields.has(field)
@@ -102,9 +111,13 @@ export function factsFrom(
     },
     hasTokens,
     btfByIdTakesToken,
-    // rhash came with the change that lets both flags be given together.
+    // rhash came in the same release as the other order.
     refusesClosedMaps: !vocabulary.maps.bitOfName.has('rhash'),
+    // insn_array came with the same release.
+    ringsOverwrite: vocabulary.maps.bitOfName.has('insn_array'),
     cgroupLinksTakeFlags: vocabulary.cmds.bitOfName.has('prog_stream_read_by_fd'),
+    lacks: tried.lacks ?? new Set(),
+    refusedProgs: tried.refusedProgs ?? new Set(),
     absentMaps: tried.absentMaps ?? new Set(),
     absentProgs: tried.absentProgs ?? new Set(),
   }

@@ -32,7 +32,7 @@ const FIELDS_6_18 = [
 
 /** By name. A name is a series of kernels, and means the newest of it. */
 const MACHINES = {
-  '6.1': { cmds: 36, maps: 33, progs: 32, attachs: 44, attrBytes: 144, attrFields: [] },
+  '6.1': { cmds: 36, maps: 32, progs: 32, attachs: 44, attrBytes: 144, attrFields: [] },
   '6.12': { cmds: 37, maps: 34, progs: 33, attachs: 57, attrBytes: 152, attrFields: TOKEN_FIELDS },
   '6.18': { cmds: 38, maps: 34, progs: 33, attachs: 58, attrBytes: 168, attrFields: FIELDS_6_18 },
   '7.3': {

@@ -2,7 +2,7 @@
 import { hasBit } from '../policy/vocabulary.ts'
 import { bpf_attr_map_create, bpf_map_flags } from '../uapi/bpf.ts'
 import { type AttrBytes, callFails, capable, fieldOf, initialText, lsmText, tailFails } from './bpf-call.ts'
-import { type File, fileText } from './file.ts'
+import { type File, fileText, isOpen } from './file.ts'
 import type { ErrnoName, Judge, Rule } from './judge.ts'
 import type { KernelFacts } from './kernel.ts'
 import type { Machine } from './machine.ts'
@@ -42,6 +42,9 @@ export interface MapTypesChoice {
   /** Numbers of the types; 0: none. */
   readonly key: number
   readonly value: number
+  /** Bytes of these types; absent: what the map has. */
+  readonly keyBytes?: number
+  readonly valueBytes?: number
   /** The type of the kernel's that a struct_ops map holds; `unknown` to it, or known. Absent: none. */
   readonly kernelType?: 'unknown' | 'known'
 }
@@ -61,7 +64,7 @@ export const MAP_RULES = {
   },
   extra: {
     name: 'MAP_CREATE: map_extra',
-    needs: 'map_extra 0, but for bloom_filter and arena',
+    needs: 'map_extra 0, but for bloom_filter, arena and rhash',
     source: 'map_create',
     errno: 'EINVAL',
   },
@@ -160,6 +163,12 @@ export const MAP_RULES = {
     source: 'map_create',
     errno: 'EACCES',
   },
+  typeSizes: {
+    name: 'MAP_CREATE: sizes of the types',
+    needs: 'types as large as key and value',
+    source: 'map_check_btf',
+    errno: 'EINVAL',
+  },
   lsmCreate: {
     name: 'LSM bpf_map_create',
     needs: 'security modules that allow the map',
@@ -180,7 +189,8 @@ const FITTING_KERNEL: MapTypesChoice = { ...FITTING, key: 0, value: 0, kernelTyp
 
 /** The word of a map type, without `_deprecated`; undefined: this kernel has none of that number. */
 export function mapWord(kernel: KernelFacts, type: number): string | undefined {
-  const word = kernel.vocabulary.maps.nameOfBit.get(type)?.replace(/_deprecated$/, '')
+  const named = kernel.vocabulary.maps.nameOfBit.get(type)
+  const word = named?.endsWith('_deprecated') ? named.slice(0, -'_deprecated'.length) : named
   return word === undefined || word === 'unspec' || kernel.absentMaps.has(word) ? undefined : word
 }
 
@@ -206,11 +216,14 @@ export function mapCreate(judge: Judge, machine: Machine, task: Task, call: MapC
   const sizes = sizesOf(call, type, attr)
   const types = typesOf(call, type)
   if (formFails(judge, machine, call, word, sizes, types)) return
-  const seeded = word !== undefined && judge.isOn(SEEDED_MAPS, word) && (sizes.flags & ZERO_SEED) !== 0
+  const seeded =
+    word !== undefined &&
+    judge.isOn(SEEDED_MAPS, word) &&
+    // Of what an outer map holds the kernel asks first.
+    (word !== 'hash_of_maps' || sizes.valueSize === 4) &&
+    (sizes.flags & ZERO_SEED) !== 0
   if (
-    judge.fails(
-      MAP_RULES.zeroSeed,
-      !seeded || capable(judge, task, 'sys_admin'),
+    judge.fails(MAP_RULES.zeroSeed, !seeded || capable(judge, task, 'sys_admin'), () =>
       seeded ? initialText(task, 'sys_admin') : 'not asked for',
     )
   )
@@ -233,16 +246,19 @@ function formFails(
   if (judge.fails(MAP_RULES.kernelType, !mixed, fromKernel ? `for ${word}` : 'none')) return true
   const alone = !fromKernel && types !== undefined && types.key !== 0 && types.value === 0
   if (judge.fails(MAP_RULES.keyType, !alone, alone ? 'a type of the key alone' : 'none alone')) return true
-  const takesExtra = word === 'bloom_filter' || word === 'arena'
+  const takesExtra = word === 'bloom_filter' || word === 'arena' || word === 'rhash'
   if (judge.fails(MAP_RULES.extra, sizes.extra === 0 || takesExtra, `${sizes.extra}`)) return true
-  const both = (sizes.flags & BPF_F_RDONLY) !== 0 && (sizes.flags & BPF_F_WRONLY) !== 0
-  if (judge.fails(MAP_RULES.fileFlags, !both || !kernel.refusesClosedMaps, both ? 'both' : 'not both'))
-    return true
+  if (kernel.refusesClosedMaps && fileFlagsFail(judge, sizes)) return true
   const node = (sizes.flags & BPF_F_NUMA_NODE) === 0 ? undefined : (call.numaNode ?? 0)
   // Every machine has node 0; of others the model knows nothing.
   if (judge.fails(MAP_RULES.numa, node === undefined || node === 0, node === undefined ? 'none' : `${node}`))
     return true
   return judge.fails(MAP_RULES.type, word !== undefined, word ?? `no type ${call.type}`)
+}
+
+function fileFlagsFail(judge: Judge, { flags }: MapSizes): boolean {
+  const both = (flags & BPF_F_RDONLY) !== 0 && (flags & BPF_F_WRONLY) !== 0
+  return judge.fails(MAP_RULES.fileFlags, !both, both ? 'both' : 'not both')
 }
 
 function typesOf(call: MapCreate, type: MapType | undefined): MapTypesChoice | undefined {
@@ -254,14 +270,15 @@ function typesOf(call: MapCreate, type: MapType | undefined): MapTypesChoice | u
 function sizesFail(
   judge: Judge,
   stage: MapType['stage'],
-  _kernel: KernelFacts,
+  kernel: KernelFacts,
   sizes: MapSizes,
   types: MapTypesChoice | undefined,
   type: MapType | undefined,
 ): boolean {
-  const refusal = type?.stage === stage ? (type.refuses(sizes) ?? typesMissing(type, types)) : undefined
+  const refusal =
+    type?.stage === stage ? (type.refuses(sizes, kernel) ?? typesMissing(type, types)) : undefined
   const rule = stage === 'check' ? MAP_RULES.allocCheck : MAP_RULES.alloc
-  return judge.fails(rule, refusal === undefined, sizesText(sizes), undefined, refusal)
+  return judge.fails(rule, refusal === undefined, () => sizesText(sizes), undefined, refusal)
 }
 
 function typesMissing(type: MapType, types: MapTypesChoice | undefined): ErrnoName | undefined {
@@ -292,21 +309,25 @@ function privileged(
   const { token } = resolved
   const has = (capability: 'bpf' | 'net_admin'): boolean =>
     tokenCapable(judge, machine, task, token, capability)
-  const found = foundText(machine, task, token)
+  const found = (): string => foundText(machine, task, token)
   const sysctl = machine.unprivilegedBpfDisabled
   if (
     judge.fails(
       MAP_RULES.unprivileged,
       sysctl === 0 || has('bpf'),
-      `kernel.unprivileged_bpf_disabled=${sysctl}; ${found}`,
-      neededText(token, 'bpf'),
+      () => `kernel.unprivileged_bpf_disabled=${sysctl}; ${found()}`,
+      () => neededText(token, 'bpf'),
     )
   )
     return
   const free = judge.isOn(UNPRIVILEGED_MAPS, word)
   const network = judge.isOn(NETWORK_MAPS, word)
-  if (!free && !network && judge.fails(MAP_RULES.bpf, has('bpf'), found, neededText(token, 'bpf'))) return
-  if (network && judge.fails(MAP_RULES.network, has('net_admin'), found, neededText(token, 'net_admin')))
+  if (!free && !network && judge.fails(MAP_RULES.bpf, has('bpf'), found, () => neededText(token, 'bpf')))
+    return
+  if (
+    network &&
+    judge.fails(MAP_RULES.network, has('net_admin'), found, () => neededText(token, 'net_admin'))
+  )
     return
   making(judge, machine, call, sizes, types, type)
 }
@@ -329,7 +350,7 @@ function making(
   if (sizesFail(judge, 'alloc', machine.kernel, sizes, types, type)) return
   if (type?.needsInner === true) {
     const inner = call.inner ?? { kind: 'map' }
-    const errno = inner.kind === 'closed' || inner.kind === 'path' ? 'EBADF' : 'EINVAL'
+    const errno = isOpen(inner) ? 'EINVAL' : 'EBADF'
     if (judge.fails(MAP_RULES.inner, inner.kind === 'map', fileText(inner), undefined, errno)) return
   }
   if (type?.needsTypes === 'kernel') {
@@ -339,6 +360,7 @@ function making(
   if (nameFails(judge, MAP_RULES.name, call.name)) return
   if (types !== undefined && (types.key !== 0 || types.value !== 0 || types.kernelType !== undefined)) {
     if (btfFails(judge, types.btf)) return
+    if (types.value !== 0 && typeSizesFail(judge, types, sizes)) return
   }
   const { lsm } = machine
   if (
@@ -351,11 +373,18 @@ function making(
     )
   )
     return
+  if (!machine.kernel.refusesClosedMaps && fileFlagsFail(judge, sizes)) return
   judge.fails(MAP_RULES.lsmMap, lsm?.bpf_map === undefined, lsmText(lsm?.bpf_map), undefined, lsm?.bpf_map)
 }
 
+function typeSizesFail(judge: Judge, types: MapTypesChoice, { keySize, valueSize }: MapSizes): boolean {
+  const { keyBytes = keySize, valueBytes = valueSize } = types
+  const fit = (types.key === 0 || keyBytes === keySize) && valueBytes === valueSize
+  return judge.fails(MAP_RULES.typeSizes, fit, `types of ${keyBytes} and ${valueBytes} bytes`)
+}
+
 function btfFails(judge: Judge, file: File): boolean {
-  const open = file.kind !== 'closed' && file.kind !== 'path'
+  const open = isOpen(file)
   if (judge.fails(MAP_RULES.btfFile, open, fileText(file))) return true
   if (judge.fails(MAP_RULES.btfKind, file.kind === 'btf', fileText(file))) return true
   const isKernel = file.kind === 'btf' && file.isKernel

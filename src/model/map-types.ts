@@ -2,6 +2,7 @@
 import { bpf_map_flags as F } from '../uapi/bpf.ts'
 import { NET_ADMIN_MAPS } from '../uapi/bpf-needs.ts'
 import { type ErrnoName, wordList } from './judge.ts'
+import type { KernelFacts } from './kernel.ts'
 
 /** Sizes and flags of a map that is to be made. */
 export interface MapSizes {
@@ -34,7 +35,7 @@ export interface MapType {
   readonly sample: MapSizes
   /** Flags that the type knows. */
   readonly flags: number
-  readonly refuses: (sizes: MapSizes) => ErrnoName | undefined
+  readonly refuses: (sizes: MapSizes, kernel: KernelFacts) => ErrnoName | undefined
   /** It must name another map to copy its shape from. */
   readonly needsInner?: true
   /** It must name types of its own BTF, or of the kernel's. */
@@ -52,10 +53,17 @@ export const ZERO_SEED = F.BPF_F_ZERO_SEED
 /** Neither readable nor writable by programs. */
 const isClosed = (flags: number): boolean => (flags & BY_PROGRAM) === BY_PROGRAM
 
-type Size = number | 'any' | readonly number[]
+/** One size, one of some, any but 0, or any at all. */
+type Size = number | 'any' | 'free' | readonly number[]
 
 const sizeFits = (size: number, wanted: Size): boolean =>
-  wanted === 'any' ? size !== 0 : typeof wanted === 'number' ? size === wanted : wanted.includes(size)
+  wanted === 'free'
+    ? true
+    : wanted === 'any'
+      ? size !== 0
+      : typeof wanted === 'number'
+        ? size === wanted
+        : wanted.includes(size)
 
 interface Plain {
   readonly stage: 'check' | 'alloc'
@@ -67,13 +75,14 @@ interface Plain {
   readonly must?: number
   readonly sample?: Partial<MapSizes>
   readonly extra?: (extra: number) => boolean
-  readonly more?: (sizes: MapSizes) => ErrnoName | undefined
+  readonly more?: (sizes: MapSizes, kernel: KernelFacts) => ErrnoName | undefined
   readonly needsInner?: true
   readonly needsTypes?: 'own' | 'kernel'
 }
 
 function plain(type: Plain): MapType {
-  const first = (size: Size): number => (size === 'any' ? 4 : typeof size === 'number' ? size : size[0]!)
+  const first = (size: Size): number =>
+    size === 'any' || size === 'free' ? 4 : typeof size === 'number' ? size : size[0]!
   const { stage, flags, needsInner, needsTypes } = type
   const sample = {
     keySize: first(type.key),
@@ -89,7 +98,7 @@ function plain(type: Plain): MapType {
     sample,
     ...(needsInner === undefined ? {} : { needsInner }),
     ...(needsTypes === undefined ? {} : { needsTypes }),
-    refuses: sizes => {
+    refuses: (sizes, kernel) => {
       const fits =
         sizeFits(sizes.keySize, type.key) &&
         sizeFits(sizes.valueSize, type.value) &&
@@ -98,7 +107,7 @@ function plain(type: Plain): MapType {
         (sizes.flags & (type.must ?? 0)) === (type.must ?? 0) &&
         ((flags & BY_PROGRAM) === 0 || !isClosed(sizes.flags)) &&
         (type.extra === undefined || type.extra(sizes.extra))
-      return fits ? type.more?.(sizes) : 'EINVAL'
+      return fits ? type.more?.(sizes, kernel) : 'EINVAL'
     },
   }
 }
@@ -130,10 +139,10 @@ function lru(how: { percpu?: true }): MapType {
   const base = hash({ lru: true, ...how })
   return {
     ...base,
-    refuses: sizes =>
+    refuses: (sizes, kernel) =>
       (sizes.flags & ~HASH_FLAGS) === 0 && !isClosed(sizes.flags) && (sizes.flags & NO_PREALLOC) !== 0
         ? 'ENOTSUPP'
-        : base.refuses(sizes),
+        : base.refuses(sizes, kernel),
   }
 }
 
@@ -172,8 +181,13 @@ const FD_ARRAY = NUMA | BY_USER
 const socket = { stage: 'alloc', value: [4, 8], entries: 'some', flags: NUMA | BY_USER } as const
 
 const PAGE = 4096
-const isRing = ({ maxEntries }: MapSizes): ErrnoName | undefined =>
-  maxEntries !== 0 && maxEntries % PAGE === 0 && (maxEntries & (maxEntries - 1)) === 0 ? undefined : 'EINVAL'
+const isRing = ({ maxEntries, flags }: MapSizes, kernel: KernelFacts): ErrnoName | undefined =>
+  ((flags & F.BPF_F_RB_OVERWRITE) === 0 || kernel.ringsOverwrite) &&
+  maxEntries !== 0 &&
+  maxEntries % PAGE === 0 &&
+  (maxEntries & (maxEntries - 1)) === 0
+    ? undefined
+    : 'EINVAL'
 
 function ring(flags: number): MapType {
   return plain({
@@ -218,7 +232,10 @@ export const MAP_TYPES: Readonly<Record<string, MapType>> = {
     entries: 'some',
     flags: NUMA | BY_USER | F.BPF_F_STACK_BUILD_ID,
     sample: { valueSize: 8 },
-    more: ({ valueSize }) => (valueSize < 8 || valueSize % 8 !== 0 ? 'EINVAL' : undefined),
+    more: ({ valueSize, flags }) => {
+      const unit = (flags & F.BPF_F_STACK_BUILD_ID) !== 0 ? 32 : 8
+      return valueSize < 8 || valueSize % unit !== 0 ? 'EINVAL' : undefined
+    },
   }),
   lpm_trie: plain({
     stage: 'alloc',
@@ -241,14 +258,15 @@ export const MAP_TYPES: Readonly<Record<string, MapType>> = {
   struct_ops: plain({
     stage: 'check',
     key: 4,
-    value: 'any',
+    // Its type has a size of its own.
+    value: 'free',
     entries: 1,
     flags: F.BPF_F_LINK | F.BPF_F_VTYPE_BTF_OBJ_FD,
     needsTypes: 'kernel',
   }),
   cpumap: plain({ stage: 'alloc', key: 4, value: [4, 8], entries: 'some', flags: NUMA }),
-  devmap: plain({ ...socket, key: 4 }),
-  devmap_hash: plain({ ...socket, key: 4 }),
+  devmap: plain({ ...socket, stage: 'check', key: 4 }),
+  devmap_hash: plain({ ...socket, stage: 'check', key: 4 }),
   xskmap: plain({ ...socket, key: 4, value: 4 }),
   sockmap: plain({ ...socket, key: 4 }),
   sockhash: plain({ ...socket, key: 'any' }),

@@ -43,6 +43,12 @@ export const PROG_RULES = {
     source: 'bpf_prog_load',
     errno: 'EINVAL',
   },
+  refused: {
+    name: 'PROG_LOAD: refused by this kernel',
+    needs: 'a program type that this kernel does not refuse to everybody',
+    source: 'bpf_prog_load',
+    errno: 'EPERM',
+  },
   coversType: {
     name: 'token: allows the program type',
     needs: 'a token that allows the program type; without, it is ignored',
@@ -221,8 +227,8 @@ const AT = bpf_attr_prog_load.fields
 /** The attach type that the kernel goes on with. */
 export function fixedAttach(judge: Judge, kernel: KernelFacts, word: string, attach: number): number {
   const instead = FIXED_UP[word]
-  if (instead === undefined || attach !== 0) return attach
-  return judge.part(PROG_RULES.fixUp, true) ? kernel.vocabulary.attachs.bitOfName.get(instead)! : attach
+  if (instead === undefined || !judge.part(PROG_RULES.fixUp, attach === 0)) return attach
+  return kernel.vocabulary.attachs.bitOfName.get(instead)!
 }
 
 export function progLoad(judge: Judge, machine: Machine, task: Task, call: ProgLoad): void {
@@ -232,10 +238,14 @@ export function progLoad(judge: Judge, machine: Machine, task: Task, call: ProgL
   if (tailFails(judge, machine, 'prog_load', attr)) return
   const flags = call.flags ?? 0
   const unknown = (flags & ~KNOWN_FLAGS) !== 0 || (call.token?.flag === true && !kernel.hasTokens)
-  if (judge.fails(PROG_RULES.flags, !unknown, `flags 0x${flags.toString(16)}`)) return
+  if (judge.fails(PROG_RULES.flags, !unknown, () => `flags 0x${flags.toString(16)}`)) return
   const word = kernel.vocabulary.progs.nameOfBit.get(call.type) ?? `type ${call.type}`
   const attach = fixedAttach(judge, kernel, word, call.attach ?? 0)
   const attachWord = kernel.vocabulary.attachs.nameOfBit.get(attach)
+  const refused =
+    kernel.refusedProgs.size > 0 &&
+    (kernel.refusedProgs.has(word) || kernel.refusedProgs.has(`${word}/${attachWord ?? attach}`))
+  if (judge.fails(PROG_RULES.refused, !refused, refused ? `${word} is refused` : 'not refused')) return
   const isKnown = kernel.vocabulary.progs.nameOfBit.has(call.type) && attachWord !== undefined
   const resolved = resolveToken(
     judge,
@@ -252,13 +262,13 @@ export function progLoad(judge: Judge, machine: Machine, task: Task, call: ProgL
   )
   if (resolved.refused) return
   const { token } = resolved
-  const found = foundText(machine, task, token)
+  const found = (): string => foundText(machine, task, token)
   const has = (capability: 'bpf' | 'net_admin' | 'perfmon'): boolean =>
     tokenCapable(judge, machine, task, token, capability)
-  const needs = (capability: 'bpf' | 'net_admin' | 'perfmon'): string => neededText(token, capability)
+  const needs = (capability: 'bpf' | 'net_admin' | 'perfmon') => (): string => neededText(token, capability)
   const bpf = has('bpf')
   const sysctl = machine.unprivilegedBpfDisabled
-  const sysctlText = `kernel.unprivileged_bpf_disabled=${sysctl}; ${found}`
+  const sysctlText = (): string => `kernel.unprivileged_bpf_disabled=${sysctl}; ${found()}`
   if (judge.fails(PROG_RULES.unprivileged, sysctl === 0 || bpf, sysctlText, needs('bpf'))) return
   const count = call.instructions ?? 2
   if (judge.fails(PROG_RULES.some, count !== 0, `${count}`)) return

@@ -7,6 +7,7 @@ import { ID_RULES } from './ids.ts'
 import type { Rule, WordList } from './judge.ts'
 import { MAP_RULES } from './map-create.ts'
 import { NETWORK_MAPS, SEEDED_MAPS, UNPRIVILEGED_MAPS } from './map-types.ts'
+import { PIN_RULES } from './pins.ts'
 import { PROG_LISTS, PROG_RULES } from './prog-load.ts'
 import { CAPABLE_RULES } from './task.ts'
 import { TOKEN_RULES } from './token.ts'
@@ -21,6 +22,7 @@ export const KERNEL_RULES: readonly Rule[] = [
   BTF_RULES,
   ID_RULES,
   ATTACH_RULES,
+  PIN_RULES,
 ].flatMap(rules => Object.values(rules) as Rule[])
 
 export const KERNEL_LISTS: readonly WordList[] = [UNPRIVILEGED_MAPS, NETWORK_MAPS, SEEDED_MAPS, ...PROG_LISTS]

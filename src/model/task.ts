@@ -64,6 +64,8 @@ export interface Task {
   readonly capabilities: ReadonlySet<ModelCapability>
   /** The user namespace that owns its mount namespace; absent: its own. */
   readonly mountOwner?: UserNamespace
+  /** The user namespace that owns its network namespace; absent: its own. */
+  readonly networkOwner?: UserNamespace
   /** What its seccomp filter answers to bpf(2); absent: it lets it through. */
   readonly seccomp?: 'EPERM' | 'ENOSYS' | 'EACCES'
 }
@@ -72,11 +74,6 @@ export const CAPABLE_RULES = {
   inNamespace: {
     name: 'cap_capable: effective set',
     needs: 'the capability in the effective set, in the namespace that is asked about',
-    source: 'cap_capable',
-  },
-  above: {
-    name: 'cap_capable: no namespace above one’s own',
-    needs: 'a namespace that is the caller’s own or below it',
     source: 'cap_capable',
   },
   owner: {
@@ -96,7 +93,8 @@ export function nsCapable(judge: Judge, task: Task, ns: UserNamespace, capabilit
   const own = task.userNamespace
   for (let at: UserNamespace = ns; ; at = at.parent!) {
     if (at === own) return judge.part(CAPABLE_RULES.inNamespace, task.capabilities.has(capability))
-    if (at.parent === undefined || !judge.part(CAPABLE_RULES.above, at.level > own.level)) return false
+    // Of a namespace that is neither the caller's own nor below it, the way up ends here.
+    if (at.parent === undefined) return false
     if (at.parent === own && judge.part(CAPABLE_RULES.owner, at.owner === task.uid)) return true
   }
 }

@@ -1,7 +1,7 @@
 /** BPF_TOKEN_CREATE, and how the other commands take a token. */
 import { hasBit, MASK_DOMAINS } from '../policy/vocabulary.ts'
 import { type AttrBytes, callFails, fieldOf, lsmText, tailFails } from './bpf-call.ts'
-import { type BpffsInstance, type File, fileText, type Token } from './file.ts'
+import { type BpffsInstance, type File, fileText, isOpen, type Token } from './file.ts'
 import type { Judge, Rule } from './judge.ts'
 import type { Machine } from './machine.ts'
 import {
@@ -116,7 +116,7 @@ export function tokenCreate(judge: Judge, machine: Machine, task: Task, call: To
   if (judge.fails(TOKEN_RULES.flags, flags === 0, `flags ${flags}`)) return
   const cut = attr.size !== undefined && attr.size < FD_OFFSET + 4
   const file = cut ? (call.standardInput ?? { kind: 'other' }) : call.bpffs
-  const open = file.kind !== 'closed' && file.kind !== 'path'
+  const open = isOpen(file)
   if (judge.fails(TOKEN_RULES.file, open, fileText(file))) return
   const isRoot = file.kind === 'root' || (file.kind === 'bpffs' && file.isRoot)
   if (judge.fails(TOKEN_RULES.root, isRoot, fileText(file))) return
@@ -131,7 +131,7 @@ function createOn(judge: Judge, machine: Machine, task: Task, instance: BpffsIns
   const where = `task in ${task.userNamespace.name}, bpffs of ${ns.name}`
   if (judge.fails(TOKEN_RULES.namespace, same, where)) return
   const may = nsCapable(judge, task, ns, 'bpf')
-  if (judge.fails(TOKEN_RULES.capable, may, capabilitiesText(task, ns))) return
+  if (judge.fails(TOKEN_RULES.capable, may, () => capabilitiesText(task, ns))) return
   const isInitial = task.userNamespace === INITIAL
   if (judge.fails(TOKEN_RULES.initial, !isInitial, `user namespace ${task.userNamespace.name}`)) return
   const some = MASK_DOMAINS.some(domain => instance.masks[domain] !== 0n)
@@ -166,7 +166,7 @@ export function resolveToken(
 ): Resolved {
   if (choice === undefined || !choice.flag) return NONE
   const { file } = choice
-  const open = file.kind !== 'closed' && file.kind !== 'path'
+  const open = isOpen(file)
   if (judge.fails(TOKEN_RULES.tokenFile, open, fileText(file))) return REFUSED
   const isToken = file.kind === 'token'
   if (judge.fails(TOKEN_RULES.tokenKind, isToken, fileText(file)) || !isToken) return REFUSED
@@ -188,8 +188,9 @@ export function tokenCapable(
   capability: ModelCapability,
 ): boolean {
   if (!bpfNsCapable(judge, task, token?.userNamespace ?? INITIAL, capability)) return false
-  const refusal = machine.lsm?.bpf_token_capable
-  return token === undefined || judge.part(TOKEN_RULES.lsmCapable, refusal === undefined)
+  if (token === undefined) return true
+  const lent = machine.lsm?.bpf_token_capable === undefined || machine.lsmLends?.has(capability) === true
+  return judge.part(TOKEN_RULES.lsmCapable, lent)
 }
 
 /** Where a capability is asked for, for people. */

@@ -19,7 +19,7 @@ const PINS = 'bpftool prog load /srv/pass.o /sys/fs/bpf/pass && echo attached'
 const SLEEP = ['sleep', '1000'] as const
 
 for (const suite of SUITES)
-  describe(`Docker of ${suite} with runc`, needsTree(suite, 'usr/sbin/dockerd'), () => {
+  describe(`Docker of ${suite} with runc`, needsTree(`${suite}-engines`, 'usr/sbin/dockerd'), () => {
     let docker: Docker
     before(async () => {
       docker = await Docker.start(suite)

@@ -35,7 +35,7 @@ function median(numbers: readonly number[]): string {
   return sorted.length === 0 ? 'none' : `${sorted[sorted.length >> 1]!.toFixed(0)} ms`
 }
 
-describe('Podman of sid with crun, many', needsTree('sid', 'usr/bin/podman'), () => {
+describe('Podman of sid with crun, many', needsTree('sid-engines', 'usr/bin/podman'), () => {
   let lab: ContainerLab
   before(async () => {
     lab = await ContainerLab.open('sid')

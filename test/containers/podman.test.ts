@@ -27,7 +27,7 @@ const VERIFIES = `${sidCommand('veristat', '/mnt')} /srv/pass.o`
 
 for (const suite of SUITES)
   for (const runtime of RUNTIMES)
-    describe(`Podman of ${suite} with ${runtime}`, needsTree(suite, 'usr/bin/podman'), () => {
+    describe(`Podman of ${suite} with ${runtime}`, needsTree(`${suite}-engines`, 'usr/bin/podman'), () => {
       let lab: ContainerLab
       before(async () => {
         lab = await ContainerLab.open(suite)
@@ -242,7 +242,7 @@ for (const suite of SUITES)
     })
 
 for (const suite of SUITES)
-  describe(`rootless Podman of ${suite} with crun`, needsTree(suite, 'usr/bin/podman'), () => {
+  describe(`rootless Podman of ${suite} with crun`, needsTree(`${suite}-engines`, 'usr/bin/podman'), () => {
     let lab: ContainerLab
     before(async () => {
       lab = await ContainerLab.open(suite)

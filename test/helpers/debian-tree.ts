@@ -12,28 +12,30 @@ import { CACHE, needsTokens, ROOT } from './machine.ts'
 
 export type Suite = 'trixie' | 'sid'
 export const SUITES: readonly Suite[] = ['trixie', 'sid']
+/** What is unpacked of a suite: containerd, or Podman and Docker. */
+export type TreeName = Suite | `${Suite}-engines`
 
 /** Where programs lie in a tree. */
 const PATH = '/usr/sbin:/usr/bin:/sbin:/bin'
 
-export const treeOf = (suite: Suite): string => join(CACHE, 'containers', suite)
+export const treeOf = (name: TreeName): string => join(CACHE, 'containers', name)
 
-/** `{ skip: reason }` where the suite's tree, or this program of it, is missing. */
-export function needsTree(suite: Suite, program: string): { skip?: string } {
+/** `{ skip: reason }` where the tree, or this program of it, is missing. */
+export function needsTree(name: TreeName, program: string): { skip?: string } {
   const machine = needsTokens()
-  if (machine.skip !== undefined || existsSync(join(treeOf(suite), program))) return machine
-  const why = join(CACHE, 'containers', `why-not-${suite}`)
+  if (machine.skip !== undefined || existsSync(join(treeOf(name), program))) return machine
+  const why = join(CACHE, 'containers', `why-not-${name}`)
   const reason = existsSync(why) ? readFileSync(why, 'utf8').trim() : 'run scripts/fetch-containers.sh'
-  return { skip: `.cache/containers/${suite}/${program} is missing: ${reason}` }
+  return { skip: `.cache/containers/${name}/${program} is missing: ${reason}` }
 }
 
 /** The first line that each program of the tree says of its version. */
-export async function versionsIn(suite: Suite, programs: readonly string[]): Promise<string[]> {
+export async function versionsIn(name: TreeName, programs: readonly string[]): Promise<string[]> {
   const lines: string[] = []
   for (const program of programs) {
     // crun says nothing without /proc.
     const script = 'mount -t proc proc "$0/proc" && exec chroot "$0" "/usr/$1" --version'
-    const { stdout } = await execute('unshare', ['--mount', 'sh', '-c', script, treeOf(suite), program])
+    const { stdout } = await execute('unshare', ['--mount', 'sh', '-c', script, treeOf(name), program])
     lines.push(stdout.split('\n')[0]!)
   }
   return lines
@@ -77,15 +79,13 @@ export interface TreeOptions {
 }
 
 export class DebianTree implements AsyncDisposable {
-  readonly suite: Suite
   /** For whoever makes cgroups: the name of one, in each hierarchy, that goes with the tree. */
   readonly cgroup = `/bpftoken-test-${process.pid}-${Date.now().toString(36)}`
   /** Holds the namespaces. */
   readonly #holder: ChildProcess
   #log = ''
 
-  private constructor(suite: Suite, { shown = [], network = 'own', prepare = '' }: TreeOptions) {
-    this.suite = suite
+  private constructor(name: TreeName, { shown = [], network = 'own', prepare = '' }: TreeOptions) {
     const script = `${SETUP}${prepare}\necho ready\nexec /usr/bin/busybox cat\n`
     this.#holder = spawn(
       'unshare',
@@ -96,7 +96,7 @@ export class DebianTree implements AsyncDisposable {
         '-c',
         script,
         'sh',
-        treeOf(suite),
+        treeOf(name),
         ...shown,
         ROOT,
       ],
@@ -106,8 +106,8 @@ export class DebianTree implements AsyncDisposable {
   }
 
   /** The caller disposes of it. */
-  static async start(suite: Suite, options: TreeOptions = {}): Promise<DebianTree> {
-    const tree = new DebianTree(suite, options)
+  static async start(name: TreeName, options: TreeOptions = {}): Promise<DebianTree> {
+    const tree = new DebianTree(name, options)
     await eventually(
       () => tree.#log.includes('ready\n') || hasEnded(tree.#holder),
       `its namespaces are ready: ${tree.#log}`,

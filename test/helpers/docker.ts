@@ -59,7 +59,10 @@ export class Docker implements AsyncDisposable {
     const scratch = new Scratch()
     scratch.write('pass.o', xdpObject())
     const socket = `ln -s ${scratch.path}/run/s.sock /run/bpftoken/bpftokend.sock\n`
-    const tree = await DebianTree.start(suite, { shown: [scratch.path], prepare: `${SETUP}${socket}` })
+    const tree = await DebianTree.start(`${suite}-engines`, {
+      shown: [scratch.path],
+      prepare: `${SETUP}${socket}`,
+    })
     const docker = new Docker(scratch, tree)
     try {
       writePolicy(docker.daemon, 'dev')

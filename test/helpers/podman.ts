@@ -129,7 +129,11 @@ export class Podman {
     return new Podman(
       suite === 'bookworm'
         ? await Overlaid.start()
-        : await DebianTree.start(suite, { shown, network: 'host', prepare: `${SERVICES}${SETUP}` }),
+        : await DebianTree.start(`${suite}-engines`, {
+            shown,
+            network: 'host',
+            prepare: `${SERVICES}${SETUP}`,
+          }),
     )
   }
 

@@ -53,6 +53,19 @@ export const policyCommands: Part = (root, act) => {
     .example('policy test policy.yaml --as user=alice,unit=agent.service', 'whether alice would get it')
     .action(act(async () => (await import('../commands/policy-test.ts')).test))
   common(
+    root
+      .command('simulate')
+      .description('play a story about who may do what with BPF, on paper: nothing is done')
+      .argument('<file>', 'a scenario (YAML); - is standard input')
+      .option('--checks', 'all checks of each step, with the functions of the kernel that make them'),
+  )
+    .details(
+      'Exit: 0 all that the scenario expects came out; 1 some of it did not; 2 not a valid scenario.\n' +
+        'The rules are held to real kernels by tests; what that does not prove is in docs/model.md.',
+    )
+    .example('simulate examples/scenarios/a2-token-create.yaml', 'why a map is made, and a program is not')
+    .action(act(async () => (await import('../commands/simulate.ts')).simulate))
+  common(
     policies
       .command('install')
       .description('make policies known to the guard: their names become abilities')

@@ -13,6 +13,7 @@ import type { Policy } from '../../policy/policy.ts'
 import type { SubjectFacts } from '../../policy/subject.ts'
 import { shareOf } from '../../registry/asker-facts.ts'
 import { DEFAULT_BPFFS } from '../../uapi/kernel-paths.ts'
+import { hintOf } from '../http/hints.ts'
 import { type Asking, asking, besidesOf, confirmedBy, lifetimeOf, make, told } from '../lend.ts'
 import type { Parts } from '../parts.ts'
 import { chosenPolicy } from '../policy-choice.ts'
@@ -58,7 +59,7 @@ export async function ociHookRoute(
   } catch (error) {
     // Most runtimes hide what their hooks say. What others do is in the audit, bounded.
     if (!who.isRoot) throw error
-    const { hint } = error as { hint?: string }
+    const hint = error instanceof BpftokenError ? hintOf(error) : undefined
     parts.log.warn({ ...asked, error, hint }, 'a container may not start')
     throw error
   }

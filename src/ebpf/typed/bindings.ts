@@ -89,7 +89,7 @@ function objectText(texts: Readonly<Record<string, string>>): string {
 }
 
 function membersText(name: string, members: readonly (readonly [name: string, text: string])[]): string[] {
-  if (members.length === 0) return [`  ${name}: {}`]
+  if (members.length === 0) return [`  ${name}: Record<never, never>`]
   return [`  ${name}: {`, ...members.map(([one, text]) => `    ${memberName(one)}: ${text}`), '  }']
 }
 

@@ -196,7 +196,7 @@ describe('a bundle', needsProgram('podman/usr/bin/podman'), () => {
         if (type === 'network') config.mounts = config.mounts.filter((one: Config) => one.type !== 'sysfs')
       }
     await refused(shares('user'), /would run in the user namespace of the host/, 'runc')
-    await refused(shares('network'), /shares the host's network/)
+    await refused(shares('network'), /shares the host's network.*spec\.network: host/)
     const name = 'host-network'
     lab.bundle(name, 'grep -c delegate_cmds /proc/mounts', shares('network', 'anywhere'))
     const ran = await lab.run('crun', name)

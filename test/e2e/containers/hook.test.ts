@@ -55,6 +55,31 @@ describe('the hook', () => {
     assert.equal((await call()).status, 0)
   })
 
+  test('where crun says "/" it looks for the bundle where crun was told that it is', async () => {
+    const bundle = join(scratch.path, 'told')
+    mkdirSync(bundle)
+    writeFileSync(join(bundle, 'config.json'), '{"root":{"path":"rootfs"}}')
+    /** As a runtime does that was called with these words. */
+    const asked = async (said: string, ...words: string[]): Promise<unknown> => {
+      const script = '"$0" --socket "$1"; exit $?'
+      const called = ['-c', script, hookPath(), daemon.socket, 'create', ...words, 'c1']
+      const { status, stderr } = await execute('sh', called, { input: state(said) })
+      assert.deepEqual([status, stderr], [0, ''])
+      const { state: told, config } = daemon.heard.at(-1)!.body as {
+        state: { bundle: string }
+        config?: { root: object }
+      }
+      return [told.bundle, config?.root]
+    }
+    const root = { path: 'rootfs' }
+    assert.deepEqual(await asked('/', '--bundle', bundle), [bundle, root])
+    assert.deepEqual(await asked('/', '-b', bundle), [bundle, root])
+    // What it says otherwise counts, and a path that is not whole says nothing.
+    assert.deepEqual(await asked(bundle, '--bundle', scratch.path), [bundle, root])
+    assert.deepEqual(await asked('/', '--bundle', 'told'), ['/', undefined])
+    assert.deepEqual(await asked('/'), ['/', undefined])
+  })
+
   test('gives a bundle up whose file system does not answer, by name, and leaves no process', {
     skip:
       process.geteuid?.() !== 0

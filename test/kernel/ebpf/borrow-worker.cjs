@@ -156,14 +156,14 @@ const DEEDS = {
     const kind = netlink.netlinkAttribute(IFLA_INFO_KIND, Buffer.from('netkit\0'))
     const body = Buffer.concat([
       Buffer.alloc(16),
-      netlink.netlinkAttribute(IFLA_IFNAME, Buffer.from('nk0\0')),
+      netlink.netlinkAttribute(IFLA_IFNAME, Buffer.from('ours0\0')),
       netlink.netlinkAttribute(IFLA_LINKINFO, kind),
     ])
     const route = own(netlink.routeSocket())
-    netlink.netlinkRequest(route, 'RTM_NEWLINK', RTM_NEWLINK, CREATE, body, 'nk0')
+    netlink.netlinkRequest(route, 'RTM_NEWLINK', RTM_NEWLINK, CREATE, body, 'ours0')
     const { interfaceIndex } = require(path.join(__dirname, 'dist/sys/socket.js'))
     const program = own(await returning(0, { type: 'sched_cls', expectedAttachType: 'netkit_primary' }))
-    const link = own(b.attachNetkit(program, { ifindex: interfaceIndex('nk0'), end: 'primary' }))
+    const link = own(b.attachNetkit(program, { ifindex: interfaceIndex('ours0'), end: 'primary' }))
     return link.info().attachType
   },
   /** Our own threads, and all tasks of our PID namespace. */

@@ -27,6 +27,7 @@ import {
   R10,
   store,
 } from '../../../src/ebpf/asm/insn.ts'
+import { attachProgram } from '../../../src/ebpf/attach/section.ts'
 import { attachUprobe } from '../../../src/ebpf/attach/trace.ts'
 import { loadObject } from '../../../src/ebpf/load/object.ts'
 import type { BpfMap } from '../../../src/ebpf/map.ts'
@@ -282,3 +283,30 @@ async function readsNames(): Promise<void> {
 
 if (existsSync(OPENSNITCH)) kernelTest(OPENSNITCH_TEST, readsNames)
 else test(OPENSNITCH_TEST, { skip: '.cache/corpus is missing: run `make corpus`' })
+
+/** bcc's runqslower, of Debian's package libbpf-tools. */
+const RUNQSLOWER = join(CACHE, 'corpus/01fd0bec2fed4912.o')
+const RUNQSLOWER_TEST = "bcc's runqslower tells who waited for a CPU"
+
+async function readsWaits(): Promise<void> {
+  const spec = parseObject(readFileSync(RUNQSLOWER))
+  const only = spec.programs.flatMap(({ name, section }) => (section.startsWith('raw_tp/') ? [name] : []))
+  using object = await loadObject(spec, { token: null, only })
+  using reader = new PerfBuffer(object.map('events'))
+  const links = only.map(name => attachProgram(object, name))
+  try {
+    let seen = 0
+    for await (const { data } of reader.records()) {
+      // struct event: char task[16], char prev_task[16], u64 delta_us, u32 pid, u32 prev_pid
+      assert.equal(data.length, 52)
+      assert.ok(data.readBigUInt64LE(32) > 0n)
+      assert.ok(data.readUInt32LE(40) > 0)
+      if (++seen === 20) break
+    }
+  } finally {
+    for (const link of links) link.close()
+  }
+}
+
+if (existsSync(RUNQSLOWER)) kernelTest(RUNQSLOWER_TEST, readsWaits)
+else test(RUNQSLOWER_TEST, { skip: '.cache/corpus is missing: run `make corpus`' })

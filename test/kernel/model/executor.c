@@ -13,10 +13,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/filter.h>
 #include <linux/futex.h>
+#include <linux/seccomp.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,7 +59,8 @@ enum op {
 	OP_MOUNT, /* mount(2) of bpf at the path `a`, options at `b`; unmounted at once */
 	OP_SPAWN, /* context `a`: see struct spawn */
 	OP_MKDIRAT,
-	OP_SETID, /* becomes user and group `a`, with its capabilities kept */
+	OP_SECCOMP = 13, /* from now on bpf(2) fails with errno `a` */
+	OP_SETID = 12, /* becomes user and group `a`, with its capabilities kept */
 };
 
 enum flag {
@@ -93,6 +97,7 @@ struct shared {
 };
 
 static struct shared *shared;
+static pid_t main_process;
 
 /* Of this process. */
 static uint64_t effective;
@@ -113,6 +118,9 @@ static long futex(_Atomic uint32_t *word, int op, uint32_t value)
 static void fail(const char *what)
 {
 	fprintf(stderr, "executor: %s: %s\n", what, strerror(errno));
+	/* The others end with it. */
+	if (main_process != getpid())
+		kill(main_process, SIGKILL);
 	_exit(1);
 }
 
@@ -197,8 +205,23 @@ static int become(uint32_t id)
 	if (prctl(PR_SET_KEEPCAPS, 1) || setresgid(id, id, id) || setresuid(id, id, id))
 		return -errno;
 	read_capabilities();
+	prctl(PR_SET_DUMPABLE, 1);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	return 0;
+}
+
+static int refuse_bpf(uint32_t error)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_bpf, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog filter = { sizeof(code) / sizeof(code[0]), code };
+
+	/* With CAP_SYS_ADMIN there is no need to give up privileges. */
+	return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter);
 }
 
 static long bpf(const struct step *step)
@@ -254,6 +277,8 @@ static long call(const struct step *step)
 		return spawn(step);
 	case OP_MKDIRAT:
 		return mkdirat(in, text(step->a), 0755);
+	case OP_SECCOMP:
+		return refuse_bpf(step->a);
 	case OP_SETID:
 		return become(step->a);
 	default:
@@ -294,6 +319,8 @@ static _Noreturn void context_main(int self)
 	read_capabilities();
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
 		fail("mount");
+	/* Of a process that may not be dumped, root of its own namespace cannot write the id maps. */
+	prctl(PR_SET_DUMPABLE, 1);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	atomic_store(turn, 0);
 	futex(turn, FUTEX_WAKE, 1);
@@ -363,6 +390,7 @@ int main(void)
 	struct header head;
 	void *arena;
 
+	main_process = getpid();
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	arena = mmap(ARENA, ARENA_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 	if (shared == MAP_FAILED || arena != ARENA)
@@ -383,6 +411,8 @@ int main(void)
 			batch(head.count);
 		}
 	}
+	/* CAP_KILL, which the last case may not have had. */
+	have(permitted);
 	for (int i = 0; i < CONTEXTS; i++)
 		if (shared->pid[i] > 0)
 			kill(shared->pid[i], SIGKILL);

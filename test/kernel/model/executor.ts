@@ -26,6 +26,7 @@ export const OP = {
   spawn: 10,
   mkdirat: 11,
   setid: 12,
+  seccomp: 13,
 } as const
 
 /** One system call; fields as in struct step of executor.c. */
@@ -128,6 +129,21 @@ export class Executor {
       this.#texts.set(text, offset)
     }
     return offset
+  }
+
+  /** How far the arena is used. */
+  mark(): number {
+    return this.#arenaEnd
+  }
+
+  get isNearlyFull(): boolean {
+    return this.#arenaEnd > ARENA_BYTES - 16_384
+  }
+
+  /** Texts behind the mark may be written over: no step that is still to run uses them. */
+  forgetTexts(mark: number): void {
+    this.#arenaEnd = mark
+    for (const [text, offset] of this.#texts) if (offset >= mark) this.#texts.delete(text)
   }
 
   address(offset: number): bigint {

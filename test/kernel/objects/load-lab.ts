@@ -27,6 +27,8 @@ export interface LoadAnswer {
   readonly ingressBytes?: number
   readonly cgroupPackets?: number
   readonly links?: readonly string[]
+  /** With `run`: what the program says to a TCP packet for port 80. */
+  readonly verdict?: string
 }
 
 export interface LoadRequest {
@@ -36,6 +38,8 @@ export interface LoadRequest {
   readonly packets?: number
   /** Attach the program of that name to this cgroup, and detach it. */
   readonly attach?: { readonly program: string; readonly cgroup: string }
+  /** Run this program with a packet. */
+  readonly run?: string
   /** This Debian's token-aware bpftool (libbpf 1.5) loads instead of us. */
   readonly bpftool?: true
 }

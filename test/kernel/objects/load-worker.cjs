@@ -18,6 +18,8 @@ const { attachProgram } = require(path.join(DIST, 'ebpf/attach/section.js'))
 const { RingBuffer } = require(path.join(DIST, 'ebpf/ringbuf.js'))
 const { parseObject } = require(path.join(DIST, 'ebpf/object/spec.js'))
 const { cgroupRoot } = require(path.join(DIST, 'lending/recipient/cgroup.js'))
+const { ethernet, ipv4, packet, tcp } = require(path.join(DIST, 'ebpf/test-run/packet.js'))
+const { runProgram } = require(path.join(DIST, 'ebpf/test-run/run-program.js'))
 const { findToken } = require(path.join(DIST, 'ebpf/token.js'))
 
 const BPFFS = '/sys/fs/bpf'
@@ -87,7 +89,7 @@ function answerOfBpftool(file) {
   return { ok: status === 0, message: stderr.trim() }
 }
 
-async function answer({ file, only, packets, attach, bpftool }) {
+async function answer({ file, only, packets, attach, bpftool, run }) {
   if (bpftool === true) return answerOfBpftool(file)
   let token
   let object
@@ -101,8 +103,13 @@ async function answer({ file, only, packets, attach, bpftool }) {
     const seen = packets === undefined ? {} : await exercise(object, packets)
     if (attach !== undefined)
       attachProgram(object, attach.program, { kind: 'cgroup', path: attach.cgroup }).close()
+    const ran =
+      run === undefined
+        ? undefined
+        : await runProgram(object.program(run), { packet: packet(ethernet(), ipv4(), tcp()), repeat: 10 })
     return {
       ...seen,
+      ...(ran === undefined ? {} : { verdict: ran.verdict }),
       ok: true,
       token: token !== undefined,
       programs: object.programs.size,

@@ -106,7 +106,8 @@ test('a visitor that throws loses its own record, not those behind it', () => {
   assert.throws(
     () =>
       made.ring.visit(() => {
-        if (++calls === 2) throw new Error('mine')
+        // Even an error as those of the ring are.
+        if (++calls === 2) throw new FormatError('test', 'mine')
       }, Number.POSITIVE_INFINITY),
     /mine/,
   )

@@ -15,11 +15,11 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   policy: ['errors', 'uapi', 'policy'],
   guard: ['errors', 'uapi', 'sys', 'ebpf', 'policy', 'guard'],
   delegation: ['errors', 'uapi', 'sys', 'ebpf', 'policy', 'delegation'],
-  model: ['uapi', 'policy', 'model'],
+  model: ['errors', 'uapi', 'policy', 'guard', 'model'],
   api: ['errors', 'policy', 'api'],
   needs: ['errors', 'uapi', 'sys', 'ebpf', 'policy', 'needs'],
   record: ['errors', 'uapi', 'sys', 'ebpf', 'policy', 'needs', 'record'],
-  lending: ['errors', 'uapi', 'sys', 'ebpf', 'policy', 'guard', 'delegation', 'lending'],
+  lending: ['errors', 'uapi', 'sys', 'ebpf', 'policy', 'guard', 'delegation', 'model', 'lending'],
   registry: ['errors', 'sys', 'policy', 'registry'],
   client: ['errors', 'api', 'client'],
   page: ['errors', 'sys', 'client', 'page'],
@@ -40,6 +40,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
     'delegation',
     'needs',
     'record',
+    'model',
     'lending',
     'client',
     'page',
@@ -55,7 +56,9 @@ const CLI_TAKES: Readonly<Record<string, readonly string[]>> = {
   delegation: ['actions', 'instances', 'vocabulary'],
   guard: ['delegators', 'directory', 'guard', 'install', 'program-names'],
 }
-const TAKES: Readonly<Record<string, typeof CLI_TAKES>> = { cli: CLI_TAKES }
+/** The model takes the guard's words and numbers, which are the same in its C; not what does I/O. */
+const MODEL_TAKES: Readonly<Record<string, readonly string[]>> = { guard: ['layout'] }
+const TAKES: Readonly<Record<string, typeof CLI_TAKES>> = { cli: CLI_TAKES, model: MODEL_TAKES }
 
 /**
  * Only commands and the daemon's program talk to people and to the environment; one file reads

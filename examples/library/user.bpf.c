@@ -1,0 +1,11 @@
+/* A program that uses library.bpf.c. */
+#include "bpf.h"
+
+extern int count_size(__u32 bytes);
+
+SEC("xdp")
+int sized(struct xdp_md *ctx)
+{
+	count_size(ctx->data_end - ctx->data);
+	return XDP_PASS;
+}

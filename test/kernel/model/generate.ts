@@ -1,0 +1,383 @@
+/** Random cases, over all that the model is told. */
+import { MAP_TYPES } from '../../../src/model/map-types.ts'
+import { CONTEXTS, type Lab, LONG_PROGRAM } from './lab.ts'
+import type { Random } from './random.ts'
+import type {
+  AttachSpec,
+  BpfSpec,
+  BtfIdSpec,
+  BtfSpec,
+  HostSpec,
+  IdSpec,
+  MapSpec,
+  PinSpec,
+  ProgSpec,
+  QuerySpec,
+  TokenSpec,
+} from './spec.ts'
+
+/** In the attributes of a step there is room for a byte up to here. */
+const LAST_BYTE = 191
+
+export function generate(random: Random, lab: Lab): BpfSpec {
+  const at = random.below(100)
+  const kinds = lab.kernel.hasTokens ? WITH_TOKENS : WITHOUT
+  let sum = 0
+  for (const [share, make] of kinds) {
+    sum += share
+    if (at < sum) return make(random, lab)
+  }
+  return mapSpec(random, lab)
+}
+
+type Make = (random: Random, lab: Lab) => BpfSpec
+const WITH_TOKENS: readonly (readonly [number, Make])[] = [
+  [10, tokenSpec],
+  [33, mapSpec],
+  [33, progSpec],
+  [2, pinSpec],
+  [5, btfSpec],
+  [5, btfIdSpec],
+  [3, idSpec],
+  [2, hostSpec],
+  [3, querySpec],
+  [4, attachSpec],
+]
+const WITHOUT: readonly (readonly [number, Make])[] = [
+  [20, tokenSpec],
+  [30, wellFormedMap],
+  [30, wellFormedProgram],
+  [20, idSpec],
+]
+
+function caller(random: Random, lab: Lab, op: BpfSpec['op']) {
+  const context = random.chance(55) ? 2 + random.below(2) : random.below(CONTEXTS.length)
+  const caps = random.chance(40) ? 15 : random.below(16)
+  if (!random.chance(4)) return { context, caps }
+  const end = lab.kernel.attrEnds[op]
+  const at = random.pick([
+    end,
+    end + random.below(8),
+    Math.max(end, lab.kernel.attrBytes - 1),
+    lab.kernel.attrBytes,
+    lab.kernel.attrBytes + random.below(8),
+  ])
+  const junkAt = Math.min(at, LAST_BYTE)
+  if (random.chance(70)) return { context, caps, junkAt, size: junkAt + 1 }
+  return { context, caps, size: random.pick([4096, 4097, end, lab.kernel.attrBytes + 8]) }
+}
+
+/** The place of a slot of one of these kinds, of any other now and then. */
+function slot(random: Random, lab: Lab, kind: string): number {
+  const fitting = random.chance(92)
+  for (;;) {
+    const i = random.below(lab.slots.length)
+    if (!fitting || lab.slots[i]!.file.kind === kind) return i
+  }
+}
+
+function tokened(random: Random, lab: Lab, percent: number) {
+  if (!random.chance(percent)) return {}
+  const token = slot(random, lab, 'token')
+  return random.chance(5) ? { token, unflagged: true as const } : { token }
+}
+
+/** A field that is there in some of a hundred cases. */
+function sometimes<K extends string, V>(
+  random: Random,
+  percent: number,
+  key: K,
+  value: () => V,
+): { [P in K]?: V } {
+  return random.chance(percent) ? ({ [key]: value() } as { [P in K]: V }) : {}
+}
+
+function tokenSpec(random: Random, lab: Lab): TokenSpec {
+  const who = caller(random, lab, 'token_create')
+  const short = !('junkAt' in who) && random.chance(4) ? { size: 4 } : {}
+  return {
+    op: 'token_create',
+    ...who,
+    bpffs: slot(random, lab, 'bpffs'),
+    ...sometimes(random, 3, 'flags', () => 1 << random.below(20)),
+    ...short,
+  }
+}
+
+const NAMES = ['a', 'counter_1.x', 'fifteen_letters', 'sixteen_letters_', 'with space', 'minus-', 'umlauté']
+const SIZES = [0, 1, 3, 4, 5, 8, 16, 20, 300]
+
+function mapType(random: Random, lab: Lab): number {
+  if (random.chance(3)) return random.pick([0, 34, 35, 36, 40, 63, 64, 1000, 0xffff_ffff])
+  return 1 + random.below(lab.kernel.vocabulary.maps.nameOfBit.size - 1)
+}
+
+function mapSpec(random: Random, lab: Lab): MapSpec {
+  const type = mapType(random, lab)
+  const word = lab.kernel.vocabulary.maps.nameOfBit.get(type)?.replace(/_deprecated$/, '') ?? ''
+  const shape = MAP_TYPES[word]
+  const who = caller(random, lab, 'map_create')
+  const token = tokened(random, lab, 75)
+  const short = !('size' in who) && random.chance(2) ? { size: random.pick([72, 76]) } : {}
+  const odd = random.chance(25)
+  const often = odd ? 25 : 1
+  return {
+    op: 'map_create',
+    ...who,
+    type,
+    ...token,
+    ...short,
+    ...sometimes(random, often, 'keySize', () => random.pick(SIZES)),
+    ...sometimes(random, often, 'valueSize', () => random.pick(SIZES)),
+    ...sometimes(random, often, 'maxEntries', () =>
+      // A cpumap has no more elements than the kernel has processors, of which the model knows nothing.
+      word === 'cpumap' ? random.below(3) : random.pick([0, 1, 2, 5, 4096, 8192]),
+    ),
+    ...sometimes(random, odd ? 50 : 3, 'flags', () => mapFlags(random, shape?.sample.flags ?? 0)),
+    // What rhash makes of it is not of the model.
+    ...sometimes(random, word === 'rhash' ? 0 : odd ? 10 : 1, 'extra', () => random.pick([1, 15, 16, 4096])),
+    ...sometimes(random, 3, 'numaNode', () => random.pick([0, 1000, 99999])),
+    ...sometimes(random, 6, 'name', () => random.pick(NAMES)),
+    ...sometimes(random, shape?.needsInner === true ? 15 : 0, 'inner', () => slot(random, lab, 'map')),
+    ...mapTypes(random, lab, shape?.needsTypes),
+  }
+}
+
+/** Types: of a map that needs its own, sometimes others; of the rest, now and then some. */
+function mapTypes(random: Random, lab: Lab, needs: 'own' | 'kernel' | undefined): Partial<MapSpec> {
+  if (needs === 'own')
+    return {
+      ...sometimes(random, 12, 'btf', () => slot(random, lab, random.chance(80) ? 'btf' : 'closed')),
+      ...sometimes(random, 4, 'keyType', () => 0),
+      ...sometimes(random, 4, 'valueType', () => 0),
+      ...sometimes(random, 3, 'kernelType', () => true as const),
+    }
+  if (needs === 'kernel')
+    return {
+      ...sometimes(random, 12, 'btf', () => slot(random, lab, 'btf')),
+      ...sometimes(random, 8, 'keyType', () => random.below(2)),
+      ...sometimes(random, 8, 'kernelType', () => true as const),
+    }
+  // What other maps make of types is not of the model, but for what is refused at once.
+  return random.chance(2)
+    ? { keyType: 1, valueType: 0 }
+    : sometimes(random, 2, 'kernelType', () => true as const)
+}
+
+/** Flags that the map may have, and others; without BPF_F_TOKEN_FD and BPF_F_VTYPE_BTF_OBJ_FD. */
+function mapFlags(random: Random, must: number): number {
+  let flags = random.chance(80) ? must : 0
+  for (let i = random.below(3); i >= 0; i--) flags ^= 1 << random.pick([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
+  if (random.chance(20)) flags ^= 1 << random.pick([11, 12, 13, 17, 18, 19, 20, 25])
+  if (random.chance(8)) flags |= random.pick([0x18, 0x180])
+  return flags >>> 0
+}
+
+function wellFormedMap(random: Random, lab: Lab): MapSpec {
+  const { context, caps } = caller(random, lab, 'map_create')
+  return { op: 'map_create', context, caps, type: random.pick([1, 2, 5, 6, 27]) }
+}
+
+function wellFormedProgram(random: Random, lab: Lab): ProgSpec {
+  const { context, caps } = caller(random, lab, 'prog_load')
+  return { op: 'prog_load', context, caps, type: random.pick([1, 3, 4, 5, 6, 17, 30]), attach: 0 }
+}
+
+function progSpec(random: Random, lab: Lab): ProgSpec {
+  const { progs, attachs } = lab.kernel.vocabulary
+  const type = random.chance(2)
+    ? random.pick([0, 33, 40, 63, 64, 999, 0xffff_ffff])
+    : 1 + random.below(progs.nameOfBit.size - 1)
+  const who = caller(random, lab, 'prog_load')
+  const short = !('size' in who) && random.chance(2) ? { size: 144 } : {}
+  const attach = random.chance(3)
+    ? random.pick([57, 58, 59, 62, 63, 64, 100, 0xffff_ffff])
+    : random.below(attachs.nameOfBit.size)
+  const long = type === 1 || type === 6 || type === 8
+  return {
+    op: 'prog_load',
+    ...who,
+    type,
+    ...tokened(random, lab, 80),
+    ...short,
+    ...(random.chance(45) ? fittingAttach(random, lab, type) : random.chance(50) ? { attach } : {}),
+    ...sometimes(random, 2, 'instructions', () =>
+      random.pick([0, 0, 1_000_001, 0xffff_ffff, ...(long ? [LONG_PROGRAM] : [])]),
+    ),
+    ...sometimes(random, 2, 'flags', () => 1 << random.pick([8, 9, 17, 20, 30])),
+    ...sometimes(random, 4, 'name', () => random.pick(NAMES)),
+    ...targetOf(random, lab, progs.nameOfBit.get(type) ?? ''),
+    ...sometimes(random, 1, 'unreadable', () => true as const),
+  }
+}
+
+/** An attach type that some program of the type has. */
+function fittingAttach(random: Random, lab: Lab, type: number): { attach?: number } {
+  const word = lab.kernel.vocabulary.progs.nameOfBit.get(type) ?? ''
+  const of = [...lab.kernel.vocabulary.attachs.nameOfBit].filter(([, name]) =>
+    word === 'cgroup_sock_addr'
+      ? /^cgroup_(inet[46]_(bind|connect|get)|udp|unix)/.test(name)
+      : word === 'cgroup_sock'
+        ? /^cgroup_inet(_sock|[46]_post)/.test(name)
+        : name.startsWith(word) || (word === 'cgroup_skb' && name.startsWith('cgroup_inet_')),
+  )
+  const others: Record<string, string[]> = { cgroup_sockopt: ['cgroup_getsockopt', 'cgroup_setsockopt'] }
+  const names = others[word]
+  if (names !== undefined) return { attach: lab.kernel.vocabulary.attachs.bitOfName.get(random.pick(names))! }
+  return of.length === 0 ? {} : { attach: random.pick(of)[0] }
+}
+
+/**
+ * Targets of programs: those that are refused before the verifier. What it says of a target is not of
+ * the model.
+ */
+function targetOf(random: Random, lab: Lab, word: string): Partial<ProgSpec> {
+  if (word in KERNEL_TARGETS && random.chance(25))
+    return { kernelTarget: true, ...KERNEL_TARGETS[word]!(lab) }
+  if (!random.chance(5)) return {}
+  const traced = ['tracing', 'lsm', 'struct_ops', 'ext'].includes(word)
+  const file = (kinds: readonly string[]): number => {
+    for (;;) {
+      const i = random.below(lab.slots.length)
+      if (kinds.includes(lab.slots[i]!.file.kind) && lab.slots[i]!.number !== 0) return i
+    }
+  }
+  if (random.chance(35)) return { targetFile: file(['other', 'closed', 'map', 'root']) }
+  if (random.chance(30)) return { targetFile: file(['btf']) }
+  if (traced) return {}
+  return random.chance(50) ? { target: 1 + random.below(50) } : { targetFile: file(['prog']) }
+}
+
+/** Programs whose target is in the kernel's BTF, with the attach type that goes with it. */
+const KERNEL_TARGETS: Readonly<Record<string, (lab: Lab) => Partial<ProgSpec>>> = {
+  tracing: lab => ({ attach: lab.kernel.vocabulary.attachs.bitOfName.get('trace_raw_tp')! }),
+  lsm: lab => ({ attach: lab.kernel.vocabulary.attachs.bitOfName.get('lsm_mac')! }),
+  struct_ops: () => ({ attach: 0 }),
+}
+
+function btfSpec(random: Random, lab: Lab): BtfSpec {
+  return {
+    op: 'btf_load',
+    ...caller(random, lab, 'btf_load'),
+    ...tokened(random, lab, 80),
+    ...sometimes(random, 4, 'flags', () => 1 << random.pick([0, 1, 15, 17, 31])),
+    ...sometimes(random, 6, 'cut', () => true as const),
+  }
+}
+
+function btfIdSpec(random: Random, lab: Lab): BtfIdSpec {
+  return {
+    op: 'btf_get_fd_by_id',
+    ...caller(random, lab, 'btf_get_fd_by_id'),
+    ...tokened(random, lab, 75),
+    ...sometimes(random, 4, 'flags', () => 1 << random.pick([0, 3, 4, 15, 17])),
+    ...sometimes(random, 10, 'missing', () => true as const),
+  }
+}
+
+const ID_OPS = [
+  'prog_get_next_id',
+  'map_get_next_id',
+  'btf_get_next_id',
+  'link_get_next_id',
+  'prog_get_fd_by_id',
+  'map_get_fd_by_id',
+  'link_get_fd_by_id',
+] as const
+
+function idSpec(random: Random, lab: Lab): IdSpec {
+  const op = random.pick(ID_OPS)
+  return {
+    op,
+    ...caller(random, lab, op),
+    ...(op.endsWith('next_id') ? sometimes(random, 15, 'tooHigh', () => true as const) : {}),
+    ...(op === 'map_get_fd_by_id'
+      ? sometimes(random, 40, 'flags', () => random.pick([8, 16, 24, 4, 32]))
+      : {}),
+  }
+}
+
+function hostSpec(random: Random, lab: Lab): HostSpec {
+  const op = random.pick(['enable_stats', 'task_fd_query'] as const)
+  return { op, ...caller(random, lab, op) }
+}
+
+/** Nothing is pinned: what would be, is for a directory that is no bpffs, or a name that is not free. */
+function pinSpec(random: Random, lab: Lab): PinSpec {
+  const directory = slot(random, lab, random.pick(['bpffs', 'cgroup', 'other']))
+  const { kind } = lab.slots[directory]!.file
+  const isBpffs = kind === 'bpffs' || kind === 'path'
+  const named = lab.slots[directory]!.what === 'a bpffs'
+  return {
+    op: 'obj_pin',
+    ...caller(random, lab, 'obj_pin'),
+    object: slot(random, lab, random.pick(['prog', 'map', 'token', 'btf'])),
+    directory,
+    name: isBpffs ? (named && random.chance(50) ? 'sub' : 'a.b') : random.pick(['a.b', 'new'] as const),
+  }
+}
+
+function querySpec(random: Random, lab: Lab): QuerySpec {
+  return {
+    op: 'prog_query',
+    ...caller(random, lab, 'prog_query'),
+    attach: random.below(lab.kernel.vocabulary.attachs.nameOfBit.size + 3),
+    ...sometimes(random, 35, 'flags', () => random.pick([1, 1, 2, 4])),
+  }
+}
+
+function attachSpec(random: Random, lab: Lab): AttachSpec {
+  const op = random.pick(['link_create', 'link_create', 'prog_attach', 'prog_detach'] as const)
+  const prog = slot(random, lab, 'prog')
+  const { file } = lab.slots[prog]!
+  const type = file.kind === 'prog' ? file.prog.type : ''
+  const fitting = random.chance(70) ? ATTACH_OF[type] : undefined
+  const { attachs } = lab.kernel.vocabulary
+  const attach =
+    op === 'prog_detach'
+      ? detached(random, lab)
+      : fitting === undefined
+        ? random.below(attachs.nameOfBit.size + 2)
+        : attachs.bitOfName.get(random.pick(fitting))!
+  const toDevice = type === 'xdp' || type === 'sched_cls'
+  const { context, caps, ...rest } = caller(random, lab, op)
+  // What is attached to a device or cgroup costs the kernel much; so it is done rarely.
+  const hit = random.chance(op === 'link_create' ? 6 : 2)
+  const target = toDevice
+    ? { ifindex: hit && op === 'link_create' ? 1 : 4_000_000 }
+    : {
+        target: slot(random, lab, hit ? 'cgroup' : type === 'sk_msg' && random.chance(50) ? 'map' : 'other'),
+      }
+  return {
+    op,
+    context,
+    caps,
+    ...('junkAt' in rest && rest.junkAt !== undefined && rest.junkAt < 64 ? {} : rest),
+    prog,
+    attach,
+    ...sometimes(random, 6, 'flags', () => random.pick([1, 2, 1 << 9, 1 << 12])),
+    ...target,
+  }
+}
+
+/** Of the kinds of target that a detached program may have, the model knows cgroups and devices. */
+function detached(random: Random, lab: Lab): number {
+  const { nameOfBit } = lab.kernel.vocabulary.attachs
+  for (;;) {
+    const attach = random.below(nameOfBit.size + 2)
+    const word = nameOfBit.get(attach) ?? ''
+    if (!/^(sk_|lirc|flow)/.test(word) || word === 'sk_lookup') return attach
+  }
+}
+
+const ATTACH_OF: Readonly<Record<string, readonly string[]>> = {
+  cgroup_skb: ['cgroup_inet_ingress', 'cgroup_inet_egress'],
+  cgroup_sock: ['cgroup_inet_sock_create', 'cgroup_inet_sock_release'],
+  cgroup_device: ['cgroup_device'],
+  xdp: ['xdp'],
+  sched_cls: ['tcx_ingress', 'tcx_egress'],
+  sk_lookup: ['sk_lookup'],
+  kprobe: ['perf_event', 'trace_kprobe_multi', 'trace_uprobe_multi'],
+  lirc_mode2: ['lirc_mode2'],
+  sk_msg: ['sk_msg_verdict'],
+}
