@@ -27,10 +27,13 @@ export interface RecordOptions {
 /** Of a command: its own exit status. Else 0; 1: calls were lost. */
 export async function record(command: string[], options: RecordOptions): Promise<number> {
   requireRoot('Watching what processes ask of bpf(2)')
-  const named = [options.pid, options.container, options.unit, options.cgroup].some(one => one !== undefined)
-  if (named === command.length > 0)
+  const running = [options.pid, options.container, options.unit, options.cgroup]
+  const named = running.filter(one => one !== undefined).length + (command.length > 0 ? 1 : 0)
+  if (named !== 1)
     throw new UsageError(
-      named ? 'A command and a running process are both named' : 'Nothing is named that is to be watched',
+      named === 0
+        ? 'Nothing is named that is to be watched'
+        : 'Only one can be watched, and several are named',
       { hint: 'Give a command after --, or one of --pid, --container, --unit and --cgroup' },
     )
   return command.length > 0 ? recordCommand(command, options) : recordRunning(options)
@@ -56,8 +59,9 @@ async function recordRunning(options: RecordOptions): Promise<number> {
   if (options.pid !== undefined) {
     what = { what: `process ${options.pid}`, name: `process-${options.pid}` }
     using recorder = await Recorder.start(add)
+    const end = recorder.watchUntilEnd(options.pid, until)
     note(`watching ${what.what} and its children until it ends, or until interrupted`)
-    await unlessInterrupted(recorder.watchUntilEnd(options.pid, until))
+    await unlessInterrupted(end)
     complete = finish(recorder, seen, what, options)
   } else {
     const directory = await cgroupOf(options)
