@@ -256,6 +256,33 @@ test('the initial user namespace, where tokens do not serve', machine, async () 
   situations++
 })
 
+const [NR_PRCTL, NR_SECCOMP, NR_CAPSET] = process.arch === 'arm64' ? [167, 277, 91] : [157, 317, 126]
+
+test('a seccomp filter is told from the kernel', machine, async () => {
+  // Load the number; for bpf(2) answer EPERM, else let it through.
+  const filter = `my $f = pack("SCCL" x 4, 0x20,0,0,0, 0x15,0,1,${NR_BPF}, 0x06,0,0,0x50001, 0x06,0,0,0x7fff0000);
+    syscall ${NR_PRCTL}, 38, 1, 0, 0, 0; syscall ${NR_SECCOMP}, 1, 0, pack("S x6 Q", 4, at($f))`
+  const [filtered] = await explained(under(ENOUGH), `${filter}; ${HASH}`)
+  assert.deepEqual([filtered!.seen.errno, filtered!.explained.cause], ['EPERM', 'seccomp'])
+  const [open] = await explained(under(ENOUGH), HASH)
+  assert.deepEqual([open!.seen.errno, open!.explained.cause], [undefined, 'none'])
+  situations++
+})
+
+test('CAP_BPF is missing inside, for the token and for its use', machine, async () => {
+  const drop = `my ($head, $none) = (pack("LL", 0x20080522, 0), pack("L6", (0) x 6)); syscall ${NR_CAPSET}, $head, $none`
+  const answers = await explained(under(ENOUGH), `${drop}; ${HASH}; ($t, $with) = (0, 0); ${HASH}`)
+  for (const { seen, explained: of } of answers) {
+    assert.deepEqual(
+      [seen.errno, of.cause, of.policy],
+      ['EPERM', 'capability', { list: 'capabilities', word: 'bpf' }],
+    )
+    situations++
+  }
+  const [kept] = await explained(under(ENOUGH), HASH)
+  assert.deepEqual([kept!.seen.errno, kept!.explained.cause], [undefined, 'none'])
+})
+
 test('how many situations were made', machine, () => {
   assert.ok(situations >= 60, `${situations}`)
   process.stdout.write(`# explain: ${situations} situations, each refused, changed, and tried again\n`)
