@@ -1,6 +1,6 @@
 /**
- * Why a call of bpf(2) is refused to a process, and the smallest change that would allow it: the
- * kernel model, asked with what is really there. Pure.
+ * Why a call of bpf(2) is refused to a process, and what it lacks: the kernel model, asked with what
+ * is really there. Pure.
  */
 import { type Need, neededCapabilities } from '../ebpf/rights.ts'
 import { ATTACH_TYPES, MAP_TYPES, PROG_TYPES } from '../ebpf/type-names.ts'
@@ -46,9 +46,9 @@ export interface Explanation {
   readonly cause: Cause
   readonly needed: string
   readonly found: string
-  /** What would allow it, or bring the next cause to light. */
-  readonly change: string
-  /** The same, where it is a matter of the policy. */
+  /** The capabilities that the call needs, wherever they are asked for. */
+  readonly capabilities: readonly string[]
+  /** What would allow it, or bring the next cause to light, where it is a matter of the policy. */
   readonly policy: PolicyLine | undefined
   /** The bpffs of which a token is made; undefined: there is none. */
   readonly bpffs: string | undefined
@@ -90,14 +90,12 @@ export function explainCall(
     capabilities: new Set<ModelCapability>(situation.capabilities),
   }
   const mount = situation.mounts.at(-1)
-  const base = { call: callText(need), bpffs: mount?.path }
+  const base = { call: callText(need), capabilities: neededCapabilities(need), bpffs: mount?.path }
   if (observed?.reached === false && observed.errno !== undefined)
     return {
       ...{ ...base, verdict: 'refused', errno: observed.errno, cause: 'seccomp', policy: undefined },
       needed: 'a seccomp filter that lets bpf(2) through',
       found: `the call ended with ${observed.errno} before the kernel's bpf(2) was asked`,
-      change:
-        "let the container's seccomp profile allow bpf (bpftoken plan --seccomp-profile writes one), or SystemCallFilter= of the unit",
       checks: [],
     }
   const instance: BpffsInstance | undefined =
@@ -121,8 +119,6 @@ export function explainCall(
       ...{ ...base, verdict: 'refused', errno: 'EPERM', cause: 'no-token', policy: undefined },
       needed: 'a token, named in the call',
       found: `the call named none, although one can be made of ${mount!.path}`,
-      change:
-        'use a loader that makes tokens (libbpf 1.5, bpftool 7.5, cilium/ebpf 0.22 or newer), and tell it the place: LIBBPF_BPF_TOKEN_PATH',
       checks: without.checks,
     }
   return judged(shown, used, need, situation, base, observed)
@@ -133,7 +129,7 @@ function judged(
   used: Decision,
   need: Need,
   situation: Situation,
-  base: Pick<Explanation, 'call' | 'bpffs'>,
+  base: Pick<Explanation, 'call' | 'capabilities' | 'bpffs'>,
   observed: Observed | undefined,
 ): Explanation {
   if (used.verdict === 'ok') return allowed(used, need, situation, base, observed)
@@ -147,15 +143,9 @@ function judged(
   }
   const line = policyLine(failed, need, situation)
   if (line !== undefined) {
-    const at = line.list === 'capabilities' ? 'spec.rights.capabilities' : `spec.rights.${line.list}`
-    const flags =
-      line.list === 'capabilities'
-        ? `; a container gets it by --cap-add ${line.word.toUpperCase()}, a unit by AmbientCapabilities=CAP_${line.word.toUpperCase()}`
-        : ''
     return {
       ...facts,
       ...{ cause: causeOf(line), needed, found: foundOf(line, situation, found), policy: line },
-      change: `${at}: add ${line.word}${flags}`,
     }
   }
   if (rule.errno !== 'EPERM' && rule.name !== 'TOKEN_CREATE: initial user namespace')
@@ -164,22 +154,17 @@ function judged(
       ...{ cause: /type$|unknown command/.test(rule.name) ? 'kernel' : 'request', needed, found },
       ...{
         policy: undefined,
-        change: 'no right helps: this kernel has no such thing, or the request is malformed',
       },
     }
   if (situation.isInitial)
     return {
       ...facts,
       ...{ cause: 'initial-namespace', needed, found, policy: undefined },
-      change:
-        'tokens serve other user namespaces only: run it with bpftoken run, or give it these capabilities: ' +
-        neededCapabilities(need).join(', '),
     }
   return {
     ...facts,
     ...{ cause: 'no-delegation', needed: 'a bpffs with a delegation, to make a token of', policy: undefined },
     found: 'none is mounted where the process is',
-    change: `lend it one: bpftoken delegate --pid ${situation.pid} --policy POLICY`,
   }
 }
 
@@ -187,8 +172,8 @@ function judged(
 function allowed(
   { checks }: Decision,
   need: Need,
-  { modules, filtered }: Situation,
-  base: Pick<Explanation, 'call' | 'bpffs'>,
+  { modules }: Situation,
+  base: Pick<Explanation, 'call' | 'capabilities' | 'bpffs'>,
   observed: Observed | undefined,
 ): Explanation {
   const errno = observed?.errno
@@ -196,28 +181,23 @@ function allowed(
   if (errno === undefined)
     return {
       ...{ ...facts, verdict: 'ok', cause: 'none', needed: 'nothing more', found: 'rights and capabilities' },
-      change: filtered ? 'none; whether its seccomp filter lets bpf(2) through is not known' : 'none',
     }
   if (errno === 'EPERM')
     return {
       ...{ ...facts, verdict: 'refused', cause: 'security-module' },
       needed: 'security modules that allow it',
       found: `rights that are enough; security modules: ${modules.join(', ') || 'not told'}`,
-      change: 'look into the log of these modules; of the guard, with bpftoken events',
     }
   if (need.cmd === 'prog_load' && ['EACCES', 'EINVAL', 'E2BIG'].includes(errno))
     return {
       ...{ ...facts, verdict: 'refused', cause: 'verifier' },
       needed: 'a program that the verifier accepts',
       found: `rights that are enough, and ${errno}`,
-      change:
-        "read the verifier's log: bpftoken obj load shows it; if root can load the program, add capability perfmon",
     }
   return {
     ...{ ...facts, verdict: 'refused', cause: 'request' },
     needed: 'a request that this kernel takes',
     found: `rights that are enough, and ${errno}`,
-    change: 'no right helps: look at the request',
   }
 }
 

@@ -35,6 +35,6 @@ export function cgroupOfProcess(pid: number): string {
   if (path !== undefined && path !== '/' && !path.startsWith('/..')) return CGROUP_ROOT + path
   throw new ConflictError(`Process ${pid} has no cgroup of its own`, {
     context: { pid },
-    hint: `Name the process: --pid ${pid}`,
+    hint: 'Name the process by its number instead',
   })
 }

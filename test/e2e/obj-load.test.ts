@@ -1,11 +1,13 @@
 /** bpftoken obj load: a one-line trial of a policy, and what is left of it afterwards. */
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { text } from 'node:stream/consumers'
 import { after, test } from 'node:test'
 import { residue, snapshot } from '../../scripts/residue.ts'
-import { cli, execute, inPublic, PUBLIC, PUBLIC_CLI, publicCli } from '../helpers/cli.ts'
+import { cli, execute, inPublic, PUBLIC, PUBLIC_CLI, publicCli, startCli } from '../helpers/cli.ts'
 import { needsTokens, ROOT } from '../helpers/machine.ts'
 import { Scratch } from '../helpers/scratch.ts'
 
@@ -36,33 +38,50 @@ test('a planned policy loads its object in one line, and says with which token',
   assert.match(stdout, /^map +events +ringbuf +id \d+ +4096 entries$/m)
 })
 
-test('--attach auto --watch shows calls of a library, through a perf event array', machine, async () => {
-  const object = join(ROOT, 'test/fixtures/modern/events.bpf.o')
-  const child = spawn(
-    process.execPath,
-    [
-      ...process.execArgv,
-      join(ROOT, 'src/cli/main.ts'),
-      'obj',
-      'load',
-      object,
-      '--attach',
-      'auto',
-      '--watch',
-      '--json',
-    ],
-    { stdio: ['ignore', 'pipe', 'inherit'] },
-  )
-  const found: unknown[] = []
-  for await (const line of createInterface(child.stdout)) {
-    const { type, map, value } = JSON.parse(line) as { type: string; map?: string; value?: { pid: number } }
+const EVENTS = 'test/fixtures/modern/events.bpf.o'
+const WATCH_EVENTS = ['--attach', 'auto', '--watch', '--json']
+
+interface Line {
+  readonly type: string
+  readonly map?: string
+  readonly value?: { readonly pid: number; readonly number: number }
+}
+
+test('--watch shows calls of a library, through a perf event array', machine, async () => {
+  const child = startCli(['obj', 'load', join(ROOT, EVENTS), ...WATCH_EVENTS], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  const found: Line[] = []
+  for await (const json of createInterface(child.stdout!)) {
+    const line = JSON.parse(json) as Line
     // Node asks libc for it each time.
-    if (type === 'loaded' || type === 'counters') assert.ok(process.ppid > 0)
-    if (type !== 'event' || value?.pid !== process.pid) continue
-    found.push({ map, value })
+    if (line.type === 'loaded' || line.type === 'counters') assert.ok(process.ppid > 0)
+    if (line.type !== 'event' || line.value?.pid !== process.pid) continue
+    found.push(line)
     child.kill('SIGINT')
   }
-  assert.deepEqual(found[0], { map: 'calls', value: { pid: process.pid, number: 7 } })
+  assert.deepEqual([found[0]?.map, found[0]?.value], ['calls', { pid: process.pid, number: 7 }])
+})
+
+test('under a token --watch says that it cannot read one, and goes on', machine, async t => {
+  if (Number(readFileSync('/proc/sys/kernel/perf_event_paranoid', 'utf8')) < 1)
+    return t.skip('kernel.perf_event_paranoid lets everybody')
+  using scratch = new Scratch()
+  const plan = await cli(['plan', '--loader', 'bpftoken', join(ROOT, EVENTS)])
+  const policy = scratch.write('policy.yaml', plan.stdout)
+  const load = ['obj', 'load', `${PUBLIC}/${EVENTS}`, ...WATCH_EVENTS]
+  const main = [process.execPath, PUBLIC_CLI]
+  const child = spawn(...inPublic([...main, 'run', '--policy', policy, '--', ...main, ...load]), {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  const stderr = text(child.stderr)
+  const types: string[] = []
+  for await (const line of createInterface(child.stdout)) {
+    types.push((JSON.parse(line) as Line).type)
+    if (types.at(-1) === 'counters') child.kill('SIGINT')
+  }
+  assert.deepEqual([types[0], types[1], types.at(-1)], ['loaded', 'counters', 'end'])
+  return assert.match(await stderr, /calls is not read: perf_event_open .*EACCES.*CAP_PERFMON/)
 })
 
 test('without a right the load is refused, and the right is named', machine, async () => {

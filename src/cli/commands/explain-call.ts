@@ -10,6 +10,7 @@ import { type Explanation, explainCall } from '../../lending/explain.ts'
 import { runningKernel } from '../../lending/kernel-model.ts'
 import { type Situation, situationOfPid } from '../../lending/situation.ts'
 import type { SeenCall } from '../../record/call.ts'
+import { changeText } from '../change-text.ts'
 import { heldRecipient } from '../daemon/recipient.ts'
 import { note, print, printJson } from '../output.ts'
 import { requireRoot } from '../privilege.ts'
@@ -27,7 +28,7 @@ export async function explainWords(words: string[], options: Options): Promise<n
     else print('No call that asks for a right was refused')
     return EXIT.ok
   }
-  if (options.json === true) printJson(explained)
+  if (options.json === true) printJson({ ...explained, change: changeText(explained) })
   else print(...explanationLines(explained))
   return explained.verdict === 'ok' ? EXIT.ok : EXIT.denied
 }
@@ -110,7 +111,7 @@ const UNKNOWN: Situation = {
 
 /** Pure. */
 export function explanationLines(explained: Explanation): string[] {
-  const { call, verdict, errno, cause, needed, found, change, bpffs, checks } = explained
+  const { call, verdict, errno, cause, needed, found, bpffs, checks } = explained
   return [
     verdict === 'ok'
       ? `${call}: allowed`
@@ -118,7 +119,7 @@ export function explanationLines(explained: Explanation): string[] {
     `  needed  ${needed}`,
     `  found   ${found}`,
     ...(bpffs === undefined ? [] : [`  bpffs   ${bpffs}`]),
-    `  change  ${change}`,
+    `  change  ${changeText(explained)}`,
     ...(checks.length === 0 ? [] : ['  checks of the kernel:']),
     ...checks.map(({ rule, passed, found }) => `    ${passed ? 'passed' : 'failed'}  ${rule.name}: ${found}`),
   ]

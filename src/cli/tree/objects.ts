@@ -24,6 +24,7 @@ export const objectCommands: Part = (root, act) => {
       .addOption(btf("the types of the kernel that will load them, instead of this one's"))
       .option('--seccomp-profile <file>', 'write one for the container, which the form then names')
       .option('--seccomp-base <file>', "what that is made of (default: the runtime's own)")
+      .option('--no-try', 'do not load the objects on this kernel to see, which root does by default')
       .option('--check <policy>', 'tell what a policy lacks and what it grants needlessly')
       .option('--strict', 'with --check: fail also for what is granted needlessly'),
   )

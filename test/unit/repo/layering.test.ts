@@ -20,7 +20,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   needs: ['errors', 'uapi', 'sys', 'ebpf', 'policy', 'needs'],
   record: ['errors', 'uapi', 'sys', 'ebpf', 'policy', 'needs', 'record'],
   lending: ['errors', 'uapi', 'sys', 'ebpf', 'policy', 'guard', 'delegation', 'model', 'lending'],
-  registry: ['errors', 'sys', 'policy', 'registry'],
+  registry: ['errors', 'uapi', 'sys', 'policy', 'registry'],
   client: ['errors', 'api', 'client'],
   page: ['errors', 'sys', 'client', 'page'],
   service: ['errors', 'uapi', 'sys', 'ebpf', 'service'],
