@@ -6,7 +6,7 @@ export function changeText({ cause, policy, capabilities }: Explanation): string
     const name = policy.word.toUpperCase()
     const flags =
       policy.list === 'capabilities'
-        ? `; a container gets it by --cap-add ${name}, a unit by AmbientCapabilities=CAP_${name}`
+        ? `; a container gets it by its runtime's option cap-add=${name}, a unit by AmbientCapabilities=CAP_${name}`
         : ''
     return `spec.rights.${policy.list}: add ${policy.word}${flags}`
   }

@@ -57,7 +57,7 @@ test(
       assert.equal(refused.status, 3)
       const { cause, policy: line, change } = JSON.parse(refused.stdout)
       assert.deepEqual([cause, line], ['capability', { list: 'capabilities', word: 'net_admin' }])
-      assert.match(change, /--cap-add NET_ADMIN/)
+      assert.match(change, /cap-add=NET_ADMIN/)
       const object = await explain('--', scratch.write('pass.o', xdpObject()))
       assert.equal(object.status, 3)
       assert.match(object.stdout, /^ {2}change {2}spec\.rights\.capabilities: add net_admin/m)
