@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
 .DELETE_ON_ERROR:
-.PHONY: help setup build check gate fix test unit kernel e2e vm test-vm test-kill load test-containers chromium test-page prebuilds demo bench differential mutate-model simulator deb test-deb debs corpus oracle fuzz objects clean
+.PHONY: help setup build check gate fix test unit kernel e2e vm test-vm test-kill load test-containers chromium test-page prebuilds demo bench differential mutate-model simulator deb test-deb debs corpus selftests test-selftests oracle fuzz objects clean
 
 # Stamps: what npm, the C compiler and tsc write last. Paths are relative: a clone may lie anywhere.
 MODULES := node_modules/.package-lock.json
@@ -16,6 +16,10 @@ NATIVE_SOURCES := native/build.sh $(wildcard native/*.[ch] native/*/*.[ch])
 SOURCES := $(shell find src -name '*.ts') tsconfig.json tsconfig.build.json package.json package-lock.json \
 	scripts/finish-dist.cjs scripts/bundle-packages.cjs scripts/bundle-modules.cjs scripts/gen-cli-docs.ts
 TSX := node --import tsx
+
+# What is compared with libbpf, object by object.
+AGREEMENT := $(addprefix test/kernel/objects/,libbpf-agreement.test.ts load-agreement.test.ts core-agreement.test.ts \
+	tried-plans.test.ts minimal-rights.test.ts)
 
 help: ## this list
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 24
@@ -108,6 +112,12 @@ debs: ## unmodified programs for the e2e tests, into .cache
 
 corpus: $(MODULES) ## BPF objects of Debian packages, into .cache, for the tests that read them
 	@$(TSX) test/corpus/scan.ts || echo 'corpus: tests that need these objects will be skipped' >&2
+
+selftests: ## the kernel's own BPF programs, of Debian's newest kernel, compiled into .cache
+	@scripts/fetch-selftests.sh || echo 'selftests: tests of these objects will be skipped' >&2
+
+test-selftests: build oracle selftests ## loading, CO-RE and plans of the kernel's own programs beside libbpf
+	BPFTOKEN_TEST_CORPUS=selftests $(TSX) scripts/test.ts $(AGREEMENT)
 
 oracle: $(MODULES) ## libbpf and types of other kernels to compare with, into .cache
 	@test/corpus/oracle.sh || echo 'oracle: tests that compare with libbpf will be skipped' >&2

@@ -1,8 +1,8 @@
 /**
  * `make bench`: how long our calls take, beside plain C in the same run.
  *
- *   tsx bench/run.ts [--json] [--rounds N] [delegation] [calls] [startup] [front] [ls] [objects] [guard]
- *     [model]
+ *   tsx bench/run.ts [--json] [--rounds N] [delegation] [calls] [startup] [front] [ls] [objects]
+ *     [ring] [guard] [model]
  *
  * Needs root, gcc, a built dist/, a kernel with BPF tokens, and for objects the corpus. A goal that
  * is missed is printed, not failed: the numbers are as noisy as the machine.
@@ -17,10 +17,14 @@ import { type GuardResult, measureGuard } from './guard.ts'
 import { type ListingResult, measureListing } from './listing.ts'
 import { type ModelResult, measureModel } from './model.ts'
 import { measureObjects, type ObjectsResult } from './objects.ts'
+import { measureRing } from './ring.ts'
 import { measureStartup, type StartupResult } from './startup.ts'
 import type { Comparison, Summary } from './stats.ts'
 
-const SECTIONS = ['delegation', 'calls', 'startup', 'front', 'ls', 'objects', 'guard', 'model'] as const
+// biome-ignore format: a list
+const SECTIONS = [
+  'delegation', 'calls', 'startup', 'front', 'ls', 'objects', 'ring', 'guard', 'model',
+] as const
 const DEFAULT_ROUNDS = 30
 
 function numbers(summary: Summary, digits: number): string {
@@ -172,6 +176,7 @@ async function main(): Promise<void> {
     front?: FrontResult
     ls?: ListingResult
     objects?: ObjectsResult
+    ring?: Comparison[]
     guard?: GuardResult
     model?: ModelResult
   } = {}
@@ -207,6 +212,14 @@ async function main(): Promise<void> {
     const measured = await measureObjects(rounds)
     result.objects = measured
     say(() => printObjects(measured))
+  }
+  if (wanted('ring')) {
+    const measured = await measureRing(rounds)
+    result.ring = measured
+    say(() => {
+      console.log('Ring buffer, records of 64 bytes')
+      printComparisons(measured)
+    })
   }
   if (wanted('guard')) {
     const measured = await measureGuard(rounds)

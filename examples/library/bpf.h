@@ -17,6 +17,10 @@ enum {
 };
 enum { XDP_DROP = 1, XDP_PASS = 2 };
 
+struct xdp_md {
+	__u32 data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex;
+};
+
 static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static long (*bpf_map_update_elem)(void *map, const void *key, const void *value, __u64 flags) = (void *)2;
 static __u64 (*bpf_get_current_pid_tgid)(void) = (void *)14;
@@ -24,9 +28,6 @@ static long (*bpf_get_current_comm)(void *buffer, __u32 size) = (void *)16;
 static long (*bpf_seq_write)(void *seq, const void *data, __u32 bytes) = (void *)127;
 static void *(*bpf_ringbuf_reserve)(void *ring, __u64 bytes, __u64 flags) = (void *)131;
 static void (*bpf_ringbuf_submit)(void *record, __u64 flags) = (void *)132;
-
-struct xdp_md {
-	__u32 data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex;
-};
+static __u64 (*bpf_xdp_get_buff_len)(struct xdp_md *ctx) = (void *)188;
 
 char _license[] SEC("license") = "Dual BSD/GPL";

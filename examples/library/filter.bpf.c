@@ -24,6 +24,7 @@ SEC("xdp")
 int filter(struct xdp_md *ctx)
 {
 	__u8 *data = (__u8 *)(long)ctx->data, *end = (__u8 *)(long)ctx->data_end;
+	__u32 bytes = bpf_xdp_get_buff_len(ctx);
 	struct dropped *drop;
 
 	__sync_fetch_and_add(&packets, 1);
@@ -39,7 +40,7 @@ int filter(struct xdp_md *ctx)
 	if (drop) {
 		drop->source = *(__u32 *)(data + 26);
 		drop->port = port;
-		drop->bytes = end - data;
+		drop->bytes = bytes;
 		bpf_ringbuf_submit(drop, 0);
 	}
 	return XDP_DROP;

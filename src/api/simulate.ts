@@ -1,4 +1,4 @@
-/** What `bpftoken simulate --json` prints. */
+/** What each step of a scenario came to. */
 import { z } from 'zod'
 
 const check = z.strictObject({

@@ -28,8 +28,12 @@ export function readKernelTypes(file: string): KernelTypes {
   return KernelTypes.parse(bytes, { name: basename(file).replace(/\.btf$/, '') })
 }
 
+export interface FoundObject extends NamedSpec {
+  readonly bytes: Uint8Array
+}
+
 export interface FoundObjects {
-  readonly specs: readonly NamedSpec[]
+  readonly specs: readonly FoundObject[]
   /** What is wrong with objects inside other files that cannot be read. */
   readonly unreadable: readonly string[]
 }
@@ -42,7 +46,7 @@ export function readObjects(
   files: readonly string[],
   begin: (file: string) => void = () => {},
 ): FoundObjects {
-  const specs: NamedSpec[] = []
+  const specs: FoundObject[] = []
   const unreadable: string[] = []
   for (const file of files) {
     begin(file)
@@ -58,7 +62,8 @@ export function readObjects(
     for (const { off, bytes: object } of found) {
       const name = off === 0 ? file : `${file}@0x${off.toString(16)}`
       try {
-        specs.push({ name, spec: parseObject(object, { name: basename(file).replace(/\.o$/, '') }) })
+        const spec = parseObject(object, { name: basename(file).replace(/\.o$/, '') })
+        specs.push({ name, spec, bytes: object })
       } catch (error) {
         if (!(error instanceof FormatError)) throw error
         if (off === 0)

@@ -235,6 +235,7 @@ export {
   TypedEvents,
   TypedMap,
   TypedPerCpuMap,
+  TypedPerfEvents,
   TypedQueue,
 } from './typed/typed-map.ts'
 export {

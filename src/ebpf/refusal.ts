@@ -28,16 +28,23 @@ interface TokenFacts {
   info(): TokenRights
 }
 
-/**
- * The next step after an EPERM, or undefined when nothing better is known than the errno's own
- * hint.
- */
-function reasonFor(need: Need, token: TokenFacts | undefined): string | undefined {
+interface Reason {
+  /** The next step; undefined: nothing better is known than the errno's own hint. */
+  readonly hint?: string
+  /** What was not there, as data: `maps hash,progs xdp`. */
+  readonly missing?: string
+  readonly capabilities?: string
+}
+
+/** What is behind an EPERM. */
+function reasonFor(need: Need, token: TokenFacts | undefined): Reason {
   const wanting = missingCapabilities(neededCapabilities(need), effectiveCapabilities())
   if (token === undefined) {
     if (!inInitialUserNamespace())
-      return 'No BPF token is in use: have rights delegated at /sys/fs/bpf, or name the bpffs in LIBBPF_BPF_TOKEN_PATH'
-    return wanting.length === 0 ? undefined : `Missing capability: ${wanting.join(', ')}, or a BPF token`
+      return {
+        hint: 'No BPF token is in use: have rights delegated at /sys/fs/bpf, or name the bpffs in LIBBPF_BPF_TOKEN_PATH',
+      }
+    return wanting.length === 0 ? {} : { hint: `Missing capability: ${wanting.join(', ')}, or a BPF token` }
   }
   const rights = token.info()
   const missing = missingIn(rights, need)
@@ -47,11 +54,19 @@ function reasonFor(need: Need, token: TokenFacts | undefined): string | undefine
     const of = token.path === undefined ? 'the token' : `the token of ${token.path}`
     const plural = missing.length > 1 ? 'rights' : 'right'
     const lends = missing.length > 1 ? '' : ` (${of} lends ${wordsOf(domain, rights[domain])})`
-    return `Missing ${plural}: ${named}${lends}`
+    return {
+      hint: `Missing ${plural}: ${named}${lends}`,
+      missing: missing.map(one => `${one.domain} ${one.word}`).join(','),
+    }
   }
   if (wanting.length > 0)
-    return `Missing capability: ${wanting.join(', ')} in the user namespace of the token, which lends the rights`
-  return 'The token lends the rights: use it in the user namespace it was made in; a security module may refuse too'
+    return {
+      hint: `Missing capability: ${wanting.join(', ')} in the user namespace of the token, which lends the rights`,
+      capabilities: wanting.join(','),
+    }
+  return {
+    hint: 'The token lends the rights: use it in the user namespace it was made in; a security module may refuse too',
+  }
 }
 
 /**
@@ -60,10 +75,10 @@ function reasonFor(need: Need, token: TokenFacts | undefined): string | undefine
  */
 export function explain(error: unknown, object: string, need: Need, token: TokenFacts | undefined): unknown {
   if (!(error instanceof SyscallError)) return error
-  const reason = error.errnoName === 'EPERM' ? reasonFor(need, token) : undefined
+  const { hint, ...missing } = error.errnoName === 'EPERM' ? reasonFor(need, token) : ({} as Reason)
   const { call, op, errno, errnoName } = error
   return new SyscallError(
     { call, op, errno, errnoName, object },
-    { context: { object }, hint: reason ?? error.hint },
+    { context: { object, ...missing }, hint: hint ?? error.hint },
   )
 }

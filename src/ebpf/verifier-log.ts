@@ -65,7 +65,8 @@ export function summarize(log: string): VerifierSummary {
  * What the verifier refuses to holders of a token that lack CAP_PERFMON, and lets root do. Source:
  * kernel/bpf/verifier.c, allow_ptr_leaks and bpf_allow_uninit_stack.
  */
-const FOR_PERFMON = /pointer (comparison|[-+*&|^<>/%]+=) .*prohibited|leaks addr|invalid read from stack/
+const FOR_PERFMON =
+  /pointer (comparison|[-+*&|^<>/%]+=) .*prohibited|prohibited for !root|leaks addr|invalid read from stack|CAP_PERFMON/
 
 /** What helps where this is the reason; undefined: it is not. */
 export function perfmonHint(summary: string): string | undefined {

@@ -20,6 +20,7 @@ import { ATTACH_TYPES, MAP_TYPES } from '../ebpf/type-names.ts'
 import { bpf_func_id } from '../uapi/bpf.ts'
 import type { CapabilityName } from '../uapi/constants.ts'
 import { kernelPointerFrom } from './kernel-pointers.ts'
+import { pointerArithmetic } from './pointer-arithmetic.ts'
 
 /** One command that loading an object gives. */
 export interface ObjectNeed {
@@ -54,6 +55,8 @@ export interface NeedsOptions {
    * own idea of the struct has to do.
    */
   readonly kernelStruct?: ((name: string) => readonly string[] | undefined) | undefined
+  /** It was loaded on the kernel that is asked about, so what the file leaves open is known. */
+  readonly loadsHere?: boolean
 }
 
 /** All that loading the object asks for. */
@@ -88,7 +91,7 @@ class Collector {
     for (const map of maps) if (map.autocreate) this.#map(map)
     for (const program of programs) this.#program(program)
     this.#noteSymbols(programs)
-    this.#noteModules(programs)
+    if (this.#options.loadsHere !== true) this.#noteModules(programs)
     return { needs: this.#needs, notes: this.#notes, problems: this.#problems }
   }
 
@@ -300,7 +303,13 @@ function helperCapabilities(spec: ObjectSpec, program: ObjectProgram): Capabilit
   const helpers = helpersOf(spec, program)
   const needed: CapabilityName[] = []
   const pointers = kernelPointerFrom(functionsOf(spec, program), spec.externs, spec.btf?.types)
-  if (pointers !== undefined || [...helpers].some(id => PERFMON_HELPERS.has(id))) needed.push('CAP_PERFMON')
+  const main = spec.functions[program.function]!
+  if (
+    pointers !== undefined ||
+    [...helpers].some(id => PERFMON_HELPERS.has(id)) ||
+    pointerArithmetic(main.code, program.rule?.type ?? '') !== undefined
+  )
+    needed.push('CAP_PERFMON')
   // Since Linux 6.14 a token lends it; before, CAP_SYS_ADMIN of the initial namespace was asked
   // for.
   if (helpers.has(bpf_func_id.BPF_FUNC_probe_write_user)) needed.push('CAP_SYS_ADMIN')

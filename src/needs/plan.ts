@@ -8,13 +8,14 @@
 
 import type { ObjectSpec } from '../ebpf/object/spec.ts'
 import { printableName, quoted } from '../ebpf/printable.ts'
-import { neededRights, type Right } from '../ebpf/rights.ts'
+import { neededCapabilities, neededRights, type Right } from '../ebpf/rights.ts'
 import { PROGRAM_CLASSES } from '../policy/kernel-classes.ts'
 import { CAPABILITIES, type Capability } from '../policy/policy.ts'
 import { MASK_DOMAINS, type MaskDomain, type Masks } from '../policy/vocabulary.ts'
 import type { CapabilityName } from '../uapi/constants.ts'
 import { type Loader, type LoaderNeed, loaderNeeds, mayLoseAttachType } from './loader-probes.ts'
 import { chosenPrograms, type NeedsOptions, type ObjectNeed, objectNeeds, usesGlobalData } from './object.ts'
+import { capabilityWord, type Trial } from './trial.ts'
 
 export interface NamedSpec {
   readonly name: string
@@ -23,6 +24,10 @@ export interface NamedSpec {
 
 export interface PlanOptions extends Pick<NeedsOptions, 'kernelStruct'> {
   readonly loader: Loader
+  /** What was found by loading objects, by their names. */
+  readonly trials?: ReadonlyMap<string, Trial> | undefined
+  /** Why objects without a trial were not tried, where that is to be told. */
+  readonly untried?: string | undefined
   /** Only these programs; all objects' maps and types all the same, as loaders do it. */
   readonly programs?: readonly string[] | undefined
 }
@@ -39,6 +44,8 @@ export interface PlannedRight {
   readonly certain: boolean
   /** What is missing without it, where all is loaded the same. */
   readonly loses?: string
+  /** A load was refused without it; the file does not show it. */
+  readonly fromTrying?: true
 }
 
 export interface PlannedCapability {
@@ -47,6 +54,18 @@ export interface PlannedCapability {
   readonly forLoader: boolean
   /** Only attaching asks for it: all is loaded without. */
   readonly toAttach: boolean
+  /** A load was refused without it; the file does not show it. */
+  readonly fromTrying?: true
+}
+
+/** How loading an object went, on this kernel and under its plan. */
+export interface PlannedTrial {
+  readonly object: string
+  readonly outcome: Trial['outcome']
+  readonly loads: number
+  /** Capabilities that the file looks as if it needed, and that no load needed. */
+  readonly leftOut: readonly Capability[]
+  readonly why?: string
 }
 
 export interface RightsPlan {
@@ -61,6 +80,8 @@ export interface RightsPlan {
   readonly notes: readonly string[]
   /** Why loading would fail whatever is lent. */
   readonly problems: readonly string[]
+  /** Of the objects that were loaded to see; empty where none was. */
+  readonly trials: readonly PlannedTrial[]
 }
 
 /**
@@ -81,11 +102,14 @@ export function planRights(specs: readonly NamedSpec[], options: PlanOptions): R
   addCapability(capabilities, 'CAP_BPF', 'every token', false)
   for (const { name, spec } of specs) {
     const named = (text: string) => (specs.length === 1 ? text : `${labels.get(name)}: ${text}`)
-    const own = objectNeeds(spec, {
+    const trial = options.trials?.get(name)
+    const fromFile = objectNeeds(spec, {
       programs: options.programs,
       looseSections: options.loader === 'cilium-ebpf',
       kernelStruct: options.kernelStruct,
+      loadsHere: trial?.outcome === 'loads',
     })
+    const own = trial === undefined ? fromFile : { ...fromFile, needs: withoutDropped(fromFile.needs, trial) }
     const usesData = chosenPrograms(spec, options.programs).some(program => usesGlobalData(spec, program))
     for (const need of own.needs) {
       addOwn(rights, capabilities, need, named(need.by), certainty(need, options.loader, usesData))
@@ -94,6 +118,10 @@ export function planRights(specs: readonly NamedSpec[], options: PlanOptions): R
     }
     for (const need of loaderNeeds(options.loader, spec, own.needs, options.programs))
       addLoaders(rights, capabilities, need)
+    if (trial !== undefined) {
+      addFound(rights, capabilities, trial, named)
+      for (const note of trialNotes(trial)) notes.add(named(note))
+    }
     for (const note of own.notes) notes.add(named(note))
     problems.push(...own.problems.map(named))
     for (const note of loaderNotes(options.loader, spec, own.needs)) notes.add(note)
@@ -101,8 +129,14 @@ export function planRights(specs: readonly NamedSpec[], options: PlanOptions): R
   for (const program of options.programs ?? [])
     if (!specs.some(({ spec }) => spec.programs.some(({ name }) => name === program)))
       problems.push(`no object has a program ${quoted(program)}`)
-  if (!capabilities.has('perfmon') && [...rights.values()].some(({ domain }) => domain === 'progs'))
+  const untried = specs.filter(({ name }) => options.trials?.get(name)?.outcome !== 'loads')
+  if (
+    untried.length > 0 &&
+    !capabilities.has('perfmon') &&
+    [...rights.values()].some(({ domain }) => domain === 'progs')
+  )
     notes.add(PERFMON_NOTE)
+  if (options.untried !== undefined) notes.add(`not tried on a kernel: ${options.untried}`)
   settle(rights, options.loader)
   const planned = sorted([...rights.values()])
   return {
@@ -114,11 +148,72 @@ export function planRights(specs: readonly NamedSpec[], options: PlanOptions): R
       const loading = capabilities.get(name)
       const own = [...(loading?.forLoader === false ? loading.by : []), ...(attaching.get(name) ?? [])]
       const by = own.length === 0 ? [...(loading?.by ?? [])] : own
-      const facts = { forLoader: own.length === 0, toAttach: loading === undefined }
+      const facts = {
+        ...{ forLoader: own.length === 0, toAttach: loading === undefined },
+        ...(loading?.found === true ? { fromTrying: true as const } : {}),
+      }
       return by.length === 0 ? [] : [{ name, by, ...facts }]
     }),
     notes: [...notes],
     problems,
+    trials: specs.flatMap(({ name }) => {
+      const trial = options.trials?.get(name)
+      if (trial === undefined) return []
+      const { outcome, loads, dropped, why } = trial
+      return [{ object: name, outcome, loads, leftOut: dropped, ...(why === undefined ? {} : { why }) }]
+    }),
+  }
+}
+
+/** The same needs without the capabilities that no load needed. */
+function withoutDropped(needs: readonly ObjectNeed[], { dropped }: Trial): readonly ObjectNeed[] {
+  if (dropped.length === 0) return needs
+  return needs.map(need => {
+    const byType = neededCapabilities(need.need)
+    const capabilities = need.capabilities.filter(
+      name => byType.includes(name) || !dropped.some(one => one === capabilityWord(name)),
+    )
+    return { ...need, capabilities }
+  })
+}
+
+/** What loading asked for, each with the kernel's own words. */
+function addFound(
+  rights: Map<string, Draft>,
+  capabilities: Capabilities,
+  { added }: Trial,
+  named: (text: string) => string,
+): void {
+  for (const { capability, right, by } of added) {
+    const said = named(printableName(by))
+    if (right !== undefined) {
+      const found = draft(rights, right, false)
+      found.by.add(said)
+      found.certain = true
+      found.optional = false
+      found.found = true
+    }
+    if (capability === undefined) continue
+    const known = capabilities.get(capability)
+    if (known === undefined || known.forLoader)
+      capabilities.set(capability, { by: new Set([said]), forLoader: false, found: true })
+    else known.by.add(said)
+  }
+}
+
+function trialNotes({ outcome, dropped, why }: Trial): string[] {
+  const needless = dropped.map(
+    name => `calls what may need capability ${name}, and was loaded on this kernel without it`,
+  )
+  switch (outcome) {
+    case 'loads':
+      return ['was loaded on this kernel under just these rights', ...needless]
+    case 'refused':
+      return [
+        `does not load on this kernel, whatever is lent, so the rights are what the file says: ${printableName(why ?? '')}`,
+      ]
+    case 'unfinished':
+      return ['trying it took too long, so the rights are what the file says, and what was found until then']
   }
 }
 
@@ -139,6 +234,7 @@ interface Draft extends Right {
   /** All that ask for this attach type may lose it on the way. */
   optional: boolean
   loses: string | undefined
+  found: boolean
 }
 
 /** The draft for a right: what the object asks for stands before what the loader asks for. */
@@ -153,12 +249,13 @@ function draft(rights: Map<string, Draft>, right: Right, forLoader: boolean): Dr
     certain: known?.certain ?? false,
     optional: true,
     loses: undefined,
+    found: false,
   }
   rights.set(key, made)
   return made
 }
 
-type Capabilities = Map<Capability, { by: Set<string>; forLoader: boolean }>
+type Capabilities = Map<Capability, { by: Set<string>; forLoader: boolean; found?: true }>
 
 /**
  * Whether loading fails without what is asked for; `optional`: not the attach type, where the
@@ -172,7 +269,8 @@ function certainty(need: ObjectNeed, loader: Loader, usesData: boolean): Certain
   if (loader !== 'libbpf') return 'certain'
   // It goes on without global data that no program uses.
   if (need.need.cmd === 'btf_load' || (need.globalData === true && !usesData)) return 'perhaps'
-  return mayLoseAttachType(need) ? 'optional' : 'certain'
+  // Where its probe of uprobe_multi is refused, it loads these without, and attaches by perf events.
+  return mayLoseAttachType(need) || need.rule?.autoAttach === 'usdt' ? 'optional' : 'certain'
 }
 
 function addOwn(
@@ -204,7 +302,7 @@ function addLoaders(rights: Map<string, Draft>, capabilities: Capabilities, need
 }
 
 function addCapability(all: Capabilities, name: CapabilityName, by: string, forLoader: boolean): void {
-  const word = CAPABILITIES.find(one => `CAP_${one.toUpperCase()}` === name)
+  const word = capabilityWord(name)
   if (word === undefined) return
   const known = all.get(word)
   if (known === undefined || (known.forLoader && !forLoader)) all.set(word, { by: new Set([by]), forLoader })
@@ -223,7 +321,8 @@ function settle(rights: Map<string, Draft>, loader: Loader): void {
   // With cgroup_sock lent its probe of attach types succeeds, and all of them count.
   if (find('progs', 'cgroup_sock') !== undefined && find('attachs', 'cgroup_inet_sock_create') !== undefined)
     for (const right of rights.values())
-      if (right.domain === 'attachs' && right.optional) right.certain = true
+      if (right.domain === 'attachs' && right.optional && right.word !== 'trace_uprobe_multi')
+        right.certain = true
 }
 
 function loaderNotes(loader: Loader, spec: ObjectSpec, needs: readonly ObjectNeed[]): string[] {
@@ -262,9 +361,10 @@ function sorted(drafts: readonly Draft[]): PlannedRight[] {
     MASK_DOMAINS.indexOf(right.domain) * 256 + Number(right.forLoader) * 128 + right.bit
   return [...drafts]
     .sort((a, b) => order(a) - order(b))
-    .map(({ domain, word, bit, by, forLoader, certain, loses }) => ({
+    .map(({ domain, word, bit, by, forLoader, certain, loses, found }) => ({
       ...{ domain, word, bit, by: [...by], forLoader, certain },
       ...(certain || loses === undefined ? {} : { loses }),
+      ...(found ? { fromTrying: true as const } : {}),
     }))
 }
 

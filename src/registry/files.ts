@@ -6,7 +6,6 @@ import { constants } from 'node:fs'
 import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises'
 import { lockFile } from '../sys/file-lock.ts'
 import { writeSynced } from '../sys/synced-write.ts'
-import { errnoName } from '../uapi/errno.ts'
 
 export interface OpenFile {
   size(): Promise<number>
@@ -75,11 +74,8 @@ class RealFile implements OpenFile {
     return (await this.#handle.write(bytes, 0, bytes.length, offset)).bytesWritten
   }
 
-  async writeSynced(bytes: Uint8Array, offset: number): Promise<number> {
-    const result = await writeSynced(this.#handle.fd, bytes, offset)
-    if (result >= 0) return result
-    const code = errnoName(result)
-    throw Object.assign(new Error(`${code}: write and fdatasync`), { code, errno: result, syscall: 'write' })
+  writeSynced(bytes: Uint8Array, offset: number): Promise<number> {
+    return writeSynced(this.#handle.fd, bytes, offset)
   }
 
   datasync(): Promise<void> {

@@ -10,7 +10,7 @@
  *           without such a struct still has the rest relocated. Needs root.
  * load      also whether bpf_object__load works, with a bpffs of its own for each object, and then
  *           the tag that the kernel gave each program. Needs root.
- * --time    an answer is only how many nanoseconds it took, or -errno.
+ * --time    an answer is only how many nanoseconds of processor it took, or -errno.
  *
  * `error` is the first failure's errno, or 0; `stage` is how far it came: open, externs, core,
  * relocate (where references are filled in), prepare, load. What libbpf printed is on stderr.
@@ -114,7 +114,7 @@ static long long now_ns(void)
 {
 	struct timespec now;
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
 	return now.tv_sec * 1000000000LL + now.tv_nsec;
 }
 

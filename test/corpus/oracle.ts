@@ -5,7 +5,7 @@ import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { CACHE } from '../helpers/machine.ts'
-import { CORPUS_INDEX } from './corpus.ts'
+import { needsCorpus } from './corpus.ts'
 
 export const ORACLE = join(CACHE, 'oracle/oracle')
 const FOREIGN = join(CACHE, 'btf')
@@ -85,7 +85,8 @@ export function foreignKernels(): { name: string; path: string }[] {
 
 /** `{ skip: reason }` where there is no corpus or no oracle, for the options of `test()`. */
 export function needsOracle(): { skip?: string } {
-  if (!existsSync(CORPUS_INDEX)) return { skip: '.cache/corpus/index.json is missing: run make corpus' }
+  const corpus = needsCorpus()
+  if (corpus.skip !== undefined) return corpus
   if (!existsSync(ORACLE)) return { skip: '.cache/oracle/oracle is missing: run test/corpus/oracle.sh' }
   return {}
 }

@@ -1,8 +1,4 @@
-/**
- * The smallest BPF object that a loader takes: one program that returns 2 (`verdict`), which for
- * XDP lets every packet pass. `section` makes it a program of another type, `name` is its symbol.
- * No compiler needed.
- */
+/** Objects without a compiler. */
 
 const EM_BPF = 247
 interface Section {
@@ -21,10 +17,18 @@ const STRTAB = 3
 const ALLOC = 2
 const EXEC = 4
 
-export function xdpObject(section = 'xdp', name = 'let_pass', verdict = 2): Buffer {
+/** r0 = *(u64 *)(r10 - 8), which nobody wrote: the verifier lets only holders of CAP_PERFMON do it. */
+export const READS_STACK = '79a0f8ff00000000'
+
+/**
+ * The smallest BPF object that a loader takes: one program that returns 2 (`verdict`), which for
+ * XDP lets every packet pass. `section` makes it a program of another type, `name` is its symbol,
+ * and `before` are instructions that come first. No compiler needed.
+ */
+export function xdpObject(section = 'xdp', name = 'let_pass', verdict = 2, before = ''): Buffer {
   // r0 = verdict; exit
-  const code = Buffer.from('b700000000000000' + '9500000000000000', 'hex')
-  code.writeInt32LE(verdict, 4)
+  const code = Buffer.from(`${before}b7000000000000009500000000000000`, 'hex')
+  code.writeInt32LE(verdict, code.length - 12)
   const strings = Buffer.from(`\0${name}\0`)
   const sections: Section[] = [
     { name: '', type: 0, flags: 0, data: Buffer.alloc(0) },

@@ -1,6 +1,6 @@
 /**
- * bpftoken plan: the least rights that object files need, and how a policy compares with them.
- * Offline.
+ * bpftoken plan: the least rights that object files need, and how a policy compares with them. Root
+ * has the objects tried on this kernel; nobody else, and no file, needs one.
  */
 import { EXIT, UsageError } from '../../errors.ts'
 import type { FormatFacts } from '../../needs/format/container.ts'
@@ -11,10 +11,11 @@ import { compareRights, planRights, type RightsComparison, type RightsPlan } fro
 import { riskOf } from '../../needs/risk.ts'
 import { ANY_MASK, MASK_DOMAINS } from '../../policy/vocabulary.ts'
 import { structOfKernel } from '../kernel-structs.ts'
-import { readObjects } from '../object-files.ts'
+import { type FoundObject, readObjects } from '../object-files.ts'
 import { columns, print, printJson, warn } from '../output.ts'
 import { PLAN_WORDS } from '../plan-words.ts'
 import { Progress } from '../progress.ts'
+import type { Tried, TryingOptions } from '../trying.ts'
 
 export interface PlanCommandOptions {
   loader: Loader
@@ -22,6 +23,7 @@ export interface PlanCommandOptions {
   format: PlanFormat
   check?: string
   strict?: boolean
+  try: boolean
   btf?: string
   seccompProfile?: string
   seccompBase?: string
@@ -37,16 +39,27 @@ export async function plan(files: string[], options: PlanCommandOptions): Promis
   using progress = new Progress({ total: files.length })
   const { specs, unreadable } = readObjects(files, file => progress.step(file))
   progress[Symbol.dispose]()
-  const planned = planRights(specs, {
-    loader: options.loader,
-    programs: options.program,
-    kernelStruct: structOfKernel(options.btf),
-  })
+  const kernelStruct = structOfKernel(options.btf)
+  const programs = options.program
+  // A plan for another kernel is not tried on this one.
+  const isTried = options.try && options.btf === undefined
+  const tried = isTried ? await triedHere(specs, { programs, kernelStruct }) : {}
+  const planned = planRights(specs, { loader: options.loader, programs, kernelStruct, ...tried })
   const made = { ...planned, problems: [...unreadable, ...planned.problems] }
   if (options.check !== undefined) return check(made, options.check, options)
   if (options.json === true) printJson({ ...made, risk: riskOf(made) })
   else print(...planLines(made, options.format, await factsFor(made, options)))
   return outcome(made)
+}
+
+/** Loaded only here, since without trying a plan takes much less. */
+async function triedHere(
+  specs: readonly FoundObject[],
+  options: Omit<TryingOptions, 'progress'>,
+): Promise<Tried> {
+  const { tryObjects } = await import('../trying.ts')
+  using progress = new Progress()
+  return await tryObjects(specs, { ...options, progress })
 }
 
 /** UsageError: a seccomp profile is asked for, but the form would not name it. */

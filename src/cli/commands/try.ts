@@ -2,7 +2,7 @@
  * bpftoken try: from an object file to a running program in one command. Plans the least policy,
  * lends it to `bpftoken obj load --watch` in namespaces of its own, and takes all back at its end.
  */
-import { realpathSync, statSync, writeFileSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import { constants } from 'node:os'
 import path from 'node:path'
 import { DEFAULT_PATH } from '../../delegation/actions.ts'
@@ -34,6 +34,7 @@ import { readObjectFile } from '../object-files.ts'
 import { note, print, printJson } from '../output.ts'
 import { loadVocabulary, readPolicyText } from '../policy-file.ts'
 import { requireRoot } from '../privilege.ts'
+import { requireReachable } from '../reachable.ts'
 import { type HostUser, resolveUser } from '../user.ts'
 import { holdSignals } from './run.ts'
 
@@ -88,7 +89,7 @@ export async function tryObject(file: string, options: TryOptions): Promise<numb
   if (options.policy !== undefined) sayLacking(plan, policy, options.policy)
   requireUse(trial, file, options)
   if (risk.level === 'critical' && options.yes !== true) throw tooRisky(risk, policy)
-  requireReachable(user)
+  requireReachable(user, [process.execPath, MAIN])
   using guard = await installedGuard()
   const ping = options.ping && network === 'own'
   const prepared = prepareRun({
@@ -253,35 +254,6 @@ function tooRisky({ items }: RiskAssessment, { name }: Policy): DeniedError {
       hint: 'Say --yes to lend it all the same, or leave these programs out with --program',
     },
   )
-}
-
-/** The loader runs as that user, who may not be able to enter a clone in somebody's home. */
-function requireReachable(user: HostUser): void {
-  for (const file of [process.execPath, MAIN]) {
-    const lacking = closedTo(user, realpathSync(file))
-    if (lacking === undefined) continue
-    throw new ConflictError(`${user.name}, who loads the object, may not read ${lacking}`, {
-      context: { user: user.name, file, lacking },
-      hint: 'Install bpftoken and Node for all users, or name with --user whose they are',
-    })
-  }
-}
-
-const READ = 4
-const SEARCH = 1
-
-/**
- * The directory on the way to the file that this user may not pass, by its mode; undefined: there
- * is none.
- */
-function closedTo({ uid, gid }: HostUser, file: string): string | undefined {
-  const way = [file]
-  while (way[0] !== '/') way.unshift(path.dirname(way[0]!))
-  return way.find(one => {
-    const stat = statSync(one)
-    const shift = stat.uid === uid ? 6 : stat.gid === gid ? 3 : 0
-    return ((stat.mode >> shift) & (one === file ? READ : SEARCH)) === 0
-  })
 }
 
 /** Fail closed: an existing file is never overwritten. */

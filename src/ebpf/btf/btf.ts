@@ -172,19 +172,19 @@ function isModifier(kind: number): boolean {
 }
 
 /** Bytes at the start of a buffer of their own. A Buffer's slice() would share its memory. */
-export function copyOf(bytes: Uint8Array, off: number, length: number): ArrayBuffer {
+function copyOf(bytes: Uint8Array, off: number, length: number): ArrayBuffer {
   return Uint8Array.prototype.slice.call(bytes, off, off + length).buffer as ArrayBuffer
 }
 
 /**
- * First word of every type in order of ids, or of one kind only. The one loop over all types, kept
+ * First word of every type in order of ids, or of one kind only; from word `from` on. The one loop over all types, kept
  * free of calls: in a fresh process most of its time is the interpreter's and the compiler's.
  */
-function index({ words, typesOff }: Sections, only = 0): Uint32Array {
-  const starts = new Uint32Array(Math.floor(words.length / HEAD_WORDS))
+function index({ words, typesOff }: Sections, only = 0, from = 0): Uint32Array {
+  const starts = new Uint32Array(Math.floor((words.length - from) / HEAD_WORDS))
   const end = words.length
   let count = 0
-  let at = 0
+  let at = from
   while (at < end) {
     const info = words[at + 1]!
     const kind = (info >>> 24) & KIND_MASK
@@ -195,6 +195,16 @@ function index({ words, typesOff }: Sections, only = 0): Uint32Array {
     at = next
   }
   return starts.subarray(0, count)
+}
+
+/** `starts`, with those of the types behind word `from`. */
+function continued(input: Sections, starts: Uint32Array, from: number): Uint32Array {
+  if (input.words.length === from) return starts
+  const more = index(input, 0, from)
+  const all = new Uint32Array(starts.length + more.length)
+  all.set(starts)
+  all.set(more, starts.length)
+  return all
 }
 
 function badType(words: Uint32Array, at: number, typesOff: number): FormatError {
@@ -246,6 +256,15 @@ function enumerators(words: Uint32Array, at: number, strings: BtfStrings): { nam
  */
 const SEARCHES_BEFORE_INDEX = 4
 
+/** For the editor of types alone: the first word of each type of this blob, by `id - firstId`. */
+export let placesOf: (types: Btf) => Uint32Array
+
+/**
+ * Opens what the editor made of `like`: the same types in the same places, whatever they are now,
+ * and perhaps more behind them.
+ */
+export let parseLike: (bytes: Uint8Array, like: Btf) => Btf
+
 /**
  * All types of one BTF blob, decoded on demand. Ids count from 1; 0 is void and no type.
  *
@@ -269,11 +288,16 @@ export class Btf {
   /** Lowest id that is not the base's: 1 where there is no base. */
   readonly firstId: number
 
-  private constructor(bytes: Uint8Array, base?: Btf) {
+  static {
+    placesOf = types => types.#starts
+    parseLike = (bytes, like) => new Btf(bytes, undefined, like)
+  }
+
+  private constructor(bytes: Uint8Array, base?: Btf, like?: Btf) {
     const input = sections(bytes, base !== undefined)
     this.#words = input.words
     this.#strings = new BtfStrings(input.strings, base === undefined ? undefined : base.#strings)
-    this.#starts = index(input)
+    this.#starts = like === undefined ? index(input) : continued(input, like.#starts, like.#words.length)
     this.#base = base
     this.firstId = base === undefined ? 1 : base.count + 1
   }
@@ -407,61 +431,68 @@ export class Btf {
     const body = at + HEAD_WORDS
     const kind = KIND_NAMES[kindOf(info)]!
     const name = strings.at(words[at]!)
-    const units = <T>(stride: number, make: (at: number) => T): T[] =>
-      Array.from({ length: vlenOf(info) }, (_, i) => make(body + i * stride))
+    const units = <T>(stride: number, make: (at: number) => T): T[] => {
+      const all: T[] = []
+      for (let unit = body, end = body + vlenOf(info) * stride; unit < end; unit += stride)
+        all.push(make(unit))
+      return all
+    }
 
-    const head = { id, name }
+    // Without spreading, which takes longer than all the rest.
     switch (kind) {
       case 'int': {
         const enc = words[body]!
-        const how = {
-          signed: (enc & INT_SIGNED) !== 0,
-          char: (enc & INT_CHAR) !== 0,
-          bool: (enc & INT_BOOL) !== 0,
-        }
-        return { ...head, kind, size: sizeOrType, ...how, bitOff: (enc >>> 16) & 0xff, bits: enc & 0xff }
+        const [bitOff, bits] = [(enc >>> 16) & 0xff, enc & 0xff]
+        const [signed, char, bool] = [
+          (enc & INT_SIGNED) !== 0,
+          (enc & INT_CHAR) !== 0,
+          (enc & INT_BOOL) !== 0,
+        ]
+        return { id, name, kind, size: sizeOrType, signed, char, bool, bitOff, bits }
       }
       case 'array':
-        return { ...head, kind, type: words[body]!, index: words[body + 1]!, count: words[body + 2]! }
+        return { id, name, kind, type: words[body]!, index: words[body + 1]!, count: words[body + 2]! }
       case 'struct':
       case 'union': {
         const member = (m: number): BtfMember => {
           const off = words[m + 2]!
+          const [name, type] = [strings.at(words[m]!), words[m + 1]!]
           // With the flag, the upper byte is the width of a bit field.
-          const where = flag ? { bitOff: off & 0xffffff, bitSize: off >>> 24 } : { bitOff: off, bitSize: 0 }
-          return { name: strings.at(words[m]!), type: words[m + 1]!, ...where }
+          return flag
+            ? { name, type, bitOff: off & 0xffffff, bitSize: off >>> 24 }
+            : { name, type, bitOff: off, bitSize: 0 }
         }
-        return { ...head, kind, size: sizeOrType, members: units(3, member) }
+        return { id, name, kind, size: sizeOrType, members: units(3, member) }
       }
       case 'enum':
-        return { ...head, kind, size: sizeOrType, signed: flag, values: enumerators(words, at, strings) }
+        return { id, name, kind, size: sizeOrType, signed: flag, values: enumerators(words, at, strings) }
       case 'enum64': {
         const enumerator = (v: number) => {
           const value = (BigInt(words[v + 2]!) << 32n) | BigInt(words[v + 1]!)
           return { name: strings.at(words[v]!), value: flag ? BigInt.asIntN(64, value) : value }
         }
-        return { ...head, kind, size: sizeOrType, signed: flag, values: units(3, enumerator) }
+        return { id, name, kind, size: sizeOrType, signed: flag, values: units(3, enumerator) }
       }
       case 'func_proto': {
         const param = (p: number) => ({ name: strings.at(words[p]!), type: words[p + 1]! })
-        return { ...head, kind, type: sizeOrType, params: units(2, param) }
+        return { id, name, kind, type: sizeOrType, params: units(2, param) }
       }
       case 'datasec': {
         const variable = (v: number) => ({ type: words[v]!, off: words[v + 1]!, size: words[v + 2]! })
-        return { ...head, kind, size: sizeOrType, vars: units(3, variable) }
+        return { id, name, kind, size: sizeOrType, vars: units(3, variable) }
       }
       case 'fwd':
-        return { ...head, kind, union: flag }
+        return { id, name, kind, union: flag }
       case 'float':
-        return { ...head, kind, size: sizeOrType }
+        return { id, name, kind, size: sizeOrType }
       case 'func':
-        return { ...head, kind, type: sizeOrType, linkage: vlenOf(info) }
+        return { id, name, kind, type: sizeOrType, linkage: vlenOf(info) }
       case 'var':
-        return { ...head, kind, type: sizeOrType, linkage: words[body]! }
+        return { id, name, kind, type: sizeOrType, linkage: words[body]! }
       case 'decl_tag':
-        return { ...head, kind, type: sizeOrType, component: words[body]! | 0 }
+        return { id, name, kind, type: sizeOrType, component: words[body]! | 0 }
       default:
-        return { ...head, kind, type: sizeOrType }
+        return { id, name, kind, type: sizeOrType }
     }
   }
 

@@ -6,36 +6,11 @@
  * .BTF.ext refers to both.
  */
 import { FormatError } from '../../errors.ts'
-import { BTF_KIND, Btf, type BtfKind, copyOf } from './btf.ts'
+import { BTF_KIND, Btf, type BtfKind, parseLike, placesOf } from './btf.ts'
 
 const HEADER_BYTES = 24
-const HEAD_WORDS = 3
 const MAGIC = 0xeb9f
-const KIND_MASK = 0x7f
 const VLEN_MASK = 0xffffff
-const KINDS = ['void', ...Object.keys(BTF_KIND)] as BtfKind[]
-
-/** Words that follow the three of a type's head, by kind and number of units. */
-function tailWords(kind: BtfKind, units: number): number {
-  switch (kind) {
-    case 'int':
-    case 'var':
-    case 'decl_tag':
-      return 1
-    case 'array':
-      return 3
-    case 'enum':
-    case 'func_proto':
-      return 2 * units
-    case 'struct':
-    case 'union':
-    case 'datasec':
-    case 'enum64':
-      return 3 * units
-    default:
-      return 0
-  }
-}
 
 /**
  * The blob in the other byte order: all but the strings and the first four bytes are 32-bit words.
@@ -65,10 +40,13 @@ export function swapWords(bytes: Uint8Array): Uint8Array {
 export class BtfEditor {
   /** The types as they were; those added here are not among them. */
   readonly original: Btf
+  /** The changed blob, up to its strings; what is added goes behind it. */
+  readonly #blob: Uint8Array
   readonly #words: Uint32Array
   readonly #strings: Buffer
-  /** First word of type `id` at index `id - 1`. */
-  readonly #starts: number[] = []
+  /** First word of type `id` at index `id - 1`; of those that were added, further on. */
+  readonly #starts: Uint32Array
+  readonly #newStarts: number[] = []
   readonly #newWords: number[] = []
   readonly #newStrings: Buffer[] = []
   #stringsBytes: number
@@ -76,20 +54,19 @@ export class BtfEditor {
   /** Takes little-endian BTF. FormatError: as `Btf.parse`. */
   constructor(bytes: Uint8Array) {
     this.original = Btf.parse(bytes)
+    this.#starts = placesOf(this.original)
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
     const header = view.getUint32(4, true)
     const typesOff = header + view.getUint32(8, true)
-    const count = view.getUint32(12, true) / 4
-    // A copy, at an address that is good for words.
-    this.#words = new Uint32Array(copyOf(bytes, typesOff, count * 4))
+    const typesBytes = view.getUint32(12, true)
     const stringsOff = header + view.getUint32(16, true)
     this.#stringsBytes = view.getUint32(20, true)
     this.#strings = Buffer.from(bytes.buffer, bytes.byteOffset + stringsOff, this.#stringsBytes)
-    for (let at = 0; at < count; ) {
-      this.#starts.push(at)
-      const info = this.#words[at + 1]!
-      at += HEAD_WORDS + tailWords(KINDS[(info >>> 24) & KIND_MASK]!, info & VLEN_MASK)
-    }
+    // A copy, at an address that is good for words.
+    this.#blob = new Uint8Array(HEADER_BYTES + typesBytes + this.#stringsBytes)
+    this.#blob.set(bytes.subarray(typesOff, typesOff + typesBytes), HEADER_BYTES)
+    this.#blob.set(this.#strings, HEADER_BYTES + typesBytes)
+    this.#words = new Uint32Array(this.#blob.buffer, HEADER_BYTES, typesBytes / 4)
   }
 
   /** The string at an offset of the string section. */
@@ -101,11 +78,19 @@ export class BtfEditor {
 
   /** Word `n` of a type: 0 name, 1 info, 2 size or type, then what its kind has. */
   word(id: number, n: number): number {
-    return this.#words[this.#starts[id - 1]! + n]!
+    const at = this.#place(id) + n
+    return this.#words[at] ?? this.#newWords[at - this.#words.length]!
   }
 
   setWord(id: number, n: number, value: number): void {
-    this.#words[this.#starts[id - 1]! + n] = value >>> 0
+    const at = this.#place(id) + n
+    if (at < this.#words.length) this.#words[at] = value >>> 0
+    else this.#newWords[at - this.#words.length] = value >>> 0
+  }
+
+  #place(id: number): number {
+    const { count } = this.original
+    return id <= count ? this.#starts[id - 1]! : this.#newStarts[id - count - 1]!
   }
 
   /** Makes another kind of a type that has as many words. */
@@ -131,31 +116,41 @@ export class BtfEditor {
   /** Adds a type: its id. */
   addType(kind: BtfKind, name: string, sizeOrType: number, rest: readonly number[], units = 0): number {
     const nameOff = name === '' ? 0 : this.addString(name)
-    this.#starts.push(this.#words.length + this.#newWords.length)
+    this.#newStarts.push(this.#words.length + this.#newWords.length)
     this.#newWords.push(nameOff, (BTF_KIND[kind] << 24) | units, sizeOrType, ...rest)
-    return this.#starts.length
+    return this.original.count + this.#newStarts.length
   }
 
-  /** The changed blob: header, types, strings, and nothing that newer formats put between them. */
+  /**
+   * The changed blob: header, types, strings, and nothing that newer formats put between them. Ends
+   * the editing, since the blob may be this editor's own memory.
+   */
   build(): Uint8Array {
     const typesBytes = (this.#words.length + this.#newWords.length) * 4
-    const blob = new Uint8Array(HEADER_BYTES + typesBytes + this.#stringsBytes)
+    const grows = this.#newWords.length > 0 || this.#newStrings.length > 0
+    const blob = grows ? new Uint8Array(HEADER_BYTES + typesBytes + this.#stringsBytes) : this.#blob
     const view = new DataView(blob.buffer)
     view.setUint16(0, MAGIC, true)
     view.setUint8(2, 1)
     const header = [HEADER_BYTES, 0, typesBytes, typesBytes, this.#stringsBytes]
     for (const [i, word] of header.entries()) view.setUint32(4 + i * 4, word, true)
-    let at = HEADER_BYTES
-    for (const part of [this.#words, Uint32Array.from(this.#newWords)]) {
-      blob.set(new Uint8Array(part.buffer), at)
-      at += part.length * 4
-    }
-    blob.set(this.#strings, at)
-    at += this.#strings.length
-    for (const bytes of this.#newStrings) {
-      blob.set(bytes, at)
-      at += bytes.length
+    if (!grows) return blob
+    let at = HEADER_BYTES + this.#words.length * 4
+    blob.set(this.#blob.subarray(HEADER_BYTES, at), HEADER_BYTES)
+    for (const part of [
+      new Uint8Array(Uint32Array.from(this.#newWords).buffer),
+      this.#strings,
+      ...this.#newStrings,
+    ]) {
+      blob.set(part, at)
+      at += part.length
     }
     return blob
+  }
+
+  /** The same, and as types, which need not be looked for again. */
+  buildTypes(): { bytes: Uint8Array; types: Btf } {
+    const bytes = this.build()
+    return { bytes, types: parseLike(bytes, this.original) }
   }
 }

@@ -29,6 +29,8 @@ export class BtfStrings {
   }
 
   at(off: number): string {
+    // What has no name, by far the most.
+    if (off === 0) return ''
     if (off < this.#off && this.#base !== undefined) return this.#base.at(off)
     const at = off - this.#off
     if (at >= this.#bytes.length)

@@ -7,52 +7,32 @@
  * for the unprivileged; then it asks for exactly the rights that src/needs/object.ts names: types
  * wherever the object has them, every map, every program.
  */
-import {
-  ConflictError,
-  InputError,
-  NotFoundError,
-  NotSupportedError,
-  SyscallError,
-  VerifierError,
-} from '../../errors.ts'
-import { BPF_F_SLEEPABLE, BPF_F_XDP_HAS_FRAGS } from '../../uapi/constants.ts'
-import { Btf } from '../btf/btf.ts'
-import { essentialName } from '../btf/names.ts'
-import { BtfObject } from '../btf/object.ts'
-import { BTF_FEATURES, type BtfFeature, sanitizeBtf } from '../btf/sanitize.ts'
+import { NotFoundError, NotSupportedError, type SyscallError, VerifierError } from '../../errors.ts'
+import type { BtfObject } from '../btf/object.ts'
 import { type CoreOutcome, CoreResolver, explainPoison } from '../core/relo.ts'
 import { openModuleBtf } from '../kernel/btf.ts'
 import { Features } from '../kernel/features.ts'
 import { encodeKconfig, readKconfig } from '../kernel/kconfig.ts'
 import { KernelTypes } from '../kernel/kernel-types.ts'
-import { findAttachTarget, findKernelType } from '../kernel/type.ts'
 import type { BpfMap } from '../map.ts'
 import type { ObjectMap, ObjectProgram, ObjectSpec } from '../object/spec.ts'
 import { needTypes } from '../object/types-needed.ts'
 import { Owned } from '../owned.ts'
 import { Program, type ProgramSpec } from '../prog.ts'
 import { chooseToken, type Token, type TokenChoice } from '../token.ts'
-import type { AttachType, ProgType } from '../type-names.ts'
 import { Arena } from './arena.ts'
 import { type ExternValue, externValues } from './extern-values.ts'
 import { type Initial, initialData } from './initial-data.ts'
 import { makeJumpTable } from './jump-table.ts'
 import { type LinkedProgram, linkProgram } from './linker.ts'
+import { LoadedObject } from './loaded-object.ts'
 import { type MapChoice, makeMaps } from './maps.ts'
+import { loadTypes, refusedTypes, typesWarning } from './object-types.ts'
+import { type ProgramChoice, programKind } from './program-kind.ts'
 import { explainMissing, fillIn } from './references.ts'
-import { placeStructOps, type StructOpsValue } from './struct-ops-value.ts'
+import { StructOpsMaps } from './struct-ops-maps.ts'
 
-/** What a loader may change about one program. */
-export interface ProgramChoice {
-  readonly load?: boolean
-  /** For sections whose name says nothing, or something else. */
-  readonly type?: ProgType | number
-  readonly attachType?: AttachType | number
-  /** What it attaches to: a function, a hook, a tracepoint, an iterator's name. */
-  readonly target?: string
-  /** `target` is a function of this program, which is traced or replaced. */
-  readonly targetProgram?: Program
-}
+export { LoadedObject, type ProgramChoice }
 
 export interface LoadOptions {
   /** Undefined: the token that `defaultToken` finds; null: none. */
@@ -79,62 +59,6 @@ export interface LoadOptions {
   readonly kernelTypes?: KernelTypes
   /** As `ProgramSpec.logLevel`. */
   readonly logLevel?: number
-}
-
-/**
- * Maps and programs of an object, by name. Whoever made it disposes of it; pins and links go on.
- */
-export class LoadedObject implements Disposable {
-  readonly spec: ObjectSpec
-  readonly maps: ReadonlyMap<string, BpfMap>
-  readonly programs: ReadonlyMap<string, Program>
-  /** What to put into `struct_ops` maps, to register them: see attach-section.ts. */
-  readonly structOps: ReadonlyMap<string, Uint8Array>
-  /**
-   * Memory that the programs share with us; undefined: the object has no arena, or one was handed
-   * in.
-   */
-  readonly arena: Arena | undefined
-  /** What was left out without harm to the programs, in sentences for people. */
-  readonly warnings: readonly string[]
-  readonly #owned = new Owned()
-
-  constructor(
-    parts: Pick<LoadedObject, 'spec' | 'maps' | 'programs' | 'structOps' | 'arena' | 'warnings'>,
-    /** Given away. */
-    owned: Owned,
-  ) {
-    this.spec = parts.spec
-    this.maps = parts.maps
-    this.programs = parts.programs
-    this.structOps = parts.structOps
-    this.arena = parts.arena
-    this.warnings = parts.warnings
-    owned.moveTo(this.#owned)
-  }
-
-  /** NotFoundError: no such map, or it was not made. */
-  map(name: string): BpfMap {
-    return named(this.maps, name, 'map')
-  }
-
-  /** NotFoundError: no such program, or it was not loaded. */
-  program(name: string): Program {
-    return named(this.programs, name, 'program')
-  }
-
-  [Symbol.dispose](): void {
-    this.#owned[Symbol.dispose]()
-  }
-}
-
-function named<T>(all: ReadonlyMap<string, T>, name: string, what: string): T {
-  const found = all.get(name)
-  if (found !== undefined) return found
-  throw new NotFoundError(`The loaded object has no ${what} "${name}"`, {
-    context: { [what]: name },
-    hint: `It has: ${[...all.keys()].join(', ') || 'none'}`,
-  })
 }
 
 /**
@@ -173,7 +97,7 @@ class Loader {
   #typesRefused: SyscallError | undefined
   #resolver: CoreResolver | undefined
   #externs: ReadonlyMap<string, ExternValue> = new Map()
-  readonly #structOps = new Map<string, StructOpsValue & { readonly module: string | undefined }>()
+  #structOps: StructOpsMaps | undefined
   #maps: ReadonlyMap<string, BpfMap> = new Map()
   #arena: Arena | undefined
   #arenaOff = 0
@@ -204,14 +128,15 @@ class Loader {
 
   async #loadAll(linked: readonly { program: ObjectProgram; code: LinkedProgram }[]): Promise<LoadedObject> {
     const spec = this.#spec
-    this.#placeStructOps()
+    const loaded = new Set(this.#programs.map(({ name }) => name))
+    this.#structOps = new StructOpsMaps(spec, map => this.#isMade(map), loaded)
     this.#externs = this.#findExterns(linked.map(({ code }) => code))
     await this.#makeMaps()
     const programs = new Map<string, Program>()
     for (const { program, code } of linked)
       programs.set(program.name, this.#owned.add(await this.#loadProgram(program, code)))
     this.#fillProgramArrays(programs)
-    const structOps = this.#structOpsContents(programs)
+    const structOps = this.#structOps.contents(programs)
     const made = { maps: this.#maps, programs, structOps, arena: this.#arena, warnings: this.#warnings }
     return new LoadedObject({ spec, ...made }, this.#owned)
   }
@@ -219,90 +144,26 @@ class Loader {
   /** The object's types in the kernel; undefined: they are not there. */
   async #loadTypes(): Promise<BtfObject | undefined> {
     const { btf, maps } = this.#spec
-    if (btf === undefined) return undefined
-    try {
-      return this.#transient.add(await this.#loadBtf(btf.bytes))
-    } catch (error) {
-      if (!(error instanceof SyscallError)) throw error
-      if (maps.some(map => map.structOps !== undefined && this.#isMade(map))) throw error
-      const why = error.hint === undefined ? error.message : `${error.message}. ${error.hint}`
-      this.#warnings.push(
-        `The kernel does not have the object's types, so names and source lines are missing: ${why}`,
-      )
-      this.#typesRefused = error
-      return undefined
-    }
-  }
-
-  /** A kernel that does not know some kind of type gets a simpler one instead. */
-  async #loadBtf(bytes: Uint8Array): Promise<BtfObject> {
-    const token = this.#token
-    try {
-      return await BtfObject.load(bytes, { token })
-    } catch (error) {
-      // Without the right or the memory, a simpler one would fail too.
-      if (!(error instanceof SyscallError) || error.errnoName !== 'EINVAL') throw error
-      const lacking = await lackingIn(new Features(token))
-      if (lacking.size === 0) throw error
-      return await BtfObject.load(sanitizeBtf(bytes, lacking), { token })
-    }
+    const { object, refused } = await loadTypes(btf?.bytes, this.#token)
+    if (object !== undefined) return this.#transient.add(object)
+    if (refused === undefined) return undefined
+    if (maps.some(map => map.structOps !== undefined && this.#isMade(map))) throw refused
+    this.#warnings.push(typesWarning(refused))
+    this.#typesRefused = refused
+    return undefined
   }
 
   /** A failure that may come of types that were refused before is told as their refusal. */
   #withRefusedTypes(error: unknown): unknown {
     const refused = this.#typesRefused
     const needed = refused && needTypes(this.#spec, this.#programs, map => this.#isMade(map))[0]
-    if (refused === undefined || needed === undefined) return error
-    const { call, op, errno, errnoName, context, hint } = refused
-    const object = context['object']
-    return new SyscallError(
-      { call, op, errno, errnoName, ...(typeof object === 'string' ? { object } : {}) },
-      {
-        cause: error,
-        context,
-        hint: `${hint === undefined ? '' : `${hint}. `}The types are needed for ${needed}`,
-      },
-    )
+    return refused === undefined || needed === undefined ? error : refusedTypes(refused, needed, error)
   }
 
   /** Whether the map will be made here. */
   #isMade({ name, autocreate }: ObjectMap): boolean {
     const { create, use } = this.#options.maps?.[name] ?? {}
     return use === undefined && (create ?? autocreate)
-  }
-
-  #placeStructOps(): void {
-    const local = this.#spec.btf?.types
-    const loaded = new Set(this.#programs.map(({ name }) => name))
-    for (const map of this.#spec.maps) {
-      const { name, structOps } = map
-      if (structOps === undefined || local === undefined || !this.#isMade(map)) continue
-      const struct = essentialName(local.name(structOps.typeId))
-      const value = findKernelType(`bpf_struct_ops_${struct}`, 'struct')
-      const of = value && structOf(value, struct)
-      if (of === undefined)
-        throw new NotSupportedError(
-          `struct_ops "${name}": this kernel has no ${struct} that programs can make`,
-          {
-            context: { map: name, struct },
-            hint: 'Run a kernel that has it, or load the module that brings it',
-          },
-        )
-      const placed = placeStructOps(name, structOps, local, value!.types, of, loaded)
-      this.#requireSameMembers(placed)
-      this.#structOps.set(name, { ...placed, module: value!.module })
-    }
-  }
-
-  /** A program is loaded for one member of one struct, however many maps name it. */
-  #requireSameMembers({ slots, structId }: StructOpsValue): void {
-    for (const { program, member } of slots)
-      for (const other of this.#structOps.values())
-        for (const slot of other.slots)
-          if (slot.program === program && (slot.member !== member || other.structId !== structId))
-            throw new ConflictError(`Program "${program}" is for two different members of struct_ops maps`, {
-              context: { program },
-            })
   }
 
   /** Only those that the programs use, and those of `.kconfig`, which is one map. */
@@ -319,7 +180,7 @@ class Loader {
 
   async #makeMaps(): Promise<void> {
     const structOpsBtf = new Map(
-      [...this.#structOps].flatMap(([name, { module }]) =>
+      [...this.#structOps!.values].flatMap(([name, { module }]) =>
         module === undefined ? [] : [[name, this.#module(module)] as const],
       ),
     )
@@ -332,7 +193,7 @@ class Loader {
         pinRoot: this.#options.pinRoot,
         kconfig: this.#kconfig(),
         initial: this.#initial,
-        structOps: this.#structOps,
+        structOps: this.#structOps!.values,
         structOpsBtf,
         warn: warning => this.#warnings.push(warning),
       },
@@ -385,7 +246,12 @@ class Loader {
     })
     const modules = callable.map(name => this.#module(name).fd)
     const load: ProgramSpec = {
-      ...this.#kindOf(program),
+      ...programKind(program, {
+        choice: this.#options.programs?.[program.name] ?? {},
+        token: this.#token,
+        structOps: this.#structOps!,
+        module: name => this.#module(name),
+      }),
       insns: linked.code,
       license: this.#spec.license,
       name: program.name,
@@ -420,51 +286,6 @@ class Loader {
     return [...found]
   }
 
-  /** Type, attach type and target, from the section's name or as the caller chose. */
-  #kindOf(
-    program: ObjectProgram,
-  ): Pick<
-    ProgramSpec,
-    'type' | 'expectedAttachType' | 'attachBtfId' | 'attachBtf' | 'attachProgram' | 'flags'
-  > {
-    const { rule, name } = program
-    const choice = this.#options.programs?.[name] ?? {}
-    const type = choice.type ?? rule?.type
-    if (type === undefined)
-      throw new InputError(
-        `The section "${program.section}" of program "${name}" does not say what type it is`,
-        {
-          context: { program: name, section: program.section },
-          hint: 'Give its type when loading, or leave the program out',
-        },
-      )
-    const attachType = choice.attachType ?? rule?.attachType
-    const flags =
-      (rule?.sleepable === true ? BPF_F_SLEEPABLE : 0) | (rule?.frags === true ? BPF_F_XDP_HAS_FRAGS : 0)
-    const kind = { type, flags, ...(attachType === undefined ? {} : { expectedAttachType: attachType }) }
-    const target = choice.target ?? program.target
-    if (type === 'struct_ops') return { ...kind, ...this.#memberFor(name) }
-    if (choice.targetProgram !== undefined)
-      return { ...kind, ...targetIn(choice.targetProgram, target, this.#token) }
-    if (rule?.btfTarget !== true || type === 'ext') return kind
-    const found = findAttachTarget(name, rule, target)
-    const attachBtf = found.module === undefined ? {} : { attachBtf: this.#module(found.module) }
-    return { ...kind, attachBtfId: found.id, ...attachBtf }
-  }
-
-  /** A struct_ops program is for one member of one struct, in each map that names it. */
-  #memberFor(program: string): Pick<ProgramSpec, 'expectedAttachType' | 'attachBtfId' | 'attachBtf'> {
-    for (const { slots, structId, module } of this.#structOps.values()) {
-      const slot = slots.find(one => one.program === program)
-      if (slot === undefined) continue
-      const attachBtf = module === undefined ? {} : { attachBtf: this.#module(module) }
-      return { expectedAttachType: slot.member, attachBtfId: structId, ...attachBtf }
-    }
-    throw new InputError(`Program "${program}" is for no struct_ops map that is made`, {
-      context: { program },
-    })
-  }
-
   #relocate(program: ObjectProgram, { code, coreRelos }: LinkedProgram): CoreOutcome[] {
     if (coreRelos.length === 0) return []
     const kernel = this.#options.kernelTypes ?? KernelTypes.running()
@@ -483,20 +304,6 @@ class Loader {
         if (program !== undefined) map.updateFd(value.index, program)
       }
     }
-  }
-
-  #structOpsContents(programs: ReadonlyMap<string, Program>): Map<string, Uint8Array> {
-    const contents = new Map<string, Uint8Array>()
-    for (const [name, value] of this.#structOps) {
-      const bytes = value.contents
-      const view = new DataView(bytes.buffer)
-      for (const { program, off } of value.slots) {
-        const loaded = programs.get(program)
-        if (loaded !== undefined) view.setBigUint64(off, BigInt(loaded.fd.number), true)
-      }
-      contents.set(name, bytes)
-    }
-    return contents
   }
 
   /** The same refusal, with what is behind an instruction that was made invalid on purpose. */
@@ -520,46 +327,4 @@ function chosenPrograms(spec: ObjectSpec, { only, programs = {} }: LoadOptions):
   return spec.programs.filter(
     ({ name, autoload }) => only?.includes(name) ?? programs[name]?.load ?? autoload,
   )
-}
-
-async function lackingIn(features: Features): Promise<Set<BtfFeature>> {
-  const lacking = new Set<BtfFeature>()
-  for (const feature of BTF_FEATURES) if ((await features.has(feature)) === false) lacking.add(feature)
-  return lacking
-}
-
-/**
- * The kernel's struct within the value type of its maps; undefined: it is not what it should be.
- */
-function structOf(
-  value: { id: number; types: Btf },
-  name: string,
-): { structId: number; valueId: number; valueBytes: number } | undefined {
-  const type = value.types.type(value.id)
-  if (type.kind !== 'struct') return undefined
-  for (const member of type.members) {
-    const of = value.types.resolve(member.type)
-    if (of?.kind === 'struct' && of.name === name)
-      return { structId: of.id, valueId: value.id, valueBytes: type.size }
-  }
-  return undefined
-}
-
-/** A function of a loaded program, which tells its types by their id. */
-function targetIn(
-  program: Program,
-  name: string | undefined,
-  token: Token | null,
-): Pick<ProgramSpec, 'attachProgram' | 'attachBtfId'> {
-  const { btfId, name: programName } = program.info()
-  const notFound = (why: string): NotFoundError =>
-    new NotFoundError(`Program "${programName}" ${why}`, {
-      context: { program: programName, function: name },
-    })
-  if (name === undefined) throw notFound('is a target, of which no function is named')
-  if (btfId === 0) throw notFound('was loaded without types, so its functions have no names')
-  using object = BtfObject.fromId(btfId, { token })
-  const attachBtfId = Btf.parse(object.raw()).find(name, 'func')[0]
-  if (attachBtfId === undefined) throw notFound(`has no function "${name}"`)
-  return { attachProgram: program, attachBtfId }
 }

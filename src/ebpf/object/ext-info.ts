@@ -63,6 +63,13 @@ export function parseExtInfo(bytes: Uint8Array): ExtInfo {
   }
 }
 
+/** A copy, since the place may be no good for words. Machines that run BPF here are little endian. */
+function wordsOf(view: DataView, start: number, end: number): Uint32Array {
+  const words = new Uint32Array((end - start) / 4)
+  new Uint8Array(words.buffer).set(new Uint8Array(view.buffer, view.byteOffset + start, end - start))
+  return words
+}
+
 function readTable(
   view: DataView,
   start: number,
@@ -84,8 +91,9 @@ function readTable(
     at += SECTION_HEAD_WORDS * 4
     if (count === 0 || at + count * wordsEach * 4 > end)
       throw bad(`${what} of one section: ${count} do not fit`, at)
-    const words = new Uint32Array(count * wordsEach)
-    for (let i = 0; i < words.length; i++, at += 4) words[i] = view.getUint32(at, true)
+    const next = at + count * wordsEach * 4
+    const words = wordsOf(view, at, next)
+    at = next
     groups.push({ sectionNameOff, wordsEach, words })
   }
   return groups

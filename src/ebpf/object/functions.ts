@@ -160,11 +160,15 @@ export class Functions {
       for (const { sectionNameOff, wordsEach, words } of groups) {
         const section = sections.get(string(sectionNameOff))
         if (section === undefined) continue
+        let of: Draft | undefined
         for (let at = 0; at < words.length; at += wordsEach) {
-          const slot = words[at]! / SLOT_BYTES
-          if (!Number.isInteger(slot)) throw new FormatError('BTF.ext', `byte ${words[at]} is no instruction`)
+          const slot = words[at]! >>> 3
+          if ((words[at]! & (SLOT_BYTES - 1)) !== 0)
+            throw new FormatError('BTF.ext', `byte ${words[at]} is no instruction`)
+          // Records of one function follow each other.
+          if (of === undefined || slot < of.slot || slot >= of.slot + of.code.length / SLOT_BYTES)
+            of = this.#containing(section, slot)
           // A weak function that another one replaced has no symbol, but may still have records.
-          const of = this.#containing(section, slot)
           if (of !== undefined) take(of, slot - of.slot, at, words)
         }
       }
@@ -172,13 +176,17 @@ export class Functions {
     each(info.functions, (of, slot, at, words) => {
       if (slot === 0) of.typeId = words[at + 1]!
     })
-    const lines = new Map<Draft, number[]>()
+    // Counted first: the most numbers by far of an object with types.
+    const counts = new Map<Draft, number>()
+    each(info.lines, of => counts.set(of, (counts.get(of) ?? 0) + 1))
+    for (const [of, count] of counts) of.lines = new Uint32Array(count * LINE_WORDS)
+    counts.clear()
     each(info.lines, (of, slot, at, words) => {
-      const numbers = lines.get(of)
-      if (numbers === undefined) lines.set(of, [slot, words[at + 1]!, words[at + 2]!, words[at + 3]!])
-      else numbers.push(slot, words[at + 1]!, words[at + 2]!, words[at + 3]!)
+      const to = counts.get(of) ?? 0
+      of.lines[to] = slot
+      for (let word = 1; word < LINE_WORDS; word++) of.lines[to + word] = words[at + word]!
+      counts.set(of, to + LINE_WORDS)
     })
-    for (const [of, numbers] of lines) of.lines = Uint32Array.from(numbers)
     const relos = new Map<Draft, CoreRelo[]>()
     const strings = new Map<number, string>()
     each(info.coreRelos, (of, slot, at, words) => {

@@ -10,7 +10,7 @@ import { bpf_map_flags } from '../../uapi/bpf.ts'
 import type { Btf, BtfDatasec, BtfRef } from '../btf/btf.ts'
 import type { BtfEditor } from '../btf/editor.ts'
 import { type Elf, type ElfSection, SHT, STB, STT, STV } from '../elf/elf.ts'
-import type { MapDefinition } from './map-def.ts'
+import { emptyMap, type MapDefinition } from './map-def.ts'
 
 export type DataKind = 'data' | 'rodata' | 'bss' | 'kconfig'
 
@@ -72,11 +72,14 @@ export function dataMap(
   const valueTypeId = btf?.find(name, 'datasec')[0] ?? 0
   const readOnly = kind === 'rodata' || kind === 'kconfig' ? bpf_map_flags.BPF_F_RDONLY_PROG : 0
   const shared = btf !== undefined && valueTypeId !== 0 && hasGlobal(btf, valueTypeId)
-  return {
-    ...{ name, type: 'array', keyBytes: 4, valueBytes, maxEntries: 1, valueTypeId, keyTypeId: 0 },
-    flags: readOnly | (shared ? bpf_map_flags.BPF_F_MMAPABLE : 0),
-    ...{ extra: 0n, numaNode: undefined, pinByName: false, foreign: undefined, inner: undefined, values: [] },
-  }
+  const map = emptyMap(name)
+  map.type = 'array'
+  map.keyBytes = 4
+  map.valueBytes = valueBytes
+  map.maxEntries = 1
+  map.valueTypeId = valueTypeId
+  map.flags = readOnly | (shared ? bpf_map_flags.BPF_F_MMAPABLE : 0)
+  return map
 }
 
 /** Only variables that others may see are worth a mapping, which costs whole pages. */

@@ -75,11 +75,8 @@ export function btfMaps(elf: Elf, section: ElfSection, btf: Btf): PlacedMap[] {
     return { map: definition(btf, variable.name, struct, false), struct, off, size }
   })
   const values = initialValues(elf, section, placed)
-  return placed.map(({ map, off }, i) => ({
-    map: { ...map, values: values[i]! },
-    section: section.index,
-    off,
-  }))
+  for (const [i, { map }] of placed.entries()) map.values = values[i]!
+  return placed.map(({ map, off }) => ({ map, section: section.index, off }))
 }
 
 /** What the variable of a map's definition says, by its struct. FormatError: it is no definition. */
@@ -89,14 +86,30 @@ export function mapDefinition(btf: Btf, name: string, structId: number): MapDefi
   return definition(btf, name, struct, false)
 }
 
-type Draft = { -readonly [K in keyof MapDefinition]: MapDefinition[K] }
+type Draft = ReturnType<typeof emptyMap>
 
-function definition(btf: Btf, name: string, struct: BtfComposite, isInner: boolean): MapDefinition {
-  const draft: Draft = {
-    ...{ name, type: 'unspec', keyBytes: 0, valueBytes: 0, maxEntries: 0, flags: 0, extra: 0n },
-    ...{ numaNode: undefined, keyTypeId: 0, valueTypeId: 0, pinByName: false, foreign: undefined },
-    ...{ inner: undefined, values: [] },
+/** What a definition says when it says nothing. */
+export function emptyMap(name: string): { -readonly [K in keyof MapDefinition]: MapDefinition[K] } {
+  return {
+    name,
+    type: 'unspec',
+    keyBytes: 0,
+    valueBytes: 0,
+    maxEntries: 0,
+    flags: 0,
+    extra: 0n,
+    numaNode: undefined,
+    keyTypeId: 0,
+    valueTypeId: 0,
+    pinByName: false,
+    foreign: undefined,
+    inner: undefined,
+    values: [],
   }
+}
+
+function definition(btf: Btf, name: string, struct: BtfComposite, isInner: boolean): Draft {
+  const draft: Draft = emptyMap(name)
   const sized = (what: 'keyBytes' | 'valueBytes', bytes: number) => {
     if (draft[what] !== 0 && draft[what] !== bytes)
       throw bad(name, `${what} is both ${draft[what]} and ${bytes}`)
@@ -191,7 +204,7 @@ function innerOf(btf: Btf, outer: Draft, member: BtfMember): MapDefinition | und
 }
 
 interface Located {
-  readonly map: MapDefinition
+  readonly map: Draft
   readonly struct: BtfComposite
   readonly off: number
   readonly size: number
@@ -268,9 +281,9 @@ export function legacyMaps(elf: Elf, section: ElfSection): PlacedMap[] {
       bytes === LEGACY_PINNED_BYTES && (flags & NUMA_NODE) === 0 && word(5) === 0 && word(6) === 1
     const end = section.data.subarray(off + LEGACY_BYTES, off + bytes)
     const map: MapDefinition = {
-      ...{ name, type: MAP_TYPES.word(word(0)), keyBytes: word(1), valueBytes: word(2) },
-      ...{ maxEntries: word(3), flags, extra: 0n, numaNode: undefined },
-      ...{ keyTypeId: 0, valueTypeId: 0, pinByName, inner: undefined, values: [] },
+      ...emptyMap(name),
+      ...{ type: MAP_TYPES.word(word(0)), keyBytes: word(1), valueBytes: word(2), maxEntries: word(3) },
+      ...{ flags, pinByName },
       foreign:
         pinByName || end.every(byte => byte === 0)
           ? undefined

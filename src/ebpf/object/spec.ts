@@ -7,7 +7,7 @@
  * as they were.
  */
 import { FormatError } from '../../errors.ts'
-import { Btf } from '../btf/btf.ts'
+import type { Btf } from '../btf/btf.ts'
 import { BtfEditor, swapBtf, swapWords } from '../btf/editor.ts'
 import { type Elf, type ElfSection, EM_BPF, ET_REL, parseElf, SHT } from '../elf/elf.ts'
 import { parseExtInfo } from './ext-info.ts'
@@ -134,8 +134,7 @@ function correct(
   for (const { section, hidden, linkage, typeId } of functions)
     if (section === TEXT && hidden && linkage !== 'static' && typeId !== 0)
       if (editor.original.type(typeId).kind === 'func') editor.setUnits(typeId, 0)
-  const bytes = editor.build()
-  return { bytes, types: Btf.parse(bytes) }
+  return editor.buildTypes()
 }
 
 function licenseOf(elf: Elf): string {

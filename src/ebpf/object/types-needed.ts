@@ -3,10 +3,12 @@
  *
  * The kernel takes most programs and maps without types too: then names and source lines are
  * missing in what tools and the verifier say. Sources: kernel/bpf/verifier.c (check_ld_imm64,
- * process_spin_lock, check_kfunc_call), kernel/bpf/bpf_local_storage.c, kernel/bpf/btf.c
+ * process_spin_lock, check_kfunc_call,
+ * check_abnormal_return), kernel/bpf/bpf_local_storage.c, kernel/bpf/btf.c
  * (btf_get_field_type, btf_check_type_match).
  */
-import { LD_IMM64, SLOT_BYTES } from '../asm/insn.ts'
+import { bpf_func_id } from '../../uapi/bpf.ts'
+import { CLASS, LD_IMM64, MODE, OP, SLOT_BYTES } from '../asm/insn.ts'
 import type { Btf } from '../btf/btf.ts'
 import { functionsOf } from './reach.ts'
 import type { ObjectMap, ObjectProgram, ObjectSpec } from './spec.ts'
@@ -49,7 +51,11 @@ export function needTypes(
     if (program.rule?.type === 'ext') reasons.add(`program "${program.name}", which replaces a function`)
     if (spec.functions[program.function]!.exceptionCallback !== undefined)
       reasons.add(`the exception callback of program "${program.name}"`)
-    for (const { code, references } of functionsOf(spec, program)) {
+    const main = spec.functions[program.function]!
+    for (const of of functionsOf(spec, program)) {
+      const { code, references } = of
+      const returns = of === main ? undefined : abnormalReturn(code)
+      if (returns !== undefined) reasons.add(`${returns} of function "${of.name}"`)
       for (const reference of references) {
         if (reference.kind === 'function' && code[reference.slot * SLOT_BYTES] === LD_IMM64)
           reasons.add(`the callback "${spec.functions[reference.target]!.name}"`)
@@ -64,6 +70,28 @@ export function needTypes(
   }
   return [...reasons]
 }
+
+const CALL = CLASS.JMP | OP.CALL
+
+/**
+ * What leaves a function in the midst of it, which the kernel allows below a program only where it
+ * knows the function's type (check_abnormal_return).
+ */
+function abnormalReturn(code: Uint8Array): string | undefined {
+  const view = new DataView(code.buffer, code.byteOffset, code.length)
+  for (let at = 0; at + SLOT_BYTES <= code.length; at += SLOT_BYTES) {
+    const opcode = code[at]!
+    if (opcode === LD_IMM64) at += SLOT_BYTES
+    else if (opcode === CALL) {
+      const isHelper = code[at + 1]! >> 4 === 0
+      if (isHelper && view.getInt32(at + 4, true) === bpf_func_id.BPF_FUNC_tail_call) return 'the tail call'
+    } else if ((opcode & 7) === CLASS.LD && LOADS_PACKET.includes(opcode & 0xe0))
+      return 'the load of a packet'
+  }
+  return undefined
+}
+
+const LOADS_PACKET: readonly number[] = [MODE.ABS, MODE.IND]
 
 function specialIn(types: Btf, map: ObjectMap): string | undefined {
   const roots = [map.valueTypeId, map.inner?.valueTypeId ?? 0].filter(id => id !== 0)

@@ -111,6 +111,8 @@ function mapText(
   switch (mapKind(map.type)) {
     case 'events':
       return `${use('TypedEvents')}<${of(events.get(map.name) ?? 0)}>`
+    case 'perf-events':
+      return `${use('TypedPerfEvents')}<${of(events.get(map.name) ?? 0)}>`
     case 'queue':
       return `${use('TypedQueue')}<${of(map.valueTypeId)}>`
     case 'keyed':

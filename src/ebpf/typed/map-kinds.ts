@@ -2,7 +2,7 @@
 import type { MapType } from '../type-names.ts'
 
 /** `raw`: no values of their own, but descriptors, sockets, programs: they stay plain maps. */
-export type MapKind = 'keyed' | 'per-cpu' | 'queue' | 'events' | 'raw'
+export type MapKind = 'keyed' | 'per-cpu' | 'queue' | 'events' | 'perf-events' | 'raw'
 
 const KINDS: { readonly [type in MapType]?: MapKind } = {
   hash: 'keyed',
@@ -19,6 +19,7 @@ const KINDS: { readonly [type in MapType]?: MapKind } = {
   queue: 'queue',
   stack: 'queue',
   ringbuf: 'events',
+  perf_event_array: 'perf-events',
 }
 
 export function mapKind(type: MapType): MapKind {

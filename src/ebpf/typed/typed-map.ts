@@ -7,6 +7,7 @@ import type { Btf } from '../btf/btf.ts'
 import { type Chars, codecOf, readValue, type TypedValue, writeValue } from '../btf/typed-value.ts'
 import { type BpfMap, ELEMENT_FLAGS, type Key } from '../map.ts'
 import { joinPerCpu, possibleCpus, splitPerCpu } from '../per-cpu.ts'
+import { PerfBuffer, type PerfBufferOptions } from '../perf-events.ts'
 import { RingBuffer } from '../ringbuf.ts'
 
 /**
@@ -213,5 +214,45 @@ export class TypedEvents<T> implements Disposable {
   [Symbol.dispose](): void {
     this.#ring?.[Symbol.dispose]()
     this.#ring = undefined
+  }
+}
+
+/** The records of a perf event array. There may be one reader at a time. */
+export class TypedPerfEvents<T> implements Disposable {
+  readonly raw: BpfMap
+  readonly #values: Values<T>
+  #buffer: PerfBuffer | undefined
+
+  constructor(raw: BpfMap, values: Values<T>) {
+    this.raw = raw
+    this.#values = values
+  }
+
+  /** Begins to read, anew if it was begun before; without it the first call of another begins. */
+  open(options: PerfBufferOptions = {}): PerfBuffer {
+    this[Symbol.dispose]()
+    this.#buffer = new PerfBuffer(this.raw, options)
+    return this.#buffer
+  }
+
+  /** The next record of some CPU; undefined: there is none. FormatError: it is shorter than its type. */
+  read(): T | undefined {
+    const record = (this.#buffer ?? this.open()).read()
+    return record && this.#values.read(record.data)
+  }
+
+  /** Every record, as it comes. As `PerfBuffer.records`. */
+  async *records(options: { signal?: AbortSignal } = {}): AsyncGenerator<T> {
+    for await (const { data } of (this.#buffer ?? this.open()).records(options)) yield this.#values.read(data)
+  }
+
+  [Symbol.asyncIterator](): AsyncGenerator<T> {
+    return this.records()
+  }
+
+  /** Ends reading; the map goes on. */
+  [Symbol.dispose](): void {
+    this.#buffer?.[Symbol.dispose]()
+    this.#buffer = undefined
   }
 }

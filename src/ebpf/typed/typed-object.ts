@@ -22,7 +22,15 @@ import { eventTypes } from './event-types.ts'
 import { liveValue, type Memory, setLive } from './live-value.ts'
 import { mapKind } from './map-kinds.ts'
 import { shapeOf } from './shape.ts'
-import { type Input, TypedEvents, TypedMap, TypedPerCpuMap, TypedQueue, Values } from './typed-map.ts'
+import {
+  type Input,
+  TypedEvents,
+  TypedMap,
+  TypedPerCpuMap,
+  TypedPerfEvents,
+  TypedQueue,
+  Values,
+} from './typed-map.ts'
 
 /** What a file of bindings says of its object. */
 export interface ObjectTypes {
@@ -183,6 +191,8 @@ function typedMap(
   switch (mapKind(map.type)) {
     case 'events':
       return owned.add(new TypedEvents(raw, values(eventId, 0)))
+    case 'perf-events':
+      return owned.add(new TypedPerfEvents(raw, values(eventId, 0)))
     case 'queue':
       return new TypedQueue(raw, value())
     case 'keyed':

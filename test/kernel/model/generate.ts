@@ -1,4 +1,5 @@
 /** Random cases, over all that the model is told. */
+import type { File } from '../../../src/model/file.ts'
 import { MAP_TYPES } from '../../../src/model/map-types.ts'
 import { CONTEXTS, type Lab, LONG_PROGRAM } from './lab.ts'
 import type { Random } from './random.ts'
@@ -64,12 +65,13 @@ function caller(random: Random, lab: Lab, op: BpfSpec['op']) {
   ])
   const junkAt = Math.min(at, LAST_BYTE)
   if (random.chance(70)) return { context, caps, junkAt, size: junkAt + 1 }
-  return { context, caps, size: random.pick([4096, 4097, end, lab.kernel.attrBytes + 8]) }
+  return { context, caps, size: random.pick([4096, 4097, Math.max(end, 16), lab.kernel.attrBytes + 8]) }
 }
 
 /** The place of a slot of one of these kinds, of any other now and then. */
-function slot(random: Random, lab: Lab, kind: string): number {
-  const fitting = random.chance(92)
+function slot(random: Random, lab: Lab, kind: File['kind']): number {
+  // A kernel without tokens has none of these.
+  const fitting = random.chance(92) && lab.of(kind).length > 0
   for (;;) {
     const i = random.below(lab.slots.length)
     if (!fitting || lab.slots[i]!.file.kind === kind) return i
@@ -147,7 +149,7 @@ function mapSpec(random: Random, lab: Lab): MapSpec {
 function mapTypes(random: Random, lab: Lab, needs: 'own' | 'kernel' | undefined): Partial<MapSpec> {
   if (needs === 'own')
     return {
-      ...sometimes(random, 12, 'btf', () => slot(random, lab, random.chance(80) ? 'btf' : 'closed')),
+      ...sometimes(random, 12, 'btf', () => slot(random, lab, random.pick(['btf', 'btf', 'closed', 'map']))),
       ...sometimes(random, 4, 'keyType', () => 0),
       ...sometimes(random, 4, 'valueType', () => 0),
       ...sometimes(random, 3, 'kernelType', () => true as const),
@@ -187,7 +189,10 @@ function progSpec(random: Random, lab: Lab): ProgSpec {
   const { progs, attachs } = lab.kernel.vocabulary
   const type = random.chance(2)
     ? random.pick([0, 33, 40, 63, 64, 999, 0xffff_ffff])
-    : 1 + random.below(progs.nameOfBit.size - 1)
+    : random.chance(5)
+      ? // It has the most attach types.
+        progs.bitOfName.get('cgroup_sock_addr')!
+      : 1 + random.below(progs.nameOfBit.size - 1)
   const who = caller(random, lab, 'prog_load')
   const short = !('size' in who) && random.chance(2) ? { size: 144 } : {}
   const attach = random.chance(3)
@@ -200,7 +205,7 @@ function progSpec(random: Random, lab: Lab): ProgSpec {
     type,
     ...tokened(random, lab, 80),
     ...short,
-    ...(random.chance(45) ? fittingAttach(random, lab, type) : random.chance(50) ? { attach } : {}),
+    ...(random.chance(60) ? fittingAttach(random, lab, type) : random.chance(50) ? { attach } : {}),
     ...sometimes(random, 2, 'instructions', () =>
       random.pick([0, 0, 1_000_001, 0xffff_ffff, ...(long ? [LONG_PROGRAM] : [])]),
     ),
@@ -275,11 +280,11 @@ function btfIdSpec(random: Random, lab: Lab): BtfIdSpec {
   }
 }
 
+/** Links are made and closed by others on the machine, so link_get_next_id is not asked. */
 const ID_OPS = [
   'prog_get_next_id',
   'map_get_next_id',
   'btf_get_next_id',
-  'link_get_next_id',
   'prog_get_fd_by_id',
   'map_get_fd_by_id',
   'link_get_fd_by_id',
@@ -304,7 +309,9 @@ function hostSpec(random: Random, lab: Lab): HostSpec {
 
 /** Nothing is pinned: what would be, is for a directory that is no bpffs, or a name that is not free. */
 function pinSpec(random: Random, lab: Lab): PinSpec {
-  const directory = slot(random, lab, random.pick(['bpffs', 'cgroup', 'other']))
+  let directory = slot(random, lab, random.pick(['bpffs', 'cgroup', 'other', 'closed']))
+  // A proc says that there is no such name, whatever the name is.
+  while (lab.slots[directory]!.file.kind === 'root') directory = slot(random, lab, 'bpffs')
   const { kind } = lab.slots[directory]!.file
   const isBpffs = kind === 'bpffs' || kind === 'path'
   const named = lab.slots[directory]!.what === 'a bpffs'
@@ -366,7 +373,7 @@ function detached(random: Random, lab: Lab): number {
   for (;;) {
     const attach = random.below(nameOfBit.size + 2)
     const word = nameOfBit.get(attach) ?? ''
-    if (!/^(sk_|lirc|flow)/.test(word) || word === 'sk_lookup') return attach
+    if (!/^(sk_|lirc|flow|lsm)/.test(word) || word === 'sk_lookup') return attach
   }
 }
 

@@ -7,6 +7,7 @@ import { execFileSync } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
+import { attachProgram } from '../../../src/ebpf/attach/section.ts'
 import type { Btf, BtfComposite } from '../../../src/ebpf/btf/btf.ts'
 import { BtfObject } from '../../../src/ebpf/btf/object.ts'
 import { codecOf, isChar, readValue, type TypedValue, writeValue } from '../../../src/ebpf/btf/typed-value.ts'
@@ -14,6 +15,11 @@ import { loadObject } from '../../../src/ebpf/load/object.ts'
 import { BpfMap } from '../../../src/ebpf/map.ts'
 import { parseObject } from '../../../src/ebpf/object/spec.ts'
 import { possibleCpus } from '../../../src/ebpf/per-cpu.ts'
+import { objectBindings } from '../../../src/ebpf/typed/bindings.ts'
+import { eventTypes } from '../../../src/ebpf/typed/event-types.ts'
+import { shapeOf } from '../../../src/ebpf/typed/shape.ts'
+import type { TypedPerfEvents } from '../../../src/ebpf/typed/typed-map.ts'
+import { bindingOf } from '../../../src/ebpf/typed/typed-object.ts'
 import { FormatError, SyscallError } from '../../../src/errors.ts'
 import { openFds, traceFds } from '../../../src/sys/fd.ts'
 import { corpusFile, corpusObjects, needsCorpus } from '../../corpus/corpus.ts'
@@ -167,6 +173,27 @@ test('an object that was compiled anew, with another layout, is refused', needsT
     maps: spec.maps.map(map => (map.name === 'flows' ? { ...map, valueTypeId: map.keyTypeId } : map)),
   }
   await assert.rejects(typed.load(changed, { token: null }), { code: 'BPFTOKEN_CONFLICT' })
+})
+
+test('records of a perf event array come typed', needsTokens(), async () => {
+  const bytes = readFileSync(join(ROOT, 'test/fixtures/modern/events.bpf.o'))
+  const spec = parseObject(bytes, { name: 'calls' })
+  const events = eventTypes(spec, { calls: 'call' })
+  const binding = bindingOf<{
+    maps: { calls: TypedPerfEvents<{ pid: number; number: number }> }
+    constants: object
+    variables: object
+    settings: object
+    programs: 'called'
+  }>({ name: 'calls', shape: shapeOf(spec, events.values()), chars: 'text', events: { calls: 'call' } })
+  assert.match(objectBindings(spec, { events: { calls: 'call' } }).text, /calls: TypedPerfEvents<Call>/)
+  using object = await binding.load(spec, { token: null })
+  object.maps.calls.open({ pid: 0 })
+  using _link = attachProgram(object.loaded, 'called')
+  // Which asks the library each time.
+  assert.ok(process.ppid > 0)
+  assert.deepEqual(object.maps.calls.read(), { pid: process.pid, number: 7 })
+  assert.equal(object.maps.calls.read(), undefined)
 })
 
 /** A number that looks random, the same each time. */

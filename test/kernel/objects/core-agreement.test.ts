@@ -51,6 +51,9 @@ function reached(functions: readonly FunctionSpec[], main: number): number[] {
       if (reference.kind === 'function') add(reference.target)
   }
   add(main)
+  // No instruction leads to it, so it comes last.
+  const { exceptionCallback } = functions[main]!
+  if (exceptionCallback !== undefined) add(exceptionCallback)
   return order
 }
 

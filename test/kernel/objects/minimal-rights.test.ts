@@ -6,6 +6,7 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
+import { structOfKernel } from '../../../src/cli/kernel-structs.ts'
 import { parseObject } from '../../../src/ebpf/object/spec.ts'
 import { BpftokenError } from '../../../src/errors.ts'
 import { planRights } from '../../../src/needs/plan.ts'
@@ -16,6 +17,7 @@ import { EVERYTHING } from '../delegation/lab.ts'
 import { loadAsRoot } from './load-as-root.ts'
 import { LoadLab } from './load-lab.ts'
 
+const kernelStruct = structOfKernel()
 const CAPABILITIES = ['bpf', 'net_admin', 'perfmon', 'sys_admin']
 
 function libbpfNeeds(): { skip?: string } {
@@ -38,6 +40,7 @@ test('the planned rights suffice for every loadable object, and each of them is 
   let optional = 0
   let loads = 0
   let objects = 0
+  let rootOnly = 0
   const lab = await LoadLab.start(CAPABILITIES)
   try {
     for (const object of corpusObjects()) {
@@ -46,9 +49,15 @@ test('the planned rights suffice for every loadable object, and each of them is 
       if (spec instanceof BpftokenError) continue
       objects++
       const request = { file: corpusFile(object) }
-      const { masks, rights } = planRights([{ name: object.name, spec }], { loader: 'bpftoken' })
+      const options = { loader: 'bpftoken', kernelStruct } as const
+      const { masks, rights, problems } = planRights([{ name: object.name, spec }], options)
       const enough = await lab.load(masks, request)
       loads++
+      if (!enough.ok && (problems.length > 0 || !(await lab.load(EVERYTHING, request)).ok)) {
+        // It is said that no workload can, or turns out so: see tried-plans.test.ts.
+        rootOnly++
+        continue
+      }
       if (!enough.ok) {
         wrong.push(
           `${object.name} (${object.hash}) does not load with its plan: ${enough.message}: ${enough.hint}`,
@@ -75,7 +84,7 @@ test('the planned rights suffice for every loadable object, and each of them is 
     await lab.ended
   }
   t.diagnostic(
-    `${objects} objects, ${bits} bits removed one by one, ${optional} of them optional, ${loads} loads`,
+    `${objects} objects, ${bits} bits removed one by one, ${optional} of them optional, ${loads} loads; ${rootOnly} objects are for root alone`,
   )
   assert.deepEqual(wrong, [])
   assert.ok(objects > 0)
@@ -96,7 +105,8 @@ test(
         if (!(await lab.loadBare(EVERYTHING, request)).ok) continue
         loaded++
         const spec = parseObject(readFileSync(corpusFile(object)), { name: object.name })
-        const { masks, rights } = planRights([{ name: object.name, spec }], { loader: 'libbpf' })
+        const options = { loader: 'libbpf', kernelStruct } as const
+        const { masks, rights } = planRights([{ name: object.name, spec }], options)
         const answer = await lab.load(masks, request)
         if (!answer.ok) {
           wrong.push(`${object.name} (${object.hash}) does not load with its plan: ${answer.message}`)
