@@ -34,6 +34,7 @@ export const DOCUMENTS = {
   'policy-show': 'a policy as it is understood',
   'policy-show-masks': 'the four masks of a policy',
   'policy-diff': 'what a policy grants more and less than another one',
+  'policy-merge': 'the least policy that allows what each of two policies allows',
   'policy-test': 'who would get a delegation, and why',
   simulate: 'what each step of a scenario came to, and by which checks',
   'policy-list': 'the policies of the daemon',

@@ -50,6 +50,7 @@ export const SCHEMAS: Readonly<Record<DocumentName, z.ZodType>> = {
   'policy-show': policy.policyShow,
   'policy-show-masks': policy.policyShowMasks,
   'policy-diff': policy.policyDiff,
+  'policy-merge': policy.policyMerge,
   'policy-test': policy.policyTest,
   simulate: simulated,
   'policy-list': service.policies,
