@@ -47,6 +47,7 @@ export const DOCUMENTS = {
   revoke: 'what was taken back and undone',
   show: 'one delegation, as the guard knows it; or one loan, as the daemon does',
   events: 'one verdict of the guard, or alike ones that the daemon keeps as one; a line for each',
+  'events-suggest': 'what policies would have to say besides, by the events of the guard',
   plan: 'the least rights that objects need',
   'plan-check': 'how a policy compares with them',
   'obj-show': 'what object files hold',

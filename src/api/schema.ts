@@ -63,6 +63,7 @@ export const SCHEMAS: Readonly<Record<DocumentName, z.ZodType>> = {
   revoke: z.union([guard.revoke, loan.revoked]),
   show: z.union([guard.show, loan.loan]),
   events: z.union([guard.events, service.guardEvent]),
+  'events-suggest': guard.eventsSuggest,
   plan: objects.plan,
   'plan-check': objects.planCheck,
   'obj-show': objects.objShow,
