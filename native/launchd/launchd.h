@@ -73,7 +73,26 @@ ssize_t take_message(int socket, void *bytes, size_t room, int *fds, size_t coun
 void send_message(int socket, const void *bytes, size_t length, const int *fd);
 bool is_unix_socket(int fd, int type);
 
+/* ---- seats.c ---- */
+
+/*
+ * Each waits for a loan, or hangs by what its user has done: a cgroup that is frozen, a file system
+ * that does not answer. More than these wait to connect.
+ */
+#define SEATS 1024
+#define SEATS_OF_ONE 32
+
+/* Of who is served at one time. The processes share them. -1: failed. */
+int make_seats(void);
+/* The number of one that is free; -1: all are taken. */
+int free_seat(void);
+void seat_process(int seat, pid_t process);
+/* That process has ended. */
+void leave_seat(pid_t process);
+/* By the process that sits there. False: the user has as many as one may have. */
+bool take_seat(int seat, uid_t uid);
+
 /* ---- serve.c ---- */
 
 /* One request of the daemon. */
-_Noreturn void serve(int daemon);
+_Noreturn void serve(int daemon, int seat);

@@ -19,8 +19,6 @@
 
 #define SOCKET "/run/bpftoken/launch.sock"
 #define FIRST_PASSED 3
-/* Each waits for a loan; the daemon lets a user have few that do. More than these wait to connect. */
-#define AT_ONCE 256
 #define BACKLOG 64
 
 _Noreturn static void give_up(const char *what)
@@ -93,13 +91,12 @@ static bool is_root(int connection)
 	return getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 && peer.uid == 0;
 }
 
-/* True: there is one more of them. */
-static bool start(int listening, int children)
+static void start(int listening, int children, int seat)
 {
 	int connection = accept4(listening, NULL, NULL, SOCK_CLOEXEC);
 
 	if (connection < 0)
-		return false;
+		return;
 	pid_t child = is_root(connection) ? fork() : -1;
 	if (child == 0) {
 		sigset_t none;
@@ -108,20 +105,17 @@ static bool start(int listening, int children)
 		sigprocmask(SIG_SETMASK, &none, NULL);
 		close(listening);
 		close(children);
-		serve(connection);
+		serve(connection, seat);
 	}
 	close(connection);
-	return child > 0;
+	if (child > 0)
+		seat_process(seat, child);
 }
 
-/* How many of them have ended. */
-static int reap(void)
+static void reap(void)
 {
-	int count = 0;
-
-	while (waitpid(-1, NULL, WNOHANG) > 0)
-		count++;
-	return count;
+	for (pid_t ended; (ended = waitpid(-1, NULL, WNOHANG)) > 0;)
+		leave_seat(ended);
 }
 
 static int hold_children(void)
@@ -143,7 +137,6 @@ int main(int argc, char **argv)
 	bool named = argc == 3 && strcmp(argv[1], "--socket") == 0;
 	const char *path = named ? argv[2] : SOCKET;
 	struct signalfd_siginfo ignored;
-	int alive = 0;
 
 	if (argc != 1 && !named) {
 		fputs("usage: bpftoken-launchd [--socket FILE]\n", stderr);
@@ -164,15 +157,18 @@ int main(int argc, char **argv)
 	if (syscall(SYS_close_range, listening == FIRST_PASSED ? FIRST_PASSED + 1 : listening + 1, ~0u, 0) < 0)
 		give_up("close_range");
 	int children = hold_children();
+	if (make_seats() < 0)
+		give_up("mmap");
 	for (;;) {
+		int seat = free_seat();
 		struct pollfd waits[] = { { .fd = children, .events = POLLIN },
-					  { .fd = alive < AT_ONCE ? listening : -1, .events = POLLIN } };
+					  { .fd = seat >= 0 ? listening : -1, .events = POLLIN } };
 		if (poll(waits, 2, -1) < 0 && errno != EINTR)
 			give_up("poll");
 		while (read(children, &ignored, sizeof(ignored)) > 0)
 			continue;
-		alive -= reap();
-		if (waits[1].revents && start(listening, children))
-			alive++;
+		reap();
+		if (waits[1].revents)
+			start(listening, children, seat);
 	}
 }

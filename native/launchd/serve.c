@@ -18,6 +18,11 @@
 
 /* For hangs: it has sent it with the connection. */
 #define REQUEST_MS 3000
+/*
+ * Of the asker, once it has the loan: the daemon counts it no more when the loan has ended, and a
+ * program is not started so long after it was lent to.
+ */
+#define START_MS 10000
 
 /* Who is told that something failed: first the daemon, and once it has lent the asker. */
 static int listener = -1;
@@ -126,9 +131,14 @@ static void hear_request(int daemon, struct apart_request *request, int fds[2])
 		refuse("control", ENOTSOCK);
 }
 
-/* Until this can be read. Nothing is started if the daemon, the asker or the launcher goes. */
-static void await(int fd, int control, const struct asker *asker, const struct launched *launched)
+/*
+ * Until this can be read, or for so long (-1: for ever). Nothing is started if the daemon, the asker
+ * or the launcher goes.
+ */
+static void await(int fd, int patience, int control, const struct asker *asker, const struct launched *launched)
 {
+	int ready;
+
 	struct pollfd waits[] = {
 		{ .fd = fd, .events = POLLIN },
 		{ .fd = asker->pidfd, .events = POLLIN },
@@ -136,9 +146,11 @@ static void await(int fd, int control, const struct asker *asker, const struct l
 		{ .fd = launched->control, .events = POLLRDHUP },
 	};
 
-	while (poll(waits, 4, -1) < 0)
+	while ((ready = poll(waits, 4, patience)) < 0)
 		if (errno != EINTR)
 			_exit(1);
+	if (ready == 0)
+		fail(NULL, "whoever asks has not said in time that it may start", NULL);
 	if (waits[1].revents || waits[2].revents || waits[3].revents)
 		_exit(1);
 }
@@ -173,7 +185,7 @@ static void pass_on(const struct launched *launched, int control)
 		send_message(control, said, length, NULL);
 }
 
-void serve(int daemon)
+void serve(int daemon, int seat)
 {
 	static struct asker asker;
 	struct apart_request request;
@@ -182,6 +194,8 @@ void serve(int daemon)
 	listener = daemon;
 	hear_request(daemon, &request, fds);
 	int control = fds[1];
+	if (!take_seat(seat, request.uid))
+		fail(NULL, "too many programs of this user are being started", NULL);
 	hold_asker(&asker, fds[0], request.uid, request.gid);
 	struct wanted wanted = hear_wanted(control);
 	take_on(&asker);
@@ -201,10 +215,10 @@ void serve(int daemon)
 	if (program < 0 || !is_program(&launched))
 		die("pidfd_open");
 	send_message(daemon, "p", 1, &program);
-	await(daemon, control, &asker, &launched);
+	await(daemon, -1, control, &asker, &launched);
 	uint64_t capabilities = hear_loan(daemon);
 	listener = control;
-	await(control, control, &asker, &launched);
+	await(control, START_MS, control, &asker, &launched);
 	hear_start(control);
 	confirm_asker(&asker);
 	send_directory(&launched, wanted.directory);

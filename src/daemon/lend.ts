@@ -155,7 +155,7 @@ export interface ToMake {
   readonly parent?: number | undefined
   readonly approvedBy?: number | undefined
   readonly comment?: string | undefined
-  readonly container?: string | undefined
+  readonly container?: Asked['container']
   readonly also?: Asked['also']
   readonly signal?: AbortSignal | undefined
 }

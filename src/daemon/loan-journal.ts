@@ -24,6 +24,7 @@ import {
 import type { AskerFacts } from './asker.ts'
 import { errorFacts, loanFacts } from './audit-facts.ts'
 import { NS_PER_SEC, wallOf } from './clock.ts'
+import type { EngineWords } from './containers/facts.ts'
 import type { Also } from './loan-book.ts'
 import type { Parts } from './parts.ts'
 
@@ -42,7 +43,7 @@ export interface Asked {
   /** Of its user namespace: `uniqueNamespaceId`. */
   readonly recipientNamespaceId?: bigint | undefined
   /** The container that it is, where its runtime says so: else by its cgroup. */
-  readonly container?: string | undefined
+  readonly container?: ({ readonly id: string } & EngineWords) | undefined
   /** After so long it ends; undefined: it does not. */
   readonly lifetimeSec?: number | undefined
   /** It ends no later than that. */
@@ -162,7 +163,8 @@ function recipientOf(
     ...{ pid, userNamespace, mountNamespace, ownerUid, rootUid, rootGid, unmappedUid, cgroup },
     userNamespaceId: id === undefined ? undefined : String(id),
     unit: where?.kind === 'unit' ? where.name : undefined,
-    container: container ?? (where?.kind === 'container' ? where.id : undefined),
+    container: container?.id ?? (where?.kind === 'container' ? where.id : undefined),
+    told: container === undefined ? undefined : { name: container.name, image: container.image },
   }
 }
 

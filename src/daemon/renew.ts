@@ -10,6 +10,7 @@ import { shareOf } from '../registry/asker-facts.ts'
 import type { LoanRecord } from '../registry/loan-record.ts'
 import { loanFacts } from './audit-facts.ts'
 import { NS_PER_SEC, wallOf } from './clock.ts'
+import { factsOfHolder } from './containers/facts.ts'
 import { type Asking, asking } from './lend.ts'
 import { ownLoan } from './listing.ts'
 import type { Parts } from './parts.ts'
@@ -81,20 +82,17 @@ function requireLentStill(policy: Policy, loan: LoanRecord, vocabulary: Vocabula
 }
 
 /** Seconds; undefined: as many as one likes. Of others than root the policy of now must let them. */
-async function mostFor(
-  parts: Parts,
-  { asker, isRoot }: Asking,
-  loan: LoanRecord,
-): Promise<number | undefined> {
+async function mostFor(parts: Parts, who: Asking, loan: LoanRecord): Promise<number | undefined> {
   const lent = loan.policy.limits.lifetimeSec
-  if (isRoot) return lent
+  if (who.isRoot) return lent
   const policy = await chosenPolicy(parts, { name: loan.policy.name }, false)
   if (policy.approval === 'required')
     throw new DeniedError(`Policy "${policy.name}" must be approved each time: only root renews`, {
       context: { policy: policy.name },
       reason: 'approval-not-asked',
     })
-  admit(policy, await asker.subject([policy]), { by: 'subject' })
+  const subject = { ...(await who.asker.subject([policy])), ...factsOfHolder(parts.containers, who, loan) }
+  admit(policy, subject, { by: 'subject' })
   requireLentStill(policy, loan, parts.vocabulary)
   const now = policy.limits.lifetimeSec
   return lent === undefined || now === undefined ? (lent ?? now) : Math.min(lent, now)

@@ -13,7 +13,16 @@ export class Owned implements Disposable {
     for (const one of this.#all.splice(0)) other.add(one)
   }
 
+  /** Of all of them, also if one throws; the first error is thrown in the end. */
   [Symbol.dispose](): void {
-    for (const one of this.#all.splice(0).reverse()) one[Symbol.dispose]()
+    const errors: unknown[] = []
+    for (const one of this.#all.splice(0).reverse()) {
+      try {
+        one[Symbol.dispose]()
+      } catch (error) {
+        errors.push(error)
+      }
+    }
+    if (errors.length > 0) throw errors[0]
   }
 }

@@ -78,6 +78,9 @@ export class PerfBuffer implements Disposable {
   readonly #perCpu: PerCpu[] = []
   readonly #overwrite: boolean
   readonly #onLost: PerfBufferOptions['onLost']
+  /** Of those who wait for records. */
+  readonly #wakeups = new Set<Wakeups>()
+  #ended = false
   #lost = 0
   /** Which CPU comes first, so that a busy one does not keep the others waiting. */
   #first = 0
@@ -167,10 +170,11 @@ export class PerfBuffer implements Disposable {
    */
   visit(visit: SampleVisitor, limit = Number.POSITIVE_INFINITY): number {
     if (this.#overwrite) throw new TypeError('a ring that is overwritten is read by latest()')
+    this.#requireOpen()
     const count = this.#perCpu.length
     const first = this.#first++ % Math.max(1, count)
     let seen = 0
-    for (let i = 0; i < count && seen < limit; i++)
+    for (let i = 0; i < count && seen < limit && !this.#ended; i++)
       seen += this.#perCpu[(first + i) % count]!.ring.visit(visit, limit - seen)
     return seen
   }
@@ -181,6 +185,7 @@ export class PerfBuffer implements Disposable {
    */
   latest(): PerfRecord[] {
     if (!this.#overwrite) throw new TypeError('only a ring that is overwritten has latest records')
+    this.#requireOpen()
     const found: PerfRecord[] = []
     for (const { event, ring } of this.#perCpu) {
       pausePerfOutput(event, true)
@@ -202,21 +207,31 @@ export class PerfBuffer implements Disposable {
     for (const { cpu, event } of this.#perCpu) this.#map.updateFd(cpu, { fd: event })
   }
 
+  #requireOpen(): void {
+    if (this.#ended) throw new TypeError('the perf buffer is closed')
+  }
+
   /**
-   * Every record, as it comes, without end: leave the loop, or abort, which throws the signal's
-   * reason.
+   * Every record, as it comes, until this is disposed of: leave the loop, or abort, which throws the
+   * signal's reason.
    */
   async *records(options: { signal?: AbortSignal } = {}): AsyncGenerator<PerfRecord> {
     const { signal } = options
+    this.#requireOpen()
     using wakeups = new Wakeups(
       this.#perCpu.map(({ event }) => event),
       signal,
     )
-    for (;;) {
-      signal?.throwIfAborted()
-      const record = this.read()
-      if (record !== undefined) yield record
-      else await wakeups.next()
+    this.#wakeups.add(wakeups)
+    try {
+      while (!this.#ended) {
+        signal?.throwIfAborted()
+        const record = this.read()
+        if (record !== undefined) yield record
+        else await wakeups.next()
+      }
+    } finally {
+      this.#wakeups.delete(wakeups)
     }
   }
 
@@ -225,9 +240,13 @@ export class PerfBuffer implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.#ended = true
+    // Before their events are closed, whose numbers others may get.
+    for (const wakeups of this.#wakeups) wakeups[Symbol.dispose]()
+    using all = new Owned()
     for (const { cpu, held } of this.#perCpu.splice(0)) {
-      if (!this.#map.fd.closed) this.#map.delete(cpu)
-      held[Symbol.dispose]()
+      all.add(held)
+      if (!this.#map.fd.closed) all.add({ [Symbol.dispose]: () => void this.#map.delete(cpu) })
     }
   }
 }
@@ -239,6 +258,7 @@ export class PerfBuffer implements Disposable {
 class Wakeups implements Disposable {
   readonly #watches: Disposable[]
   readonly #signal: AbortSignal | undefined
+  #ended = false
   #woken = false
   #polled = false
   #wake: (() => void) | undefined
@@ -264,7 +284,7 @@ class Wakeups implements Disposable {
       this.#polled = true
       return
     }
-    if (!this.#woken && this.#signal?.aborted !== true)
+    if (!this.#woken && !this.#ended && this.#signal?.aborted !== true)
       await new Promise<void>(resolve => {
         this.#wake = resolve
       })
@@ -272,8 +292,11 @@ class Wakeups implements Disposable {
     this.#woken = false
   }
 
+  /** Also ends waiting. */
   [Symbol.dispose](): void {
+    this.#ended = true
     for (const watch of this.#watches) watch[Symbol.dispose]()
+    this.#wake?.()
   }
 }
 

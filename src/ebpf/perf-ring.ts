@@ -49,12 +49,19 @@ export class PerfRing {
     this.#lost = lost
   }
 
+  /** The memory was given back. */
+  get isGone(): boolean {
+    return this.#positions.length === 0
+  }
+
   /**
    * Gives samples to `visit`, `limit` at most, and their number. Their room is the kernel's again
-   * afterwards, also if `visit` throws. FormatError: what is there is no record; all of it is
-   * skipped, so that the next call reads on behind it.
+   * afterwards, also if `visit` throws. Ends when `visit` has the memory given back. FormatError:
+   * what is there is no record; all of it is skipped, so that the next call reads on behind it.
+   * TypeError: `visit` reads this ring.
    */
   visit(visit: SampleVisitor, limit: number): number {
+    if (this.#told) throw new TypeError('a visitor of a perf event ring must not read from it')
     const head = Atomics.load(this.#positions, HEAD_AT)
     const tail = this.#positions[TAIL_AT]!
     if (head === tail) return 0
@@ -66,7 +73,7 @@ export class PerfRing {
     try {
       if (used > size || used % 8 !== 0 || start % 8 !== 0)
         throw corrupt(`${used} bytes are in use of ${size}`)
-      while (done < used && count < limit) {
+      while (done < used && count < limit && !this.isGone) {
         const at = (start + done) & (size - 1)
         const bytes = this.#recordBytes(at, used - done)
         // What a visitor throws at concerns this record alone.
@@ -79,7 +86,7 @@ export class PerfRing {
       throw error
     } finally {
       this.#told = false
-      Atomics.store(this.#positions, TAIL_AT, BigInt.asUintN(64, tail + BigInt(done)))
+      if (!this.isGone) Atomics.store(this.#positions, TAIL_AT, BigInt.asUintN(64, tail + BigInt(done)))
     }
   }
 

@@ -38,10 +38,8 @@ function recordBytes(length: number): number {
 }
 
 /** Only when somebody else who holds the map wrote into the consumer's page. */
-function notOurs(bytes: number, used: number): FormatError {
-  return new FormatError('ring buffer', `a record of ${bytes} bytes where ${used} are in use`, {
-    hint: 'Let one consumer only read a ring buffer',
-  })
+function notOurs(what: string): FormatError {
+  return new FormatError('ring buffer', what, { hint: 'Let one consumer only read a ring buffer' })
 }
 
 /** Called with a record's place: `data` is valid during the call only. */
@@ -65,6 +63,8 @@ export class Ring {
   /** The same data as 32-bit words, for headers. */
   readonly words: Int32Array
   readonly sizeBytes: number
+  /** A visitor of ours runs. */
+  #visiting = false
 
   /** `consumer` is the first page; `rest` is the producer's page and twice the data. */
   constructor(consumer: ArrayBuffer, rest: ArrayBuffer, sizeBytes: number) {
@@ -86,20 +86,47 @@ export class Ring {
     return Number(BigInt.asUintN(64, producer - consumer))
   }
 
+  /** The memory was given back. */
+  get isGone(): boolean {
+    return this.consumer.length === 0
+  }
+
+  #requireReadable(): void {
+    if (this.isGone) throw new TypeError('the ring buffer is closed')
+    if (this.#visiting) throw new TypeError('a visitor of a ring buffer must not read from it')
+  }
+
+  /** As `used`. FormatError: no kernel leaves positions so. */
+  #toRead(consumer: bigint, producer: bigint): number {
+    const used = this.used(consumer, producer)
+    if (used > this.sizeBytes || used % 8 !== 0 || consumer % 8n !== 0n)
+      throw this.#skipped(producer, `${used} bytes are in use of ${this.sizeBytes}`)
+    return used
+  }
+
+  /** Where one record cannot be, the place of the next is not known: all are passed over. */
+  #skipped(producer: bigint, what: string): FormatError {
+    Atomics.store(this.consumer, 0, producer)
+    return notOurs(what)
+  }
+
   /**
    * Takes the next record out; undefined: there is none, or the next one is still being written.
+   * FormatError: what is there is no record; all of it is skipped.
    */
   read(): Uint8Array | undefined {
+    this.#requireReadable()
     for (;;) {
       const consumer = Atomics.load(this.consumer, 0)
-      const used = this.used(consumer, Atomics.load(this.producer, 0))
+      const producer = Atomics.load(this.producer, 0)
+      const used = this.#toRead(consumer, producer)
       if (used === 0) return undefined
       const at = this.at(consumer)
       const header = Atomics.load(this.words, at >> 2)
       if ((header & BUSY) !== 0) return undefined
       const length = header & LENGTH
       const bytes = recordBytes(length)
-      if (bytes > used) throw notOurs(bytes, used)
+      if (bytes > used) throw this.#skipped(producer, `a record of ${bytes} bytes where ${used} are in use`)
       const start = at + HEADER_BYTES
       const record = (header & DISCARD) === 0 ? this.data.slice(start, start + length) : undefined
       // Copied before the place is given back to the kernel.
@@ -111,12 +138,19 @@ export class Ring {
   /**
    * Gives the place of each complete record to `visit`, `limit` at most, and their number: without a
    * copy or an object for each. Their room is the kernel's again a quarter of the ring later, and
-   * when this ends, also if `visit` throws.
+   * when this ends, also if `visit` throws. It also ends when `visit` has the memory given back.
+   * FormatError as of `read`. TypeError: `visit` reads.
    */
   visit(visit: RecordVisitor, limit: number): number {
+    this.#requireReadable()
     let count = 0
-    for (let seen = -1; seen !== 0 && count < limit; count += seen)
-      seen = this.#visitSome(visit, Math.min(limit - count, MOST_AT_ONCE))
+    this.#visiting = true
+    try {
+      for (let seen = -1; seen !== 0 && count < limit && !this.isGone; count += seen)
+        seen = this.#visitSome(visit, Math.min(limit - count, MOST_AT_ONCE))
+    } finally {
+      this.#visiting = false
+    }
     return count
   }
 
@@ -126,20 +160,24 @@ export class Ring {
     const { words, bytes: data, sizeBytes } = this
     const most = limit | 0
     const start = this.consumer[0]!
-    const used = this.used(start, Atomics.load(this.producer, 0)) >>> 0
+    const producer = Atomics.load(this.producer, 0)
+    const used = this.#toRead(start, producer) >>> 0
     const quarter = sizeBytes >>> 2
     let at = this.at(start) >>> 0
     let taken = 0
     let count = 0
     try {
-      if (used > sizeBytes) throw notOurs(used, sizeBytes)
       while (count < most && taken < used && (taken < quarter || count === 0)) {
-        const header = inOrder ? words[at >> 2]! : Atomics.load(words, at >> 2)
-        // Its sign: BUSY.
-        if (header < 0) break
+        const header = inOrder || words.length === 0 ? words[at >> 2] : Atomics.load(words, at >> 2)
+        // The visitor had the memory given back; or its sign: BUSY.
+        if (header === undefined || header < 0) break
         const length = header & LENGTH
         const bytes = (length + (HEADER_BYTES + 7)) & ~7
-        if (bytes > used - taken) throw notOurs(bytes, used - taken)
+        if (bytes > used - taken) {
+          const left = used - taken
+          taken = used
+          throw notOurs(`a record of ${bytes} bytes where ${left} are in use`)
+        }
         const record = at + HEADER_BYTES
         taken += bytes
         at = (at + bytes) & (sizeBytes - 1)
@@ -148,7 +186,8 @@ export class Ring {
         visit(data, record, record + length)
       }
     } finally {
-      if (taken > 0) Atomics.store(this.consumer, 0, BigInt.asUintN(64, start + BigInt(taken)))
+      if (taken > 0 && !this.isGone)
+        Atomics.store(this.consumer, 0, BigInt.asUintN(64, start + BigInt(taken)))
     }
     return count
   }
@@ -191,6 +230,7 @@ export class RingBuffer implements Disposable {
   readonly #map: BpfMap
   readonly #ring: Ring
   readonly #mappings: Mapping[]
+  readonly #end = new AbortController()
 
   constructor(map: BpfMap) {
     this.#map = map
@@ -207,10 +247,12 @@ export class RingBuffer implements Disposable {
   /** Gives every complete record to `take`, `limit` at most, and their number. Does not wait. */
   drain(take: (record: Uint8Array) => void, limit = Number.POSITIVE_INFINITY): number {
     let count = 0
-    for (; count < limit; count++) {
+    while (count < limit) {
       const record = this.#ring.read()
       if (record === undefined) break
+      count++
       take(record)
+      if (this.#ring.isGone) break
     }
     return count
   }
@@ -224,12 +266,12 @@ export class RingBuffer implements Disposable {
   }
 
   /**
-   * Every record, as it comes, without end: leave the loop, or abort, which throws the signal's
-   * reason.
+   * Every record, as it comes, until this is disposed of: leave the loop, or abort, which throws the
+   * signal's reason.
    */
   async *records(options: { signal?: AbortSignal } = {}): AsyncGenerator<Uint8Array> {
     const { signal } = options
-    for (;;) {
+    while (!this.#ring.isGone) {
       signal?.throwIfAborted()
       const record = this.#ring.read() ?? (await this.#wait(signal))
       if (record !== undefined) yield record
@@ -241,7 +283,12 @@ export class RingBuffer implements Disposable {
   }
 
   async #wait(signal: AbortSignal | undefined): Promise<Uint8Array | undefined> {
-    await readable(this.#map.fd, signal)
+    try {
+      await readable(this.#map.fd, signal, this.#end.signal)
+    } catch (error) {
+      if (!this.#ring.isGone) throw error
+    }
+    if (this.#ring.isGone) return undefined
     const record = this.#ring.read()
     if (record === undefined) await sleep(BUSY_WAIT_MS)
     return record
@@ -249,6 +296,7 @@ export class RingBuffer implements Disposable {
 
   [Symbol.dispose](): void {
     for (const mapping of this.#mappings) mapping[Symbol.dispose]()
+    this.#end.abort()
   }
 }
 

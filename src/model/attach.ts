@@ -408,7 +408,8 @@ export function progDetach(judge: Judge, machine: Machine, task: Task, call: Pro
   const known = isCgroup || isDevice
   if (judge.fails(ATTACH_RULES.known, known, word ?? `attach type ${call.attach}`)) return
   if (isDevice) {
-    const may = capable(judge, task, 'net_admin') || capable(judge, task, 'sys_admin')
+    const may =
+      !kernel.unnamedDetachAsks || capable(judge, task, 'net_admin') || capable(judge, task, 'sys_admin')
     if (judge.fails(ATTACH_RULES.detachUnnamed, may, () => initialText(task, 'net_admin'))) return
     if (netkitFails(judge, kernel, task, word!)) return
     if (deviceFails(judge, 'tcx_', call.target.kind === 'device' && call.target.exists)) return

@@ -198,13 +198,14 @@ function delegated(
 }
 
 /** The context as it is afterwards. */
-export function fsCreate(judge: Judge, task: Task, { context }: FsCreate): FsContext {
+export function fsCreate(judge: Judge, { kernel }: Machine, task: Task, { context }: FsCreate): FsContext {
   if (judge.fails(BPFFS_RULES.createPhase, context.phase === 'options', context.phase)) return context
   const ns = context.userNamespace
-  const over = nsCapable(judge, task, ns, 'sys_admin')
+  // Before tokens, bpffs was mounted by the host alone, and for the host.
+  const over = kernel.hasTokens ? nsCapable(judge, task, ns, 'sys_admin') : capable(judge, task, 'sys_admin')
   const who = `a task of ${task.userNamespace.name}, a bpffs of ${ns.name}`
   if (judge.fails(BPFFS_RULES.mountCapable, over, who)) return context
-  const may = ns === INITIAL || capable(judge, task, 'sys_admin')
+  const may = ns === INITIAL || (kernel.hasTokens && capable(judge, task, 'sys_admin'))
   const failed = judge.fails(BPFFS_RULES.fillSuper, may, () => initialText(task, 'sys_admin'))
   return { ...context, phase: failed ? 'failed' : 'created' }
 }
@@ -236,6 +237,6 @@ export function mount(
     context = fsSet(judge, machine, task, { op: 'fsconfig_set', context, ...option })
     if (judge.hasFailed) return undefined
   }
-  context = fsCreate(judge, task, { op: 'fsconfig_create', context })
+  context = fsCreate(judge, machine, task, { op: 'fsconfig_create', context })
   return judge.hasFailed ? undefined : { userNamespace: context.userNamespace, masks: context.masks }
 }

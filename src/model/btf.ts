@@ -89,7 +89,8 @@ export function btfGetFdById(judge: Judge, machine: Machine, task: Task, call: B
   if (tailFails(judge, machine, 'btf_get_fd_by_id', attr)) return
   const flags = call.flags ?? 0
   const takes = machine.kernel.btfByIdTakesToken
-  const bad = flags !== 0 || (call.token?.flag === true && !takes)
+  // Where no token is taken, its descriptor's field is not zero behind the last one that is known.
+  const bad = flags !== 0 || (call.token !== undefined && !takes)
   const given = call.token?.flag === true ? 'BPF_F_TOKEN_FD' : `flags 0x${flags.toString(16)}`
   if (judge.fails(BTF_RULES.idFlags, !bad, given)) return
   const resolved = resolveToken(judge, machine, call.token, 'btf_get_fd_by_id', COVERS)

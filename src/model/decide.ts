@@ -120,7 +120,7 @@ function contextAfter(
     case 'fsconfig_set':
       return fsSet(judge, machine, task, call)
     case 'fsconfig_create':
-      return fsCreate(judge, task, call)
+      return fsCreate(judge, machine, task, call)
     case 'fsmount':
       return fsMount(judge, task, call)
   }

@@ -48,6 +48,8 @@ export interface KernelFacts {
   readonly refusesClosedMaps: boolean
   /** Whether ring buffers may overwrite what was not read (since 6.19). */
   readonly ringsOverwrite: boolean
+  /** Whether to detach from a device without naming a program asks CAP_NET_ADMIN of the host (6.18, not 6.12). */
+  readonly unnamedDetachAsks: boolean
   /** Whether links to a cgroup may have flags (since 6.17). */
   readonly cgroupLinksTakeFlags: boolean
   /** What it was built without, beside types. */
@@ -115,6 +117,7 @@ export function factsFrom(
     refusesClosedMaps: !vocabulary.maps.bitOfName.has('rhash'),
     // insn_array came with the same release.
     ringsOverwrite: vocabulary.maps.bitOfName.has('insn_array'),
+    unnamedDetachAsks: vocabulary.cmds.bitOfName.has('prog_stream_read_by_fd'),
     cgroupLinksTakeFlags: vocabulary.cmds.bitOfName.has('prog_stream_read_by_fd'),
     lacks: tried.lacks ?? new Set(),
     refusedProgs: tried.refusedProgs ?? new Set(),

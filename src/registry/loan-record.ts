@@ -47,6 +47,11 @@ export interface RecipientFacts {
   readonly cgroup?: string | undefined
   readonly unit?: string | undefined
   readonly container?: string | undefined
+  /**
+   * Its runtime asked for the loan, and said which container it is; and what its engine had written
+   * down of it then, where nobody had announced it.
+   */
+  readonly told?: { readonly name?: string | undefined; readonly image?: string | undefined } | undefined
 }
 
 /** What was made, as the kernel showed it. */
@@ -217,6 +222,12 @@ const LOAN_FIELDS: Fields<StoredLoan> = {
       cgroup: optional(shortText),
       unit: optional(shortText),
       container: optional(shortText),
+      told: optional(
+        object<NonNullable<RecipientFacts['told']>>({
+          name: optional(shortText),
+          image: optional(shortText),
+        }),
+      ),
     }),
   ),
   made: optional(

@@ -39,21 +39,53 @@ const OWNERS_THREADS = 4
 const ALL_THREADS = 256
 
 const turns = new Turns(OWNERS_THREADS)
+const FOREVER = new AbortController().signal
 /** Processes with a look that was not in time and has not ended yet. */
 const hanging = new Set<string>()
 let threads = 0
 
 /**
- * Duplicates descriptor `fd` of the process. The caller closes it. EBADF: no such descriptor; EPERM:
- * no CAP_SYS_PTRACE over it. Since Linux 5.6. As all of this file: TimeoutError: it is in the middle
- * of an execve(2); ConflictError: others of its owner are, and no more are waited for;
- * NotFoundError: it has exited.
+ * What another process has opened. To close it may wait for whoever serves its file (FUSE), or for
+ * its peer (SO_LINGER), and so may to close a socket in which such descriptors lie. So it is closed
+ * on a thread of its own, in a turn of that process's owner.
+ */
+class TakenFd extends Fd {
+  readonly #owner: string
+
+  constructor(number: number, owner: string) {
+    super(number)
+    this.#owner = owner
+  }
+
+  override close(): void {
+    if (!this.closed) void closeAside(this.release(), this.#owner)
+  }
+}
+
+/** Where the owner has too many that hang, it stays open until one of them does not any more. */
+async function closeAside(number: number, owner: string): Promise<void> {
+  using _ = await turns.take(owner, FOREVER)
+  threads++
+  try {
+    await native().aside('close', number)
+  } finally {
+    threads--
+  }
+}
+
+/**
+ * Duplicates descriptor `fd` of the process. The caller closes it, which waits for nothing. EBADF: no
+ * such descriptor; EPERM: no CAP_SYS_PTRACE over it. Since Linux 5.6. As all of this file:
+ * TimeoutError: it is in the middle of an execve(2); ConflictError: others of its owner are, or
+ * descriptors taken of these hang when they are closed, and no more are waited for; NotFoundError: it
+ * has exited.
  */
 export function takeFdInTime(process: ProcessHandle, fd: number, timeoutMs: number): Promise<Fd> {
   const object = `descriptor ${fd} of process ${process.pid}`
-  return inTime(process, timeoutMs, async ({ pidfd }) => {
-    const result = await native().aside('pidfd_getfd', pidfd.number, fd, 0)
-    return new Fd(check('pidfd_getfd', 'pidfd_getfd', result, object))
+  return inTime(process, timeoutMs, async held => {
+    const owner = hangerOf(held)
+    const result = await native().aside('pidfd_getfd', held.pidfd.number, fd, 0)
+    return new TakenFd(check('pidfd_getfd', 'pidfd_getfd', result, object), owner)
   })
 }
 

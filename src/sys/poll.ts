@@ -24,17 +24,18 @@ export function watchReadable(fd: Fd, ready: () => void): Watch {
   }
 }
 
-/** Resolves once `fd` is readable; rejects with the signal's reason when it aborts first. */
-export function readable(fd: Fd, signal?: AbortSignal): Promise<void> {
+/** Resolves once `fd` is readable; rejects with the reason of the signal that aborts before. */
+export function readable(fd: Fd, ...signals: readonly (AbortSignal | undefined)[]): Promise<void> {
   return new Promise((resolve, reject) => {
-    if (signal?.aborted) return reject(signal.reason)
+    const aborted = signals.find(signal => signal?.aborted)
+    if (aborted !== undefined) return reject(aborted.reason)
     const watch = watchReadable(fd, () => done(resolve))
-    const aborted = (): void => done(() => reject(signal?.reason))
+    const abort = (event: Event): void => done(() => reject((event.target as AbortSignal).reason))
     function done(finish: () => void): void {
       watch[Symbol.dispose]()
-      signal?.removeEventListener('abort', aborted)
+      for (const signal of signals) signal?.removeEventListener('abort', abort)
       finish()
     }
-    signal?.addEventListener('abort', aborted)
+    for (const signal of signals) signal?.addEventListener('abort', abort)
   })
 }

@@ -260,18 +260,38 @@ describe('containers that ask, with the hook, the daemon and the guard', { skip 
     }
   })
 
-  test('by a policy that lets it be passed it arrives, and ends with the container it was lent to', async () => {
+  /** The one loan that lives, once those of other tests have ended. */
+  async function onlyLoan(): Promise<string> {
+    await eventually(async () => (await live()) === 1, 'others have ended')
+    return (await lent())[0]!.id
+  }
+
+  test('by a policy that lets it be passed it arrives, outlives the container, and is revoked with its loan', async () => {
     await passed('passing', toOutside, async (to, from, got) => {
       assert.equal(got, 'ok')
+      const loan = await onlyLoan()
+      await from[Symbol.asyncDispose]()
       to.line()
       assert.equal((await to.lines(3))[2], 'ok')
-      await eventually(async () => (await live()) === 1, 'others have ended')
-      // Its end is the end of the loan.
-      await from[Symbol.asyncDispose]()
-      await eventually(async () => (await live()) === 0, 'the loan has ended')
+      const { state } = await client.showLoan({ params: { id: loan } })
+      assert.equal(state, 'live')
+      await client.revoke({ body: { what: { loan } } })
       to.line()
       assert.equal((await to.lines(4))[3], 'map EPERM')
     })
+  })
+
+  test('where its container has ended, and then who it was passed to, its loan has ended too', async () => {
+    let loan = ''
+    await passed('passing', toOutside, async (to, from, got) => {
+      assert.equal(got, 'ok')
+      loan = await onlyLoan()
+      await from[Symbol.asyncDispose]()
+      await to[Symbol.asyncDispose]()
+    })
+    const shown = () => client.showLoan({ params: { id: loan } })
+    await eventually(async () => (await shown()).state === 'ended', 'the loan has ended')
+    assert.equal((await shown()).ended?.why, 'processes-gone')
     await eventually(() => guard.delegations().length === 0, 'a delegation is left')
   })
 

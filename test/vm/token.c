@@ -122,6 +122,7 @@ static int receive_token(const char *where)
 		return fail("listen"), 1;
 	puts("listening");
 	fflush(stdout);
+	alarm(120); /* whoever was to send it may have failed */
 	from = accept(at, NULL, NULL);
 	if (from < 0 || recvmsg(from, &message, 0) < 0)
 		return fail("receive"), 1;
@@ -131,6 +132,7 @@ static int receive_token(const char *where)
 		return 0;
 	}
 	memcpy(&token, CMSG_DATA(header), sizeof(int));
+	alarm(0);
 	make_maps(token);
 	return 0;
 }

@@ -1,4 +1,7 @@
-/** bpftoken explain: whether the daemon would lend to whoever asks, and why. */
+/**
+ * bpftoken explain: whether the daemon would lend to whoever asks, and why. What the kernel says to a
+ * call is explain-call.ts.
+ */
 import type { RouteAnswer } from '../../client/client.ts'
 import { EXIT, UsageError } from '../../errors.ts'
 import type { Verdict } from '../../policy/decide.ts'
@@ -16,8 +19,15 @@ interface ExplainOptions extends SocketOptions, Omit<RecipientOptions, 'path'> {
 }
 
 /** Exit 3: it would be refused. */
-export async function explain(options: ExplainOptions): Promise<number> {
-  if (options.request !== true) throw new UsageError('Say what is to be explained: --request')
+export async function explain(words: string[], options: ExplainOptions): Promise<number> {
+  if (words.length > 0) {
+    if (options.request === true || options.policy !== undefined)
+      throw new UsageError('A request is explained without a call or command')
+    const { explainWords } = await import('./explain-call.ts')
+    return explainWords(words, options)
+  }
+  if (options.request !== true)
+    throw new UsageError('Say what is to be explained: --request, or a call or command after --')
   const { pid, container, unit, cgroup } = options
   const isNamed = [pid, container, unit, cgroup].some(name => name !== undefined)
   const policy = options.policy === undefined ? {} : { policy: policyName(options.policy) }

@@ -116,12 +116,26 @@ export const daemonCommands: Part = (root, act) => {
     recipientOptions(
       root
         .command('explain')
-        .description('why the daemon would lend to you, or not; nothing is done')
+        .description(
+          'why the daemon would lend to you, or not; why the kernel refuses a call, and what helps',
+        )
+        .argument(
+          '[words...]',
+          'after --: a call or an object file for a running process; else a command, which is run',
+        )
         .option('--request', 'whether a request of yours would be granted')
         .option('--policy <policy>', 'under the policy of this name (default: under any)'),
     ),
   )
-    .details('Exit: 0 it would be granted; 3 it would be refused.')
+    .passThroughOptions()
+    .details(
+      'A call is map_create TYPE, prog_load TYPE [ATTACH-TYPE], btf_load or btf_get_fd_by_id. A command is run and watched\n' +
+        '(as root), and its last refused call is explained. See docs/explain.md.',
+      'Exit: 0 it would be granted, or no call was refused; 3 it would be, or was.',
+    )
+    .example('explain --pid 4711 -- prog_load xdp', 'whether it may, and what it lacks')
+    .example('explain --container web -- counter.bpf.o', 'the same for all of an object')
+    .example('explain -- bpftoken run --policy policy.yaml -- ./loader', 'why a run fails')
     .example('explain --request --policy dev', 'whether you may have it, and which entry says so')
     .action(act(async () => (await import('../commands/explain.ts')).explain))
 

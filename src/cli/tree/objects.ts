@@ -1,7 +1,7 @@
 /** The commands for BPF objects and for those who load them, from `init` to `token show`. */
 import { Option } from 'commander'
 import { PLAN_FORMATS } from '../../needs/format/names.ts'
-import { attach, btf, capabilities, common, program, repeatable } from './options.ts'
+import { attach, btf, capabilities, common, program, recipientOptions, repeatable } from './options.ts'
 import type { Part } from './part.ts'
 
 export const objectCommands: Part = (root, act) => {
@@ -36,6 +36,26 @@ export const objectCommands: Part = (root, act) => {
     .example('plan --format podman counter.bpf.o', 'what to give podman run')
     .example('plan --check policy.yaml --strict counter.bpf.o', 'for CI: no less and no more')
     .action(act(async () => (await import('../commands/plan.ts')).plan))
+
+  common(
+    recipientOptions(
+      root
+        .command('record')
+        .description('watch what a run asks of bpf(2), and write the least policy for it (as root)')
+        .argument('[command...]', 'the program and its arguments, after --')
+        .option('-o, --output <file>', 'where to (default: print it)'),
+    ),
+  )
+    .passThroughOptions()
+    .details(
+      'A command is run as you are, and watched with all that it starts until it ends; the others until interrupted.\n' +
+        'A container and a unit are watched by their cgroup. Calls that no token serves are told, each with the reason.',
+      "Exit: a command's own; 127 there is no such program, 126 it cannot be executed. Else 0; 1 calls were lost, and\n" +
+        'more may be needed, which the policy says, too.',
+    )
+    .example('record -o policy.yaml -- ./loader', 'a policy that is enough for it')
+    .example('record --pid 4711', 'what it does from now on, until Ctrl-C')
+    .action(act(async () => (await import('../commands/record.ts')).record))
 
   common(
     root

@@ -10,7 +10,6 @@ import { BpftokenError, ConflictError } from '../../errors.ts'
 import { requireNoApproval } from '../../lending/admission.ts'
 import { type PreparedLoan, prepareLoan } from '../../lending/lend.ts'
 import type { Policy } from '../../policy/policy.ts'
-import type { SubjectFacts } from '../../policy/subject.ts'
 import { shareOf } from '../../registry/asker-facts.ts'
 import { DEFAULT_BPFFS } from '../../uapi/kernel-paths.ts'
 import { hintOf } from '../http/hints.ts'
@@ -20,6 +19,7 @@ import { chosenPolicy } from '../policy-choice.ts'
 import { requireRoot } from '../records.ts'
 import type { Answered, Call } from '../service.ts'
 import { viewOf } from '../status-of.ts'
+import { factsOf } from './facts.ts'
 import type { KnownContainer } from './known.ts'
 import {
   type HookBody,
@@ -91,7 +91,7 @@ async function lendTo(
     who,
     askedAt,
     lifetimeSec: lifetimeOf(policy, undefined),
-    container: id,
+    container: { id, ...(known === undefined ? body.engine : undefined) },
     signal,
   })
   parts.lookWithin(STARTED_MS)
@@ -120,7 +120,7 @@ function prepare(
   { policy, target, rootfs, body, wanted, known, byAnother }: ToPrepare,
 ): Promise<PreparedLoan> {
   const { config } = body
-  const said = factsOf(known, body)
+  const said = factsOf(known, body.engine)
   return prepareLoan({
     ...{ policy, vocabulary, guard, accounts: names.accounts, recipient: target, rootfs },
     place: { path: DEFAULT_BPFFS },
@@ -131,23 +131,6 @@ function prepare(
       config === undefined ? [] : preflightConfig(config, target.facts.rootUid, policy.rights, vocabulary),
     onlyIfUsable: !wanted.anyway,
   })
-}
-
-/** What was announced, else what the engine has written down; what nobody says is unknown. */
-function factsOf(
-  known: KnownContainer | undefined,
-  { engine }: HookBody,
-): Pick<SubjectFacts, 'container' | 'kubernetes'> {
-  if (known === undefined)
-    return engine === undefined ? {} : { container: { is: { name: engine.name, image: engine.image } } }
-  const { name, image, imageDigest: digest, labels, pod } = known
-  return {
-    container: { is: { name, image, digest, labels } },
-    kubernetes:
-      pod === undefined
-        ? { unknown: 'its runtime says of no pod that it is of it' }
-        : { is: { namespace: pod.namespace, labels: pod.labels } },
-  }
 }
 
 const OWN_NAMESPACE =

@@ -8,6 +8,7 @@
  */
 import { FormatError, NotSupportedError } from '../../errors.ts'
 import type { Executable } from '../elf/executable.ts'
+import { printable } from '../printable.ts'
 
 /** One place of a probe. */
 export interface UsdtNote {
@@ -62,18 +63,25 @@ function noteOf(file: Executable, body: Buffer, off: number, base: bigint | unde
   if (provider === undefined || name === undefined || args === undefined)
     throw new FormatError('USDT', `${file.path}: a note has no provider, name or arguments`, { off })
   const [place, noted, semaphore] = [file.u64(off), file.u64(off + 8), file.u64(off + 16)]
+  const probe = shownText(`${provider}:${name}`)
   // prelink moves the file's addresses, but does not know of notes.
   const moved = base === undefined || noted === 0n ? 0n : base - noted
   const segment = file.segmentAt(place + moved)
   if (segment === undefined || !segment.executable)
-    throw new FormatError('USDT', `${file.path}: probe ${provider}:${name} is where no code is`, { off })
+    throw new FormatError('USDT', `${file.path}: probe ${probe} is where no code is`, { off })
   return {
     provider,
     name,
     off: place + moved - segment.address + segment.off,
-    semaphoreOff: semaphore === 0n ? 0n : semaphoreOff(file, semaphore, `${provider}:${name}`, off),
+    semaphoreOff: semaphore === 0n ? 0n : semaphoreOff(file, semaphore, probe, off),
     args: args === ':' ? '' : args,
   }
+}
+
+const MAX_SHOWN = 200
+
+function shownText(text: string): string {
+  return printable(text.length > MAX_SHOWN ? `${text.slice(0, MAX_SHOWN)}...` : text)
 }
 
 function semaphoreOff(file: Executable, address: bigint, probe: string, off: number): bigint {
@@ -141,10 +149,10 @@ const MACHINES: Readonly<Record<number, Machine>> = {
   62: {
     register: name => X64_REGISTERS.get(name),
     forms: [
-      /\s*(?<size>-?\d+)@(?<value>-?\d+)?\s*(?<memory>\()\s*%(?<register>\w+)\s*,\s*%(?<index>\w+)\s*(?:,\s*(?<scale>\d+)\s*)?\)\s*/y,
-      /\s*(?<size>-?\d+)@(?<value>-?\d+)?\s*(?<memory>\()\s*%(?<register>\w+)\s*\)\s*/y,
-      /\s*(?<size>-?\d+)@%(?<register>\w+)\s*/y,
-      /\s*(?<size>-?\d+)@\$(?<value>-?\d+)\s*/y,
+      /\s*(?<size>-?\d)@(?<value>-?\d{1,20})?\s*(?<memory>\()\s*%(?<register>\w+)\s*,\s*%(?<index>\w+)\s*(?:,\s*(?<scale>\d+)\s*)?\)\s*/y,
+      /\s*(?<size>-?\d)@(?<value>-?\d{1,20})?\s*(?<memory>\()\s*%(?<register>\w+)\s*\)\s*/y,
+      /\s*(?<size>-?\d)@%(?<register>\w+)\s*/y,
+      /\s*(?<size>-?\d)@\$(?<value>-?\d{1,20})\s*/y,
     ],
   },
   183: {
@@ -154,9 +162,9 @@ const MACHINES: Readonly<Record<number, Machine>> = {
       return number === undefined || Number(number) > 30 ? undefined : Number(number) * 8
     },
     forms: [
-      /\s*(?<size>-?\d+)@(?<memory>\[)\s*(?<register>\w+)\s*(?:,\s*(?<value>-?\d+)\s*)?\]\s*/y,
-      /\s*(?<size>-?\d+)@(?<value>-?\d+)\s*/y,
-      /\s*(?<size>-?\d+)@(?<register>[a-z]\w*)\s*/y,
+      /\s*(?<size>-?\d)@(?<memory>\[)\s*(?<register>\w+)\s*(?:,\s*(?<value>-?\d{1,20})\s*)?\]\s*/y,
+      /\s*(?<size>-?\d)@(?<value>-?\d{1,20})\s*/y,
+      /\s*(?<size>-?\d)@(?<register>[a-z]\w*)\s*/y,
     ],
   },
 }
@@ -169,15 +177,18 @@ const MAX_ARGUMENTS = 12
  */
 export function usdtArguments(machine: number, args: string): UsdtArgument[] {
   const words = MACHINES[machine]
+  const shown = shownText(args)
   const refuse = (why: string): NotSupportedError =>
-    new NotSupportedError(`The arguments "${args}" of a USDT probe ${why}`, { context: { args, machine } })
+    new NotSupportedError(`The arguments "${shown}" of a USDT probe ${why}`, {
+      context: { args: shown, machine },
+    })
   if (words === undefined) throw refuse(`are of machine ${machine}, not x86-64 or arm64`)
   const found: UsdtArgument[] = []
   for (let at = 0; at < args.length; ) {
     const match = firstMatch(words.forms, args, at)
     if (match === undefined) throw refuse(`are not understood from byte ${at} on`)
     const argument = argumentOf(match.groups!, words)
-    if (argument === undefined) throw refuse(`have a size or register that is not known`)
+    if (argument === undefined) throw refuse(`have a size, number or register that is not known`)
     found.push(argument)
     at += match[0].length
     if (found.length > MAX_ARGUMENTS) throw refuse(`are more than ${MAX_ARGUMENTS}`)
@@ -203,7 +214,10 @@ function argumentOf(groups: Record<string, string | undefined>, words: Machine):
   const scale = [1, 2, 4, 8].indexOf(Number(groups['scale'] ?? 1))
   if (![1, 2, 4, 8].includes(bytes) || register === undefined || index === undefined || scale === -1)
     return undefined
-  const value = BigInt.asIntN(64, BigInt(groups['value'] ?? 0))
+  const written = BigInt(groups['value'] ?? 0)
+  const value = BigInt.asIntN(64, written)
+  // Compilers write the same 64 bits with a sign or without.
+  if (value !== written && BigInt.asUintN(64, written) !== written) return undefined
   const kind =
     groups['index'] !== undefined
       ? INDEXED

@@ -43,7 +43,8 @@ export class BtfBuilder {
     if (vlen > MAX_VLEN)
       throw new FormatError('BTF', `${kind} "${name}" has ${vlen} parts, at most ${MAX_VLEN}`)
     const info = ((flag ? 1 : 0) << 31) | (BTF_KIND[kind] << 24) | vlen
-    this.#words.push(this.#string(name), info, sizeOrType, ...rest)
+    this.#words.push(this.#string(name), info, sizeOrType)
+    for (const word of rest) this.#words.push(word)
     return ++this.#count
   }
 

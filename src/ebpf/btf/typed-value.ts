@@ -268,11 +268,17 @@ function numberFor(value: TypedValue, names: Scalar['names'], path: string): Typ
   )
 }
 
+/** Above it, and below its negative, numbers that differ in C are the same in JavaScript. */
+const MAX_EXACT = BigInt(Number.MAX_SAFE_INTEGER)
+
 /** As a whole number between the two, in whichever form. */
 function integer(value: TypedValue, min: bigint, max: bigint, path: string): bigint {
   if (typeof value !== 'bigint' && typeof value !== 'number') throw wrongType(path, 'a whole number', value)
   if (typeof value === 'number' && !Number.isInteger(value))
     throw new RangeError(`${at(path)} takes a whole number, not ${value}`)
+  // Another number may have been meant, which JavaScript cannot hold.
+  if (typeof value === 'number' && !Number.isSafeInteger(value) && max > MAX_EXACT)
+    throw new RangeError(`${at(path)} takes a number as large as ${value} as a bigint`)
   const number = BigInt(value)
   if (number < min || number > max) throw new RangeError(`${at(path)} takes ${min} to ${max}, not ${value}`)
   return number
@@ -418,7 +424,7 @@ function textArray(count: number): Codec {
       const all = bytesAt(view, bit, count)
       const end = all.indexOf(0)
       // A copy: memory that is shared with programs is no text to decode in place.
-      return new TextDecoder().decode(all.slice(0, end === -1 ? count : end))
+      return new TextDecoder('utf-8', { ignoreBOM: true }).decode(all.slice(0, end === -1 ? count : end))
     },
   }
 }

@@ -75,6 +75,7 @@ export class Executable {
     return this.#sections
   }
 
+  /** By their addresses. Of two that overlap, the later one counts. */
   get segments(): readonly Segment[] {
     this.#segments ??= this.#readSegments()
     return this.#segments
@@ -106,7 +107,16 @@ export class Executable {
 
   /** The segment that holds an address; undefined: none does. */
   segmentAt(address: bigint): Segment | undefined {
-    return this.segments.find(one => address >= one.address && address < one.address + one.memoryBytes)
+    const all = this.segments
+    // A file may ask for as many addresses as it has segments, each by the ten thousand.
+    let [from, to] = [0, all.length]
+    while (from < to) {
+      const middle = (from + to) >>> 1
+      if (all[middle]!.address <= address) from = middle + 1
+      else to = middle
+    }
+    const found = all[from - 1]
+    return found !== undefined && address < found.address + found.memoryBytes ? found : undefined
   }
 
   #readSections(): ExecutableSection[] {
@@ -143,5 +153,6 @@ export class Executable {
         address: this.u64(at + 16),
         memoryBytes: this.u64(at + 40),
       }))
+      .sort((a, b) => (a.address < b.address ? -1 : a.address > b.address ? 1 : 0))
   }
 }

@@ -87,27 +87,29 @@ export function matchingSymbols(file: Executable, pattern: string): { name: stri
   })
 }
 
-/** Functions of one kind of table, all or those of one name, that have code in the file. */
+/**
+ * Functions of one kind of table, all or those of one name, that have code in the file. Of each kind
+ * there is one table: as libbpf, the first.
+ */
 function* functions(file: Executable, type: number, wanted?: Buffer): Generator<FunctionSymbol> {
-  for (const table of file.sections) {
-    const strings = file.sections[table.link]
-    if (table.type !== type || strings === undefined) continue
-    file.requireInside(table.off, table.sizeBytes, 'a symbol table')
-    file.requireInside(strings.off, strings.sizeBytes, 'a string table')
-    const versions = versionsOf(file, table)
-    const count = Math.floor(table.sizeBytes / SYMBOL_BYTES)
-    for (let index = 0; index < count; index++) {
-      const at = table.off + index * SYMBOL_BYTES
-      const [info, of] = [file.bytes[at + 4]!, file.sections[file.u16(at + 6)]]
-      if ((info & 0xf) !== STT_FUNC || of === undefined || of.index === 0) continue
-      const nameAt = file.u32(at)
-      if (wanted !== undefined && !startsWith(file.bytes, strings.off + nameAt, wanted)) continue
-      const [, name = '', written] = /^([^@]*)(?:@@?(.*))?$/s.exec(file.text(strings, nameAt)) ?? []
-      if (wanted !== undefined && name !== wanted.toString()) continue
-      const { version, isDefault } = versions?.(index) ?? { version: written, isDefault: true }
-      const off = file.u64(at + 8) - of.address + BigInt(of.off)
-      yield { name, version, isDefault, global: info >> 4 === STB_GLOBAL, off }
-    }
+  const table = file.sections.find(one => one.type === type)
+  const strings = table && file.sections[table.link]
+  if (table === undefined || strings === undefined) return
+  file.requireInside(table.off, table.sizeBytes, 'a symbol table')
+  file.requireInside(strings.off, strings.sizeBytes, 'a string table')
+  const versions = versionsOf(file, table)
+  const count = Math.floor(table.sizeBytes / SYMBOL_BYTES)
+  for (let index = 0; index < count; index++) {
+    const at = table.off + index * SYMBOL_BYTES
+    const [info, of] = [file.bytes[at + 4]!, file.sections[file.u16(at + 6)]]
+    if ((info & 0xf) !== STT_FUNC || of === undefined || of.index === 0) continue
+    const nameAt = file.u32(at)
+    if (wanted !== undefined && !startsWith(file.bytes, strings.off + nameAt, wanted)) continue
+    const [, name = '', written] = /^([^@]*)(?:@@?(.*))?$/s.exec(file.text(strings, nameAt)) ?? []
+    if (wanted !== undefined && name !== wanted.toString()) continue
+    const { version, isDefault } = versions?.(index) ?? { version: written, isDefault: true }
+    const off = file.u64(at + 8) - of.address + BigInt(of.off)
+    yield { name, version, isDefault, global: info >> 4 === STB_GLOBAL, off }
   }
 }
 

@@ -1,4 +1,5 @@
 /** Writes a relocatable BPF object: sections, symbols, relocations. Pure. Little endian. */
+import { NotSupportedError } from '../../errors.ts'
 import { EM_BPF, ET_REL, SHN, SHT, STB } from '../elf/elf.ts'
 
 export interface WrittenSection {
@@ -81,7 +82,10 @@ interface Head {
   readonly data: Uint8Array
 }
 
-/** The file. Local symbols come first in it, as ELF wants them. */
+/**
+ * The file. Local symbols come first in it, as ELF wants them. NotSupportedError: there are more
+ * sections than it can number.
+ */
 export function writeElf(sections: readonly WrittenSection[], symbols: readonly WrittenSymbol[]): Uint8Array {
   const strings = new Strings()
   const indexOf = new Map(sections.map((section, i) => [section, i + 1]))
@@ -92,6 +96,11 @@ export function writeElf(sections: readonly WrittenSection[], symbols: readonly 
   const numberOf = new Map(ordered.map((symbol, i) => [symbol, i + 1]))
   const relocated = sections.filter(({ relocations }) => relocations.length > 0)
   const symtab = sections.length + relocated.length + 1
+  // Numbers of sections have 16 bits, and the upper ones mean something else.
+  if (symtab + 2 > SHN.LORESERVE)
+    throw new NotSupportedError(`An object of ${symtab + 1} sections cannot be written`, {
+      context: { sections: symtab + 1, most: SHN.LORESERVE - 2 },
+    })
   const heads: Head[] = [
     ...sections.map(({ name, type, flags, alignBytes, entryBytes, sizeBytes, data }) => ({
       ...{ name, type, flags, link: 0, info: 0, align: alignBytes, entry: entryBytes, size: sizeBytes, data },

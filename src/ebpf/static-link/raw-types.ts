@@ -178,7 +178,9 @@ export function writeRawTypes(
   for (const type of types.slice(1)) {
     const own = type.words.slice()
     for (const at of placesIn(type).texts) own[at] = place(own[at]!)
-    words.push(own[0]!, type.info, ...own.slice(1))
+    words.push(own[0]!, type.info)
+    // Not spread: a type has as many words as no call has arguments.
+    for (let i = 1; i < own.length; i++) words.push(own[i]!)
   }
   for (const number of more) place(number)
   const bytes = new Uint8Array(HEADER_BYTES + words.length * 4 + stringsBytes)

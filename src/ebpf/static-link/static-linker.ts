@@ -96,7 +96,7 @@ class OutSection {
   elf: { readonly type: number; readonly flags: number; readonly entryBytes: number } | undefined
   alignBytes = 0
   sizeBytes = 0
-  readonly parts: { readonly off: number; readonly data: Uint8Array }[] = []
+  readonly parts: Part[] = []
   readonly relocations: { off: number; symbol: OutSymbol; type: number }[] = []
   symbol: OutSymbol | undefined
   isDescribed = false
@@ -144,13 +144,26 @@ interface Source {
   readonly types: Btf | undefined
   readonly ext: ExtInfo | undefined
   /** Where each section went, by its number, and those of BTF alone by name. */
-  readonly placed: Map<number, { readonly section: OutSection; readonly off: number }>
+  readonly placed: Map<number, Place>
   readonly shells: Map<string, OutSection>
   readonly symbols: (OutSymbol | undefined)[]
   /** Global variables and functions of its BTF, by the numbers of their names. */
   readonly declared: ReadonlyMap<number, Declared>
   /** Ids in the result, by its own ids. */
   newIds: Uint32Array
+}
+
+interface Part {
+  readonly off: number
+  readonly data: Uint8Array
+}
+
+/** Where a section of an object went. */
+interface Place {
+  readonly section: OutSection
+  readonly off: number
+  /** Undefined: it has no bytes in the file. */
+  readonly part: Part | undefined
 }
 
 interface Declared {
@@ -316,9 +329,10 @@ class StaticLinker {
     const off = Math.ceil(out.sizeBytes / out.alignBytes) * out.alignBytes
     if (off + sizeBytes > MAX_BYTES) throw new FormatError('BPF object', `section "${name}" becomes too big`)
     // A copy: instructions are changed.
-    if (type !== SHT.NOBITS) out.parts.push({ off, data: Uint8Array.from(data) })
+    const part = type === SHT.NOBITS ? undefined : { off, data: Uint8Array.from(data) }
+    if (part !== undefined) out.parts.push(part)
     out.sizeBytes = off + sizeBytes
-    source.placed.set(index, { section: out, off })
+    source.placed.set(index, { section: out, off, part })
   }
 
   #addSymbols(source: Source): void {
@@ -485,8 +499,7 @@ class StaticLinker {
     for (const [index, relocations] of source.elf.relocations) {
       const target = source.placed.get(index)
       if (target === undefined) continue
-      const { section, off } = target
-      const part = section.parts.find(one => one.off === off)
+      const { section, off, part } = target
       const isCode = (section.elf!.flags & SHF.EXECINSTR) !== 0
       for (const relocation of relocations) {
         const symbol = source.symbols[relocation.symbol]

@@ -257,13 +257,16 @@ export class Executor implements Disposable {
     }
   }
 
+  /** A plan that was given up meanwhile is told nothing: the next one would hear it. */
   async #pause(at: number): Promise<void> {
+    const plan = this.#waiting
+    let word: Kind = 'KEEP'
     try {
-      await this.#waiting?.paused?.(this, at)
-      this.keep()
+      await plan?.paused?.(this, at)
     } catch {
-      this.#word('CANCEL')
+      word = 'CANCEL'
     }
+    if (plan === this.#waiting) this.#word(word)
   }
 
   /** Its end of the socket is closed. */

@@ -243,7 +243,7 @@ for (const [operation, { atLeast, ordered = [], first, check }] of Object.entrie
         // The key belongs to one round.
         await prepare()
         const { said, signal } = await crash(operation, i + 1)
-        assert.equal(signal, 'SIGKILL', `${point}: it did not die`)
+        assert.equal(signal, 'SIGKILL', `${point}: it did not die: ${said}`)
         await start()
         isRunning = true
         await lab.service.settle()

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readlinkSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readlinkSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { REAL_CLOCK } from '../../../src/daemon/clock.ts'
@@ -14,7 +14,7 @@ import type { BpftokenError } from '../../../src/errors.ts'
 import type { HeldRecord } from '../../../src/registry/loan-record.ts'
 import { uniqueNamespaceId } from '../../../src/sys/namespace.ts'
 import { open as openFile } from '../../../src/sys/open.ts'
-import { CLONE_NEWNS, CLONE_NEWUSER, O_RDONLY } from '../../../src/uapi/constants.ts'
+import { AT_FDCWD, CLONE_NEWNS, CLONE_NEWUSER, O_RDONLY } from '../../../src/uapi/constants.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import { canHang, HangingExec } from '../delegation/hanging-exec.ts'
 import { policyWith, vocabulary } from '../delegation/lab.ts'
@@ -353,6 +353,83 @@ test('renew: others than root renew no more than the policy lends now', () =>
     await lab.service.reload()
   }))
 
+/** What a runtime's hook asks for a process that is to be a container. */
+async function lendToContainer(
+  { pid, rootfs }: { pid: number; rootfs: string },
+  id: string,
+  policy: string,
+  engine?: object,
+) {
+  const state = { id, pid, bundle: lab.directory, root: rootfs, status: 'created' }
+  const annotations = { 'bpftoken.dev/policy': policy }
+  const { body } = await lab.ask('ociHook', root, {
+    body: { state: { ...state, annotations }, ...(engine && { engine }) },
+  })
+  return body.loan!.id
+}
+
+test('renew: a container renews what its runtime asked for, as long as what is said of it is of the policy', () =>
+  withUser(ALICE, async ({ asker: owner, inside, pid }) => {
+    const asker = await lab.askerOf(inside)
+    const rootfs = join(lab.directory, 'rootfs')
+    mkdirSync(rootfs)
+    await inside.must('mount', 'none', rootfs, 'tmpfs', 0, 'mode=755')
+    for (const below of ['/sys', '/sys/fs', PATH])
+      await inside.must('mkdirat', AT_FDCWD, `${rootfs}${below}`, 0o755)
+    const container = { pid, rootfs }
+    const write = (name: string, subject: string) =>
+      lab.write(
+        name,
+        `  subjects: [{ ${subject} }]\n  limits: { lifetime: 1h }\n${RIGHTS}\n  guard: optional`,
+      )
+    write('images', 'container: { image: good }')
+    write('pods', 'kubernetes: { namespace: prod, labels: { app: web } }')
+    await lab.service.reload()
+    const announce = (facts: object) =>
+      lab.ask('announceContainers', root, {
+        body: { runtime: 'nri', whole: false, containers: [{ id: 'c1', ...facts }] },
+      })
+    const renew = (by: Peer, id: string) =>
+      lab.ask('renew', by, { params: { id }, body: { lifetimeSec: 600 } })
+    const pod = { name: 'web-1', uid: 'u', namespace: 'prod', labels: { app: 'web' } }
+    const asked = { annotations: { 'bpftoken.dev/policy': 'images' } }
+    const wrong = { image: 'bad', pod: { ...pod, labels: { app: 'db' } } }
+    try {
+      for (const policy of ['images', 'pods']) {
+        const said = { ...asked, image: 'good', pod, annotations: { 'bpftoken.dev/policy': policy } }
+        await announce(said)
+        const id = await lendToContainer(container, 'c1', policy)
+        assert.equal((await renew(asker, id)).status, 200)
+        await assert.rejects(renew(owner, id), {
+          code: 'BPFTOKEN_DENIED',
+          message: /no runtime has said of what container it is/,
+        })
+        const refuse = (message: RegExp) =>
+          assert.rejects(renew(asker, id), { code: 'BPFTOKEN_DENIED', message })
+        await announce({ ...said, ...wrong })
+        await refuse(policy === 'images' ? /bad/ : /app.{1,6}db/)
+        assert.equal((await renew(root, id)).status, 200)
+        await announce({ ...said, pid: pid + 1 })
+        await refuse(/another container has its id by now/)
+        await announce({ ...said, pid })
+        assert.equal((await renew(asker, id)).status, 200)
+        await lab.ask('announceContainers', root, { body: { runtime: 'nri', whole: true, containers: [] } })
+        await refuse(/nobody has announced its container/)
+        await lab.ask('revoke', root, { body: { what: { loan: id } } })
+      }
+      // What its engine had written down is kept with the loan.
+      const id = await lendToContainer(container, 'c2', 'images', { name: 'web', image: 'good' })
+      assert.equal((await renew(asker, id)).status, 200)
+      await lab.stop()
+      await lab.start()
+      assert.equal((await renew(asker, id)).status, 200)
+      await lab.ask('revoke', root, { body: { what: { loan: id } } })
+    } finally {
+      for (const name of ['images', 'pods']) rmSync(join(lab.policyDirectory, `${name}.yaml`))
+      await lab.service.reload()
+    }
+  }))
+
 test('loans of a user that are slow to end delay the end of nobody else, and all end', async () => {
   await using slow = await ServiceLab.open()
   slow.write('everybodys', `  subjects: [{ user: ${ALICE} }, { user: ${BOB} }]\n${RIGHTS}`)
@@ -489,6 +566,37 @@ test('after a restart a loan is not taken for that of another namespace that has
       await lab.service.settle()
       const { body } = await lab.ask('showLoan', root, { params: { id } })
       assert.deepEqual([body.state, body.ended?.why], ['ended', 'processes-gone'])
+    })
+    if (!found) t.skip('others of this machine took the number of the namespace first')
+  })
+})
+
+test('a loan that has ended is shown to who asked for it, and to none of another namespace with its number', async t => {
+  using own = openFile('/proc/self/ns/user', O_RDONLY)
+  if (uniqueNamespaceId(own) === undefined)
+    return t.skip('this kernel has no numbers of namespaces that are not used again (Linux 6.18 has)')
+  await withUser(ALICE, async ({ inside, pid }) => {
+    const asker = await lab.askerOf(inside)
+    const name = readlinkSync(`/proc/${pid}/ns/user`)
+    const request = { body: { ...toPid(pid).body, recipient: { self: true as const } } }
+    const { id } = lentIn(await lab.ask('lend', asker, request))
+    await lab.ask('revoke', asker, { body: { what: { loan: id } } })
+    const shown = (by: Peer) => lab.ask('showLoan', by, { params: { id } })
+    const listed = async (by: Peer) =>
+      (await lab.ask('listLoans', by, { query: { state: 'all' } })).body.loans.some(loan => loan.id === id)
+    assert.equal((await shown(asker)).body.state, 'ended')
+    assert.equal(await listed(asker), true)
+    inside[Symbol.dispose]()
+    await inside.exited
+    let found = false
+    await tryForName(name, async other => {
+      found = other !== undefined
+      if (other === undefined) return
+      const another = await lab.askerOf(other)
+      const { facts } = await another.who()
+      assert.deepEqual([facts.uid, facts.userNamespace], [ALICE, name])
+      await assert.rejects(shown(another), { code: 'BPFTOKEN_NOT_FOUND' })
+      assert.equal(await listed(another), false)
     })
     if (!found) t.skip('others of this machine took the number of the namespace first')
   })

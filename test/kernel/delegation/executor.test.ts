@@ -210,6 +210,59 @@ test('a child that is stopped is given up in time, and what it had attached is u
   await works()
 })
 
+test('pauses are no part of the time that a plan has; one that has taken as long itself ends it', async () => {
+  const pauses = (count: number): Action[] => [
+    ...Array.from({ length: count }, () => ({ do: 'pause' }) as const),
+    ...plan,
+  ]
+  await execute(pauses(5), target, vocabulary, { timeoutMs: 2000, paused: () => sleep(500) })
+  assert.deepEqual(mounted(), [PATH])
+  await undelegate(target, vocabulary)
+  let goOn = (): void => {}
+  const late = execute(pauses(1), target, vocabulary, {
+    timeoutMs: 500,
+    paused: () =>
+      new Promise(resolve => {
+        goOn = resolve
+      }),
+  })
+  await assert.rejects(late, { code: 'BPFTOKEN_TIMEOUT' })
+  assert.deepEqual(mounted(), [])
+  goOn()
+  await works()
+})
+
+test('whoever goes on after a plan was given up, or fails then, says so to no later plan', async () => {
+  using executor = Executor.start()
+  for (const fails of [false, true]) {
+    let goOn = (): void => {}
+    const first = new Promise<void>((resolve, reject) => {
+      goOn = fails ? () => reject(new Error('not wanted')) : resolve
+    })
+    const given = execute(pausingAt(plan, 1), target, vocabulary, {
+      ...{ executor, timeoutMs: 300, paused: () => first },
+    })
+    await assert.rejects(given, { code: 'BPFTOKEN_TIMEOUT' })
+    // The next one decides by itself: what is late neither lets it go on nor ends it.
+    let asked = false
+    const next = execute(pausingAt(plan, 1), target, vocabulary, {
+      executor,
+      paused: async () => {
+        goOn()
+        await sleep(200)
+        asked = true
+        if (!fails) throw new Error('not this one')
+      },
+    })
+    if (fails) {
+      await next
+      await undelegate(target, vocabulary)
+    } else await assert.rejects(next)
+    assert.ok(asked)
+    assert.deepEqual(mounted(), [])
+  }
+})
+
 test('a child that is killed fails the delegation, and leaves nothing', async () => {
   for (let at = 2; at <= plan.length; at++) {
     await empty()

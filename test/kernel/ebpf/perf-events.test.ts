@@ -35,6 +35,7 @@ import { parseObject } from '../../../src/ebpf/object/spec.ts'
 import { onlineCpus, possibleCpus } from '../../../src/ebpf/per-cpu.ts'
 import { PerfBuffer, type PerfRecord } from '../../../src/ebpf/perf-events.ts'
 import type { Program } from '../../../src/ebpf/prog.ts'
+import { RingBuffer } from '../../../src/ebpf/ringbuf.ts'
 import { CACHE } from '../../helpers/machine.ts'
 import { count, counter, errno, kernelTest, loadProgram, makeMap } from './fixture.ts'
 
@@ -310,3 +311,50 @@ async function readsWaits(): Promise<void> {
 
 if (existsSync(RUNQSLOWER)) kernelTest(RUNQSLOWER_TEST, readsWaits)
 else test(RUNQSLOWER_TEST, { skip: '.cache/corpus is missing: run `make corpus`' })
+
+kernelTest('waiting ends when the reader is disposed of, and its descriptors are free again', async () => {
+  using map = events()
+  const perf = new PerfBuffer(map)
+  const reading = (async () => {
+    for await (const _ of perf) assert.fail('nobody writes')
+  })()
+  await sleep(20)
+  perf[Symbol.dispose]()
+  await reading
+  assert.throws(() => perf.read(), { name: 'TypeError', message: 'the perf buffer is closed' })
+  // Their numbers may be watched anew.
+  using again = new PerfBuffer(map)
+  const signal = AbortSignal.timeout(20)
+  await assert.rejects(again.records({ signal }).next(), { name: 'TimeoutError' })
+  assert.deepEqual(again.cpus, onlineCpus())
+})
+
+kernelTest('a ring buffer: waiting ends when the reader is disposed of', async () => {
+  const map = makeMap({
+    type: 'ringbuf',
+    keyBytes: 0,
+    valueBytes: 0,
+    maxEntries: 4096,
+    name: 'ring',
+    token: null,
+  })
+  const ring = new RingBuffer(map)
+  const reading = (async () => {
+    for await (const _ of ring) assert.fail('nobody writes')
+  })()
+  await sleep(20)
+  ring[Symbol.dispose]()
+  map.close()
+  await reading
+  assert.throws(() => ring.read(), { name: 'TypeError', message: 'the ring buffer is closed' })
+  using next = makeMap({
+    type: 'ringbuf',
+    keyBytes: 0,
+    valueBytes: 0,
+    maxEntries: 4096,
+    name: 'ring',
+    token: null,
+  })
+  using again = new RingBuffer(next)
+  await assert.rejects(again.records({ signal: AbortSignal.timeout(20) }).next(), { name: 'TimeoutError' })
+})

@@ -1,4 +1,5 @@
 /** Random cases, over all that the model is told. */
+import type { File } from '../../../src/model/file.ts'
 import { MAP_TYPES } from '../../../src/model/map-types.ts'
 import { CONTEXTS, type Lab, LONG_PROGRAM } from './lab.ts'
 import type { Random } from './random.ts'
@@ -64,12 +65,13 @@ function caller(random: Random, lab: Lab, op: BpfSpec['op']) {
   ])
   const junkAt = Math.min(at, LAST_BYTE)
   if (random.chance(70)) return { context, caps, junkAt, size: junkAt + 1 }
-  return { context, caps, size: random.pick([4096, 4097, end, lab.kernel.attrBytes + 8]) }
+  return { context, caps, size: random.pick([4096, 4097, Math.max(end, 16), lab.kernel.attrBytes + 8]) }
 }
 
 /** The place of a slot of one of these kinds, of any other now and then. */
-function slot(random: Random, lab: Lab, kind: string): number {
-  const fitting = random.chance(92)
+function slot(random: Random, lab: Lab, kind: File['kind']): number {
+  // A kernel without tokens has none of these.
+  const fitting = random.chance(92) && lab.of(kind).length > 0
   for (;;) {
     const i = random.below(lab.slots.length)
     if (!fitting || lab.slots[i]!.file.kind === kind) return i

@@ -211,3 +211,25 @@ test('PerfRing reads a ring that is overwritten from its newest record on', () =
   )
   assert.equal(found.length, Math.floor(PAGE / 24))
 })
+
+test('PerfRing ends where its visitor gives the memory back', () => {
+  const made = new Made()
+  for (const text of ['aaaa', 'bbbb']) made.put(sample(text))
+  let calls = 0
+  const count = made.ring.visit(() => {
+    calls++
+    structuredClone(undefined, { transfer: [made.memory] })
+  }, Number.POSITIVE_INFINITY)
+  assert.deepEqual([count, calls], [1, 1])
+  assert.ok(made.ring.isGone)
+})
+
+test('a visitor that reads the same ring is refused, and loses its own record alone', () => {
+  const made = new Made()
+  for (const text of ['aaaa', 'bbbb']) made.put(sample(text))
+  assert.throws(() => made.ring.visit(() => void made.ring.visit(() => {}, 1), 10), {
+    name: 'TypeError',
+    message: /must not read/,
+  })
+  assert.deepEqual(made.seen(), ['bbbb'])
+})

@@ -96,10 +96,63 @@ test('visit() throws what the taker throws, and that record is taken', () => {
   assert.deepEqual(seen(ring), [[3, 8]])
 })
 
-test('visit() refuses lengths that cannot be, as read() does', () => {
-  const ring = emptyRing()
-  ring.write(record(1))
-  ring.words[0] = 4000
-  assert.throws(() => seen(ring), FormatError)
-  assert.throws(() => ring.read(), FormatError)
+for (const [what, take] of [
+  ['read', (ring: Ring) => ring.read()],
+  ['visit', (ring: Ring) => seen(ring)],
+] as const) {
+  test(`${what}() refuses a length that cannot be once, and reads on behind it`, () => {
+    const ring = emptyRing()
+    for (const n of [1, 2]) ring.write(record(n))
+    ring.words[0] = 4000
+    assert.throws(() => take(ring), FormatError)
+    assert.equal(ring.read(), undefined)
+    ring.write(record(3))
+    assert.deepEqual(ring.read(), record(3))
+  })
+
+  test(`${what}() refuses positions that cannot be, and reads on behind them`, () => {
+    // The second and third would be taken for 16 and 8 bytes, if 32 bits of them were looked at.
+    for (const consumer of [16n, -(2n ** 32n), -(2n ** 40n) + 8n, -4096n - 8n, 4n, 12n]) {
+      const ring = emptyRing()
+      ring.write(record(1))
+      ring.consumer[0] = BigInt.asUintN(64, consumer)
+      if (consumer === 16n) {
+        assert.equal(ring.read(), undefined)
+        continue
+      }
+      assert.throws(() => take(ring), FormatError, `${consumer}`)
+      ring.write(record(2))
+      assert.deepEqual(ring.read(), record(2))
+    }
+  })
+}
+
+test('visit() ends where its visitor gives the memory back; reading is refused afterwards', () => {
+  const rest = new ArrayBuffer(PAGE_BYTES + 2 * SIZE)
+  const consumer = new ArrayBuffer(PAGE_BYTES)
+  const ring = new Ring(consumer, rest, SIZE)
+  for (const n of [1, 2, 3]) ring.write(record(n))
+  let calls = 0
+  const count = ring.visit(() => {
+    calls++
+    structuredClone(undefined, { transfer: [consumer, rest] })
+  }, 10)
+  assert.deepEqual([count, calls], [1, 1])
+  assert.throws(() => ring.read(), { name: 'TypeError', message: 'the ring buffer is closed' })
+  assert.throws(() => ring.visit(() => {}, 1), { name: 'TypeError', message: 'the ring buffer is closed' })
+})
+
+test('a visitor that reads is refused, and loses its own record alone', () => {
+  for (const again of [(ring: Ring) => ring.read(), (ring: Ring) => ring.visit(() => {}, 1)]) {
+    const ring = emptyRing()
+    for (const n of [1, 2, 3]) ring.write(record(n))
+    assert.throws(() => ring.visit(() => void again(ring), 10), {
+      name: 'TypeError',
+      message: /must not read/,
+    })
+    assert.deepEqual(
+      seen(ring).map(([first]) => first),
+      [2, 3],
+    )
+  }
 })

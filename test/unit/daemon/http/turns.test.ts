@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { setImmediate as turn } from 'node:timers/promises'
+import type { Call } from '../../../../src/daemon/service.ts'
 import { eventually } from '../../../helpers/eventually.ts'
 import { fakeService } from './fake-service.ts'
 import { type Lab, lab } from './lab.ts'
@@ -37,7 +38,7 @@ class Gate {
 /** The answers' statuses, in the order in which they were asked for. */
 function asks(it: Lab, uid: number, count: number, path = '/v1/loans'): Promise<number>[] {
   it.uid = uid
-  const how = path === '/v1/loans' ? {} : { body: { what: { all: true } } }
+  const how = path === '/v1/revoke' ? { body: { what: { all: true } } } : {}
   return Array.from({ length: count }, async () => (await it.ask(path, how)).status)
 }
 
@@ -72,6 +73,40 @@ test('of a user who floods one read at a time is answered, while others come in 
     (await all).filter(status => status !== 200),
     [],
   )
+})
+
+test('a question that waits takes its turn before it is looked at, and gives it up while it waits', async () => {
+  const gate = new Gate()
+  const answers: (() => void)[] = []
+  const showRequest = ({ waits }: Call, { query }: { query: { wait?: number } }) =>
+    new Promise<never>(resolve => {
+      if (query.wait !== undefined) waits?.()
+      answers.push(() => resolve({ status: 200, body: {} } as never))
+    })
+  const service = fakeService({ ...gate.handlers, showRequest } as never)
+  await using it = await lab({ service, checkAnswers: false, connections: { perUid: 32, inAll: 64 } })
+  const first = asks(it, 1000, 1)
+  await eventually(() => gate.of(1000).length === 1, 'one reads')
+  const waiting = asks(it, 1000, 2, '/v1/requests/request-1?wait=60')
+  await eventually(() => it.server.connections === 3, 'two would wait')
+  await turn()
+  assert.equal(answers.length, 0, 'it is not their turn')
+  gate.of(1000)[0]!.answer()
+  await eventually(() => answers.length === 2, 'both wait now')
+  const next = asks(it, 1000, 1)
+  await eventually(() => gate.of(1000).length === 1, 'and another one reads')
+  gate.of(1000)[0]!.answer()
+  for (const answer of answers.splice(0)) answer()
+  assert.deepEqual(await Promise.all([...first, ...waiting, ...next]), [200, 200, 200, 200])
+  // The same without waiting holds its turn until it is answered.
+  const shown = asks(it, 1000, 2, '/v1/requests/request-1')
+  await eventually(() => answers.length === 1, 'one is looked at')
+  await turn()
+  assert.equal(answers.length, 1)
+  answers.shift()!()
+  await eventually(() => answers.length === 1, 'then the other')
+  answers.shift()!()
+  assert.deepEqual(await Promise.all(shown), [200, 200])
 })
 
 test('a client that goes while it waits for its turn leaves it to the next', async () => {

@@ -107,6 +107,85 @@ test('usdtArguments refuses what it does not understand, and never guesses', () 
   assert.throws(() => usdtArguments(8, '4@$1'), { code: 'BPFTOKEN_NOT_SUPPORTED', message: /machine 8/ })
 })
 
+test('numbers in arguments are of 64 bits, signed or not; longer ones are refused at once', () => {
+  for (const [args, value] of [
+    ['8@$18446744073709551615', -1n],
+    ['8@$9223372036854775808', -(2n ** 63n)],
+    ['8@$-9223372036854775808', -(2n ** 63n)],
+  ] as const)
+    assert.equal(usdtArguments(X64, args)[0]!.value, value)
+  for (const args of ['8@$18446744073709551616', '8@$-9223372036854775809', `8@$${'9'.repeat(1 << 22)}`])
+    assert.throws(() => usdtArguments(X64, args), { code: 'BPFTOKEN_NOT_SUPPORTED' })
+})
+
+test('what a file says of arguments is shown in part, and harmless', () => {
+  const args = `\u001b[2J${'x'.repeat(100_000)}`
+  assert.throws(
+    () => usdtArguments(X64, args),
+    (error: BpftokenError) => {
+      assert.ok(error.message.length < 500)
+      assert.match(error.message, /^[\x20-\x7e]+$/)
+      assert.match(String(error.context['args']), /^\\u\{1b\}\[2Jxxx/)
+      return true
+    },
+  )
+})
+
+/** A file of `segments` of 16 bytes each, and a note of 64 bytes for each of `places`. */
+function withNotes(segments: number, places: readonly number[]): Buffer {
+  const names = Buffer.from('\0.note.stapsdt\0.names\0')
+  const [segmentsAt, notesAt] = [64, 64 + segments * 56]
+  const namesAt = notesAt + places.length * 64
+  const bytes = Buffer.alloc(namesAt + names.length + 1 + 3 * 64)
+  bytes.set([0x7f, 0x45, 0x4c, 0x46, 2, 1, 1])
+  const sectionsAt = bytes.length - 3 * 64
+  bytes.writeUInt16LE(X64, 18)
+  bytes.writeBigUInt64LE(64n, 32)
+  bytes.writeBigUInt64LE(BigInt(sectionsAt), 40)
+  for (const [i, value] of [segments, 64, 3, 2].entries()) bytes.writeUInt16LE(value, 56 + i * 2)
+  for (let i = 0; i < segments; i++) {
+    const at = segmentsAt + i * 56
+    bytes.writeUInt32LE(1, at)
+    bytes.writeUInt32LE(1, at + 4)
+    bytes.writeBigUInt64LE(BigInt(i * 16 + 4096), at + 8)
+    // The last one first.
+    bytes.writeBigUInt64LE(BigInt((segments - i) * 32), at + 16)
+    bytes.writeBigUInt64LE(16n, at + 40)
+  }
+  for (const [i, place] of places.entries()) {
+    const at = notesAt + i * 64
+    for (const [n, word] of [8, 44, 3].entries()) bytes.writeUInt32LE(word, at + n * 4)
+    bytes.write('stapsdt\0', at + 12)
+    bytes.writeBigUInt64LE(BigInt(place), at + 20)
+    bytes.write('p\0probe\0\0', at + 44)
+  }
+  names.copy(bytes, namesAt)
+  for (const [i, [name, type, off, size]] of [
+    [0, 0, 0, 0],
+    [1, 7, notesAt, places.length * 64],
+    [15, 3, namesAt, names.length],
+  ].entries()) {
+    const at = sectionsAt + i * 64
+    bytes.writeUInt32LE(name!, at)
+    bytes.writeUInt32LE(type!, at + 4)
+    bytes.writeBigUInt64LE(BigInt(off!), at + 24)
+    bytes.writeBigUInt64LE(BigInt(size!), at + 32)
+  }
+  return bytes
+}
+
+test('a place is found among as many segments as there may be, and not between them', () => {
+  const offs = (segments: number, places: readonly number[]) =>
+    usdtNotes(new Executable(withNotes(segments, places), 'made')).map(({ off }) => off)
+  assert.deepEqual(offs(3, [32, 47, 96]), [4128n, 4143n, 4096n])
+  for (const place of [0, 31, 48, 112])
+    assert.throws(() => offs(3, [place]), { code: 'BPFTOKEN_FORMAT', message: /p:probe is where no code is/ })
+  // Each with each would be ten thousand million comparisons.
+  const [segments, count] = [65535, 150_000]
+  const found = offs(segments, Array(count).fill(32))
+  assert.deepEqual([found.length, found.at(-1)], [count, BigInt((segments - 1) * 16 + 4096)])
+})
+
 test('encodeUsdtSpec writes the layout of usdt.bpf.h before and since libbpf 1.7', () => {
   const [memory, indexed] = usdtArguments(X64, '-2@128(%rsp) 8@8(%rdx,%rcx,8)')
   const old = Buffer.from(encodeUsdtSpec(208, [memory!], 5n))
@@ -161,4 +240,25 @@ test('files of any contents are refused with an error of ours, or read', {
     }
   }
   assert.ok(errors > 100 && errors < 2900, `${errors} errors`)
+})
+
+test('of many symbol tables the first counts, and the others take no time', {
+  skip: process.arch !== 'x64',
+  timeout: 60_000,
+}, () => {
+  const bytes = readFileSync(compiled(`${ROOT}/test/kernel/ebpf/probed.c`))
+  const main = symbolOffset(new Executable(bytes, 'probed'), 'main')
+  const [off, count] = [Number(bytes.readBigUInt64LE(40)), bytes.readUInt16LE(60)]
+  const heads = bytes.subarray(off, off + count * 64)
+  const symtab = new Executable(bytes, 'probed').section('.symtab')!.index
+  const copy = Buffer.from(heads.subarray(symtab * 64, symtab * 64 + 64))
+  // As large as a table in this file can be.
+  copy.writeBigUInt64LE(0n, 24)
+  copy.writeBigUInt64LE(4n * 1024n * 1024n, 32)
+  const many = Buffer.concat([bytes, heads, ...Array(65_000 - count).fill(copy)])
+  many.writeBigUInt64LE(BigInt(bytes.length), 40)
+  many.writeUInt16LE(65_000, 60)
+  const file = new Executable(many, 'many')
+  assert.equal(symbolOffset(file, 'main'), main)
+  assert.throws(() => symbolOffset(file, 'no_such_function'), { code: 'BPFTOKEN_NOT_FOUND' })
 })

@@ -275,3 +275,45 @@ test('readValue() throws FormatError when types cannot be, however they are put 
   // Four thousand million elements of no size are none.
   assert.deepEqual(compiled(b => b.array(b.struct('e', 0, []), u32(b), 0xffff_ffff)).read(), [])
 })
+
+test('writeValue() takes no number that JavaScript may have rounded, but the bigint', () => {
+  const builder = new BtfBuilder()
+  const u64 = builder.int('u64', 8)
+  const s64 = builder.int('s64', 8, { signed: true })
+  const btf = Btf.parse(builder.build())
+  const bytes = new Uint8Array(8)
+  for (const [type, value] of [
+    [u64, 2 ** 53],
+    // Both are written as 2^53 + 1.
+    [u64, Number('9007199254740993')],
+    [s64, -(2 ** 53) - 1],
+    [u64, 2 ** 63],
+  ] as const)
+    assert.throws(() => writeValue(btf, type, bytes, 0, value), {
+      name: 'RangeError',
+      message: /as a bigint/,
+    })
+  for (const [type, value] of [
+    [u64, 2 ** 53 - 1],
+    [u64, 9007199254740993n],
+    [s64, -(2 ** 53) + 1],
+    [u64, 2n ** 64n - 1n],
+    [u64, -0],
+  ] as const) {
+    writeValue(btf, type, bytes, 0, value)
+    assert.equal(readValue(btf, type, bytes), BigInt(value))
+  }
+  for (const value of [Number.NaN, Number.POSITIVE_INFINITY, 0.5, 1e300, -1])
+    assert.throws(() => writeValue(btf, u64, bytes, 0, value), { name: 'RangeError' })
+})
+
+test('text keeps its first character, also where that marks an order of bytes', () => {
+  const builder = new BtfBuilder()
+  const chars = builder.array(builder.int('char', 1), builder.int('int', 4), 8)
+  const btf = Btf.parse(builder.build())
+  const bytes = new Uint8Array(8)
+  for (const text of ['\ufeffabc', 'abc']) {
+    writeValue(btf, chars, bytes, 0, text)
+    assert.equal(readValue(btf, chars, bytes, 0, 'text'), text)
+  }
+})

@@ -5,6 +5,8 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { Btf } from '../../../../src/ebpf/btf/btf.ts'
 import { BtfBuilder } from '../../../../src/ebpf/btf/builder.ts'
+import { parseElf, SHF, SHT, STB, STT } from '../../../../src/ebpf/elf/elf.ts'
+import { type WrittenSection, writeElf } from '../../../../src/ebpf/static-link/elf-writer.ts'
 import { readRawTypes, TextTable, writeRawTypes } from '../../../../src/ebpf/static-link/raw-types.ts'
 import { withoutDoubles } from '../../../../src/ebpf/static-link/same-types.ts'
 import { linkObjects } from '../../../../src/ebpf/static-link/static-linker.ts'
@@ -121,4 +123,59 @@ test('hostile changes of objects are linked, or refused with an error of ours', 
     }
   }
   t.diagnostic(`${count} inputs, ${linked} of them linked`)
+})
+
+/** An object of one function and a place in `.data` that points at its section; or an empty `.data`. */
+function pointing(isEmpty: boolean): Uint8Array {
+  const plain = { entryBytes: 0, alignBytes: 8, relocations: [] }
+  const code = { name: 'code', type: SHT.PROGBITS, flags: SHF.EXECINSTR, sizeBytes: 8 }
+  const exit = Uint8Array.from([0x95, 0, 0, 0, 0, 0, 0, 0])
+  const text: WrittenSection = { ...plain, ...code, data: exit }
+  const symbol = { name: '', bind: STB.LOCAL, type: STT.SECTION, visibility: 0, section: text, value: 0 }
+  const place = { ...symbol, sizeBytes: 0 }
+  const bytes = new Uint8Array(isEmpty ? 0 : 8)
+  const data: WrittenSection = {
+    ...plain,
+    ...{ name: '.data', type: SHT.PROGBITS, flags: 0, sizeBytes: bytes.length, data: bytes },
+    relocations: isEmpty ? [] : [{ off: 0, symbol: place, type: 2 }],
+  }
+  return writeElf([text, data], [place])
+}
+
+test('what points at a section is moved, also behind an object whose own section is empty', () => {
+  for (const [objects, values] of [
+    [[true, false], [8n]],
+    [
+      [false, true, false],
+      [0n, 16n],
+    ],
+  ] as const) {
+    const { bytes } = linkObjects(objects.map((isEmpty, i) => ({ name: `${i}.o`, bytes: pointing(isEmpty) })))
+    const data = parseElf(bytes).sections.find(({ name }) => name === '.data')!.data
+    assert.deepEqual([...new BigUint64Array(Uint8Array.from(data).buffer)], values)
+  }
+})
+
+test('more sections than ELF can number are refused, as many as it can are written', () => {
+  const sections = (count: number): WrittenSection[] =>
+    Array.from({ length: count }, (_, i) => ({
+      ...{ name: `s${i}`, type: SHT.PROGBITS, flags: 0, entryBytes: 0, alignBytes: 1, sizeBytes: 0 },
+      ...{ data: new Uint8Array(), relocations: [] },
+    }))
+  assert.equal(parseElf(writeElf(sections(0xff00 - 3), [])).sections.length, 0xff00)
+  assert.throws(() => writeElf(sections(0xff00 - 2), []), { code: 'BPFTOKEN_NOT_SUPPORTED' })
+})
+
+test('a type of as many words as there may be is written', () => {
+  const b = new BtfBuilder()
+  const int = b.int('int', 4)
+  b.struct(
+    'wide',
+    4 * 65535,
+    Array.from({ length: 65535 }, (_, i) => ({ name: `m${i}`, type: int, bitOff: i * 32 })),
+  )
+  const { btf } = reduced(b.build())
+  const wide = btf.type(2)
+  assert.ok(wide.kind === 'struct')
+  assert.deepEqual([wide.members.length, wide.members.at(-1)!.name], [65535, 'm65534'])
 })

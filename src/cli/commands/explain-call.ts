@@ -1,0 +1,126 @@
+/**
+ * bpftoken explain -- WORDS: why the kernel refuses a call of bpf(2), and the smallest change. Of a
+ * running process the calls that are named; of a command those that it makes.
+ */
+import { spawn } from 'node:child_process'
+import type { Need } from '../../ebpf/rights.ts'
+import { ATTACH_TYPES, MAP_TYPES, PROG_TYPES } from '../../ebpf/type-names.ts'
+import { EXIT, UsageError } from '../../errors.ts'
+import { type Explanation, explainCall } from '../../lending/explain.ts'
+import { runningKernel } from '../../lending/kernel-model.ts'
+import { type Situation, situationOfPid } from '../../lending/situation.ts'
+import type { SeenCall } from '../../record/call.ts'
+import { changeText } from '../change-text.ts'
+import { heldRecipient } from '../daemon/recipient.ts'
+import { note, print, printJson } from '../output.ts'
+import { requireRoot } from '../privilege.ts'
+import type { RecipientOptions } from '../recipient.ts'
+
+type Options = Omit<RecipientOptions, 'path'> & { json?: boolean }
+
+export async function explainWords(words: string[], options: Options): Promise<number> {
+  requireRoot('Looking at what another process may do')
+  const { pid, container, unit, cgroup } = options
+  const isRunning = [pid, container, unit, cgroup].some(name => name !== undefined)
+  const explained = isRunning ? await ofProcess(words, options) : await ofCommand(words)
+  if (explained === undefined) {
+    if (options.json === true) printJson({ verdict: 'ok', cause: 'none' })
+    else print('No call that asks for a right was refused')
+    return EXIT.ok
+  }
+  if (options.json === true) printJson({ ...explained, change: changeText(explained) })
+  else print(...explanationLines(explained))
+  return explained.verdict === 'ok' ? EXIT.ok : EXIT.denied
+}
+
+/** The first of the calls that is refused, or the last one. */
+async function ofProcess(words: string[], options: Options): Promise<Explanation | undefined> {
+  const needs = await needsOf(words)
+  using recipient = await heldRecipient(options)
+  const situation = await situationOfPid(recipient.pid)
+  const kernel = runningKernel()
+  const all = needs.map(need => explainCall(kernel, situation, need))
+  return all.find(({ verdict }) => verdict === 'refused') ?? all.at(-1)
+}
+
+async function needsOf(words: string[]): Promise<readonly Need[]> {
+  const [first = '', type, attach, ...rest] = words
+  const typed = <T>(read: () => T): T => {
+    try {
+      return read()
+    } catch (cause) {
+      throw new UsageError(`Not a call: ${(cause as Error).message}`, { cause })
+    }
+  }
+  if (rest.length === 0 && first === 'map_create' && type !== undefined && attach === undefined)
+    return [{ cmd: 'map_create', mapType: typed(() => MAP_TYPES.number(type as never)) }]
+  if (rest.length === 0 && first === 'prog_load' && type !== undefined) {
+    const attachType = typed(() => ATTACH_TYPES.number((attach ?? 0) as never))
+    return [{ cmd: 'prog_load', progType: typed(() => PROG_TYPES.number(type as never)), attachType }]
+  }
+  if (words.length === 1 && (first === 'btf_load' || first === 'btf_get_fd_by_id')) return [{ cmd: first }]
+  if (words.length !== 1)
+    throw new UsageError(`Not a call: ${words.join(' ')}`, {
+      hint: 'Say map_create TYPE, prog_load TYPE [ATTACH-TYPE], btf_load, btf_get_fd_by_id, or an object file',
+    })
+  const { readObjectFile } = await import('../object-files.ts')
+  const { parseObject } = await import('../../ebpf/object/spec.ts')
+  const { objectNeeds } = await import('../../needs/object.ts')
+  return objectNeeds(parseObject(readObjectFile(first), { name: first })).needs.map(({ need }) => need)
+}
+
+/** The last refused call of a command, looked at while its process lives. */
+async function ofCommand(command: string[]): Promise<Explanation | undefined> {
+  const { Recorder } = await import('../../record/recorder.ts')
+  const refused: { call: SeenCall; situation: Promise<Situation | undefined> }[] = []
+  using recorder = await Recorder.start(call => {
+    if (call.errno === undefined || call.need === undefined) return
+    // Processes of other PID namespaces have no number here.
+    const situation = call.pid === 0 ? undefined : situationOfPid(call.pid).catch(() => undefined)
+    refused.push({ call, situation: Promise.resolve(situation) })
+    if (refused.length > MOST) refused.shift()
+  })
+  const child = recorder.watchForked(() =>
+    // The command's output is not the answer.
+    spawn(command[0]!, command.slice(1), { stdio: ['inherit', 2, 2] }),
+  )
+  await new Promise<void>((resolve, reject) => {
+    child.once('error', error => reject(new UsageError(`Cannot run ${command[0]}: ${error.message}`)))
+    child.once('exit', () => resolve())
+  })
+  recorder.drain()
+  const { lostCalls } = recorder.tally()
+  if (lostCalls > 0) note(`${lostCalls} calls were not seen, for want of room`)
+  const last = refused.findLast(({ call }) => call.errno === 'EPERM' || !call.reached) ?? refused.at(-1)
+  if (last === undefined) return undefined
+  const situation = await last.situation
+  if (situation === undefined) {
+    note('its process had ended before it could be looked at: what it had is not known')
+    return explainCall(runningKernel(), UNKNOWN, last.call.need!, last.call)
+  }
+  return explainCall(runningKernel(), situation, last.call.need!, last.call)
+}
+
+/** Refused calls that are kept. */
+const MOST = 1000
+
+const UNKNOWN: Situation = {
+  ...{ pid: 0, userNamespace: 'unknown', isInitial: false, ownerUid: 0, uid: 0, capabilities: [] },
+  ...{ filtered: false, noNewPrivileges: false, mounts: [], unprivilegedBpfDisabled: 2, modules: [] },
+}
+
+/** Pure. */
+export function explanationLines(explained: Explanation): string[] {
+  const { call, verdict, errno, cause, needed, found, bpffs, checks } = explained
+  return [
+    verdict === 'ok'
+      ? `${call}: allowed`
+      : `${call}: refused${errno === undefined ? '' : ` (${errno})`}: ${cause}`,
+    `  needed  ${needed}`,
+    `  found   ${found}`,
+    ...(bpffs === undefined ? [] : [`  bpffs   ${bpffs}`]),
+    `  change  ${changeText(explained)}`,
+    ...(checks.length === 0 ? [] : ['  checks of the kernel:']),
+    ...checks.map(({ rule, passed, found }) => `    ${passed ? 'passed' : 'failed'}  ${rule.name}: ${found}`),
+  ]
+}

@@ -1,0 +1,281 @@
+/**
+ * Why a call of bpf(2) is refused to a process, and what it lacks: the kernel model, asked with what
+ * is really there. Pure.
+ */
+import { type Need, neededCapabilities } from '../ebpf/rights.ts'
+import { ATTACH_TYPES, MAP_TYPES, PROG_TYPES } from '../ebpf/type-names.ts'
+import { type BpfCall, decide } from '../model/decide.ts'
+import type { BpffsInstance } from '../model/file.ts'
+import type { Check, Decision } from '../model/judge.ts'
+import type { KernelFacts } from '../model/kernel.ts'
+import type { Machine } from '../model/machine.ts'
+import { INITIAL, type ModelCapability, nestedIn, type Task } from '../model/task.ts'
+import { parseMountValue } from '../policy/mask-text.ts'
+import { MASK_DOMAINS, type MaskDomain } from '../policy/vocabulary.ts'
+import { bpf_map_type, bpf_prog_type } from '../uapi/bpf.ts'
+import type { Situation } from './situation.ts'
+
+export type Cause =
+  | 'none'
+  | 'no-delegation'
+  | 'no-token'
+  | 'initial-namespace'
+  | 'token-command'
+  | 'token-map-type'
+  | 'token-prog-type'
+  | 'token-attach-type'
+  | 'capability'
+  | 'host-only'
+  | 'seccomp'
+  | 'kernel'
+  | 'security-module'
+  | 'verifier'
+  | 'request'
+
+/** A line of a policy: this word in that list. */
+export interface PolicyLine {
+  readonly list: MaskDomain | 'capabilities'
+  readonly word: string
+}
+
+export interface Explanation {
+  /** `map_create hash` */
+  readonly call: string
+  readonly verdict: 'ok' | 'refused'
+  readonly errno: string | undefined
+  readonly cause: Cause
+  readonly needed: string
+  readonly found: string
+  /** The capabilities that the call needs, wherever they are asked for. */
+  readonly capabilities: readonly string[]
+  /** What would allow it, or bring the next cause to light, where it is a matter of the policy. */
+  readonly policy: PolicyLine | undefined
+  /** The bpffs of which a token is made; undefined: there is none. */
+  readonly bpffs: string | undefined
+  /** All checks of the call in the kernel's order. */
+  readonly checks: readonly Check[]
+}
+
+/** What was seen of a call that was made; see src/record/call.ts. */
+export interface Observed {
+  readonly errno: string | undefined
+  /** False: something before the kernel's function has answered. */
+  readonly reached: boolean
+  readonly withToken: boolean
+}
+
+/** `prog_load xdp attach tcx_ingress` */
+export function callText({ cmd, mapType, progType, attachType }: Need): string {
+  const map = mapType === undefined ? '' : ` ${MAP_TYPES.word(mapType)}`
+  const prog = progType === undefined ? '' : ` ${PROG_TYPES.word(progType)}`
+  const attach = attachType === undefined ? '' : ` ${ATTACH_TYPES.word(attachType)}`
+  return `${cmd}${map}${prog}${attach}`
+}
+
+/**
+ * What the kernel says to the call, by a process in that situation, with the token that it can make.
+ * `observed`: what it has really said.
+ */
+export function explainCall(
+  kernel: KernelFacts,
+  situation: Situation,
+  need: Need,
+  observed?: Observed,
+): Explanation {
+  const machine: Machine = { kernel, unprivilegedBpfDisabled: situation.unprivilegedBpfDisabled }
+  const own = situation.isInitial ? INITIAL : nestedIn(INITIAL, situation.userNamespace, situation.ownerUid)
+  const task: Task = {
+    userNamespace: own,
+    uid: situation.uid,
+    capabilities: new Set<ModelCapability>(situation.capabilities),
+  }
+  const mount = situation.mounts.at(-1)
+  const base = { call: callText(need), capabilities: neededCapabilities(need), bpffs: mount?.path }
+  if (observed?.reached === false && observed.errno !== undefined)
+    return {
+      ...{ ...base, verdict: 'refused', errno: observed.errno, cause: 'seccomp', policy: undefined },
+      needed: 'a seccomp filter that lets bpf(2) through',
+      found: `the call ended with ${observed.errno} before the kernel's bpf(2) was asked`,
+      checks: [],
+    }
+  const instance: BpffsInstance | undefined =
+    mount === undefined ? undefined : { userNamespace: own, masks: masksOf(kernel, mount.delegation) }
+  const without = decide(machine, task, modelCall(need, undefined))
+  if (instance === undefined) return judged(without, without, need, situation, base, observed)
+  const making = decide(machine, task, {
+    op: 'token_create',
+    bpffs: { kind: 'bpffs', instance, isRoot: true },
+  })
+  // Whoever needs no token makes none.
+  const used = making.verdict === 'refused' ? without : decide(machine, task, modelCall(need, instance))
+  const shown = making.verdict === 'refused' && without.verdict === 'refused' ? making : used
+  if (
+    observed?.errno === 'EPERM' &&
+    !observed.withToken &&
+    used.verdict === 'ok' &&
+    without.verdict === 'refused'
+  )
+    return {
+      ...{ ...base, verdict: 'refused', errno: 'EPERM', cause: 'no-token', policy: undefined },
+      needed: 'a token, named in the call',
+      found: `the call named none, although one can be made of ${mount!.path}`,
+      checks: without.checks,
+    }
+  return judged(shown, used, need, situation, base, observed)
+}
+
+function judged(
+  shown: Decision,
+  used: Decision,
+  need: Need,
+  situation: Situation,
+  base: Pick<Explanation, 'call' | 'capabilities' | 'bpffs'>,
+  observed: Observed | undefined,
+): Explanation {
+  if (used.verdict === 'ok') return allowed(used, need, situation, base, observed)
+  const failed = shown.checks.find(({ passed }) => !passed)!
+  const { rule, needed, found } = failed
+  const facts = {
+    ...base,
+    verdict: 'refused' as const,
+    errno: observed?.errno ?? used.errno,
+    checks: shown.checks,
+  }
+  const line = policyLine(failed, need, situation)
+  if (line !== undefined) {
+    return {
+      ...facts,
+      ...{ cause: causeOf(line), needed, found: foundOf(line, situation, found), policy: line },
+    }
+  }
+  if (rule.errno !== 'EPERM' && rule.name !== 'TOKEN_CREATE: initial user namespace')
+    return {
+      ...facts,
+      ...{ cause: /type$|unknown command/.test(rule.name) ? 'kernel' : 'request', needed, found },
+      ...{
+        policy: undefined,
+      },
+    }
+  if (situation.isInitial)
+    return {
+      ...facts,
+      ...{ cause: 'initial-namespace', needed, found, policy: undefined },
+    }
+  return {
+    ...facts,
+    ...{ cause: 'no-delegation', needed: 'a bpffs with a delegation, to make a token of', policy: undefined },
+    found: 'none is mounted where the process is',
+  }
+}
+
+/** Rights are enough; what else has refused it, if anything has. */
+function allowed(
+  { checks }: Decision,
+  need: Need,
+  { modules }: Situation,
+  base: Pick<Explanation, 'call' | 'capabilities' | 'bpffs'>,
+  observed: Observed | undefined,
+): Explanation {
+  const errno = observed?.errno
+  const facts = { ...base, errno, checks, policy: undefined }
+  if (errno === undefined)
+    return {
+      ...{ ...facts, verdict: 'ok', cause: 'none', needed: 'nothing more', found: 'rights and capabilities' },
+    }
+  if (errno === 'EPERM')
+    return {
+      ...{ ...facts, verdict: 'refused', cause: 'security-module' },
+      needed: 'security modules that allow it',
+      found: `rights that are enough; security modules: ${modules.join(', ') || 'not told'}`,
+    }
+  if (need.cmd === 'prog_load' && ['EACCES', 'EINVAL', 'E2BIG'].includes(errno))
+    return {
+      ...{ ...facts, verdict: 'refused', cause: 'verifier' },
+      needed: 'a program that the verifier accepts',
+      found: `rights that are enough, and ${errno}`,
+    }
+  return {
+    ...{ ...facts, verdict: 'refused', cause: 'request' },
+    needed: 'a request that this kernel takes',
+    found: `rights that are enough, and ${errno}`,
+  }
+}
+
+/** What the token lends in that list, in the kernel's words; of capabilities what the model says. */
+function foundOf({ list }: PolicyLine, { mounts }: Situation, found: string): string {
+  const mount = mounts.at(-1)
+  if (list === 'capabilities' || mount === undefined) return found
+  return `${mount.path} lends ${list}: ${mount.delegation[list] || 'nothing'}`
+}
+
+/** The line of the policy by which the check would pass. */
+function policyLine({ rule }: Check, need: Need, situation: Situation): PolicyLine | undefined {
+  switch (rule.name) {
+    case 'token: allows the command':
+      return { list: 'cmds', word: need.cmd }
+    case 'token: allows the map type':
+      return { list: 'maps', word: MAP_TYPES.word(need.mapType!) }
+    case 'token: allows the program type':
+      return { list: 'progs', word: PROG_TYPES.word(need.progType!) }
+    case 'token: allows the attach type': {
+      const { progType, attachType = 0 } = need
+      const fixed = ATTACH_TYPES.number(attachType) === 0 ? FIXED_UP[PROG_TYPES.word(progType!)] : undefined
+      return { list: 'attachs', word: fixed ?? ATTACH_TYPES.word(attachType) }
+    }
+  }
+  if (situation.mounts.length === 0 || situation.isInitial) return undefined
+  const [, named] = /CAP_(BPF|NET_ADMIN|PERFMON|SYS_ADMIN)/.exec(rule.name) ?? []
+  const capability =
+    named?.toLowerCase() ?? (/unprivileged_bpf_disabled$/.test(rule.name) ? 'bpf' : undefined)
+  return capability === undefined ? undefined : { list: 'capabilities', word: capability }
+}
+
+/** Which attach type the kernel checks where 0 is given. */
+const FIXED_UP: Readonly<Record<string, string>> = {
+  cgroup_sock: 'cgroup_inet_sock_create',
+  sk_reuseport: 'sk_reuseport_select',
+}
+
+function causeOf({ list }: PolicyLine): Cause {
+  const causes = {
+    cmds: 'token-command',
+    maps: 'token-map-type',
+    progs: 'token-prog-type',
+    attachs: 'token-attach-type',
+    capabilities: 'capability',
+  } as const
+  return causes[list]
+}
+
+function modelCall(need: Need, instance: BpffsInstance | undefined): BpfCall {
+  const token =
+    instance === undefined ? {} : { token: { flag: true, file: { kind: 'token', token: instance } as const } }
+  switch (need.cmd) {
+    case 'map_create':
+      return {
+        op: 'map_create',
+        type: MAP_TYPES.number(need.mapType ?? bpf_map_type.BPF_MAP_TYPE_HASH),
+        ...token,
+      }
+    case 'prog_load':
+      return {
+        op: 'prog_load',
+        type: PROG_TYPES.number(need.progType ?? bpf_prog_type.BPF_PROG_TYPE_SOCKET_FILTER),
+        attach: ATTACH_TYPES.number(need.attachType ?? 0),
+        ...token,
+      }
+    case 'btf_load':
+      return { op: 'btf_load', ...token }
+    case 'btf_get_fd_by_id':
+      return { op: 'btf_get_fd_by_id', exists: true, ...token }
+  }
+}
+
+function masksOf({ vocabulary }: KernelFacts, text: Readonly<Record<MaskDomain, string>>) {
+  const masks = { cmds: 0n, maps: 0n, progs: 0n, attachs: 0n }
+  for (const domain of MASK_DOMAINS) {
+    const parsed = text[domain] === '' ? undefined : parseMountValue(vocabulary, domain, text[domain])
+    if (parsed?.ok === true) masks[domain] = parsed.mask
+  }
+  return masks
+}

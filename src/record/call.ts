@@ -1,0 +1,141 @@
+/** One call of bpf(2) or perf_event_open(2) that was seen, with its answer. Pure. */
+import { nameFrom } from '../ebpf/object-name.ts'
+import type { Need } from '../ebpf/rights.ts'
+import { ATTACH_TYPES, type AttachType, CMDS, type Cmd } from '../ebpf/type-names.ts'
+import {
+  bpf_attr_btf_load,
+  bpf_attr_get_id,
+  bpf_attr_link_create,
+  bpf_attr_map_create,
+  bpf_attr_prog_attach,
+  bpf_attr_prog_load,
+  bpf_map_flags,
+} from '../uapi/bpf.ts'
+import { bytes, struct, u32, u64 } from '../uapi/codec.ts'
+import { errnoName } from '../uapi/errno.ts'
+
+const ATTR_BYTES = 168
+
+/** struct recorder_call of bpf/recorder.bpf.c; a test holds it against the compiled object. */
+export const recorder_call = struct(304, {
+  at: u64(0), // CLOCK_MONOTONIC, nanoseconds
+  cgroup: u64(8),
+  user_namespace: u32(16),
+  tgid: u32(20), // in the recorder's PID namespace; 0: it has no number there
+  tid: u32(24),
+  inner: u32(28), // tgid in its own PID namespace
+  uid: u32(32), // in the initial user namespace
+  flags: u32(36), // FLAGS
+  cmd: u32(40), // as it was given; of perf_event_open its type
+  size: u32(44),
+  result: u32(48), // of signed 32 bits
+  pad: u32(52),
+  comm: bytes(56, 16),
+  text: bytes(72, 64), // the path of a pin, the name of a raw tracepoint
+  attr: bytes(136, ATTR_BYTES), // union bpf_attr, as far as it was given
+})
+
+/** enum recorder_call_flags */
+export const FLAGS = { RECORDER_ENTERED: 1, RECORDER_COMPAT: 2, RECORDER_PERF: 4 } as const
+
+/** Since Linux 7.2: there are attributes that all commands share. No part of the command. */
+const BPF_COMMON_ATTRS = 1 << 16
+
+export interface SeenCall {
+  /** Nanoseconds of CLOCK_MONOTONIC. */
+  readonly at: bigint
+  /** As the recorder's PID namespace numbers it; 0: it is in another. */
+  readonly pid: number
+  readonly tid: number
+  /** As its own PID namespace numbers it. */
+  readonly innerPid: number
+  /** Of the host. */
+  readonly uid: number
+  /** Inode number. */
+  readonly userNamespace: number
+  readonly cgroup: bigint
+  /** Name of the thread. */
+  readonly task: string
+  /** A word of bpf(2), in digits if it is newer than our headers; or the other system call. */
+  readonly command: Cmd | 'perf_event_open'
+  /** What it returned; below zero, an errno. */
+  readonly result: number
+  /** `EPERM`; undefined: it was done. */
+  readonly errno: string | undefined
+  /** False: something before the kernel's function has answered, such as a seccomp filter. */
+  readonly reached: boolean
+  /** A system call of 32 bits. */
+  readonly compat: boolean
+  /** It named a token. */
+  readonly withToken: boolean
+  /** What it asks a token for; undefined: this command asks for none. */
+  readonly need: Need | undefined
+  /** Of BPF_LINK_CREATE, BPF_PROG_ATTACH and BPF_PROG_DETACH. */
+  readonly attachType: AttachType | undefined
+  /** The object that it would make, the path of a pin, the name of a raw tracepoint; may be empty. */
+  readonly name: string
+}
+
+/** Decodes what the recorder's programs wrote. */
+export function seenCall(record: Uint8Array): SeenCall {
+  const raw = recorder_call.decode(record)
+  const flags = raw.flags!
+  const result = raw.result! | 0
+  const has = (flag: keyof typeof FLAGS): boolean => (flags & FLAGS[flag]) !== 0
+  const number = (raw.cmd! & ~BPF_COMMON_ATTRS) >>> 0
+  const request = has('RECORDER_PERF')
+    ? { command: 'perf_event_open' as const, name: '' }
+    : { command: CMDS.word(number), ...requestOf(number, raw.attr!, raw.text!) }
+  return {
+    at: raw.at!,
+    pid: raw.tgid!,
+    tid: raw.tid!,
+    innerPid: raw.inner!,
+    uid: raw.uid!,
+    userNamespace: raw.user_namespace!,
+    cgroup: raw.cgroup!,
+    task: nameFrom(raw.comm!),
+    result,
+    errno: result < 0 ? errnoName(result) : undefined,
+    reached: has('RECORDER_ENTERED'),
+    compat: has('RECORDER_COMPAT'),
+    ...{ withToken: false, need: undefined, attachType: undefined },
+    ...request,
+  }
+}
+
+type Request = Partial<Pick<SeenCall, 'withToken' | 'need' | 'attachType'>> & Pick<SeenCall, 'name'>
+
+/** What the attributes say, by command. */
+function requestOf(number: number, attr: Uint8Array, text: Uint8Array): Request {
+  const hasToken = (flags: number): boolean => (flags & bpf_map_flags.BPF_F_TOKEN_FD) !== 0
+  const named = nameFrom(text)
+  switch (CMDS.word(number)) {
+    case 'map_create': {
+      const { map_type, map_flags, map_name } = bpf_attr_map_create.decode(attr)
+      const need = { cmd: 'map_create', mapType: map_type! } as const
+      return { need, withToken: hasToken(map_flags!), name: nameFrom(map_name!) }
+    }
+    case 'prog_load': {
+      const load = bpf_attr_prog_load.decode(attr)
+      const { prog_type: progType, expected_attach_type: attachType } = load
+      const need = { cmd: 'prog_load', progType: progType!, attachType: attachType! } as const
+      return { need, withToken: hasToken(load.prog_flags!), name: nameFrom(load.prog_name!) }
+    }
+    case 'btf_load': {
+      const { btf_flags } = bpf_attr_btf_load.decode(attr)
+      return { need: { cmd: 'btf_load' }, withToken: hasToken(btf_flags!), name: '' }
+    }
+    case 'btf_get_fd_by_id': {
+      const { open_flags } = bpf_attr_get_id.decode(attr)
+      return { need: { cmd: 'btf_get_fd_by_id' }, withToken: hasToken(open_flags!), name: '' }
+    }
+    case 'link_create':
+      return { attachType: ATTACH_TYPES.word(bpf_attr_link_create.decode(attr).attach_type!), name: '' }
+    case 'prog_attach':
+    case 'prog_detach':
+      return { attachType: ATTACH_TYPES.word(bpf_attr_prog_attach.decode(attr).attach_type!), name: '' }
+    default:
+      return { name: named }
+  }
+}

@@ -1,0 +1,253 @@
+/**
+ * bpftoken record: what a run asks for becomes a policy that is enough for another run, and nobody
+ * else's calls are in it.
+ */
+import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { constants } from 'node:os'
+import { join } from 'node:path'
+import { after, test } from 'node:test'
+import { residue, snapshot } from '../../scripts/residue.ts'
+import { removeCgroup } from '../helpers/cgroup.ts'
+import { cli, execute, finish, inPublic, PUBLIC, PUBLIC_CLI, type Result, startCli } from '../helpers/cli.ts'
+import { eventually } from '../helpers/eventually.ts'
+import { CACHE, needsProgram, needsTokens } from '../helpers/machine.ts'
+import { Scratch } from '../helpers/scratch.ts'
+import { xdpObject } from '../helpers/xdp-object.ts'
+
+const machine = needsTokens()
+const OBJECT = 'test/fixtures/network.bpf.o'
+const BPFTOOL = join(CACHE, 'host/usr/sbin/bpftool')
+const scratch = new Scratch()
+const before = snapshot()
+after(async () => {
+  scratch[Symbol.dispose]()
+  assert.deepEqual(await residue(before), [])
+})
+
+const NR_BPF = process.arch === 'arm64' ? 280 : 321
+/** Perl: `make(TYPE)` makes a map of that type with bpf(2), and says whether it could. */
+const PERL = `sub make { my $attr = pack("L5 x52", $_[0], 4, 4, 1, 0); my $fd = syscall(${NR_BPF}, 0, $attr, 72); $fd >= 0 }\n`
+const HASH = 1
+const ARRAY = 2
+const PERCPU_HASH = 5
+const LRU_HASH = 9
+const QUEUE = 22
+
+/** The words of a recording, by domain. */
+async function recordJson(...args: string[]): Promise<Result & { found: Found }> {
+  const file = scratch.write('recorded.yaml', '')
+  const result = await cli(['record', '-o', file, '--json', ...args])
+  return { ...result, found: JSON.parse(result.stdout.slice(result.stdout.indexOf('{'))) as Found }
+}
+interface Found {
+  complete: boolean
+  lost: { calls: number }
+  rights: { domain: string; word: string; askers: { pid: number; outcomes: Record<string, number> }[] }[]
+  unserved: { call: string }[]
+  counted: Record<string, number>
+}
+const maps = ({ rights }: Found): string[] =>
+  rights.filter(({ domain }) => domain === 'maps').map(({ word }) => word)
+
+/** A command in which this checkout can be seen by everybody. */
+const shown = (words: string[]): Promise<Result> => execute(...inPublic(words))
+
+test('what our own loader asked for is exactly its plan, and is enough for a rerun', machine, async () => {
+  const policy = join(scratch.path, 'loader.yaml')
+  const load = [process.execPath, PUBLIC_CLI, 'obj', 'load', `${PUBLIC}/${OBJECT}`]
+  const recorded = await shown([process.execPath, PUBLIC_CLI, 'record', '-o', policy, '--', ...load])
+  assert.equal(recorded.status, 0, recorded.stderr)
+  // The command's own output is still there.
+  assert.match(recorded.stdout, /^program +count +xdp/m)
+  const strict = ['plan', '--loader', 'bpftoken', '--check', policy, '--strict', OBJECT]
+  const checked = await cli(strict)
+  assert.equal(checked.status, 0, checked.stdout + checked.stderr)
+  const again = await shown([process.execPath, PUBLIC_CLI, 'run', '--policy', policy, '--', ...load])
+  assert.equal(again.status, 0, again.stderr)
+  assert.match(again.stdout, /^loaded with the token of \/sys\/fs\/bpf$/m)
+  // The twin: without one of these rights it is refused.
+  const text = readFileSync(policy, 'utf8')
+  writeFileSync(policy, text.replace(/^ {6}- ringbuf .*\n/m, ''))
+  const without = await shown([process.execPath, PUBLIC_CLI, 'run', '--policy', policy, '--', ...load])
+  assert.equal(without.status, 3, without.stdout)
+})
+
+test('what bpftool asked for is enough for a rerun, and no more than its plan', {
+  ...machine,
+  ...needsProgram('host/usr/sbin/bpftool'),
+}, async () => {
+  const object = scratch.write('pass.o', xdpObject())
+  const policy = join(scratch.path, 'bpftool.yaml')
+  const dir = join(scratch.path, 'fs')
+  mkdirSync(dir)
+  const tool = scratch.write('bpftool', readFileSync(BPFTOOL), 0o755)
+  const script = `mount -t bpf bpf ${dir} && ${tool} prog load ${object} ${dir}/pass`
+  const recorded = await cli(['record', '-o', policy, '--', 'unshare', '--mount', 'sh', '-c', script])
+  assert.equal(recorded.status, 0, recorded.stderr)
+  const { stdout } = await cli(['plan', '--json', '--loader', 'libbpf', object])
+  const planned = JSON.parse(stdout) as { rights: { domain: string; word: string }[] }
+  const words = new Set(planned.rights.map(({ word }) => word))
+  const listed = [...readFileSync(policy, 'utf8').matchAll(/^ {6}- (\w+) # (.*)$/gm)]
+  assert.ok(listed.some(([, word]) => word === 'xdp'))
+  // Feature probes of libbpf that the plan leaves out, for their refusal changes no load.
+  const beyond = listed
+    .map(([, word]) => word!)
+    .filter(word => !words.has(word) && !CAPABILITIES.includes(word))
+  for (const word of beyond) assert.match(text(policy), new RegExp(`- ${word} # bpftool`))
+  const again = await cli(['run', '--policy', policy, '--', tool, 'prog', 'load', object, '/sys/fs/bpf/pass'])
+  assert.equal(again.status, 0, again.stderr)
+  // The twin: without the program type it is refused.
+  writeFileSync(policy, text(policy).replace(/^ {6}- xdp .*\n/gm, ''))
+  const without = await cli([
+    'run',
+    '--policy',
+    policy,
+    '--',
+    tool,
+    'prog',
+    'load',
+    object,
+    '/sys/fs/bpf/pass',
+  ])
+  assert.notEqual(without.status, 0)
+})
+const CAPABILITIES = ['bpf', 'net_admin', 'perfmon', 'sys_admin']
+const text = (file: string): string => readFileSync(file, 'utf8')
+
+test('threads and processes that it forks are seen, and nobody else is', machine, async () => {
+  // Two threads at once, a child, and a grandchild whose parent has ended.
+  const workload = `${PERL} use threads;
+    my @all = map { my $type = $_; threads->create(sub { make($type) for 1 .. 50 }) } (${HASH}, ${ARRAY});
+    $_->join for @all;
+    my $child = fork; if (!$child) { make(${PERCPU_HASH}); if (!fork) { sleep 1; make(${LRU_HASH}); exit } exit }
+    waitpid $child, 0; sleep 2`
+  const stranger = spawn('perl', [
+    '-e',
+    `${PERL} while (1) { make(${QUEUE}); select undef, undef, undef, .01 }`,
+  ])
+  try {
+    const { status, found } = await recordJson('--', 'perl', '-e', workload)
+    assert.equal(status, 0)
+    assert.deepEqual(maps(found), ['hash', 'array', 'percpu_hash', 'lru_hash'])
+    const askers = (word: string) => found.rights.find(right => right.word === word)!.askers
+    assert.deepEqual(askers('hash')[0]!.outcomes, { ok: 50 })
+    assert.deepEqual(askers('array')[0]!.outcomes, { ok: 50 })
+    assert.equal(askers('hash')[0]!.pid, askers('array')[0]!.pid)
+    assert.equal(new Set(['hash', 'percpu_hash', 'lru_hash'].map(word => askers(word)[0]!.pid)).size, 3)
+    assert.equal(found.complete, true)
+  } finally {
+    stranger.kill('SIGKILL')
+  }
+})
+
+test(
+  'a running process is watched from then on with the children that it has, until interrupted',
+  machine,
+  async () => {
+    // It waits for a line, and its child, which is older than the recording, waits for the pipe.
+    const running = spawn('perl', [
+      '-e',
+      `${PERL} $| = 1; pipe R, W; if (!fork) { close W; <R>; make(${LRU_HASH}); exit } make(${ARRAY}); print "ready\\n"; <STDIN>; make(${HASH}); close W; wait; print "done\\n"; <STDIN>`,
+    ])
+    try {
+      let said = ''
+      running.stdout.on('data', chunk => (said += String(chunk)))
+      await eventually(() => said.includes('ready'), 'it never began')
+      const file = join(scratch.path, 'pid.yaml')
+      const recorder = startCli(['record', '-o', file, '--pid', String(running.pid)], { stdio: 'pipe' })
+      let noted = ''
+      recorder.stderr!.on('data', chunk => (noted += String(chunk)))
+      await eventually(() => noted.includes('watching'), 'the recorder never began')
+      running.stdin.write('\n')
+      await eventually(() => said.includes('done'), 'it never went on')
+      recorder.kill('SIGINT')
+      const { status } = await finish(recorder)
+      assert.equal(status, 0, noted)
+      assert.match(text(file), /^ {6}- hash #/m)
+      assert.match(text(file), /^ {6}- lru_hash #/m)
+      // What it did before was not seen.
+      assert.doesNotMatch(text(file), /^ {6}- array #/m)
+    } finally {
+      running.kill('SIGKILL')
+    }
+  },
+)
+
+test('a cgroup is watched with those below it', machine, async () => {
+  // Of its own, for not every machine has this hierarchy mounted.
+  const root = join(scratch.path, 'cgroups')
+  mkdirSync(root)
+  assert.equal((await execute('mount', ['-t', 'cgroup2', 'cgroup2', root])).status, 0)
+  const parent = join(root, `bpftoken-test-record-${process.pid}`)
+  mkdirSync(join(parent, 'below'), { recursive: true })
+  try {
+    const file = join(scratch.path, 'cgroup.yaml')
+    const recorder = startCli(['record', '-o', file, '--cgroup', parent], { stdio: 'pipe' })
+    let noted = ''
+    recorder.stderr!.on('data', chunk => {
+      noted += String(chunk)
+    })
+    await eventually(() => noted.includes('watching'), 'the recorder never began')
+    const script = 'open F, ">$ARGV[0]/cgroup.procs"; print F $$; close F; make($ARGV[1])'
+    for (const [dir, type] of [
+      [parent, HASH],
+      [join(parent, 'below'), ARRAY],
+      [root, QUEUE],
+    ] as const)
+      assert.equal((await execute('perl', ['-e', PERL + script, dir, String(type)])).status, 0)
+    recorder.kill('SIGTERM')
+    assert.equal((await finish(recorder)).status, 0)
+    assert.match(text(file), /^ {6}- hash #/m)
+    assert.match(text(file), /^ {6}- array #/m)
+    assert.doesNotMatch(text(file), /^ {6}- queue #/m)
+  } finally {
+    await removeCgroup(parent)
+    await execute('umount', [root])
+  }
+})
+
+test('calls that no token serves are named, and plain ones counted', machine, async () => {
+  const workload = `${PERL} my $id = pack("L3", 0, 0, 0); syscall(${NR_BPF}, 11, $id, 12); my $key = pack("L x28", 99); syscall(${NR_BPF}, 1, $key, 32) for 1 .. 10`
+  const { found } = await recordJson('--', 'perl', '-e', workload)
+  assert.deepEqual(
+    found.unserved.map(({ call }) => call),
+    ['prog_get_next_id'],
+  )
+  assert.deepEqual(found.counted, { map_lookup_elem: 10 })
+  assert.deepEqual(found.rights, [])
+})
+
+test('when there is no room for all calls, the result says that it is incomplete', machine, async () => {
+  // The recorder is stopped while 20,000 calls are made, which are more than the ring holds.
+  const workload = `${PERL} kill "STOP", getppid; make(${HASH}) for 1 .. 20000; kill "CONT", getppid`
+  const { status, stderr, found } = await recordJson('--', 'perl', '-e', workload)
+  assert.equal(status, 0)
+  assert.equal(found.complete, false)
+  assert.ok(found.lost.calls > 0)
+  assert.match(stderr, /INCOMPLETE/)
+  assert.match(text(join(scratch.path, 'recorded.yaml')), /^# INCOMPLETE/m)
+})
+
+test("the exit status is the command's, and signals to the recorder are the command's", machine, async () => {
+  const status = async (...words: string[]) => (await cli(['record', '--', ...words])).status
+  assert.equal(await status('sh', '-c', 'exit 7'), 7)
+  assert.equal(await status('sh', '-c', 'kill -KILL $$'), 128 + constants.signals.SIGKILL)
+  assert.equal(await status('bpftoken-no-such-program'), 127)
+  assert.equal(await status(scratch.write('plain', '')), 126)
+  const script = `${PERL} $SIG{TERM} = sub { make(${HASH}); exit 9 }; $| = 1; print "ready\\n"; sleep 1 while 1`
+  const recorder = startCli(['record', '--', 'perl', '-e', script], { stdio: ['ignore', 'pipe', 'pipe'] })
+  let said = ''
+  recorder.stdout!.on('data', chunk => (said += String(chunk)))
+  await eventually(() => said.includes('ready'), 'it never began')
+  recorder.kill('SIGTERM')
+  await eventually(() => recorder.exitCode !== null || recorder.signalCode !== null, 'it never ended')
+  assert.equal(recorder.exitCode, 9)
+  assert.match(said, /^ {6}- hash #/m)
+})
+
+test('what is to be watched must be said, once', async () => {
+  for (const args of [[], ['--pid', '1', '--', 'true'], ['--pid', '1', '--cgroup', '/sys/fs/cgroup']])
+    assert.equal((await cli(['record', ...args])).status, 2, args.join(' '))
+})
