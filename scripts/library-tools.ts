@@ -83,7 +83,7 @@ export const TOOLS: readonly Tool[] = [
   libbpfTool('softirqs', 'time in soft interrupts'),
   {
     name: 'networkmanager',
-    does: 'the tcx program by which NetworkManager shares an IPv4 address (CLAT)',
+    does: 'the tcx programs by which NetworkManager translates IPv4 where the network has IPv6 alone (CLAT)',
     package: 'network-manager',
     version: '1.58.1-1',
     files: ['NetworkManager'],
