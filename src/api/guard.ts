@@ -143,3 +143,19 @@ export const events = strict({
   type: text.optional(),
   name: text,
 })
+
+const occasions = z.array(
+  strict({ verdict: text, task: text, pid, uid: z.int().min(0).max(0xffff_ffff), count: z.int().min(1) }),
+)
+export const eventsSuggest = strict({
+  suggestions: z.array(
+    strict({
+      of: text.optional().describe('The loan, or the delegation; none: of no delegation'),
+      additions: z.array(
+        strict({ path: text, value: z.union([text, flag]), caution: text.optional(), occasions }),
+      ),
+      unanswered: z.array(strict({ reason: text, why: text, occasions })),
+    }),
+  ),
+  leftOut: count.describe('Events beyond the bound, which were not looked at'),
+})

@@ -99,6 +99,14 @@ export const policyDiff = strict({
   risk: strict({ before: level, after: level }),
 })
 
+export const policyMerge = strict({
+  policy: policyShow,
+  rights: z.array(
+    strict({ list: text.describe('cmds, maps, progs, attachs or capabilities'), word: text, from: texts }),
+  ),
+  risk: strict({ merged: level, before: z.array(level) }),
+})
+
 export const trace = z.array(
   strict({
     policy: text,

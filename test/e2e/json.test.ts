@@ -47,6 +47,7 @@ test('policies, objects and plans', async () => {
   await document(['policy', 'show', '--masks', POLICY])
   await document(['policy', 'diff', POLICY, GUARDED], 1)
   await document(['policy', 'diff', POLICY, POLICY])
+  await document(['policy', 'merge', POLICY, POLICY])
   await document(['policy', 'test', GUARDED, '--as', 'user=alice'], 3)
   await document(['policy', 'test', GUARDED, '--as', 'unit=latency-probe.service'])
   await document(['policy', 'test', POLICY, '--as', 'user=alice'])

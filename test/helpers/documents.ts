@@ -7,7 +7,7 @@ import { SCHEMAS } from '../../src/api/schema.ts'
 export function documentOf(words: readonly string[]): DocumentName {
   const named = words.filter(word => !word.startsWith('-'))
   const path = [named.slice(0, 2).join('-'), named[0]!].find(name => isName(name))
-  const variants = ['dry-run', 'masks', 'check', 'tree', 'watch', 'remove'].filter(option =>
+  const variants = ['dry-run', 'masks', 'check', 'tree', 'watch', 'remove', 'suggest'].filter(option =>
     words.includes(`--${option}`),
   )
   const name = [path ?? named[0], ...variants].join('-')

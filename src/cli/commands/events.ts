@@ -1,11 +1,12 @@
 /** bpftoken events: the guard's verdicts, one line for each. */
-import { EXIT } from '../../errors.ts'
+import { EXIT, UsageError } from '../../errors.ts'
 import type { GuardEvent } from '../../guard/event.ts'
 import { Guard } from '../../guard/guard.ts'
 import { wallTime } from '../../lending/view.ts'
 import { type DaemonOptions, reachDaemon, requireNoneOf } from '../daemon/reach.ts'
 import { note, print, printJson, word } from '../output.ts'
 import type { LoanName } from '../tree/options.ts'
+import { Suggestions } from './events-suggest.ts'
 
 export interface EventsOptions extends DaemonOptions {
   follow?: boolean
@@ -13,19 +14,28 @@ export interface EventsOptions extends DaemonOptions {
   delegation?: LoanName
   uid?: number
   reason?: string
+  suggest?: boolean
   json?: boolean
 }
 
 /** Those of the daemon, which has read them, where it answers; else they are read here, once. */
 export async function events(options: EventsOptions): Promise<number> {
+  if (options.suggest === true && options.follow === true)
+    throw new UsageError('--suggest is about what has been, and --follow about what comes')
   using daemon = await reachDaemon(options, 'bpftoken events')
   if (daemon !== undefined) return (await import('../daemon/events.ts')).eventsThrough(daemon, options)
   const { since, delegation, uid, reason } = options
   requireNoneOf({ since, delegation, uid, reason })
   using guard = Guard.open()
-  const tell = (event: GuardEvent): void =>
+  const suggestions = options.suggest === true ? new Suggestions() : undefined
+  const tell = (event: GuardEvent): void => {
+    if (suggestions === undefined) tellOf(event)
+    else suggestions.add(nameOf(event), { ...event, count: 1 })
+  }
+  const tellOf = (event: GuardEvent): void =>
     options.json === true ? printJson(eventToJSON(event), 'compact') : print(describeEvent(event))
   for (const event of guard.pastEvents()) tell(event)
+  suggestions?.tell(options.json === true)
   if (options.follow === true) {
     const stop = new AbortController()
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stop.abort())
@@ -38,6 +48,10 @@ export async function events(options: EventsOptions): Promise<number> {
   const { lostEvents } = guard.totals()
   if (lostEvents > 0n) note(`${lostEvents} events were lost since the guard was installed, for want of room`)
   return EXIT.ok
+}
+
+function nameOf({ delegation }: GuardEvent): string | undefined {
+  return delegation === undefined ? undefined : `delegation ${delegation}`
 }
 
 function eventToJSON({ timeNs, delegation, cgroup, holder, ...rest }: GuardEvent) {

@@ -2,6 +2,7 @@
 import type { Client, RouteAnswer, RouteEvent } from '../../client/client.ts'
 import { EXIT } from '../../errors.ts'
 import type { EventsOptions } from '../commands/events.ts'
+import { Suggestions } from '../commands/events-suggest.ts'
 import { interruption } from '../interrupted.ts'
 import { note, print, printJson, word } from '../output.ts'
 
@@ -11,7 +12,12 @@ const PAGE = 1000
 export async function eventsThrough(client: Client, options: EventsOptions): Promise<number> {
   const { since, uid, reason, json = false, follow = false } = options
   const query = { since, uid, reason, delegation: await delegationOf(client, options), limit: PAGE }
-  const tell = (event: GuardEvent): void => (json ? printJson(event, 'compact') : print(eventLine(event)))
+  const suggestions = options.suggest === true ? new Suggestions() : undefined
+  const tell = (event: GuardEvent): void => {
+    if (suggestions !== undefined) suggestions.add(nameOf(event), event)
+    else if (json) printJson(event, 'compact')
+    else print(eventLine(event))
+  }
   let after: number | undefined
   let page: RouteAnswer<'events'>
   do {
@@ -19,6 +25,7 @@ export async function eventsThrough(client: Client, options: EventsOptions): Pro
     page.events.forEach(tell)
     after = page.next
   } while (page.events.length > 0)
+  suggestions?.tell(json)
   if (page.lost > 0) note(`${page.lost} events were lost since the guard was installed, for want of room`)
   if (!follow) return EXIT.ok
   const { limit: _, ...wanted } = query
@@ -41,7 +48,11 @@ export function eventLine(event: GuardEvent): string {
   const { first, last, count, verdict, point, type, name, reason, delegation, loan, task, pid, uid } = event
   const what = [point, type, name === '' ? undefined : `"${name}"`].filter(part => part !== undefined)
   const why = reason === 'none' ? '' : ` (${reason})`
-  const of = loan ?? (delegation === undefined ? undefined : `delegation ${delegation}`)
+  const of = nameOf({ loan, delegation })
   const many = count === 1 ? '' : `, ${count} times until ${last}`
   return `${first} ${verdict} ${what.join(' ')}${why}: ${of === undefined ? '' : `${of}, `}${word(task)} ${pid} uid ${uid}${many}`
+}
+
+function nameOf({ loan, delegation }: Pick<GuardEvent, 'loan' | 'delegation'>): string | undefined {
+  return loan ?? (delegation === undefined ? undefined : `delegation ${delegation}`)
 }

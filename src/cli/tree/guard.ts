@@ -133,7 +133,11 @@ export const guardCommands: Part = (root, act) => {
           ),
         )
         .addOption(new Option('--uid <uid>', 'of what this user did').argParser(numberWithin(USER_IDS)))
-        .option('--reason <word>', 'with this reason'),
+        .option('--reason <word>', 'with this reason')
+        .option(
+          '--suggest',
+          'instead of them, what the policies would have to say besides (YAML), as far as events tell',
+        ),
     ),
     'print JSON Lines (errors: on stderr)',
   )
@@ -142,6 +146,7 @@ export const guardCommands: Part = (root, act) => {
         'away. Without it they are read from the guard, once, and only --follow can be said.',
     )
     .example('events --since 1h --reason limit', 'the last hour, of one kind')
+    .example('events --suggest', 'what a policy with mode: permissive lacked, or one that refused')
     .example('events --follow --json', 'one document for each, as they come')
     .action(act(async () => (await import('../commands/events.ts')).events))
 }

@@ -3,6 +3,9 @@ import { Option } from 'commander'
 import { anySubject, common, socket } from './options.ts'
 import type { Part } from './part.ts'
 
+const side = (flags: string, what: string): Option =>
+  new Option(flags, `${what}, where the two differ: that of a or of b`).choices(['a', 'b'])
+
 export const policyCommands: Part = (root, act) => {
   const policies = common(root.command('policy'))
     .description('look at policies, without touching the kernel')
@@ -39,6 +42,27 @@ export const policyCommands: Part = (root, act) => {
     .details('Exit: 0 they grant the same; 1 they differ; 2 one is not a valid policy.')
     .example('policy diff policy.yaml policy-new.yaml', 'what a change would let others do')
     .action(act(async () => (await import('../commands/policy-diff.ts')).diff))
+  common(
+    policies
+      .command('merge')
+      .description('the least policy that allows what each of two policies allows')
+      .argument('<a>', 'a policy; - is standard input')
+      .argument('<b>', 'another one')
+      .option('-o, --output <file>', 'write it there')
+      .addOption(side('--subjects <side>', 'who gets it'))
+      .addOption(side('--limits <side>', 'how much'))
+      .addOption(side('--terms <side>', 'all other terms: network, guard, sharing and so on')),
+  )
+    .details(
+      'Rights and lists add up, each with a comment that says which of the two has it. What else differs is refused\n' +
+        'unless told whose is to hold.',
+    )
+    .example('policy merge plan.yaml recorded.yaml -o policy.yaml', 'what was planned, and what was seen')
+    .example(
+      'policy merge --limits a --subjects a a.yaml b.yaml',
+      'for whom, and how much, is that of a.yaml',
+    )
+    .action(act(async () => (await import('../commands/policy-merge.ts')).merge))
   common(
     policies
       .command('test')
