@@ -11,6 +11,7 @@ import { commandTree } from '../src/cli/tree.ts'
 import { daemonCommand } from '../src/daemon/options.ts'
 import { nriCommand } from '../src/nri/options.ts'
 import { DAEMON_SECTIONS } from './daemon-manual.ts'
+import { LAUNCHD_COMMAND, LAUNCHD_SECTIONS } from './launchd-manual.ts'
 import { NRI_SECTIONS } from './nri-manual.ts'
 
 const ROOT = path.join(__dirname, '..')
@@ -24,6 +25,7 @@ const about = { version, date: buildDate() }
 const services = [
   serviceManual(daemonCommand(version), DAEMON_SECTIONS, about),
   serviceManual(nriCommand(version), NRI_SECTIONS, about),
+  serviceManual(LAUNCHD_COMMAND, LAUNCHD_SECTIONS, about),
 ]
 write('build/man', [
   ...manualPages(tree, about).map(page => [`${page.name}.1`, page.text] as const),

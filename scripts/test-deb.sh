@@ -101,6 +101,23 @@ use_daemon() {
   expect '^ExecStart=/usr/bin/node /usr/lib/bpftoken/dist/nri/main.js$' <(inside bpftoken-nri --print-unit)
 }
 
+# The plugin of containerd and the launcher are there, and off until root enables them.
+use_other_services() {
+  local unit
+  for unit in bpftoken-nri.service bpftoken-launchd.service bpftoken-launchd.socket; do
+    [[ -e $scratch/root/usr/lib/systemd/system/$unit ]] || fail "no $unit"
+    [[ -z $(find "$scratch/root/etc/systemd" -name "$unit") ]] || fail "$unit is enabled"
+  done
+  inside sh -c '
+    mkdir -p /run/bpftoken
+    bpftoken-launchd 2>/launchd.log &
+    launchd=$!
+    while [ ! -S /run/bpftoken/launch.sock ]; do kill -0 $launchd || exit 1; sleep 0.1; done
+    stat -c %a /run/bpftoken/launch.sock
+    kill $launchd' >"$scratch/said" 2>&1 || fail "the launcher: $(cat "$scratch/said" "$scratch/root/launchd.log")"
+  expect '^600$' "$scratch/said"
+}
+
 # What was installed runs, and leaves nothing but words when it is removed.
 use_and_remove() {
   [[ "$(inside bpftoken --version)" == "$version" ]] || fail 'bpftoken --version'
@@ -111,6 +128,7 @@ use_and_remove() {
   expect '^progs *xdp$' "$scratch/said"
   [[ -e $scratch/root/usr/share/doc/bpftoken/copyright ]] || fail 'no copyright file'
   use_daemon
+  use_other_services
   inside apt-get remove -yqq bpftoken >"$scratch/said" 2>&1 || fail "remove: $(cat "$scratch/said")"
   ! grep -q guard "$scratch/said" || fail 'a guard is named where none is'
   [[ ! -e $scratch/root/usr/lib/bpftoken ]] || fail 'files stay'

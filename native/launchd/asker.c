@@ -29,6 +29,9 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+/* Of a personality, what the kernel takes from whoever executes a setuid program. */
+#define CLEARED (0ul + READ_IMPLIES_EXEC + ADDR_NO_RANDOMIZE + ADDR_COMPAT_LAYOUT + MMAP_PAGE_ZERO)
+
 _Noreturn static void refuse_asker(const char *why)
 {
 	fail("BPFTOKEN_DENIED", why, NULL);
@@ -300,7 +303,8 @@ void take_on(const struct asker *asker)
 	take_login(asker);
 	take_precedence(asker);
 	must_read(asker->directory, "personality", text, sizeof(text));
-	if (personality(strtoul(text, NULL, 16)) < 0)
+	/* bpftoken-launch begins as root. */
+	if (personality(strtoul(text, NULL, 16) & ~CLEARED) < 0)
 		die("personality");
 	umask(asker->umask);
 	if (setgroups(asker->group_count, asker->groups) < 0)

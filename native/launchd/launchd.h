@@ -72,6 +72,11 @@ void take_on(const struct asker *asker);
 ssize_t take_message(int socket, void *bytes, size_t room, int *fds, size_t count);
 void send_message(int socket, const void *bytes, size_t length, const int *fd);
 bool is_unix_socket(int fd, int type);
+/*
+ * A Unix stream socket whose other end that user has made. What root writes into another one's would
+ * be taken there for root's own words (SCM_CREDENTIALS).
+ */
+bool is_stream_of(int fd, uid_t uid);
 
 /* ---- seats.c ---- */
 

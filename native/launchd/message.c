@@ -68,3 +68,12 @@ bool is_unix_socket(int fd, int type)
 	return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0 && domain == AF_UNIX &&
 	       getsockopt(fd, SOL_SOCKET, SO_TYPE, &kind, &length) == 0 && kind == type;
 }
+
+bool is_stream_of(int fd, uid_t uid)
+{
+	struct ucred peer;
+	socklen_t length = sizeof(peer);
+
+	return is_unix_socket(fd, SOCK_STREAM) && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 &&
+	       peer.uid == uid;
+}

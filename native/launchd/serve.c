@@ -86,7 +86,7 @@ static char *read_texts(int memfd, uint32_t bytes)
 	return texts;
 }
 
-static struct wanted hear_wanted(int control)
+static struct wanted hear_wanted(int control, uid_t uid)
 {
 	struct wanted wanted;
 	struct apart_head head;
@@ -98,7 +98,7 @@ static struct wanted hear_wanted(int control)
 	if (head.bytes == 0 || head.bytes > APART_BYTES || head.words == 0 || head.words > head.bytes ||
 	    head.variables > head.bytes)
 		refuse("apart_head", E2BIG);
-	if (!is_unix_socket(wanted.fds[APART_LIFELINE], SOCK_STREAM))
+	if (!is_stream_of(wanted.fds[APART_LIFELINE], uid))
 		refuse("lifeline", ENOTSOCK);
 	char *texts = read_texts(wanted.fds[APART_TEXTS], head.bytes), *end = texts + head.bytes;
 	for (uint32_t i = 0; i < head.bytes; i++)
@@ -127,7 +127,7 @@ static void hear_request(int daemon, struct apart_request *request, int fds[2])
 		_exit(1);
 	if (request->version != APART_VERSION || request->flags & ~(APART_HOST_NETWORK | APART_IDENTITY))
 		fail(NULL, "bpftoken-launchd is of another version than the daemon", NULL);
-	if (!is_unix_socket(fds[1], SOCK_STREAM))
+	if (!is_stream_of(fds[1], request->uid))
 		refuse("control", ENOTSOCK);
 }
 
@@ -197,7 +197,7 @@ void serve(int daemon, int seat)
 	if (!take_seat(seat, request.uid))
 		fail(NULL, "too many programs of this user are being started", NULL);
 	hold_asker(&asker, fds[0], request.uid, request.gid);
-	struct wanted wanted = hear_wanted(control);
+	struct wanted wanted = hear_wanted(control, asker.uid);
 	take_on(&asker);
 	struct to_launch what = {
 		.host_network = request.flags & APART_HOST_NETWORK,

@@ -2,10 +2,12 @@
  * Planning by trying: each object is loaded in namespaces of its own under just its plan, until it
  * is known what it takes.
  */
+import { availableParallelism, totalmem } from 'node:os'
 import path from 'node:path'
 import { CMDS } from '../ebpf/type-names.ts'
 import { BpftokenError } from '../errors.ts'
 import { TrialLab } from '../lending/trial-lab.ts'
+import { mapMemory } from '../needs/map-memory.ts'
 import { objectNeeds } from '../needs/object.ts'
 import { planRights } from '../needs/plan.ts'
 import { capabilitiesByType, type Trial, type TrialAnswer, type TryLoad, tryRights } from '../needs/trial.ts'
@@ -36,6 +38,9 @@ export interface TryingOptions {
 const WORKER = path.resolve(__dirname, 'trial-worker.js')
 const LOAD_MS = 20_000
 const ALL_MS = 60_000
+/** Whose maps take more is not tried: the memory is the machine's, and no limit of ours holds it. */
+const MAP_BYTES = Math.min(2 ** 30, totalmem() / 4)
+const MEBIBYTE = 2 ** 20
 const DEFAULT_PATH = '/sys/fs/bpf'
 
 /** Tries what it can. Interrupted: a signal came, and nothing is left. */
@@ -79,6 +84,11 @@ export async function tryOne(
   if (problems.length > 0) return 'it cannot be loaded as it is'
   const lacking = needs.find(({ rule }) => rule?.type === 'ext')
   if (lacking !== undefined) return `${lacking.by} replaces a function of a program that is not here`
+  const memory = mapMemory(spec.maps, availableParallelism())
+  if (memory > MAP_BYTES) {
+    const [takes, most] = [memory, MAP_BYTES].map(bytes => Math.ceil(bytes / MEBIBYTE))
+    return `its maps take ${takes} MiB of memory, and what takes more than ${most} is not loaded for this`
+  }
   const { masks, capabilities } = planRights([{ name, spec }], { loader: 'bpftoken', programs, kernelStruct })
   const subject = JSON.stringify({ object: Buffer.from(bytes).toString('base64'), name: spec.name })
   const line = JSON.stringify(programs === undefined ? {} : { only: programs })

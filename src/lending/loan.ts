@@ -48,14 +48,17 @@ export function makeLoan(loan: LoanToMake, how: Making): Promise<Loan> {
   })
 }
 
-/** What is done when all is ready, the journal's part last. Undefined: nothing. */
+/**
+ * What is done when all is ready. The journal's part may wait for a disk, and whoever asks may be
+ * another one after it: so they are looked at last. Undefined: nothing.
+ */
 export function confirmed(
   confirm: LoanToMake['confirm'],
   journal: Journal | undefined,
 ): LoanToMake['confirm'] {
   if (journal?.ready === undefined) return confirm
   return async () => {
-    await confirm?.()
     await journal.ready?.()
+    await confirm?.()
   }
 }

@@ -100,6 +100,8 @@ class Trying {
   #loads = 0
   readonly #added: Evidence[] = []
   readonly #dropped: Capability[] = []
+  /** It was refused without this one alone, and nothing has been added since. */
+  #proven: Capability | undefined
 
   constructor(start: TrialStart, load: TryLoad) {
     this.#start = start
@@ -141,11 +143,14 @@ class Trying {
       if (missing.length > 0 || words.length > 0) {
         for (const right of missing) this.#addRight(right, `refused without: ${message}`)
         for (const word of words) this.#addCapability(word, `refused without: ${message}`)
+        // Of several, one may stand in for another.
+        this.#proven = missing.length === 0 && words.length === 1 ? words[0] : undefined
         answer = await this.#answer()
       } else if (module !== undefined && !this.#has(this.#start.openTypes)) {
         const by = `types of module ${JSON.stringify(module)}, which are opened by id (Linux 6.15)`
         this.#addRight(this.#start.openTypes, by)
         this.#addCapability('sys_admin', by)
+        this.#proven = undefined
         answer = await this.#answer()
       } else {
         if (verifier === undefined) return message
@@ -166,6 +171,7 @@ class Trying {
       const program =
         refused.program === undefined ? 'a program' : `program ${JSON.stringify(refused.program)}`
       this.#addCapability(name, `${program}: the verifier says: ${refused.verifier}`)
+      this.#proven = name
       return answer
     }
     return undefined
@@ -192,8 +198,7 @@ class Trying {
   async #leaveOut(): Promise<void> {
     for (const name of this.#capabilities) {
       if (this.#start.proven.has(name)) continue
-      // It was refused without, and nothing has been added since.
-      if (this.#added.at(-1)?.capability === name) continue
+      if (this.#proven === name) continue
       const rest = this.#capabilities.filter(one => one !== name)
       if (!(await this.#answer(rest)).ok) continue
       this.#capabilities = rest

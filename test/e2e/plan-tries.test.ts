@@ -4,10 +4,12 @@
  */
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { residue, snapshot } from '../../scripts/residue.ts'
 import { cli, execute, finish, inPublic, PUBLIC_CLI, publicCli } from '../helpers/cli.ts'
-import { needsTokens } from '../helpers/machine.ts'
+import { needsTokens, ROOT } from '../helpers/machine.ts'
 import { Scratch } from '../helpers/scratch.ts'
 import { READS_STACK, xdpObject } from '../helpers/xdp-object.ts'
 
@@ -52,6 +54,29 @@ test('plan adds what the verifier asks for, with its own line as the reason', ma
   assert.deepEqual(names(plain), ['bpf', 'net_admin'])
   assert.deepEqual(plain.trials, [{ object: PASS, outcome: 'loads', loads: 1, leftOut: [] }])
 })
+
+test(
+  'an object whose maps would take the memory of the machine is planned, and not loaded',
+  machine,
+  async () => {
+    const legacy = readFileSync(join(ROOT, 'test/fixtures/legacy.bpf.o'))
+    const definition = (...words: number[]): Buffer => Buffer.from(new Uint32Array(words).buffer)
+    const at = legacy.indexOf(definition(1, 4, 8, 16))
+    assert.notEqual(at, -1)
+    const sized = (name: string, entries: number): string => {
+      definition(2, 4, 2 ** 20, entries).copy(legacy, at)
+      return scratch.write(name, legacy)
+    }
+    const large = await planned(sized('large.o', 2048))
+    assert.deepEqual(large.trials, [])
+    assert.match(
+      large.notes.join('\n'),
+      /its maps take 2049 MiB of memory, and what takes more than \d+ is not/,
+    )
+    const small = await planned(sized('small.o', 2))
+    assert.equal(small.trials[0]?.outcome, 'loads', 'the twin')
+  },
+)
 
 test('what is found for one loader is in the plan for another', machine, async () => {
   const { status, stdout } = await publicCli(['plan', '--loader', 'libbpf', '--json', READS])

@@ -269,6 +269,16 @@ describe('run by the launcher', needsTokens(), () => {
     assert.doesNotMatch(without.stdout, /by group/, 'the twin, who is not in that group')
   })
 
+  test('the personality is that of who asks, without what would weaken what begins as root', async () => {
+    const seen = async (...flags: string[]): Promise<string> => {
+      const command = ['setarch', ...flags, ...words('dev', '--', 'cat', '/proc/self/personality')]
+      return (await execute(...asUser(USER, command), { env: environment(), cwd: '/' })).stdout
+    }
+    // --sticky-timeouts, and --addr-no-randomize --read-implies-exec --mmap-page-zero.
+    assert.equal(await seen('-T'), '04000000\n')
+    assert.equal(await seen('-T', '-R', '-X', '-Z'), '04000000\n')
+  })
+
   test('the cgroup is that of who asks; where the program cannot be put there it is refused', async () => {
     const cgroups = readFileSync('/proc/self/mountinfo', 'utf8')
     const v2 = / (\/\S+) \S+ .*- cgroup2 /.exec(cgroups)![1]!
@@ -425,7 +435,7 @@ describe('run by the launcher', needsTokens(), () => {
       (await execute(...asUser(USER, [forger, daemon.socket, what]))).stdout
     for (const what of ['file', 'none', 'pidfd', 'kind', 'silent', 'few', 'many', 'words', 'length', 'huge'])
       assert.match(await ask(what), /^HTTP\/1.1 4\d\d [^\n]*\n$/, what)
-    for (const what of ['version', 'texts', 'lifeline'])
+    for (const what of ['version', 'texts', 'lifeline', 'foreign-lifeline', 'foreign-control'])
       assert.match(await ask(what), /^HTTP\/1.1 4\d\d [^\n]*\n$/, what)
     assert.match(await ask('good'), /^HTTP\/1.1 201 [^\n]*\nran\n|^ran\nHTTP\/1.1 201 /, 'the twin')
     assert.match(await ask('word'), /^HTTP\/1.1 201 [^\n]*\nrstarting it failed: control: EINVAL/)

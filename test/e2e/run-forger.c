@@ -89,8 +89,10 @@ static int crowd(const char *launcher, uid_t uid, int count)
 		struct apart_request request = { APART_VERSION, 0, uid, uid };
 		struct apart_head head = { APART_VERSION, sizeof(texts), 2, 0 };
 
+		setresuid(-1, uid, 0);
 		socketpair(AF_UNIX, SOCK_STREAM, 0, control);
 		socketpair(AF_UNIX, SOCK_STREAM, 0, lifeline);
+		setresuid(-1, 0, -1);
 		give(control[0], &head, sizeof(head), (int[]){ memfd, lifeline[1], 0, 1, 2 }, 5);
 		give(daemon, &request, sizeof(request), (int[]){ pidfd, control[1] }, 2);
 		ssize_t length = read(daemon, answer, sizeof(answer) - 1);
@@ -142,6 +144,11 @@ int main(int argc, char **argv)
 		fds[0] = file;
 	if (is(what, "lifeline"))
 		fds[1] = file;
+	/* The daemon's: what is written there is root's words to it. */
+	if (is(what, "foreign-lifeline"))
+		fds[1] = dial(argv[1], SOCK_STREAM);
+	if (is(what, "foreign-control"))
+		number = dial(argv[1], SOCK_STREAM);
 	if (!is(what, "silent"))
 		give(control[0], &head, sizeof(head), fds, count);
 	int length = snprintf(body, sizeof(body),

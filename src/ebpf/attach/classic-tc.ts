@@ -51,8 +51,11 @@ export interface TcTarget {
  */
 export function attachTc(program: Program, target: TcTarget): TcFilter {
   const { ifindex, direction, priority = 0, handle = 0, name = 'bpftoken' } = target
-  if (Buffer.byteLength(name) >= NAME_BYTES || priority < 0 || priority > 0xffff)
-    throw new RangeError('a filter has a name below 256 bytes and a priority up to 65535')
+  if (Buffer.byteLength(name) >= NAME_BYTES || name.includes('\0'))
+    throw new RangeError('a filter has a name below 256 bytes, and no zero in it')
+  requireWithin('priority', priority, 0, 0xffff)
+  requireWithin('handle', handle, 0, 0xffff_ffff)
+  requireWithin('ifindex', ifindex, 1, 0x7fff_ffff)
   makeClsact(ifindex)
   const filter = { ifindex, parent: ENDS[direction], priority, handle }
   const [found] = request('RTM_NEWTFILTER', RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO, filter, [
@@ -62,6 +65,11 @@ export function attachTc(program: Program, target: TcTarget): TcFilter {
   // struct tcmsg: u32 handle @8, u32 priority and protocol @16
   const made = { ...filter, handle: found.readUInt32LE(8), priority: found.readUInt32LE(16) >>> 16 }
   return new TcFilter(made, name)
+}
+
+function requireWithin(what: string, value: number, min: number, max: number): void {
+  if (!Number.isInteger(value) || value < min || value > max)
+    throw new RangeError(`${what} is ${value}, and must be ${min} to ${max}`)
 }
 
 /** Takes a device's `clsact` away, and all filters that anybody has there. ENOENT: it has none. */

@@ -7,14 +7,15 @@
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { release } from 'node:os'
-import { NotSupportedError, SyscallError } from '../../errors.ts'
+import { BpftokenError, NotSupportedError, SyscallError } from '../../errors.ts'
 import { mapReadOnly } from '../../sys/memory.ts'
 import { KERNEL_BTF, VMLINUX_BTF } from '../../uapi/kernel-paths.ts'
-import { Btf } from '../btf/btf.ts'
+import { Btf, findEnums } from '../btf/btf.ts'
 import { BtfObject } from '../btf/object.ts'
 import { isElf, parseElf } from '../elf/elf.ts'
 import { btfIds } from '../object-id.ts'
 import type { TokenChoice } from '../token.ts'
+import { lookUpNamesBy } from '../type-names.ts'
 
 export interface KernelBtf {
   readonly name: 'vmlinux'
@@ -69,6 +70,16 @@ function readKernel(): KernelBtf {
     })
   return { name: 'vmlinux', bytes, types: Btf.parse(bytes) }
 }
+
+lookUpNamesBy(enumName => {
+  try {
+    return findEnums(kernelBtf().bytes, [enumName]).get(enumName)
+  } catch (error) {
+    // Without its types a kernel has no words: the number stays a number.
+    if (error instanceof BpftokenError) return undefined
+    throw error
+  }
+})
 
 function imageBtf(): Uint8Array | null {
   for (const path of IMAGES) {

@@ -11,18 +11,24 @@ const MAX_DEPTH = 64
 interface Pair {
   readonly a: Btf
   readonly b: Btf
+  /**
+   * What was or is being compared: a difference ends all of it. Structs that share parts would take
+   * exponential time.
+   */
+  readonly seen: Set<string>
 }
 
 /** Undefined: they agree; else how they differ. Variables and functions by their ids. */
 export function differenceOf(a: Btf, idA: number, b: Btf, idB: number): string | undefined {
-  return compare({ a, b }, idA, idB, true, 0)
+  return compare({ a, b, seen: new Set() }, idA, idB, true, 0)
 }
 
 /** The same for two variables that define a map. */
 export function mapDifference(a: Btf, idA: number, b: Btf, idB: number, name: string): string | undefined {
   const [varA, varB] = [a.type(idA), b.type(idB)]
   if (varA.kind !== 'var' || varB.kind !== 'var') return 'it is no variable'
-  return definitionDifference({ a, b }, mapDefinition(a, name, varA.type), mapDefinition(b, name, varB.type))
+  const pair = { a, b, seen: new Set<string>() }
+  return definitionDifference(pair, mapDefinition(a, name, varA.type), mapDefinition(b, name, varB.type))
 }
 
 function definitionDifference(pair: Pair, a: MapDefinition, b: MapDefinition): string | undefined {
@@ -48,20 +54,18 @@ function definitionDifference(pair: Pair, a: MapDefinition, b: MapDefinition): s
 }
 
 /** `exact`: structs are compared by their members; behind pointers their names are enough. */
-function compare(
-  { a, b }: Pair,
-  idA: number,
-  idB: number,
-  exact: boolean,
-  depth: number,
-): string | undefined {
+function compare(pair: Pair, idA: number, idB: number, exact: boolean, depth: number): string | undefined {
+  const { a, b, seen } = pair
+  const key = `${idA} ${idB} ${exact}`
+  if (seen.has(key)) return undefined
+  seen.add(key)
   if (depth > MAX_DEPTH) return 'it is nested too deeply to be compared'
   const [x, y] = [a.resolve(idA), b.resolve(idB)]
   if (x === undefined || y === undefined) return x === y ? undefined : `it is ${said(x)} and ${said(y)}`
   if (!exact && (x.kind === 'fwd') !== (y.kind === 'fwd')) return forwardDifference(x, y)
   if (x.kind !== y.kind) return `it is ${said(x)} and ${said(y)}`
   const below = (typeA: number, typeB: number, isExact = exact) =>
-    compare({ a, b }, typeA, typeB, isExact, depth + 1)
+    compare(pair, typeA, typeB, isExact, depth + 1)
   if (NAMED.has(x.kind) && x.name !== y.name) return `it is ${said(x)} and ${said(y)}`
   switch (x.kind) {
     case 'int':

@@ -484,7 +484,7 @@ class StaticLinker {
     const linked = this.#types[linkedId]
     const own = btf!.types[ownId]!
     if (linked === undefined || linkedId === 0) return
-    this.#typesRead = undefined
+    // What is changed here, no comparison looks at: the types need not be read again.
     if (kindOf(linked) === BTF_KIND.var) {
       linked.words[2] = LINKAGE_GLOBAL
       return

@@ -104,6 +104,24 @@ test('tryRights() leaves out a capability without which it loads, but none that 
   assert.deepEqual((await tryWith(needs, ['bpf', 'perfmon'])).dropped, [])
 })
 
+test('tryRights() leaves out again what was asked for together and is needless', async () => {
+  // CAP_SYS_ADMIN implies the other, or the other way round; or both are wanted.
+  for (const wanted of [['perfmon'], ['sys_admin'], ['perfmon', 'sys_admin']] as const) {
+    const load = kernel(rights =>
+      wanted.every(name => has(rights, name))
+        ? { ok: true }
+        : { ok: false, message: 'EPERM', capabilities: ['CAP_PERFMON', 'CAP_SYS_ADMIN'] },
+    )
+    const { outcome, added, dropped } = await tryWith(load)
+    assert.deepEqual([outcome, dropped], ['loads', []])
+    assert.deepEqual(
+      added.map(({ capability }) => capability),
+      wanted,
+    )
+    assert.deepEqual(load.asked.at(0)!.capabilities, ['bpf', 'net_admin'])
+  }
+})
+
 test('tryRights() adds nothing where nothing helps, and says why', async () => {
   const load = kernel(() => verifier('invalid access to packet'))
   const trial = await tryWith(load)

@@ -68,12 +68,18 @@ test('a failure in a stream is told by its last event, and a defect without its 
 
 test('a client that reads nothing is cut, with a last event that says so; one that reads gets all', async () => {
   let taken = 0
+  let isLeft = false
   const big = { ...EVENT, name: 'n'.repeat(50_000) }
   const service = fakeService(
     {},
     {
       async *events() {
-        for (taken = 0; taken < 200; taken++) yield big
+        isLeft = false
+        try {
+          for (taken = 0; taken < 200; taken++) yield big
+        } finally {
+          isLeft = true
+        }
       },
     },
   )
@@ -92,6 +98,7 @@ test('a client that reads nothing is cut, with a last event that says so; one th
 
   // The last event is there for one that reads again in time.
   await using patient = await lab({ service, streamTimes: { heartbeatMs: 60_000, slowMs: 2000 } })
+  isLeft = false
   const late = patient.connect()
   let got = ''
   late.setEncoding('utf8').on('data', part => {
@@ -99,7 +106,8 @@ test('a client that reads nothing is cut, with a last event that says so; one th
   })
   late.pause()
   late.write(ASK)
-  setTimeout(() => late.resume(), 2500)
+  await eventually(() => taken > 0 && isLeft, 'the daemon takes no more')
+  late.resume()
   await eventually(() => got.endsWith('0\r\n\r\n'), 'the stream ends')
   assert.match(got, /\{"why":"slow"\}\n\n/)
   late.destroy()
