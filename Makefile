@@ -34,7 +34,7 @@ gate: build ## `make check` without the unit tests
 	npx biome ci --error-on-warnings
 	npx tsc -p tsconfig.json
 	$(TSX) scripts/gen-policy-docs.ts --check
-	$(TSX) scripts/gen-policy-library.ts --check
+	$(TSX) test/corpus/gen-policy-library.ts --check
 	$(TSX) scripts/gen-api-docs.ts --check
 	$(TSX) scripts/gen-guard-layout.ts --check
 	scripts/check-package.sh

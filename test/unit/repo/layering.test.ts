@@ -54,7 +54,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
  */
 const CLI_TAKES: Readonly<Record<string, readonly string[]>> = {
   delegation: ['actions', 'instances', 'vocabulary'],
-  guard: ['delegators', 'directory', 'guard', 'install', 'program-names'],
+  guard: ['delegators', 'directory', 'guard', 'install', 'program-names', 'suggest'],
 }
 /** The model takes the guard's words and numbers, which are the same in its C; not what does I/O. */
 const MODEL_TAKES: Readonly<Record<string, readonly string[]>> = { guard: ['layout'] }

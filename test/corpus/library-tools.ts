@@ -4,8 +4,8 @@
  */
 import { readFileSync } from 'node:fs'
 import { basename } from 'node:path'
-import { type ObjectSpec, parseObject } from '../src/ebpf/object/spec.ts'
-import { corpusFile, corpusObjects, type Occurrence } from '../test/corpus/corpus.ts'
+import { type ObjectSpec, parseObject } from '../../src/ebpf/object/spec.ts'
+import { corpusFile, corpusObjects, type Occurrence } from './corpus.ts'
 
 export interface Tool {
   /** Of the policy, and of its file. */
