@@ -105,12 +105,14 @@ class Loader {
 
   constructor(spec: ObjectSpec, options: LoadOptions, owned: Owned, transient: Owned) {
     this.#spec = spec
-    this.#options = options
+    // No name of a map or program is a property of all objects.
+    const { maps = {}, programs = {} } = options
+    this.#options = { ...options, maps: own(maps), programs: own(programs) }
     this.#owned = owned
     this.#transient = transient
     this.#token = chooseToken(options.token) ?? null
     this.#programs = chosenPrograms(spec, options)
-    this.#initial = initialData(spec, options, options.maps ?? {})
+    this.#initial = initialData(spec, options, own(maps))
   }
 
   async load(): Promise<LoadedObject> {
@@ -327,4 +329,8 @@ function chosenPrograms(spec: ObjectSpec, { only, programs = {} }: LoadOptions):
   return spec.programs.filter(
     ({ name, autoload }) => only?.includes(name) ?? programs[name]?.load ?? autoload,
   )
+}
+
+function own<T>(named: Readonly<Record<string, T>>): Readonly<Record<string, T>> {
+  return Object.assign(Object.create(null), named)
 }
