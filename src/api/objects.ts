@@ -17,17 +17,37 @@ import {
 } from './basics.ts'
 
 const reason = { word: text, by: texts }
+const fromTrying = z.literal(true).optional().describe('A load was refused without it')
 
 export const plan = strict({
   loader: text,
   objects: texts,
   masks,
   rights: z.array(
-    strict({ ...reason, domain, bit: count, forLoader: flag, certain: flag, loses: text.optional() }),
+    strict({
+      ...reason,
+      domain,
+      bit: count,
+      forLoader: flag,
+      certain: flag,
+      loses: text.optional(),
+      fromTrying,
+    }),
   ),
-  capabilities: z.array(strict({ name: capability, by: texts, forLoader: flag, toAttach: flag })),
+  capabilities: z.array(strict({ name: capability, by: texts, forLoader: flag, toAttach: flag, fromTrying })),
   notes: texts,
   problems: texts,
+  trials: z
+    .array(
+      strict({
+        object: text,
+        outcome: z.enum(['loads', 'refused', 'unfinished']),
+        loads: count,
+        leftOut: z.array(capability),
+        why: text.optional(),
+      }),
+    )
+    .describe('How loading went, of the objects that were loaded to see'),
   risk,
 })
 

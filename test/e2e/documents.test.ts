@@ -29,7 +29,7 @@ before(() => {
   bin = stage
   chmodSync(stage, 0o755)
   const modules = ['picomatch'].map(name => `node_modules/${name}`)
-  for (const part of ['package.json', 'dist', 'build/Release', 'examples', ...modules])
+  for (const part of ['package.json', 'dist', 'bpf', 'build/Release', 'examples', ...modules])
     cpSync(join(ROOT, part), join(stage, part), { recursive: true })
   writeFileSync(
     join(stage, 'bpftoken'),

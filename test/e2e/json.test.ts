@@ -60,6 +60,7 @@ test('policies, objects and plans', async () => {
   await document(['obj', 'types', NETWORK])
   await document(['obj', 'link', '-o', '/dev/null', NETWORK])
   await document(['obj', 'show', GUARD_OBJECT])
+  await document(['simulate', join(ROOT, 'examples/scenarios/a1-trusted-process.yaml')])
 })
 
 test('policy show has sizes as numbers, and as decimal text where JSON has no such number', async () => {
@@ -209,7 +210,7 @@ test('bpftoken schema prints what this test holds the commands to', async () => 
 })
 
 test('no document is left out, but those that need the guard, the daemon, or Podman', machine, () => {
-  const guarded = /^(derive|confine|unconfine|policy-install|guard-.*|revoke|show|events)$/
+  const guarded = /^(derive|confine|unconfine|policy-install|guard-.*|revoke|show|events|events-suggest)$/
   const ofDaemon = /^(status|page|requests|approve|deny|renew|explain|reload|policy-list|audit-.*)$/
   // test/e2e/containers/podman.test.ts has these.
   const ofPodman = /^containers-.*$/
