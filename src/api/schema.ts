@@ -3,6 +3,7 @@
  * tests that hold the commands to it. Loads zod, so load it only where it is asked for.
  */
 import { z } from 'zod'
+import { explained, recorded } from './answers.ts'
 import * as container from './container.ts'
 import { error } from './error.ts'
 import * as guard from './guard.ts'
@@ -36,7 +37,8 @@ export const SCHEMAS: Readonly<Record<DocumentName, z.ZodType>> = {
   approve: loan.approvalRequest,
   deny: loan.approvalRequest,
   renew: loan.loan,
-  explain: service.decision,
+  explain: z.union([service.decision, explained]),
+  record: recorded,
   'containers-install': container.containersStatus,
   'containers-status': container.containersStatus,
   'containers-remove': container.containersStatus,

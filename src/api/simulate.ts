@@ -1,7 +1,7 @@
 /** What each step of a scenario came to. */
 import { z } from 'zod'
 
-const check = z.strictObject({
+export const check = z.strictObject({
   name: z.string().describe('The test, in the words of the kernel.'),
   needed: z.string(),
   found: z.string(),

@@ -4,6 +4,7 @@ import { spawn } from 'node:child_process'
 import { after, test } from 'node:test'
 import { residue, snapshot } from '../../scripts/residue.ts'
 import { CLI, cli } from '../helpers/cli.ts'
+import { checkedDocument } from '../helpers/documents.ts'
 import { eventually } from '../helpers/eventually.ts'
 import { needsTokens } from '../helpers/machine.ts'
 import { Scratch } from '../helpers/scratch.ts'
@@ -30,6 +31,13 @@ spec:
 `
 const policy = scratch.write('policy.yaml', POLICY)
 
+interface Answer {
+  cause: string
+  policy: object
+  change: string
+  checks: { passed: boolean; needed: string; found: string }[]
+}
+
 test(
   'a running process: calls that it may make, and what it lacks for others, as text and JSON',
   machine,
@@ -55,7 +63,9 @@ test(
       assert.match(allowed.stdout, /^map_create array: allowed$/m)
       const refused = await explain('--json', '--', 'prog_load', 'xdp', 'xdp')
       assert.equal(refused.status, 3)
-      const { cause, policy: line, change } = JSON.parse(refused.stdout)
+      const { cause, policy: line, change, checks } = checkedDocument('explain', refused.stdout) as Answer
+      const failed = checks.find(({ passed }) => !passed)!
+      assert.notEqual(`${failed.needed} ${failed.found}`.trim(), '')
       assert.deepEqual([cause, line], ['capability', { list: 'capabilities', word: 'net_admin' }])
       assert.match(change, /cap-add=NET_ADMIN/)
       const object = await explain('--', scratch.write('pass.o', xdpObject()))

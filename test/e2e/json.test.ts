@@ -87,6 +87,7 @@ test('what is lent, and taken back', machine, async () => {
   const within = (words: readonly string[]) => publicCli([...inside, ...own, ...words])
   await document(['token', 'show'], 0, within)
   await document(['obj', 'load', NETWORK], 0)
+  await document(['record', '--', process.execPath, '-e', ''])
   const shell = await Shell.start()
   try {
     const to = ['--pid', String(shell.pid)]

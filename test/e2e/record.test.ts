@@ -11,6 +11,7 @@ import { after, test } from 'node:test'
 import { residue, snapshot } from '../../scripts/residue.ts'
 import { removeCgroup } from '../helpers/cgroup.ts'
 import { cli, execute, finish, inPublic, PUBLIC, PUBLIC_CLI, type Result, startCli } from '../helpers/cli.ts'
+import { checkedDocument } from '../helpers/documents.ts'
 import { eventually } from '../helpers/eventually.ts'
 import { CACHE, needsProgram, needsTokens } from '../helpers/machine.ts'
 import { Scratch } from '../helpers/scratch.ts'
@@ -39,7 +40,7 @@ const QUEUE = 22
 async function recordJson(...args: string[]): Promise<Result & { found: Found }> {
   const file = scratch.write('recorded.yaml', '')
   const result = await cli(['record', '-o', file, '--json', ...args])
-  return { ...result, found: JSON.parse(result.stdout.slice(result.stdout.indexOf('{'))) as Found }
+  return { ...result, found: checkedDocument('record', result.stdout) as Found }
 }
 interface Found {
   complete: boolean
@@ -236,15 +237,18 @@ test("the exit status is the command's, and signals to the recorder are the comm
   assert.equal(await status('sh', '-c', 'kill -KILL $$'), 128 + constants.signals.SIGKILL)
   assert.equal(await status('bpftoken-no-such-program'), 127)
   assert.equal(await status(scratch.write('plain', '')), 126)
-  const script = `${PERL} $SIG{TERM} = sub { make(${HASH}); exit 9 }; $| = 1; print "ready\\n"; sleep 1 while 1`
+  const script = `${PERL} $SIG{TERM} = sub { make(${HASH}); exit 9 }; $| = 1; print "perl ", "waits\\n"; sleep 1 while 1`
   const recorder = startCli(['record', '--', 'perl', '-e', script], { stdio: ['ignore', 'pipe', 'pipe'] })
-  let said = ''
-  recorder.stdout!.on('data', chunk => (said += String(chunk)))
-  await eventually(() => said.includes('ready'), 'it never began')
+  let [answer, said] = ['', '']
+  recorder.stdout!.on('data', chunk => (answer += String(chunk)))
+  // The answer stands alone.
+  recorder.stderr!.on('data', chunk => (said += String(chunk)))
+  await eventually(() => said.includes('perl waits'), 'it never began')
   recorder.kill('SIGTERM')
   await eventually(() => recorder.exitCode !== null || recorder.signalCode !== null, 'it never ended')
   assert.equal(recorder.exitCode, 9)
-  assert.match(said, /^ {6}- hash #/m)
+  assert.match(answer, /^ {6}- hash #/m)
+  assert.doesNotMatch(answer, /perl waits/)
 })
 
 test('what is to be watched must be said, once', async () => {

@@ -28,9 +28,16 @@ export async function explainWords(words: string[], options: Options): Promise<n
     else print('No call that asks for a right was refused')
     return EXIT.ok
   }
-  if (options.json === true) printJson({ ...explained, change: changeText(explained) })
+  if (options.json === true) printJson(documentOf(explained))
   else print(...explanationLines(explained))
   return explained.verdict === 'ok' ? EXIT.ok : EXIT.denied
+}
+
+function documentOf(explained: Explanation): object {
+  const checks = explained.checks.map(({ rule, needed, found, passed }) => ({
+    ...{ name: rule.name, needed, found, passed, source: rule.source },
+  }))
+  return { ...explained, checks, change: changeText(explained) }
 }
 
 /** The first of the calls that is refused, or the last one. */

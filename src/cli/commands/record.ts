@@ -42,7 +42,11 @@ export async function record(command: string[], options: RecordOptions): Promise
 async function recordCommand(command: string[], options: RecordOptions): Promise<number> {
   const seen = new Seen()
   using recorder = await Recorder.start(call => seen.add(call))
-  const child = recorder.watchForked(() => spawn(command[0]!, command.slice(1), { stdio: 'inherit' }))
+  // Where the answer goes to stdout it stands there alone.
+  const isAnswer = options.json === true || options.output === undefined
+  const child = recorder.watchForked(() =>
+    spawn(command[0]!, command.slice(1), { stdio: ['inherit', isAnswer ? 2 : 'inherit', 'inherit'] }),
+  )
   const status = await ended(child, command[0]!)
   const left = recorder.living().length
   if (left > 0) note(`${left} of its processes live on, and are not watched any more`)
