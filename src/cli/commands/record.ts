@@ -44,10 +44,9 @@ async function recordCommand(command: string[], options: RecordOptions): Promise
   using recorder = await Recorder.start(call => seen.add(call))
   // Where the answer goes to stdout it stands there alone.
   const isAnswer = options.json === true || options.output === undefined
-  const child = recorder.watchForked(() =>
-    spawn(command[0]!, command.slice(1), { stdio: ['inherit', isAnswer ? 2 : 'inherit', 'inherit'] }),
-  )
-  const status = await ended(child, command[0]!)
+  const start = (): ChildProcess =>
+    spawn(command[0]!, command.slice(1), { stdio: ['inherit', isAnswer ? 2 : 'inherit', 'inherit'] })
+  const status = await ended(() => recorder.watchForked(start), command[0]!)
   const left = recorder.living().length
   if (left > 0) note(`${left} of its processes live on, and are not watched any more`)
   finish(recorder, seen, { what: command.join(' '), name: basename(command[0]!) }, options)
@@ -162,7 +161,7 @@ const TYPED: readonly NodeJS.Signals[] = ['SIGINT', 'SIGQUIT']
 const FORWARDED: readonly NodeJS.Signals[] = [...TYPED, 'SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGUSR2']
 
 /** The exit status, as a shell has it. Signals to us are the command's meanwhile. */
-function ended(child: ChildProcess, program: string): Promise<number> {
+function ended(start: () => ChildProcess, program: string): Promise<number> {
   const isShared = process.stdin.isTTY === true
   const handlers = FORWARDED.map(signal => {
     const handler = (): void => {
@@ -171,6 +170,8 @@ function ended(child: ChildProcess, program: string): Promise<number> {
     process.on(signal, handler)
     return () => process.off(signal, handler)
   })
+  // It is there before any handler runs.
+  const child = start()
   return new Promise<number>(resolve => {
     // As env(1) and shells do: 127 not found, 126 found but not executable.
     child.once('error', (error: NodeJS.ErrnoException) => {
