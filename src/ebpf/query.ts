@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { ConflictError } from '../errors.ts'
 import { enableStats as enable, progQuery } from '../sys/bpf.ts'
 import type { Fd } from '../sys/fd.ts'
+import { allProcFields } from '../sys/proc-file.ts'
 import { bpf_stats_type } from '../uapi/bpf.ts'
 import { BPF_F_QUERY_EFFECTIVE } from '../uapi/constants.ts'
 import { type HookTarget, onTarget } from './attach/direct.ts'
@@ -95,11 +96,5 @@ export function enableStats(): Fd {
  * way of /proc.
  */
 export function fdinfo(object: { readonly fd: Fd }): ReadonlyMap<string, string> {
-  const lines = readFileSync(`/proc/self/fdinfo/${object.fd.number}`, 'utf8').split('\n')
-  return new Map(lines.flatMap(line => (line.includes(':') ? [word(line)] : [])))
-}
-
-function word(line: string): [key: string, value: string] {
-  const colon = line.indexOf(':')
-  return [line.slice(0, colon), line.slice(colon + 1).trim()]
+  return allProcFields(readFileSync(`/proc/self/fdinfo/${object.fd.number}`, 'utf8'))
 }

@@ -26,6 +26,20 @@ export function procFields(text: string): ProcFields {
   }
 }
 
+/** All of them, where somebody wants to know which there are. */
+export function allProcFields(text: string): ReadonlyMap<string, string> {
+  const fields = procFields(text)
+  const keys = text
+    .split('\n')
+    .flatMap(line => (line.includes(':') ? [line.slice(0, line.indexOf(':'))] : []))
+  const found = new Map<string, string>()
+  for (const key of keys) {
+    const value = fields.get(key)
+    if (value !== undefined) found.set(key, value)
+  }
+  return found
+}
+
 export interface ProcFields {
   get(key: string): string | undefined
   has(key: string): boolean

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { cgroup2Path, procFields, procNumbers } from '../../../src/sys/proc-file.ts'
+import { allProcFields, cgroup2Path, procFields, procNumbers } from '../../../src/sys/proc-file.ts'
 
 const LINE_ENDS = ['\r', '\u2028', '\u2029', '\v', '\f', '\u0085']
 
@@ -43,4 +43,18 @@ test('cgroup2Path() gives the path of version 2, whatever its characters', () =>
   assert.equal(cgroup2Path('0::/\n'), '/')
   for (const end of LINE_ENDS) assert.equal(cgroup2Path(`0::/a${end}0::/b\n`), `/a${end}0::/b`)
   for (const text of ['', '1:cpu:/x\n', '0::/a\n0::/b\n']) assert.equal(cgroup2Path(text), undefined, text)
+})
+
+test('allProcFields() has what procFields() gives, and no key that is there twice', () => {
+  const text = 'pos:\t0\nlink_type:\tperf\nname:\ta: b\ntwice:\t1\ntwice:\t2\nno field\n'
+  const all = allProcFields(text)
+  assert.deepEqual(
+    [...all],
+    [
+      ['pos', '0'],
+      ['link_type', 'perf'],
+      ['name', 'a: b'],
+    ],
+  )
+  for (const [key, value] of all) assert.equal(procFields(text).get(key), value)
 })
