@@ -86,7 +86,7 @@ const ENUMERATORS: Readonly<Record<string, number>> = { ...bpf_cmd, ...bpf_map_t
  */
 export function readLists(header: string): Map<string, bigint | number> {
   const found = new Map<string, bigint | number>()
-  const plain = header.replace(/\\\n/g, ' ').replace(/\/\*[^]*?\*\//g, '')
+  const plain = header.replace(/\\\n/g, ' ').replace(/\/\*[\s\S]*?\*\//g, '')
   for (const [, name, value] of plain.matchAll(/^#define ([A-Z_]+)[ \t]+(.+)$/gm)) {
     const text = value!.trim()
     const number = /^\d+$/.test(text) ? Number(text) : ENUMERATORS[text]
@@ -136,9 +136,7 @@ function render(types: Btf, header: string, lists: string): string {
   out.push('', `/** ${LISTS_HEADER}: bit n of a mask stands for number n of the kernel's enum. */`)
   out.push('export const GUARD_LISTS = {')
   for (const [name, value] of readLists(lists))
-    out.push(
-      `  ${camelCase(name)}: ${typeof value === 'bigint' ? `0x${value.toString(16)}n` : value},`,
-    )
+    out.push(`  ${camelCase(name)}: ${typeof value === 'bigint' ? `0x${value.toString(16)}n` : value},`)
   out.push('} as const')
 
   const done = new Set<string>()
