@@ -42,7 +42,10 @@ export async function agree(
   let steps = 0
   try {
     for (let done = 0; done < stories && differences.length < TOLD; done++) {
-      const story = randomStory(new Random(seed + done), stage.tags)
+      const story = randomStory(new Random(seed + done), stage.tags, bare => {
+        const paper = onPaper(stage, bare)
+        return step => paper.play(step)
+      })
       const found = await compare(stage, story, (step, said) => {
         steps++
         count(`${step.do} ${said.outcome}`)
@@ -57,6 +60,11 @@ export async function agree(
   return { stories, steps, differences, counts }
 }
 
+function onPaper(stage: Stage, story: Story): Paper {
+  const machine = { kernel: stage.kernel, unprivilegedBpfDisabled: 2 as const }
+  return new Paper(machine, story, (shape, body) => stage.tag(shape, body))
+}
+
 const words = ({ outcome, notes }: Said): string => [outcome, ...notes].join('; ')
 
 async function compare(
@@ -64,8 +72,7 @@ async function compare(
   story: Story,
   seen: (step: Step, said: Said) => void = () => {},
 ): Promise<Difference | undefined> {
-  const machine = { kernel: stage.kernel, unprivilegedBpfDisabled: 2 as const }
-  const paper = new Paper(machine, story, (shape, body) => stage.tag(shape, body))
+  const paper = onPaper(stage, story)
   const scene = await stage.begin(story)
   const told = new Set<string>()
   try {

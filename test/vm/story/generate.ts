@@ -4,18 +4,20 @@ import { ANY_MASK } from '../../../src/policy/vocabulary.ts'
 import type { Random } from '../../kernel/model/random.ts'
 import { policyOf } from '../borrower.ts'
 import {
-  BODIES,
   CGROUPS,
   FUNCTIONS,
   MAPS,
+  type Said,
   SHAPES,
   type Shape,
+  SKIPPED,
   type Step,
   type Story,
   type To,
 } from './step.ts'
 
-const STEPS = 26
+/** Beside those by which something is lent first. */
+const STEPS = 34
 const SHAPE_NAMES = Object.keys(SHAPES) as Shape[]
 /** Contexts: see stage.ts. */
 export const HOST = 0
@@ -29,22 +31,22 @@ function policy(random: Random, tags: readonly string[]): Policy {
   const sometimes = <K extends string, V>(percent: number, key: K, value: () => V) =>
     random.chance(percent) ? ({ [key]: value() } as { [P in K]: V }) : {}
   const most = 1 + random.below(3)
-  const narrow = random.chance(15)
+  const narrow = random.chance(8)
   return policyOf({
     masks: {
-      cmds: random.chance(8) ? 1n : ANY_MASK,
+      cmds: random.chance(4) ? 1n : ANY_MASK,
       maps: narrow ? 0b110n : ANY_MASK,
-      progs: random.chance(12) ? 1n << 8n : ANY_MASK,
-      attachs: random.chance(6) ? 1n << 6n : ANY_MASK,
+      progs: random.chance(6) ? 1n << 8n : ANY_MASK,
+      attachs: random.chance(4) ? 1n << 6n : ANY_MASK,
     },
-    capabilities: random.chance(75)
+    capabilities: random.chance(82)
       ? ['bpf', 'net_admin', 'perfmon', 'sys_admin']
       : (['bpf', 'net_admin', 'perfmon'] as const).filter(() => random.chance(60)),
     limits: {
-      ...sometimes(25, 'tokens', () => random.below(most + 1)),
-      ...sometimes(25, 'programs', () => random.below(most + 1)),
-      ...sometimes(25, 'maps', () => random.below(most + 1)),
-      ...sometimes(20, 'mapBytes', () => BigInt(random.pick([0, 8, 40, 100, 5000]))),
+      ...sometimes(25, 'tokens', () => random.pick([0, 1, 2, 2, most])),
+      ...sometimes(25, 'programs', () => random.pick([0, 1, 2, most])),
+      ...sometimes(25, 'maps', () => random.pick([0, 1, 2, most])),
+      ...sometimes(20, 'mapBytes', () => BigInt(random.pick([8, 40, 100, 5000]))),
       ...sometimes(15, 'instructions', () => random.pick([2, 3])),
       ...sometimes(60, 'lifetimeSec', () => 36_000),
     },
@@ -60,8 +62,11 @@ function policy(random: Random, tags: readonly string[]): Policy {
   })
 }
 
+/** What a story without steps is on paper: to say of each step what it comes to. */
+type Begin = (story: Story) => (step: Step) => Said
+
 /** `tags`: digests of the programs, as policies name them. */
-export function story(random: Random, tags: readonly string[]): Story {
+export function story(random: Random, tags: readonly string[], begin: Begin): Story {
   const policies = Array.from({ length: 2 + random.below(2) }, () => policy(random, tags))
   const any = (): number => random.below(policies.length)
   const delegators = [
@@ -69,18 +74,22 @@ export function story(random: Random, tags: readonly string[]): Story {
       as: HOST,
       implicit: random.chance(20),
       ...(random.chance(35) ? { ceiling: any() } : {}),
-      ...(random.chance(15) ? { only: random.pick(CGROUPS) } : {}),
+      ...(random.chance(12) ? { only: random.pick(['a', 'a', 'a/below', 'b'] as const) } : {}),
     },
     ...(random.chance(40) ? [{ as: OTHER_HOST, implicit: random.chance(30) }] : []),
   ]
-  const tale = new Tale(random, policies.length)
-  return { policies, mode: random.chance(85) ? 'enforce' : 'permissive', delegators, steps: tale.steps }
+  const mode = random.chance(85) ? ('enforce' as const) : ('permissive' as const)
+  const bare = { policies, mode, delegators, steps: [] }
+  const tale = new Tale(random, bare, begin(bare))
+  return { ...bare, steps: tale.steps }
 }
 
 class Tale {
   readonly steps: Step[] = []
   readonly #random: Random
   readonly #policies: number
+  readonly #play: (step: Step) => Said
+  readonly #delegators: readonly number[]
   readonly #loans: { readonly maker: number; readonly context: number; readonly mount: number }[] = []
   readonly #made = {
     tokens: [] as number[],
@@ -91,11 +100,20 @@ class Tale {
   }
   #next = 0
 
-  constructor(random: Random, policies: number) {
+  constructor(random: Random, { policies, delegators }: Story, play: (step: Step) => Said) {
     this.#random = random
-    this.#policies = policies
+    this.#policies = policies.length
+    this.#delegators = delegators.map(({ as }) => as)
+    this.#play = play
     this.#lend()
-    while (this.steps.length < STEPS) this.#step()
+    for (let i = 0; i < STEPS; i++) this.#step()
+  }
+
+  /** Whether it came to `ok`. */
+  #push(step: Step): boolean {
+    const { outcome } = this.#play(step)
+    if (outcome !== SKIPPED.outcome) this.steps.push(step)
+    return outcome === 'ok'
   }
 
   #who(): { as: number; caps?: 'none' } {
@@ -103,12 +121,13 @@ class Tale {
     return this.#random.chance(4) ? { as, caps: 'none' } : { as }
   }
 
+  /** Mostly one whom the loans are for. */
   #caller(): { as: number } {
     const how = this.#random.below(100)
-    if (how < 52) return { as: BORROWER }
-    if (how < 66) return { as: IN_HOST_NETWORK }
-    if (how < 76) return { as: NESTED }
-    if (how < 86) return { as: STRANGER }
+    if (how < 60) return { as: this.#random.pick(this.#loans).maker }
+    if (how < 73) return { as: IN_HOST_NETWORK }
+    if (how < 81) return { as: NESTED }
+    if (how < 88) return { as: STRANGER }
     return { as: how < 95 ? HOST : OTHER_HOST }
   }
 
@@ -116,47 +135,40 @@ class Tale {
   #lend(): void {
     const random = this.#random
     const maker = random.pick([BORROWER, BORROWER, BORROWER, NESTED])
-    const by = random.chance(85) ? HOST : OTHER_HOST
+    const by = random.chance(98) ? random.pick(this.#delegators) : OTHER_HOST
     const context = this.#next++
     const mount = this.#next++
     const set = (key: string, value?: string): void => {
-      const as = random.chance(96) ? by : random.pick([HOST, OTHER_HOST, BORROWER])
-      this.steps.push({ as, do: 'set', context, key, ...(value === undefined ? {} : { value }) })
+      const as = random.chance(99) ? by : random.pick([HOST, OTHER_HOST, BORROWER])
+      this.#push({ as, do: 'set', context, key, ...(value === undefined ? {} : { value }) })
     }
-    this.steps.push({ as: maker, do: 'fsopen', context })
-    if (random.chance(88)) set('delegate')
-    for (let i = random.below(3); i >= 0; i--)
-      set('abilities', random.chance(92) ? `p${random.below(this.#policies)}` : random.pick(['', 'nobody']))
-    const all = random.chance(60)
+    this.#push({ as: maker, do: 'fsopen', context })
+    if (random.chance(96)) set('delegate')
+    for (let i = random.pick([0, 0, 0, 1, 2]); i >= 0; i--)
+      set('abilities', random.chance(96) ? `p${random.below(this.#policies)}` : random.pick(['', 'nobody']))
+    const all = random.chance(85)
     for (const domain of ['cmds', 'maps', 'progs', 'attachs'])
       if (all || random.chance(60))
-        set(`delegate_${domain}`, random.chance(55) ? 'any' : random.pick(['0x21', '0x6', '0x40']))
-    this.steps.push({ as: random.chance(94) ? by : random.pick([HOST, OTHER_HOST]), do: 'create', context })
-    this.steps.push({ as: maker, do: 'fsmount', context, mount })
-    if (random.chance(70)) this.steps.push({ as: maker, do: 'move', mount })
+        set(`delegate_${domain}`, random.chance(92) ? 'any' : random.pick(['0x21', '0x6', '0x40']))
+    this.#push({ as: random.chance(98) ? by : random.pick([HOST, OTHER_HOST]), do: 'create', context })
+    this.#push({ as: maker, do: 'fsmount', context, mount })
     this.#loans.push({ maker, context, mount })
-    if (random.chance(85)) this.#token(mount, maker)
+    if (random.chance(70)) this.#push({ as: maker, do: 'move', mount })
+    this.#token(mount, maker)
   }
 
   #token(mount: number, as: number): void {
     const made = this.#next++
-    this.steps.push({ as, do: 'token', mount, made })
-    this.#made.tokens.push(made)
+    if (this.#push({ as, do: 'token', mount, made })) this.#made.tokens.push(made)
   }
 
   #map(type = this.#random.pick(MAPS)): void {
     const random = this.#random
     const made = this.#next++
-    const token = random.chance(88) ? random.pick(this.#made.tokens) : undefined
+    const token = random.chance(90) ? random.pick(this.#made.tokens) : undefined
     const entries = type === 'ringbuf' ? 4096 : random.pick([1, 1, 3, 8])
-    this.steps.push({
-      ...this.#who(),
-      do: 'map',
-      type,
-      entries,
-      ...(token === undefined ? {} : { token }),
-      made,
-    })
+    const by = token === undefined ? {} : { token }
+    if (!this.#push({ ...this.#who(), do: 'map', type, entries, ...by, made })) return
     this.#made.maps.push(made)
     if (type === 'prog_array' || type === 'devmap') this.#made.carriers.push(made)
   }
@@ -164,17 +176,12 @@ class Tale {
   #prog(shape = this.#random.pick(SHAPE_NAMES)): void {
     const random = this.#random
     const made = this.#next++
-    const token = random.chance(88) ? random.pick(this.#made.tokens) : undefined
-    this.steps.push({
-      ...this.#who(),
-      do: 'prog',
-      shape,
-      body: random.below(BODIES),
-      ...(shape === 'fentry' ? { target: random.below(FUNCTIONS.length) } : {}),
-      ...(token === undefined ? {} : { token }),
-      made,
-    })
-    this.#made.progs.push([made, shape])
+    const token = random.chance(90) ? random.pick(this.#made.tokens) : undefined
+    const target = shape === 'fentry' ? { target: random.below(FUNCTIONS.length) } : {}
+    const by = token === undefined ? {} : { token }
+    const body = random.pick([0, 0, 1, 2])
+    const isMade = this.#push({ ...this.#who(), do: 'prog', shape, body, ...target, ...by, made })
+    if (isMade) this.#made.progs.push([made, shape])
   }
 
   /** A program of one of these shapes, if there is one. */
@@ -187,29 +194,33 @@ class Tale {
     return this.#random.pick(['a', 'a', 'a/below', 'b', 'root'] as const)
   }
 
-  #push(step: Step): void {
-    this.steps.push(step)
-  }
-
   #step(): void {
     const random = this.#random
     const { tokens, maps, progs, links } = this.#made
     const how = random.below(100)
     const loan = random.pick(this.#loans)
-    if (tokens.length === 0 || how < 6)
+    if (tokens.length === 0 && this.#loans.length < 3) this.#lend()
+    else if (tokens.length === 0 || how < 6)
       this.#token(loan.mount, random.chance(80) ? loan.maker : this.#caller().as)
     else if (how < 18) this.#map()
     else if (how < 34) this.#prog()
     else if (how < 70) this.#use(how)
     else if (how < 74) {
       const made = this.#next++
-      this.#push({ as: loan.maker, do: 'copy', mount: loan.mount, made })
-      this.#loans.push({ ...loan, mount: made })
+      if (this.#push({ as: loan.maker, do: 'copy', mount: loan.mount, made }))
+        this.#loans.push({ ...loan, mount: made })
     } else if (how < 76) this.#push({ as: loan.maker, do: 'move', mount: loan.mount })
     else if (how < 80) {
       const object = random.pick([...tokens, ...maps, ...progs.map(([prog]) => prog), ...links])
-      this.#push({ do: 'close', object })
+      if (this.#push({ do: 'close', object })) this.#forget(object)
     } else this.#manage(how, loan.context)
+  }
+
+  #forget(object: number): void {
+    const made = this.#made
+    for (const kind of ['tokens', 'maps', 'carriers', 'links'] as const)
+      made[kind] = made[kind].filter(one => one !== object)
+    made.progs = made.progs.filter(([prog]) => prog !== object)
   }
 
   #manage(how: number, of: number): void {
@@ -232,7 +243,8 @@ class Tale {
   #use(how: number): void {
     const random = this.#random
     if (how < 37) {
-      const object = random.pick([...this.#made.tokens, ...this.#made.progs.map(([prog]) => prog)])
+      const all = [...this.#made.tokens, ...this.#made.progs.map(([prog]) => prog)]
+      const object = random.pick(all)
       this.#push({ ...this.#who(), do: 'pass', object })
     } else if (how < 45) this.#link()
     else if (how < 52) this.#attach()
@@ -261,8 +273,7 @@ class Tale {
     }
     const made = this.#next++
     const to = this.#shapeOf(prog) === 'xdp' ? 'lo' : this.#to()
-    this.#made.links.push(made)
-    this.#push({ ...this.#who(), do: 'link', prog, to, made })
+    if (this.#push({ ...this.#who(), do: 'link', prog, to, made })) this.#made.links.push(made)
   }
 
   #attach(): void {
