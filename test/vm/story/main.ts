@@ -1,7 +1,7 @@
 /**
  * The guard's model against the guard that runs here, by random stories. In a VM:
  *
- *   node --import tsx scripts/vm/vm.ts --kernel 6.12 -- node --import tsx test/vm/story/main.ts 200 1
+ *   node --import tsx scripts/vm/vm.ts --kernel 6.12 -- node test/vm/story/main.ts 200 1
  *
  * Arguments: how many stories, and the seed of the first one. Ends with
  * `guard stories: N stories, M steps, 0 differences`.
