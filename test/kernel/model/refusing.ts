@@ -46,7 +46,7 @@ function refuse(hook: LsmHook): Fd {
     },
     120,
   )
-  const refs = [insns.off, REFUSES, license.off, LICENSE] as const
+  const refs = [attr, insns.off, REFUSES, attr, license.off, LICENSE] as const
   using program = must(`LSM program for ${hook}`, native().bpf(bpf_cmd.BPF_PROG_LOAD, attr, ...refs))
   const open = bpf_attr_raw_tracepoint.encode({ prog_fd: program.number })
   return must(`LSM link of ${hook}`, native().bpf(bpf_cmd.BPF_RAW_TRACEPOINT_OPEN, open.subarray(0, 16)))

@@ -177,7 +177,7 @@ class Tale {
     const random = this.#random
     const made = this.#next++
     const token = random.chance(90) ? random.pick(this.#made.tokens) : undefined
-    const target = shape === 'fentry' ? { target: random.below(FUNCTIONS.length) } : {}
+    const target = shape === 'trace' ? { target: random.below(FUNCTIONS.length) } : {}
     const by = token === undefined ? {} : { token }
     const body = random.pick([0, 0, 1, 2])
     const isMade = this.#push({ ...this.#who(), do: 'prog', shape, body, ...target, ...by, made })

@@ -14,6 +14,7 @@ import { decodeEvent, type GuardEvent } from '../../../src/guard/event.ts'
 import { bootTimeNs, type DelegationId, type Guard } from '../../../src/guard/guard.ts'
 import { delegationIn } from '../../../src/guard/id.ts'
 import { writeTerms } from '../../../src/guard/lists.ts'
+import { sweepNamespaces } from '../../../src/guard/namespaces.ts'
 import { EVERYTHING, NO_CEILING, type RawTerms } from '../../../src/guard/terms.ts'
 import { runningKernel } from '../../../src/lending/kernel-model.ts'
 import type { KernelFacts } from '../../../src/model/kernel.ts'
@@ -62,7 +63,7 @@ const { BPF_F_TOKEN_FD, BPF_F_PATH_FD } = bpf_map_flags
 const MOV = (value: number): number[] => [0xb7, 0, 0, 0, value, 0, 0, 0]
 const EXIT = [0x95, 0, 0, 0, 0, 0, 0, 0]
 /** XDP_PASS; a cgroup's programs allow with 1. */
-const RETURNS: Readonly<Record<Shape, number>> = { xdp: 2, device: 1, sock: 1, fentry: 0 }
+const RETURNS: Readonly<Record<Shape, number>> = { xdp: 2, device: 1, sock: 1, trace: 0 }
 /** Longer than the guard believes that something has not expired. */
 const TICK_MS = 30
 
@@ -147,12 +148,11 @@ export class Stage {
           prog_type: progs.bitOfName.get(type)!,
           expected_attach_type: attachs.bitOfName.get(attach)!,
           insn_cnt: body + 2,
-          attach_btf_id: shape === 'fentry' ? functionId(0) : 0,
+          attach_btf_id: shape === 'trace' ? functionId(0) : 0,
         })
         const license = Buffer.from('GPL\0')
-        const size = this.kernel.attrEnds.prog_load
-        const call = [attr.subarray(0, size), fields.insns.off, insns, fields.license.off, license] as const
-        const result = native().bpf(bpf_cmd.BPF_PROG_LOAD, ...call)
+        const refs = [attr, fields.insns.off, insns, attr, fields.license.off, license] as const
+        const result = native().bpf(bpf_cmd.BPF_PROG_LOAD, attr, ...refs)
         if (result < 0) throw new Error(`${shape}: ${outcomeOf(result)}`)
         using program = Program.fromFd(new Fd(result))
         const address = this.executor.address(this.executor.data(insns))
@@ -230,7 +230,7 @@ function childrenOf(parent: number): number[] {
 }
 
 function functionId(i: number): number {
-  return kernelBtf().types.find(FUNCTIONS[i]!, 'func')[0]!
+  return kernelBtf().types.find(FUNCTIONS[i]!, 'typedef')[0]!
 }
 
 /** What a name stands for: its descriptor, and the register that holds it. */
@@ -265,6 +265,8 @@ export class Scene {
     const { guard } = this.#stage
     const { policies, mode, delegators } = this.#story
     guard.configure({ mode })
+    // The namespaces are the same in all stories: their last delegation would be told of.
+    sweepNamespaces(guard)
     for (const path of [this.#cgroup, ...CGROUPS.map(name => this.#path(name))]) mkdirSync(path)
     for (const context of CAST.keys()) this.#enter(context, 'a')
     for (const name of CGROUPS) this.#cgroups.set(name, await this.#open(this.#path(name)))

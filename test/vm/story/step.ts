@@ -15,12 +15,12 @@ export const SHAPES = {
   xdp: { type: 'xdp', attach: 'xdp' },
   device: { type: 'cgroup_device', attach: 'cgroup_device' },
   sock: { type: 'cgroup_sock', attach: 'cgroup_inet_sock_create' },
-  fentry: { type: 'tracing', attach: 'trace_fentry' },
+  trace: { type: 'tracing', attach: 'trace_raw_tp' },
 } as const
 export type Shape = keyof typeof SHAPES
 export const BODIES = 3
-/** Functions of the kernel that fentry programs attach to. */
-export const FUNCTIONS = ['bpf_fentry_test1', 'bpf_fentry_test2'] as const
+/** Tracepoints of the kernel's types that tracing programs attach to. */
+export const FUNCTIONS = ['btf_trace_sched_switch', 'btf_trace_sched_wakeup'] as const
 
 export const MAPS = ['hash', 'array', 'ringbuf', 'prog_array', 'devmap'] as const
 export type MapName = (typeof MAPS)[number]
