@@ -60,6 +60,8 @@ export interface Task {
   readonly userNamespace: UserNamespace
   /** Effective user, by its number in the initial namespace. */
   readonly uid: number
+  /** Effective group, likewise; absent: of the same number as the user. Of others the model knows nothing. */
+  readonly gid?: number
   /** Effective, over `userNamespace`. */
   readonly capabilities: ReadonlySet<ModelCapability>
   /** The user namespace that owns its mount namespace; absent: its own. */

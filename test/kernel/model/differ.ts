@@ -5,6 +5,7 @@ import type { Decision, Mutation } from '../../../src/model/judge.ts'
 import { bpf_attr_prog_attach, bpf_cmd } from '../../../src/uapi/bpf.ts'
 import { Batch, MAX_STEPS } from './executor.ts'
 import { generate } from './generate.ts'
+import { machineWith } from './hooks.ts'
 import { ALL_CAPABILITIES, type Lab, slotText, taskOf } from './lab.ts'
 import { outcomeOf } from './outcome.ts'
 import type { Random } from './random.ts'
@@ -18,8 +19,15 @@ export interface Difference {
 
 export const predicted = (decision: Decision): string => decision.errno ?? 'ok'
 
-export function predict(lab: Lab, spec: BpfSpec, mutation?: Mutation): Decision {
-  return decide(lab.machine, taskOf(spec.context, spec.caps), callOf(lab, spec), mutation)
+export function predict(lab: Lab, spec: BpfSpec): Decision {
+  return question(lab, spec)()
+}
+
+/** A case as the model is asked, by a model with a mutation, too; later tokens do not change it. */
+export function question(lab: Lab, spec: BpfSpec): (mutation?: Mutation) => Decision {
+  const machine = machineWith(lab.machine, spec.refusing)
+  const [task, call] = [taskOf(spec.context, spec.caps), callOf(lab, spec)]
+  return mutation => decide(machine, task, call, mutation)
 }
 
 /** A case by case order that changes contexts seldom; what the kernel said, in the order of `specs`. */

@@ -34,7 +34,7 @@
 #include <unistd.h>
 
 enum { MAX_STEPS = 8192, CONTEXTS = 8, REGISTERS = 64, ATTR_BYTES = 192, ATTR_ROOM = 8192 };
-enum { ARENA_BYTES = 1 << 20 };
+enum { ARENA_BYTES = 1 << 20, HOOKS = 8 };
 #define ARENA ((void *)0x20000000UL)
 
 enum kind { STEPS, DATA };
@@ -59,8 +59,9 @@ enum op {
 	OP_MOUNT, /* mount(2) of bpf at the path `a`, options at `b`; unmounted at once */
 	OP_SPAWN, /* context `a`: see struct spawn */
 	OP_MKDIRAT,
-	OP_SECCOMP = 13, /* from now on bpf(2) fails with errno `a` */
-	OP_SETID = 12, /* becomes user and group `a`, with its capabilities kept */
+	OP_SETID, /* becomes user and group `a`, with its capabilities kept */
+	OP_SECCOMP, /* from now on bpf(2) fails with errno `a` */
+	OP_HOOKS, /* descriptor `a` is the map by which hooks of security modules refuse */
 };
 
 enum flag {
@@ -81,7 +82,8 @@ struct step {
 	int32_t out; /* register for the result, or -1 */
 	uint8_t patch_register[2]; /* plus 1; 0: none */
 	uint16_t patch_offset[2];
-	uint16_t reserved;
+	uint8_t refusing; /* bits of the hooks that refuse during the step */
+	uint8_t refusal; /* errno */
 	uint8_t attr[ATTR_BYTES];
 };
 
@@ -98,6 +100,9 @@ struct shared {
 
 static struct shared *shared;
 static pid_t main_process;
+
+/* What the program of each hook refuses with, or 0; NULL: there are no such programs. */
+static volatile uint8_t *hook;
 
 /* Of this process. */
 static uint64_t effective;
@@ -247,6 +252,29 @@ static long mount_once(const struct step *step)
 	return 0;
 }
 
+static long map_hooks(int fd)
+{
+	void *map = mmap(NULL, HOOKS, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+	if (map == MAP_FAILED)
+		return -1;
+	hook = map;
+	return 0;
+}
+
+/* From now on these hooks refuse, in all of the system. */
+static void refuse(const struct step *step)
+{
+	for (int i = 0; i < HOOKS; i++)
+		hook[i] = step->refusing >> i & 1 ? step->refusal : 0;
+}
+
+static void refuse_nothing(void)
+{
+	for (int i = 0; i < HOOKS; i++)
+		hook[i] = 0;
+}
+
 static long call(const struct step *step)
 {
 	int in = step->in < 0 ? -1 : shared->reg[step->in];
@@ -281,6 +309,8 @@ static long call(const struct step *step)
 		return refuse_bpf(step->a);
 	case OP_SETID:
 		return become(step->a);
+	case OP_HOOKS:
+		return map_hooks(step->a);
 	default:
 		errno = ENOTSUP;
 		return -1;
@@ -294,9 +324,13 @@ static void run(unsigned from, unsigned to)
 		long result;
 
 		have(step->capabilities);
+		if (step->refusing && hook)
+			refuse(step);
 		result = call(step);
 		if (result == -1)
 			result = -errno;
+		if (step->refusing && hook)
+			refuse_nothing();
 		if (step->flags & GIVES_FD) {
 			if (step->out >= 0)
 				shared->reg[step->out] = result;

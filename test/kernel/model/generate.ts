@@ -1,5 +1,6 @@
 /** Random cases, over all that the model is told. */
 import type { File } from '../../../src/model/file.ts'
+import { LSM_HOOKS } from '../../../src/model/machine.ts'
 import { MAP_TYPES } from '../../../src/model/map-types.ts'
 import { CONTEXTS, type Lab, LONG_PROGRAM } from './lab.ts'
 import type { Random } from './random.ts'
@@ -54,7 +55,8 @@ const WITHOUT: readonly (readonly [number, Make])[] = [
 function caller(random: Random, lab: Lab, op: BpfSpec['op']) {
   const context = random.chance(55) ? 2 + random.below(2) : random.below(CONTEXTS.length)
   const caps = random.chance(40) ? 15 : random.below(16)
-  if (!random.chance(4)) return { context, caps }
+  const who = { context, caps, ...refusing(random, lab) }
+  if (!random.chance(4)) return who
   const end = lab.kernel.attrEnds[op]
   const at = random.pick([
     end,
@@ -64,8 +66,16 @@ function caller(random: Random, lab: Lab, op: BpfSpec['op']) {
     lab.kernel.attrBytes + random.below(8),
   ])
   const junkAt = Math.min(at, LAST_BYTE)
-  if (random.chance(70)) return { context, caps, junkAt, size: junkAt + 1 }
-  return { context, caps, size: random.pick([4096, 4097, Math.max(end, 16), lab.kernel.attrBytes + 8]) }
+  if (random.chance(70)) return { ...who, junkAt, size: junkAt + 1 }
+  return { ...who, size: random.pick([4096, 4097, Math.max(end, 16), lab.kernel.attrBytes + 8]) }
+}
+
+/** One hook of a security module that refuses, or some of them. */
+function refusing(random: Random, lab: Lab): { refusing?: number } {
+  if (lab.hooks === 0 || !random.chance(15)) return {}
+  const one = 1 << random.below(LSM_HOOKS.length)
+  const hooks = lab.hooks & (random.chance(80) ? one : random.below(1 << LSM_HOOKS.length))
+  return hooks === 0 ? {} : { refusing: hooks }
 }
 
 /** The place of a slot of one of these kinds, of any other now and then. */
@@ -176,13 +186,13 @@ function mapFlags(random: Random, must: number): number {
 }
 
 function wellFormedMap(random: Random, lab: Lab): MapSpec {
-  const { context, caps } = caller(random, lab, 'map_create')
-  return { op: 'map_create', context, caps, type: random.pick([1, 2, 5, 6, 27]) }
+  const { junkAt: _, size: __, ...who } = { junkAt: 0, size: 0, ...caller(random, lab, 'map_create') }
+  return { op: 'map_create', ...who, type: random.pick([1, 2, 5, 6, 27]) }
 }
 
 function wellFormedProgram(random: Random, lab: Lab): ProgSpec {
-  const { context, caps } = caller(random, lab, 'prog_load')
-  return { op: 'prog_load', context, caps, type: random.pick([1, 3, 4, 5, 6, 17, 30]), attach: 0 }
+  const { junkAt: _, size: __, ...who } = { junkAt: 0, size: 0, ...caller(random, lab, 'prog_load') }
+  return { op: 'prog_load', ...who, type: random.pick([1, 3, 4, 5, 6, 17, 30]), attach: 0 }
 }
 
 function progSpec(random: Random, lab: Lab): ProgSpec {

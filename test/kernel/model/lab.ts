@@ -7,7 +7,7 @@ import { runningKernel } from '../../../src/lending/kernel-model.ts'
 import { decide } from '../../../src/model/decide.ts'
 import type { BpffsInstance, File, Program, Token } from '../../../src/model/file.ts'
 import type { KernelFacts } from '../../../src/model/kernel.ts'
-import type { Machine } from '../../../src/model/machine.ts'
+import { LSM_HOOKS, type Machine } from '../../../src/model/machine.ts'
 import { MAP_TYPES } from '../../../src/model/map-types.ts'
 import { INITIAL, nestedIn, type Task, type UserNamespace } from '../../../src/model/task.ts'
 import { ANY_MASK, MASK_DOMAINS, type Masks } from '../../../src/policy/vocabulary.ts'
@@ -25,6 +25,7 @@ import {
 import { CAPABILITIES } from '../../../src/uapi/constants.ts'
 import { Targets } from '../delegation/attributes.ts'
 import { Batch, Executor, type Step } from './executor.ts'
+import { makeHooks, REFUSAL } from './hooks.ts'
 import type { Random } from './random.ts'
 
 export const ALL_CAPABILITIES = (1n << 41n) - 1n
@@ -111,6 +112,9 @@ export class Lab {
     return this.#targets.get(type) ?? { id: 0, said: 22 }
   }
 
+  /** The hooks of security modules that can refuse here: bits of `LSM_HOOKS`. */
+  hooks = 0
+
   slots: Slot[] = []
   /** Those whose file is of a kind. */
   of(kind: File['kind']): Slot[] {
@@ -144,6 +148,7 @@ export class Lab {
     const sysctl = Number(readFileSync('/proc/sys/kernel/unprivileged_bpf_disabled', 'utf8')) as 0 | 1 | 2
     const lab = new Lab(executor, { kernel: runningKernel(), unprivilegedBpfDisabled: sysctl })
     try {
+      lab.hooks = await makeHooks(executor, lab.kernel, lab.license)
       await lab.#makeContexts()
       await lab.#tryTypes()
       await lab.#makeSlots()
@@ -386,17 +391,8 @@ export class Lab {
     for (let type = 0; type < kernel.vocabulary.progs.nameOfBit.size; type++)
       for (let attach = 0; attach < kernel.vocabulary.attachs.nameOfBit.size; attach++)
         if (decide(machine, root, { op: 'prog_load', type, attach }).verdict === 'ok') {
-          const attr = this.progAttr(type, attach)
           pairs.push([type, attach])
-          this.#batch.add({
-            context: 0,
-            op: 'bpf',
-            capabilities: ALL_CAPABILITIES,
-            cmd: bpf_cmd.BPF_PROG_LOAD,
-            attr,
-            size: attr.length,
-            givesFd: true,
-          })
+          this.#add(bpf_cmd.BPF_PROG_LOAD, this.progAttr(type, attach))
         }
     const said = await this.executor.run(this.#batch)
     for (const [i, [type, attach]] of pairs.entries())
@@ -415,16 +411,17 @@ export class Lab {
     const refused = kernel.refusedProgs as Set<string>
     const attachs = [...kernel.vocabulary.attachs.nameOfBit]
     for (const [prog_type, word] of kernel.vocabulary.progs.nameOfBit) {
-      const named: string[] = []
-      for (const [expected_attach_type, attach] of attachs) {
-        const fields = { prog_type, expected_attach_type }
-        const attr = bpf_attr_prog_load.encode(fields, kernel.attrEnds.prog_load)
-        const [result] = await this.tryOnce(bpf_cmd.BPF_PROG_LOAD, attr)
-        // Without instructions it is E2BIG, but where the kernel refuses before it looks.
-        if (result === -EPERM) named.push(`${word}/${attach}`)
-      }
+      for (const [expected_attach_type] of attachs)
+        this.#add(
+          bpf_cmd.BPF_PROG_LOAD,
+          bpf_attr_prog_load.encode({ prog_type, expected_attach_type }, kernel.attrEnds.prog_load),
+        )
+      const results = await this.executor.run(this.#batch)
+      // Without instructions it is E2BIG, but where the kernel refuses before it looks.
+      const named = attachs.flatMap(([, attach], i) => (results[i] === -EPERM ? [`${word}/${attach}`] : []))
       for (const name of named.length === attachs.length ? [word] : named) refused.add(name)
     }
+    await this.#tryProgs(pairs)
     const targets = new Targets()
     for (const [word, attach] of [
       ['tracing', 'trace_raw_tp'],
@@ -453,16 +450,31 @@ export class Lab {
     }
   }
 
-  async tryOnce(cmd: number, attr: Uint8Array): Promise<Int32Array> {
+  /** Program types that this kernel was built without: of their programs no security module is asked. */
+  async #tryProgs(pairs: readonly (readonly [type: number, attach: number])[]): Promise<void> {
+    const hooks = this.hooks & (1 << LSM_HOOKS.indexOf('bpf_prog_load'))
+    if (hooks === 0) return
+    const first = new Map([...pairs].reverse())
+    for (const [type, attach] of first)
+      this.#add(bpf_cmd.BPF_PROG_LOAD, this.progAttr(type, attach), { hooks, errno: REFUSAL.number })
+    const results = await this.executor.run(this.#batch)
+    const absent = this.kernel.absentProgs as Set<string>
+    for (const [i, type] of [...first.keys()].entries())
+      if (results[i] !== -REFUSAL.number) absent.add(this.kernel.vocabulary.progs.nameOfBit.get(type)!)
+  }
+
+  #add(cmd: number, attr: Uint8Array, refusing?: Step['refusing']): void {
+    const step = { context: 0, op: 'bpf', capabilities: ALL_CAPABILITIES, cmd, attr } as const
     this.#batch.add({
-      context: 0,
-      op: 'bpf',
-      capabilities: ALL_CAPABILITIES,
-      cmd,
-      attr,
+      ...step,
       size: attr.length,
       givesFd: true,
+      ...(refusing === undefined ? {} : { refusing }),
     })
+  }
+
+  async tryOnce(cmd: number, attr: Uint8Array): Promise<Int32Array> {
+    this.#add(cmd, attr)
     return this.executor.run(this.#batch)
   }
 

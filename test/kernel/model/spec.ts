@@ -27,6 +27,7 @@ import {
 } from '../../../src/uapi/bpf.ts'
 import { errnoName } from '../../../src/uapi/errno.ts'
 import type { Step } from './executor.ts'
+import { REFUSAL } from './hooks.ts'
 import { capsMask, type Lab, LONG_PROGRAM, type Slot } from './lab.ts'
 
 const { BPF_F_TOKEN_FD, BPF_F_PATH_FD } = bpf_map_flags
@@ -37,6 +38,8 @@ interface Caller {
   readonly caps: number
   readonly size?: number
   readonly junkAt?: number
+  /** Hooks of security modules that refuse: bits of `LSM_HOOKS`. */
+  readonly refusing?: number
 }
 
 /** Slots are places in the lab's list. */
@@ -330,6 +333,7 @@ export function stepOf(lab: Lab, spec: BpfSpec): Step {
     attr: bytes,
     size,
     givesFd,
+    ...(spec.refusing === undefined ? {} : { refusing: { hooks: spec.refusing, errno: REFUSAL.number } }),
   }
 }
 
