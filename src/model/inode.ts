@@ -40,10 +40,7 @@ export function mayAccess(
   const known = hasHostId(ns, uid) && hasHostId(ns, gid)
   const has = (capability: ModelCapability): boolean => nsCapable(judge, task, ns, capability)
   const reads = isDirectory ? (wanted & MAY.write) === 0 : wanted === MAY.read
-  return judge.part(
-    INODE_RULES.override,
-    known && ((reads && has('dac_read_search')) || has('dac_override')),
-  )
+  return judge.part(INODE_RULES.override, known && ((reads && has('dac_read_search')) || has('dac_override')))
 }
 
 /** For people. */

@@ -20,9 +20,10 @@ export interface ObjPin {
   readonly attr?: AttrBytes
 }
 
-/** What has a name in a bpffs. */
+/** What has a name in a directory. */
 export interface Pin {
-  readonly kind: 'map' | 'prog' | 'link' | 'directory'
+  /** `other`: a file of another kind, in another file system. */
+  readonly kind: 'map' | 'prog' | 'link' | 'directory' | 'other'
   readonly inode: Inode
 }
 
@@ -146,6 +147,8 @@ const BPF_F_RDONLY = 8
 const BPF_F_WRONLY = 16
 const ACCESS = BPF_F_RDONLY | BPF_F_WRONLY
 
+const isObject = ({ kind }: Pin): boolean => kind === 'map' || kind === 'prog' || kind === 'link'
+
 /** A directory of which nothing else is said is open to everybody. */
 const OPEN: Inode = { uid: 0, gid: 0, mode: 0o777 }
 
@@ -195,7 +198,7 @@ export function objGet(judge: Judge, machine: Machine, task: Task, call: ObjGet)
   const wanted = (flags & BPF_F_WRONLY ? 0 : MAY.read) | (flags & BPF_F_RDONLY ? 0 : MAY.write)
   const may = mayAccess(judge, task, pin.inode, wanted, pin.kind === 'directory')
   if (judge.fails(PIN_RULES.open, may, () => inodeText(pin.inode))) return
-  if (judge.fails(PIN_RULES.pinned, pin.kind !== 'directory', `a ${pin.kind}`)) return
+  if (judge.fails(PIN_RULES.pinned, isObject(pin), `a ${pin.kind}`)) return
   const plain = pin.kind !== 'link' || flags === 0
   if (judge.fails(PIN_RULES.link, plain, `a ${pin.kind}, flags ${flags}`)) return
   const refusal =

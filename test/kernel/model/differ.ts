@@ -6,7 +6,7 @@ import { bpf_attr_prog_attach, bpf_cmd } from '../../../src/uapi/bpf.ts'
 import { Batch, MAX_STEPS } from './executor.ts'
 import { generate } from './generate.ts'
 import { machineWith } from './hooks.ts'
-import { ALL_CAPABILITIES, type Lab, slotText, taskOf } from './lab.ts'
+import { ALL_CAPABILITIES, ALL_CAPS, type Lab, slotText, taskOf } from './lab.ts'
 import { outcomeOf } from './outcome.ts'
 import type { Random } from './random.ts'
 import { type BpfSpec, callOf, slotAt, stepOf } from './spec.ts'
@@ -48,6 +48,12 @@ export async function onKernel(lab: Lab, specs: readonly BpfSpec[]): Promise<str
     places.push(place)
     if (spec.op === 'prog_attach' && spec.target !== undefined) {
       batch.add(undo(lab, spec))
+      places.push(-1)
+    }
+    if (spec.op === 'obj_pin' && slotAt(lab, spec.directory).pins?.[spec.name] === undefined) {
+      const a = lab.executor.text(spec.name)
+      const cmd = slotAt(lab, spec.directory).number
+      batch.add({ context: 0, op: 'unlink', capabilities: ALL_CAPABILITIES, cmd, a })
       places.push(-1)
     }
   }
@@ -128,7 +134,7 @@ function* simpler(spec: BpfSpec): Generator<BpfSpec> {
     yield rest as BpfSpec
   }
   if (spec.context !== 0) yield { ...spec, context: 0 }
-  if (spec.caps !== 15) yield { ...spec, caps: 15 }
+  if (spec.caps !== ALL_CAPS) yield { ...spec, caps: ALL_CAPS }
 }
 
 /** For people: the case, and both sides' words. */

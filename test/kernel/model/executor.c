@@ -12,6 +12,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/futex.h>
@@ -62,6 +63,9 @@ enum op {
 	OP_SETID, /* becomes user and group `a`, with its capabilities kept */
 	OP_SECCOMP, /* from now on bpf(2) fails with errno `a` */
 	OP_HOOKS, /* descriptor `a` is the map by which hooks of security modules refuse */
+	OP_CHMOD, /* of the path `a` below the descriptor `cmd`, to `b` */
+	OP_CHOWN, /* likewise, to user `b` and group `size` */
+	OP_UNLINK, /* likewise */
 };
 
 enum flag {
@@ -311,6 +315,12 @@ static long call(const struct step *step)
 		return become(step->a);
 	case OP_HOOKS:
 		return map_hooks(step->a);
+	case OP_CHMOD:
+		return fchmodat(step->cmd, text(step->a), step->b, 0);
+	case OP_CHOWN:
+		return fchownat(step->cmd, text(step->a), step->b, step->size, 0);
+	case OP_UNLINK:
+		return unlinkat(step->cmd, text(step->a), 0);
 	default:
 		errno = ENOTSUP;
 		return -1;
@@ -433,6 +443,9 @@ int main(void)
 	if (unshare(CLONE_NEWNS | CLONE_NEWNET) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
 		fail("unshare");
 	umask(0);
+	/* Of a task's groups the model knows one. */
+	if (setgroups(0, NULL))
+		fail("setgroups");
 	read_capabilities();
 	while (read_all(&head, sizeof(head))) {
 		if (head.kind == DATA) {

@@ -28,6 +28,9 @@ export const OP = {
   setid: 12,
   seccomp: 13,
   hooks: 14,
+  chmod: 15,
+  chown: 16,
+  unlink: 17,
 } as const
 
 /** One system call; fields as in struct step of executor.c. */

@@ -2,16 +2,18 @@
 import type { File } from '../../../src/model/file.ts'
 import { LSM_HOOKS } from '../../../src/model/machine.ts'
 import { MAP_TYPES } from '../../../src/model/map-types.ts'
-import { CONTEXTS, type Lab, LONG_PROGRAM } from './lab.ts'
+import { ALL_CAPS, CONTEXTS, type Lab, LONG_PROGRAM } from './lab.ts'
 import type { Random } from './random.ts'
 import type {
   AttachSpec,
   BpfSpec,
   BtfIdSpec,
   BtfSpec,
+  GetSpec,
   HostSpec,
   IdSpec,
   MapSpec,
+  PinName,
   PinSpec,
   ProgSpec,
   QuerySpec,
@@ -35,9 +37,10 @@ export function generate(random: Random, lab: Lab): BpfSpec {
 type Make = (random: Random, lab: Lab) => BpfSpec
 const WITH_TOKENS: readonly (readonly [number, Make])[] = [
   [10, tokenSpec],
-  [33, mapSpec],
-  [33, progSpec],
-  [2, pinSpec],
+  [29, mapSpec],
+  [30, progSpec],
+  [4, pinSpec],
+  [5, getSpec],
   [5, btfSpec],
   [5, btfIdSpec],
   [3, idSpec],
@@ -54,7 +57,7 @@ const WITHOUT: readonly (readonly [number, Make])[] = [
 
 function caller(random: Random, lab: Lab, op: BpfSpec['op']) {
   const context = random.chance(55) ? 2 + random.below(2) : random.below(CONTEXTS.length)
-  const caps = random.chance(40) ? 15 : random.below(16)
+  const caps = random.chance(40) ? ALL_CAPS : random.below(ALL_CAPS)
   const who = { context, caps, ...refusing(random, lab) }
   if (!random.chance(4)) return who
   const end = lab.kernel.attrEnds[op]
@@ -81,7 +84,8 @@ function refusing(random: Random, lab: Lab): { refusing?: number } {
 /** The place of a slot of one of these kinds, of any other now and then. */
 function slot(random: Random, lab: Lab, kind: File['kind']): number {
   // A kernel without tokens has none of these.
-  const fitting = random.chance(92) && lab.of(kind).length > 0
+  const fitting = random.chance(90) && lab.of(kind).length > 0
+  if (!fitting && random.chance(30)) return lab.slots.findIndex(({ file }) => file.kind === 'closed')
   for (;;) {
     const i = random.below(lab.slots.length)
     if (!fitting || lab.slots[i]!.file.kind === kind) return i
@@ -149,7 +153,7 @@ function mapSpec(random: Random, lab: Lab): MapSpec {
     // What rhash makes of it is not of the model.
     ...sometimes(random, word === 'rhash' ? 0 : odd ? 10 : 1, 'extra', () => random.pick([1, 15, 16, 4096])),
     ...sometimes(random, 3, 'numaNode', () => random.pick([0, 1000, 99999])),
-    ...sometimes(random, 6, 'name', () => random.pick(NAMES)),
+    ...sometimes(random, odd ? 15 : 3, 'name', () => random.pick(NAMES)),
     ...sometimes(random, shape?.needsInner === true ? 15 : 0, 'inner', () => slot(random, lab, 'map')),
     ...mapTypes(random, lab, shape?.needsTypes),
   }
@@ -209,6 +213,8 @@ function progSpec(random: Random, lab: Lab): ProgSpec {
     ? random.pick([57, 58, 59, 62, 63, 64, 100, 0xffff_ffff])
     : random.below(attachs.nameOfBit.size)
   const long = type === 1 || type === 6 || type === 8
+  const odd = random.chance(15)
+  const often = odd ? 20 : 1
   return {
     op: 'prog_load',
     ...who,
@@ -216,13 +222,13 @@ function progSpec(random: Random, lab: Lab): ProgSpec {
     ...tokened(random, lab, 80),
     ...short,
     ...(random.chance(60) ? fittingAttach(random, lab, type) : random.chance(50) ? { attach } : {}),
-    ...sometimes(random, 2, 'instructions', () =>
+    ...sometimes(random, often, 'instructions', () =>
       random.pick([0, 0, 1_000_001, 0xffff_ffff, ...(long ? [LONG_PROGRAM] : [])]),
     ),
-    ...sometimes(random, 2, 'flags', () => 1 << random.pick([8, 9, 17, 20, 30])),
-    ...sometimes(random, 4, 'name', () => random.pick(NAMES)),
-    ...targetOf(random, lab, progs.nameOfBit.get(type) ?? ''),
-    ...sometimes(random, 1, 'unreadable', () => true as const),
+    ...sometimes(random, often, 'flags', () => 1 << random.pick([8, 9, 17, 20, 30])),
+    ...sometimes(random, often, 'name', () => random.pick(NAMES)),
+    ...targetOf(random, lab, progs.nameOfBit.get(type) ?? '', odd ? 40 : 3),
+    ...sometimes(random, often, 'unreadable', () => true as const),
   }
 }
 
@@ -246,10 +252,10 @@ function fittingAttach(random: Random, lab: Lab, type: number): { attach?: numbe
  * Targets of programs: those that are refused before the verifier. What it says of a target is not of
  * the model.
  */
-function targetOf(random: Random, lab: Lab, word: string): Partial<ProgSpec> {
+function targetOf(random: Random, lab: Lab, word: string, percent: number): Partial<ProgSpec> {
   if (word in KERNEL_TARGETS && random.chance(25))
     return { kernelTarget: true, ...KERNEL_TARGETS[word]!(lab) }
-  if (!random.chance(5)) return {}
+  if (!random.chance(percent)) return {}
   const traced = ['tracing', 'lsm', 'struct_ops', 'ext'].includes(word)
   const file = (kinds: readonly string[]): number => {
     for (;;) {
@@ -258,7 +264,11 @@ function targetOf(random: Random, lab: Lab, word: string): Partial<ProgSpec> {
     }
   }
   if (random.chance(35)) return { targetFile: file(['other', 'closed', 'map', 'root']) }
-  if (random.chance(30)) return { targetFile: file(['btf']) }
+  if (random.chance(30))
+    return {
+      targetFile: file(['btf']),
+      ...sometimes(random, traced ? 0 : 40, 'target', () => 1 + random.below(50)),
+    }
   if (traced) return {}
   return random.chance(50) ? { target: 1 + random.below(50) } : { targetFile: file(['prog']) }
 }
@@ -306,8 +316,13 @@ function idSpec(random: Random, lab: Lab): IdSpec {
     op,
     ...caller(random, lab, op),
     ...(op.endsWith('next_id') ? sometimes(random, 15, 'tooHigh', () => true as const) : {}),
-    ...(op === 'map_get_fd_by_id'
-      ? sometimes(random, 40, 'flags', () => random.pick([8, 16, 24, 4, 32]))
+    ...(op.endsWith('fd_by_id')
+      ? sometimes(random, op === 'map_get_fd_by_id' ? 40 : 10, 'flags', () => random.pick([8, 16, 24, 4, 32]))
+      : {}),
+    ...(op.endsWith('fd_by_id')
+      ? sometimes(random, 50, 'object', () =>
+          exactly(random, lab, op.slice(0, -'_get_fd_by_id'.length) as 'map'),
+        )
       : {}),
   }
 }
@@ -317,20 +332,42 @@ function hostSpec(random: Random, lab: Lab): HostSpec {
   return { op, ...caller(random, lab, op) }
 }
 
-/** Nothing is pinned: what would be, is for a directory that is no bpffs, or a name that is not free. */
-function pinSpec(random: Random, lab: Lab): PinSpec {
-  let directory = slot(random, lab, random.pick(['bpffs', 'cgroup', 'other', 'closed']))
+function exactly(random: Random, lab: Lab, kind: File['kind']): number {
+  return lab.slots.indexOf(random.pick(lab.of(kind)))
+}
+
+/** A place for a pin, and what it is called. */
+function place(random: Random, lab: Lab): { directory: number; name: PinName } {
+  let directory = slot(random, lab, random.pick(['bpffs', 'bpffs', 'bpffs', 'cgroup', 'other', 'closed']))
   // A proc says that there is no such name, whatever the name is.
   while (lab.slots[directory]!.file.kind === 'root') directory = slot(random, lab, 'bpffs')
-  const { kind } = lab.slots[directory]!.file
-  const isBpffs = kind === 'bpffs' || kind === 'path'
-  const named = lab.slots[directory]!.what === 'a bpffs'
+  if (random.chance(60) && lab.slots[directory]!.pins === undefined) {
+    const filled = lab.slots.flatMap(({ pins }, i) => (pins === undefined ? [] : [i]))
+    directory = random.pick(filled)
+  }
+  const { file, pins = {} } = lab.slots[directory]!
+  const there = [...Object.keys(pins), ...(file.kind === 'bpffs' ? ['map', 'sub'] : [])] as PinName[]
+  return { directory, name: random.pick<PinName>([...there, 'a.b', 'new']) }
+}
+
+function getSpec(random: Random, lab: Lab): GetSpec {
+  return {
+    op: 'obj_get',
+    ...caller(random, lab, 'obj_get'),
+    ...place(random, lab),
+    ...sometimes(random, 50, 'flags', () => random.pick([8, 8, 16, 16, 24, 4, 1 << 16])),
+  }
+}
+
+function pinSpec(random: Random, lab: Lab): PinSpec {
+  const where = place(random, lab)
   return {
     op: 'obj_pin',
     ...caller(random, lab, 'obj_pin'),
-    object: slot(random, lab, random.pick(['prog', 'map', 'token', 'btf'])),
-    directory,
-    name: isBpffs ? (named && random.chance(50) ? 'sub' : 'a.b') : random.pick(['a.b', 'new'] as const),
+    object: slot(random, lab, random.pick(['prog', 'map', 'link', 'prog', 'map', 'token', 'btf'])),
+    ...where,
+    ...(random.chance(50) && lab.slots[where.directory]!.file.kind === 'bpffs' ? { name: 'new' } : {}),
+    ...sometimes(random, 5, 'flags', () => random.pick([8, 16, 1])),
   }
 }
 
@@ -369,10 +406,10 @@ function attachSpec(random: Random, lab: Lab): AttachSpec {
     op,
     context,
     caps,
-    ...('junkAt' in rest && rest.junkAt !== undefined && rest.junkAt < 64 ? {} : rest),
+    ...rest,
     prog,
     attach,
-    ...sometimes(random, 6, 'flags', () => random.pick([1, 2, 1 << 9, 1 << 12])),
+    ...sometimes(random, 10, 'flags', () => random.pick([1, 2, 1 << 9, 1 << 12])),
     ...target,
   }
 }

@@ -27,7 +27,7 @@ export interface MutationResult {
   readonly left: readonly string[]
   /** Neighbours that no case can tell apart in the other order, since they fail with the same errno. */
   readonly sameErrno: readonly string[]
-  /** Neighbours of which the second cannot be asked where the first one fails. */
+  /** Neighbours of which the second one is not asked where the first one fails. */
   readonly dependent: readonly string[]
 }
 
@@ -42,11 +42,7 @@ const asked =
   (ask: (mutation?: Mutation) => Decision): Case['model'] =>
   mutation => [ask(mutation)]
 
-const saidBy = (one: Case, mutation?: Mutation): string =>
-  one
-    .model(mutation)
-    .map(({ errno }) => errno ?? 'ok')
-    .join()
+const saidBy = (decisions: readonly Decision[]): string => decisions.map(({ errno }) => errno ?? 'ok').join()
 
 async function recorded(cases: number, seed: number): Promise<Case[]> {
   const random = new Random(seed)
@@ -88,24 +84,54 @@ function ofRules(): Mutation[] {
   return [...rules, ...words]
 }
 
-/** Rules that follow each other in some case, where both can end a call. */
-function neighbours(cases: readonly Case[]): (Mutation & { kind: 'swap' })[] {
-  const pairs = new Map<string, Set<string>>()
-  const ends = new Set<string>()
-  for (const one of cases)
-    for (const { checks, verdict } of one.model()) {
-      if (verdict === 'refused') ends.add(checks.at(-1)!.rule.name)
-      for (let i = 1; i < checks.length; i++) {
-        const [first, second] = [checks[i - 1]!.rule.name, checks[i]!.rule.name]
-        const seconds = pairs.get(first) ?? new Set()
-        pairs.set(first, seconds.add(second))
+/** What the model does in the cases as it is. */
+class Trace {
+  /** The cases in which a rule is asked by itself. */
+  readonly #askedIn = new Map<string, Case[]>()
+  /** Those that end with it. */
+  readonly #endedBy = new Map<string, Case[]>()
+  readonly #followers = new Map<string, Set<string>>()
+  readonly #all: readonly Case[]
+
+  constructor(cases: readonly Case[]) {
+    this.#all = cases
+    for (const one of cases)
+      for (const { checks, verdict } of one.model()) {
+        if (verdict === 'refused') listOf(this.#endedBy, checks.at(-1)!.rule.name).push(one)
+        for (const [i, { rule }] of checks.entries()) {
+          listOf(this.#askedIn, rule.name).push(one)
+          if (i === 0) continue
+          const before = checks[i - 1]!.rule.name
+          this.#followers.set(before, (this.#followers.get(before) ?? new Set()).add(rule.name))
+        }
       }
-    }
-  return [...pairs].flatMap(([first, seconds]) =>
-    [...seconds]
-      .filter(second => second !== first && ends.has(first) && ends.has(second))
-      .map(second => ({ kind: 'swap' as const, first, second })),
-  )
+  }
+
+  /** Rules that follow each other in some case, where both can end a call. */
+  neighbours(): (Mutation & { kind: 'swap' })[] {
+    return [...this.#followers].flatMap(([first, seconds]) =>
+      [...seconds]
+        .filter(second => second !== first && this.#endedBy.has(first) && this.#endedBy.has(second))
+        .map(second => ({ kind: 'swap' as const, first, second })),
+    )
+  }
+
+  /** The cases that a mutation can change. */
+  casesOf(mutation: Mutation): readonly Case[] {
+    if (mutation.kind === 'member') return this.#all
+    if (mutation.kind === 'swap') return this.#endedBy.get(mutation.first) ?? []
+    // Parts of a test are told by no check.
+    return this.#askedIn.get(mutation.rule) ?? this.#all
+  }
+}
+
+function listOf<T>(map: Map<string, T[]>, key: string): T[] {
+  let list = map.get(key)
+  if (list === undefined) {
+    list = []
+    map.set(key, list)
+  }
+  return list
 }
 
 export function nameOf(mutation: Mutation): string {
@@ -122,21 +148,28 @@ function isSameErrno(mutation: Mutation): boolean {
   return errno !== undefined && errno === ERRNO_OF.get(mutation.second)
 }
 
-/** Whether some case differs; `dependent`: the model cannot be asked so. */
+/** Whether some case differs; `dependent`: where the first of two rules fails, the second is not asked. */
 function tried(cases: readonly Case[], mutation: Mutation): 'noticed' | 'left' | 'dependent' {
-  try {
-    return cases.some(one => one.kernel !== saidBy(one, mutation)) ? 'noticed' : 'left'
-  } catch (error) {
-    if (mutation.kind === 'swap' && error instanceof TypeError) return 'dependent'
-    throw error
+  let isAsked = mutation.kind !== 'swap'
+  for (const one of cases) {
+    const decisions = one.model(mutation)
+    if (one.kernel !== saidBy(decisions)) return 'noticed'
+    isAsked ||= decisions.some(
+      ({ verdict, checks }) =>
+        mutation.kind === 'swap' &&
+        verdict === 'refused' &&
+        checks.at(-1)!.rule.name === mutation.second &&
+        checks.at(-2)?.rule.name === mutation.first,
+    )
   }
+  return isAsked ? 'left' : 'dependent'
 }
 
 async function main(): Promise<void> {
   const { values } = parseArgs({ options: { out: { type: 'string' }, only: { type: 'string' } } })
   const seed = Number(process.env['SEED'] ?? 1)
   const cases = await recorded(Number(process.env['CASES'] ?? 60_000), seed)
-  const wrong = cases.filter(one => one.kernel !== saidBy(one))
+  const wrong = cases.filter(one => one.kernel !== saidBy(one.model()))
   if (wrong.length > 0) throw new Error(`${wrong.length} cases differ without any mutation`)
   const before =
     values.only === undefined
@@ -146,15 +179,15 @@ async function main(): Promise<void> {
   const lists: {
     -readonly [K in keyof MutationResult]: MutationResult[K] extends readonly string[] ? string[] : number
   } = result
-  for (const mutation of [...ofRules(), ...neighbours(cases)]) {
+  const trace = new Trace(cases)
+  for (const mutation of [...ofRules(), ...trace.neighbours()]) {
     const name = nameOf(mutation)
     if (before?.has(name)) continue
-    lists[isSameErrno(mutation) ? 'sameErrno' : tried(cases, mutation)].push(name)
+    lists[isSameErrno(mutation) ? 'sameErrno' : tried(trace.casesOf(mutation), mutation)].push(name)
   }
   if (values.out !== undefined) writeFileSync(values.out, JSON.stringify(result))
   const { noticed, left, sameErrno, dependent } = lists
   for (const name of left) console.log(`  not noticed here: ${name}`)
-  for (const name of dependent) console.log(`  dependent: ${name}`)
   console.log(
     `mutation: ${noticed.length} noticed, ${left.length} not, by ${cases.length} cases, SEED=${seed}; ` +
       `left out: ${sameErrno.length} swaps of the same errno, ${dependent.length} of dependent rules`,
