@@ -60,9 +60,9 @@ enum op {
 	OP_MOUNT, /* mount(2) of bpf at the path `a`, options at `b`; unmounted at once */
 	OP_SPAWN, /* context `a`: see struct spawn */
 	OP_MKDIRAT,
-	OP_SETID, /* becomes user and group `a`, with its capabilities kept */
-	OP_SECCOMP, /* from now on bpf(2) fails with errno `a` */
-	OP_HOOKS, /* descriptor `a` is the map by which hooks of security modules refuse */
+	OP_SECCOMP = 13, /* from now on bpf(2) fails with errno `a` */
+	OP_SETID = 12, /* becomes user and group `a`, with its capabilities kept */
+	OP_HOOKS = 20, /* descriptor `a` is the map by which hooks of security modules refuse */
 	OP_CHMOD, /* of the path `a` below the descriptor `cmd`, to `b` */
 	OP_CHOWN, /* likewise, to user `b` and group `size` */
 	OP_UNLINK, /* likewise */

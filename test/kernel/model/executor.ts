@@ -27,10 +27,10 @@ export const OP = {
   mkdirat: 11,
   setid: 12,
   seccomp: 13,
-  hooks: 14,
-  chmod: 15,
-  chown: 16,
-  unlink: 17,
+  hooks: 20,
+  chmod: 21,
+  chown: 22,
+  unlink: 23,
 } as const
 
 /** One system call; fields as in struct step of executor.c. */

@@ -37,13 +37,13 @@ export function generate(random: Random, lab: Lab): BpfSpec {
 type Make = (random: Random, lab: Lab) => BpfSpec
 const WITH_TOKENS: readonly (readonly [number, Make])[] = [
   [10, tokenSpec],
-  [29, mapSpec],
-  [30, progSpec],
+  [28, mapSpec],
+  [29, progSpec],
   [4, pinSpec],
   [5, getSpec],
   [5, btfSpec],
   [5, btfIdSpec],
-  [3, idSpec],
+  [5, idSpec],
   [2, hostSpec],
   [3, querySpec],
   [4, attachSpec],
@@ -136,6 +136,7 @@ function mapSpec(random: Random, lab: Lab): MapSpec {
   const token = tokened(random, lab, 75)
   const short = !('size' in who) && random.chance(2) ? { size: random.pick([72, 76]) } : {}
   const odd = random.chance(25)
+  const refers = shape?.needsInner === true || shape?.needsTypes !== undefined
   const often = odd ? 25 : 1
   return {
     op: 'map_create',
@@ -153,8 +154,10 @@ function mapSpec(random: Random, lab: Lab): MapSpec {
     // What rhash makes of it is not of the model.
     ...sometimes(random, word === 'rhash' ? 0 : odd ? 10 : 1, 'extra', () => random.pick([1, 15, 16, 4096])),
     ...sometimes(random, 3, 'numaNode', () => random.pick([0, 1000, 99999])),
-    ...sometimes(random, odd ? 15 : 3, 'name', () => random.pick(NAMES)),
-    ...sometimes(random, shape?.needsInner === true ? 15 : 0, 'inner', () => slot(random, lab, 'map')),
+    ...sometimes(random, refers ? 25 : 5, 'name', () => random.pick(NAMES)),
+    ...sometimes(random, shape?.needsInner === true ? 20 : 0, 'inner', () =>
+      slot(random, lab, random.pick(['map', 'map', 'closed'])),
+    ),
     ...mapTypes(random, lab, shape?.needsTypes),
   }
 }
@@ -163,7 +166,7 @@ function mapSpec(random: Random, lab: Lab): MapSpec {
 function mapTypes(random: Random, lab: Lab, needs: 'own' | 'kernel' | undefined): Partial<MapSpec> {
   if (needs === 'own')
     return {
-      ...sometimes(random, 12, 'btf', () => slot(random, lab, random.pick(['btf', 'btf', 'closed', 'map']))),
+      ...sometimes(random, 25, 'btf', () => slot(random, lab, random.pick(['btf', 'btf', 'closed', 'map']))),
       ...sometimes(random, 4, 'keyType', () => 0),
       ...sometimes(random, 4, 'valueType', () => 0),
       ...sometimes(random, 3, 'kernelType', () => true as const),
@@ -213,8 +216,8 @@ function progSpec(random: Random, lab: Lab): ProgSpec {
     ? random.pick([57, 58, 59, 62, 63, 64, 100, 0xffff_ffff])
     : random.below(attachs.nameOfBit.size)
   const long = type === 1 || type === 6 || type === 8
-  const odd = random.chance(15)
-  const often = odd ? 20 : 1
+  const odd = random.chance(20)
+  const often = odd ? 25 : 1
   return {
     op: 'prog_load',
     ...who,
@@ -227,7 +230,7 @@ function progSpec(random: Random, lab: Lab): ProgSpec {
     ),
     ...sometimes(random, often, 'flags', () => 1 << random.pick([8, 9, 17, 20, 30])),
     ...sometimes(random, often, 'name', () => random.pick(NAMES)),
-    ...targetOf(random, lab, progs.nameOfBit.get(type) ?? '', odd ? 40 : 3),
+    ...targetOf(random, lab, progs.nameOfBit.get(type) ?? '', odd ? 60 : 3),
     ...sometimes(random, often, 'unreadable', () => true as const),
   }
 }
@@ -307,6 +310,7 @@ const ID_OPS = [
   'btf_get_next_id',
   'prog_get_fd_by_id',
   'map_get_fd_by_id',
+  'map_get_fd_by_id',
   'link_get_fd_by_id',
 ] as const
 
@@ -382,7 +386,7 @@ function querySpec(random: Random, lab: Lab): QuerySpec {
 
 function attachSpec(random: Random, lab: Lab): AttachSpec {
   const op = random.pick(['link_create', 'link_create', 'prog_attach', 'prog_detach'] as const)
-  const prog = slot(random, lab, 'prog')
+  const prog = slot(random, lab, random.chance(10) ? 'closed' : 'prog')
   const { file } = lab.slots[prog]!
   const type = file.kind === 'prog' ? file.prog.type : ''
   const fitting = random.chance(70) ? ATTACH_OF[type] : undefined
