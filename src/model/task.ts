@@ -66,8 +66,6 @@ export interface Task {
   readonly capabilities: ReadonlySet<ModelCapability>
   /** The user namespace that owns its mount namespace; absent: its own. */
   readonly mountOwner?: UserNamespace
-  /** The user namespace that owns its network namespace; absent: its own. */
-  readonly networkOwner?: UserNamespace
   /** What its seccomp filter answers to bpf(2); absent: it lets it through. */
   readonly seccomp?: 'EPERM' | 'ENOSYS' | 'EACCES'
 }

@@ -401,8 +401,9 @@ function attachSpec(random: Random, lab: Lab): AttachSpec {
   const { context, caps, ...rest } = caller(random, lab, op)
   // What is attached to a device or cgroup costs the kernel much; so it is done rarely.
   const hit = random.chance(op === 'link_create' ? 6 : 2)
+  const known = op === 'link_create' || attachs.nameOfBit.get(attach)?.startsWith('netkit_') === true
   const target = toDevice
-    ? { ifindex: hit && op === 'link_create' ? 1 : 4_000_000 }
+    ? { ifindex: hit && known ? 1 : 4_000_000 }
     : {
         target: slot(random, lab, hit ? 'cgroup' : type === 'sk_msg' && random.chance(50) ? 'map' : 'other'),
       }
@@ -433,7 +434,7 @@ const ATTACH_OF: Readonly<Record<string, readonly string[]>> = {
   cgroup_sock: ['cgroup_inet_sock_create', 'cgroup_inet_sock_release'],
   cgroup_device: ['cgroup_device'],
   xdp: ['xdp'],
-  sched_cls: ['tcx_ingress', 'tcx_egress'],
+  sched_cls: ['tcx_ingress', 'tcx_egress', 'netkit_primary', 'netkit_peer'],
   sk_lookup: ['sk_lookup'],
   kprobe: ['perf_event', 'trace_kprobe_multi', 'trace_uprobe_multi'],
   lirc_mode2: ['lirc_mode2'],

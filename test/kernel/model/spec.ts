@@ -245,7 +245,7 @@ export function callOf(lab: Lab, spec: BpfSpec): BpfCall {
     case 'prog_detach': {
       const target: AttachTarget =
         spec.target === undefined
-          ? { kind: 'device', exists: spec.ifindex === 1 }
+          ? { kind: 'device', exists: spec.ifindex === 1, isNetkit: false }
           : { kind: 'file', file: fileAt(lab, spec.target) }
       return {
         op: spec.op,
