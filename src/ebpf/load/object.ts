@@ -211,7 +211,12 @@ class Loader {
     const atEnd = (await new Features(this.#token).has('ldimm64_full_range_off')) === true
     this.#arenaOff = Arena.globalsOff(this.#spec, map, atEnd)
     // Whoever made it has put it where its pointers are good.
-    if (!reused.has(arena.map)) this.#arena = this.#owned.add(Arena.map(this.#spec, map, this.#arenaOff))
+    if (!reused.has(arena.map)) this.#arena = this.#owned.add(this.#mapArena(map))
+  }
+
+  #mapArena(map: BpfMap): Arena {
+    const { map: name, contents } = this.#spec.arena!
+    return Arena.map(this.#spec, map, this.#arenaOff, this.#initial.get(name) ?? contents)
   }
 
   /** Contents of the map `.kconfig`. */
