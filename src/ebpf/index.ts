@@ -233,6 +233,7 @@ export { type BindingOptions, type Bindings, objectBindings } from './typed/bind
 export { type ArenaMemory, TypedArena } from './typed/typed-arena.ts'
 export {
   type Input,
+  KeyedMap,
   TypedEvents,
   TypedMap,
   TypedPerCpuMap,
