@@ -26,7 +26,7 @@ import {
   STV,
 } from '../elf/elf.ts'
 import { type ExtInfo, type ExtRecords, parseExtInfo } from '../object/ext-info.ts'
-import { differenceOf, mapDifference } from './declarations.ts'
+import { Declarations } from './declarations.ts'
 import {
   plainSection,
   type WrittenRelocation,
@@ -71,8 +71,8 @@ const RELOCATIONS: readonly number[] = [R_BPF_64_64, R_BPF_64_ABS64, R_BPF_64_AB
 const CALL = CLASS.JMP | OP.CALL
 const LINKAGE_STATIC = 0
 const LINKAGE_GLOBAL = 1
-/** A page of the largest kind that kernels have; nothing in an object wants more. */
-const MAX_ALIGN_BYTES = 65536
+/** A page; nothing in an object wants more. What lies between sections is made of it. */
+const MAX_ALIGN_BYTES = 4096
 const MAX_BYTES = 2 ** 31 - 1
 /** The same in all objects, and kept once. */
 const SAME_IN_ALL: readonly string[] = ['license', 'version']
@@ -100,7 +100,7 @@ class OutSection {
   readonly relocations: { off: number; symbol: OutSymbol; type: number }[] = []
   symbol: OutSymbol | undefined
   isDescribed = false
-  variables: Variable[] = []
+  readonly variables = new Set<Variable>()
   readonly ext = new Map<ExtKind, Records>()
 
   constructor(name: string) {
@@ -134,12 +134,16 @@ interface Shared {
   /** The object that is added has a better idea of its type. */
   isRedefined: boolean
   variable: Variable | undefined
+  /** The section that lists it. */
+  listedIn: OutSection | undefined
 }
 
 /** An object while it is added. */
 interface Source {
   readonly name: string
   readonly elf: Elf
+  /** Its sections by name; of several with one name, the first. */
+  readonly sections: ReadonlyMap<string, ElfSection>
   readonly btf: RawBtf | undefined
   readonly types: Btf | undefined
   readonly ext: ExtInfo | undefined
@@ -191,7 +195,9 @@ class StaticLinker {
   readonly #symbols: OutSymbol[] = []
   readonly #shared = new Map<string, Shared>()
   readonly #types: RawType[] = [{ info: 0, words: [0, 0] }]
-  /** The same, to be looked at; undefined: they have changed since. */
+  /** What they and the object that is added say; undefined: nothing was asked yet. */
+  #agreement: Declarations | undefined
+  /** The types, to be looked at; undefined: they have changed since. */
   #typesRead: Btf | undefined
 
   add({ name, bytes }: LinkInput): void {
@@ -223,8 +229,10 @@ class StaticLinker {
         hint: 'Compile it for bpfel',
         reason: 'big-endian',
       })
+    const sections = new Map<string, ElfSection>()
+    for (const section of elf.sections) if (!sections.has(section.name)) sections.set(section.name, section)
     const data = (section: string): Uint8Array | undefined => {
-      const found = elf.sections.find(one => one.name === section)?.data
+      const found = sections.get(section)?.data
       return found === undefined || found.length === 0 ? undefined : found
     }
     const raw = data('.BTF')
@@ -233,7 +241,15 @@ class StaticLinker {
       throw new FormatError('BPF object', `${name} has .BTF.ext, but no .BTF`)
     const btf = raw && readRawTypes(raw, this.#texts)
     const source: Source = {
-      ...{ name, elf, placed: new Map(), shells: new Map(), symbols: [], newIds: new Uint32Array() },
+      ...{
+        name,
+        elf,
+        sections,
+        placed: new Map(),
+        shells: new Map(),
+        symbols: [],
+        newIds: new Uint32Array(),
+      },
       btf,
       declared: this.#declarations(btf?.types ?? []),
       types: raw && Btf.parse(raw),
@@ -244,13 +260,13 @@ class StaticLinker {
   }
 
   /** Compilers leave sizes and offsets of global variables at zero: symbols have them. */
-  #correctDatasecs({ name, elf, btf }: Source): void {
+  #correctDatasecs({ name, elf, sections, btf }: Source): void {
     const symbols = new Map(
       elf.symbols.filter(({ type }) => type === STT.OBJECT).map(one => [`${one.section} ${one.name}`, one]),
     )
     for (const datasec of btf?.types ?? []) {
       if (kindOf(datasec) !== BTF_KIND.datasec) continue
-      const section = elf.sections.find(one => one.name === this.#texts.name(datasec.words[0]!))
+      const section = sections.get(this.#texts.name(datasec.words[0]!))
       if (section === undefined) continue
       datasec.words[1] = section.sizeBytes
       for (let i = 0; i < vlenOf(datasec); i++) {
@@ -296,8 +312,7 @@ class StaticLinker {
     for (const datasec of source.btf?.types ?? []) {
       if (kindOf(datasec) !== BTF_KIND.datasec) continue
       const name = this.#texts.name(datasec.words[0]!)
-      if (name !== EXTERN_SECTION && !source.elf.sections.some(one => one.name === name))
-        source.shells.set(name, this.#section(name))
+      if (name !== EXTERN_SECTION && !source.sections.has(name)) source.shells.set(name, this.#section(name))
     }
   }
 
@@ -369,7 +384,7 @@ class StaticLinker {
     const made = this.#newSymbol(symbol, place)
     this.#shared.set(name, {
       ...{ symbol: made, section: of, isExtern, isWeak: bind === STB.WEAK, from: source.name },
-      ...{ typeId: 0, isRedefined: false, variable: undefined },
+      ...{ typeId: 0, isRedefined: false, variable: undefined, listedIn: undefined },
     })
     return made
   }
@@ -418,7 +433,7 @@ class StaticLinker {
   /** Where BTF lists an extern; undefined: it is for the linker to find. */
   #declaredIn(source: Source, section: string | undefined): OutSection | undefined {
     if (section === undefined || section === EXTERN_SECTION) return undefined
-    const index = source.elf.sections.find(({ name }) => name === section)?.index
+    const index = source.sections.get(section)?.index
     const found = index === undefined ? source.shells.get(section) : source.placed.get(index)?.section
     if (found !== undefined) return found
     throw new FormatError('BPF object', `section "${section}" of ${source.name} is described and not there`)
@@ -460,13 +475,13 @@ class StaticLinker {
   }
 
   #requireAgreement(source: Source, known: Shared, name: string, typeId: number): void {
-    const linked = this.#linkedTypes()
     // Both in one object: there is nothing to compare with yet.
     if (known.typeId === 0) return
+    this.#agreement ??= new Declarations(this.#linkedTypes(), source.types!)
     const difference =
       known.section?.name === MAPS
-        ? mapDifference(linked, known.typeId, source.types!, typeId, name)
-        : differenceOf(linked, known.typeId, source.types!, typeId)
+        ? this.#agreement.mapDifference(known.typeId, typeId, name)
+        : this.#agreement.difference(known.typeId, typeId)
     if (difference === undefined) return
     throw new ConflictError(`"${name}" of ${source.name} is not what it is in ${known.from}: ${difference}`, {
       context: { symbol: name, object: source.name, before: known.from },
@@ -526,6 +541,7 @@ class StaticLinker {
   #addTypes(source: Source): void {
     if (source.btf === undefined) return
     this.#typesRead = undefined
+    this.#agreement = undefined
     const own = source.btf.types
     const newId = new Uint32Array(own.length)
     const first = this.#types.length
@@ -565,7 +581,7 @@ class StaticLinker {
       if (kindOf(datasec) !== BTF_KIND.datasec) continue
       const name = this.#texts.name(datasec.words[0]!)
       if (name === EXTERN_SECTION) continue
-      const index = source.elf.sections.find(one => one.name === name)?.index
+      const index = source.sections.get(name)?.index
       const place =
         index === undefined ? { section: source.shells.get(name), off: 0 } : source.placed.get(index)
       if (place?.section === undefined) continue
@@ -583,7 +599,7 @@ class StaticLinker {
     const name = this.#texts.name(type.words[0]!)
     const shared = isNonStatic(type) ? this.#shared.get(name) : undefined
     if (shared === undefined) {
-      section.variables.push(variable)
+      section.variables.add(variable)
       return
     }
     const { symbol, variable: known } = shared
@@ -599,25 +615,26 @@ class StaticLinker {
     }
     if (known === undefined) {
       shared.variable = variable
-      section.variables.push(variable)
+      shared.listedIn = section
+      section.variables.add(variable)
       return
     }
-    if (!section.variables.includes(known)) {
-      for (const other of this.#sections.values())
-        other.variables = other.variables.filter(one => one !== known)
-      section.variables.push(known)
+    if (shared.listedIn !== section) {
+      shared.listedIn?.variables.delete(known)
+      shared.listedIn = section
+      section.variables.add(known)
     }
     if (kindOf(type) !== BTF_KIND.var) return
     known.size = this.#linkedTypes().sizeof(type.words[1]!)
     if (symbol.section !== undefined) known.off = symbol.value
   }
 
-  #addExt({ ext, elf, btf, placed, newIds }: Source): void {
+  #addExt({ ext, sections, btf, placed, newIds }: Source): void {
     if (ext === undefined) return
     for (const kind of EXT_KINDS)
       for (const group of ext[kind]) {
         const name = this.#texts.name(btf!.text(group.sectionNameOff))
-        const index = elf.sections.find(one => one.name === name)?.index
+        const index = sections.get(name)?.index
         const place = index === undefined ? undefined : placed.get(index)
         if (place === undefined)
           throw new FormatError('BTF.ext', `section "${name}" is described and not there`)
@@ -681,11 +698,11 @@ class StaticLinker {
     for (const { name, sizeBytes, isDescribed, variables } of sections)
       if (isDescribed)
         all.push({
-          info: ((BTF_KIND.datasec << 24) | variables.length) >>> 0,
+          info: ((BTF_KIND.datasec << 24) | variables.size) >>> 0,
           words: [
             this.#texts.numberOfName(name),
             sizeBytes,
-            ...variables.flatMap(({ type, off, size }) => [type, off, size]),
+            ...[...variables].flatMap(({ type, off, size }) => [type, off, size]),
           ],
         })
     const { types, newId } = withoutDoubles(all)
