@@ -15,8 +15,10 @@ import type { SeenOften } from './seen.ts'
 /** The calls of one process that asked for one thing. */
 export interface Asker {
   readonly task: string
-  /** As the recorder's PID namespace numbers it. */
+  /** As the recorder's PID namespace numbers it; 0: it has no number there. */
   readonly pid: number
+  /** As its own PID namespace numbers it. */
+  readonly innerPid: number
   /** Of the first call, in nanoseconds of CLOCK_MONOTONIC. */
   readonly first: bigint
   /** How the calls ended: `ok` or an errno, with how many. */
@@ -169,12 +171,14 @@ function unservedBy({ command, attachType, need }: SeenCall): Omit<Unserved, 'as
 
 function askersOf(calls: readonly SeenOften[]): Asker[] {
   const askers = new Map<
-    number,
+    string,
     { -readonly [K in keyof Asker]: Asker[K] } & { outcomes: Record<string, number> }
   >()
-  for (const { pid, task, at, errno, reached, name, times } of calls) {
-    const known = askers.get(pid) ?? { task, pid, first: at, outcomes: {}, names: [] }
-    askers.set(pid, known)
+  for (const { pid, innerPid, userNamespace, task, at, errno, reached, name, times } of calls) {
+    // Those without a number here are told apart as far as can be.
+    const key = pid === 0 ? `${innerPid} ${userNamespace} ${task}` : String(pid)
+    const known = askers.get(key) ?? { task, pid, innerPid, first: at, outcomes: {}, names: [] }
+    askers.set(key, known)
     if (at < known.first) known.first = at
     const outcome =
       errno === undefined ? 'ok' : reached ? errno : `${errno} before the kernel's bpf(2) was asked`

@@ -4,6 +4,7 @@ import { constants } from 'node:os'
 import { basename } from 'node:path'
 import { quoted } from '../../ebpf/printable.ts'
 import { EXIT, UsageError } from '../../errors.ts'
+import { runningKernel } from '../../lending/kernel-model.ts'
 import { cgroupIdOf, cgroupOfProcess } from '../../record/cgroup.ts'
 import { Recorder } from '../../record/recorder.ts'
 import { type Recording, recordingOf } from '../../record/recording.ts'
@@ -24,6 +25,9 @@ export interface RecordOptions {
   json?: boolean
 }
 
+/** `tokens`: whether this kernel has any. */
+type How = RecordOptions & { readonly tokens: boolean }
+
 /** Of a command: its own exit status. Else 0; 1: calls were lost. */
 export async function record(command: string[], options: RecordOptions): Promise<number> {
   requireRoot('Watching what processes ask of bpf(2)')
@@ -36,10 +40,13 @@ export async function record(command: string[], options: RecordOptions): Promise
         : 'Only one can be watched, and several are named',
       { hint: 'Give a command after --, or one of --pid, --container, --unit and --cgroup' },
     )
-  return command.length > 0 ? recordCommand(command, options) : recordRunning(options)
+  const tokens = runningKernel().hasTokens
+  if (!tokens) note('this kernel has no BPF tokens: the policy is for Linux 6.9 or newer')
+  const how = { ...options, tokens }
+  return command.length > 0 ? recordCommand(command, how) : recordRunning(how)
 }
 
-async function recordCommand(command: string[], options: RecordOptions): Promise<number> {
+async function recordCommand(command: string[], options: How): Promise<number> {
   const seen = new Seen()
   using recorder = await Recorder.start(call => seen.add(call))
   // Where the answer goes to stdout it stands there alone.
@@ -53,7 +60,7 @@ async function recordCommand(command: string[], options: RecordOptions): Promise
   return status
 }
 
-async function recordRunning(options: RecordOptions): Promise<number> {
+async function recordRunning(options: How): Promise<number> {
   const seen = new Seen()
   const until = interruption()
   const add = (call: Parameters<Seen['add']>[0]): void => seen.add(call)
@@ -94,7 +101,7 @@ function finish(
   recorder: Recorder,
   seen: Seen,
   { what, name }: { what: string; name: string },
-  { output, json }: RecordOptions,
+  { output, json, tokens }: How,
 ): boolean {
   recorder.drain()
   const recording = recordingOf(seen.calls, recorder.tally(), seen.dropped)
@@ -102,9 +109,9 @@ function finish(
   const nowMonotonic = process.hrtime.bigint()
   const dateOf = (at: bigint): Date => new Date(now - Number((nowMonotonic - at) / 1_000_000n))
   for (const line of incompleteText(recording)) warn(line)
-  const policy = recordingText(recording, { what, name: policyName(name), dateOf })
+  const policy = recordingText(recording, { what, name: policyName(name), hasTokens: tokens, dateOf })
   if (output !== undefined) writeOutput(output, `${policy.join('\n')}\n`)
-  if (json === true) printJson({ watched: what, ...documentOf(recording, dateOf) })
+  if (json === true) printJson({ watched: what, tokens, ...documentOf(recording, dateOf) })
   else if (output === undefined) print(...policy)
   else note(`${output}: ${recording.rights.length} rights of ${recording.calls} calls`)
   return recording.complete
@@ -170,8 +177,17 @@ function ended(start: () => ChildProcess, program: string): Promise<number> {
     process.on(signal, handler)
     return () => process.off(signal, handler)
   })
-  // It is there before any handler runs.
-  const child = start()
+  const remove = (): void => {
+    for (const one of handlers) one()
+  }
+  let child: ChildProcess
+  try {
+    // It is there before any handler runs.
+    child = start()
+  } catch (error) {
+    remove()
+    throw error
+  }
   return new Promise<number>(resolve => {
     // As env(1) and shells do: 127 not found, 126 found but not executable.
     child.once('error', (error: NodeJS.ErrnoException) => {
@@ -179,7 +195,5 @@ function ended(start: () => ChildProcess, program: string): Promise<number> {
       resolve(error.code === 'ENOENT' ? 127 : 126)
     })
     child.once('exit', (code, signal) => resolve(code ?? 128 + constants.signals[signal!]))
-  }).finally(() => {
-    for (const remove of handlers) remove()
-  })
+  }).finally(remove)
 }
