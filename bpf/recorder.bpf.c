@@ -2,7 +2,7 @@
  * What watched processes ask of bpf(2), and what comes of it: raw tracepoints on system calls, for src/record/recorder.ts. They
  * load where programs of the LSM do not.
  *
- * Watched are a process and all that it forks, or a cgroup and all below. Processes are known by their numbers in the recorder's
+ * Watched are a process and all that it forks, or a cgroup or a PID namespace and all below. Processes are known by their numbers in the recorder's
  * own PID namespace: they are those that it can name, and no other process has them.
  */
 #include "kernel.h"
@@ -85,7 +85,8 @@ struct {
 
 const volatile __u32 arm64;
 const volatile __u32 pid_namespace; /* the recorder's own */
-const volatile __u64 cgroup; /* 0: processes are watched */
+const volatile __u64 cgroup; /* 0: processes are watched, or what is in a PID namespace */
+const volatile __u32 watched_namespace; /* and those below it; 0: none */
 
 static __u64 (*bpf_ktime_get_ns)(void) = (void *)5;
 static long (*bpf_probe_read_user_str)(void *to, __u32 bytes, const void *from) = (void *)114;
@@ -163,8 +164,8 @@ static __always_inline void count(__u32 which)
 		__sync_fetch_and_add(counter, 1);
 }
 
-/* Of a process by its first thread, or of a thread: its number in the recorder's PID namespace, and in its own. */
-static __always_inline __u32 number_of(struct task_struct *task, __u32 *inner)
+/* Of a process by its first thread, or of a thread: its number in that PID namespace, 0 if it is not in there; and in its own. */
+static __always_inline __u32 number_in(struct task_struct *task, __u32 namespace, __u32 *inner)
 {
 	struct pid *pid = FETCH(task, thread_pid);
 	__u32 level = FETCH(pid, level), number = 0;
@@ -177,10 +178,16 @@ static __always_inline __u32 number_of(struct task_struct *task, __u32 *inner)
 		bpf_probe_read_kernel(&one, sizeof(one), numbers + at * sizeof(one));
 		if (inner)
 			*inner = one.nr;
-		if (FETCH(one.ns, ns.inum) == pid_namespace)
+		if (FETCH(one.ns, ns.inum) == namespace)
 			number = one.nr;
 	}
 	return number;
+}
+
+/* In the recorder's. */
+static __always_inline __u32 number_of(struct task_struct *task, __u32 *inner)
+{
+	return number_in(task, pid_namespace, inner);
 }
 
 static __always_inline __u32 process_of(struct task_struct *task, __u32 *inner)
@@ -198,6 +205,7 @@ static __always_inline struct caller *caller_of(struct task_struct *task)
 		return caller;
 	caller->tgid = process_of(task, &caller->inner);
 	caller->tid = number_of(task, 0);
+	caller->is_watched = watched_namespace && number_in(task, watched_namespace, 0);
 	caller->numbers = numbers;
 	return caller;
 }
@@ -222,8 +230,8 @@ static __always_inline int is_watched(struct caller *caller)
 
 	if (cgroup)
 		return is_in_cgroup();
-	if (caller->is_watched)
-		return 1;
+	if (caller->is_watched || watched_namespace)
+		return caller->is_watched;
 	process = caller->tgid;
 	how = bpf_map_lookup_elem(&watched, &process);
 	if (how && *how == WATCHED)
@@ -419,7 +427,7 @@ int recorder_fork(__u64 *ctx)
 	__u32 process, *how, all = WATCHED;
 
 	/* A thread is of its process. */
-	if (cgroup || FETCH(parent, tgid) == FETCH(child, tgid))
+	if (cgroup || watched_namespace || FETCH(parent, tgid) == FETCH(child, tgid))
 		return 0;
 	process = process_of(parent, 0);
 	how = bpf_map_lookup_elem(&watched, &process);
@@ -438,7 +446,7 @@ int recorder_end(__u64 *ctx)
 	struct task_struct *task = (void *)ctx[0];
 	__u32 process;
 
-	if (cgroup || FETCH(FETCH((struct task_struct___more *)task, signal), live.counter) != 0)
+	if (cgroup || watched_namespace || FETCH(FETCH((struct task_struct___more *)task, signal), live.counter) != 0)
 		return 0;
 	process = process_of(task, 0);
 	bpf_map_delete_elem(&watched, &process);

@@ -3,10 +3,10 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { constants } from 'node:os'
 import { basename } from 'node:path'
 import { quoted } from '../../ebpf/printable.ts'
-import { EXIT, UsageError } from '../../errors.ts'
+import { ConflictError, EXIT, UsageError } from '../../errors.ts'
 import { runningKernel } from '../../lending/kernel-model.ts'
-import { cgroupIdOf, cgroupOfProcess } from '../../record/cgroup.ts'
-import { Recorder } from '../../record/recorder.ts'
+import { cgroupIdOf, cgroupOfProcess, otherPidNamespace } from '../../record/cgroup.ts'
+import { Recorder, type Watched } from '../../record/recorder.ts'
 import { type Recording, recordingOf } from '../../record/recording.ts'
 import { Seen } from '../../record/seen.ts'
 import { incompleteText, recordingText } from '../../record/text.ts'
@@ -74,26 +74,42 @@ async function recordRunning(options: How): Promise<number> {
     await unlessInterrupted(end)
     complete = finish(recorder, seen, what, options)
   } else {
-    const directory = await cgroupOf(options)
-    what = { what: directory, name: basename(directory) }
-    using recorder = await Recorder.start(add, { cgroup: cgroupIdOf(directory) })
-    note(`watching ${directory} and all below until interrupted`)
+    const { watched, ...named } = await groupOf(options)
+    what = named
+    using recorder = await Recorder.start(add, watched)
+    note(`watching ${what.what} and all below until interrupted`)
     await unlessInterrupted(aborted(until))
     complete = finish(recorder, seen, what, options)
   }
   return complete ? EXIT.ok : EXIT.failed
 }
 
-/** The cgroup that is named, or that of the container or unit. */
-async function cgroupOf(options: RecordOptions): Promise<string> {
+/**
+ * The cgroup that is named, or that of the container or unit. A container without one of its own
+ * has a PID namespace for it.
+ */
+async function groupOf(options: RecordOptions): Promise<{ watched: Watched; what: string; name: string }> {
   const { container, unit, cgroup } = options
-  if (cgroup !== undefined && container === undefined && unit === undefined) return cgroup
+  if (cgroup !== undefined && container === undefined && unit === undefined)
+    return { watched: { cgroup: cgroupIdOf(cgroup) }, what: cgroup, name: basename(cgroup) }
   // UsageError: several are named.
   using recipient = await heldRecipient(options)
-  const directory = cgroupOfProcess(recipient.pid)
+  const name = container ?? unit!
+  const named = container === undefined ? name : `container ${name}`
+  const group = (): Awaited<ReturnType<typeof groupOf>> => {
+    try {
+      const directory = cgroupOfProcess(recipient.pid)
+      return { watched: { cgroup: cgroupIdOf(directory) }, what: `${named} in ${directory}`, name }
+    } catch (error) {
+      const pidNamespace = container === undefined ? undefined : otherPidNamespace(recipient.pid)
+      if (!(error instanceof ConflictError) || pidNamespace === undefined) throw error
+      return { watched: { pidNamespace }, what: `${named} in its PID namespace`, name }
+    }
+  }
+  const found = group()
   // Throws where it has ended meanwhile, and somebody else has its number.
   recipient.userNamespace()
-  return directory
+  return found
 }
 
 /** Writes what was seen. False: something is missing. */
