@@ -47,6 +47,7 @@ export const recorded = strict({
   unserved: z
     .array(strict({ call: text, fails: flag, why: text, askers }))
     .describe('Calls for which a token changes nothing'),
+  withoutToken: askers.describe('Of those who asked for rights: no attempt at a token was seen of them'),
   counted: z.record(text, count).describe('Calls that ask for nothing, by command'),
   risk,
 })

@@ -48,7 +48,7 @@ export function incompleteText({ complete, lost }: Recording): string[] {
 }
 
 function remarks(recording: Recording, facts: TextFacts): string[] {
-  const { risk, leftOut, unserved, counted, rights, capabilities } = recording
+  const { risk, leftOut, unserved, withoutToken, counted, rights, capabilities } = recording
   const plain = Object.entries(counted).map(([command, n]) => `${command} ${n}`)
   return [
     ...(facts.hasTokens
@@ -67,6 +67,11 @@ function remarks(recording: Recording, facts: TextFacts): string[] {
       ({ call, fails, why, askers }) =>
         `${fails ? 'Cannot be lent' : 'Not a matter of tokens'}: ${call}: ${why}: ${askersText(askers, facts)}`,
     ),
+    ...(withoutToken.length === 0
+      ? []
+      : [
+          `Note: no attempt at a token was seen of ${askersText(withoutToken, facts)}: a loader that makes none where a bpffs is lent is refused whatever the policy says`,
+        ]),
     ...(plain.length === 0 ? [] : [`Needs nothing: ${plain.join(', ')}`]),
     ...(rights.some(({ domain }) => domain === 'progs') &&
     !capabilities.some(({ name }) => name === 'perfmon')

@@ -140,11 +140,12 @@ function documentOf(recording: Recording, dateOf: (at: bigint) => Date): object 
       ...one,
       askers: one.askers.map(asker => ({ ...asker, first: dateOf(asker.first).toISOString() })),
     }))
-  const { rights, capabilities, leftOut, unserved } = recording
+  const { rights, capabilities, leftOut, unserved, withoutToken } = recording
   return {
     ...recording,
     ...{ rights: dated(rights), capabilities: dated(capabilities) },
     ...{ leftOut: dated(leftOut), unserved: dated(unserved) },
+    withoutToken: dated([{ askers: withoutToken }])[0]!.askers,
   }
 }
 

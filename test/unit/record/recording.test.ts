@@ -136,3 +136,24 @@ test('processes of other PID namespaces have both numbers, and those without one
     /- array # loader \(pid unknown here, inside 4\): 1 ok[^;]*; loader \(pid unknown here, inside 5\)/,
   )
 })
+
+test('who has a token and does not name it is refused whatever is lent; who has none lacks the right', () => {
+  const refused = { errno: 'EPERM', result: -1 }
+  const token = call({ command: 'token_create' })
+  const { rights, leftOut, withoutToken } = recorded([
+    token,
+    map(1, refused),
+    map(2, { ...refused, withToken: true }),
+    map(9, { ...refused, pid: 8 }),
+    call({ command: 'token_create', errno: 'ENOENT', result: -2, pid: 9 }),
+    map(22, { ...refused, pid: 9 }),
+  ])
+  assert.deepEqual(words(rights), ['cmds map_create', 'maps array', 'maps lru_hash', 'maps queue'])
+  assert.deepEqual(words(leftOut), ['maps hash'])
+  // Of this one no attempt was seen.
+  assert.deepEqual(
+    withoutToken.map(({ pid }) => pid),
+    [8],
+  )
+  assert.match(textOf(recorded([map(1)])), /^# Note: no attempt at a token was seen of loader \(pid 7\)/m)
+})
