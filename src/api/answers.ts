@@ -15,6 +15,10 @@ export const explained = z.union([
     found: text,
     capabilities: texts.describe('Those that the call needs, wherever they are asked for'),
     policy: policyLine.optional().describe('What a policy would have to say'),
+    setting: strict({ path: text, value: z.union([text, flag]).optional() })
+      .optional()
+      .describe('The same, of a field that is not such a list; without a value, you have to know it'),
+    notes: texts.describe('What is no cause, though it is often taken for one'),
     bpffs: text.optional().describe('Of which a token is made'),
     checks: z.array(check).describe('In the order in which the kernel makes them'),
     change: text,

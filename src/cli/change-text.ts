@@ -1,7 +1,16 @@
 /** The smallest change that would let a call pass, in the words of commands and options. Pure. */
 import type { Cause, Explanation } from '../lending/explain.ts'
 
-export function changeText({ cause, policy, capabilities }: Explanation): string {
+export function changeText({ cause, policy, setting, capabilities }: Explanation): string {
+  if (cause === 'verifier' && policy !== undefined)
+    return `spec.rights.capabilities: add ${policy.word}, with which the verifier allows it; or write it otherwise: bpftoken obj load shows its log`
+  if (setting !== undefined) {
+    const { path, value } = setting
+    const line = value === undefined ? `${path}: a larger value` : `${path}: ${value}`
+    return [value === undefined && LISTS.includes(path) ? `${path}: add it` : line, CHANGES[cause]]
+      .filter(Boolean)
+      .join('; ')
+  }
   if (policy !== undefined) {
     const name = policy.word.toUpperCase()
     const flags =
@@ -15,10 +24,37 @@ export function changeText({ cause, policy, capabilities }: Explanation): string
   return CHANGES[cause] ?? 'none'
 }
 
+/** Fields whose values are lists of what nobody can guess. */
+const LISTS = ['spec.programs.digests', 'spec.targets.functions']
+
+const ANEW = 'then lend anew: what is lent keeps its terms'
+
 const CHANGES: Partial<Readonly<Record<Cause, string>>> = {
   'no-delegation': 'lend it one: bpftoken delegate --pid PID --policy POLICY',
   'no-token':
     'use a loader that makes tokens (libbpf 1.5, bpftool 7.5, cilium/ebpf 0.22 or newer), and tell it the place: LIBBPF_BPF_TOKEN_PATH',
+  'old-loader': 'use a newer one: libbpf 1.5, bpftool 7.5 or cilium/ebpf 0.22 make tokens by themselves',
+  'foreign-mounts':
+    'give it a mount namespace of its own, made in its user namespace: unshare --user --mount, DelegateNamespaces=mnt of a unit; then lend to it',
+  'foreign-bpffs':
+    'lend to this user namespace: bpftoken delegate --pid PID --policy POLICY; a unit with PrivateUsers= needs DelegateNamespaces=mnt for it',
+  'closed-bpffs':
+    'let it run as that user or as root inside, or lend it anew: bpftoken delegate gives the root of its user namespace the bpffs, open to all',
+  'guard-limit': ANEW,
+  'guard-list': ANEW,
+  'guard-expired':
+    'then lend anew; before its time is over, bpftoken renew makes it longer: once it is over, it stays so',
+  'guard-revoked': 'lend anew: what is revoked stays so',
+  'guard-place': ANEW,
+  'guard-network': ANEW,
+  'guard-outlives': ANEW,
+  'guard-capability': ANEW,
+  guard: 'bpftoken events says more',
+  lockdown:
+    'do without this helper, or boot without lockdown=confidentiality: it cannot be lowered while the kernel runs',
+  'descriptor-limit': 'raise it for the process (ulimit -n, LimitNOFILE= of a unit), or let it close some',
+  'memory-limit': 'raise memory.max of the cgroup (--memory of a container, MemoryMax= of a unit)',
+  memory: 'ask for a smaller map, or give the machine more memory',
   seccomp:
     "let the container's seccomp profile allow bpf (bpftoken plan --seccomp-profile writes one), or SystemCallFilter= of the unit",
   'security-module': 'look into the log of these modules; of the guard, with bpftoken events',

@@ -12,6 +12,7 @@ import { type Situation, situationOfPid } from '../../lending/situation.ts'
 import type { SeenCall } from '../../record/call.ts'
 import { changeText } from '../change-text.ts'
 import { heldRecipient } from '../daemon/recipient.ts'
+import { installedGuard } from '../installed-guard.ts'
 import { note, print, printJson } from '../output.ts'
 import { requireRoot } from '../privilege.ts'
 import type { RecipientOptions } from '../recipient.ts'
@@ -44,7 +45,8 @@ function documentOf(explained: Explanation): object {
 async function ofProcess(words: string[], options: Options): Promise<Explanation | undefined> {
   const needs = await needsOf(words)
   using recipient = await heldRecipient(options)
-  const situation = await situationOfPid(recipient.pid)
+  using guard = await installedGuard()
+  const situation = await situationOfPid(recipient.pid, guard)
   const kernel = runningKernel()
   const all = needs.map(need => explainCall(kernel, situation, need))
   return all.find(({ verdict }) => verdict === 'refused') ?? all.at(-1)
@@ -80,10 +82,11 @@ async function needsOf(words: string[]): Promise<readonly Need[]> {
 async function ofCommand(command: string[]): Promise<Explanation | undefined> {
   const { Recorder } = await import('../../record/recorder.ts')
   const refused: { call: SeenCall; situation: Promise<Situation | undefined> }[] = []
+  using guard = await installedGuard()
   using recorder = await Recorder.start(call => {
     if (call.errno === undefined || call.need === undefined) return
     // Processes of other PID namespaces have no number here.
-    const situation = call.pid === 0 ? undefined : situationOfPid(call.pid).catch(() => undefined)
+    const situation = call.pid === 0 ? undefined : situationOfPid(call.pid, guard).catch(() => undefined)
     refused.push({ call, situation: Promise.resolve(situation) })
     if (refused.length > MOST) refused.shift()
   })
@@ -113,12 +116,15 @@ const MOST = 1000
 
 const UNKNOWN: Situation = {
   ...{ pid: 0, userNamespace: 'unknown', isInitial: false, ownerUid: 0, uid: 0, capabilities: [] },
-  ...{ filtered: false, noNewPrivileges: false, mounts: [], unprivilegedBpfDisabled: 2, modules: [] },
+  ...{ filtered: false, noNewPrivileges: false, mounts: [], unprivilegedBpfDisabled: 2 },
+  ...{ mountOwner: undefined, identity: undefined, place: undefined, limits: undefined },
+  modules: { names: [], label: undefined, programs: [], lockdown: undefined },
+  ...{ loader: undefined, guard: undefined, where: { userNamespaces: [], cgroup: undefined } },
 }
 
 /** Pure. */
 export function explanationLines(explained: Explanation): string[] {
-  const { call, verdict, errno, cause, needed, found, bpffs, checks } = explained
+  const { call, verdict, errno, cause, needed, found, bpffs, notes, checks } = explained
   return [
     verdict === 'ok'
       ? `${call}: allowed`
@@ -127,6 +133,7 @@ export function explanationLines(explained: Explanation): string[] {
     `  found   ${found}`,
     ...(bpffs === undefined ? [] : [`  bpffs   ${bpffs}`]),
     `  change  ${changeText(explained)}`,
+    ...notes.map(text => `  note    ${text}`),
     ...(checks.length === 0 ? [] : ['  checks of the kernel:']),
     ...checks.map(({ rule, passed, found }) => `    ${passed ? 'passed' : 'failed'}  ${rule.name}: ${found}`),
   ]
