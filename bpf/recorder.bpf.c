@@ -81,6 +81,8 @@ const volatile __u64 cgroup; /* 0: processes are watched */
 static __u64 (*bpf_ktime_get_ns)(void) = (void *)5;
 static long (*bpf_probe_read_user_str)(void *to, __u32 bytes, const void *from) = (void *)114;
 
+#include "recorder/log.h"
+
 struct pt_regs___x86 {
 	unsigned long bx, cx, dx, si, di, orig_ax;
 } __core;
@@ -304,6 +306,8 @@ int recorder_exit(__u64 *ctx)
 	known = bpf_map_lookup_elem(&pending, &thread);
 	if (known) {
 		known->result = ctx[1];
+		if (keeps_logs && (known->cmd & ~BPF_COMMON_ATTRS) == BPF_PROG_LOAD && known->result < 0)
+			keep_log(known->attr, request.second, known->size, known->at);
 		if (bpf_ringbuf_output(&calls, known, sizeof(*known), 0))
 			count(LOST_CALLS);
 		bpf_map_delete_elem(&pending, &thread);

@@ -83,13 +83,16 @@ async function ofCommand(command: string[]): Promise<Explanation | undefined> {
   const { Recorder } = await import('../../record/recorder.ts')
   const refused: { call: SeenCall; situation: Promise<Situation | undefined> }[] = []
   using guard = await installedGuard()
-  using recorder = await Recorder.start(call => {
-    if (call.errno === undefined || call.need === undefined) return
-    // Processes of other PID namespaces have no number here.
-    const situation = call.pid === 0 ? undefined : situationOfPid(call.pid, guard).catch(() => undefined)
-    refused.push({ call, situation: Promise.resolve(situation) })
-    if (refused.length > MOST) refused.shift()
-  })
+  using recorder = await Recorder.start(
+    call => {
+      if (call.errno === undefined || call.need === undefined) return
+      // Processes of other PID namespaces have no number here.
+      const situation = call.pid === 0 ? undefined : situationOfPid(call.pid, guard).catch(() => undefined)
+      refused.push({ call, situation: Promise.resolve(situation) })
+      if (refused.length > MOST) refused.shift()
+    },
+    { logs: true },
+  )
   const child = recorder.watchForked(() =>
     // The command's output is not the answer.
     spawn(command[0]!, command.slice(1), { stdio: ['inherit', 2, 2] }),
