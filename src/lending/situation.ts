@@ -1,6 +1,7 @@
 /** What the running kernel says of a process and of the machine, as far as bpf(2) asks for it. */
 import { readFileSync } from 'node:fs'
 import { type BpffsMount, delegatedMounts } from '../ebpf/bpffs.ts'
+import { Owned } from '../ebpf/owned.ts'
 import type { Guard } from '../guard/guard.ts'
 import { MODEL_CAPABILITIES, type ModelCapability } from '../model/task.ts'
 import type { Fd } from '../sys/fd.ts'
@@ -11,7 +12,7 @@ import { cgroup2Path, procFields } from '../sys/proc-file.ts'
 import { openProcess, type ProcessHandle, readProc, stillAlive } from '../sys/process.ts'
 import { INITIAL_USER_NAMESPACE } from '../sys/self.ts'
 import { CAPABILITIES, type CapabilityName } from '../uapi/constants.ts'
-import { type BpffsPlace, type Identity, identityOf, openBpffs, placeOfBpffs } from './causes/bpffs-place.ts'
+import { type BpffsPlace, type Identity, identityOf, openBpffs, placesOfBpffs } from './causes/bpffs-place.ts'
 import { type GuardFacts, guardFactsOf, type Whereabouts } from './causes/guard.ts'
 import { type Limits, limitsOf } from './causes/limits.ts'
 import { type Loader, loaderOf } from './causes/loader.ts'
@@ -34,7 +35,10 @@ export interface Situation {
   /** Whether a seccomp filter is on. What it says is not known. */
   readonly filtered: boolean
   readonly noNewPrivileges: boolean
-  /** bpffs with a delegation that its mount namespace shows, of which a token can be made. */
+  /**
+   * bpffs with a delegation that its mount namespace shows, whole; the one of which it would make a
+   * token is the last.
+   */
   readonly mounts: readonly BpffsMount[]
   readonly unprivilegedBpfDisabled: 0 | 1 | 2
   readonly modules: SecurityModules
@@ -65,9 +69,8 @@ export async function situationOf(process: ProcessHandle, guard?: Guard): Promis
   const name = `user:[${inodeOf(userNamespace)}]`
   const status = procFields(readProc(process, 'status'))
   const effective = BigInt(`0x${status.get('CapEff') ?? '0'}`)
-  const mounts = delegatedMounts(readProc(process, 'mountinfo'))
-  const mount = mounts.at(-1)
-  using root = mount && (await openBpffs(process, mount))
+  using owned = new Owned()
+  const found = await mountsFor(process, name, owned)
   const situation = {
     pid: process.pid,
     userNamespace: name,
@@ -81,18 +84,46 @@ export async function situationOf(process: ProcessHandle, guard?: Guard): Promis
     }),
     filtered: status.get('Seccomp') === '2',
     noNewPrivileges: status.get('NoNewPrivs') === '1',
-    mounts,
+    mounts: found.map(({ mount }) => mount),
     unprivilegedBpfDisabled: sysctl(),
     modules: await securityModules(process),
     identity: identityOf(process, status),
-    place: root && (await placeOfBpffs(root)),
+    place: found.at(-1)?.place,
     limits: limitsOf(process),
     loader: await loaderOf(process),
-    guard: root && guard && guardFactsOf(guard, root),
+    guard: guard && found.at(-1)?.root && guardFactsOf(guard, found.at(-1)!.root!),
     where: { userNamespaces: [name, ...aboveOf(userNamespace)], cgroup: cgroupOf(process) },
   }
   stillAlive(process)
   return situation
+}
+
+interface FoundMount {
+  readonly mount: BpffsMount
+  /** Undefined: no path leads to it. */
+  readonly root?: Fd
+  readonly place?: BpffsPlace
+}
+
+/** More are nobody's mistake any more. */
+const MOST_MOUNTS = 64
+
+/** In the order of the mounts, but one that belongs to the process's own user namespace last. */
+async function mountsFor(process: ProcessHandle, own: string, owned: Owned): Promise<FoundMount[]> {
+  const mounts = delegatedMounts(readProc(process, 'mountinfo')).slice(-MOST_MOUNTS)
+  const found: FoundMount[] = []
+  for (const mount of mounts) {
+    const root = await openBpffs(process, mount)
+    found.push(root === undefined ? { mount } : { mount, root: owned.add(root) })
+  }
+  const open = found.filter(({ root }) => root !== undefined)
+  const places = await placesOfBpffs(open.map(({ root }) => root!))
+  const placed = found.map(one => {
+    const place = places[open.indexOf(one)]
+    return place === undefined ? one : { ...one, place }
+  })
+  const best = placed.findLast(({ place }) => place?.userNamespace === own)
+  return best === undefined ? placed : [...placed.filter(one => one !== best), best]
 }
 
 async function ownerOfMounts(process: ProcessHandle): Promise<string | undefined> {

@@ -71,10 +71,13 @@ function deviceText(dev: bigint): string {
   return `${major}:${minor}`
 }
 
-/** What a process finds at the root of a bpffs. */
-export async function placeOfBpffs(root: Fd): Promise<BpffsPlace> {
-  const { uid, gid, mode } = fstatSync(root.number)
-  return { userNamespace: await ownerOfFileSystem(root), uid, gid, mode: mode & 0o7777 }
+/** What a process finds at the roots of these bpffs. */
+export async function placesOfBpffs(roots: readonly Fd[]): Promise<BpffsPlace[]> {
+  const owners = roots.length === 0 ? [] : await ownersOfFileSystems(roots)
+  return roots.map((root, i) => {
+    const { uid, gid, mode } = fstatSync(root.number)
+    return { userNamespace: owners[i], uid, gid, mode: mode & 0o7777 }
+  })
 }
 
 const OBJECT = path.resolve(__dirname, '../../../bpf/superblock.bpf.o')
@@ -83,19 +86,24 @@ const OBJECT = path.resolve(__dirname, '../../../bpf/superblock.bpf.o')
 const superblock_request = struct(8, { fd: u32(0), user_namespace: u32(4) })
 
 /**
- * The user namespace that the file system of this file belongs to. Needs CAP_BPF and CAP_PERFMON in
- * the initial user namespace. Undefined: the kernel lets no program look, as under lockdown.
+ * The user namespaces that the file systems of these files belong to. Needs CAP_BPF and CAP_PERFMON
+ * in the initial user namespace. Undefined: the kernel lets no program look, as under lockdown.
  */
-export async function ownerOfFileSystem(file: Fd): Promise<string | undefined> {
+export async function ownersOfFileSystems(files: readonly Fd[]): Promise<(string | undefined)[]> {
   try {
     const spec = parseObject(readFileSync(OBJECT), { name: 'superblock' })
     using object = await loadObject(spec, { token: null })
-    const asked = superblock_request.encode({ fd: file.number, user_namespace: 0 })
-    const { context } = await object.programs.get('superblock_owner')!.testRun({ contextIn: asked })
-    const { user_namespace } = superblock_request.decode(context)
-    return user_namespace === 0 ? undefined : `user:[${user_namespace}]`
+    const program = object.programs.get('superblock_owner')!
+    return await Promise.all(
+      files.map(async ({ number }) => {
+        const asked = superblock_request.encode({ fd: number, user_namespace: 0 })
+        const { context } = await program.testRun({ contextIn: asked })
+        const { user_namespace } = superblock_request.decode(context)
+        return user_namespace === 0 ? undefined : `user:[${user_namespace}]`
+      }),
+    )
   } catch (error) {
-    if (error instanceof BpftokenError) return undefined
+    if (error instanceof BpftokenError) return files.map(() => undefined)
     throw error
   }
 }

@@ -22,9 +22,9 @@ export const NR_BPF = process.arch === 'arm64' ? 280 : 321
  */
 export const PERL = `
 use Fcntl; $| = 1; our ($t, $with, $log) = (0, 0, "\\0" x 65536);
-sub take_token {
+sub take_token { my $at = $_[0] || "/sys/fs/bpf";
   ($t, $with) = (0, 0);
-  if (sysopen D, "/sys/fs/bpf", 0200000) { $t = syscall ${NR_BPF}, 36, pack("LL", 0, fileno D), 8; close D }
+  if (sysopen D, $at, 0200000) { $t = syscall ${NR_BPF}, 36, pack("LL", 0, fileno D), 8; close D }
   $t = 0 if $t < 0; $with = $t ? 65536 : 0;
 }
 sub stage { print "stage $$\\n"; <STDIN>; }
