@@ -129,7 +129,7 @@ describe('explain under the guard', { skip }, () => {
 
   test('a bind mount of the bpffs', async () => {
     const bind = async (body: () => Promise<void>): Promise<void> => {
-      const MS_BIND = 4096n
+      const MS_BIND = 4096
       await borrower.workload.must('mount', PATH, '/mnt', 0, MS_BIND, 0)
       try {
         await body()

@@ -1,20 +1,17 @@
 /**
  * Whether a process can make a token of a bpffs that it sees: it must be able to open its root, and
- * be in the user namespace of the bpffs, which the kernel tells nobody. A program of ours asks it.
+ * be in the user namespace of the bpffs.
  */
-import { fstatSync, readFileSync } from 'node:fs'
-import path from 'node:path'
+import { fstatSync } from 'node:fs'
 import type { BpffsMount } from '../../ebpf/bpffs.ts'
-import { loadObject } from '../../ebpf/load/object.ts'
-import { parseObject } from '../../ebpf/object/spec.ts'
-import { BpftokenError, SyscallError } from '../../errors.ts'
+import { SyscallError } from '../../errors.ts'
 import type { Fd } from '../../sys/fd.ts'
 import { LOOK_MS, openBelowInTime } from '../../sys/in-time.ts'
 import type { ProcFields } from '../../sys/proc-file.ts'
 import { procNumbers } from '../../sys/proc-file.ts'
 import { type IdRange, type ProcessHandle, parseIdMap, readProc } from '../../sys/process.ts'
-import { struct, u32 } from '../../uapi/codec.ts'
 import { O_DIRECTORY, O_PATH } from '../../uapi/constants.ts'
+import { ownersOfFileSystems } from './file-system-owner.ts'
 import type { Finding } from './finding.ts'
 
 /** A bpffs as a process finds it. */
@@ -78,34 +75,6 @@ export async function placesOfBpffs(roots: readonly Fd[]): Promise<BpffsPlace[]>
     const { uid, gid, mode } = fstatSync(root.number)
     return { userNamespace: owners[i], uid, gid, mode: mode & 0o7777 }
   })
-}
-
-const OBJECT = path.resolve(__dirname, '../../../bpf/superblock.bpf.o')
-
-/** struct superblock_request of bpf/superblock.bpf.c. */
-const superblock_request = struct(8, { fd: u32(0), user_namespace: u32(4) })
-
-/**
- * The user namespaces that the file systems of these files belong to. Needs CAP_BPF and CAP_PERFMON
- * in the initial user namespace. Undefined: the kernel lets no program look, as under lockdown.
- */
-export async function ownersOfFileSystems(files: readonly Fd[]): Promise<(string | undefined)[]> {
-  try {
-    const spec = parseObject(readFileSync(OBJECT), { name: 'superblock' })
-    using object = await loadObject(spec, { token: null })
-    const program = object.programs.get('superblock_owner')!
-    return await Promise.all(
-      files.map(async ({ number }) => {
-        const asked = superblock_request.encode({ fd: number, user_namespace: 0 })
-        const { context } = await program.testRun({ contextIn: asked })
-        const { user_namespace } = superblock_request.decode(context)
-        return user_namespace === 0 ? undefined : `user:[${user_namespace}]`
-      }),
-    )
-  } catch (error) {
-    if (error instanceof BpftokenError) return files.map(() => undefined)
-    throw error
-  }
 }
 
 const MAY_READ = 4

@@ -2,12 +2,13 @@
  * What security modules of this machine have to say to a call, as far as the kernel tells: which
  * there are, the label of the process, BPF programs at hooks of bpf(2), and lockdown.
  */
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { kernelBtf } from '../../ebpf/kernel/btf.ts'
 import { programIds } from '../../ebpf/object-id.ts'
 import { printable, printableName } from '../../ebpf/printable.ts'
 import { Program } from '../../ebpf/prog.ts'
 import { BpftokenError, NotFoundError } from '../../errors.ts'
+import { GUARD_DIRECTORY } from '../../guard/directory.ts'
 import { LOOK_MS, readInTime } from '../../sys/in-time.ts'
 import type { ProcessHandle } from '../../sys/process.ts'
 import type { Finding } from './finding.ts'
@@ -61,15 +62,19 @@ async function labelOf(process: ProcessHandle): Promise<string | undefined> {
 
 const HOOK = /^bpf_lsm_(bpf.*)$/
 
-/** Loaded ones: whether one is attached, only its link tells, which may be nobody's. */
+/**
+ * Loaded ones: whether one is attached, only its link tells, which may be nobody's. Those of the guard
+ * have their own say.
+ */
 function securityPrograms(): SecurityProgram[] {
   const found: SecurityProgram[] = []
   const { types } = kernelBtf()
+  const hasGuard = existsSync(GUARD_DIRECTORY)
   for (const id of programIds()) {
     try {
       using program = Program.fromId(id)
       const { type, name, attachBtfId } = program.info()
-      if (type !== 'lsm') continue
+      if (type !== 'lsm' || (hasGuard && name.startsWith('guard_'))) continue
       const target = types.resolve(attachBtfId)
       const hook = HOOK.exec(target !== undefined && 'name' in target ? String(target.name) : '')?.[1]
       if (hook !== undefined) found.push({ id, name, hook })
@@ -89,7 +94,7 @@ function textOf(file: string): string | undefined {
   }
 }
 
-/** Those of the guard are told by it; the others may have refused. Pure. */
+/** Who may have refused. Pure. */
 export function modulesText({ names, label, programs }: SecurityModules): string {
   const others = programs.map(({ id, name, hook }) => `${printableName(name)} (${id}) at ${hook}`)
   return [
