@@ -17,6 +17,7 @@ import { guardRefusal } from '../../src/lending/causes/guard.ts'
 import { type Explanation, explainCall, type Observed } from '../../src/lending/explain.ts'
 import { runningKernel } from '../../src/lending/kernel-model.ts'
 import { situationOfPid } from '../../src/lending/situation.ts'
+import type { KernelFacts } from '../../src/model/kernel.ts'
 import { ROOT } from '../helpers/machine.ts'
 import { mapAttr, progCommand } from '../kernel/delegation/attributes.ts'
 import { type Changes, type Loan, PATH } from './borrower.ts'
@@ -31,13 +32,16 @@ beforeEach(() => {
 const HASH: Need = { cmd: 'map_create', mapType: 'hash' }
 const XDP: Need = { cmd: 'prog_load', progType: 'xdp', attachType: 'xdp' }
 
+let kernel: KernelFacts | undefined
+
 /** Why the call is refused, or would be: by what there is now. */
 async function why(need: Need, errno?: string): Promise<Explanation> {
   const situation = await situationOfPid(borrower.workload.pid, guard)
   const event = errno === undefined ? undefined : lastRefusal()
   const observed: Observed | undefined =
     errno === undefined ? undefined : { errno, reached: true, withToken: true, event }
-  return explainCall(runningKernel(), situation, need, observed)
+  kernel ??= runningKernel()
+  return explainCall(kernel, situation, need, observed)
 }
 
 const lastRefusal = () => guard.pastEvents().findLast(({ verdict }) => verdict === 'refused')

@@ -115,7 +115,9 @@ function offsetIn(types: Btf, name: string, members: readonly string[]): number 
   for (const member of members) {
     const found = id === undefined ? undefined : memberOf(types, id, member)
     if (found === undefined)
-      throw new NotSupportedError(`This kernel has no ${name}.${members.join('.')}`, { context: { type: name } })
+      throw new NotSupportedError(`This kernel has no ${name}.${members.join('.')}`, {
+        context: { type: name },
+      })
     id = found.type
     bits += found.bits
   }

@@ -3,9 +3,9 @@
  * refusal, by the event that it made of it.
  */
 import type { MissingRight, Need } from '../../ebpf/rights.ts'
+import { bootTimeNs } from '../../guard/clock.ts'
 import type { GuardEvent } from '../../guard/event.ts'
 import type { DelegationId, Guard, GuardDelegation } from '../../guard/guard.ts'
-import { bootTimeNs } from '../../guard/clock.ts'
 import { GUARD_DEFAULT_MAPS, GUARD_DEFAULT_PROGRAMS, GUARD_DEFAULT_TOKENS } from '../../guard/layout.ts'
 import type { ErrnoName } from '../../model/judge.ts'
 import type { Fd } from '../../sys/fd.ts'
