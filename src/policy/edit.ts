@@ -16,11 +16,32 @@ import {
   type YAMLMap,
   type YAMLSeq,
 } from 'yaml'
+import { DEFAULT_LIMITS, LIMIT_PATHS, type Policy } from './policy.ts'
+import { RIGHT_LISTS } from './policy-yaml.ts'
+import { hasWord, type Vocabulary } from './vocabulary.ts'
 
 /** `spec.rights.*` is a list, which gets one word more; all others are values. */
 export interface PolicyEdit {
   readonly path: string
   readonly value: string | number | boolean
+}
+
+/** Whether a policy has it already, or more than that. */
+export function grants(policy: Policy, { path, value }: PolicyEdit, vocabulary: Vocabulary): boolean {
+  const { rights, limits, sharing, revocable, network, cgroups } = policy
+  const list = RIGHT_LISTS.find(name => path === `spec.rights.${name}`)
+  if (list === 'capabilities') return (rights.capabilities as readonly string[]).includes(String(value))
+  if (list !== undefined) return hasWord(vocabulary, list, rights.masks[list], String(value))
+  for (const field of ['tokens', 'programs', 'maps'] as const)
+    if (path === LIMIT_PATHS[field]) return (limits[field] ?? DEFAULT_LIMITS[field]) >= Number(value)
+  const values: Readonly<Record<string, unknown>> = {
+    'spec.sharing.bindMount': sharing.bindMount,
+    'spec.sharing.passToken': sharing.passToken,
+    'spec.revocable': revocable,
+    'spec.network': network,
+    'spec.cgroups': cgroups,
+  }
+  return values[path] === value
 }
 
 /** Undefined: it cannot be told where it is to be written, such as in an alias. */
