@@ -93,6 +93,8 @@ function errnoOf({ reason, point }: JudgedEvent): string | undefined {
 
 function neededFor({ reason, type }: JudgedEvent, edit: PolicyEdit | undefined): string {
   if (reason === 'capability') return `capability ${type} in the rights that were lent`
+  const counted = COUNTED[reason]
+  if (counted !== undefined) return `room for one more within ${LIMIT_PATHS[counted]}`
   if (edit !== undefined) return `${edit.path}: ${listOf(edit) === undefined ? '' : 'with '}${edit.value}`
   return NEEDED[reason] ?? 'what the guard asks for'
 }
@@ -106,6 +108,9 @@ const NEEDED: Readonly<Record<string, string>> = {
   'not-marked': 'a context that was marked by who may delegate',
   'no-ability': 'an ability of that name',
   'beyond-abilities': 'masks within the abilities that were named',
+  rights: 'a right that is lent to the cgroup',
+  stranger: 'a task of the user namespace that was lent to',
+  elsewhere: 'the place where it was lent',
   unregistered: 'a bpffs or token that the guard saw made',
   revoked: 'a delegation that is not revoked',
   expired: 'a delegation whose time is not over',

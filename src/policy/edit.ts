@@ -16,7 +16,7 @@ import {
   type YAMLMap,
   type YAMLSeq,
 } from 'yaml'
-import { DEFAULT_LIMITS, LIMIT_PATHS, type Policy } from './policy.ts'
+import { DEFAULT_CAPABILITIES, DEFAULT_LIMITS, LIMIT_PATHS, type Policy } from './policy.ts'
 import { RIGHT_LISTS } from './policy-yaml.ts'
 import { hasWord, type Vocabulary } from './vocabulary.ts'
 
@@ -54,7 +54,8 @@ export function editedText(text: string, { path, value }: PolicyEdit): string | 
     if (!isMap(node)) return undefined
     const pair: Pair | undefined = node.items.find(({ key: one }) => isScalar(one) && one.value === key)
     if (pair === undefined) {
-      const inner = isList ? `[${value}]` : String(value)
+      const byDefault = path === 'spec.rights.capabilities' ? DEFAULT_CAPABILITIES : []
+      const inner = isList ? `[${[...byDefault, value].join(', ')}]` : String(value)
       const rest = keys.slice(depth + 1).reduceRight((text, name) => `{ ${name}: ${text} }`, inner)
       return withPair(text, node, `${key}: ${rest}`)
     }

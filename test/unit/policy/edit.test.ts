@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { comparePolicies } from '../../../src/policy/diff.ts'
-import { editedText, type PolicyEdit } from '../../../src/policy/edit.ts'
+import { editedText, grants, type PolicyEdit } from '../../../src/policy/edit.ts'
 import { parsePolicy } from '../../../src/policy/parse.ts'
 import { VOCABULARY } from './sample-kernel.ts'
 
@@ -56,6 +56,13 @@ const ROWS: readonly [what: string, spec: string, edit: PolicyEdit, gone: string
   ],
   ['an empty flow map', '  rights: {}\n', hash, ['  rights: {}'], ['  rights: { maps: [hash] }']],
   [
+    'a list that has something by default',
+    '  rights:\n    cmds: [map_create]\n',
+    { path: 'spec.rights.capabilities', value: 'net_admin' },
+    [],
+    ['    capabilities: [bpf, net_admin]'],
+  ],
+  [
     'a value',
     '  rights: { cmds: [map_create] }\n  limits:\n    maps: 4 # few\n    tokens: 1\n',
     { path: 'spec.limits.maps', value: 5 },
@@ -86,8 +93,12 @@ for (const [what, spec, edit, gone, come] of ROWS)
       const parse = (one: string) => parsePolicy(one, { source: 't', vocabulary: VOCABULARY })
       const { differences } = comparePolicies(parse(text), parse(after), VOCABULARY)
       assert.deepEqual(
-        differences.map(({ path, grants }) => [path, grants]),
+        differences.map(one => [one.path, one.grants]),
         [[edit.path, 'more']],
+      )
+      assert.deepEqual(
+        [text, after].map(one => grants(parse(one), edit, VOCABULARY)),
+        [false, true],
       )
       const dos = editedText(text.replaceAll('\n', '\r\n'), edit)
       assert.equal(dos, after.replaceAll('\n', '\r\n'), 'line ends of DOS stay')
