@@ -13,6 +13,7 @@ import {
 } from '../../lending/explain-event.ts'
 import { wallTime } from '../../lending/view.ts'
 import { DEFAULT_LIMITS } from '../../policy/policy.ts'
+import { allProcesses, userNamespaceOfProcess } from '../../sys/tasks.ts'
 import { requireAgreement } from '../agreed.ts'
 import { delegationIn, reachDaemon } from '../daemon/reach.ts'
 import { eventChangeText } from '../event-change-text.ts'
@@ -36,8 +37,8 @@ interface Kept extends JudgedEvent {
 interface Background {
   readonly known: KnownDelegation | undefined
   readonly policy: string | undefined
-  /** Of a delegation to a user namespace, and not to a cgroup. */
-  readonly pid: number | undefined
+  /** A process that it is lent to; undefined: there is none, or it is not known. */
+  readonly pid: () => number | undefined
   readonly cgroup: string | undefined
   readonly loan: Loan | undefined
 }
@@ -91,7 +92,7 @@ async function fixEvent(
       run: file => {
         const under = `--policy ${file === undefined ? 'POLICY' : word(file)}`
         if (cgroup !== undefined) return [`bpftoken confine --cgroup ${word(cgroup)} ${under}`]
-        const target = pid === undefined ? '--pid PID' : `--pid ${pid}`
+        const target = `--pid ${pid() ?? 'PID'}`
         const end = loan === undefined ? event.delegation : loan.id
         return edit === undefined && cause !== 'guard-expired'
           ? []
@@ -164,7 +165,7 @@ function newest(found: Kept | undefined, filter: Filter, isEmpty: boolean): Kept
 }
 
 const NOTHING: Background = {
-  ...{ known: undefined, policy: undefined, pid: undefined, cgroup: undefined, loan: undefined },
+  ...{ known: undefined, policy: undefined, pid: () => undefined, cgroup: undefined, loan: undefined },
 }
 
 /** In one answer. */
@@ -218,7 +219,7 @@ function ofDaemon(daemon: Client): Source {
             ? {}
             : { live: status.live, mapBytes: BigInt(status.live.mapBytes) }),
         },
-        ...{ policy, pid: record?.recipient.pid, cgroup: undefined, loan },
+        ...{ policy, pid: () => record?.recipient.pid, cgroup: undefined, loan },
       }
     },
     [Symbol.dispose]: () => daemon[Symbol.dispose](),
@@ -281,18 +282,18 @@ function ofGuard(): Source {
       )
       return newest(found, filter, all.length === 0)
     },
-    background: async ({ delegation, pid }) => {
+    background: async ({ delegation }) => {
       if (delegation === undefined) return NOTHING
       const found = delegationIfAny(guard, delegationId(delegation))
-      if (found === undefined) return { ...NOTHING, known: { state: 'ended' }, pid }
-      const { kind, terms, live, policy, revoked, cgroup } = found
+      if (found === undefined) return { ...NOTHING, known: { state: 'ended' } }
+      const { kind, terms, live, policy, revoked, cgroup, userNamespace } = found
       const { mapBytes, ...counts } = live
       return {
         known: {
           state: revoked ? 'revoked' : 'live',
           ...{ capabilities: terms.rights.capabilities, limits: terms.limits, live: counts, mapBytes },
         },
-        ...{ policy: policy || undefined, pid, loan: undefined },
+        ...{ policy: policy || undefined, pid: () => processIn(userNamespace), loan: undefined },
         cgroup: kind === 'cgroup' ? cgroup?.path : undefined,
       }
     },
@@ -308,4 +309,11 @@ function delegationIfAny(guard: Guard, id: DelegationId): GuardDelegation | unde
     if (error instanceof NotFoundError) return undefined
     throw error
   }
+}
+
+/** A process of that user namespace. */
+function processIn(userNamespace: number | undefined): number | undefined {
+  const name = `user:[${userNamespace}]`
+  for (const pid of allProcesses()) if (userNamespaceOfProcess(pid) === name) return pid
+  return undefined
 }
