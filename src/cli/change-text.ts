@@ -1,16 +1,13 @@
 /** The smallest change that would let a call pass, in the words of commands and options. Pure. */
 import type { Cause, Explanation } from '../lending/explain.ts'
+import { eventChangeText } from './event-change-text.ts'
 
-export function changeText({ cause, policy, setting, capabilities }: Explanation): string {
+export function changeText({ cause, policy, edit, capabilities }: Explanation): string {
   if (cause === 'verifier' && policy !== undefined)
     return `spec.rights.capabilities: add ${policy.word}, with which the verifier allows it; or write it otherwise: bpftoken obj load shows its log`
-  if (setting !== undefined) {
-    const { path, value } = setting
-    const line = value === undefined ? `${path}: a larger value` : `${path}: ${value}`
-    return [value === undefined && LISTS.includes(path) ? `${path}: add it` : line, CHANGES[cause]]
-      .filter(Boolean)
-      .join('; ')
-  }
+  const reason = /^guard-(.*)$/.exec(cause)?.[1]
+  if (reason !== undefined && reason !== 'capability')
+    return eventChangeText({ reason }, { edit, caution: undefined })
   if (policy !== undefined) {
     const name = policy.word.toUpperCase()
     const flags =
@@ -24,11 +21,6 @@ export function changeText({ cause, policy, setting, capabilities }: Explanation
   return CHANGES[cause] ?? 'none'
 }
 
-/** Fields whose values are lists of what nobody can guess. */
-const LISTS = ['spec.programs.digests', 'spec.targets.functions']
-
-const ANEW = 'then lend anew: what is lent keeps its terms'
-
 const CHANGES: Partial<Readonly<Record<Cause, string>>> = {
   'no-delegation': 'lend it one: bpftoken delegate --pid PID --policy POLICY',
   'no-token':
@@ -40,16 +32,6 @@ const CHANGES: Partial<Readonly<Record<Cause, string>>> = {
     'lend to this user namespace, at another place: bpftoken delegate --pid PID --policy POLICY --path DIRECTORY, and tell the loader: LIBBPF_BPF_TOKEN_PATH; a unit with PrivateUsers= needs DelegateNamespaces=mnt instead',
   'closed-bpffs':
     'let it run as that user or as root inside, or lend it anew: bpftoken delegate gives the root of its user namespace the bpffs, open to all',
-  'guard-limit': ANEW,
-  'guard-list': ANEW,
-  'guard-expired':
-    'then lend anew; before its time is over, bpftoken renew makes it longer: once it is over, it stays so',
-  'guard-revoked': 'lend anew: what is revoked stays so',
-  'guard-place': ANEW,
-  'guard-network': ANEW,
-  'guard-outlives': ANEW,
-  'guard-capability': ANEW,
-  guard: 'bpftoken events says more',
   lockdown:
     'do without this helper, or boot without lockdown=confidentiality: it cannot be lowered while the kernel runs',
   'descriptor-limit': 'raise it for the process (ulimit -n, LimitNOFILE= of a unit), or let it close some',

@@ -8,28 +8,24 @@ import { type Need, neededCapabilities } from '../ebpf/rights.ts'
 import { ATTACH_TYPES, MAP_TYPES, PROG_TYPES } from '../ebpf/type-names.ts'
 import { perfmonHint, summarize } from '../ebpf/verifier-log.ts'
 import type { GuardEvent } from '../guard/event.ts'
+import type { GuardDelegation } from '../guard/guard.ts'
 import { type BpfCall, decide } from '../model/decide.ts'
 import type { BpffsInstance } from '../model/file.ts'
-import type { Check, Decision } from '../model/judge.ts'
+import type { Check, Decision, ErrnoName } from '../model/judge.ts'
 import type { KernelFacts } from '../model/kernel.ts'
 import type { Machine } from '../model/machine.ts'
 import { INITIAL, MODEL_CAPABILITIES, type ModelCapability, nestedIn, type Task } from '../model/task.ts'
+import type { PolicyEdit } from '../policy/edit.ts'
 import { parseMountValue } from '../policy/mask-text.ts'
 import { MASK_DOMAINS, type MaskDomain } from '../policy/vocabulary.ts'
 import { bpf_map_type, bpf_prog_type } from '../uapi/bpf.ts'
 import { closedBpffs, foreignBpffs } from './causes/bpffs-place.ts'
-import type { Finding, PolicySetting } from './causes/finding.ts'
-import {
-  type Refusal as GuardRefusal,
-  guardBehind,
-  guardOnCall,
-  guardOnToken,
-  guardRefusal,
-  lendsCapability,
-} from './causes/guard.ts'
+import type { Finding } from './causes/finding.ts'
+import { guardBehind, guardOnCall, guardOnToken, lendsCapability } from './causes/guard.ts'
 import { fullOfDescriptors, limitBehind, memlockNote } from './causes/limits.ts'
 import { loaderText, oldLoader } from './causes/loader.ts'
 import { lockdownBehind, modulesText } from './causes/security-modules.ts'
+import { explainEvent } from './explain-event.ts'
 import type { Situation } from './situation.ts'
 
 export type Cause =
@@ -49,16 +45,8 @@ export type Cause =
   | 'host-only'
   | 'seccomp'
   | 'kernel'
-  | 'guard-limit'
-  | 'guard-list'
-  | 'guard-expired'
-  | 'guard-revoked'
-  | 'guard-place'
-  | 'guard-network'
-  | 'guard-outlives'
-  | 'guard-capability'
-  | 'guard-rights'
-  | 'guard'
+  /** And the guard's reason. */
+  | `guard-${string}`
   | 'lockdown'
   | 'security-module'
   | 'descriptor-limit'
@@ -86,7 +74,7 @@ export interface Explanation {
   /** What would allow it, or bring the next cause to light, where it is a matter of the policy. */
   readonly policy: PolicyLine | undefined
   /** The same, of a field of it that is not such a list. */
-  readonly setting?: PolicySetting
+  readonly edit?: PolicyEdit
   /** What is no cause, though it is often taken for one; what was not looked at. */
   readonly notes: readonly string[]
   /** The bpffs of which a token is made; undefined: there is none. */
@@ -286,20 +274,12 @@ function allowed(used: Decision, asked: Asked): Explanation {
       ...{ ...facts, verdict: 'ok', cause: 'none', needed: 'nothing more', found: 'rights and capabilities' },
     }
   }
-  const recorded = observed?.event && guardRefusal(observed.event, guard?.delegation)
   const finding =
-    recorded ??
+    (observed?.event && recordedFinding(observed.event, errno, guard?.delegation)) ??
     (limits && limitBehind(errno, limits)) ??
     (guard && guardBehind(errno, guard, need)) ??
     lockdownBehind(modules.lockdown, observed?.log)
-  if (finding !== undefined) {
-    const { policy: _, ...rest } = finding as GuardRefusal
-    const line = recorded?.policy
-    return {
-      ...found(rest, checks, asked),
-      policy: line && { list: line.domain, word: line.word },
-    }
-  }
+  if (finding !== undefined) return found(finding, checks, asked)
   if (need.cmd === 'prog_load' && VERIFIER.includes(errno)) {
     const said = observed?.log === undefined ? undefined : summarize(observed.log).summary
     return {
@@ -319,6 +299,23 @@ function allowed(used: Decision, asked: Asked): Explanation {
     ...{ ...facts, verdict: 'refused', cause: 'request' },
     needed: 'a request that this kernel takes',
     found: `rights that are enough, and ${errno}`,
+  }
+}
+
+/** What the guard has recorded of the call. */
+function recordedFinding(event: GuardEvent, errno: string, delegation: GuardDelegation | undefined): Finding {
+  const state = delegation?.revoked === true ? 'revoked' : 'live'
+  const known = delegation && {
+    state: state as 'revoked' | 'live',
+    capabilities: delegation.terms.rights.capabilities,
+    limits: delegation.terms.limits,
+    live: delegation.live,
+    mapBytes: delegation.live.mapBytes,
+  }
+  const { cause, needed, found, edit } = explainEvent({ ...event, count: 1, holder: undefined }, known)
+  return {
+    ...{ cause: cause as Cause, errno: errno as ErrnoName, needed, found },
+    ...(edit === undefined ? {} : { edit }),
   }
 }
 

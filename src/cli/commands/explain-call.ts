@@ -11,42 +11,68 @@ import { runningKernel } from '../../lending/kernel-model.ts'
 import { type Situation, situationOfPid } from '../../lending/situation.ts'
 import type { SeenCall } from '../../record/call.ts'
 import { changeText } from '../change-text.ts'
+import type { SocketOptions } from '../daemon/reach.ts'
 import { heldRecipient } from '../daemon/recipient.ts'
 import { installedGuard } from '../installed-guard.ts'
 import { note, print, printJson } from '../output.ts'
 import { requireRoot } from '../privilege.ts'
 import type { RecipientOptions } from '../recipient.ts'
 
-type Options = Omit<RecipientOptions, 'path'> & { json?: boolean }
+export interface ExplainCallOptions extends Omit<RecipientOptions, 'path'>, SocketOptions {
+  fix?: boolean
+  yes?: boolean
+  policy?: string
+  json?: boolean
+}
 
-export async function explainWords(words: string[], options: Options): Promise<number> {
+/** What was explained, and how it is asked again. */
+export interface Explained {
+  readonly explained: Explanation | undefined
+  /** Of a running process, which is looked at and not run. */
+  readonly process?: { readonly situation: Situation; readonly needs: readonly Need[] }
+}
+
+export async function explainWords(words: string[], options: ExplainCallOptions): Promise<number> {
+  return tell((await explainedOf(words, options)).explained, options)
+}
+
+/** Looks at a running process if one is named, else runs a command. */
+export async function explainedOf(words: string[], options: ExplainCallOptions): Promise<Explained> {
   requireRoot('Looking at what another process may do')
   const { pid, container, unit, cgroup } = options
   const isRunning = [pid, container, unit, cgroup].some(name => name !== undefined)
-  const explained = isRunning ? await ofProcess(words, options) : await ofCommand(words)
+  return isRunning ? await ofProcess(words, options) : { explained: await ofCommand(words) }
+}
+
+/** Exit 3: it is refused. */
+export function tell(explained: Explanation | undefined, { json = false }: { json?: boolean }): number {
   if (explained === undefined) {
-    if (options.json === true) printJson({ verdict: 'ok', cause: 'none' })
+    if (json) printJson({ verdict: 'ok', cause: 'none' })
     else print('No call that asks for a right was refused')
     return EXIT.ok
   }
-  if (options.json === true) printJson(documentOf(explained))
+  if (json) printJson(documentOf(explained))
   else print(...explanationLines(explained))
   return explained.verdict === 'ok' ? EXIT.ok : EXIT.denied
 }
 
-function documentOf(explained: Explanation): object {
+export function documentOf(explained: Explanation): object {
   const checks = explained.checks.map(({ rule, needed, found, passed }) => ({
     ...{ name: rule.name, needed, found, passed, source: rule.source },
   }))
   return { ...explained, checks, change: changeText(explained) }
 }
 
-/** The first of the calls that is refused, or the last one. */
-async function ofProcess(words: string[], options: Options): Promise<Explanation | undefined> {
+async function ofProcess(words: string[], options: ExplainCallOptions): Promise<Explained> {
   const needs = await needsOf(words)
   using recipient = await heldRecipient(options)
   using guard = await installedGuard()
   const situation = await situationOfPid(recipient.pid, guard)
+  return { explained: firstRefused(situation, needs), process: { situation, needs } }
+}
+
+/** The first of the calls that is refused, or the last one. */
+export function firstRefused(situation: Situation, needs: readonly Need[]): Explanation | undefined {
   const kernel = runningKernel()
   const all = needs.map(need => explainCall(kernel, situation, need))
   return all.find(({ verdict }) => verdict === 'refused') ?? all.at(-1)
@@ -79,7 +105,7 @@ async function needsOf(words: string[]): Promise<readonly Need[]> {
 }
 
 /** The last refused call of a command, looked at while its process lives. */
-async function ofCommand(command: string[]): Promise<Explanation | undefined> {
+export async function ofCommand(command: string[]): Promise<Explanation | undefined> {
   const { Recorder } = await import('../../record/recorder.ts')
   const refused: { call: SeenCall; situation: Promise<Situation | undefined> }[] = []
   using guard = await installedGuard()

@@ -1,13 +1,11 @@
 /**
- * What the guard has to say to a call, by its records of the delegation that a bpffs is of; and of a
- * refusal, by the event that it made of it.
+ * What the guard has to say to a call, by its records of the delegation that a bpffs is of. What it
+ * has said to one is explain-event.ts, of which the causes have their names: `guard-` and the reason.
  */
-import type { MissingRight, Need } from '../../ebpf/rights.ts'
+import type { Need } from '../../ebpf/rights.ts'
 import { bootTimeNs } from '../../guard/clock.ts'
-import type { GuardEvent } from '../../guard/event.ts'
 import type { DelegationId, Guard, GuardDelegation } from '../../guard/guard.ts'
-import { GUARD_DEFAULT_MAPS, GUARD_DEFAULT_PROGRAMS, GUARD_DEFAULT_TOKENS } from '../../guard/layout.ts'
-import type { ErrnoName } from '../../model/judge.ts'
+import { DEFAULT_LIMITS, LIMIT_PATHS } from '../../policy/policy.ts'
 import type { Fd } from '../../sys/fd.ts'
 import { uniqueMountId } from '../../sys/open.ts'
 import type { Finding } from './finding.ts'
@@ -61,7 +59,7 @@ export function guardOnToken(facts: GuardFacts, where: Whereabouts): Finding | u
   const { delegation } = facts
   if (delegation === undefined)
     return {
-      cause: 'guard',
+      cause: 'guard-unregistered',
       errno: 'EACCES',
       needed: 'a bpffs that the guard saw made',
       found: 'one of which it has no record',
@@ -71,17 +69,17 @@ export function guardOnToken(facts: GuardFacts, where: Whereabouts): Finding | u
   const only = delegation.cgroup
   if (only !== undefined && !isBelow(where.cgroup, only.path))
     return {
-      cause: 'guard-place',
+      cause: 'guard-cgroup',
       errno: 'EACCES',
       needed: `a task in cgroup ${only.path ?? only.id}, to which delegation ${delegation.id} is bound`,
       found: `cgroup ${where.cgroup ?? 'not told'}`,
     }
   if (!facts.isInPlace)
     return {
-      ...{ cause: 'guard-place', errno: 'EACCES' },
+      ...{ cause: 'guard-elsewhere', errno: 'EACCES' },
       needed: `the mount of delegation ${delegation.id} of which its first token was made`,
       found: 'another mount of it',
-      setting: { path: 'spec.sharing.bindMount', value: true },
+      edit: { path: 'spec.sharing.bindMount', value: true },
     }
   return countFinding(delegation, 'tokens')
 }
@@ -94,10 +92,10 @@ export function guardOnCall(facts: GuardFacts, where: Whereabouts, need: Need): 
   const isStranger = userNamespace !== undefined && !where.userNamespaces.includes(`user:[${userNamespace}]`)
   if (isStranger && !terms.sharing.passToken)
     return {
-      ...{ cause: 'guard-place', errno: 'EPERM' },
+      ...{ cause: 'guard-stranger', errno: 'EPERM' },
       needed: `a task in user:[${userNamespace}], to which delegation ${delegation.id} was lent`,
       found: `a task in ${where.userNamespaces[0]}`,
-      setting: { path: 'spec.sharing.passToken', value: true },
+      edit: { path: 'spec.sharing.passToken', value: true },
     }
   if (need.cmd === 'map_create') return countFinding(delegation, 'maps')
   if (need.cmd === 'prog_load') return countFinding(delegation, 'programs')
@@ -119,26 +117,19 @@ function endedFinding(facts: GuardFacts, { id, revoked }: GuardDelegation): Find
   return {
     ...{ cause: 'guard-expired', errno: 'EACCES', needed: REVOKED },
     found: `the time of delegation ${id} is over`,
-    setting: { path: 'spec.limits.lifetime', value: undefined },
   }
 }
 
 type Counted = 'tokens' | 'maps' | 'programs'
 
-const DEFAULTS: Readonly<Record<Counted, number>> = {
-  tokens: GUARD_DEFAULT_TOKENS,
-  maps: GUARD_DEFAULT_MAPS,
-  programs: GUARD_DEFAULT_PROGRAMS,
-}
-
 function countFinding({ id, terms, live }: GuardDelegation, what: Counted): Finding | undefined {
-  const limit = terms.limits[what] ?? DEFAULTS[what]
+  const limit = terms.limits[what] ?? DEFAULT_LIMITS[what]
   if (live[what] < limit) return undefined
   return {
-    ...{ cause: 'guard-limit', errno: 'EDQUOT' },
+    ...{ cause: `guard-${what}`, errno: 'EDQUOT' },
     needed: `room for one more of the ${what} of delegation ${id}`,
     found: `${live[what]} in use, of ${limit}`,
-    setting: { path: `spec.limits.${what}`, value: String(limit + 1) },
+    edit: { path: LIMIT_PATHS[what], value: limit + 1 },
   }
 }
 
@@ -166,111 +157,7 @@ function amountFinding({ id, terms, live }: GuardDelegation, what: 'map-bytes' |
       ? `${live.mapBytes} bytes in use, of ${limits.mapBytes ?? 'unlimited'}`
       : `a program of more than ${limits.instructions ?? 'unlimited'}`
   return {
-    ...{ cause: 'guard-limit', errno: 'EDQUOT', found },
+    ...{ cause: `guard-${what}`, errno: 'EDQUOT', found },
     needed: what === 'map-bytes' ? `room for the map in delegation ${id}` : 'a program of fewer instructions',
-    setting: { path: `spec.limits.${what === 'map-bytes' ? 'mapBytes' : what}`, value: undefined },
-  }
-}
-
-/** A refusal that the guard has recorded, and the word of a list that a policy would have to have. */
-export interface Refusal extends Finding {
-  readonly policy?: MissingRight | { readonly domain: 'capabilities'; readonly word: string }
-}
-
-/**
- * Why the guard refused, by its event. `delegation`: as it is now; undefined: it has ended, or is
- * not known. Pure.
- */
-export function guardRefusal(
-  event: Pick<GuardEvent, 'reason' | 'point' | 'type' | 'cmd' | 'delegation' | 'name'>,
-  delegation: GuardDelegation | undefined,
-): Refusal {
-  const { reason, point, type, cmd } = event
-  const of = event.delegation === undefined ? 'no delegation' : `delegation ${event.delegation}`
-  const at = (
-    cause: Finding['cause'],
-    errno: ErrnoName,
-    needed: string,
-    found: string,
-    setting?: Finding['setting'],
-  ): Refusal => ({ cause, errno, needed, found, ...(setting === undefined ? {} : { setting }) })
-  switch (reason) {
-    case 'tokens':
-    case 'maps':
-    case 'programs':
-      return (
-        (delegation && countFinding(delegation, reason)) ??
-        at('guard-limit', 'EDQUOT', `room for one more of the ${reason} of ${of}`, 'none was left', {
-          path: `spec.limits.${reason}`,
-          value: undefined,
-        })
-      )
-    case 'map-bytes':
-    case 'instructions':
-      return delegation === undefined
-        ? at('guard-limit', 'EDQUOT', `room within limits.${reason} of ${of}`, 'too little was left')
-        : amountFinding(delegation, reason)
-    case 'revoked':
-      return at('guard-revoked', 'EACCES', REVOKED, `${of} is revoked`)
-    case 'expired':
-      return at('guard-expired', 'EACCES', REVOKED, `the time of ${of} is over`, {
-        path: 'spec.limits.lifetime',
-        value: undefined,
-      })
-    case 'elsewhere':
-      return at('guard-place', 'EACCES', `the mount of ${of} of which its first token was made`, 'another', {
-        path: 'spec.sharing.bindMount',
-        value: true,
-      })
-    case 'stranger':
-      return at('guard-place', 'EPERM', `a task of the user namespace of ${of}`, 'a task of another one', {
-        path: 'spec.sharing.passToken',
-        value: true,
-      })
-    case 'cgroup':
-      return at('guard-place', 'EACCES', `a cgroup that is the own one of ${of}`, 'another one', {
-        path: 'spec.cgroups',
-        value: point === 'attach' ? 'any' : undefined,
-      })
-    case 'network':
-      return at('guard-network', 'EACCES', `a network of its own, for ${of}`, "the host's network", {
-        path: 'spec.network',
-        value: 'host',
-      })
-    case 'outlives':
-      return at('guard-outlives', 'EACCES', 'an attachment that ends with a link', 'one that outlives it', {
-        path: 'spec.revocable',
-        value: false,
-      })
-    case 'digest':
-      return at('guard-list', 'EACCES', `a program on the list of ${of}`, `"${event.name}" is none of them`, {
-        path: 'spec.programs.digests',
-        value: undefined,
-      })
-    case 'function':
-      return at('guard-list', 'EACCES', `a target on the list of ${of}`, 'another one', {
-        path: 'spec.targets.functions',
-        value: undefined,
-      })
-    case 'capability':
-      return {
-        ...at('guard-capability', 'EPERM', `CAP_${(type ?? '?').toUpperCase()}, lent by ${of}`, 'not lent'),
-        ...(type === undefined ? {} : { policy: { domain: 'capabilities', word: type } }),
-      }
-    case 'rights': {
-      const word = point === 'command' ? cmd : type
-      const domain = point === 'command' ? 'cmds' : point === 'map_create' ? 'maps' : 'progs'
-      return {
-        ...at(
-          'guard-rights',
-          'EPERM',
-          `${domain} ${word ?? ''}, allowed to the confined cgroup`,
-          'not allowed',
-        ),
-        ...(word === undefined ? {} : { policy: { domain, word } }),
-      }
-    }
-    default:
-      return at('guard', 'EACCES', `what ${of} allows`, `the guard's reason is: ${reason}`)
   }
 }
