@@ -24,8 +24,8 @@ export function changeText({ cause, policy, edit, capabilities }: Explanation): 
 const CHANGES: Partial<Readonly<Record<Cause, string>>> = {
   'no-delegation': 'lend it one: bpftoken delegate --pid PID --policy POLICY',
   'no-token':
-    'use a loader that makes tokens (libbpf 1.5, bpftool 7.5, cilium/ebpf 0.22 or newer), and tell it the place: LIBBPF_BPF_TOKEN_PATH',
-  'old-loader': 'use a newer one: libbpf 1.5, bpftool 7.5 or cilium/ebpf 0.22 make tokens by themselves',
+    'use a loader that makes tokens (libbpf 1.4, bpftool 7.5, cilium/ebpf 0.22 or newer), and tell it the place: LIBBPF_BPF_TOKEN_PATH',
+  'old-loader': 'use a newer one: libbpf 1.4, bpftool 7.5 and cilium/ebpf 0.22 make tokens by themselves',
   'foreign-mounts':
     'give it a mount namespace of its own, made in its user namespace: unshare --user --mount, DelegateNamespaces=mnt of a unit; then lend to it',
   'foreign-bpffs':

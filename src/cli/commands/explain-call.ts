@@ -6,6 +6,9 @@ import { spawn } from 'node:child_process'
 import type { Need } from '../../ebpf/rights.ts'
 import { ATTACH_TYPES, MAP_TYPES, PROG_TYPES } from '../../ebpf/type-names.ts'
 import { EXIT, UsageError } from '../../errors.ts'
+import { bootTimeNs } from '../../guard/clock.ts'
+import type { GuardEvent } from '../../guard/event.ts'
+import type { Guard } from '../../guard/guard.ts'
 import { type Explanation, explainCall } from '../../lending/explain.ts'
 import { runningKernel } from '../../lending/kernel-model.ts'
 import { type Situation, situationOfPid } from '../../lending/situation.ts'
@@ -137,7 +140,19 @@ export async function ofCommand(command: string[]): Promise<Explanation | undefi
     note('its process had ended before it could be looked at: what it had is not known')
     return explainCall(runningKernel(), UNKNOWN, last.call.need!, last.call)
   }
-  return explainCall(runningKernel(), situation, last.call.need!, last.call)
+  const event = guard && eventOf(guard, last.call)
+  return explainCall(runningKernel(), situation, last.call.need!, { ...last.call, event })
+}
+
+/** Times of two clocks are compared, of which one has hundredths of a second. */
+const CLOCK_NS = 20_000_000n
+
+/** What the guard has recorded of the call, if it refused that. */
+function eventOf(guard: Guard, { at, tid }: SeenCall): GuardEvent | undefined {
+  const since = at + bootTimeNs() - process.hrtime.bigint() - CLOCK_NS
+  return guard
+    .rememberedEvents()
+    .findLast(event => event.tid === tid && event.verdict === 'refused' && event.timeNs >= since)
 }
 
 /** Refused calls that are kept. */
