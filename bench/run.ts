@@ -130,7 +130,7 @@ function printGuard({ hooks, calls, shares, shareGoal, nothingNs, nothingGoalNs 
 }
 
 function printModel({ perSecond, goal }: ModelResult): void {
-  console.log('Decisions of the kernel model in a second, on one processor')
+  console.log('Decisions of the kernel model in a second of processor time')
   const met = verdict(perSecond.median >= goal, String(goal))
   console.log(`  ${numbers(perSecond, 0)} (min, median, p90)  ${met}`)
 }
