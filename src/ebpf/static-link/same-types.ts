@@ -6,7 +6,7 @@
  * until a round finds nothing new. What is left together is the same. Forward declarations are of
  * the one struct that has their name. Variables and data sections stay what they are.
  */
-import { BTF_KIND } from '../btf/btf.ts'
+import { BTF_KIND } from '../btf/type.ts'
 import { kindOf, placesIn, type RawType } from './raw-types.ts'
 
 /** More rounds than types are deep. A blob that is not done by then was made to take long. */
