@@ -79,10 +79,18 @@ class Collector {
   readonly #needs: ObjectNeed[] = []
   readonly #notes: string[] = []
   readonly #problems: string[] = []
+  /** Of which member of which struct each program is, in maps that are made; the first one counts. */
+  readonly #membersOf = new Map<string, { readonly typeId: number; readonly member: string }>()
+  /** Numbers of a struct's members, by their names. */
+  readonly #numbers = new Map<number, { readonly isOwn: boolean; readonly of: ReadonlyMap<string, number> }>()
 
   constructor(spec: ObjectSpec, options: NeedsOptions) {
     this.#spec = spec
     this.#options = options
+    for (const { structOps, autocreate } of spec.maps)
+      if (structOps !== undefined && autocreate)
+        for (const [member, by] of structOps.programs)
+          if (!this.#membersOf.has(by)) this.#membersOf.set(by, { typeId: structOps.typeId, member })
   }
 
   collect(): ObjectNeeds {
@@ -177,12 +185,10 @@ class Collector {
    * loaded.
    */
   #member(program: ObjectProgram): number | undefined {
-    const { maps, btf } = this.#spec
-    for (const { structOps, autocreate } of maps) {
-      if (structOps === undefined || btf === undefined || !autocreate) continue
-      for (const [member, by] of structOps.programs)
-        if (by === program.name) return this.#memberOf(program, btf.types, structOps.typeId, member)
-    }
+    const { btf } = this.#spec
+    const found = this.#membersOf.get(program.name)
+    if (found !== undefined && btf !== undefined)
+      return this.#memberOf(program, btf.types, found.typeId, found.member)
     this.#problems.push(`program ${quoted(program.name)} is for no struct_ops map that is made`)
     return undefined
   }
@@ -191,9 +197,17 @@ class Collector {
     const struct = types.type(typeId) as BtfComposite
     const name = struct.name.replace(/___.*$/s, '')
     const what = `program ${quoted(program.name)} is member ${quoted(member)} of struct ${quoted(name)}`
-    const theirs = this.#options.kernelStruct?.(name)
-    const number = (theirs ?? struct.members.map(one => one.name)).indexOf(member)
-    if (theirs === undefined)
+    let numbers = this.#numbers.get(typeId)
+    if (numbers === undefined) {
+      const theirs = this.#options.kernelStruct?.(name)
+      const names = theirs ?? struct.members.map(one => one.name)
+      // Of two with one name the first counts.
+      const of = new Map([...names.entries()].reverse().map(([i, one]) => [one, i]))
+      numbers = { isOwn: theirs === undefined, of }
+      this.#numbers.set(typeId, numbers)
+    }
+    const number = numbers.of.get(member) ?? -1
+    if (numbers.isOwn)
       this.#notes.push(`${what}: its attach bit is that of the object's own struct, not of a kernel's`)
     else if (number === -1) {
       this.#problems.push(

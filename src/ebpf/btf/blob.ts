@@ -15,7 +15,7 @@ export const KIND_NAMES = ['void', ...Object.keys(BTF_KIND)] as BtfKind[]
 // linkage in vlen, so its per-unit part is 0.
 //                   void int ptr arr str uni enu fwd tdf vol con res fun pro var sec flo dec tag e64
 const FIXED_WORDS = [0, 1, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 1, 0, 0]
-const UNIT_WORDS = [0, 0, 0, 0, 3, 3, 2, 0, 0, 0, 0, 0, 0, 2, 0, 3, 0, 0, 0, 3]
+export const UNIT_WORDS = [0, 0, 0, 0, 3, 3, 2, 0, 0, 0, 0, 0, 0, 2, 0, 3, 0, 0, 0, 3]
 
 // Bits 16-23 and 29-30 of info are reserved and zero. Read as part of the number beside them, a set
 // bit makes a type that cannot exist, and is refused with no check of its own.
@@ -87,13 +87,13 @@ export function index({ words, typesOff }: Sections, only = 0, from = 0): Uint32
   const starts = new Uint32Array(Math.floor((words.length - from) / HEAD_WORDS))
   const end = words.length
   // What is exported is looked up each time that it is named.
-  const [mask, head] = [KIND_MASK, HEAD_WORDS]
+  const [mask, head, units] = [KIND_MASK, HEAD_WORDS, UNIT_WORDS]
   let count = 0
   let at = from
   while (at < end) {
     const info = words[at + 1]!
     const kind = (info >>> 24) & mask
-    const next = at + head + FIXED_WORDS[kind]! + UNIT_WORDS[kind]! * (info & VLEN_MASK)
+    const next = at + head + FIXED_WORDS[kind]! + units[kind]! * (info & VLEN_MASK)
     // Not a number where the kind is not known or the head is cut short.
     if (!(kind > 0 && next <= end)) throw badType(words, at, typesOff)
     if (only === 0 || kind === only) starts[count++] = at

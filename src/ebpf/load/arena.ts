@@ -49,7 +49,7 @@ export class Arena implements Disposable {
    */
   static globalsOff(spec: ObjectSpec, map: BpfMap, atEnd: boolean): number {
     const room = map.maxEntries * PAGE_BYTES
-    const bytes = wholePages(spec.arena!.contents.length)
+    const bytes = wholePages(spec.arena!.sizeBytes)
     if (bytes > room)
       throw new InputError(`The arena of ${room} bytes is too small for global variables of ${bytes}`, {
         context: { map: spec.arena!.map, maxEntries: map.maxEntries },
@@ -63,9 +63,9 @@ export class Arena implements Disposable {
    * which touching a page that no program has made kills the process.
    */
   static map(spec: ObjectSpec, map: BpfMap, globalsOff: number, contents: Uint8Array): Arena {
-    const { map: name, typeId } = spec.arena!
+    const { map: name, sizeBytes, typeId } = spec.arena!
     const { extra } = spec.maps.find(one => one.name === name)!
-    if (contents.length > 0 && isDeadly(map))
+    if (sizeBytes > 0 && isDeadly(map))
       throw new NotSupportedError(
         `Arena "${name}" has global variables, and BPF_F_SEGV_ON_FAULT keeps us from it`,
         {
@@ -76,7 +76,7 @@ export class Arena implements Disposable {
     const mapping = mapAt(map, map.maxEntries * PAGE_BYTES, extra)
     new Uint8Array(mapping.buffer).set(contents, globalsOff)
     const variables = typeId === 0 ? undefined : new GlobalVariables(spec.btf!.types, typeId)
-    return new Arena(map, mapping, { off: globalsOff, bytes: contents.length, variables })
+    return new Arena(map, mapping, { off: globalsOff, bytes: sizeBytes, variables })
   }
 
   /**

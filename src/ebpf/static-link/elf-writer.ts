@@ -90,7 +90,7 @@ interface Head {
 export function writeElf(
   sections: readonly WrittenSection[],
   symbols: readonly WrittenSymbol[],
-  little: boolean,
+  little = true,
 ): Uint8Array {
   const strings = new Strings()
   const indexOf = new Map(sections.map((section, i) => [section, i + 1]))

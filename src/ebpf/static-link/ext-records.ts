@@ -25,12 +25,12 @@ const EXT_HEADER_BYTES = 32
 const EXT_MAGIC = 0xeb9f
 
 /** Those of an object whose sections are placed and whose types are added. */
-export function addExt({ ext, elf, btf, placed, newIds }: Source, texts: TextTable): void {
+export function addExt({ ext, sections, btf, placed, newIds }: Source, texts: TextTable): void {
   if (ext === undefined) return
   for (const kind of EXT_KINDS)
     for (const group of ext[kind]) {
       const name = texts.name(btf!.text(group.sectionNameOff))
-      const index = elf.sections.find(one => one.name === name)?.index
+      const index = sections.get(name)?.index
       const place = index === undefined ? undefined : placed.get(index)
       if (place === undefined)
         throw new FormatError('BTF.ext', `section "${name}" is described and not there`)

@@ -69,11 +69,11 @@ export class LinkedTypes {
     for (const { name, sizeBytes, isDescribed, variables } of sections)
       if (isDescribed)
         all.push({
-          info: ((BTF_KIND.datasec << 24) | variables.length) >>> 0,
+          info: ((BTF_KIND.datasec << 24) | variables.size) >>> 0,
           words: [
             this.#texts.numberOfName(name),
             sizeBytes,
-            ...variables.flatMap(({ type, off, size }) => [type, off, size]),
+            ...[...variables].flatMap(({ type, off, size }) => [type, off, size]),
           ],
         })
     const { types, newId } = withoutDoubles(all)

@@ -50,7 +50,7 @@ export class OutSection {
   readonly relocations: { off: number; symbol: OutSymbol; type: number }[] = []
   symbol: OutSymbol | undefined
   isDescribed = false
-  variables: Variable[] = []
+  readonly variables = new Set<Variable>()
   readonly ext = new Map<ExtKind, Records>()
 
   constructor(name: string) {

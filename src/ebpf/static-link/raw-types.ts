@@ -11,6 +11,9 @@ const MAGIC = 0xeb9f
 const KIND_SHIFT = 24
 const KIND_MASK = 0x7f
 const VLEN_MASK = 0xffffff
+/** Texts may be tails of others; those of compilers are not, or of few. */
+const MAX_SHARING = 16
+const MIN_TEXT_LIMIT = 1 << 20
 
 /** Texts by number; number 0 is the empty one. Bytes of no encoding: one character for each. */
 export class TextTable {
@@ -111,11 +114,15 @@ export function readRawTypes(bytes: Uint8Array, texts: TextTable): RawBtf {
   const stringsOff = headerBytes + view.getUint32(16, true)
   const strings = Buffer.from(bytes.buffer, bytes.byteOffset + stringsOff, view.getUint32(20, true))
   const known = new Map<number, number>()
+  let textBytes = 0
   const text = (off: number): number => {
     let number = known.get(off)
     if (number === undefined) {
       const end = off < strings.length ? strings.indexOf(0, off) : -1
       if (end === -1) throw new FormatError('BTF', `string offset ${off} lies outside the string section`)
+      textBytes += end - off
+      if (textBytes > Math.max(MIN_TEXT_LIMIT, strings.length * MAX_SHARING))
+        throw new FormatError('BTF', 'strings are tails of each other')
       number = texts.number(strings.toString('latin1', off, end))
       known.set(off, number)
     }

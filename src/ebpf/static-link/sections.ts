@@ -9,8 +9,8 @@ import { kindOf, type TextTable } from './raw-types.ts'
 import { EXTERN_SECTION, type Source } from './source.ts'
 
 const SHT_LLVM_ADDRSIG = 0x6fff4c03
-/** A page of the largest kind that kernels have; nothing in an object wants more. */
-const MAX_ALIGN_BYTES = 65536
+/** A page; nothing in an object wants more. What lies between sections is made of it. */
+const MAX_ALIGN_BYTES = 4096
 const MAX_BYTES = 2 ** 31 - 1
 /** The same in all objects, and kept once. */
 const SAME_IN_ALL: readonly string[] = ['license', 'version']
@@ -56,8 +56,7 @@ export class Sections {
     for (const datasec of source.btf?.types ?? []) {
       if (kindOf(datasec) !== BTF_KIND.datasec) continue
       const name = this.#texts.name(datasec.words[0]!)
-      if (name !== EXTERN_SECTION && !source.elf.sections.some(one => one.name === name))
-        source.shells.set(name, this.#section(name))
+      if (name !== EXTERN_SECTION && !source.sections.has(name)) source.shells.set(name, this.#section(name))
     }
   }
 

@@ -3,7 +3,7 @@ import { FormatError } from '../../errors.ts'
 import { Btf } from '../btf/btf.ts'
 import { swapBtf, swapWords } from '../btf/editor.ts'
 import { BTF_KIND } from '../btf/type.ts'
-import { type Elf, EM_BPF, ET_REL, parseElf, STT } from '../elf/elf.ts'
+import { type Elf, type ElfSection, EM_BPF, ET_REL, parseElf, STT } from '../elf/elf.ts'
 import { type ExtInfo, parseExtInfo } from '../object/ext-info.ts'
 import type { OutSection, OutSymbol, Place } from './out-section.ts'
 import {
@@ -30,6 +30,8 @@ export interface LinkInput {
 export interface Source {
   readonly name: string
   readonly elf: Elf
+  /** Its sections by name; of several with one name, the first. */
+  readonly sections: ReadonlyMap<string, ElfSection>
   readonly btf: RawBtf | undefined
   readonly types: Btf | undefined
   readonly ext: ExtInfo | undefined
@@ -56,8 +58,10 @@ export function openSource({ name, bytes }: LinkInput, texts: TextTable): Source
   const elf = parseElf(bytes)
   if (elf.type !== ET_REL || elf.machine !== EM_BPF)
     throw new FormatError('BPF object', `${name} is no relocatable object for BPF`)
+  const sections = new Map<string, ElfSection>()
+  for (const section of elf.sections) if (!sections.has(section.name)) sections.set(section.name, section)
   const data = (section: string): Uint8Array | undefined => {
-    const found = elf.sections.find(one => one.name === section)?.data
+    const found = sections.get(section)?.data
     return found === undefined || found.length === 0 ? undefined : found
   }
   const inOrder = (bytes: Uint8Array | undefined, swap: (bytes: Uint8Array) => Uint8Array) =>
@@ -68,7 +72,8 @@ export function openSource({ name, bytes }: LinkInput, texts: TextTable): Source
     throw new FormatError('BPF object', `${name} has .BTF.ext, but no .BTF`)
   const btf = raw && readRawTypes(raw, texts)
   const source: Source = {
-    ...{ name, elf, placed: new Map(), shells: new Map(), symbols: [], newIds: new Uint32Array() },
+    ...{ name, elf, sections, placed: new Map(), shells: new Map(), symbols: [] },
+    newIds: new Uint32Array(),
     btf,
     declared: declarationsOf(btf?.types ?? [], texts),
     types: raw && Btf.parse(raw),
@@ -79,13 +84,13 @@ export function openSource({ name, bytes }: LinkInput, texts: TextTable): Source
 }
 
 /** Compilers leave sizes and offsets of global variables at zero: symbols have them. */
-function correctDatasecs({ name, elf, btf }: Source, texts: TextTable): void {
+function correctDatasecs({ name, elf, sections, btf }: Source, texts: TextTable): void {
   const symbols = new Map(
     elf.symbols.filter(({ type }) => type === STT.OBJECT).map(one => [`${one.section} ${one.name}`, one]),
   )
   for (const datasec of btf?.types ?? []) {
     if (kindOf(datasec) !== BTF_KIND.datasec) continue
-    const section = elf.sections.find(one => one.name === texts.name(datasec.words[0]!))
+    const section = sections.get(texts.name(datasec.words[0]!))
     if (section === undefined) continue
     datasec.words[1] = section.sizeBytes
     for (let i = 0; i < vlenOf(datasec); i++) {

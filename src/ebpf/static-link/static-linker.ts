@@ -63,7 +63,7 @@ class StaticLinker {
       if (source.btf !== undefined) {
         const { shared } = this.#symbols
         this.#types.add(source, shared)
-        addVariables(source, { texts: this.#texts, types: this.#types, sections: this.#sections, shared })
+        addVariables(source, { texts: this.#texts, types: this.#types, shared })
       }
       addExt(source, this.#texts)
     } catch (error) {

@@ -2,7 +2,7 @@
 import { ConflictError, FormatError } from '../../errors.ts'
 import { BTF_KIND } from '../btf/type.ts'
 import { type ElfSymbol, SHN, STB, STT, STV } from '../elf/elf.ts'
-import { differenceOf, mapDifference } from './declarations.ts'
+import { Declarations } from './declarations.ts'
 import type { LinkedTypes } from './linked-types.ts'
 import type { OutSection, OutSymbol, Variable } from './out-section.ts'
 import { kindOf, LINKAGE, type TextTable, vlenOf } from './raw-types.ts'
@@ -25,6 +25,8 @@ export interface Shared {
   /** The object that is added has a better idea of its type. */
   isRedefined: boolean
   variable: Variable | undefined
+  /** The section that lists it. */
+  listedIn: OutSection | undefined
 }
 
 export class Symbols {
@@ -32,6 +34,8 @@ export class Symbols {
   readonly shared = new Map<string, Shared>()
   readonly #texts: TextTable
   readonly #types: LinkedTypes
+  /** What there is and the object that is added say; undefined: nothing was asked yet. */
+  #agreement: Declarations | undefined
 
   constructor(texts: TextTable, types: LinkedTypes) {
     this.#texts = texts
@@ -39,6 +43,7 @@ export class Symbols {
   }
 
   add(source: Source): void {
+    this.#agreement = undefined
     for (const [index, symbol] of source.elf.symbols.entries())
       if (index > 0) source.symbols[index] = this.#addSymbol(source, symbol)
   }
@@ -72,7 +77,7 @@ export class Symbols {
     const made = this.#newSymbol(symbol, place)
     this.shared.set(name, {
       ...{ symbol: made, section: of, isExtern, isWeak: bind === STB.WEAK, from: source.name },
-      ...{ typeId: 0, isRedefined: false, variable: undefined },
+      ...{ typeId: 0, isRedefined: false, variable: undefined, listedIn: undefined },
     })
     return made
   }
@@ -92,7 +97,7 @@ export class Symbols {
   /** Where BTF lists an extern; undefined: it is for the linker to find. */
   #declaredIn(source: Source, section: string | undefined): OutSection | undefined {
     if (section === undefined || section === EXTERN_SECTION) return undefined
-    const index = source.elf.sections.find(({ name }) => name === section)?.index
+    const index = source.sections.get(section)?.index
     const found = index === undefined ? source.shells.get(section) : source.placed.get(index)?.section
     if (found !== undefined) return found
     throw new FormatError('BPF object', `section "${section}" of ${source.name} is described and not there`)
@@ -134,13 +139,13 @@ export class Symbols {
   }
 
   #requireAgreement(source: Source, known: Shared, name: string, typeId: number): void {
-    const linked = this.#types.read()
     // Both in one object: there is nothing to compare with yet.
     if (known.typeId === 0) return
+    this.#agreement ??= new Declarations(this.#types.read(), source.types!)
     const difference =
       known.section?.name === MAPS
-        ? mapDifference(linked, known.typeId, source.types!, typeId, name)
-        : differenceOf(linked, known.typeId, source.types!, typeId)
+        ? this.#agreement.mapDifference(known.typeId, typeId, name)
+        : this.#agreement.difference(known.typeId, typeId)
     if (difference === undefined) return
     throw new ConflictError(`"${name}" of ${source.name} is not what it is in ${known.from}: ${difference}`, {
       context: { symbol: name, object: source.name, before: known.from },

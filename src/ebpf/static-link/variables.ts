@@ -4,7 +4,6 @@ import { BTF_KIND } from '../btf/type.ts'
 import type { LinkedTypes } from './linked-types.ts'
 import type { OutSection, Variable } from './out-section.ts'
 import { isNonStatic, kindOf, type TextTable, vlenOf } from './raw-types.ts'
-import type { Sections } from './sections.ts'
 import { EXTERN_SECTION, type Source } from './source.ts'
 import type { Shared } from './symbols.ts'
 
@@ -12,7 +11,6 @@ import type { Shared } from './symbols.ts'
 interface Known {
   readonly texts: TextTable
   readonly types: LinkedTypes
-  readonly sections: Sections
   readonly shared: ReadonlyMap<string, Shared>
 }
 
@@ -22,7 +20,7 @@ export function addVariables(source: Source, known: Known): void {
     if (kindOf(datasec) !== BTF_KIND.datasec) continue
     const name = known.texts.name(datasec.words[0]!)
     if (name === EXTERN_SECTION) continue
-    const index = source.elf.sections.find(one => one.name === name)?.index
+    const index = source.sections.get(name)?.index
     const place =
       index === undefined ? { section: source.shells.get(name), off: 0 } : source.placed.get(index)
     if (place?.section === undefined) continue
@@ -39,13 +37,13 @@ function addVariable(
   section: OutSection,
   variable: Variable,
   source: Source,
-  { texts, types, sections, shared: byName }: Known,
+  { texts, types, shared: byName }: Known,
 ): void {
   const type = types.all[variable.type]!
   const name = texts.name(type.words[0]!)
   const shared = isNonStatic(type) ? byName.get(name) : undefined
   if (shared === undefined) {
-    section.variables.push(variable)
+    section.variables.add(variable)
     return
   }
   const { symbol, variable: known } = shared
@@ -61,12 +59,14 @@ function addVariable(
   }
   if (known === undefined) {
     shared.variable = variable
-    section.variables.push(variable)
+    shared.listedIn = section
+    section.variables.add(variable)
     return
   }
-  if (!section.variables.includes(known)) {
-    for (const other of sections.all) other.variables = other.variables.filter(one => one !== known)
-    section.variables.push(known)
+  if (shared.listedIn !== section) {
+    shared.listedIn?.variables.delete(known)
+    shared.listedIn = section
+    section.variables.add(known)
   }
   if (kindOf(type) !== BTF_KIND.var) return
   known.size = types.read().sizeof(type.words[1]!)

@@ -23,12 +23,20 @@ class Shapes {
   }
 
   of(id: number, depth = 0): string {
-    const known = this.#known.get(id)
+    const behind = this.#behind(id)
+    const known = this.#known.get(behind)
     if (known !== undefined) return known
     if (depth > MAX_DEPTH) throw new FormatError('BTF', `type id ${id} is more than ${MAX_DEPTH} types deep`)
-    const shape = digest(this.#describe(id, depth))
-    this.#known.set(id, shape)
+    const shape = digest(this.#describe(behind, depth))
+    this.#known.set(behind, shape)
     return shape
+  }
+
+  /** What a variable is of, too, so that it is looked at once for all of them. */
+  #behind(id: number): number {
+    const behind = this.#btf.behind(id)
+    const type = behind === 0 || this.#btf.kind(behind) !== 'var' ? undefined : this.#btf.type(behind)
+    return type?.kind === 'var' ? this.#btf.behind(type.type) : behind
   }
 
   #describe(id: number, depth: number): unknown {
@@ -55,8 +63,6 @@ class Shapes {
         ])
         return [type.kind, type.size, members]
       }
-      case 'var':
-        return this.#describe(type.type, depth + 1)
       default:
         return ['nothing']
     }
