@@ -57,7 +57,6 @@ const ON_ONE_KERNEL: Readonly<Record<string, string>> = {
   'test/vm/guard-detach.test.ts': '6.12',
   'test/vm/guard-objects.test.ts': '6.12',
   'test/vm/guard-races.test.ts': '6.12',
-  'test/vm/permissive.test.ts': '6.12',
 }
 
 /** Takes a minute on each: run where everything is asked for. */
