@@ -47,6 +47,8 @@ for (const [what, task, call, seen] of [
   ['and does not write it', user(101_000), get(0o604, 16), 'EACCES'],
   ['CAP_DAC_READ_SEARCH reads', user(101_000, 'dac_read_search'), get(0o600, 8), 'ok'],
   ['CAP_DAC_READ_SEARCH does not write', user(101_000, 'dac_read_search'), get(0o600), 'EACCES'],
+  ['a name with a dot', user(100_000), { ...pin(0o700), dotted: true }, 'EPERM'],
+  ['the same in a directory of mode 0', user(100_000, 'dac_override'), { ...pin(0), dotted: true }, 'ok'],
 ] as const)
   test(`${call.op}: ${what}: ${seen}`, () => {
     assert.equal(decide(machine, task, call).errno ?? 'ok', seen)
