@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { type BpfCall, decide } from '../../../src/model/decide.ts'
 import { knownKernel } from '../../../src/model/machines.ts'
+import type { ObjPin } from '../../../src/model/pins.ts'
 import { INITIAL, type ModelCapability, nestedIn, type Task } from '../../../src/model/task.ts'
 
 const inside = nestedIn(INITIAL, 'inside', 0, [{ inside: 0, host: 100_000, count: 65_536 }])
@@ -20,7 +21,7 @@ const directory = (mode: number) => ({
   isRoot: false,
   inode: { uid: 100_000, gid: 100_000, mode },
 })
-const pin = (mode: number): BpfCall => ({
+const pin = (mode: number): ObjPin => ({
   op: 'obj_pin',
   object: { kind: 'map' },
   directory: directory(mode),
