@@ -61,6 +61,10 @@ enum op {
 	OP_SPAWN, /* context `a`: see struct spawn */
 	OP_MKDIRAT,
 	OP_SECCOMP = 13, /* from now on bpf(2) fails with errno `a` */
+	OP_MOVE_MOUNT = 14, /* move_mount(2) of a mount's descriptor to the path at `a` */
+	OP_COPY_MOUNT = 15, /* open_tree(2): another mount of the same */
+	OP_GET_FD = 16, /* pidfd_getfd(2) of the descriptor `a` of its own */
+	OP_UNMOUNT = 17, /* what is at the path `a` */
 	OP_SETID = 12, /* becomes user and group `a`, with its capabilities kept */
 	OP_HOOKS = 20, /* descriptor `a` is the map by which hooks of security modules refuse */
 	OP_CHMOD, /* of the path `a` below the descriptor `cmd`, to `b` */
@@ -71,6 +75,7 @@ enum op {
 enum flag {
 	GIVES_FD = 1, /* a result that is not an error is a descriptor: kept in `out`, or closed */
 	OWN_USERNS = 2, /* OP_SPAWN: a user namespace of its own */
+	SAME_NETWORK = 4, /* OP_SPAWN: in the network namespace of the context that spawns */
 };
 
 struct step {
@@ -178,7 +183,7 @@ static void write_file(const char *path, const char *content)
 /* A new process for context `a`, whose ids the arena maps: two texts, for uid_map and gid_map alike at `b`. */
 static int spawn(const struct step *step)
 {
-	unsigned long flags = SIGCHLD | CLONE_FILES | CLONE_NEWNS | CLONE_NEWNET;
+	unsigned long flags = SIGCHLD | CLONE_FILES | CLONE_NEWNS;
 	int self = step->a;
 	_Atomic uint32_t *turn = &shared->turn[self];
 	char path[64];
@@ -186,6 +191,8 @@ static int spawn(const struct step *step)
 
 	if (step->flags & OWN_USERNS)
 		flags |= CLONE_NEWUSER;
+	if (!(step->flags & SAME_NETWORK))
+		flags |= CLONE_NEWNET;
 	atomic_store(turn, 2);
 	pid = syscall(SYS_clone, flags, 0, 0, 0, 0);
 	if (pid < 0)
@@ -256,6 +263,18 @@ static long mount_once(const struct step *step)
 	return 0;
 }
 
+/* As a descriptor comes that somebody else has: between processes that share a table it may be one's own. */
+static long get_fd(int fd)
+{
+	int self = syscall(SYS_pidfd_open, getpid(), 0);
+	long result = syscall(SYS_pidfd_getfd, self, fd, 0);
+	int error = errno;
+
+	close(self);
+	errno = error;
+	return result;
+}
+
 static long map_hooks(int fd)
 {
 	void *map = mmap(NULL, HOOKS, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -313,6 +332,14 @@ static long call(const struct step *step)
 		return refuse_bpf(step->a);
 	case OP_SETID:
 		return become(step->a);
+	case OP_MOVE_MOUNT:
+		return syscall(SYS_move_mount, in, "", AT_FDCWD, text(step->a), 4 /* MOVE_MOUNT_F_EMPTY_PATH */);
+	case OP_COPY_MOUNT:
+		return syscall(SYS_open_tree, in, "", AT_EMPTY_PATH | O_CLOEXEC | 1 /* OPEN_TREE_CLONE */);
+	case OP_GET_FD:
+		return get_fd(step->a);
+	case OP_UNMOUNT:
+		return umount2(text(step->a), MNT_DETACH);
 	case OP_HOOKS:
 		return map_hooks(step->a);
 	case OP_CHMOD:
@@ -429,18 +456,20 @@ static void batch(unsigned count)
 	write_all(shared->result, count * sizeof(int));
 }
 
-int main(void)
+/* With an argument it stays in the network namespace that it was started in. */
+int main(int argc, char **argv)
 {
 	struct header head;
 	void *arena;
+	int network = argc > 1 ? 0 : CLONE_NEWNET;
 
 	main_process = getpid();
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	arena = mmap(ARENA, ARENA_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 	if (shared == MAP_FAILED || arena != ARENA)
 		fail("mmap");
-	/* A mount and network namespace of our own, so that nothing of ours is seen. */
-	if (unshare(CLONE_NEWNS | CLONE_NEWNET) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
+	/* Namespaces of our own, so that nothing of ours is seen. */
+	if (unshare(CLONE_NEWNS | network) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
 		fail("unshare");
 	umask(0);
 	/* Of a task's groups the model knows one. */

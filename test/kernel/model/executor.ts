@@ -27,6 +27,10 @@ export const OP = {
   mkdirat: 11,
   setid: 12,
   seccomp: 13,
+  moveMount: 14,
+  copyMount: 15,
+  getFd: 16,
+  unmount: 17,
   hooks: 20,
   chmod: 21,
   chown: 22,
@@ -41,6 +45,8 @@ export interface Step {
   readonly capabilities: bigint
   readonly givesFd?: boolean
   readonly ownUserNamespace?: boolean
+  /** Of a context that is spawned: in the network namespace of the one that spawns it. */
+  readonly sameNetwork?: boolean
   readonly cmd?: number
   readonly size?: number
   readonly a?: number
@@ -66,7 +72,10 @@ export class Batch {
     b.fill(0, at, at + STEP_BYTES)
     b.writeUInt16LE(step.context, at)
     b.writeUInt16LE(OP[step.op], at + 2)
-    b.writeUInt32LE((step.givesFd ? 1 : 0) | (step.ownUserNamespace ? 2 : 0), at + 4)
+    b.writeUInt32LE(
+      (step.givesFd ? 1 : 0) | (step.ownUserNamespace ? 2 : 0) | (step.sameNetwork ? 4 : 0),
+      at + 4,
+    )
     b.writeBigUInt64LE(step.capabilities, at + 8)
     b.writeUInt32LE(step.cmd ?? 0, at + 16)
     b.writeUInt32LE(step.size ?? 0, at + 20)
@@ -102,8 +111,11 @@ export class Executor {
   #wake: (() => void) | undefined
   #ended = false
 
-  constructor() {
-    this.#child = spawn(compiled(join(__dirname, 'executor.c')), { stdio: ['pipe', 'pipe', 'inherit'] })
+  /** `hostNetwork`: context 0 stays in the network namespace that we are in. */
+  constructor({ hostNetwork = false } = {}) {
+    this.#child = spawn(compiled(join(__dirname, 'executor.c')), hostNetwork ? ['host-network'] : [], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    })
     this.#child.stdout.on('data', (chunk: Buffer) => {
       this.#chunks.push(chunk)
       this.#have += chunk.length
