@@ -14,7 +14,6 @@ import { decodeEvent, type GuardEvent } from '../../../src/guard/event.ts'
 import { bootTimeNs, type DelegationId, type Guard } from '../../../src/guard/guard.ts'
 import { delegationIn } from '../../../src/guard/id.ts'
 import { writeTerms } from '../../../src/guard/lists.ts'
-import { sweepNamespaces } from '../../../src/guard/namespaces.ts'
 import { EVERYTHING, NO_CEILING, type RawTerms } from '../../../src/guard/terms.ts'
 import { runningKernel } from '../../../src/lending/kernel-model.ts'
 import type { KernelFacts } from '../../../src/model/kernel.ts'
@@ -266,7 +265,7 @@ export class Scene {
     const { policies, mode, delegators } = this.#story
     guard.configure({ mode })
     // The namespaces are the same in all stories: their last delegation would be told of.
-    sweepNamespaces(guard)
+    for (const inode of [...guard.tables.namespaces.keys()]) guard.tables.namespaces.delete(inode)
     for (const path of [this.#cgroup, ...CGROUPS.map(name => this.#path(name))]) mkdirSync(path)
     for (const context of CAST.keys()) this.#enter(context, 'a')
     for (const name of CGROUPS) this.#cgroups.set(name, await this.#open(this.#path(name)))
