@@ -77,6 +77,7 @@ export class Stage {
   readonly #bodies = new Map<string, { readonly address: bigint; readonly tag: string }>()
   readonly #license: bigint
   readonly #scratch: bigint
+  readonly #batch = new Batch()
   #pids: readonly number[] = []
   #stories = 0
 
@@ -160,9 +161,8 @@ export class Stage {
   }
 
   async call(who: Who, call: Omit<Call, 'context' | 'capabilities'>): Promise<number> {
-    const batch = new Batch()
-    batch.add({ context: who.as, capabilities: who.caps === 'none' ? 0n : ALL_CAPABILITIES, ...call })
-    return (await this.executor.run(batch))[0]!
+    this.#batch.add({ context: who.as, capabilities: who.caps === 'none' ? 0n : ALL_CAPABILITIES, ...call })
+    return (await this.executor.run(this.#batch))[0]!
   }
 
   async must(call: Omit<Call, 'capabilities'>): Promise<number> {
@@ -302,7 +302,9 @@ export class Scene {
     for (const path of [...CGROUPS].reverse().map(name => this.#path(name))) rmdirSync(path)
     rmdirSync(this.#cgroup)
     for (const path of readdirSync(DIRECTORY)) rmdirSync(`${DIRECTORY}/${path}`)
-    await eventually(() => guard.delegations().length === 0, 'a delegation of the story is left')
+    const isGone = (id: bigint): boolean => guard.tables.delegations.get(id as DelegationId) === undefined
+    for (const [id, word] of this.words)
+      await eventually(() => isGone(id), `the delegation ${word} of the story is left`)
     this.#stage.events()
   }
 
