@@ -12,7 +12,7 @@ import { Lab } from './lab.ts'
 import { Random } from './random.ts'
 import { REFUSAL, refusing } from './refusing.ts'
 
-const CASES = Number(process.env['BPFTOKEN_TEST_CASES'] ?? 500)
+const CASES = Number(process.env['BPFTOKEN_TEST_CASES'] ?? 300)
 const SEED = 13
 
 const hasLsm = readFileSync('/sys/kernel/security/lsm', 'utf8').split(',').includes('bpf')

@@ -31,8 +31,8 @@ function must(what: string, result: number): Fd {
 
 let types: Btf | undefined
 
-/** From now on the hook refuses, all tasks alike, until the result is closed. */
-function refuse(hook: LsmHook): Fd {
+/** Loaded, and not yet asked. */
+function load(hook: LsmHook): Fd {
   types ??= Btf.parse(readFileSync(VMLINUX_BTF))
   const [attach_btf_id] = types.find(`bpf_lsm_${hook}`, 'func')
   if (attach_btf_id === undefined) throw new Error(`this kernel has no LSM hook ${hook}`)
@@ -47,20 +47,29 @@ function refuse(hook: LsmHook): Fd {
     120,
   )
   const refs = [attr, insns.off, REFUSES, attr, license.off, LICENSE] as const
-  using program = must(`LSM program for ${hook}`, native().bpf(bpf_cmd.BPF_PROG_LOAD, attr, ...refs))
-  const open = bpf_attr_raw_tracepoint.encode({ prog_fd: program.number })
-  return must(`LSM link of ${hook}`, native().bpf(bpf_cmd.BPF_RAW_TRACEPOINT_OPEN, open.subarray(0, 16)))
+  return must(`LSM program for ${hook}`, native().bpf(bpf_cmd.BPF_PROG_LOAD, attr, ...refs))
 }
 
-/** The hooks refuse until the result is disposed of. That of bpf(2) itself comes last, since it would stop us. */
+/** From now on it refuses, all tasks alike, until the result is closed. */
+function attach(program: Fd): Fd {
+  const attr = bpf_attr_raw_tracepoint.encode({ prog_fd: program.number }, 16)
+  return must('LSM link', native().bpf(bpf_cmd.BPF_RAW_TRACEPOINT_OPEN, attr))
+}
+
+/**
+ * The hooks refuse until the result is disposed of. All are loaded before any refuses; that of bpf(2)
+ * itself comes last, since it would stop us.
+ */
 export function refusing(hooks: readonly LsmHook[]): Disposable {
+  const programs: Fd[] = []
   const links: Fd[] = []
   const end = (): void => {
-    for (const link of links.splice(0).reverse()) link.close()
+    for (const fd of [...links.splice(0), ...programs.splice(0)]) fd.close()
   }
   try {
     for (const hook of [...hooks].sort((a, b) => Number(a === 'bpf') - Number(b === 'bpf')))
-      links.push(refuse(hook))
+      programs.push(load(hook))
+    for (const program of programs) links.push(attach(program))
   } catch (error) {
     end()
     throw error
