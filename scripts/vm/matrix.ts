@@ -50,6 +50,8 @@ const KERNEL_FILES = [
  */
 const ON_ONE_KERNEL: Readonly<Record<string, string>> = {
   'test/vm/guard-cli.test.ts': '7',
+  'test/vm/guard-detach.test.ts': '6.12',
+  'test/vm/guard-objects.test.ts': '6.12',
   'test/vm/guard-races.test.ts': '6.12',
 }
 

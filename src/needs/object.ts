@@ -10,6 +10,7 @@
 import { CLASS, LD_IMM64, OP, SLOT_BYTES } from '../ebpf/asm/insn.ts'
 import type { Btf, BtfComposite } from '../ebpf/btf/btf.ts'
 import type { MapDefinition } from '../ebpf/object/map-def.ts'
+import { moduleAndName, moduleOf } from '../ebpf/object/module-name.ts'
 import { functionsOf, whyBroken } from '../ebpf/object/reach.ts'
 import { legacySection, type SectionRule } from '../ebpf/object/section-names.ts'
 import type { ObjectMap, ObjectProgram, ObjectSpec } from '../ebpf/object/spec.ts'
@@ -171,6 +172,12 @@ class Collector {
         `${name} in section ${quoted(program.section)} does not say what it attaches to: its loader has to`,
       )
     }
+    const module = rule.btfTarget && program.target !== undefined ? moduleOf(program.target) : undefined
+    if (module === undefined || rule.type === 'ext') return
+    this.#add({ cmd: 'btf_get_fd_by_id' }, `types of module ${quoted(module)}, to which ${name} attaches`)
+    this.#notes.push(
+      `${name} attaches to module ${quoted(module)}: it has to be loaded, and opening its types under a token needs Linux 6.15`,
+    )
   }
 
   /**
@@ -249,17 +256,19 @@ class Collector {
   }
 
   /**
-   * Types of modules are opened by id; whether a name is of a module only the running kernel knows.
+   * Types of modules are opened by id. Where a section's name does not say the module, only the
+   * running kernel knows whether there is one.
    */
   #noteModules(programs: readonly ObjectProgram[]): void {
     const names = this.#spec.externs
       .filter(({ kind, typeId }) => kind === 'kfunc' || (kind === 'ksym' && typeId !== 0))
       .map(({ name }) => name)
     for (const { rule, target } of programs)
-      if (rule?.btfTarget === true && rule.type !== 'ext' && target !== undefined) names.push(target)
+      if (rule?.btfTarget === true && rule.type !== 'ext' && target !== undefined)
+        if (moduleAndName(target).module === undefined) names.push(target)
     if (names.length === 0) return
     this.#notes.push(
-      `if a module, not the kernel itself, has ${listed([...new Set(names)])}: add command btf_get_fd_by_id and capability sys_admin (Linux 6.15)`,
+      `if a module, not the kernel itself, has ${listed([...new Set(names)])}: load the module, and add command btf_get_fd_by_id and capability sys_admin (Linux 6.15)`,
     )
   }
 }

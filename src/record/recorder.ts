@@ -36,6 +36,14 @@ export interface Tally {
   readonly lostProcesses: number
 }
 
+/** What is watched from the beginning: one of them, or none. */
+export interface Watched {
+  /** Its id. */
+  readonly cgroup?: bigint
+  /** Its inode number. */
+  readonly pidNamespace?: number
+}
+
 export class Recorder implements Disposable {
   readonly #owned: Owned
   readonly #ring: RingBuffer
@@ -57,12 +65,14 @@ export class Recorder implements Disposable {
 
   /**
    * Begins: `seen` gets each call of what is watched, from Node's event loop. Of a cgroup (its id)
-   * that is every process in it and below; otherwise nothing yet. Needs CAP_BPF and CAP_PERFMON in
-   * the initial user namespace. The caller disposes of it.
+   * that is every process in it and below, of a PID namespace (its inode number) likewise; otherwise
+   * nothing yet. A call that was refused comes at once, others within some time, and all that there
+   * are by `drain`. Needs CAP_BPF and CAP_PERFMON in the initial user namespace. The caller disposes
+   * of it.
    */
   static async start(
     seen: (call: SeenCall) => void,
-    { cgroup = 0n }: { readonly cgroup?: bigint } = {},
+    { cgroup = 0n, pidNamespace = 0 }: Watched = {},
   ): Promise<Recorder> {
     using owned = new Owned()
     const spec = parseObject(readFileSync(OBJECT), { name: 'recorder' })
@@ -70,6 +80,7 @@ export class Recorder implements Disposable {
       arm64: process.arch === 'arm64' ? 1 : 0,
       pid_namespace: Number(/\d+/.exec(ownNamespace('pid'))![0]),
       cgroup,
+      watched_namespace: pidNamespace,
     }
     const object = owned.add(await loadObject(spec, { token: null, constants }))
     const kept = new Owned()

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 import type { Result } from '../helpers/cli.ts'
-import { ASKS, LOADS, writePolicy } from '../helpers/container-lab.ts'
+import { ASKS, hasLoaded, isAlone, LOADS, writePolicy } from '../helpers/container-lab.ts'
 import { needsTree, SUITES } from '../helpers/debian-tree.ts'
 import { Docker, IMAGE } from '../helpers/docker.ts'
 import { eventually } from '../helpers/eventually.ts'
@@ -28,16 +28,7 @@ for (const suite of SUITES)
     })
     after(() => docker?.[Symbol.asyncDispose]())
 
-    const loads = ({ status, stdout, stderr }: Result): void => {
-      assert.equal(status, 0, `${stdout}${stderr}\n${docker.daemon.log.slice(-2000)}`)
-      assert.match(stdout, /^attached$/m)
-    }
-    /** It has run, and the kernel has refused its program. */
-    const isAlone = ({ status, stdout, stderr }: Result): void => {
-      assert.notEqual(status, 0)
-      assert.doesNotMatch(stdout, /attached/)
-      assert.match(`${stdout}${stderr}`, /EPERM|Operation not permitted/)
-    }
+    const loads = (result: Result): void => hasLoaded(result, docker.daemon.log)
     /** Docker shows what the hook says. */
     const refused = async (why: RegExp, ...options: readonly string[]): Promise<void> => {
       const { status, stdout, stderr } = await docker.runs('echo started', ...options)

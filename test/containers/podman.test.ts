@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { after, before, describe, test } from 'node:test'
 import type { Result } from '../helpers/cli.ts'
-import { ASKS, ATTACH, ContainerLab, LOADS, RUNTIMES } from '../helpers/container-lab.ts'
+import { ASKS, ATTACH, ContainerLab, hasLoaded, isAlone, LOADS, RUNTIMES } from '../helpers/container-lab.ts'
 import { needsTree, SUITES } from '../helpers/debian-tree.ts'
 import { checkedDocument } from '../helpers/documents.ts'
 import { eventually } from '../helpers/eventually.ts'
@@ -39,16 +39,7 @@ for (const suite of SUITES)
       })
       after(() => lab[Symbol.asyncDispose]())
 
-      const loads = ({ status, stdout, stderr }: Result): void => {
-        assert.equal(status, 0, `${stdout}${stderr}\n${lab.daemon.log.slice(-2000)}`)
-        assert.match(stdout, /^attached$/m)
-      }
-      /** It has run, and the kernel has refused its program. */
-      const isAlone = ({ status, stdout, stderr }: Result): void => {
-        assert.notEqual(status, 0)
-        assert.doesNotMatch(stdout, /attached/)
-        assert.match(`${stdout}${stderr}`, /EPERM|Operation not permitted/)
-      }
+      const loads = (result: Result): void => hasLoaded(result, lab.daemon.log)
       const refused = async (why: RegExp, ...options: readonly string[]): Promise<void> => {
         const log = lab.daemon.log.length
         const { status, stdout } = await lab.podmanRun('echo started', ...options)

@@ -24,20 +24,24 @@ import { compiled } from '../../scripts/compiled.ts'
 import { residue, snapshot } from '../../scripts/residue.ts'
 import { Client } from '../../src/client/client.ts'
 import { Bpftokend } from '../helpers/bpftokend.ts'
-import { cli, execute, finish, inPublic, PUBLIC, PUBLIC_CLI, type Result } from '../helpers/cli.ts'
+import { execute, finish, inPublic, PUBLIC, PUBLIC_CLI, type Result } from '../helpers/cli.ts'
 import { eventually } from '../helpers/eventually.ts'
 import { Launchd } from '../helpers/launchd.ts'
-import { needsTokens, ROOT } from '../helpers/machine.ts'
-import { asUser, Front, OTHER_USER, USER } from '../helpers/ordinary-user.ts'
+import { needsTokens } from '../helpers/machine.ts'
+import {
+  asUser,
+  Front,
+  hasWhatIsLentAlone,
+  LENT_OBJECT,
+  lentObjectPolicies,
+  OTHER_USER,
+  USER,
+} from '../helpers/ordinary-user.ts'
 import { Scratch } from '../helpers/scratch.ts'
 import { quote, Terminal } from '../helpers/terminal.ts'
 
-const OBJECT = 'test/fixtures/network.bpf.o'
 const residueBefore = snapshot()
 after(async () => assert.deepEqual(await residue(residueBefore), []))
-
-const statusOf = (text: string): Map<string, string> =>
-  new Map([...text.matchAll(/^(\w+):\s*(.*)$/gm)].map(([, name, value]) => [name!, value!]))
 
 /** TCP sockets that a process has. */
 function tcpSockets(pid: number): number {
@@ -64,19 +68,13 @@ describe('run by the launcher', needsTokens(), () => {
 
   before(async () => {
     front = new Front()
-    const planned = await cli(['plan', '--loader', 'bpftoken', '--program', 'count', join(ROOT, OBJECT)])
-    assert.equal(planned.status, 0, planned.stderr)
+    const policy = await lentObjectPolicies()
     const socket = join(scratch.path, 'launch.sock')
     daemon = new Bpftokend(scratch.path, '--launcher', socket)
-    const write = (name: string, more: string): void =>
-      writeFileSync(
-        join(daemon.policies, `${name}.yaml`),
-        planned.stdout
-          .replace(/^( *name:).*$/m, `$1 ${name}`)
-          .replace(/^ *network:.*\n/m, '')
-          .replace(/^spec:$/m, `spec:\n  guard: optional\n  subjects: [{ user: ${USER} }]\n${more}`),
-        { mode: 0o644 },
-      )
+    const write = (name: string, more: string): void => {
+      const text = policy(name, `  guard: optional\n  subjects: [{ user: ${USER} }]\n${more}`)
+      writeFileSync(join(daemon.policies, `${name}.yaml`), text, { mode: 0o644 })
+    }
     write('dev', '  launch: allowed\n  network: own\n')
     write('host', '  launch: allowed\n  network: host\n')
     write('asked', '  launch: allowed\n  network: own\n  approval: required\n')
@@ -128,7 +126,7 @@ describe('run by the launcher', needsTokens(), () => {
 
   test('a user loads and attaches XDP in a network of its own; another is refused, with the reason', async () => {
     const script = `
-      "${process.execPath}" ${PUBLIC_CLI} obj load ${PUBLIC}/${OBJECT} --program count --attach xdp:lo/skb &
+      "${process.execPath}" ${PUBLIC_CLI} obj load ${PUBLIC}/${LENT_OBJECT} --program count --attach xdp:lo/skb &
       for i in $(seq 600); do ip -o link show lo | grep -q xdpgeneric && break; sleep 0.1; done
       ip -o link show lo; kill -INT $!; wait $!; echo "status $?"`
     const as = (uid: number): Promise<Result> => {
@@ -163,16 +161,7 @@ describe('run by the launcher', needsTokens(), () => {
       'id -u; cat /proc/self/status; stat -f -c %T /sys/fs/bpf; cat /proc/self/uid_map; readlink /proc/self/ns/user'
     const { status, stdout, stderr } = await shell(script)
     assert.deepEqual([status, stderr], [0, ''])
-    assert.match(stdout, /^0\n/)
-    assert.match(stdout, /^bpf_fs$/m)
-    assert.match(stdout, /^ +0 +4711 +1$/m)
-    const facts = statusOf(stdout)
-    const caps = '0000008000001000'
-    assert.deepEqual(
-      ['CapInh', 'CapPrm', 'CapEff', 'CapBnd', 'CapAmb'].map(name => facts.get(name)),
-      ['0000000000000000', caps, caps, caps, '0000000000000000'],
-    )
-    assert.deepEqual([facts.get('NoNewPrivs'), facts.get('Seccomp')], ['1', '2'])
+    hasWhatIsLentAlone(stdout)
     await eventually(async () => (await liveLoans()).length === 0, 'a loan is left')
     const child = start('echo; read x')
     await once(child.stdout!, 'data')

@@ -13,13 +13,12 @@ import { residue, snapshot } from '../../scripts/residue.ts'
 import { Client } from '../../src/client/client.ts'
 import { frontPath } from '../../src/sys/prebuilt.ts'
 import { Bpftokend } from '../helpers/bpftokend.ts'
-import { cli, execute, finish, inPublic, PUBLIC, PUBLIC_CLI, type Result } from '../helpers/cli.ts'
+import { execute, finish, inPublic, PUBLIC, PUBLIC_CLI, type Result } from '../helpers/cli.ts'
 import { eventually } from '../helpers/eventually.ts'
-import { needsTokens, ROOT } from '../helpers/machine.ts'
-import { asUser, Front, OTHER_USER, USER } from '../helpers/ordinary-user.ts'
+import { needsTokens } from '../helpers/machine.ts'
+import { asUser, Front, LENT_OBJECT, lentObjectPolicies, OTHER_USER, USER } from '../helpers/ordinary-user.ts'
 import { Scratch } from '../helpers/scratch.ts'
 
-const OBJECT = 'test/fixtures/network.bpf.o'
 const residueBefore = snapshot()
 after(async () => assert.deepEqual(await residue(residueBefore), []))
 
@@ -32,13 +31,7 @@ describe('run with the daemon', needsTokens(), () => {
   before(async () => {
     front = new Front()
     // The least that the object needs, for one user and for nobody else.
-    const planned = await cli(['plan', '--loader', 'bpftoken', '--program', 'count', join(ROOT, OBJECT)])
-    assert.equal(planned.status, 0, planned.stderr)
-    const policy = (name: string, more: string, network: string): string =>
-      planned.stdout
-        .replace(/^( *name:).*$/m, `$1 ${name}`)
-        .replace(/^ *network:.*\n/m, '')
-        .replace(/^spec:$/m, `spec:\n  network: ${network}\n  guard: optional\n${more}`)
+    const policy = await lentObjectPolicies()
     daemon = new Bpftokend(scratch.path)
     const users = (...uids: number[]): string =>
       `  subjects: [${uids.map(uid => `{ user: ${uid} }`).join(', ')}]\n`
@@ -47,8 +40,10 @@ describe('run with the daemon', needsTokens(), () => {
       ['own-network', users(USER), 'own'],
       ['asked', `${users(USER)}  approval: required\n`, 'host'],
       ['service', users(65534), 'own'],
-    ] as const)
-      writeFileSync(join(daemon.policies, `${name}.yaml`), policy(name, more, network), { mode: 0o644 })
+    ] as const) {
+      const text = policy(name, `  network: ${network}\n  guard: optional\n${more}`)
+      writeFileSync(join(daemon.policies, `${name}.yaml`), text, { mode: 0o644 })
+    }
     await daemon.ready()
     root = new Client({ socket: daemon.socket })
   })
@@ -63,7 +58,7 @@ describe('run with the daemon', needsTokens(), () => {
 
   /** Loads and attaches XDP to the loopback device, and shows it there. */
   const ATTACH = `
-    "${process.execPath}" ${PUBLIC_CLI} obj load ${PUBLIC}/${OBJECT} --program count --attach xdp:lo/skb &
+    "${process.execPath}" ${PUBLIC_CLI} obj load ${PUBLIC}/${LENT_OBJECT} --program count --attach xdp:lo/skb &
     for i in $(seq 600); do ip -o link show lo | grep -q xdpgeneric && break; sleep 0.1; done
     ip -o link show lo; kill -INT $!; wait $!; echo "status $?"; ip -o link show lo`
 

@@ -14,7 +14,7 @@ import { endExecutors } from '../../src/sys/executor/pool.ts'
 import { execute, finish, inPublic, PUBLIC_CLI, type Result } from '../helpers/cli.ts'
 import { eventually } from '../helpers/eventually.ts'
 import { needsTokens } from '../helpers/machine.ts'
-import { asUser, Front, USER } from '../helpers/ordinary-user.ts'
+import { asUser, Front, hasWhatIsLentAlone, statusOf, USER } from '../helpers/ordinary-user.ts'
 import { type Answer, type Asked, PretendedDaemon, type Said } from '../helpers/pretended-daemon.ts'
 import { LENT, lent, loanWith } from '../helpers/pretended-lending.ts'
 import { Scratch } from '../helpers/scratch.ts'
@@ -27,10 +27,6 @@ after(async () => {
   await endExecutors()
   assert.deepEqual(await residue(residueBefore), [])
 })
-
-/** The name and the value of each line of /proc/PID/status. */
-const statusOf = (text: string): Map<string, string> =>
-  new Map([...text.matchAll(/^(\w+):\s*(.*)$/gm)].map(([, name, value]) => [name!, value!]))
 
 describe('run of an ordinary user', machine, () => {
   let front: Front
@@ -70,16 +66,7 @@ describe('run of an ordinary user', machine, () => {
         body: { policy: { name: 'dev' }, recipient: { self: true }, place: { path: '/sys/fs/bpf' } },
       },
     )
-    assert.match(stdout, /^0\n/)
-    assert.match(stdout, /^bpf_fs$/m)
-    assert.match(stdout, /^ +0 +4711 +1$/m)
-    const facts = statusOf(stdout)
-    const caps = '0000008000001000'
-    assert.deepEqual(
-      ['CapInh', 'CapPrm', 'CapEff', 'CapBnd', 'CapAmb'].map(name => facts.get(name)),
-      ['0000000000000000', caps, caps, caps, '0000000000000000'],
-    )
-    assert.deepEqual([facts.get('NoNewPrivs'), facts.get('Seccomp')], ['1', '2'])
+    hasWhatIsLentAlone(stdout)
   })
 
   test('--identity shows it its own id, with ambient capabilities; --path and --cap count', async () => {

@@ -3,6 +3,7 @@
  * that ask for a loan by annotation. Runtimes run where `Podman` is, the daemon in a mount namespace
  * of its own machine.
  */
+import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { chmodSync, lchownSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
@@ -73,6 +74,19 @@ export const LOADS = [
   '/usr/sbin/ip link show dev lo | grep -q prog/xdp',
   'echo attached',
 ].join(' && ')
+
+/** That a container has run `LOADS` to its end; `log` is the daemon's. */
+export function hasLoaded({ status, stdout, stderr }: Result, log: string): void {
+  assert.equal(status, 0, `${stdout}${stderr}\n${log.slice(-2000)}`)
+  assert.match(stdout, /^attached$/m)
+}
+
+/** That a container has run, and the kernel has refused its program. */
+export function isAlone({ status, stdout, stderr }: Result): void {
+  assert.notEqual(status, 0)
+  assert.doesNotMatch(stdout, /attached/)
+  assert.match(`${stdout}${stderr}`, /EPERM|Operation not permitted/)
+}
 
 /** A policy file for XDP with unmodified loaders, with that as `spec` besides. */
 export function writePolicy({ policies }: Bpftokend, name: string, more = '', network = 'own'): void {

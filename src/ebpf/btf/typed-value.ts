@@ -161,6 +161,11 @@ function codecFor(btf: Btf, typeId: number, bytes: Uint8Array, off: number, char
   return codec
 }
 
+/** How `count` values are read and written that lie one behind the other. */
+export function arrayCodec(element: Codec, count: number): Codec {
+  return array(element, element.sizeBytes === 0 ? 0 : count)
+}
+
 class Compiler {
   readonly #btf: Btf
   readonly #known: Known

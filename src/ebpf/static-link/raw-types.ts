@@ -52,6 +52,16 @@ export interface RawType {
 export const kindOf = ({ info }: RawType): number => (info >>> KIND_SHIFT) & KIND_MASK
 export const vlenOf = ({ info }: RawType): number => info & VLEN_MASK
 
+/** Of variables and functions. */
+export const LINKAGE = { static: 0, global: 1 } as const
+
+/** Whether it is a variable or function that other objects can know by its name. */
+export function isNonStatic(type: RawType): boolean {
+  const kind = kindOf(type)
+  if (kind === BTF_KIND.var) return type.words[2] !== LINKAGE.static
+  return kind === BTF_KIND.func && vlenOf(type) !== LINKAGE.static
+}
+
 /** Places of ids of types, and of texts, in the words of a type. */
 export function placesIn(type: RawType): { readonly types: number[]; readonly texts: number[] } {
   const units = vlenOf(type)

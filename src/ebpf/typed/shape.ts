@@ -75,18 +75,24 @@ function digest(what: unknown): string {
 
 /**
  * The digest of an object's maps, global variables and programs. `typeIds` are further types that
- * the bindings name: those of events. FormatError: types that no compiler makes.
+ * the bindings name: those of events, and those in its arena. FormatError: types that no compiler makes.
  */
 export function shapeOf(spec: ObjectSpec, typeIds: Iterable<number> = []): string {
   const types = spec.btf?.types
   const shapes = types && new Shapes(types)
   const shape = (id: number): string => (id === 0 || shapes === undefined ? '' : shapes.of(id))
+  /** Undefined: it is no data section. */
+  const variables = (id: number): unknown[] | undefined => {
+    const section = id === 0 ? undefined : types?.type(id)
+    if (section?.kind !== 'datasec') return undefined
+    return section.vars.map(({ type, off, size }) => [types!.name(type), off, size, shape(type)])
+  }
   const maps = spec.maps.map(({ name, kind, type, keyBytes, valueBytes, keyTypeId, valueTypeId }) => {
-    const section = valueTypeId === 0 ? undefined : types?.type(valueTypeId)
-    if (section?.kind !== 'datasec')
-      return [name, kind, type, keyBytes, valueBytes, shape(keyTypeId), shape(valueTypeId)]
-    const vars = section.vars.map(({ type, off, size }) => [types!.name(type), off, size, shape(type)])
-    return [name, kind, vars]
+    const vars = variables(valueTypeId)
+    return vars === undefined
+      ? [name, kind, type, keyBytes, valueBytes, shape(keyTypeId), shape(valueTypeId)]
+      : [name, kind, vars]
   })
-  return digest([maps, spec.programs.map(({ name }) => name), [...typeIds].map(shape)])
+  const arena = spec.arena?.typeId ? [variables(spec.arena.typeId)] : []
+  return digest([maps, spec.programs.map(({ name }) => name), [...typeIds].map(shape), ...arena])
 }

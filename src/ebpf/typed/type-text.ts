@@ -26,7 +26,7 @@ const TAKEN = [
   'undefined', 'unique', 'unknown', 'using', 'var', 'void', 'while', 'with', 'yield', 'arguments', 'eval',
   'Array', 'BigInt', 'Boolean', 'Buffer', 'Function', 'Infinity', 'NaN', 'Number', 'Object', 'Partial', 'Promise', 'Readonly',
   'Record', 'String', 'Symbol', 'Uint8Array',
-  'BpfMap', 'ObjectBinding', 'TypedEvents', 'TypedMap', 'TypedPerfEvents', 'TypedPerCpuMap', 'TypedQueue', 'bindingOf',
+  'BpfMap', 'ObjectBinding', 'TypedArena', 'TypedEvents', 'TypedMap', 'TypedPerfEvents', 'TypedPerCpuMap', 'TypedQueue', 'bindingOf',
   '__dirname', '__filename', 'exports', 'globalThis',
 ]
 

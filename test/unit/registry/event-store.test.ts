@@ -278,7 +278,8 @@ for (const errno of ['ENOSPC', 'EROFS'] as const)
     assert.equal(disk.opened.size, 0)
   })
 
-test('a damaged file that cannot be written anew is read, and loses nothing when it can be', async () => {
+/** A disk with the events 1 to 10, each of a line of its own. */
+async function diskOfTen() {
   const disk = await emptyDisk()
   const store = await open(disk)
   for (let i = 1; i <= 10; i++) {
@@ -286,6 +287,11 @@ test('a damaged file that cannot be written anew is read, and loses nothing when
     await store.flush()
   }
   await store.close()
+  return disk
+}
+
+test('a damaged file that cannot be written anew is read, and loses nothing when it can be', async () => {
+  const disk = await diskOfTen()
   const bytes = Buffer.from(disk.content(FILE))
   bytes[Math.floor(bytes.length / 2)]! ^= 1
   disk.setContent(FILE, bytes)
@@ -316,13 +322,7 @@ test('a disk that fails otherwise keeps the store from being opened', async () =
 })
 
 test('a flipped byte loses at most the line it is in, and that is counted', async () => {
-  const disk = await emptyDisk()
-  const store = await open(disk)
-  for (let i = 1; i <= 10; i++) {
-    store.add(facts({ name: `${i}` }), when(i))
-    await store.flush()
-  }
-  await store.close()
+  const disk = await diskOfTen()
   const bytes = disk.content(FILE)
   await fc.assert(
     fc.asyncProperty(fc.nat(bytes.length - 1), fc.integer({ min: 1, max: 255 }), async (at, flip) => {
