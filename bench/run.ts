@@ -2,7 +2,7 @@
  * `make bench`: how long our calls take, beside plain C in the same run.
  *
  *   tsx bench/run.ts [--json] [--rounds N] [delegation] [calls] [startup] [front] [ls] [objects]
- *     [ring] [guard] [model] [record]
+ *     [ring] [guard] [model] [record] [explain]
  *
  * Needs root, gcc, a built dist/, a kernel with BPF tokens, and for objects the corpus. A goal that
  * is missed is printed, not failed: the numbers are as noisy as the machine.
@@ -12,6 +12,7 @@ import { parseArgs } from 'node:util'
 import { measureCalls } from './calls.ts'
 import type { Cost, CostRatio } from './cost.ts'
 import { type DelegationResult, measureDelegation } from './delegation.ts'
+import { type ExplainResult, measureExplain } from './explain.ts'
 import { type FrontResult, measureFront } from './front.ts'
 import { type GuardResult, measureGuard } from './guard.ts'
 import { type ListingResult, measureListing } from './listing.ts'
@@ -25,6 +26,7 @@ import type { Comparison, Summary } from './stats.ts'
 // biome-ignore format: a list
 const SECTIONS = [
   'delegation', 'calls', 'startup', 'front', 'ls', 'objects', 'ring', 'guard', 'model', 'record',
+  'explain',
 ] as const
 const DEFAULT_ROUNDS = 30
 
@@ -84,6 +86,15 @@ function printStartup({ costs, ratios, goals }: StartupResult): void {
   printCosts(costs)
   for (const [name, goal] of Object.entries(goals))
     console.log(`  ${name.padEnd(30)}${ratioText(ratios[name as keyof typeof ratios], goal)}`)
+}
+
+function printExplain({ costs, overMs, goalMs }: ExplainResult): void {
+  console.log('explain of one call of a running process, beside node -e 0')
+  printCosts(costs)
+  const { cpu, wall } = overMs
+  console.log(
+    `  over node -e 0: ${cpu.toFixed(0)} ms on processors, ${wall.toFixed(0)} by the clock  ${verdict(cpu <= goalMs, `${goalMs} ms`)}`,
+  )
 }
 
 function printFront({ costs, over, goalMs, without }: FrontResult): void {
@@ -184,6 +195,7 @@ async function main(): Promise<void> {
     guard?: GuardResult
     model?: ModelResult
     record?: Comparison[]
+    explain?: ExplainResult
   } = {}
   if (wanted('delegation')) {
     const measured = await measureDelegation(rounds)
@@ -202,6 +214,11 @@ async function main(): Promise<void> {
     const measured = await measureStartup(rounds)
     result.startup = measured
     say(() => printStartup(measured))
+  }
+  if (wanted('explain')) {
+    const measured = await measureExplain(rounds)
+    result.explain = measured
+    say(() => printExplain(measured))
   }
   if (wanted('front')) {
     const measured = await measureFront(rounds)

@@ -105,6 +105,8 @@ static struct pt_regs *(*bpf_task_pt_regs)(struct task_struct *task) = (void *)1
 		value_;                                                                                               \
 	})
 
+#include "recorder/log.h"
+
 struct pt_regs___x86 {
 	unsigned long bx, cx, dx, si, di, orig_ax;
 } __core;
@@ -401,7 +403,11 @@ int recorder_exit(__u64 *ctx)
 		return 0;
 	}
 	if (caller->pending) {
+		const struct recorder_call *call = &caller->call;
+
 		caller->pending = 0;
+		if (keeps_logs && (call->cmd & ~BPF_COMMON_ATTRS) == BPF_PROG_LOAD && (__s32)ctx[1] < 0)
+			keep_log(call->attr, request.second, call->size, call->at);
 		tell(caller, ctx[1]);
 		return 0;
 	}

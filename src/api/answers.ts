@@ -1,9 +1,83 @@
 /** Documents about single calls of bpf(2): why one is refused, and what a run made. Loads zod. */
 import { z } from 'zod'
-import { capability, count, domain, flag, masks, pid, risk, strict, text, texts, time } from './basics.ts'
+import {
+  account,
+  capability,
+  count,
+  domain,
+  flag,
+  id,
+  level,
+  masks,
+  pid,
+  risk,
+  strict,
+  text,
+  texts,
+  time,
+} from './basics.ts'
+import { loanId } from './loan.ts'
 import { check } from './simulate.ts'
 
 const policyLine = strict({ list: z.enum([...domain.options, 'capabilities']), word: text })
+
+/** What became of the wish to have it changed. */
+const fixed = strict({
+  applied: flag,
+  ours: flag.describe('False: it is no line of a policy, and must be done elsewhere'),
+  what: text,
+  file: text.optional(),
+  diff: text.optional().describe('Unified: what was changed, or would have been'),
+  risk: strict({
+    before: level,
+    after: level,
+    adds: risk.shape.items.describe('What the change adds'),
+    findings: z.array(
+      strict({ rule: text, severity: z.enum(['warning', 'note']), path: text, message: text, fix: text }),
+    ),
+  }).optional(),
+  reloaded: flag.optional().describe('The daemon has read it'),
+  run: texts.describe('Commands by which the change comes to hold'),
+  again: strict({
+    when: text.describe('Under which condition it is so'),
+    call: text,
+    verdict: z.enum(['ok', 'refused']),
+    cause: text,
+    change: text,
+  })
+    .optional()
+    .describe('What is said when it is asked again'),
+}).optional()
+
+/** Of an event of the guard. */
+const explainedEvent = strict({
+  event: strict({
+    seq: z.int().min(1),
+    at: time.describe('The last time'),
+    point: text,
+    reason: text,
+    task: text,
+    pid,
+    uid: account,
+    count: z.int().min(1),
+  }),
+  delegation: id.optional(),
+  loan: loanId.optional(),
+  state: z.enum(['live', 'revoked', 'expired', 'ended']).optional().describe('Of the delegation, now'),
+  policy: text.optional(),
+  call: text,
+  verdict: text.describe('refused, would-refuse, or allowed'),
+  errno: text.optional(),
+  cause: text.describe("`guard-` and the guard's reason, or `none`"),
+  needed: text,
+  found: text,
+  caution: text.optional(),
+  edit: strict({ path: text, value: z.union([text, count, flag]) })
+    .optional()
+    .describe('What a policy would have to say'),
+  change: text,
+  fix: fixed,
+})
 
 export const explained = z.union([
   strict({
@@ -15,10 +89,16 @@ export const explained = z.union([
     found: text,
     capabilities: texts.describe('Those that the call needs, wherever they are asked for'),
     policy: policyLine.optional().describe('What a policy would have to say'),
+    edit: strict({ path: text, value: z.union([text, count, flag]) })
+      .optional()
+      .describe('The same, of a field that is no such list'),
+    notes: texts.describe('What is no cause, though it is often taken for one'),
     bpffs: text.optional().describe('Of which a token is made'),
     checks: z.array(check).describe('In the order in which the kernel makes them'),
     change: text,
+    fix: fixed,
   }),
+  explainedEvent,
   strict({ verdict: z.literal('ok'), cause: z.literal('none') }).describe('Of a command: none was refused'),
 ])
 

@@ -128,6 +128,7 @@ export const revoke = z.union([
 ])
 
 export const events = strict({
+  seq: z.int().min(1).describe('Which one it is since the guard was installed'),
   time,
   delegation: id.optional(),
   holder: id.optional(),

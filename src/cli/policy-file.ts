@@ -15,7 +15,7 @@ import { note } from './output.ts'
 export { loadVocabulary } from '../lending/policy-text.ts'
 
 /** What the parser takes at most; see src/policy/document.ts. */
-const MAX_POLICY_BYTES = 256 * 1024
+export const MAX_POLICY_BYTES = 256 * 1024
 
 /** The text of a policy file (`-`: standard input). Errors are those of `readInput`. */
 export function readPolicyText(file: string): string {

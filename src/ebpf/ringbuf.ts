@@ -45,6 +45,13 @@ function notOurs(what: string): FormatError {
 /** Called with a record's place: `data` is valid during the call only. */
 export type RecordVisitor = (data: Buffer, start: number, end: number) => void
 
+/** A record that may have been read before. */
+export interface RememberedRecord {
+  readonly record: Uint8Array
+  /** Where the ring's next record begins, in bytes since the ring began. */
+  readonly end: bigint
+}
+
 const MOST_AT_ONCE = 2 ** 30
 
 /**
@@ -133,6 +140,29 @@ export class Ring {
       Atomics.store(this.consumer, 0, BigInt.asUintN(64, consumer + BigInt(bytes)))
       if (record !== undefined) return record
     }
+  }
+
+  /**
+   * Copies of the records that are still in memory, read or not, the oldest first, where every
+   * record of the ring has this length. Nothing is taken out. What a program overwrites meanwhile is
+   * left out.
+   */
+  remembered(length: number): RememberedRecord[] {
+    this.#requireReadable()
+    const bytes = BigInt(recordBytes(length))
+    const records: RememberedRecord[] = []
+    const producer = Atomics.load(this.producer, 0)
+    const oldest = producer > BigInt(this.sizeBytes) ? producer - BigInt(this.sizeBytes) : 0n
+    for (let start = ((oldest + bytes - 1n) / bytes) * bytes; start + bytes <= producer; start += bytes) {
+      const at = this.at(start)
+      // With BUSY or DISCARD it is no length.
+      if (Atomics.load(this.words, at >> 2) !== length) continue
+      const record = this.data.slice(at + HEADER_BYTES, at + HEADER_BYTES + length)
+      records.push({ record, end: start + bytes })
+    }
+    // The kernel writes the header of a new record before it says so by its position.
+    const overwritten = Atomics.load(this.producer, 0) + bytes - BigInt(this.sizeBytes)
+    return records.filter(({ end }) => end - bytes >= overwritten)
   }
 
   /**
@@ -242,6 +272,16 @@ export class RingBuffer implements Disposable {
   /** The next record, copied out; undefined: none is complete. */
   read(): Uint8Array | undefined {
     return this.#ring.read()
+  }
+
+  /** How many bytes of records were read since the ring began. */
+  get position(): bigint {
+    return Atomics.load(this.#ring.consumer, 0)
+  }
+
+  /** See `Ring.remembered`. */
+  remembered(length: number): RememberedRecord[] {
+    return this.#ring.remembered(length)
   }
 
   /** Gives every complete record to `take`, `limit` at most, and their number. Does not wait. */

@@ -7,6 +7,8 @@ import { type DelegationId, delegationIn } from './id.ts'
 import { guard_event, POINTS, REASONS, VERDICTS } from './layout.ts'
 
 export interface GuardEvent {
+  /** Which one it is since the guard was installed, from 1. */
+  readonly seq: number
   /** Nanoseconds since boot, sleep included. */
   readonly timeNs: bigint
   /** Undefined: no delegation. */
@@ -46,13 +48,17 @@ function word(words: Readonly<Record<number, string>>, number: number): string {
   return words[number] ?? String(number)
 }
 
-/** One record of the ring buffer. */
-export function decodeEvent(record: Uint8Array): GuardEvent {
+/** In the ring: of each record alike, as all have one size. A header of 8 bytes, aligned to 8. */
+const BYTES_IN_RING = BigInt(8 + Math.ceil(guard_event.size / 8) * 8)
+
+/** One record of the ring buffer; `end`: where the next one begins there. */
+export function decodeEvent(record: Uint8Array, end: bigint): GuardEvent {
   if (record.length < guard_event.size)
     throw new FormatError('guard event', `${record.length} bytes, not ${guard_event.size}`)
   const raw = guard_event.decode(record)
   const point = word(POINTS, raw.point!)
   return {
+    seq: Number(end / BYTES_IN_RING),
     timeNs: raw.time_ns!,
     delegation: delegationIn(raw.delegation!),
     point,

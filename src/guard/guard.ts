@@ -24,7 +24,7 @@ import { GUARD_DIRECTORY } from './directory.ts'
 import { decodeEvent, type GuardEvent } from './event.ts'
 import type { DelegationId } from './id.ts'
 import { becomeKeeper } from './keeper.ts'
-import { GUARD_ABI } from './layout.ts'
+import { GUARD_ABI, guard_event } from './layout.ts'
 import { type Lender, type LendOptions, lend } from './lender.ts'
 import { sweepLists, writeTerms } from './lists.ts'
 import { GuardMaps } from './maps.ts'
@@ -212,14 +212,23 @@ export class Guard extends GuardMaps {
    */
   async *events(options: { signal?: AbortSignal } = {}): AsyncGenerator<GuardEvent> {
     using ring = new RingBuffer(this.map('events'))
-    for await (const record of ring.records(options)) yield decodeEvent(record)
+    for await (const record of ring.records(options)) yield decodeEvent(record, ring.position)
   }
 
   /** The events that nobody has read yet, without waiting for more. */
   pastEvents(): GuardEvent[] {
     using ring = new RingBuffer(this.map('events'))
     const events: GuardEvent[] = []
-    ring.drain(record => events.push(decodeEvent(record)))
+    ring.drain(record => events.push(decodeEvent(record, ring.position)))
     return events
+  }
+
+  /**
+   * The newest events, read by somebody or not: as many as the ring has room for. Takes none away,
+   * so that any number may look.
+   */
+  rememberedEvents(): GuardEvent[] {
+    using ring = new RingBuffer(this.map('events'))
+    return ring.remembered(guard_event.size).map(({ record, end }) => decodeEvent(record, end))
   }
 }

@@ -97,6 +97,9 @@ export interface Terms {
   readonly events: Events
 }
 
+/** What is lent if a document does not say which. */
+export const DEFAULT_CAPABILITIES: readonly Capability[] = ['bpf']
+
 /**
  * The terms that hold if a document does not say otherwise. The schema uses them, and so does code
  * that makes terms without a document.

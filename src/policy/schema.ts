@@ -8,7 +8,15 @@
 import { z } from 'zod'
 import { USER_IDS } from '../uapi/number-range.ts'
 import { type GlobKind, globFault } from './glob.ts'
-import { APPROVALS, CAPABILITIES, DEFAULT_LIMITS, DEFAULT_TERMS, EVENTS, LAUNCHES } from './policy.ts'
+import {
+  APPROVALS,
+  CAPABILITIES,
+  DEFAULT_CAPABILITIES,
+  DEFAULT_LIMITS,
+  DEFAULT_TERMS,
+  EVENTS,
+  LAUNCHES,
+} from './policy.ts'
 import {
   DURATION_PATTERN,
   formatDuration,
@@ -170,7 +178,7 @@ const rights = z
     attachs: words('Attach types', 'delegate_attachs'),
     capabilities: z
       .array(z.enum(CAPABILITIES))
-      .default(['bpf'])
+      .default([...DEFAULT_CAPABILITIES])
       .describe(
         'Capabilities the token may stand in for. The workload gets these, and no others, in its own user namespace.',
       ),

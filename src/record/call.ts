@@ -74,6 +74,8 @@ export interface SeenCall {
   readonly attachType: AttachType | undefined
   /** The object that it would make, the path of a pin, the name of a raw tracepoint; may be empty. */
   readonly name: string
+  /** Of a program that was refused, the end of what the verifier said; where it is asked for. */
+  readonly log?: string | undefined
 }
 
 /** Decodes what the recorder's programs wrote: what is zero at the end is left out. */

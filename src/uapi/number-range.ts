@@ -17,6 +17,8 @@ export const PROCESS_IDS: NumberRange = { min: 1, max: 4_194_304 }
 export const DESCRIPTORS: NumberRange = { min: 0, max: 0x7fff_ffff }
 /** The guard's numbers of delegations. */
 export const DELEGATION_IDS: NumberRange = { min: 1, max: 0xffff_ffff }
+/** Of the guard's events. */
+export const EVENT_NUMBERS: NumberRange = { min: 1, max: 9_999_999_999 }
 
 /** Whether `value` is a whole number in the range. */
 export function isWithin(range: NumberRange, value: unknown): value is number {

@@ -3,7 +3,7 @@
  * they ask for, what they print, and what they exit with.
  */
 import assert from 'node:assert/strict'
-import { readlinkSync } from 'node:fs'
+import { readFileSync, readlinkSync } from 'node:fs'
 import { test } from 'node:test'
 import type { DocumentName } from '../../src/api/names.ts'
 import type { RouteAnswer, RouteName } from '../../src/api/routes.ts'
@@ -466,4 +466,188 @@ test('no daemon where one is named, or where only it can answer: exit 5, with wh
   const { stderr } = await cli(['status', '--json', '--socket', socket])
   const { error } = checkedDocument('error' satisfies DocumentName, stderr) as { error: { code: string } }
   assert.equal(error.code, 'BPFTOKEN_UNREACHABLE')
+})
+
+const REFUSED = {
+  ...{ seq: 7, first: AT, last: AT, count: 3, verdict: 'refused', point: 'map_create', reason: 'maps' },
+  ...{ delegation: 3, loan: 'loan-1', uid: 1000, pid: 8, task: 'counter', cmd: 'map_create', type: 'hash' },
+  ...{ name: 'flows', cgroup: '4242' },
+}
+const PERMITTED = {
+  ...{ ...REFUSED, seq: 9, count: 2, verdict: 'would-refuse', point: 'token_capable' },
+  ...{ reason: 'capability', type: 'net_admin', name: '', cmd: undefined },
+}
+/** Two refusals, and between them what is none. */
+const KEPT = [REFUSED, { ...EVENT, verdict: 'allowed', reason: 'none', seq: 8 }, PERMITTED]
+const kept: Service['handlers']['events'] = (_, { query: { after = 0, limit = 1000 } }) => {
+  const events = KEPT.filter(({ seq }) => seq > after).slice(0, limit)
+  return Promise.resolve({ status: 200, body: { events, lost: 0, next: events.at(-1)?.seq ?? after } })
+}
+
+test('events --suggest of those that the daemon keeps, by loan, and what is left open', async () => {
+  await using it = await daemon({ events: kept })
+  const { status, stdout } = await it.run('events', '--suggest', '--json')
+  assert.equal(status, 0)
+  const { suggestions } = checkedDocument('events-suggest', stdout) as {
+    suggestions: {
+      of: string
+      additions: { path: string; value: string }[]
+      unanswered: { reason: string }[]
+    }[]
+  }
+  assert.deepEqual(
+    suggestions.map(({ of, additions, unanswered }) => [
+      of,
+      additions.map(({ path, value }) => `${path} ${value}`),
+      unanswered.map(({ reason }) => reason),
+    ]),
+    [['loan-1', ['spec.rights.capabilities net_admin'], ['maps']]],
+  )
+  assert.deepEqual(
+    it.asked().map(([, request]) => (request as { query: { after?: number } }).query.after),
+    [undefined, 9],
+  )
+  await says(
+    it,
+    ['events', '--suggest'],
+    [
+      /^# To be added to the policy of loan-1$/m,
+      /^ {4}capabilities:\n {6}- net_admin # let through 2 times: counter \(pid 8, uid 1000\)$/m,
+      /^# maps: .*: refused 3 times: /m,
+    ],
+  )
+  await using none = await daemon({ events: noMoreOf([]) })
+  await says(none, ['events', '--suggest'], [/^# Nothing was refused or let through$/m])
+})
+
+function noMoreOf(events: RouteAnswer<'events'>['events']): Service['handlers']['events'] {
+  return (_, { query }) =>
+    Promise.resolve({
+      status: 200,
+      body: { events: (query.after ?? 0) === 0 ? events : [], lost: 0, next: 0 },
+    })
+}
+
+test('explain --event and --last: what the guard refused, with the loan, and the smallest change', async () => {
+  await using it = await daemon({ events: kept })
+  const { status, stdout } = await it.run('explain', '--event', '7', '--json')
+  assert.equal(status, 3)
+  const said = checkedDocument('explain', stdout) as Record<string, unknown>
+  assert.deepEqual(
+    [said['call'], said['errno'], said['cause'], said['loan'], said['policy'], said['edit']],
+    [
+      'map_create hash "flows"',
+      'EDQUOT',
+      'guard-maps',
+      'loan-1',
+      'dev',
+      { path: 'spec.limits.maps', value: 4097 },
+    ],
+  )
+  await says(
+    it,
+    ['explain', '--event', '7'],
+    [
+      /^event 7: map_create hash "flows": refused \(EDQUOT\): guard-maps$/m,
+      /^ {2}of {6}loan-1, policy dev$/m,
+      /^ {2}found {3}spec\.limits\.maps: 4096, by default, of which 3 are in use now$/m,
+      /^ {2}change {2}spec\.limits\.maps: 4097$/m,
+    ],
+    3,
+  )
+  await says(it, ['explain', '--event', '8'], [/^event 8: .*: allowed$/m], 0)
+  await says(
+    it,
+    ['explain', '--last'],
+    [/^event 9: token_capable net_admin: would-refuse: guard-capability$/m],
+    3,
+  )
+  await says(
+    it,
+    ['explain', '--last', '--pid', '8', '--uid', '1000', '--delegation', 'loan-1'],
+    [/^event 9: /m],
+    3,
+  )
+  await says(it, ['explain', '--last', '--pid', '9'], [/none is a refusal of those that are named/], 1)
+  await says(it, ['explain', '--event', '6'], [/The daemon has no event 6 that you may see/], 1)
+  await says(it, ['explain', '--event', '0'], [/whole number from 1/], 2)
+  await says(it, ['explain', '--event', '7', '--last'], [/One thing is explained at a time/], 2)
+  await says(it, ['explain', '--event', '7', '--yes'], [/--yes is for --fix/], 2)
+  await says(it, ['explain', '--event', '7', '--fix'], [/no terminal to ask on[\s\S]*--yes/], 2)
+  await using none = await daemon({ events: noMoreOf([]) })
+  await says(none, ['explain', '--last'], [/The guard has no events/], 1)
+})
+
+test('explain --event --fix changes the file of the loan that the daemon names, and has it read again', async () => {
+  using scratch = new Scratch()
+  const document = (maps: string) =>
+    `apiVersion: bpftoken.dev/v1\nkind: DelegationPolicy\nmetadata: { name: dev }\nspec:\n  rights:\n    cmds: [map_create]\n    maps: [hash]\n${maps}`
+  const file = scratch.write('dev.yaml', document('  limits: { maps: 4096 } # few\n'))
+  let faults: { file: string; message: string }[] = []
+  const policy = { name: 'dev', digest: 'ab', file, risk: 'low', approval: 'none', allowed: true } as const
+  await using it = await daemon({
+    events: kept,
+    listPolicies: () => Promise.resolve({ status: 200, body: { policies: [policy] } }),
+    reload: () => Promise.resolve({ status: 200, body: { loaded: 1, faults } }),
+  })
+  const { status, stdout } = await it.run('explain', '--event', '7', '--fix', '--yes', '--json')
+  assert.equal(status, 0, stdout)
+  const { fix } = checkedDocument('explain', stdout) as {
+    fix: { applied: boolean; reloaded: boolean; diff: string; run: string[]; again: { verdict: string } }
+  }
+  assert.deepEqual([fix.applied, fix.reloaded, fix.again.verdict], [true, true, 'ok'])
+  assert.match(fix.diff, /^- {2}limits: \{ maps: 4096 \} # few\n\+ {2}limits: \{ maps: 4097 \} # few$/m)
+  assert.ok(fix.run.includes('bpftoken revoke loan-1'))
+  assert.equal(readFileSync(file, 'utf8'), document('  limits: { maps: 4097 } # few\n'))
+  assert.ok(it.asked().some(([route]) => route === 'reload'))
+  // It has it by now: what was lent is older.
+  await says(it, ['explain', '--event', '7', '--fix', '--yes'], [/has it already: what was lent is older/], 0)
+  assert.ok(!it.asked().some(([route]) => route === 'reload'))
+  faults = [{ file, message: 'no' }]
+  await says(
+    it,
+    ['explain', '--event', '9', '--fix', '--yes'],
+    [/The daemon does not take ".*dev\.yaml": no/],
+    2,
+  )
+})
+
+test('explain --event --fix of a loan whose time is over lends it anew, to who is there still', async () => {
+  const expired = { ...REFUSED, reason: 'expired', point: 'token_cmd', type: undefined }
+  let loan: RouteAnswer<'showLoan'> = LOAN
+  const over = (pid: number, userNamespace: string): void => {
+    const { status: _, record, ...rest } = LOAN
+    const recipient = { ...record!.recipient, pid, userNamespace }
+    loan = { ...rest, state: 'ended', record: { ...record!, recipient }, ended: { at: AT, why: 'expired' } }
+  }
+  await using it = await daemon({
+    events: noMoreOf([expired]),
+    showLoan: () => Promise.resolve({ status: 200, body: loan }),
+  })
+  // By its number it asks for those after the one before.
+  const words = ['explain', '--last', '--fix', '--yes']
+  const lent = () => it.asked().filter(([route]) => route === 'lend')
+  over(process.pid, readlinkSync('/proc/self/ns/user'))
+  const { status, stdout } = await it.run(...words, '--json')
+  const said = checkedDocument('explain', stdout) as {
+    cause: string
+    state: string
+    fix: { applied: boolean }
+  }
+  assert.deepEqual([status, said.cause, said.state, said.fix.applied], [0, 'guard-expired', 'expired', true])
+  const [[, request] = [], ...others] = lent()
+  assert.deepEqual(others, [])
+  const { recipient, ...body } = (request as { body: { recipient: { pidfd: number } } }).body
+  assert.equal(typeof recipient.pidfd, 'number')
+  assert.deepEqual(body, { policy: { name: 'dev' }, place: { path: '/sys/fs/bpf' } })
+  await says(it, words, [/^fix: lend policy dev anew to /m, /^done: .*: loan-1$/m], 0)
+  lent()
+  for (const [pid, namespace] of [
+    [process.pid, 'user:[1]'],
+    [4_194_304, 'user:[1]'],
+  ] as const) {
+    over(pid, namespace)
+    await says(it, words, [/nothing is changed: .*lend anew/, /run +bpftoken delegate --pid/], 3)
+  }
+  assert.deepEqual(lent(), [])
 })

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
-import { chmodSync, copyFileSync, mkdirSync, rmdirSync, rmSync } from 'node:fs'
+import { chmodSync, copyFileSync, mkdirSync, readFileSync, rmdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { CLI, cli, execute, startCli } from '../helpers/cli.ts'
@@ -108,6 +108,9 @@ describe('the commands of the guard', { skip }, () => {
     const run = await cli(['run', '--policy', limited, '--', 'true'])
     assert.equal(run.status, 4)
     assert.match(run.stderr, /bpftoken guard install/)
+    const explained = await cli(['explain', '--last'])
+    assert.equal(explained.status, 1)
+    assert.match(explained.stderr, /not installed[\s\S]*bpftoken guard install/)
     assert.match(await ok('doctor'), /note {2}guard: is not installed/)
   })
 
@@ -192,6 +195,99 @@ describe('the commands of the guard', { skip }, () => {
       target.kill('SIGKILL')
     }
     assert.equal((await cli(['revoke', '999'])).status, 1)
+  })
+
+  test('explain: an event by its number, the last refusal, and --fix, after which it is allowed', async () => {
+    const rights = POLICY('small', '  limits: { maps: 1 }\n').replace('[array]', '[array, devmap] # two')
+    const small = scratch.write('small.yaml', rights)
+    const target = spawn('unshare', ['-U', '-r', '-m', '-n', 'sh', '-c', 'echo ready; exec sleep 1000'], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    await new Promise(resolve => target.stdout!.once('data', resolve))
+    const pid = String(target.pid)
+    /** Makes these maps, which live together, with the token that it finds. */
+    const makes = async (...types: string[]): Promise<string> => {
+      const maps = types.map(
+        type => `BpfMap.create({ type: '${type}', keyBytes: 4, valueBytes: 4, maxEntries: 1 })`,
+      )
+      const script = `const { BpfMap } = require('${ROOT}/src/ebpf/map.ts'); const maps = [${maps.join(', ')}]`
+      const enter = ['-t', pid, '-U', '-m', '-n', '--preserve-credentials', process.execPath, '-e', script]
+      const { status, stderr } = await execute('nsenter', enter)
+      return status === 0 ? 'ok' : (/failed with (\w+)/.exec(stderr)?.[1] ?? stderr)
+    }
+    type Answer = {
+      event: { seq: number; pid: number; uid: number }
+      cause: string
+      errno: string
+      found: string
+      state: string
+      edit: object
+      fix?: { applied: boolean; run: string[]; diff: string; again: { verdict: string } }
+    }
+    const explain = async (status: number, ...words: string[]): Promise<Answer> => {
+      const said = await cli(['explain', ...words, '--json'])
+      assert.equal(said.status, status, said.stderr)
+      return checkedDocument('explain', said.stdout) as Answer
+    }
+    const obey = async ({ fix }: Answer): Promise<number> => {
+      assert.deepEqual([fix?.applied, fix?.again.verdict], [true, 'ok'])
+      // The last one lends anew.
+      for (const command of fix!.run.slice(0, -1)) await ok(...command.split(' ').slice(1))
+      const { id } = await json(...fix!.run.at(-1)!.split(' ').slice(1))
+      return id as number
+    }
+    try {
+      const { id } = await json('delegate', '--pid', pid, '--policy', small)
+      const of = ['--delegation', String(id)]
+      const none = await cli(['explain', '--last', ...of])
+      assert.equal(none.status, 1)
+      assert.match(none.stderr, /none is a refusal of those that are named|no events/)
+      assert.equal(await makes('array'), 'ok')
+      assert.equal(await makes('array', 'array'), 'EDQUOT')
+      const last = await explain(3, '--last', ...of)
+      assert.deepEqual(
+        [last.cause, last.errno, last.state, last.edit],
+        ['guard-maps', 'EDQUOT', 'live', { path: 'spec.limits.maps', value: 2 }],
+      )
+      assert.match(last.found, /^spec\.limits\.maps: 1, of which \d are in use now$/)
+      // Read by somebody, it is still the same event.
+      const lines = (await ok('events', '--json')).trim().split('\n')
+      const told = lines.map(
+        line => JSON.parse(line) as { seq: number; delegation?: number; verdict: string },
+      )
+      assert.deepEqual(
+        told.filter(one => one.delegation === id && one.verdict === 'refused').map(({ seq }) => seq),
+        [last.event.seq],
+      )
+      const { seq } = last.event
+      assert.deepEqual(await explain(3, '--event', String(seq)), last)
+      assert.deepEqual(await explain(3, '--last', '--pid', String(last.event.pid)), last)
+      assert.deepEqual(await explain(3, '--last', '--uid', String(last.event.uid)), last)
+      const fixing = ['--fix', '--yes', '--policy', small]
+      const second = await obey(await explain(0, '--event', String(seq), ...fixing))
+      assert.equal(await makes('array', 'array'), 'ok')
+      // Now the capability, which its root has, and the delegation does not.
+      assert.equal(await makes('devmap'), 'EPERM')
+      const lacking = await explain(3, '--last', '--delegation', String(second))
+      assert.deepEqual(
+        [lacking.cause, lacking.edit],
+        ['guard-capability', { path: 'spec.rights.capabilities', value: 'net_admin' }],
+      )
+      await obey(await explain(0, '--last', '--delegation', String(second), ...fixing))
+      assert.equal(await makes('devmap'), 'ok')
+      assert.equal(
+        readFileSync(small, 'utf8'),
+        rights.replace('maps: 1 ', 'maps: 2 ').replace('[bpf]', '[bpf, net_admin]'),
+      )
+      // What the event was of was revoked, and then unmounted.
+      assert.match((await explain(3, '--event', String(seq))).state, /^(revoked|ended)$/)
+      const unknown = await cli(['explain', '--event', '999999'])
+      assert.equal(unknown.status, 1)
+      assert.match(unknown.stderr, /has no event 999999: it has those from \d+ to \d+/)
+      await ok('undelegate', '--pid', pid)
+    } finally {
+      target.kill('SIGKILL')
+    }
   })
 
   test('events --follow tells of them as they come', async () => {

@@ -65,12 +65,12 @@ function eventToJSON({ timeNs, delegation, cgroup, holder, ...rest }: GuardEvent
 }
 
 function describeEvent(event: GuardEvent): string {
-  const { timeNs, verdict, point, reason, delegation, task, pid, uid, type, name, holder } = event
+  const { seq, timeNs, verdict, point, reason, delegation, task, pid, uid, type, name, holder } = event
   const what = [point, type, name === '' ? undefined : `"${name}"`]
     .filter(part => part !== undefined)
     .join(' ')
   const most = holder === undefined ? '' : `, most of it is of delegation ${holder}`
   const why = reason === 'none' ? '' : ` (${reason}${most})`
   const of = delegation === undefined ? '' : ` delegation ${delegation},`
-  return `${wallTime(timeNs)} ${verdict} ${what}${why}:${of} ${word(task)} ${pid} uid ${uid}`
+  return `${seq} ${wallTime(timeNs)} ${verdict} ${what}${why}:${of} ${word(task)} ${pid} uid ${uid}`
 }

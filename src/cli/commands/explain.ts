@@ -7,27 +7,71 @@ import { EXIT, UsageError } from '../../errors.ts'
 import type { Verdict } from '../../policy/decide.ts'
 import { verdictLines } from '../../policy/verdict-text.ts'
 import { policyName } from '../daemon/policy-choice.ts'
-import { daemonAt, type SocketOptions } from '../daemon/reach.ts'
+import { type DaemonOptions, daemonAt } from '../daemon/reach.ts'
 import { heldRecipient } from '../daemon/recipient.ts'
 import { print, printJson } from '../output.ts'
 import type { RecipientOptions } from '../recipient.ts'
+import type { LoanName } from '../tree/options.ts'
 
-interface ExplainOptions extends SocketOptions, Omit<RecipientOptions, 'path'> {
+export interface ExplainOptions extends DaemonOptions, Omit<RecipientOptions, 'path'> {
   request?: boolean
+  event?: number
+  last?: boolean
+  uid?: number
+  delegation?: LoanName
+  fix?: boolean
+  yes?: boolean
   policy?: string
   json?: boolean
 }
 
 /** Exit 3: it would be refused. */
 export async function explain(words: string[], options: ExplainOptions): Promise<number> {
-  if (words.length > 0) {
-    if (options.request === true || options.policy !== undefined)
-      throw new UsageError('A request is explained without a call or command')
-    const { explainWords } = await import('./explain-call.ts')
-    return explainWords(words, options)
+  const source = sourceOf(words, options)
+  requireFitting(source, options)
+  if (source === 'words' && options.fix === true)
+    return (await import('./explain-fix.ts')).fixWords(words, options)
+  if (source === 'words') return (await import('./explain-call.ts')).explainWords(words, options)
+  if (source !== 'request') return (await import('./explain-event.ts')).explainEvents(options)
+  return explainRequest(options)
+}
+
+type Source = 'words' | 'request' | 'event' | 'last'
+
+/** UsageError: there is none, or several. */
+function sourceOf(words: string[], { request, event, last }: ExplainOptions): Source {
+  const named: Source[] = [
+    ...(words.length > 0 ? (['words'] as const) : []),
+    ...(request === true ? (['request'] as const) : []),
+    ...(event === undefined ? [] : (['event'] as const)),
+    ...(last === true ? (['last'] as const) : []),
+  ]
+  const [only, ...others] = named
+  if (only !== undefined && others.length === 0) return only
+  throw new UsageError(
+    only === undefined
+      ? 'Say what is to be explained: --request, --event, --last, or a call or command after --'
+      : 'One thing is explained at a time: --request, --event, --last, or a call or command after --',
+  )
+}
+
+/** UsageError: an option that is about something else. */
+function requireFitting(source: Source, options: ExplainOptions): void {
+  const { fix, yes, policy, uid, delegation, container, unit, cgroup, pid, direct } = options
+  const refuse = (given: Readonly<Record<string, unknown>>, why: string): void => {
+    const [name] = Object.keys(given).filter(one => given[one] !== undefined && given[one] !== false)
+    if (name !== undefined) throw new UsageError(`--${name} is for ${why}`)
   }
-  if (options.request !== true)
-    throw new UsageError('Say what is to be explained: --request, or a call or command after --')
+  if (source !== 'last') refuse({ uid, delegation }, '--last')
+  if (source === 'event') refuse({ pid }, '--last, or a call after --')
+  if (source === 'event' || source === 'last') refuse({ container, unit, cgroup }, 'a call after --')
+  else refuse({ direct }, '--event and --last')
+  if (source === 'request') refuse({ fix }, 'what was refused, not for a request')
+  if (fix !== true) refuse({ yes }, '--fix')
+  if (fix !== true && source !== 'request') refuse({ policy }, '--fix and --request')
+}
+
+async function explainRequest(options: ExplainOptions): Promise<number> {
   const { pid, container, unit, cgroup } = options
   const isNamed = [pid, container, unit, cgroup].some(name => name !== undefined)
   const policy = options.policy === undefined ? {} : { policy: policyName(options.policy) }

@@ -45,12 +45,13 @@ export type GuardEvent = RouteEvent<'events'>
 
 /** Of alike ones how many there were, and until when. */
 export function eventLine(event: GuardEvent): string {
-  const { first, last, count, verdict, point, type, name, reason, delegation, loan, task, pid, uid } = event
+  const { seq, first, last, count, verdict, point, type, name, reason, delegation, loan } = event
+  const { task, pid, uid } = event
   const what = [point, type, name === '' ? undefined : `"${name}"`].filter(part => part !== undefined)
   const why = reason === 'none' ? '' : ` (${reason})`
   const of = nameOf({ loan, delegation })
   const many = count === 1 ? '' : `, ${count} times until ${last}`
-  return `${first} ${verdict} ${what.join(' ')}${why}: ${of === undefined ? '' : `${of}, `}${word(task)} ${pid} uid ${uid}${many}`
+  return `${seq} ${first} ${verdict} ${what.join(' ')}${why}: ${of === undefined ? '' : `${of}, `}${word(task)} ${pid} uid ${uid}${many}`
 }
 
 function nameOf({ loan, delegation }: Pick<GuardEvent, 'loan' | 'delegation'>): string | undefined {

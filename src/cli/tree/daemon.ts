@@ -1,12 +1,15 @@
 /** The commands that only the daemon can answer: its health, requests, renewal, its audit. */
 import { Argument, Option } from 'commander'
+import { EVENT_NUMBERS, USER_IDS } from '../../uapi/number-range.ts'
 import type { Command } from '../command.ts'
 import {
   comment,
   common,
+  daemonOptions,
   lifetime,
   loanName,
   moment,
+  numberWithin,
   recipientOptions,
   requestName,
   socket,
@@ -112,30 +115,58 @@ export const daemonCommands: Part = (root, act) => {
     .example('renew loan-7 --lifetime 2h', 'two more hours')
     .action(act(async () => (await import('../commands/renew.ts')).renew))
 
-  asking(
-    recipientOptions(
-      root
-        .command('explain')
-        .description(
-          'why the daemon would lend to you, or not; why the kernel refuses a call, and what helps',
-        )
-        .argument(
-          '[words...]',
-          'after --: a call or an object file for a running process; else a command, which is run',
-        )
-        .option('--request', 'whether a request of yours would be granted')
-        .option('--policy <policy>', 'under the policy of this name (default: under any)'),
+  common(
+    daemonOptions(
+      recipientOptions(
+        root
+          .command('explain')
+          .description(
+            'why the daemon would lend to you, or not; why the kernel or the guard refuses a call, and what helps',
+          )
+          .argument(
+            '[words...]',
+            'after --: a call or an object file for a running process; else a command, which is run',
+          )
+          .option('--request', 'whether a request of yours would be granted')
+          .addOption(
+            new Option('--event <id>', 'an event of the guard, by its number').argParser(
+              numberWithin(EVENT_NUMBERS),
+            ),
+          )
+          .option(
+            '--last',
+            'the last refusal that the guard has seen; with --pid, --uid, --delegation: of these',
+          )
+          .addOption(
+            new Option('--uid <uid>', 'with --last: of what this user did').argParser(numberWithin(USER_IDS)),
+          )
+          .addOption(
+            new Option(
+              '--delegation <id>',
+              'with --last: of this one: loan-NUMBER, or the number of the guard',
+            ).argParser(loanName),
+          )
+          .option('--fix', 'make the smallest change where it is a line of a policy, and ask again')
+          .option('--yes', 'with --fix: without asking on the terminal')
+          .option(
+            '--policy <policy>',
+            'with --request: under the policy of this name (default: any); with --fix: the file to change',
+          ),
+      ),
     ),
   )
     .passThroughOptions()
     .details(
       'A call is map_create TYPE, prog_load TYPE [ATTACH-TYPE], btf_load or btf_get_fd_by_id. A command is run and watched\n' +
-        '(as root), and its last refused call is explained. See docs/explain.md.',
-      'Exit: 0 it would be granted, or no call was refused; 3 it would be, or was.',
+        '(as root), and its last refused call is explained. Numbers of events are those that bpftoken events shows.',
+      '--fix changes nothing but a policy; where the change is elsewhere, it says what to run. See docs/explain.md.',
+      'Exit: 0 it would be granted, or no call was refused; 3 it would be, or was; with --fix: 0 it is allowed by now.',
     )
     .example('explain --pid 4711 -- prog_load xdp', 'whether it may, and what it lacks')
     .example('explain --container web -- counter.bpf.o', 'the same for all of an object')
     .example('explain -- bpftoken run --policy policy.yaml -- ./loader', 'why a run fails')
+    .example('explain --fix -- bpftoken run --policy policy.yaml -- ./loader', 'and to have it changed')
+    .example('explain --last --pid 4711', 'what the guard refused to a process, and why')
     .example('explain --request --policy dev', 'whether you may have it, and which entry says so')
     .action(act(async () => (await import('../commands/explain.ts')).explain))
 

@@ -36,6 +36,7 @@ test('numbers, masks and times have one form each', () => {
   const parses = (name: 'policy-install' | 'show' | 'events', value: unknown): boolean =>
     SCHEMAS[name].safeParse(value).success
   const event = {
+    seq: 1,
     time: '2026-01-02T03:04:05.678Z',
     point: 'option',
     verdict: 'refused',

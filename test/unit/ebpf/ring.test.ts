@@ -156,3 +156,37 @@ test('a visitor that reads is refused, and loses its own record alone', () => {
     )
   }
 })
+
+test('remembered() gives what is still in memory, read or not, and takes nothing away', () => {
+  const ring = emptyRing()
+  const shown = () => ring.remembered(88).map(({ record, end }) => [record[0], Number(end)])
+  assert.deepEqual(shown(), [])
+  for (const n of [1, 2, 3]) ring.write(record(n, 88))
+  assert.deepEqual(ring.read(), record(1, 88))
+  const three = [
+    [1, 96],
+    [2, 192],
+    [3, 288],
+  ]
+  assert.deepEqual(shown(), three)
+  assert.deepEqual(shown(), three)
+  assert.deepEqual(ring.read(), record(2, 88))
+  assert.deepEqual(ring.remembered(80), [], 'records of another length')
+  ring.words[192 >> 2] = DISCARD | 88
+  assert.deepEqual(shown(), three.slice(0, 2))
+})
+
+test('remembered() leaves out what was overwritten, or may be', () => {
+  const ring = emptyRing()
+  for (let n = 0; n < 100; n++) {
+    ring.write(record(n, 88))
+    ring.read()
+  }
+  const ends = ring.remembered(88).map(({ record, end }) => [record[0], Number(end)])
+  // 42 whole records of 96 bytes lie within 4096; the next to come would run over the oldest.
+  assert.equal(ends.length, 41)
+  assert.deepEqual(
+    ends,
+    Array.from({ length: 41 }, (_, i) => [59 + i, (60 + i) * 96]),
+  )
+})

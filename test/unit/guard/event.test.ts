@@ -7,7 +7,7 @@ const pointOf = (word: string): number => Number(Object.entries(POINTS).find(([,
 const reasonOf = (word: string): number => Number(Object.entries(REASONS).find(([, one]) => one === word)![0])
 
 function decoded(point: string, type: number, more: Parameters<typeof guard_event.encode>[0] = {}) {
-  return decodeEvent(guard_event.encode({ point: pointOf(point), type, cmd: 0xffff_ffff, ...more }))
+  return decodeEvent(guard_event.encode({ point: pointOf(point), type, cmd: 0xffff_ffff, ...more }), 96n)
 }
 
 test('decodeEvent() names the type by what the point is about', () => {
@@ -36,7 +36,7 @@ test('decodeEvent() leaves out what there is none of', () => {
 })
 
 test('decodeEvent() shows numbers for what is newer than we are, and takes no half record', () => {
-  const event = decodeEvent(guard_event.encode({ point: 99, reason: 98 }))
-  assert.deepEqual([event.point, event.reason], ['99', '98'])
-  assert.throws(() => decodeEvent(new Uint8Array(87)), /87 bytes, not 88/)
+  const event = decodeEvent(guard_event.encode({ point: 99, reason: 98 }), 3n * 96n)
+  assert.deepEqual([event.seq, event.point, event.reason], [3, '99', '98'])
+  assert.throws(() => decodeEvent(new Uint8Array(87), 96n), /87 bytes, not 88/)
 })
