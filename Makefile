@@ -130,8 +130,8 @@ oracle: $(MODULES) ## libbpf and types of other kernels to compare with, into .c
 	@test/corpus/oracle.sh || echo 'oracle: tests that compare with libbpf will be skipped' >&2
 	@test/corpus/foreign-btf.sh || echo 'oracle: kernels that do not run here will be skipped' >&2
 
-fuzz: $(MODULES) corpus ## hostile objects for ten minutes
-	$(TSX) test/corpus/fuzz.ts --seconds 600
+fuzz: $(MODULES) corpus ## hostile objects and programs for twenty minutes
+	$(TSX) test/corpus/fuzz.ts --seconds 1200
 
 objects: $(MODULES) ## compile the BPF C of the repository again, and make what is made from it
 	scripts/build-bpf.sh

@@ -16,8 +16,8 @@ const MAX_DEPTH = 64
  * multiply.
  */
 const MAX_PARTS = 200_000
-/** Of all that is written, ten times a kernel's: structs may share a long one without a name. */
-const MAX_CHARS = 1 << 26
+/** Of all that is written, a few times a kernel's: structs may share a long one without a name. */
+const MAX_CHARS = 1 << 24
 
 const C_INT = /^(?:(?:char|short|int|long|signed|unsigned|_Bool|__int128) ?)+$/
 const C_FLOAT = /^(?:float|double|long double)$/

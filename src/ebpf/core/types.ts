@@ -12,7 +12,7 @@ const MAX_BYTES = 0xffff_ffff
  * it takes time: far more than the largest known objects take.
  */
 const MAX_WORK = 1 << 24
-export const CANDIDATE_WORK = 64
+export const CANDIDATE_WORK = 256
 
 export class CoreTypes {
   readonly btf: Btf
