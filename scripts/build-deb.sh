@@ -34,7 +34,7 @@ add_library() {
   mkdir -p "$lib/node_modules" "$lib/bpf" "$lib/$prebuilt"
   cp -R dist "$lib/"
   cp package.json "$lib/"
-  cp bpf/guard.bpf.o bpf/inventory.bpf.o "$lib/bpf/"
+  cp bpf/{guard,inventory,recorder}.bpf.o "$lib/bpf/"
   cp "$prebuilt"/{node.napi.glibc.node,bpftoken-launch,bpftoken-executor,bpftoken-run,bpftoken-hook,bpftoken-runc,bpftoken-launchd} "$lib/$prebuilt/"
   chmod 644 "$lib/$prebuilt"/*.node
   for name in $(runtime_packages); do

@@ -31,6 +31,9 @@ const WITHOUT_TOKENS = 'test/vm/no-tokens.test.ts'
 /** Needs a systemd that is the first process, and takes long: the daemon starts many times. */
 const UNDER_SYSTEMD = 'test/vm/daemon-systemd.test.ts'
 
+/** Locks its kernel down until the next boot. */
+const UNDER_LOCKDOWN = 'test/vm/lockdown.test.ts'
+
 /**
  * What behaves the same everywhere is tested once, on the kernel that runs here. This depends on
  * the kernel.
@@ -49,6 +52,7 @@ const KERNEL_FILES = [
  * tested with where not everything is asked for.
  */
 const ON_ONE_KERNEL: Readonly<Record<string, string>> = {
+  'test/vm/explain.test.ts': '7',
   'test/vm/guard-cli.test.ts': '7',
   'test/vm/guard-detach.test.ts': '6.12',
   'test/vm/guard-objects.test.ts': '6.12',
@@ -62,7 +66,7 @@ function machines(everything: boolean): Machine[] {
   const guardFiles = readdirSync(join(ROOT, 'test/vm'))
     .filter(name => name.endsWith('.test.ts'))
     .map(name => `test/vm/${name}`)
-    .filter(file => file !== WITHOUT_TOKENS && file !== UNDER_SYSTEMD)
+    .filter(file => ![WITHOUT_TOKENS, UNDER_SYSTEMD, UNDER_LOCKDOWN].includes(file))
   const kernels = ['6.12', '7']
   return [
     ...kernels.map(kernel => ({
@@ -84,6 +88,7 @@ function machines(everything: boolean): Machine[] {
         timeoutSec: 3600,
         systemd: true,
       })),
+    { kernel: '7', title: 'Linux 7, lockdown', files: [UNDER_LOCKDOWN], timeoutSec: 1200 },
     {
       kernel: '6.1',
       title: 'Linux 6.1',

@@ -1,7 +1,13 @@
 /** The smallest change that would let a call pass, in the words of commands and options. Pure. */
 import type { Cause, Explanation } from '../lending/explain.ts'
+import { eventChangeText } from './event-change-text.ts'
 
-export function changeText({ cause, policy, capabilities }: Explanation): string {
+export function changeText({ cause, policy, edit, capabilities }: Explanation): string {
+  if (cause === 'verifier' && policy !== undefined)
+    return `spec.rights.capabilities: add ${policy.word}, with which the verifier allows it; or write it otherwise: bpftoken obj load shows its log`
+  const reason = /^guard-(.*)$/.exec(cause)?.[1]
+  if (reason !== undefined && reason !== 'capability')
+    return eventChangeText({ reason }, { edit, caution: undefined })
   if (policy !== undefined) {
     const name = policy.word.toUpperCase()
     const flags =
@@ -18,7 +24,19 @@ export function changeText({ cause, policy, capabilities }: Explanation): string
 const CHANGES: Partial<Readonly<Record<Cause, string>>> = {
   'no-delegation': 'lend it one: bpftoken delegate --pid PID --policy POLICY',
   'no-token':
-    'use a loader that makes tokens (libbpf 1.5, bpftool 7.5, cilium/ebpf 0.22 or newer), and tell it the place: LIBBPF_BPF_TOKEN_PATH',
+    'use a loader that makes tokens (libbpf 1.4, bpftool 7.5, cilium/ebpf 0.22 or newer), and tell it the place: LIBBPF_BPF_TOKEN_PATH',
+  'old-loader': 'use a newer one: libbpf 1.4, bpftool 7.5 and cilium/ebpf 0.22 make tokens by themselves',
+  'foreign-mounts':
+    'give it a mount namespace of its own, made in its user namespace: unshare --user --mount, DelegateNamespaces=mnt of a unit; then lend to it',
+  'foreign-bpffs':
+    'lend to this user namespace, at another place: bpftoken delegate --pid PID --policy POLICY --path DIRECTORY, and tell the loader: LIBBPF_BPF_TOKEN_PATH; a unit with PrivateUsers= needs DelegateNamespaces=mnt instead',
+  'closed-bpffs':
+    'let it run as that user or as root inside, or lend it anew: bpftoken delegate gives the root of its user namespace the bpffs, open to all',
+  lockdown:
+    'do without this helper, or boot without lockdown=confidentiality: it cannot be lowered while the kernel runs',
+  'descriptor-limit': 'raise it for the process (ulimit -n, LimitNOFILE= of a unit), or let it close some',
+  'memory-limit': 'raise memory.max of the cgroup (--memory of a container, MemoryMax= of a unit)',
+  memory: 'ask for a smaller map, or give the machine more memory',
   seccomp:
     "let the container's seccomp profile allow bpf (bpftoken plan --seccomp-profile writes one), or SystemCallFilter= of the unit",
   'security-module': 'look into the log of these modules; of the guard, with bpftoken events',

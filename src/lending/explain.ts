@@ -2,24 +2,41 @@
  * Why a call of bpf(2) is refused to a process, and what it lacks: the kernel model, asked with what
  * is really there. Pure.
  */
+
+import { printable } from '../ebpf/printable.ts'
 import { type Need, neededCapabilities } from '../ebpf/rights.ts'
 import { ATTACH_TYPES, MAP_TYPES, PROG_TYPES } from '../ebpf/type-names.ts'
+import { perfmonHint, summarize } from '../ebpf/verifier-log.ts'
+import type { GuardEvent } from '../guard/event.ts'
+import type { GuardDelegation } from '../guard/guard.ts'
 import { type BpfCall, decide } from '../model/decide.ts'
 import type { BpffsInstance } from '../model/file.ts'
-import type { Check, Decision } from '../model/judge.ts'
+import type { Check, Decision, ErrnoName } from '../model/judge.ts'
 import type { KernelFacts } from '../model/kernel.ts'
 import type { Machine } from '../model/machine.ts'
-import { INITIAL, type ModelCapability, nestedIn, type Task } from '../model/task.ts'
+import { INITIAL, MODEL_CAPABILITIES, type ModelCapability, nestedIn, type Task } from '../model/task.ts'
+import type { PolicyEdit } from '../policy/edit.ts'
 import { parseMountValue } from '../policy/mask-text.ts'
 import { MASK_DOMAINS, type MaskDomain } from '../policy/vocabulary.ts'
 import { bpf_map_type, bpf_prog_type } from '../uapi/bpf.ts'
+import { closedBpffs, foreignBpffs } from './causes/bpffs-place.ts'
+import type { Finding } from './causes/finding.ts'
+import { guardBehind, guardOnCall, guardOnToken, lendsCapability } from './causes/guard.ts'
+import { fullOfDescriptors, limitBehind, memlockNote } from './causes/limits.ts'
+import { loaderText, oldLoader } from './causes/loader.ts'
+import { lockdownBehind, modulesText } from './causes/security-modules.ts'
+import { explainEvent } from './explain-event.ts'
 import type { Situation } from './situation.ts'
 
 export type Cause =
   | 'none'
   | 'no-delegation'
   | 'no-token'
+  | 'old-loader'
   | 'initial-namespace'
+  | 'foreign-mounts'
+  | 'foreign-bpffs'
+  | 'closed-bpffs'
   | 'token-command'
   | 'token-map-type'
   | 'token-prog-type'
@@ -28,7 +45,13 @@ export type Cause =
   | 'host-only'
   | 'seccomp'
   | 'kernel'
+  /** And the guard's reason. */
+  | `guard-${string}`
+  | 'lockdown'
   | 'security-module'
+  | 'descriptor-limit'
+  | 'memory-limit'
+  | 'memory'
   | 'verifier'
   | 'request'
 
@@ -50,6 +73,10 @@ export interface Explanation {
   readonly capabilities: readonly string[]
   /** What would allow it, or bring the next cause to light, where it is a matter of the policy. */
   readonly policy: PolicyLine | undefined
+  /** The same, of a field of it that is not such a list. */
+  readonly edit?: PolicyEdit
+  /** What is no cause, though it is often taken for one; what was not looked at. */
+  readonly notes: readonly string[]
   /** The bpffs of which a token is made; undefined: there is none. */
   readonly bpffs: string | undefined
   /** All checks of the call in the kernel's order. */
@@ -62,6 +89,10 @@ export interface Observed {
   /** False: something before the kernel's function has answered. */
   readonly reached: boolean
   readonly withToken: boolean
+  /** What the guard has recorded of it. */
+  readonly event?: GuardEvent | undefined
+  /** Of a program, the end of what the verifier said. */
+  readonly log?: string | undefined
 }
 
 /** `prog_load xdp attach tcx_ingress` */
@@ -82,7 +113,15 @@ export function explainCall(
   need: Need,
   observed?: Observed,
 ): Explanation {
-  const machine: Machine = { kernel, unprivilegedBpfDisabled: situation.unprivilegedBpfDisabled }
+  const { guard } = situation
+  const lent = MODEL_CAPABILITIES.filter(name => guard === undefined || lendsCapability(guard, name))
+  const machine: Machine = {
+    kernel,
+    unprivilegedBpfDisabled: situation.unprivilegedBpfDisabled,
+    ...(lent.length === MODEL_CAPABILITIES.length
+      ? {}
+      : { lsm: { bpf_token_capable: 'EPERM' }, lsmLends: new Set(lent) }),
+  }
   const own = situation.isInitial ? INITIAL : nestedIn(INITIAL, situation.userNamespace, situation.ownerUid)
   const task: Task = {
     userNamespace: own,
@@ -90,7 +129,14 @@ export function explainCall(
     capabilities: new Set<ModelCapability>(situation.capabilities),
   }
   const mount = situation.mounts.at(-1)
-  const base = { call: callText(need), capabilities: neededCapabilities(need), bpffs: mount?.path }
+  const refused = observed?.errno === 'EPERM'
+  const memlock = refused && situation.limits !== undefined ? memlockNote(situation.limits) : undefined
+  const base: Base = {
+    call: callText(need),
+    capabilities: neededCapabilities(need),
+    bpffs: mount?.path,
+    notes: memlock === undefined ? [] : [memlock],
+  }
   if (observed?.reached === false && observed.errno !== undefined)
     return {
       ...{ ...base, verdict: 'refused', errno: observed.errno, cause: 'seccomp', policy: undefined },
@@ -101,38 +147,78 @@ export function explainCall(
   const instance: BpffsInstance | undefined =
     mount === undefined ? undefined : { userNamespace: own, masks: masksOf(kernel, mount.delegation) }
   const without = decide(machine, task, modelCall(need, undefined))
-  if (instance === undefined) return judged(without, without, need, situation, base, observed)
+  const asked = { need, situation, base, observed }
+  if (instance === undefined) return judged(without, without, asked)
+  // Whoever needs no token makes none.
+  if (without.verdict === 'refused') {
+    const closed = bpffsFinding(situation, mount!.path)
+    if (closed !== undefined) return found(closed, [], asked)
+  }
   const making = decide(machine, task, {
     op: 'token_create',
     bpffs: { kind: 'bpffs', instance, isRoot: true },
   })
-  // Whoever needs no token makes none.
+  if (making.verdict === 'ok' && without.verdict === 'refused' && guard !== undefined) {
+    const unmade = guardOnToken(guard, situation.where)
+    if (unmade !== undefined && observed?.withToken !== true) return found(unmade, making.checks, asked)
+  }
   const used = making.verdict === 'refused' ? without : decide(machine, task, modelCall(need, instance))
   const shown = making.verdict === 'refused' && without.verdict === 'refused' ? making : used
-  if (
-    observed?.errno === 'EPERM' &&
-    !observed.withToken &&
-    used.verdict === 'ok' &&
-    without.verdict === 'refused'
-  )
-    return {
-      ...{ ...base, verdict: 'refused', errno: 'EPERM', cause: 'no-token', policy: undefined },
-      needed: 'a token, named in the call',
-      found: `the call named none, although one can be made of ${mount!.path}`,
-      checks: without.checks,
+  if (used.verdict === 'ok' && without.verdict === 'refused' && observed?.withToken !== true) {
+    const old = oldLoader(situation.loader)
+    if (old !== undefined && (observed === undefined || observed.errno === 'EPERM'))
+      return found(old, without.checks, asked)
+    if (observed?.errno === 'EPERM') {
+      const loader = situation.loader === undefined ? '' : `; the loader is ${loaderText(situation.loader)}`
+      return {
+        ...{ ...base, verdict: 'refused', errno: 'EPERM', cause: 'no-token', policy: undefined },
+        needed: 'a token, named in the call',
+        found: `the call named none, although one can be made of ${mount!.path}${loader}`,
+        checks: without.checks,
+      }
     }
-  return judged(shown, used, need, situation, base, observed)
+  }
+  if (used.verdict === 'ok' && without.verdict === 'refused' && guard !== undefined) {
+    const kept = guardOnCall(guard, situation.where, need)
+    if (kept !== undefined && (observed === undefined || observed.errno !== undefined))
+      return found(kept, used.checks, asked)
+  }
+  return judged(shown, used, asked)
 }
 
-function judged(
-  shown: Decision,
-  used: Decision,
-  need: Need,
-  situation: Situation,
-  base: Pick<Explanation, 'call' | 'capabilities' | 'bpffs'>,
-  observed: Observed | undefined,
-): Explanation {
-  if (used.verdict === 'ok') return allowed(used, need, situation, base, observed)
+type Base = Pick<Explanation, 'call' | 'capabilities' | 'bpffs' | 'notes'>
+
+/** What an explanation is made of. */
+interface Asked {
+  readonly need: Need
+  readonly situation: Situation
+  readonly base: Base
+  readonly observed: Observed | undefined
+}
+
+/** What is in the way of making a token of the bpffs, before its user asks for one. */
+function bpffsFinding(
+  { place, identity, capabilities, userNamespace }: Situation,
+  path: string,
+): Finding | undefined {
+  if (place === undefined || identity === undefined) return undefined
+  return closedBpffs(path, place, identity, capabilities) ?? foreignBpffs(path, place, userNamespace)
+}
+
+/** What is no check of the kernel model; `checks` are those that come before it. */
+function found(finding: Finding, checks: readonly Check[], { base, observed }: Asked): Explanation {
+  const { errno, ...rest } = finding
+  return {
+    ...base,
+    ...rest,
+    ...{ verdict: 'refused', errno: observed?.errno ?? errno, policy: undefined },
+    checks,
+  }
+}
+
+function judged(shown: Decision, used: Decision, asked: Asked): Explanation {
+  const { need, situation, base, observed } = asked
+  if (used.verdict === 'ok') return allowed(used, asked)
   const failed = shown.checks.find(({ passed }) => !passed)!
   const { rule, needed, found } = failed
   const facts = {
@@ -145,7 +231,7 @@ function judged(
   if (line !== undefined) {
     return {
       ...facts,
-      ...{ cause: causeOf(line), needed, found: foundOf(line, situation, found), policy: line },
+      ...{ cause: causeOf(line, situation), needed, found: foundOf(line, situation, found), policy: line },
     }
   }
   if (rule.errno !== 'EPERM' && rule.name !== 'TOKEN_CREATE: initial user namespace')
@@ -161,6 +247,12 @@ function judged(
       ...facts,
       ...{ cause: 'initial-namespace', needed, found, policy: undefined },
     }
+  if (situation.mountOwner !== undefined && situation.mountOwner !== situation.userNamespace)
+    return {
+      ...{ ...facts, cause: 'foreign-mounts', policy: undefined },
+      needed: 'a mount namespace of its own, in which a bpffs can be mounted for it',
+      found: `one of ${situation.mountOwner}, and the process is in ${situation.userNamespace}`,
+    }
   return {
     ...facts,
     ...{ cause: 'no-delegation', needed: 'a bpffs with a delegation, to make a token of', policy: undefined },
@@ -168,37 +260,72 @@ function judged(
   }
 }
 
-/** Rights are enough; what else has refused it, if anything has. */
-function allowed(
-  { checks }: Decision,
-  need: Need,
-  { modules }: Situation,
-  base: Pick<Explanation, 'call' | 'capabilities' | 'bpffs'>,
-  observed: Observed | undefined,
-): Explanation {
+/** Rights are enough; what else has refused it, or would. */
+function allowed(used: Decision, asked: Asked): Explanation {
+  const { need, situation, base, observed } = asked
+  const { checks } = used
+  const { limits, modules, guard } = situation
   const errno = observed?.errno
   const facts = { ...base, errno, checks, policy: undefined }
-  if (errno === undefined)
+  if (errno === undefined) {
+    const full = observed === undefined && limits !== undefined ? fullOfDescriptors(limits) : undefined
+    if (full !== undefined) return found(full, checks, asked)
     return {
       ...{ ...facts, verdict: 'ok', cause: 'none', needed: 'nothing more', found: 'rights and capabilities' },
     }
-  if (errno === 'EPERM')
-    return {
-      ...{ ...facts, verdict: 'refused', cause: 'security-module' },
-      needed: 'security modules that allow it',
-      found: `rights that are enough; security modules: ${modules.join(', ') || 'not told'}`,
-    }
-  if (need.cmd === 'prog_load' && ['EACCES', 'EINVAL', 'E2BIG'].includes(errno))
+  }
+  const finding =
+    (observed?.event && recordedFinding(observed.event, errno, guard?.delegation)) ??
+    (limits && limitBehind(errno, limits)) ??
+    (guard && guardBehind(errno, guard, need)) ??
+    lockdownBehind(modules.lockdown, observed?.log)
+  if (finding !== undefined) return found(finding, checks, asked)
+  if (need.cmd === 'prog_load' && VERIFIER.includes(errno)) {
+    const said = observed?.log === undefined ? undefined : summarize(observed.log).summary
     return {
       ...{ ...facts, verdict: 'refused', cause: 'verifier' },
       needed: 'a program that the verifier accepts',
-      found: `rights that are enough, and ${errno}`,
+      found: said === undefined ? `rights that are enough, and ${errno}` : printable(said),
+      ...perfmonFor(said, situation),
+    }
+  }
+  if (errno === 'EPERM' || errno === 'EACCES' || modules.programs.length > 0)
+    return {
+      ...{ ...facts, verdict: 'refused', cause: 'security-module' },
+      needed: 'security modules that allow it',
+      found: `rights that are enough, and ${errno}; ${modulesText(modules)}`,
     }
   return {
     ...{ ...facts, verdict: 'refused', cause: 'request' },
     needed: 'a request that this kernel takes',
     found: `rights that are enough, and ${errno}`,
   }
+}
+
+/** What the guard has recorded of the call. */
+function recordedFinding(event: GuardEvent, errno: string, delegation: GuardDelegation | undefined): Finding {
+  const state = delegation?.revoked === true ? 'revoked' : 'live'
+  const known = delegation && {
+    state: state as 'revoked' | 'live',
+    capabilities: delegation.terms.rights.capabilities,
+    limits: delegation.terms.limits,
+    live: delegation.live,
+    mapBytes: delegation.live.mapBytes,
+  }
+  const { cause, needed, found, edit } = explainEvent({ ...event, count: 1, holder: undefined }, known)
+  return {
+    ...{ cause: cause as Cause, errno: errno as ErrnoName, needed, found },
+    ...(edit === undefined ? {} : { edit }),
+  }
+}
+
+const VERIFIER = ['EACCES', 'EINVAL', 'E2BIG', 'ENOTSUPP', 'EOPNOTSUPP', 'ENOSPC']
+
+/** The capability with which the verifier lets it pass, if that is all that it says. */
+function perfmonFor(said: string | undefined, { capabilities, mounts }: Situation): { policy?: PolicyLine } {
+  const isMissing = !capabilities.includes('perfmon') && mounts.length > 0
+  if (said === undefined || !isMissing || perfmonHint(said) === undefined) return {}
+  return { policy: { list: 'capabilities', word: 'perfmon' } }
 }
 
 /** What the token lends in that list, in the kernel's words; of capabilities what the model says. */
@@ -236,7 +363,9 @@ const FIXED_UP: Readonly<Record<string, string>> = {
   sk_reuseport: 'sk_reuseport_select',
 }
 
-function causeOf({ list }: PolicyLine): Cause {
+function causeOf({ list, word }: PolicyLine, { capabilities }: Situation): Cause {
+  // It has it, and the token does not stand in for it.
+  if (list === 'capabilities' && capabilities.some(one => one === word)) return 'guard-capability'
   const causes = {
     cmds: 'token-command',
     maps: 'token-map-type',

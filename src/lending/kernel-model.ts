@@ -1,14 +1,23 @@
 /** The running kernel as the model wants it: its words and attributes, from its BTF. */
-import { readKernelEnums } from '../delegation/vocabulary.ts'
 import type { Btf } from '../ebpf/btf/btf.ts'
 import { kernelBtf } from '../ebpf/kernel/btf.ts'
 import { factsFrom, type KernelFacts, type KernelShape } from '../model/kernel.ts'
-import { VMLINUX_BTF } from '../uapi/kernel-paths.ts'
+import { DOMAIN_ENUMS, type KernelEnums } from '../policy/vocabulary.ts'
 
 /** The kernel that runs here. NotSupportedError without its BTF. */
 export function runningKernel(): KernelFacts {
   const { types } = kernelBtf()
-  return factsFrom('running', { enums: readKernelEnums(VMLINUX_BTF), ...attrShape(types) })
+  return factsFrom('running', { enums: enumsIn(types), ...attrShape(types) })
+}
+
+/** By the index of names that is there for the rest: no second way through all types. */
+function enumsIn(types: Btf): KernelEnums {
+  const enums = Object.values(DOMAIN_ENUMS).map(({ enumName }) => {
+    const type = types.resolve(types.find(enumName, 'enum')[0] ?? 0)
+    const values = type?.kind === 'enum' ? type.values : []
+    return [enumName, Object.fromEntries(values.map(({ name, value }) => [name, Number(value)]))]
+  })
+  return Object.fromEntries(enums) as KernelEnums
 }
 
 /** Size and fields of union bpf_attr in a kernel's BTF. */

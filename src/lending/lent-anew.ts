@@ -25,5 +25,7 @@ export function lentAnew(
     ...situation,
     mounts: last === undefined ? [] : [...situation.mounts.slice(0, -1), { ...last, delegation }],
     capabilities: [...new Set([...situation.capabilities, ...added])],
+    // Of the loan that it had.
+    guard: undefined,
   }
 }

@@ -1,14 +1,23 @@
 /** What the running kernel says of a process and of the machine, as far as bpf(2) asks for it. */
 import { readFileSync } from 'node:fs'
 import { type BpffsMount, delegatedMounts } from '../ebpf/bpffs.ts'
+import { Owned } from '../ebpf/owned.ts'
+import type { Guard } from '../guard/guard.ts'
 import { MODEL_CAPABILITIES, type ModelCapability } from '../model/task.ts'
+import type { Fd } from '../sys/fd.ts'
 import { LOOK_MS, namespaceInTime } from '../sys/in-time.ts'
-import { ownerUid } from '../sys/namespace.ts'
+import { ownerUid, owningUserNamespace, userNamespacesAbove } from '../sys/namespace.ts'
 import { inodeOf } from '../sys/open.ts'
-import { procFields } from '../sys/proc-file.ts'
+import { cgroup2Path, procFields } from '../sys/proc-file.ts'
 import { openProcess, type ProcessHandle, readProc, stillAlive } from '../sys/process.ts'
 import { INITIAL_USER_NAMESPACE } from '../sys/self.ts'
 import { CAPABILITIES, type CapabilityName } from '../uapi/constants.ts'
+import { type BpffsPlace, type Identity, identityOf, openBpffs, placesOfBpffs } from './causes/bpffs-place.ts'
+import { type GuardFacts, guardFactsOf, type Whereabouts } from './causes/guard.ts'
+import { type Limits, limitsOf } from './causes/limits.ts'
+import { type Loader, loaderOf } from './causes/loader.ts'
+import { type SecurityModules, securityModules } from './causes/security-modules.ts'
+import { cgroupRoot } from './recipient/cgroup.ts'
 
 export interface Situation {
   readonly pid: number
@@ -17,6 +26,8 @@ export interface Situation {
   readonly isInitial: boolean
   /** Of the user namespace; a user of the host. */
   readonly ownerUid: number
+  /** The user namespace that owns its mount namespace; undefined: it cannot be told. */
+  readonly mountOwner: string | undefined
   /** Effective, of the host. */
   readonly uid: number
   /** Effective, in its own user namespace; of those that bpf(2) asks for. */
@@ -24,30 +35,48 @@ export interface Situation {
   /** Whether a seccomp filter is on. What it says is not known. */
   readonly filtered: boolean
   readonly noNewPrivileges: boolean
-  /** bpffs with a delegation that its mount namespace shows, of which a token can be made. */
+  /**
+   * bpffs with a delegation that its mount namespace shows, whole; the one of which it would make a
+   * token is the last.
+   */
   readonly mounts: readonly BpffsMount[]
   readonly unprivilegedBpfDisabled: 0 | 1 | 2
-  /** Security modules that are on, in their order; empty where it is not told. */
-  readonly modules: readonly string[]
+  readonly modules: SecurityModules
+  /** Undefined of what follows: it could not be looked at. */
+  readonly identity: Identity | undefined
+  /** The last of `mounts`, as the process finds it. */
+  readonly place: BpffsPlace | undefined
+  readonly limits: Limits | undefined
+  /** None that is known, too. */
+  readonly loader: Loader | undefined
+  /** No guard is installed, too. */
+  readonly guard: GuardFacts | undefined
+  readonly where: Whereabouts
 }
 
 /** The same by its number. NotFoundError: there is none. */
-export async function situationOfPid(pid: number): Promise<Situation> {
+export async function situationOfPid(pid: number, guard?: Guard): Promise<Situation> {
   using process = openProcess(pid)
-  return await situationOf(process)
+  return await situationOf(process, guard)
 }
 
-/** NotFoundError: it has exited. TimeoutError: it kept us waiting. */
-export async function situationOf(process: ProcessHandle): Promise<Situation> {
+/**
+ * NotFoundError: it has exited. TimeoutError: it kept us waiting. `guard`: the one that is installed,
+ * of which this process is a keeper.
+ */
+export async function situationOf(process: ProcessHandle, guard?: Guard): Promise<Situation> {
   using userNamespace = await namespaceInTime(process, 'user', LOOK_MS)
   const name = `user:[${inodeOf(userNamespace)}]`
   const status = procFields(readProc(process, 'status'))
   const effective = BigInt(`0x${status.get('CapEff') ?? '0'}`)
+  using owned = new Owned()
+  const found = await mountsFor(process, name, owned)
   const situation = {
     pid: process.pid,
     userNamespace: name,
     isInitial: name === INITIAL_USER_NAMESPACE,
     ownerUid: ownerUid(userNamespace),
+    mountOwner: await ownerOfMounts(process),
     uid: Number(status.get('Uid')?.split('\t')[1] ?? 0),
     capabilities: MODEL_CAPABILITIES.filter(one => {
       const bit = CAPABILITIES[`CAP_${one.toUpperCase()}` as CapabilityName]
@@ -55,22 +84,70 @@ export async function situationOf(process: ProcessHandle): Promise<Situation> {
     }),
     filtered: status.get('Seccomp') === '2',
     noNewPrivileges: status.get('NoNewPrivs') === '1',
-    mounts: delegatedMounts(readProc(process, 'mountinfo')),
+    mounts: found.map(({ mount }) => mount),
     unprivilegedBpfDisabled: sysctl(),
-    modules: modules(),
+    modules: await securityModules(process),
+    identity: identityOf(process, status),
+    place: found.at(-1)?.place,
+    limits: limitsOf(process),
+    loader: await loaderOf(process),
+    guard: guard && found.at(-1)?.root && guardFactsOf(guard, found.at(-1)!.root!),
+    where: { userNamespaces: [name, ...aboveOf(userNamespace)], cgroup: cgroupOf(process) },
   }
   stillAlive(process)
   return situation
+}
+
+interface FoundMount {
+  readonly mount: BpffsMount
+  /** Undefined: no path leads to it. */
+  readonly root?: Fd
+  readonly place?: BpffsPlace
+}
+
+/** More are nobody's mistake any more. */
+const MOST_MOUNTS = 64
+
+/** In the order of the mounts, but one that belongs to the process's own user namespace last. */
+async function mountsFor(process: ProcessHandle, own: string, owned: Owned): Promise<FoundMount[]> {
+  const mounts = delegatedMounts(readProc(process, 'mountinfo')).slice(-MOST_MOUNTS)
+  const found: FoundMount[] = []
+  for (const mount of mounts) {
+    const root = await openBpffs(process, mount)
+    found.push(root === undefined ? { mount } : { mount, root: owned.add(root) })
+  }
+  const open = found.filter(({ root }) => root !== undefined)
+  const places = await placesOfBpffs(open.map(({ root }) => root!))
+  const placed = found.map(one => {
+    const place = places[open.indexOf(one)]
+    return place === undefined ? one : { ...one, place }
+  })
+  const best = placed.findLast(({ place }) => place?.userNamespace === own)
+  return best === undefined ? placed : [...placed.filter(one => one !== best), best]
+}
+
+async function ownerOfMounts(process: ProcessHandle): Promise<string | undefined> {
+  using mounts = await namespaceInTime(process, 'mnt', LOOK_MS)
+  using owner = owningUserNamespace(mounts)
+  return `user:[${inodeOf(owner)}]`
+}
+
+function aboveOf(userNamespace: Fd): string[] {
+  return `user:[${inodeOf(userNamespace)}]` === INITIAL_USER_NAMESPACE
+    ? []
+    : userNamespacesAbove(userNamespace)
+}
+
+function cgroupOf(process: ProcessHandle): string | undefined {
+  const path = cgroup2Path(readProc(process, 'cgroup'))
+  const root = cgroupRoot()
+  return path === undefined || root === undefined ? undefined : root + path
 }
 
 function sysctl(): 0 | 1 | 2 {
   const value = textOf('/proc/sys/kernel/unprivileged_bpf_disabled')
   // Fail closed: an unknown value is the strict one.
   return value === '0' ? 0 : value === '1' ? 1 : 2
-}
-
-function modules(): string[] {
-  return (textOf('/sys/kernel/security/lsm') ?? '').split(',').filter(Boolean)
 }
 
 function textOf(file: string): string | undefined {

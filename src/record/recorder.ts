@@ -8,6 +8,7 @@ import { attachProgram } from '../ebpf/attach/section.ts'
 import { type LoadedObject, loadObject } from '../ebpf/load/object.ts'
 import type { BpfMap } from '../ebpf/map.ts'
 import { parseObject } from '../ebpf/object/spec.ts'
+import { nameFrom } from '../ebpf/object-name.ts'
 import { Owned } from '../ebpf/owned.ts'
 import { RingBuffer } from '../ebpf/ringbuf.ts'
 import { CMDS } from '../ebpf/type-names.ts'
@@ -36,11 +37,22 @@ export interface Tally {
   readonly lostProcesses: number
 }
 
+/** What is watched from the beginning: a cgroup, a PID namespace, or nothing. */
+export interface Watched {
+  /** Its id. */
+  readonly cgroup?: bigint
+  /** Its inode number. */
+  readonly pidNamespace?: number
+  /** Whether the end of the verifier's log is kept of programs that are refused. */
+  readonly logs?: boolean
+}
+
 export class Recorder implements Disposable {
   readonly #owned: Owned
   readonly #ring: RingBuffer
   readonly #watched: BpfMap
   readonly #counters: BpfMap
+  readonly #logs: BpfMap
   readonly #seen: (call: SeenCall) => void
 
   private constructor(owned: Owned, object: LoadedObject, seen: (call: SeenCall) => void) {
@@ -48,6 +60,7 @@ export class Recorder implements Disposable {
     this.#seen = seen
     this.#watched = object.maps.get('watched')!
     this.#counters = object.maps.get('counters')!
+    this.#logs = object.maps.get('logs')!
     const calls = object.maps.get('calls')!
     this.#ring = owned.add(new RingBuffer(calls))
     const watch = owned.add(watchReadable(calls.fd, () => this.drain()))
@@ -57,12 +70,14 @@ export class Recorder implements Disposable {
 
   /**
    * Begins: `seen` gets each call of what is watched, from Node's event loop. Of a cgroup (its id)
-   * that is every process in it and below; otherwise nothing yet. Needs CAP_BPF and CAP_PERFMON in
-   * the initial user namespace. The caller disposes of it.
+   * that is every process in it and below, of a PID namespace (its inode number) likewise; otherwise
+   * nothing yet. A call that was refused comes at once, others within some time, and all that there
+   * are by `drain`. `logs`: of programs that are refused, with the end of what the verifier said.
+   * Needs CAP_BPF and CAP_PERFMON in the initial user namespace. The caller disposes of it.
    */
   static async start(
     seen: (call: SeenCall) => void,
-    { cgroup = 0n }: { readonly cgroup?: bigint } = {},
+    { cgroup = 0n, pidNamespace = 0, logs = false }: Watched = {},
   ): Promise<Recorder> {
     using owned = new Owned()
     const spec = parseObject(readFileSync(OBJECT), { name: 'recorder' })
@@ -70,6 +85,8 @@ export class Recorder implements Disposable {
       arm64: process.arch === 'arm64' ? 1 : 0,
       pid_namespace: Number(/\d+/.exec(ownNamespace('pid'))![0]),
       cgroup,
+      watched_namespace: pidNamespace,
+      keeps_logs: Number(logs),
     }
     const object = owned.add(await loadObject(spec, { token: null, constants }))
     const kept = new Owned()
@@ -135,7 +152,20 @@ export class Recorder implements Disposable {
 
   /** Gives what is there now to `seen`. */
   drain(): void {
-    this.#ring.drain(record => this.#seen(seenCall(record)))
+    this.#ring.drain(record => {
+      const call = seenCall(record)
+      const isRefused = call.command === 'prog_load' && call.errno !== undefined
+      this.#seen(isRefused ? { ...call, log: this.#takeLog(call.at) } : call)
+    })
+  }
+
+  /** Undefined: none is kept, or there was none. */
+  #takeLog(at: bigint): string | undefined {
+    const key = new Uint8Array(BigUint64Array.of(at).buffer)
+    const text = this.#logs.lookup(key)
+    if (text === undefined) return undefined
+    this.#logs.delete(key)
+    return nameFrom(text)
   }
 
   tally(): Tally {

@@ -106,6 +106,46 @@ export async function namespaceInTime(
   )
 }
 
+/**
+ * What lies at a path below /proc/PID, such as `root/sys/fs/bpf` or `map_files/RANGE`. The caller
+ * closes it. ENOENT: there is none.
+ */
+export function openBelowInTime(
+  process: ProcessHandle,
+  path: string,
+  flags: number,
+  timeoutMs: number,
+): Promise<Fd> {
+  return inTime(process, timeoutMs, held => openAside(held, path, flags))
+}
+
+const CHUNK_BYTES = 1024 * 1024
+
+/**
+ * All of a file at a path below /proc/PID, which may be one of the process's own file systems;
+ * undefined: it is longer than `mostBytes`.
+ */
+export async function bytesInTime(
+  process: ProcessHandle,
+  path: string,
+  mostBytes: number,
+  timeoutMs: number,
+): Promise<Buffer | undefined> {
+  const { bytes } = await inTime(process, timeoutMs, async held => {
+    using file = await openAside(held, path, O_RDONLY)
+    const chunks: Uint8Array[] = []
+    for (let total = 0; ; ) {
+      const chunk = new Uint8Array(CHUNK_BYTES)
+      const length = check('read', 'read', await native().aside('read', file.number, chunk), path)
+      if (length === 0) return { bytes: Buffer.concat(chunks), close() {} }
+      chunks.push(chunk.subarray(0, length))
+      total += length
+      if (total > mostBytes) return { bytes: undefined, close() {} }
+    }
+  })
+  return bytes
+}
+
 const MAX_BYTES = 4096
 
 /** A file of /proc/PID of up to 4 KiB: its security label, or what `stat` says. */

@@ -88,6 +88,7 @@ test('a command is run, and its last refused call explained', machine, async () 
     'unshare',
     '--user',
     '--map-root-user',
+    '--mount',
     process.execPath,
     CLI,
     'obj',

@@ -58,6 +58,23 @@ describe('of Podman', machine, () => {
     assert.equal(await mounted('web'), false)
   })
 
+  test('explain --container NAME: what it lacks, and nothing more once that is lent', async () => {
+    const explain = (...call: string[]) => podman.cli('explain', '--container', 'other', '--', ...call)
+    const alone = await explain('prog_load', 'xdp', 'xdp')
+    assert.equal(alone.status, 3, alone.stderr)
+    assert.match(alone.stderr, /container other \([0-9a-f]{12}\) of Podman is process \d+/)
+    assert.match(alone.stdout, /^prog_load xdp attach xdp: refused \(EPERM\): no-delegation$/m)
+    assert.equal((await delegate('--container', 'other')).status, 0)
+    const lent = await explain('prog_load', 'xdp', 'xdp')
+    assert.deepEqual([lent.status, lent.stdout.split('\n')[0]], [0, 'prog_load xdp attach xdp: allowed'])
+    // What the policy does not lend, and what the container was not given.
+    const map = await explain('map_create', 'queue')
+    assert.match(map.stdout, /: token-map-type$/m)
+    const kprobe = await explain('prog_load', 'kprobe')
+    assert.match(kprobe.stdout, /: token-prog-type$/m)
+    assert.equal((await podman.cli('undelegate', '--container', 'other')).status, 0)
+  })
+
   test('--container with an id, and with the beginning of one', async () => {
     const id = await podman.podman('inspect', '--format', '{{.Id}}', 'other')
     for (const name of [id, id.slice(0, 12)]) {

@@ -35,6 +35,7 @@ describe('units', needsProgram('sid/usr/bin/systemctl'), () => {
     systemd = await SidSystemd.start({
       'etc/pass.o': readFileSync(OBJECT),
       [at('web')]: unit(SLEEP, OWN),
+      [at('half')]: unit(SLEEP, 'PrivateUsers=yes\nPrivateNetwork=yes\n'),
       [at('around')]: unit(`/bin/busybox sh -c '/bin/busybox unshare -U -r -m -n ${SLEEP} & wait'`),
       [at('two')]: unit(TWO),
       [at('plain')]: unit(SLEEP),
@@ -42,7 +43,7 @@ describe('units', needsProgram('sid/usr/bin/systemctl'), () => {
       [at('planned')]: `${unit(LOAD, 'Type=oneshot\n')}${planned}\n`,
       [at('less')]: `${unit(LOAD, 'Type=oneshot\n')}${less}\n`,
     })
-    await systemd.systemctl('start', 'web', 'around', 'two', 'plain', 'idle')
+    await systemd.systemctl('start', 'web', 'half', 'around', 'two', 'plain', 'idle')
   })
   after(async () => {
     await systemd?.stop()
@@ -53,6 +54,21 @@ describe('units', needsProgram('sid/usr/bin/systemctl'), () => {
   const delegate = (...words: string[]) => systemd.cli('delegate', '--policy', POLICY, ...words)
   const mounts = async (pid: string): Promise<boolean> =>
     (await systemd.execute('cat', `/proc/${pid}/mountinfo`)).stdout.includes('delegate_cmds')
+
+  test('explain --unit NAME: a unit without its own mounts, one without a loan, and one with', async () => {
+    const explain = (name: string) => systemd.cli('explain', '--unit', name, '--', 'prog_load', 'xdp', 'xdp')
+    const refused = async (name: string, cause: string): Promise<void> => {
+      const { status, stdout, stderr } = await explain(name)
+      assert.equal(status, 3, stderr)
+      assert.equal(stdout.split('\n')[0], `prog_load xdp attach xdp: refused (EPERM): ${cause}`)
+    }
+    await refused('half', 'foreign-mounts')
+    await refused('web', 'no-delegation')
+    assert.equal((await delegate('--unit', 'web')).status, 0)
+    const lent = await explain('web')
+    assert.deepEqual([lent.status, lent.stdout.split('\n')[0]], [0, 'prog_load xdp attach xdp: allowed'])
+    assert.equal((await systemd.cli('undelegate', '--unit', 'web')).status, 0)
+  })
 
   test('delegate and undelegate --unit NAME: its main process', async () => {
     const pid = await systemd.property('web', 'MainPID')

@@ -6,6 +6,9 @@ import { spawn } from 'node:child_process'
 import type { Need } from '../../ebpf/rights.ts'
 import { ATTACH_TYPES, MAP_TYPES, PROG_TYPES } from '../../ebpf/type-names.ts'
 import { EXIT, UsageError } from '../../errors.ts'
+import { bootTimeNs } from '../../guard/clock.ts'
+import type { GuardEvent } from '../../guard/event.ts'
+import type { Guard } from '../../guard/guard.ts'
 import { type Explanation, explainCall } from '../../lending/explain.ts'
 import { runningKernel } from '../../lending/kernel-model.ts'
 import { type Situation, situationOfPid } from '../../lending/situation.ts'
@@ -13,6 +16,7 @@ import type { SeenCall } from '../../record/call.ts'
 import { changeText } from '../change-text.ts'
 import type { SocketOptions } from '../daemon/reach.ts'
 import { heldRecipient } from '../daemon/recipient.ts'
+import { installedGuard } from '../installed-guard.ts'
 import { note, print, printJson } from '../output.ts'
 import { requireRoot } from '../privilege.ts'
 import type { RecipientOptions } from '../recipient.ts'
@@ -65,7 +69,8 @@ export function documentOf(explained: Explanation): object {
 async function ofProcess(words: string[], options: ExplainCallOptions): Promise<Explained> {
   const needs = await needsOf(words)
   using recipient = await heldRecipient(options)
-  const situation = await situationOfPid(recipient.pid)
+  using guard = await installedGuard()
+  const situation = await situationOfPid(recipient.pid, guard)
   return { explained: firstRefused(situation, needs), process: { situation, needs } }
 }
 
@@ -106,13 +111,17 @@ async function needsOf(words: string[]): Promise<readonly Need[]> {
 export async function ofCommand(command: string[]): Promise<Explanation | undefined> {
   const { Recorder } = await import('../../record/recorder.ts')
   const refused: { call: SeenCall; situation: Promise<Situation | undefined> }[] = []
-  using recorder = await Recorder.start(call => {
-    if (call.errno === undefined || call.need === undefined) return
-    // Processes of other PID namespaces have no number here.
-    const situation = call.pid === 0 ? undefined : situationOfPid(call.pid).catch(() => undefined)
-    refused.push({ call, situation: Promise.resolve(situation) })
-    if (refused.length > MOST) refused.shift()
-  })
+  using guard = await installedGuard()
+  using recorder = await Recorder.start(
+    call => {
+      if (call.errno === undefined || call.need === undefined) return
+      // Processes of other PID namespaces have no number here.
+      const situation = call.pid === 0 ? undefined : situationOfPid(call.pid, guard).catch(() => undefined)
+      refused.push({ call, situation: Promise.resolve(situation) })
+      if (refused.length > MOST) refused.shift()
+    },
+    { logs: true },
+  )
   const child = recorder.watchForked(() =>
     // The command's output is not the answer.
     spawn(command[0]!, command.slice(1), { stdio: ['inherit', 2, 2] }),
@@ -131,7 +140,19 @@ export async function ofCommand(command: string[]): Promise<Explanation | undefi
     note('its process had ended before it could be looked at: what it had is not known')
     return explainCall(runningKernel(), UNKNOWN, last.call.need!, last.call)
   }
-  return explainCall(runningKernel(), situation, last.call.need!, last.call)
+  const event = guard && eventOf(guard, last.call)
+  return explainCall(runningKernel(), situation, last.call.need!, { ...last.call, event })
+}
+
+/** Times of two clocks are compared, of which one has hundredths of a second. */
+const CLOCK_NS = 20_000_000n
+
+/** What the guard has recorded of the call, if it refused that. */
+function eventOf(guard: Guard, { at, tid }: SeenCall): GuardEvent | undefined {
+  const since = at + bootTimeNs() - process.hrtime.bigint() - CLOCK_NS
+  return guard
+    .rememberedEvents()
+    .findLast(event => event.tid === tid && event.verdict === 'refused' && event.timeNs >= since)
 }
 
 /** Refused calls that are kept. */
@@ -139,12 +160,15 @@ const MOST = 1000
 
 const UNKNOWN: Situation = {
   ...{ pid: 0, userNamespace: 'unknown', isInitial: false, ownerUid: 0, uid: 0, capabilities: [] },
-  ...{ filtered: false, noNewPrivileges: false, mounts: [], unprivilegedBpfDisabled: 2, modules: [] },
+  ...{ filtered: false, noNewPrivileges: false, mounts: [], unprivilegedBpfDisabled: 2 },
+  ...{ mountOwner: undefined, identity: undefined, place: undefined, limits: undefined },
+  modules: { names: [], label: undefined, programs: [], lockdown: undefined },
+  ...{ loader: undefined, guard: undefined, where: { userNamespaces: [], cgroup: undefined } },
 }
 
 /** Pure. */
 export function explanationLines(explained: Explanation): string[] {
-  const { call, verdict, errno, cause, needed, found, bpffs, checks } = explained
+  const { call, verdict, errno, cause, needed, found, bpffs, notes, checks } = explained
   return [
     verdict === 'ok'
       ? `${call}: allowed`
@@ -153,6 +177,7 @@ export function explanationLines(explained: Explanation): string[] {
     `  found   ${found}`,
     ...(bpffs === undefined ? [] : [`  bpffs   ${bpffs}`]),
     `  change  ${changeText(explained)}`,
+    ...notes.map(text => `  note    ${text}`),
     ...(checks.length === 0 ? [] : ['  checks of the kernel:']),
     ...checks.map(({ rule, passed, found }) => `    ${passed ? 'passed' : 'failed'}  ${rule.name}: ${found}`),
   ]

@@ -34,7 +34,7 @@ export async function fixWords(words: string[], options: ExplainCallOptions): Pr
   const vocabulary = await loadVocabulary()
   const { policy: line } = explained
   const edit: PolicyEdit | undefined =
-    line === undefined ? undefined : { path: `spec.rights.${line.list}`, value: line.word }
+    line === undefined ? explained.edit : { path: `spec.rights.${line.list}`, value: line.word }
   const loan = process === undefined ? undefined : await loanIn(daemon, process.situation.userNamespace)
   const fixed = await fix(
     {
@@ -48,7 +48,7 @@ export async function fixWords(words: string[], options: ExplainCallOptions): Pr
         if (process === undefined) return said('run again', await ofCommand(words))
         const anew = lentAnew(process.situation, policy, vocabulary, edit!)
         return said(
-          line!.list === 'capabilities' ? 'once it is started with it' : 'once it is lent to anew',
+          line?.list === 'capabilities' ? 'once it is started with it' : 'once it is lent to anew',
           firstRefused(anew, process.needs),
         )
       },

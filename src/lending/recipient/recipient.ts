@@ -17,7 +17,6 @@ import { LOOK_MS, namespaceInTime } from '../../sys/in-time.ts'
 import { heldNamespaceName, ownerUids } from '../../sys/namespace.ts'
 import { openProcess, type ProcessHandle, stillAlive } from '../../sys/process.ts'
 import { processOfCgroup } from './cgroup.ts'
-import { processOfContainer } from './container.ts'
 import { untilSettled } from './settled.ts'
 import { hadBegun, processStartTime } from './start-time.ts'
 import { processOfUnit } from './unit.ts'
@@ -145,8 +144,12 @@ async function requireSame(
   })
 }
 
-function find(name: Exclude<RecipientName, { pid: number }>): Promise<Found> | Found {
-  if ('container' in name) return processOfContainer(name.container, name.owner)
+async function find(name: Exclude<RecipientName, { pid: number }>): Promise<Found> {
+  if ('container' in name) {
+    // With a client of HTTP, for Docker: start-up is felt.
+    const { processOfContainer } = await import('./container.ts')
+    return await processOfContainer(name.container, name.owner)
+  }
   if ('unit' in name) return processOfUnit(name.unit, name.owner)
   return processOfCgroup(name.cgroup)
 }

@@ -4,19 +4,12 @@
  * success.
  */
 import assert from 'node:assert/strict'
-import { type ChildProcess, spawn } from 'node:child_process'
 import { after, test } from 'node:test'
 import { residue, snapshot } from '../../../scripts/residue.ts'
 import { ATTACH_TYPES, MAP_TYPES, PROG_TYPES } from '../../../src/ebpf/type-names.ts'
-import { type Explanation, explainCall } from '../../../src/lending/explain.ts'
-import { runningKernel } from '../../../src/lending/kernel-model.ts'
-import { situationOfPid } from '../../../src/lending/situation.ts'
-import type { SeenCall } from '../../../src/record/call.ts'
-import { Recorder } from '../../../src/record/recorder.ts'
-import { CLI } from '../../helpers/cli.ts'
-import { eventually } from '../../helpers/eventually.ts'
 import { needsTokens } from '../../helpers/machine.ts'
 import { Scratch } from '../../helpers/scratch.ts'
+import { ENOUGH, explained, HASH, NR_BPF, type Rights, under, ZERO } from './explained.ts'
 
 const machine = needsTokens()
 const scratch = new Scratch()
@@ -25,21 +18,6 @@ after(async () => {
   scratch[Symbol.dispose]()
   assert.deepEqual(await residue(before), [])
 })
-
-const NR_BPF = process.arch === 'arm64' ? 280 : 321
-/** Perl: a token of /sys/fs/bpf if there is one, and calls with it; at its end it waits for a line. */
-const PERL = `
-use Fcntl; $| = 1; my $t = 0;
-if (sysopen D, "/sys/fs/bpf", 0200000) { $t = syscall ${NR_BPF}, 36, pack("LL", 0, fileno D), 8; $t = 0 if $t < 0 }
-my $with = $t ? 65536 : 0;
-my $code = pack("Q2", 0xb7, 0x95); my $gpl = "GPL\\0";
-sub at { unpack "Q", pack "P", $_[0] }
-sub map_create { my ($type, $key, $value, $entries, $flags) = @_; syscall ${NR_BPF}, 0, pack("L5 x56 l x16", $type, $key, $value, $entries, $flags | $with, $t), 96 }
-sub prog_load { my ($type, $attach, $flags, $bad) = @_; my $insns = $bad ? pack("Q", 0x95) : $code;
-  syscall ${NR_BPF}, 5, pack("LLQQ L2 Q L2 x16 L L x72 l x20", $type, $bad ? 1 : 2, at($insns), at($gpl), 0, 0, 0, 0, $flags | $with, 0, $attach, $t), 168 }
-sub btf_load { my $btf = pack("SCCL5 L4 a5", 0xeb9f, 1, 0, 24, 0, 16, 16, 5, 1, 0x01000000, 4, 0x01000020, "\\0int\\0");
-  syscall ${NR_BPF}, 18, pack("QQL4Ll", at($btf), 0, length $btf, 0, 0, 0, $with, $t), 40 }
-`
 
 interface Row {
   readonly call: string
@@ -74,7 +52,6 @@ function progRow(word: string, attach: string, more: string[] = [], given = atta
   }
 }
 
-const ZERO = 'cgroup_inet_ingress'
 const NET = ['net_admin']
 const PERF = ['perfmon']
 const MAPS: readonly Row[] = [
@@ -118,48 +95,6 @@ const PROGRAMS: readonly Row[] = [
   { call: 'btf_load', perl: 'btf_load()', causes: ['token-command cmds btf_load'] },
 ]
 
-interface Answer {
-  readonly seen: SeenCall
-  readonly explained: Explanation
-}
-
-/** Runs Perl below a command, and explains each of its calls while it lives. */
-async function explained(command: readonly string[], script: string): Promise<Answer[]> {
-  const calls: SeenCall[] = []
-  using recorder = await Recorder.start(call => {
-    if (call.task === 'perl' && call.need !== undefined) calls.push(call)
-  })
-  const file = scratch.write('calls.pl', `${PERL}\n${script}; print "done\\n"; <STDIN>`)
-  let child!: ChildProcess
-  recorder.watchForked(() => {
-    child = spawn(command[0]!, [...command.slice(1), 'perl', file], { stdio: ['pipe', 'pipe', 'inherit'] })
-  })
-  try {
-    let said = ''
-    child.stdout!.on('data', chunk => {
-      said += String(chunk)
-    })
-    await eventually(() => said.includes('done') || child.exitCode !== null, 'it never came to its end')
-    recorder.drain()
-    assert.ok(calls.length > 0, `no call was seen: ${said}`)
-    const situation = await situationOfPid(calls[0]!.pid)
-    const kernel = runningKernel()
-    return calls.map(seen => ({ seen, explained: explainCall(kernel, situation, seen.need!, seen) }))
-  } finally {
-    child.stdin!.end('\n')
-    await eventually(() => child.exitCode !== null || child.signalCode !== null, 'it never ended')
-  }
-}
-
-type Rights = Record<'cmds' | 'maps' | 'progs' | 'attachs' | 'capabilities', string[]>
-
-function under(rights: Rights): string[] {
-  const spec = Object.entries(rights).map(([list, words]) => `    ${list}: [${words.join(', ')}]`)
-  const head = ['apiVersion: bpftoken.dev/v1', 'kind: DelegationPolicy', 'metadata: { name: t }', 'spec:']
-  const file = scratch.write('policy.yaml', [...head, '  rights:', ...spec, ''].join('\n'))
-  return [process.execPath, CLI, 'run', '--policy', file, '--']
-}
-
 let situations = 0
 
 /** Runs the rows, applies each change that is proposed, and again, until none is refused. */
@@ -175,7 +110,7 @@ async function untilAllSucceed(rows: readonly Row[]): Promise<void> {
   const script = rows.map(({ perl }) => perl).join(';\n')
   const longest = Math.max(...rows.map(({ causes }) => causes.length))
   for (let round = 0; round <= longest; round++) {
-    const answers = await explained(under(rights), script)
+    const answers = await explained(scratch, under(scratch, rights), script)
     assert.equal(answers.length, rows.length)
     for (const [i, { seen, explained: of }] of answers.entries()) {
       const { call, causes } = rows[i]!
@@ -204,15 +139,10 @@ test(
 
 test('each refusal of a program or of types does, too', machine, () => untilAllSucceed(PROGRAMS))
 
-const ENOUGH: Rights = {
-  ...{ cmds: ['map_create', 'prog_load'], maps: ['hash'], progs: ['socket_filter'] },
-  ...{ attachs: [ZERO], capabilities: ['bpf'] },
-}
-const HASH = 'map_create(1, 4, 4, 1, 0)'
-
 test('a loader that makes no token is told from a token that does not cover', machine, async () => {
   const [without, withToken] = await explained(
-    under(ENOUGH),
+    scratch,
+    under(scratch, ENOUGH),
     `my @kept = ($t, $with); ($t, $with) = (0, 0); ${HASH}; ($t, $with) = @kept; ${HASH}`,
   )
   assert.deepEqual([without!.seen.errno, without!.explained.cause], ['EPERM', 'no-token'])
@@ -222,7 +152,11 @@ test('a loader that makes no token is told from a token that does not cover', ma
 })
 
 test('what the verifier refuses is no matter of rights', machine, async () => {
-  const [bad, good] = await explained(under(ENOUGH), 'prog_load(1, 0, 0, 1); prog_load(1, 0, 0)')
+  const [bad, good] = await explained(
+    scratch,
+    under(scratch, ENOUGH),
+    'prog_load(1, 0, 0, 1); prog_load(1, 0, 0)',
+  )
   assert.ok(bad!.seen.errno === 'EACCES' || bad!.seen.errno === 'EINVAL')
   assert.equal(bad!.explained.cause, 'verifier')
   assert.deepEqual([good!.seen.errno, good!.explained.cause], [undefined, 'none'])
@@ -230,28 +164,28 @@ test('what the verifier refuses is no matter of rights', machine, async () => {
 })
 
 test('a malformed request is no matter of rights', machine, async () => {
-  const [bad, good] = await explained(under(ENOUGH), `map_create(1, 4, 4, 0, 0); ${HASH}`)
+  const [bad, good] = await explained(scratch, under(scratch, ENOUGH), `map_create(1, 4, 4, 0, 0); ${HASH}`)
   assert.deepEqual([bad!.seen.errno, bad!.explained.cause], ['EINVAL', 'request'])
   assert.equal(good!.explained.cause, 'none')
   situations++
 })
 
 test('a user namespace to which nothing is lent', machine, async () => {
-  const [refused] = await explained(['unshare', '--user', '--map-root-user'], HASH)
+  const [refused] = await explained(scratch, ['unshare', '--user', '--map-root-user', '--mount'], HASH)
   assert.deepEqual([refused!.seen.errno, refused!.explained.cause], ['EPERM', 'no-delegation'])
   // The change, which is to lend.
-  const [lent] = await explained(under(ENOUGH), HASH)
+  const [lent] = await explained(scratch, under(scratch, ENOUGH), HASH)
   assert.deepEqual([lent!.seen.errno, lent!.explained.cause], [undefined, 'none'])
   situations++
 })
 
 test('the initial user namespace, where tokens do not serve', machine, async () => {
   const as = ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups']
-  const [refused] = await explained(as, HASH)
+  const [refused] = await explained(scratch, as, HASH)
   assert.deepEqual([refused!.seen.errno, refused!.explained.cause], ['EPERM', 'initial-namespace'])
   assert.deepEqual(refused!.explained.capabilities, ['CAP_BPF'])
   // The change: the capability that it names.
-  const [given] = await explained([...as, '--inh-caps', '+bpf', '--ambient-caps', '+bpf'], HASH)
+  const [given] = await explained(scratch, [...as, '--inh-caps', '+bpf', '--ambient-caps', '+bpf'], HASH)
   assert.deepEqual([given!.seen.errno, given!.explained.cause], [undefined, 'none'])
   situations++
 })
@@ -262,16 +196,20 @@ test('a seccomp filter is told from the kernel', machine, async () => {
   // Load the number; for bpf(2) answer EPERM, else let it through.
   const filter = `my $f = pack("SCCL" x 4, 0x20,0,0,0, 0x15,0,1,${NR_BPF}, 0x06,0,0,0x50001, 0x06,0,0,0x7fff0000);
     syscall ${NR_PRCTL}, 38, 1, 0, 0, 0; syscall ${NR_SECCOMP}, 1, 0, pack("S x6 Q", 4, at($f))`
-  const [filtered] = await explained(under(ENOUGH), `${filter}; ${HASH}`)
+  const [filtered] = await explained(scratch, under(scratch, ENOUGH), `${filter}; ${HASH}`)
   assert.deepEqual([filtered!.seen.errno, filtered!.explained.cause], ['EPERM', 'seccomp'])
-  const [open] = await explained(under(ENOUGH), HASH)
+  const [open] = await explained(scratch, under(scratch, ENOUGH), HASH)
   assert.deepEqual([open!.seen.errno, open!.explained.cause], [undefined, 'none'])
   situations++
 })
 
 test('CAP_BPF is missing inside, for the token and for its use', machine, async () => {
   const drop = `my ($head, $none) = (pack("LL", 0x20080522, 0), pack("L6", (0) x 6)); syscall ${NR_CAPSET}, $head, $none`
-  const answers = await explained(under(ENOUGH), `${drop}; ${HASH}; ($t, $with) = (0, 0); ${HASH}`)
+  const answers = await explained(
+    scratch,
+    under(scratch, ENOUGH),
+    `${drop}; ${HASH}; ($t, $with) = (0, 0); ${HASH}`,
+  )
   for (const { seen, explained: of } of answers) {
     assert.deepEqual(
       [seen.errno, of.cause, of.policy],
@@ -279,7 +217,7 @@ test('CAP_BPF is missing inside, for the token and for its use', machine, async 
     )
     situations++
   }
-  const [kept] = await explained(under(ENOUGH), HASH)
+  const [kept] = await explained(scratch, under(scratch, ENOUGH), HASH)
   assert.deepEqual([kept!.seen.errno, kept!.explained.cause], [undefined, 'none'])
 })
 

@@ -12,6 +12,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/futex.h>
@@ -34,7 +35,7 @@
 #include <unistd.h>
 
 enum { MAX_STEPS = 8192, CONTEXTS = 8, REGISTERS = 64, ATTR_BYTES = 192, ATTR_ROOM = 8192 };
-enum { ARENA_BYTES = 1 << 20 };
+enum { ARENA_BYTES = 1 << 20, HOOKS = 8 };
 #define ARENA ((void *)0x20000000UL)
 
 enum kind { STEPS, DATA };
@@ -65,6 +66,10 @@ enum op {
 	OP_GET_FD = 16, /* pidfd_getfd(2) of the descriptor `a` of its own */
 	OP_UNMOUNT = 17, /* what is at the path `a` */
 	OP_SETID = 12, /* becomes user and group `a`, with its capabilities kept */
+	OP_HOOKS = 20, /* descriptor `a` is the map by which hooks of security modules refuse */
+	OP_CHMOD, /* of the path `a` below the descriptor `cmd`, to `b` */
+	OP_CHOWN, /* likewise, to user `b` and group `size` */
+	OP_UNLINK, /* likewise */
 };
 
 enum flag {
@@ -86,7 +91,8 @@ struct step {
 	int32_t out; /* register for the result, or -1 */
 	uint8_t patch_register[2]; /* plus 1; 0: none */
 	uint16_t patch_offset[2];
-	uint16_t reserved;
+	uint8_t refusing; /* bits of the hooks that refuse during the step */
+	uint8_t refusal; /* errno */
 	uint8_t attr[ATTR_BYTES];
 };
 
@@ -103,6 +109,9 @@ struct shared {
 
 static struct shared *shared;
 static pid_t main_process;
+
+/* What the program of each hook refuses with, or 0; NULL: there are no such programs. */
+static volatile uint8_t *hook;
 
 /* Of this process. */
 static uint64_t effective;
@@ -266,6 +275,29 @@ static long get_fd(int fd)
 	return result;
 }
 
+static long map_hooks(int fd)
+{
+	void *map = mmap(NULL, HOOKS, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+	if (map == MAP_FAILED)
+		return -1;
+	hook = map;
+	return 0;
+}
+
+/* From now on these hooks refuse, in all of the system. */
+static void refuse(const struct step *step)
+{
+	for (int i = 0; i < HOOKS; i++)
+		hook[i] = step->refusing >> i & 1 ? step->refusal : 0;
+}
+
+static void refuse_nothing(void)
+{
+	for (int i = 0; i < HOOKS; i++)
+		hook[i] = 0;
+}
+
 static long call(const struct step *step)
 {
 	int in = step->in < 0 ? -1 : shared->reg[step->in];
@@ -308,6 +340,14 @@ static long call(const struct step *step)
 		return get_fd(step->a);
 	case OP_UNMOUNT:
 		return umount2(text(step->a), MNT_DETACH);
+	case OP_HOOKS:
+		return map_hooks(step->a);
+	case OP_CHMOD:
+		return fchmodat(step->cmd, text(step->a), step->b, 0);
+	case OP_CHOWN:
+		return fchownat(step->cmd, text(step->a), step->b, step->size, 0);
+	case OP_UNLINK:
+		return unlinkat(step->cmd, text(step->a), 0);
 	default:
 		errno = ENOTSUP;
 		return -1;
@@ -321,9 +361,13 @@ static void run(unsigned from, unsigned to)
 		long result;
 
 		have(step->capabilities);
+		if (step->refusing && hook)
+			refuse(step);
 		result = call(step);
 		if (result == -1)
 			result = -errno;
+		if (step->refusing && hook)
+			refuse_nothing();
 		if (step->flags & GIVES_FD) {
 			if (step->out >= 0)
 				shared->reg[step->out] = result;
@@ -428,6 +472,9 @@ int main(int argc, char **argv)
 	if (unshare(CLONE_NEWNS | network) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
 		fail("unshare");
 	umask(0);
+	/* Of a task's groups the model knows one. */
+	if (setgroups(0, NULL))
+		fail("setgroups");
 	read_capabilities();
 	while (read_all(&head, sizeof(head))) {
 		if (head.kind == DATA) {

@@ -31,6 +31,10 @@ export const OP = {
   copyMount: 15,
   getFd: 16,
   unmount: 17,
+  hooks: 20,
+  chmod: 21,
+  chown: 22,
+  unlink: 23,
 } as const
 
 /** One system call; fields as in struct step of executor.c. */
@@ -50,6 +54,8 @@ export interface Step {
   readonly in?: number
   readonly out?: number
   readonly attr?: Uint8Array
+  /** Hooks of security modules that refuse during the step, as bits, and with which errno. */
+  readonly refusing?: { readonly hooks: number; readonly errno: number }
   /** Registers whose descriptors are put into the attributes, and at which offset. */
   readonly patches?: readonly (readonly [register: number, offset: number])[]
 }
@@ -81,6 +87,8 @@ export class Batch {
       b[at + 40 + i] = register + 1
       b.writeUInt16LE(offset, at + 42 + i * 2)
     }
+    b[at + 46] = step.refusing?.hooks ?? 0
+    b[at + 47] = step.refusing?.errno ?? 0
     if (step.attr !== undefined) b.set(step.attr.subarray(0, ATTR_BYTES), at + ATTR_AT)
     return this.count++
   }

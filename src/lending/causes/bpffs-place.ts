@@ -1,0 +1,126 @@
+/**
+ * Whether a process can make a token of a bpffs that it sees: it must be able to open its root, and
+ * be in the user namespace of the bpffs.
+ */
+import { fstatSync } from 'node:fs'
+import type { BpffsMount } from '../../ebpf/bpffs.ts'
+import { SyscallError } from '../../errors.ts'
+import type { Fd } from '../../sys/fd.ts'
+import { LOOK_MS, openBelowInTime } from '../../sys/in-time.ts'
+import type { ProcFields } from '../../sys/proc-file.ts'
+import { procNumbers } from '../../sys/proc-file.ts'
+import { type IdRange, type ProcessHandle, parseIdMap, readProc } from '../../sys/process.ts'
+import { O_DIRECTORY, O_PATH } from '../../uapi/constants.ts'
+import { ownersOfFileSystems } from './file-system-owner.ts'
+import type { Finding } from './finding.ts'
+
+/** A bpffs as a process finds it. */
+export interface BpffsPlace {
+  /** Which user namespace it belongs to, `user:[4026531837]`; undefined: it cannot be told. */
+  readonly userNamespace: string | undefined
+  /** Of the root directory; numbers of the host. */
+  readonly uid: number
+  readonly gid: number
+  readonly mode: number
+}
+
+/** Whom permissions are about. Numbers of the host. */
+export interface Identity {
+  /** That which file systems ask. */
+  readonly uid: number
+  readonly gids: readonly number[]
+  readonly uidMap: readonly IdRange[]
+  readonly gidMap: readonly IdRange[]
+}
+
+export function identityOf(process: ProcessHandle, status: ProcFields): Identity {
+  const last = (key: string): number => procNumbers(status.get(key) ?? '')?.at(-1) ?? 0
+  return {
+    uid: last('Uid'),
+    gids: [last('Gid'), ...(procNumbers(status.get('Groups') ?? '') ?? [])],
+    uidMap: parseIdMap(readProc(process, 'uid_map')),
+    gidMap: parseIdMap(readProc(process, 'gid_map')),
+  }
+}
+
+/**
+ * The root of the bpffs, O_PATH, where the process sees it. The caller closes it. Undefined: no path
+ * of the process leads to it any more.
+ */
+export async function openBpffs(
+  process: ProcessHandle,
+  { path: where, device }: BpffsMount,
+): Promise<Fd | undefined> {
+  try {
+    const root = await openBelowInTime(process, `root${where}`, O_PATH | O_DIRECTORY, LOOK_MS)
+    if (deviceText(fstatSync(root.number, { bigint: true }).dev) === device) return root
+    root.close()
+  } catch (error) {
+    if (!(error instanceof SyscallError)) throw error
+  }
+  return undefined
+}
+
+/** `major:minor` as mountinfo has it, of what glibc makes of it. */
+function deviceText(dev: bigint): string {
+  const major = ((dev >> 8n) & 0xfffn) | ((dev >> 32n) & 0xfffff000n)
+  const minor = (dev & 0xffn) | ((dev >> 12n) & 0xffffff00n)
+  return `${major}:${minor}`
+}
+
+/** What a process finds at the roots of these bpffs. */
+export async function placesOfBpffs(roots: readonly Fd[]): Promise<BpffsPlace[]> {
+  const owners = roots.length === 0 ? [] : await ownersOfFileSystems(roots)
+  return roots.map((root, i) => {
+    const { uid, gid, mode } = fstatSync(root.number)
+    return { userNamespace: owners[i], uid, gid, mode: mode & 0o7777 }
+  })
+}
+
+const MAY_READ = 4
+
+/** generic_permission(): who may open the root directory for reading. */
+export function opensRoot(
+  place: BpffsPlace,
+  { uid, gids, uidMap, gidMap }: Identity,
+  capabilities: readonly string[],
+): boolean {
+  const { mode } = place
+  const bits = place.uid === uid ? mode >> 6 : gids.includes(place.gid) ? mode >> 3 : mode
+  if ((bits & MAY_READ) !== 0) return true
+  // Of a capability the kernel wants besides that owner and group have a number inside.
+  const isInside = isMapped(uidMap, place.uid) && isMapped(gidMap, place.gid)
+  return isInside && capabilities.some(name => name === 'dac_override' || name === 'dac_read_search')
+}
+
+function isMapped(map: readonly IdRange[], id: number): boolean {
+  return map.some(({ outside, count }) => id >= outside && id - outside < count)
+}
+
+/** Undefined: it can open the root. Pure. */
+export function closedBpffs(
+  where: string,
+  place: BpffsPlace,
+  identity: Identity,
+  capabilities: readonly string[],
+): Finding | undefined {
+  if (opensRoot(place, identity, capabilities)) return undefined
+  const mode = (place.mode & 0o777).toString(8).padStart(4, '0')
+  return {
+    cause: 'closed-bpffs',
+    errno: 'EACCES',
+    needed: `to open ${where} for reading`,
+    found: `it belongs to user ${place.uid} and group ${place.gid} of the host with mode ${mode}, and the process is user ${identity.uid}`,
+  }
+}
+
+/** Undefined: it is in the user namespace of the bpffs, or that is not known. Pure. */
+export function foreignBpffs(where: string, place: BpffsPlace, userNamespace: string): Finding | undefined {
+  if (place.userNamespace === undefined || place.userNamespace === userNamespace) return undefined
+  return {
+    cause: 'foreign-bpffs',
+    errno: 'EPERM',
+    needed: 'a bpffs of the user namespace in which the process is',
+    found: `${where} is of ${place.userNamespace}, and the process is in ${userNamespace}`,
+  }
+}
