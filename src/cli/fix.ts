@@ -9,7 +9,7 @@ import type { Policy } from '../policy/policy.ts'
 import type { Vocabulary } from '../policy/vocabulary.ts'
 import { type AgreeOptions, agreed } from './agreed.ts'
 import { editText } from './edit-text.ts'
-import { note, print } from './output.ts'
+import { print, warn } from './output.ts'
 import { applyPolicyFix, type PolicyFix, preparePolicyFix } from './policy-fix.ts'
 
 /** What is said when it is asked again. */
@@ -80,7 +80,7 @@ export async function fix(
     return { applied: false, ours: true, what, file, run: run(file), ...(await again(prepared.there)) }
   }
   const { diff, risk } = prepared
-  const tell = options.json === true ? note : print
+  const tell = options.json === true ? warn : print
   if (options.json !== true || options.yes !== true)
     for (const line of [`fix: ${editText(edit)}`, ...diff, ...riskLines(risk)]) tell(line)
   const shown = { what: editText(edit), file, diff: `${diff.join('\n')}\n`, risk }

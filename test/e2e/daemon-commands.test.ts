@@ -597,7 +597,7 @@ test('explain --event --fix changes the file of the loan that the daemon names, 
   }
   assert.deepEqual([fix.applied, fix.reloaded, fix.again.verdict], [true, true, 'ok'])
   assert.match(fix.diff, /^- {2}limits: \{ maps: 4096 \} # few\n\+ {2}limits: \{ maps: 4097 \} # few$/m)
-  assert.ok(fix.run.includes('bpftoken revoke loan-1'))
+  assert.deepEqual(fix.run, ['bpftoken revoke loan-1', 'bpftoken delegate --pid 8 --policy dev'])
   assert.equal(readFileSync(file, 'utf8'), document('  limits: { maps: 4097 } # few\n'))
   assert.ok(it.asked().some(([route]) => route === 'reload'))
   // It has it by now: what was lent is older.

@@ -80,7 +80,7 @@ export async function explainEvents(options: ExplainOptions): Promise<number> {
 async function fixEvent(
   daemon: Client | undefined,
   event: Kept,
-  { policy, pid, cgroup, loan }: Background,
+  { known, policy, pid, cgroup, loan }: Background,
   explained: EventExplanation,
   options: ExplainOptions,
 ): Promise<Fixed> {
@@ -95,17 +95,21 @@ async function fixEvent(
       ...{ edit, change: eventChangeText(event, explained), otherwise: OLDER },
       file: () => fileOf(daemon, options.policy, policy),
       run: file => {
-        const under = `--policy ${file === undefined ? 'POLICY' : word(file)}`
+        if (edit === undefined && cause !== 'guard-expired') return []
+        // The daemon has it by its name, unless another file was named.
+        const name = loan !== undefined && options.policy === undefined ? policy : file
+        const under = `--policy ${name === undefined ? 'POLICY' : word(name)}`
         if (cgroup !== undefined) return [`bpftoken confine --cgroup ${word(cgroup)} ${under}`]
         const target = `--pid ${pid() ?? 'PID'}`
-        const end = loan === undefined ? event.delegation : loan.id
-        return edit === undefined && cause !== 'guard-expired'
-          ? []
-          : [
-              `bpftoken revoke ${end}`,
-              `bpftoken undelegate ${target}`,
-              `bpftoken delegate ${target} ${under}`,
-            ]
+        const isLive = known?.state === 'live'
+        return [
+          ...(isLive ? [`bpftoken revoke ${loan?.id ?? event.delegation}`] : []),
+          // The guard revokes, and the mount stays; the daemon unmounts, too.
+          ...(loan === undefined && (isLive || known?.state === 'revoked')
+            ? [`bpftoken undelegate ${target}`]
+            : []),
+          `bpftoken delegate ${target} ${under}`,
+        ]
       },
       // What the guard would say is known; of a program's attach type events say nothing.
       again: async () =>

@@ -10,7 +10,7 @@ import { writeOutput } from '../output-file.ts'
 export interface ObjTypesOptions {
   output?: string
   name?: string
-  event?: string[]
+  eventType?: string[]
   type?: string[]
   chars: 'text' | 'bytes'
   embed?: boolean
@@ -24,7 +24,7 @@ export function types(file: string, options: ObjTypesOptions): number {
     name,
     header: 'Written by `bpftoken obj types`. Write it again when the object changes.',
     chars: options.chars,
-    events: Object.fromEntries((options.event ?? []).map(parseEvent)),
+    events: Object.fromEntries((options.eventType ?? []).map(parseEvent)),
     types: options.type ?? [],
     ...(options.embed === true ? { embed: bytes } : {}),
   })
@@ -40,7 +40,7 @@ export function types(file: string, options: ObjTypesOptions): number {
 function parseEvent(text: string): [map: string, type: string] {
   const [, map, type] = /^([^=]+)=(.+)$/s.exec(text) ?? []
   if (map !== undefined && type !== undefined) return [map, type]
-  throw new UsageError(`--event takes MAP=TYPE, not ${JSON.stringify(text)}`, {
-    hint: 'For example --event events=event',
+  throw new UsageError(`--event-type takes MAP=TYPE, not ${JSON.stringify(text)}`, {
+    hint: 'For example --event-type events=event',
   })
 }

@@ -3,7 +3,7 @@ import type { Client, Loan } from '../../client/client.ts'
 import { inhabits } from '../../lending/inhabitant.ts'
 import { agreed } from '../agreed.ts'
 import type { Fixed, FixOptions } from '../fix.ts'
-import { note, print, word } from '../output.ts'
+import { print, warn, word } from '../output.ts'
 import { recipientText } from './loan-text.ts'
 import { heldRecipient } from './recipient.ts'
 
@@ -18,7 +18,7 @@ export async function lendAnew(daemon: Client, loan: Loan, options: FixOptions):
   // Its number may have become another's before it was held.
   if (!inhabits(pid, userNamespace)) return undefined
   const what = `lend policy ${word(policy)} anew to ${recipientText(loan)} at ${word(place.path)}, as ${id} was`
-  const tell = options.json === true ? note : print
+  const tell = options.json === true ? warn : print
   if (options.json !== true || options.yes !== true) tell(`fix: ${what}`)
   if (!(await agreed('Lend it?', options))) return { applied: false, ours: true, what, run: [] }
   const answer = await daemon.lend({

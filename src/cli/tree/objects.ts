@@ -154,7 +154,7 @@ export const objectCommands: Part = (root, act) => {
       .argument('<file>', 'an object file')
       .option('-o, --output <file>', 'where to (default: print it)')
       .option('--name <name>', 'of what the file exports (default: the name of the object file)')
-      .addOption(repeatable('--event <map=type>', 'the type of what comes from a ring buffer'))
+      .addOption(repeatable('--event-type <map=type>', 'the type of what comes from a ring buffer'))
       .addOption(repeatable('--type <name>', 'a further type of the object, to be declared'))
       .addOption(
         new Option('--chars <form>', 'what arrays of char are').choices(['text', 'bytes']).default('text'),

@@ -50,6 +50,41 @@ const counted = (object: LoadedObject, map: string): number =>
   Number(new DataView(object.map(map).lookup(0)!.buffer).getBigUint64(0, true))
 
 test(
+  'a ring buffer shows the newest records again, read or not, also once it went around',
+  needsTokens(),
+  async () => {
+    using object = await load('network', { maps: { events: { maxEntries: 4096 } } })
+    const program = object.program('count')
+    const run = async (bytes: number): Promise<void> => {
+      await program.testRun({ dataIn: new Uint8Array(bytes) })
+    }
+    const lengths = (ring: RingBuffer) =>
+      ring.remembered(8).map(({ record, end }) => [new Uint32Array(record.buffer)[0], Number(end)])
+    using ring = new RingBuffer(object.map('events'))
+    assert.deepEqual(lengths(ring), [])
+    for (const bytes of [60, 100]) await run(bytes)
+    const two = [
+      [60, 16],
+      [100, 32],
+    ]
+    assert.deepEqual(lengths(ring), two)
+    assert.deepEqual([ring.drain(() => {}), ring.position], [2, 32n])
+    // Also whoever looks for the first time.
+    using other = new RingBuffer(object.map('events'))
+    assert.deepEqual(lengths(other), two)
+    for (let i = 2; i < 300; i++) {
+      await run(60 + (i % 40))
+      ring.drain(() => {})
+    }
+    // 256 records of 16 bytes, but for the one that the next would overwrite.
+    assert.deepEqual(
+      lengths(other),
+      Array.from({ length: 255 }, (_, i) => [60 + ((45 + i) % 40), (46 + i) * 16]),
+    )
+  },
+)
+
+test(
   'network.bpf.o runs: data, ring buffer, maps in maps, sub-programs, tail call',
   needsTokens(),
   async () => {
