@@ -245,6 +245,13 @@ static long bpf(const struct step *step)
 	static uint8_t attr[ATTR_ROOM] __attribute__((aligned(8)));
 	uint32_t size = step->size > ATTR_ROOM ? ATTR_ROOM : step->size;
 
+	/*
+	 * `b`: what the attributes point to. A program of the kernel's cannot read a page that this
+	 * process has not touched.
+	 */
+	if (step->b)
+		(void)*(volatile const char *)text(step->b);
+
 	memcpy(attr, step->attr, ATTR_BYTES);
 	for (int i = 0; i < 2; i++)
 		if (step->patch_register[i])

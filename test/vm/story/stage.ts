@@ -591,11 +591,12 @@ export class Scene {
         const value = new Uint8Array(4)
         new DataView(value.buffer).setUint32(0, isArray === true ? this.#fd(step.prog) : 1, true)
         const mark = this.#stage.executor.mark()
-        const at = this.#stage.executor.address(this.#stage.executor.data(value))
+        const offset = this.#stage.executor.data(value)
+        const at = this.#stage.executor.address(offset)
         const attr = bpf_attr_map_elem.encode({ map_fd: fd, key: scratch, value: at })
-        return this.#bpf(step, bpf_cmd.BPF_MAP_UPDATE_ELEM, attr).finally(() =>
-          this.#stage.executor.forgetTexts(mark),
-        )
+        const cmd = bpf_cmd.BPF_MAP_UPDATE_ELEM
+        const call = { op: 'bpf', cmd, attr, size: attr.length, b: offset } as const
+        return this.#stage.call(step, call).finally(() => this.#stage.executor.forgetTexts(mark))
       }
     }
   }
