@@ -91,11 +91,18 @@ export async function situationOf(process: ProcessHandle, guard?: Guard): Promis
     place: found.at(-1)?.place,
     limits: limitsOf(process),
     loader: await loaderOf(process),
-    guard: guard && found.at(-1)?.root && guardFactsOf(guard, found.at(-1)!.root!),
+    guard: guard && (await guardFacts(guard, found.at(-1)?.root)),
     where: { userNamespaces: [name, ...aboveOf(userNamespace)], cgroup: cgroupOf(process) },
   }
   stillAlive(process)
   return situation
+}
+
+async function guardFacts(guard: Guard, root: Fd | undefined): Promise<GuardFacts | undefined> {
+  if (root === undefined) return undefined
+  // Start-up is felt, and most machines have no guard.
+  const { bootTimeNs } = await import('../guard/clock.ts')
+  return guardFactsOf(guard, root, bootTimeNs())
 }
 
 interface FoundMount {

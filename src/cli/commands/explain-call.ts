@@ -6,7 +6,6 @@ import { spawn } from 'node:child_process'
 import type { Need } from '../../ebpf/rights.ts'
 import { ATTACH_TYPES, MAP_TYPES, PROG_TYPES } from '../../ebpf/type-names.ts'
 import { EXIT, UsageError } from '../../errors.ts'
-import { bootTimeNs } from '../../guard/clock.ts'
 import type { GuardEvent } from '../../guard/event.ts'
 import type { Guard } from '../../guard/guard.ts'
 import { type Explanation, explainCall } from '../../lending/explain.ts'
@@ -140,7 +139,7 @@ export async function ofCommand(command: string[]): Promise<Explanation | undefi
     note('its process had ended before it could be looked at: what it had is not known')
     return explainCall(runningKernel(), UNKNOWN, last.call.need!, last.call)
   }
-  const event = guard && eventOf(guard, last.call)
+  const event = guard && (await eventOf(guard, last.call))
   return explainCall(runningKernel(), situation, last.call.need!, { ...last.call, event })
 }
 
@@ -148,7 +147,8 @@ export async function ofCommand(command: string[]): Promise<Explanation | undefi
 const CLOCK_NS = 20_000_000n
 
 /** What the guard has recorded of the call, if it refused that. */
-function eventOf(guard: Guard, { at, tid }: SeenCall): GuardEvent | undefined {
+async function eventOf(guard: Guard, { at, tid }: SeenCall): Promise<GuardEvent | undefined> {
+  const { bootTimeNs } = await import('../../guard/clock.ts')
   const since = at + bootTimeNs() - process.hrtime.bigint() - CLOCK_NS
   return guard
     .rememberedEvents()
