@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
 .DELETE_ON_ERROR:
-.PHONY: help setup build check gate fix test unit kernel e2e vm test-vm test-kill load test-containers chromium test-page prebuilds demo bench differential mutate-model simulator deb test-deb debs corpus selftests test-selftests oracle fuzz objects clean
+.PHONY: help setup build check gate fix test unit kernel e2e vm test-vm test-kill load test-containers chromium test-page prebuilds demo bench differential differential-vm mutate-model guard-stories simulator deb test-deb debs corpus selftests test-selftests oracle fuzz objects clean
 
 # Stamps: what npm, the C compiler and tsc write last. Paths are relative: a clone may lie anywhere.
 MODULES := node_modules/.package-lock.json
@@ -70,7 +70,10 @@ load: build ## 10,000 loans of a real daemon by 64 clients, 1,000 live at a time
 differential: build ## the kernel model against this kernel, 1,000,000 random cases (CASES=, SEED=; in `make test`: 20,000)
 	$(TSX) test/kernel/model/differential.ts
 
-mutate-model: build ## every rule of the kernel model turned round once: random cases must notice each
+differential-vm: build vm ## the same against kernels 7, 6.12 and 6.1 in virtual machines, 50,000 each, with sysctl 2 and 0 (KERNEL=, SYSCTL= choose)
+	$(TSX) test/kernel/model/differential-vm.ts
+
+mutate-model: build vm ## every rule of the kernel model changed once: random cases on some kernel must notice each
 	$(TSX) test/kernel/model/mutate.ts
 
 test-containers: build debs ## containers that ask by annotation, and a table of what was run, with verdicts
@@ -78,6 +81,9 @@ test-containers: build debs ## containers that ask by annotation, and a table of
 	@scripts/fetch-containers.sh sid-sandboxes trixie-sandboxes || echo 'fetch-containers: tests of sandboxes will be skipped' >&2
 	@scripts/build-witnesses.sh || echo 'build-witnesses: tests of programs in Go and Rust will be skipped' >&2
 	$(TSX) test/containers.ts
+
+guard-stories: build ## the guard on paper against the guard in a VM, 400 random stories (KERNEL=, STORIES=, SEED=)
+	$(TSX) scripts/vm/vm.ts --kernel $(or $(KERNEL),7) --timeout 7200 -- node test/vm/story/main.ts $(or $(STORIES),400) $(or $(SEED),1)
 
 simulator: $(MODULES) ## the page of docs/simulator, which plays scenarios in a browser
 	$(TSX) scripts/simulator.ts

@@ -31,6 +31,10 @@ export class CProgram implements Disposable {
     this.#lines = createInterface({ input: this.#child.stdout! })
   }
 
+  get pid(): number {
+    return this.#child.pid!
+  }
+
   ask(question: string): Promise<string> {
     const answer = this.said(question)
     this.#child.stdin!.write(`${question}\n`)

@@ -31,3 +31,4 @@ export const kernelTypes = load('ebpf/kernel/btf.js') as typeof import('../src/e
 export const decisions = load('policy/decide.js') as typeof import('../src/policy/decide.ts')
 export const indexes = load('policy/policy-index.js') as typeof import('../src/policy/policy-index.ts')
 export const { Client } = load('client/client.js') as typeof import('../src/client/client.ts')
+export const recorders = load('record/recorder.js') as typeof import('../src/record/recorder.ts')

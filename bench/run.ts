@@ -2,7 +2,7 @@
  * `make bench`: how long our calls take, beside plain C in the same run.
  *
  *   tsx bench/run.ts [--json] [--rounds N] [delegation] [calls] [startup] [front] [ls] [objects]
- *     [ring] [guard] [model] [explain]
+ *     [ring] [guard] [model] [record] [explain]
  *
  * Needs root, gcc, a built dist/, a kernel with BPF tokens, and for objects the corpus. A goal that
  * is missed is printed, not failed: the numbers are as noisy as the machine.
@@ -18,13 +18,14 @@ import { type GuardResult, measureGuard } from './guard.ts'
 import { type ListingResult, measureListing } from './listing.ts'
 import { type ModelResult, measureModel } from './model.ts'
 import { measureObjects, type ObjectsResult } from './objects.ts'
+import { measureRecording } from './record.ts'
 import { measureRing } from './ring.ts'
 import { measureStartup, type StartupResult } from './startup.ts'
 import type { Comparison, Summary } from './stats.ts'
 
 // biome-ignore format: a list
 const SECTIONS = [
-  'delegation', 'calls', 'startup', 'front', 'ls', 'objects', 'ring', 'guard', 'model',
+  'delegation', 'calls', 'startup', 'front', 'ls', 'objects', 'ring', 'guard', 'model', 'record',
   'explain',
 ] as const
 const DEFAULT_ROUNDS = 30
@@ -37,9 +38,12 @@ function verdict(met: boolean, goal: string): string {
   return `goal ${goal}: ${met ? 'met' : 'MISSED'}`
 }
 
-function printComparisons(comparisons: readonly Comparison[]): void {
+function printComparisons(
+  comparisons: readonly Comparison[],
+  sides: readonly [string, string] = ['ours', 'C'],
+): void {
   const head = `${'min'.padStart(8)}${'median'.padStart(8)}${'p90'.padStart(8)}`
-  console.log(`${''.padEnd(32)}    ours${' '.repeat(20)}   C`)
+  console.log(`${''.padEnd(32)}    ${sides[0].padEnd(24)}   ${sides[1]}`)
   console.log(`${''.padEnd(32)}${head}   ${head}   ratio (p10-p90)`)
   for (const { name, unit, ours, c, ratio, ratioSpread, goal } of comparisons) {
     const spread = ratioSpread.map(r => r.toFixed(2)).join('-')
@@ -141,7 +145,7 @@ function printGuard({ hooks, calls, shares, shareGoal, nothingNs, nothingGoalNs 
 }
 
 function printModel({ perSecond, goal }: ModelResult): void {
-  console.log('Decisions of the kernel model in a second, on one processor')
+  console.log('Decisions of the kernel model in a second of processor time')
   const met = verdict(perSecond.median >= goal, String(goal))
   console.log(`  ${numbers(perSecond, 0)} (min, median, p90)  ${met}`)
 }
@@ -190,6 +194,7 @@ async function main(): Promise<void> {
     ring?: Comparison[]
     guard?: GuardResult
     model?: ModelResult
+    record?: Comparison[]
     explain?: ExplainResult
   } = {}
   if (wanted('delegation')) {
@@ -247,6 +252,14 @@ async function main(): Promise<void> {
     const measured = measureModel(rounds)
     result.model = measured
     say(() => printModel(measured))
+  }
+  if (wanted('record')) {
+    const measured = await measureRecording(rounds)
+    result.record = measured
+    say(() => {
+      console.log('System calls while bpftoken record watches, and while nobody does')
+      printComparisons(measured, ['recorded', 'not'])
+    })
   }
   if (values.json) console.log(JSON.stringify({ machine, ...result }, null, 2))
 }

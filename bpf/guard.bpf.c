@@ -14,6 +14,7 @@
  */
 #include "kernel.h"
 #include "guard/abi.h"
+#include "guard/lists.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 

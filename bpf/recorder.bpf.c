@@ -2,7 +2,7 @@
  * What watched processes ask of bpf(2), and what comes of it: raw tracepoints on system calls, for src/record/recorder.ts. They
  * load where programs of the LSM do not.
  *
- * Watched are a process and all that it forks, or a cgroup and all below. Processes are known by their numbers in the recorder's
+ * Watched are a process and all that it forks, or a cgroup or a PID namespace and all below. Processes are known by their numbers in the recorder's
  * own PID namespace: they are those that it can name, and no other process has them.
  */
 #include "kernel.h"
@@ -11,7 +11,7 @@ char _license[] SEC("license") = "Dual BSD/GPL";
 
 typedef int __s32;
 
-enum { ATTR_BYTES = 168, TEXT_BYTES = 64 };
+enum { HEAD_BYTES = 72, ATTR_BYTES = 168, TEXT_BYTES = 64 };
 
 enum recorder_call_flags {
 	RECORDER_ENTERED = 1, /* The kernel was asked; else something before it has answered, such as a seccomp filter. */
@@ -34,8 +34,8 @@ struct recorder_call {
 	__s32 result;
 	__u32 pad;
 	char comm[16];
-	char text[TEXT_BYTES]; /* the path of a pin, the name of a raw tracepoint */
 	__u8 attr[ATTR_BYTES]; /* union bpf_attr, as far as it was given */
+	char text[TEXT_BYTES]; /* the path of a pin, the name of a raw tracepoint; left out where there is none */
 };
 
 _Static_assert(sizeof(struct recorder_call) == 304, "recorder_call");
@@ -51,22 +51,31 @@ struct {
 	__type(value, __u32);
 } watched SEC(".maps");
 
-/* Calls that have no answer yet, by thread. */
+/* Of a thread that has called bpf(2) or perf_event_open(2). The kernel frees it with the thread. */
+struct caller {
+	__u64 numbers; /* in the initial PID namespace: others are found again when these change, as by execve(2) */
+	__u32 tgid, tid, inner; /* as in recorder_call */
+	__u8 pending; /* `call` has no answer yet. */
+	__u8 is_watched; /* It has been seen to be, and remains so. */
+	__u16 bytes; /* of `call`, from its beginning */
+	struct recorder_call call;
+};
+
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 16384);
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, __u64);
-	__type(value, struct recorder_call);
-} pending SEC(".maps");
+	__type(key, __u32);
+	__type(value, struct caller);
+} callers SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 4 << 20);
 } calls SEC(".maps");
 
-/* Calls by command that no capability is about: they are many, and only counted. Then what was lost. */
-enum { COMMANDS = 64, LOST_CALLS = COMMANDS, LOST_PROCESSES, COUNTERS };
+/* Calls by command that no capability is about: they are many, and only counted. Then what was lost, and when the
+ * reader was woken last. */
+enum { COMMANDS = 64, LOST_CALLS = COMMANDS, LOST_PROCESSES, LAST_WAKE, COUNTERS };
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, COUNTERS);
@@ -76,10 +85,25 @@ struct {
 
 const volatile __u32 arm64;
 const volatile __u32 pid_namespace; /* the recorder's own */
-const volatile __u64 cgroup; /* 0: processes are watched */
+const volatile __u64 cgroup; /* 0: processes are watched, or what is in a PID namespace */
+const volatile __u32 watched_namespace; /* and those below it; 0: none */
 
 static __u64 (*bpf_ktime_get_ns)(void) = (void *)5;
 static long (*bpf_probe_read_user_str)(void *to, __u32 bytes, const void *from) = (void *)114;
+static struct pt_regs *(*bpf_task_pt_regs)(struct task_struct *task) = (void *)175;
+
+/*
+ * A field of a structure that is known by its address alone. READ needs Linux 6.2. Where the verifier
+ * follows pointers, as from the running task, a plain read does.
+ */
+#define FETCH(ptr, field)                                                                                             \
+	({                                                                                                            \
+		typeof((ptr)->field) value_;                                                                          \
+		bpf_probe_read_kernel(&value_, sizeof(value_),                                                        \
+				      (const char *)(ptr) +                                                           \
+					      __builtin_preserve_field_info(((typeof(ptr))0)->field, 0));             \
+		value_;                                                                                               \
+	})
 
 #include "recorder/log.h"
 
@@ -142,10 +166,11 @@ static __always_inline void count(__u32 which)
 		__sync_fetch_and_add(counter, 1);
 }
 
-/* A process of which `pid` is the first thread, or a thread: its number in the recorder's PID namespace, and in its own. */
-static __always_inline __u32 number_of(struct pid *pid, __u32 *inner)
+/* Of a process by its first thread, or of a thread: its number in that PID namespace, 0 if it is not in there; and in its own. */
+static __always_inline __u32 number_in(struct task_struct *task, __u32 namespace, __u32 *inner)
 {
-	__u32 level = READ(pid, level), number = 0;
+	struct pid *pid = FETCH(task, thread_pid);
+	__u32 level = FETCH(pid, level), number = 0;
 	const char *numbers = (const char *)pid + __builtin_preserve_field_info(((struct pid___numbers *)0)->numbers, 0);
 
 	/* The kernel nests them no deeper. */
@@ -155,41 +180,65 @@ static __always_inline __u32 number_of(struct pid *pid, __u32 *inner)
 		bpf_probe_read_kernel(&one, sizeof(one), numbers + at * sizeof(one));
 		if (inner)
 			*inner = one.nr;
-		if (READ(one.ns, ns.inum) == pid_namespace)
+		if (FETCH(one.ns, ns.inum) == namespace)
 			number = one.nr;
 	}
 	return number;
 }
 
-static __always_inline __u32 process_of(struct task_struct *task, __u32 *inner)
+/* In the recorder's. */
+static __always_inline __u32 number_of(struct task_struct *task, __u32 *inner)
 {
-	return number_of(READ(READ(task, group_leader), thread_pid), inner);
+	return number_in(task, pid_namespace, inner);
 }
 
-static __always_inline int is_in_cgroup(struct task_struct *task)
+static __always_inline __u32 process_of(struct task_struct *task, __u32 *inner)
 {
-	struct cgroup *at = READ(READ(task, cgroups), dfl_cgrp);
+	return number_of(FETCH(task, group_leader), inner);
+}
 
+/* What is kept of the running thread; 0: there is no room. */
+static __always_inline struct caller *caller_of(struct task_struct *task)
+{
+	struct caller *caller = bpf_task_storage_get(&callers, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	__u64 numbers = bpf_get_current_pid_tgid();
+
+	if (!caller || caller->numbers == numbers)
+		return caller;
+	caller->tgid = process_of(task, &caller->inner);
+	caller->tid = number_of(task, 0);
+	caller->is_watched = watched_namespace && number_in(task, watched_namespace, 0);
+	caller->numbers = numbers;
+	return caller;
+}
+
+static __always_inline int is_in_cgroup(void)
+{
 	/* A task further below is not watched; docs/record.md says so. */
-	for (int level = 0; at && level < 64; level++) {
-		struct cgroup_subsys_state *up = READ(at, self.parent);
+	for (int level = 0; level < 64; level++) {
+		__u64 id = bpf_get_current_ancestor_cgroup_id(level);
 
-		if (READ(READ(at, kn), id) == cgroup)
+		if (!id)
+			return 0;
+		if (id == cgroup)
 			return 1;
-		at = up ? CONTAINER(up, struct cgroup, self) : 0;
 	}
 	return 0;
 }
 
-static __always_inline int is_watched(struct task_struct *task)
+static __always_inline int is_watched(struct caller *caller)
 {
 	__u32 process, *how;
 
 	if (cgroup)
-		return is_in_cgroup(task);
-	process = process_of(task, 0);
+		return is_in_cgroup();
+	if (caller->is_watched || watched_namespace)
+		return caller->is_watched;
+	process = caller->tgid;
 	how = bpf_map_lookup_elem(&watched, &process);
-	return how && *how == WATCHED;
+	if (how && *how == WATCHED)
+		caller->is_watched = 1;
+	return caller->is_watched;
 }
 
 struct request {
@@ -197,41 +246,48 @@ struct request {
 	__u32 flags;
 };
 
-/* Whether this is a call of bpf(2) or perf_event_open(2), with its arguments. */
-static __always_inline int is_ours(void *registers, struct task_struct *task, __u64 number, struct request *request)
+/* Whether a system call may be ours: every one of the machine comes by here. */
+static __always_inline int may_be_ours(__u64 number)
 {
+	if (arm64)
+		return number == 280 || number == 241;
+	number &= ~(__u64)X32_SYSCALL_BIT;
+	return number == 321 || number == 298 || number == 357 || number == 336;
+}
+
+/* Whether this is a call of bpf(2) or perf_event_open(2), with its arguments. */
+static __always_inline int is_ours(struct task_struct *task, __u64 number, struct request *request)
+{
+	struct pt_regs *given = bpf_task_pt_regs(task);
+
 	request->flags = RECORDER_ENTERED;
 	if (arm64) {
-		struct pt_regs___arm64 *regs = registers;
+		struct pt_regs___arm64 *regs = (void *)given;
 
-		if (number != 280 && number != 241)
-			return 0;
 		/* The first register has the result later. */
-		request->first = READ(regs, orig_x0);
-		request->second = READ(regs, regs[1]);
-		request->third = READ(regs, regs[2]);
+		request->first = regs->orig_x0;
+		request->second = regs->regs[1];
+		request->third = regs->regs[2];
 		if (number == 241)
 			request->flags |= RECORDER_PERF;
 	} else {
-		struct pt_regs___x86 *regs = registers;
+		struct pt_regs___x86 *regs = (void *)given;
 		int is_bpf, is_perf;
 
 		number &= ~(__u64)X32_SYSCALL_BIT;
-		if (number != 321 && number != 298 && number != 357 && number != 336)
-			return 0;
-		if (READ((struct task_struct___more *)task, thread_info.status) & TS_COMPAT) {
+		if (((struct task_struct___more *)task)->thread_info.status & TS_COMPAT) {
 			request->flags |= RECORDER_COMPAT;
 			is_bpf = number == 357;
 			is_perf = number == 336;
-			request->first = (__u32)READ(regs, bx);
-			request->second = (__u32)READ(regs, cx);
-			request->third = (__u32)READ(regs, dx);
+			request->first = (__u32)regs->bx;
+			request->second = (__u32)regs->cx;
+			request->third = (__u32)regs->dx;
 		} else {
 			is_bpf = number == 321;
 			is_perf = number == 298;
-			request->first = READ(regs, di);
-			request->second = READ(regs, si);
-			request->third = READ(regs, dx);
+			request->first = regs->di;
+			request->second = regs->si;
+			request->third = regs->dx;
 		}
 		if (!is_bpf && !is_perf)
 			return 0;
@@ -248,45 +304,85 @@ static __always_inline int is_plain(const struct request *request)
 	return !(request->flags & RECORDER_PERF) && cmd < COMMANDS && (PLAIN >> cmd & 1);
 }
 
-static __always_inline void describe(struct recorder_call *call, const struct request *request, struct task_struct *task)
+static __always_inline void describe(struct caller *caller, const struct request *request, struct task_struct *task)
 {
+	struct recorder_call *call = &caller->call;
 	__u32 bytes = request->third > ATTR_BYTES ? ATTR_BYTES : request->third;
 	__u32 cmd = (__u32)request->first & ~BPF_COMMON_ATTRS;
 
 	call->at = bpf_ktime_get_ns();
 	call->cgroup = bpf_get_current_cgroup_id();
-	call->user_namespace = READ(READ(READ(task, real_cred), user_ns), ns.inum);
-	call->tgid = process_of(task, &call->inner);
-	call->tid = number_of(READ(task, thread_pid), 0);
+	call->user_namespace = task->real_cred->user_ns->ns.inum;
+	call->tgid = caller->tgid;
+	call->tid = caller->tid;
+	call->inner = caller->inner;
 	call->uid = bpf_get_current_uid_gid();
 	call->flags = request->flags;
 	bpf_get_current_comm(call->comm, sizeof(call->comm));
+	caller->bytes = HEAD_BYTES;
 	if (request->flags & RECORDER_PERF) {
 		/* struct perf_event_attr begins with its type. */
 		bpf_probe_read_user(&call->cmd, sizeof(call->cmd), (const void *)request->first);
+		call->size = 0;
 		return;
 	}
 	call->cmd = request->first;
 	call->size = request->third > 0xffffffff ? 0xffffffff : request->third;
+	if (cmd != BPF_OBJ_PIN && cmd != BPF_OBJ_GET && cmd != BPF_RAW_TRACEPOINT_OPEN) {
+		caller->bytes += bytes;
+		bpf_probe_read_user(call->attr, bytes, (const void *)request->second);
+		return;
+	}
+	/* The text is behind all of the attributes. */
+	caller->bytes = sizeof(*call);
+	__builtin_memset(call->attr, 0, sizeof(call->attr));
 	bpf_probe_read_user(call->attr, bytes, (const void *)request->second);
-	if (cmd == BPF_OBJ_PIN || cmd == BPF_OBJ_GET || cmd == BPF_RAW_TRACEPOINT_OPEN)
-		bpf_probe_read_user_str(call->text, sizeof(call->text), (const void *)*(__u64 *)call->attr);
+	call->text[0] = 0;
+	bpf_probe_read_user_str(call->text, sizeof(call->text), (const void *)*(__u64 *)call->attr);
+}
+
+/* Waking the reader for each call would cost more than all the rest: what was refused wakes it, and else time. */
+enum { WAKE_AFTER_NS = 2000000, BPF_RB_NO_WAKEUP = 1, BPF_RB_FORCE_WAKEUP = 2 };
+
+static __always_inline void tell(struct caller *caller, __s32 result)
+{
+	struct recorder_call *call = &caller->call;
+	__u32 bytes = caller->bytes;
+	__u32 which = LAST_WAKE;
+	__u64 *last = bpf_map_lookup_elem(&counters, &which);
+	__u64 flags = BPF_RB_NO_WAKEUP;
+
+	call->result = result;
+	if (last && (result == -1 /* EPERM */ || (keeps_logs && result < 0) || !(call->flags & RECORDER_ENTERED) || call->at - *last > WAKE_AFTER_NS)) {
+		flags = BPF_RB_FORCE_WAKEUP;
+		*last = call->at;
+	}
+	if (bytes > sizeof(*call) || bpf_ringbuf_output(&calls, call, bytes, flags))
+		count(LOST_CALLS);
 }
 
 SEC("raw_tp/sys_enter")
 int recorder_enter(__u64 *ctx)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_struct *task;
+	struct caller *caller;
 	struct request request;
-	struct recorder_call call = {};
-	__u64 thread;
 
-	if (!is_ours((void *)ctx[0], task, ctx[1], &request) || is_plain(&request) || !is_watched(task))
+	if (!may_be_ours(ctx[1]))
 		return 0;
-	describe(&call, &request, task);
-	thread = bpf_get_current_pid_tgid();
-	if (bpf_map_update_elem(&pending, &thread, &call, BPF_ANY))
+	task = bpf_get_current_task_btf();
+	if (!is_ours(task, ctx[1], &request) || is_plain(&request))
+		return 0;
+	caller = caller_of(task);
+	if (!caller) {
+		/* Whether it is watched is not known, then. */
 		count(LOST_CALLS);
+		return 0;
+	}
+	if (!is_watched(caller))
+		return 0;
+	describe(caller, &request, task);
+	caller->pending = 1;
 	return 0;
 }
 
@@ -294,38 +390,37 @@ SEC("raw_tp/sys_exit")
 int recorder_exit(__u64 *ctx)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	__u64 thread, number;
+	struct pt_regs *regs = bpf_task_pt_regs(task);
+	__u64 number = arm64 ? (__u64)((struct pt_regs___arm64 *)regs)->syscallno : ((struct pt_regs___x86 *)regs)->orig_ax;
+	struct caller *caller;
 	struct request request;
-	struct recorder_call *known;
-	struct recorder_call call = {};
 
-	number = arm64 ? READ((struct pt_regs___arm64 *)ctx[0], syscallno) : READ((struct pt_regs___x86 *)ctx[0], orig_ax);
-	if (!is_ours((void *)ctx[0], task, number, &request))
+	if (!may_be_ours(number) || !is_ours(task, number, &request))
 		return 0;
-	thread = bpf_get_current_pid_tgid();
-	known = bpf_map_lookup_elem(&pending, &thread);
-	if (known) {
-		known->result = ctx[1];
-		if (keeps_logs && (known->cmd & ~BPF_COMMON_ATTRS) == BPF_PROG_LOAD && known->result < 0)
-			keep_log(known->attr, request.second, known->size, known->at);
-		if (bpf_ringbuf_output(&calls, known, sizeof(*known), 0))
-			count(LOST_CALLS);
-		bpf_map_delete_elem(&pending, &thread);
+	caller = caller_of(task);
+	if (!caller) {
+		count(LOST_CALLS);
 		return 0;
 	}
-	if (!is_watched(task))
+	if (caller->pending) {
+		if (keeps_logs && (caller->call.cmd & ~BPF_COMMON_ATTRS) == BPF_PROG_LOAD && (__s32)ctx[1] < 0)
+			keep_log(caller->call.attr, request.second, caller->call.size, caller->call.at);
+		caller->pending = 0;
+		tell(caller, ctx[1]);
+		return 0;
+	}
+	if (!is_watched(caller))
 		return 0;
 	if (is_plain(&request)) {
 		count((__u32)request.first & (COMMANDS - 1));
 		if ((__s32)ctx[1] != -1 /* EPERM */)
 			return 0;
-	} else {
+	} else if ((__s32)ctx[1] < 0) {
+		/* Nothing but the kernel's function gives descriptors: that call began before it was watched. */
 		request.flags &= ~RECORDER_ENTERED;
 	}
-	describe(&call, &request, task);
-	call.result = ctx[1];
-	if (bpf_ringbuf_output(&calls, &call, sizeof(call), 0))
-		count(LOST_CALLS);
+	describe(caller, &request, task);
+	tell(caller, ctx[1]);
 	return 0;
 }
 
@@ -336,7 +431,7 @@ int recorder_fork(__u64 *ctx)
 	__u32 process, *how, all = WATCHED;
 
 	/* A thread is of its process. */
-	if (cgroup || READ(parent, tgid) == READ(child, tgid))
+	if (cgroup || watched_namespace || FETCH(parent, tgid) == FETCH(child, tgid))
 		return 0;
 	process = process_of(parent, 0);
 	how = bpf_map_lookup_elem(&watched, &process);
@@ -353,11 +448,9 @@ SEC("raw_tp/sched_process_exit")
 int recorder_end(__u64 *ctx)
 {
 	struct task_struct *task = (void *)ctx[0];
-	__u64 thread = bpf_get_current_pid_tgid();
 	__u32 process;
 
-	bpf_map_delete_elem(&pending, &thread);
-	if (cgroup || READ(READ((struct task_struct___more *)task, signal), live.counter) != 0)
+	if (cgroup || watched_namespace || FETCH(FETCH((struct task_struct___more *)task, signal), live.counter) != 0)
 		return 0;
 	process = process_of(task, 0);
 	bpf_map_delete_elem(&watched, &process);

@@ -2,6 +2,7 @@
 #include "call.h"
 
 #include <errno.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -76,8 +77,23 @@ static napi_value detach(napi_env env, napi_callback_info info)
 	return NULL;
 }
 
+/* (mapping) => where it begins, as a bigint; undefined: it is unmapped, or no mapping. */
+static napi_value address(napi_env env, napi_callback_info info)
+{
+	napi_value argv[1], result;
+	size_t argc = 1;
+
+	napi_get_cb_info(env, info, &argc, argv, NULL, NULL);
+	struct mapping *mapping = NULL;
+	if (napi_unwrap(env, argv[0], (void **)&mapping) != napi_ok || !mapping || !mapping->at)
+		return NULL;
+	napi_create_bigint_uint64(env, (uintptr_t)mapping->at, &result);
+	return result;
+}
+
 void memory_register(napi_env env, napi_value exports)
 {
 	export_function(env, exports, "mmap", map, NULL);
 	export_function(env, exports, "munmap", detach, NULL);
+	export_function(env, exports, "mappingAddress", address, NULL);
 }

@@ -6,17 +6,20 @@
  *
  * The source of all is bpf/guard/abi.h: compile it first (scripts/build-bpf.sh). Structs, enums and
  * numbers come from the types in the object; strings are not among these and are read from the
- * header. With --check nothing is written: exit status 1 if the file is not what would be written.
+ * header, and so are the lists of bpf/guard/lists.h. With --check nothing is written: exit status 1
+ * if the file is not what would be written.
  */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Btf, BtfComposite, BtfEnum } from '../src/ebpf/btf/btf.ts'
 import { parseObject } from '../src/ebpf/object/spec.ts'
+import { bpf_attach_type, bpf_cmd, bpf_map_type } from '../src/uapi/bpf.ts'
 import { formatted, generate } from './generated.ts'
 import { ROOT } from './tree.ts'
 
 const OBJECT = 'bpf/guard.bpf.o'
 const HEADER = 'bpf/guard/abi.h'
+const LISTS_HEADER = 'bpf/guard/lists.h'
 const OUTPUT = 'src/guard/layout.ts'
 
 const PREFIX = 'GUARD_'
@@ -74,8 +77,37 @@ function maker(types: Btf, id: number, off: number): string {
 const camelCase = (word: string): string =>
   word.toLowerCase().replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase())
 
+/** What the lists are made of, by the kernel's names. */
+const ENUMERATORS: Readonly<Record<string, number>> = { ...bpf_cmd, ...bpf_map_type, ...bpf_attach_type }
+
+/**
+ * The macros of lists.h: a mask, or a number. A value is made of BIT(), | and what was defined
+ * before; a name that nobody knows is an error.
+ */
+export function readLists(header: string): Map<string, bigint | number> {
+  const found = new Map<string, bigint | number>()
+  const plain = header.replace(/\\\n/g, ' ').replace(/\/\*[\s\S]*?\*\//g, '')
+  for (const [, name, value] of plain.matchAll(/^#define ([A-Z_]+)[ \t]+(.+)$/gm)) {
+    const text = value!.trim()
+    const number = /^\d+$/.test(text) ? Number(text) : ENUMERATORS[text]
+    found.set(name!, number ?? maskOf(text, found))
+  }
+  return found
+}
+
+function maskOf(text: string, known: ReadonlyMap<string, bigint | number>): bigint {
+  let mask = 0n
+  for (const part of text.replace(/^\((.*)\)$/, '$1').split('|')) {
+    const bit = /^BIT\((\w+)\)$/.exec(part.trim())?.[1]
+    const value = bit === undefined ? known.get(part.trim()) : ENUMERATORS[bit]
+    if (value === undefined) throw new Error(`${LISTS_HEADER}: what is ${part.trim()}?`)
+    mask |= bit === undefined ? BigInt(value) : 1n << BigInt(value)
+  }
+  return mask
+}
+
 /** The text of src/guard/layout.ts, but for its format. */
-function render(types: Btf, header: string): string {
+function render(types: Btf, header: string, lists: string): string {
   const out = [
     '/**',
     " * The guard's own ABI: keys and values of its maps, and the event record. Times are nanoseconds of CLOCK_BOOTTIME.",
@@ -101,6 +133,12 @@ function render(types: Btf, header: string): string {
   out.push('', `/** enum ${CHOICE.of}: a word's place is its number. */`)
   out.push(`export const ${CHOICE.as} = [${words.join(', ')}] as const`)
 
+  out.push('', `/** ${LISTS_HEADER}: bit n of a mask stands for number n of the kernel's enum. */`)
+  out.push('export const GUARD_LISTS = {')
+  for (const [name, value] of readLists(lists))
+    out.push(`  ${camelCase(name)}: ${typeof value === 'bigint' ? `0x${value.toString(16)}n` : value},`)
+  out.push('} as const')
+
   const done = new Set<string>()
   for (const id of [...types.ofKind('struct')].sort((a, b) => (types.name(a) < types.name(b) ? -1 : 1)))
     if (types.name(id).startsWith(STRUCT_PREFIX)) out.push(...structLines(types, id, done))
@@ -118,7 +156,8 @@ function render(types: Btf, header: string): string {
 export function layoutText(): string {
   const { btf } = parseObject(readFileSync(join(ROOT, OBJECT)), { name: 'guard' })
   if (btf === undefined) throw new Error(`${OBJECT} has no types`)
-  return formatted(OUTPUT, render(btf.types, readFileSync(join(ROOT, HEADER), 'utf8')))
+  const [header, lists] = [HEADER, LISTS_HEADER].map(path => readFileSync(join(ROOT, path), 'utf8'))
+  return formatted(OUTPUT, render(btf.types, header!, lists!))
 }
 
 function main(args: string[]): number {

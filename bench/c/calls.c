@@ -1,11 +1,12 @@
 /*
  * bpf(2) calls in plain C, for comparison.
  *
- *   calls MAP_FD BPFFS_PATH
+ *   calls MAP_FD BPFFS_PATH [cpu]
  *
- * For each line "update N", "lookup N" or "token N" on stdin it makes N calls and answers with
- * their nanoseconds. The map is a hash map with 4-byte keys and 8-byte values, made by the
- * benchmark.
+ * For each line "update N", "lookup N", "token N", "create N" or "getppid N" on stdin it makes N
+ * calls and answers with the nanoseconds from start to end, or with "cpu" those on a processor. The
+ * map is a hash map with 4-byte keys and 8-byte values, made by the benchmark. "create" makes an
+ * array and closes it; "getppid" is the call that does least.
  */
 #include "within.h"
 
@@ -15,7 +16,7 @@
 
 #define KEYS 1024
 
-enum { MAP_LOOKUP_ELEM = 1, MAP_UPDATE_ELEM = 2, TOKEN_CREATE = 36 };
+enum { MAP_CREATE = 0, MAP_LOOKUP_ELEM = 1, MAP_UPDATE_ELEM = 2, TOKEN_CREATE = 36 };
 
 /* The parts of union bpf_attr that we use; Debian's headers may not have the token. */
 struct element {
@@ -25,6 +26,18 @@ struct element {
 struct token {
 	uint32_t flags, bpffs_fd;
 };
+struct map {
+	uint32_t type, key_size, value_size, max_entries, flags, inner_fd, node;
+	char name[16];
+};
+
+static uint64_t ns_of(clockid_t clock)
+{
+	struct timespec t;
+
+	clock_gettime(clock, &t);
+	return t.tv_sec * 1000000000ull + t.tv_nsec;
+}
 
 static long bpf(int cmd, void *attr, unsigned size)
 {
@@ -54,22 +67,36 @@ static void tokens(const char *path, long count)
 	}
 }
 
+static void maps(long count)
+{
+	for (long i = 0; i < count; i++) {
+		struct map attr = { .type = 2, .key_size = 4, .value_size = 8, .max_entries = 1, .name = "calls" };
+		close(ok(bpf(MAP_CREATE, &attr, sizeof(attr)), "BPF_MAP_CREATE"));
+	}
+}
+
 int main(int argc, char **argv)
 {
 	char kind[16];
 	long count;
 
-	if (argc != 3) {
-		fputs("usage: calls MAP_FD BPFFS_PATH\n", stderr);
+	if (argc != 3 && argc != 4) {
+		fputs("usage: calls MAP_FD BPFFS_PATH [cpu]\n", stderr);
 		return 2;
 	}
 	while (scanf("%15s %ld", kind, &count) == 2) {
-		uint64_t start = now_ns();
+		clockid_t clock = argc == 4 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
+		uint64_t start = ns_of(clock);
 		if (strcmp(kind, "token") == 0)
 			tokens(argv[2], count);
+		else if (strcmp(kind, "create") == 0)
+			maps(count);
+		else if (strcmp(kind, "getppid") == 0)
+			for (long i = 0; i < count; i++)
+				syscall(SYS_getppid);
 		else
 			elements(strcmp(kind, "update") == 0 ? MAP_UPDATE_ELEM : MAP_LOOKUP_ELEM, atoi(argv[1]), count);
-		printf("%llu\n", (unsigned long long)(now_ns() - start));
+		printf("%llu\n", (unsigned long long)(ns_of(clock) - start));
 		fflush(stdout);
 	}
 	return 0;

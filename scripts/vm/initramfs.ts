@@ -46,6 +46,11 @@ const MODULES = [
   'cls_bpf',
   'act_bpf',
   'nf_tables',
+  // For their types: functions, variables and tracepoints of modules.
+  'nf_nat',
+  'nf_flow_table',
+  'x_tables',
+  'softdog',
 ]
 
 const PASSWD = 'root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n'

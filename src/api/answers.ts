@@ -106,6 +106,7 @@ const askers = z.array(
   strict({
     task: text,
     pid: pid.describe('0: it has no number here'),
+    innerPid: pid.describe('In its own PID namespace'),
     first: time,
     outcomes: z.record(text, count).describe('How many calls ended `ok`, or with which errno'),
     names: texts.describe('Of what the calls made'),
@@ -115,6 +116,7 @@ const right = strict({ domain, word: text, bit: count, askers })
 
 export const recorded = strict({
   watched: text,
+  tokens: flag.describe('False: the running kernel has no BPF tokens, and nothing can be lent here'),
   complete: flag.describe('False: calls were lost, and more may be needed'),
   lost: strict({ calls: count, processes: count }),
   calls: count,
@@ -125,6 +127,7 @@ export const recorded = strict({
   unserved: z
     .array(strict({ call: text, fails: flag, why: text, askers }))
     .describe('Calls for which a token changes nothing'),
+  withoutToken: askers.describe('Of those who asked for rights: no attempt at a token was seen of them'),
   counted: z.record(text, count).describe('Calls that ask for nothing, by command'),
   risk,
 })

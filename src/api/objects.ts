@@ -48,6 +48,19 @@ export const plan = strict({
       }),
     )
     .describe('How loading went, of the objects that were loaded to see'),
+  watched: z
+    .array(
+      strict({
+        object: text,
+        outcome: z.enum(['loads', 'refused', 'unfinished']),
+        usesTokens: flag,
+        complete: flag,
+        why: text.optional(),
+        beyond: z.array(strict({ domain, word: text, outcomes: texts, names: texts })),
+        unasked: z.array(strict({ ...reason, domain, certain: flag })),
+      }),
+    )
+    .describe("What the loader's program of --loader-program asked for, and how that differs"),
   risk,
 })
 

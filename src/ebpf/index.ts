@@ -230,8 +230,10 @@ export {
   TypeNames,
 } from './type-names.ts'
 export { type BindingOptions, type Bindings, objectBindings } from './typed/bindings.ts'
+export { type ArenaMemory, TypedArena } from './typed/typed-arena.ts'
 export {
   type Input,
+  KeyedMap,
   TypedEvents,
   TypedMap,
   TypedPerCpuMap,

@@ -32,6 +32,24 @@ export const GUARD_FLAGS = {
 /** enum guard_events: a word's place is its number. */
 export const EVENTS_WORDS = ['refused', 'all', 'none'] as const
 
+/** bpf/guard/lists.h: bit n of a mask stands for number n of the kernel's enum. */
+export const GUARD_LISTS = {
+  deviceTypes: 0xc0c02000000000n,
+  namespaceTypes: 0x1000020000n,
+  networkTypes: 0xc0e03000020000n,
+  mapTypes: 0x40000000b0n,
+  otherTypes: 0x301378a1f810000n,
+  lastType: 57,
+  privilegedCommands: 0x11c09d7821n,
+  attachCommands: 0x4a30020500n,
+  detachCommands: 0x400000200n,
+  updateCommands: 0x4400004n,
+  deviceMaps: 0x207c000n,
+  objectMaps: 0x2017008n,
+  carrierMaps: 0x607f008n,
+  batchMax: 64,
+} as const
+
 export const guard_cgroup = struct(72, {
   parent: u64(0),
   name: bytes(8, 64),

@@ -8,14 +8,19 @@ import { type File, fileText, isOpen, type Program } from './file.ts'
 import type { ErrnoName, Judge, Rule } from './judge.ts'
 import type { KernelFacts } from './kernel.ts'
 import type { Machine } from './machine.ts'
-import { capabilitiesText, nsCapable, type Task } from './task.ts'
+import type { Task } from './task.ts'
 import { foundText, neededText, tokenCapable } from './token.ts'
 
 /** What a program is to be attached to. */
 export type AttachTarget =
   | { readonly kind: 'file'; readonly file: File }
   /** A device of the caller's network namespace, by its number. */
-  | { readonly kind: 'device'; readonly exists: boolean }
+  | {
+      readonly kind: 'device'
+      readonly exists: boolean
+      /** Absent: it is one where the attach type wants one. */
+      readonly isNetkit?: boolean
+    }
 
 export interface LinkCreate {
   readonly op: 'link_create'
@@ -94,12 +99,6 @@ export const ATTACH_RULES = {
     source: 'bpf_prog_get_type',
     errno: 'EINVAL',
   },
-  linkType: {
-    name: 'LINK_CREATE: program type that has links',
-    needs: 'a program of a type that has links',
-    source: 'link_create',
-    errno: 'EINVAL',
-  },
   cgroup: {
     name: 'attach: cgroup',
     needs: 'the directory of a cgroup',
@@ -143,10 +142,10 @@ export const ATTACH_RULES = {
     errno: 'EINVAL',
   },
   netkit: {
-    name: 'attach: CAP_NET_ADMIN over the network, for netkit',
-    needs: 'CAP_NET_ADMIN in the user namespace that owns the caller’s network namespace',
+    name: 'attach: device of the kind netkit',
+    needs: 'a device of the kind netkit, and the primary one of its pair',
     source: 'netkit_dev_fetch',
-    errno: 'EPERM',
+    errno: 'ENXIO',
   },
   structOps: {
     name: 'LINK_CREATE: map of struct_ops',
@@ -202,6 +201,7 @@ const ATTACH_TO_PROG: Readonly<Record<string, string>> = {
   sk_skb_stream_parser: 'sk_skb',
   sk_skb_stream_verdict: 'sk_skb',
   sk_skb_verdict: 'sk_skb',
+  // No links are made of it, which is not told apart: none of the kernels that are tried has it.
   lirc_mode2: 'lirc_mode2',
   flow_dissector: 'flow_dissector',
   trace_iter: 'tracing',
@@ -246,8 +246,6 @@ const CGROUP_TYPES = new Set([
   ...['cgroup_skb', 'cgroup_sock', 'cgroup_sock_addr', 'cgroup_sockopt'],
   ...['cgroup_device', 'cgroup_sysctl', 'sock_ops'],
 ])
-/** Of the types that have an attach type, the one that has no links. */
-const WITHOUT_LINKS = new Set(['lirc_mode2'])
 
 /** The program that a descriptor names; undefined: the call fails. */
 function progOf(judge: Judge, file: File): Program | undefined {
@@ -280,8 +278,7 @@ export function linkCreate(judge: Judge, machine: Machine, task: Task, call: Lin
   if (capableFails(judge, machine, task, ATTACH_RULES.linkCapable, prog)) return
   const goes = goesWith(kernel, prog, call.attach)
   if (judge.fails(ATTACH_RULES.type, goes, `${prog.type} and ${word}`)) return
-  if (judge.fails(ATTACH_RULES.linkType, !WITHOUT_LINKS.has(prog.type), prog.type)) return
-  targetFails(judge, task, prog.type, call.target, call.flags ?? 0, kernel, word)
+  targetFails(judge, prog.type, call.target, call.flags ?? 0, kernel, word)
 }
 
 /** A link of struct_ops is of a map, whose descriptor stands where that of a program does. */
@@ -294,7 +291,6 @@ function structOpsFails(judge: Judge, file: File): boolean {
 /** What is wrong with the target of a link. */
 function targetFails(
   judge: Judge,
-  task: Task,
   progType: string,
   target: AttachTarget,
   flags: number,
@@ -302,9 +298,9 @@ function targetFails(
   word: string,
 ): boolean {
   const isCgroup = CGROUP_TYPES.has(progType)
-  if (netkitFails(judge, kernel, task, word)) return true
+  if (netkitMissing(judge, kernel, word)) return true
   if (target.kind === 'device') {
-    if (deviceFails(judge, word, target.exists)) return true
+    if (deviceFails(judge, word, target)) return true
     const taken = progType === 'xdp' ? XDP_MODES : MPROG_FLAGS
     return judge.fails(ATTACH_RULES.flags, (flags & ~taken) === 0, `flags ${flags}`)
   }
@@ -321,10 +317,18 @@ function cgroupFails(judge: Judge, target: AttachTarget): boolean {
   return judge.fails(ATTACH_RULES.cgroup, is, targetText(target))
 }
 
-function deviceFails(judge: Judge, word: string, exists: boolean): boolean {
+/** No device asks for a capability. What is no device is the number of none. */
+function deviceFails(judge: Judge, word: string, target: AttachTarget): boolean {
   const errno: ErrnoName = /^(tcx|netkit)_/.test(word) ? 'ENODEV' : 'EINVAL'
-  return judge.fails(ATTACH_RULES.device, exists, exists ? 'there is one' : 'there is none', undefined, errno)
+  const exists = target.kind === 'device' && target.exists
+  if (judge.fails(ATTACH_RULES.device, exists, exists ? 'there is one' : 'there is none', undefined, errno))
+    return true
+  if (!isNetkit(word)) return false
+  const is = target.kind === 'device' && target.isNetkit !== false
+  return judge.fails(ATTACH_RULES.netkit, is, is ? 'netkit' : 'another kind')
 }
+
+const isNetkit = (word: string): boolean => word.startsWith('netkit_')
 
 function fileFails(judge: Judge, progType: string, file: File, word: string): boolean {
   if (BY_PERF.has(progType) || (progType === 'kprobe' && word === 'perf_event'))
@@ -337,14 +341,10 @@ function fileFails(judge: Judge, progType: string, file: File, word: string): bo
   return judge.fails(ATTACH_RULES.targetKind, file.kind === wanted, fileText(file))
 }
 
-/** netkit is the one target that asks for a capability: over the caller's network namespace. */
-function netkitFails(judge: Judge, kernel: KernelFacts, task: Task, word: string): boolean {
-  if (!word.startsWith('netkit_')) return false
+function netkitMissing(judge: Judge, kernel: KernelFacts, word: string): boolean {
+  if (!isNetkit(word)) return false
   const built = !kernel.lacks.has('netkit')
-  if (judge.fails(ATTACH_RULES.netkitBuilt, built, built ? 'built in' : 'not built in')) return true
-  const ns = task.networkOwner ?? task.userNamespace
-  const may = nsCapable(judge, task, ns, 'net_admin')
-  return judge.fails(ATTACH_RULES.netkit, may, () => capabilitiesText(task, ns))
+  return judge.fails(ATTACH_RULES.netkitBuilt, built, built ? 'built in' : 'not built in')
 }
 
 function targetText(target: AttachTarget): string {
@@ -381,8 +381,8 @@ export function progAttach(judge: Judge, machine: Machine, task: Task, call: Pro
   if (CGROUP_TYPES.has(prog.type)) cgroupFails(judge, call.target)
   else if (prog.type === 'sk_msg' || prog.type === 'sk_skb') toSocketsFails(judge, call.target, flags)
   else if (judge.fails(ATTACH_RULES.withLink, isTcx, prog.type)) return
-  else if (netkitFails(judge, kernel, task, word!)) return
-  else deviceFails(judge, 'tcx_', call.target.kind === 'device' && call.target.exists)
+  else if (netkitMissing(judge, kernel, word!)) return
+  else deviceFails(judge, word!, call.target)
 }
 
 function toSocketsFails(judge: Judge, target: AttachTarget, flags: number): boolean {
@@ -411,8 +411,8 @@ export function progDetach(judge: Judge, machine: Machine, task: Task, call: Pro
     const may =
       !kernel.unnamedDetachAsks || capable(judge, task, 'net_admin') || capable(judge, task, 'sys_admin')
     if (judge.fails(ATTACH_RULES.detachUnnamed, may, () => initialText(task, 'net_admin'))) return
-    if (netkitFails(judge, kernel, task, word!)) return
-    if (deviceFails(judge, 'tcx_', call.target.kind === 'device' && call.target.exists)) return
+    if (netkitMissing(judge, kernel, word!)) return
+    if (deviceFails(judge, word!, call.target)) return
   } else if (cgroupFails(judge, call.target)) return
   judge.fails(ATTACH_RULES.attached, false, 'nothing')
 }

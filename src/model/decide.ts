@@ -26,7 +26,7 @@ import { type GetById, getById, type HostCommand, hostCommand, type ProgQuery, p
 import { type Decision, Judge, type Mutation } from './judge.ts'
 import type { Machine } from './machine.ts'
 import { type MapCreate, mapCreate } from './map-create.ts'
-import { type ObjPin, objPin } from './pins.ts'
+import { type ObjGet, type ObjPin, objGet, objPin } from './pins.ts'
 import { type ProgLoad, progLoad } from './prog-load.ts'
 import type { Task } from './task.ts'
 import { type TokenCreate, tokenCreate } from './token.ts'
@@ -45,6 +45,7 @@ export type BpfCall =
   | ProgAttach
   | ProgDetach
   | ObjPin
+  | ObjGet
 
 /** A call that makes a bpffs. */
 export type FsCall = FsOpen | FsSet | FsCreate | FsMount | Mount
@@ -79,6 +80,7 @@ const COMMANDS: { readonly [Op in BpfCall['op']]: Command<Op> } = {
   prog_attach: progAttach,
   prog_detach: progDetach,
   obj_pin: objPin,
+  obj_get: objGet,
   enable_stats: hostCommand,
   task_fd_query: hostCommand,
   prog_get_next_id: getById,

@@ -1,5 +1,6 @@
 /** What a number that a caller gives as a descriptor may be. */
 import type { Masks } from '../policy/vocabulary.ts'
+import type { Inode } from './inode.ts'
 import type { UserNamespace } from './task.ts'
 
 /** One bpffs: a superblock. */
@@ -30,8 +31,15 @@ export type File =
   /** Opened with O_PATH: as good as closed for bpf(2). */
   | { readonly kind: 'path' }
   | { readonly kind: 'token'; readonly token: Token }
-  /** A directory of a bpffs; `isRoot`: its root. */
-  | { readonly kind: 'bpffs'; readonly instance: BpffsInstance; readonly isRoot: boolean }
+  /** A directory of a bpffs; `isRoot`: its root. To name a place in it, O_PATH suffices. */
+  | {
+      readonly kind: 'bpffs'
+      readonly instance: BpffsInstance
+      readonly isRoot: boolean
+      readonly isPath?: true
+      /** Absent: everybody may do everything with it. */
+      readonly inode?: Inode
+    }
   | { readonly kind: 'prog'; readonly prog: Program }
   | { readonly kind: 'map' }
   | { readonly kind: 'btf'; readonly isKernel: boolean }
@@ -48,7 +56,8 @@ export const CLOSED: File = { kind: 'closed' }
 
 /** Whether the kernel finds an open file there: O_PATH counts as closed. */
 export function isOpen(file: File): boolean {
-  return file.kind !== 'closed' && file.kind !== 'path' && !(file.kind === 'cgroup' && file.isPath === true)
+  if (file.kind === 'closed' || file.kind === 'path') return false
+  return !((file.kind === 'cgroup' || file.kind === 'bpffs') && file.isPath === true)
 }
 
 /** For people. */

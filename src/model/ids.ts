@@ -21,7 +21,7 @@ export interface GetById {
   readonly exists: boolean
   /** `*_get_next_id`: the number is 2147483647 or more. */
   readonly tooHigh?: boolean
-  /** map_get_fd_by_id: BPF_F_RDONLY, BPF_F_WRONLY; 0 elsewhere. */
+  /** open_flags of `*_get_fd_by_id`: BPF_F_RDONLY or BPF_F_WRONLY of a map, 0 of others. */
   readonly flags?: number
   readonly attr?: AttrBytes
 }
@@ -52,8 +52,8 @@ export const ID_RULES = {
     errno: 'EINVAL',
   },
   flags: {
-    name: 'MAP_GET_FD_BY_ID: flags',
-    needs: 'no flag but BPF_F_RDONLY and BPF_F_WRONLY',
+    name: 'GET_FD_BY_ID: flags',
+    needs: 'no flag but BPF_F_RDONLY and BPF_F_WRONLY, and those for maps alone',
     source: 'bpf_map_get_fd_by_id',
     errno: 'EINVAL',
   },
@@ -141,15 +141,14 @@ export function getById(judge: Judge, machine: Machine, task: Task, call: GetByI
     const high = call.tooHigh === true
     if (judge.fails(ID_RULES.tooHigh, !high, high ? 'too high' : 'in range')) return
   }
-  const flags = call.op === 'map_get_fd_by_id' ? (call.flags ?? 0) : 0
-  const known = (flags & ~(BPF_F_RDONLY | BPF_F_WRONLY)) === 0
-  if (call.op === 'map_get_fd_by_id' && judge.fails(ID_RULES.flags, known, `flags ${flags}`)) return
+  const flags = call.flags ?? 0
+  const taken = call.op === 'map_get_fd_by_id' ? BPF_F_RDONLY | BPF_F_WRONLY : 0
+  if (judge.fails(ID_RULES.flags, (flags & ~taken) === 0, `flags ${flags}`)) return
   const may = capable(judge, task, 'sys_admin')
   if (judge.fails(ID_RULES.capable, may, () => initialText(task, 'sys_admin'))) return
   if (call.op === 'map_get_fd_by_id') {
     const both = (flags & BPF_F_RDONLY) !== 0 && (flags & BPF_F_WRONLY) !== 0
-    const refused = both && machine.kernel.refusesClosedMaps
-    if (judge.fails(ID_RULES.fileFlags, !refused, both ? 'both' : 'not both')) return
+    if (judge.fails(ID_RULES.fileFlags, !both, both ? 'both' : 'not both')) return
   }
   if (judge.fails(ID_RULES.exists, call.exists, call.exists ? 'there is one' : 'there is none')) return
   const hook = call.op === 'prog_get_fd_by_id' ? 'bpf_prog' : 'bpf_map'

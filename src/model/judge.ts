@@ -62,9 +62,14 @@ export interface Decision {
   readonly checks: readonly Check[]
 }
 
-/** One rule turned round, for tests: `invert` its outcome, always `pass` it, or let it fail with another errno. */
+/**
+ * One change to the model, for tests. Of a rule: `invert` its outcome, always `pass` it, or let it
+ * fail with another errno.
+ */
 export type Mutation =
   | { readonly kind: 'invert' | 'pass' | 'errno'; readonly rule: string }
+  /** Two rules that are neighbours change places: of a call that fails by both, the other one decides. */
+  | { readonly kind: 'swap'; readonly first: string; readonly second: string }
   /** One word taken out of a list of the model, or put in. */
   | { readonly kind: 'member'; readonly list: string; readonly word: string }
 
@@ -76,6 +81,8 @@ export class Judge {
   readonly checks: Check[] = []
   readonly #mutation: Mutation | undefined
   #errno: ErrnoName | undefined
+  /** With what the first of two swapped rules fails, once the second one has been asked. */
+  #later: ErrnoName | undefined
 
   constructor(mutation?: Mutation) {
     this.#mutation = mutation
@@ -92,11 +99,32 @@ export class Judge {
     needed: Text = rule.needs,
     errno: ErrnoName | undefined = rule.errno,
   ): boolean {
-    const passes = this.#mutation === undefined ? passed : this.#mutated(rule, passed)
+    const mutation = this.#mutation
+    if (mutation?.kind === 'swap') return this.#failsSwapped(mutation, rule, passed, found, errno)
+    const passes = mutation === undefined ? passed : this.#mutated(rule, passed)
     this.checks.push(new Made(rule, passes, found, needed))
     if (passes) return false
-    const other = this.#mutation?.kind === 'errno' && this.#mutation.rule === rule.name
+    const other = mutation?.kind === 'errno' && mutation.rule === rule.name
     this.#errno = other ? MUTANT_ERRNO : (errno ?? 'EPERM')
+    return true
+  }
+
+  #failsSwapped(
+    { first, second }: Extract<Mutation, { kind: 'swap' }>,
+    rule: Rule,
+    passed: boolean,
+    found: Text,
+    errno: ErrnoName = 'EPERM',
+  ): boolean {
+    const later = this.#later
+    const waits = later === undefined && !passed && rule.name === first
+    this.checks.push(new Made(rule, passed || waits, found, rule.needs))
+    if (waits) {
+      this.#later = errno
+      return false
+    }
+    if (passed && later === undefined) return false
+    this.#errno = later === undefined || (!passed && rule.name === second) ? errno : later
     return true
   }
 
@@ -125,7 +153,7 @@ export class Judge {
   }
 
   decision(): Decision {
-    const errno = this.#errno
+    const errno = this.#errno ?? this.#later
     return errno === undefined
       ? { verdict: 'ok', checks: this.checks }
       : { verdict: 'refused', errno, checks: this.checks }
@@ -133,7 +161,8 @@ export class Judge {
 
   #mutated(rule: Rule, passed: boolean): boolean {
     const mutation = this.#mutation
-    if (mutation === undefined || mutation.kind === 'member' || mutation.rule !== rule.name) return passed
+    if (mutation === undefined || mutation.kind === 'member' || mutation.kind === 'swap') return passed
+    if (mutation.rule !== rule.name) return passed
     if (mutation.kind === 'invert') return !passed
     return mutation.kind === 'pass' ? true : passed
   }

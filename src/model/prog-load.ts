@@ -130,6 +130,12 @@ export const PROG_RULES = {
     source: 'bpf_prog_load_check_attach',
     errno: 'EINVAL',
   },
+  many: {
+    name: 'PROG_LOAD: many functions at once',
+    needs: 'a tracing program without a target, for an attach type of many functions',
+    source: 'bpf_prog_load_check_attach',
+    errno: 'EINVAL',
+  },
   attach: {
     name: 'PROG_LOAD: attach type of the program type',
     needs: 'an expected attach type that goes with the program type',
@@ -211,6 +217,9 @@ export const PROG_LISTS = [
   ...Object.values(ATTACHS_AT_LOAD),
 ]
 
+/** Attach types of a program for many functions, which are named when it is attached. */
+const MANY_FUNCTIONS = new Set(['trace_fentry_multi', 'trace_fexit_multi', 'trace_fsession_multi'])
+
 /** Which attach type stands for 0. */
 const FIXED_UP: Readonly<Record<string, string>> = {
   cgroup_sock: 'cgroup_inet_sock_create',
@@ -287,6 +296,9 @@ export function progLoad(judge: Judge, machine: Machine, task: Task, call: ProgL
   )
     return
   if (targetFails(judge, call, word)) return
+  const many = MANY_FUNCTIONS.has(attachWord ?? '')
+  const alone = word === 'tracing' && (call.target ?? 0) === 0
+  if (judge.fails(PROG_RULES.many, !many || alone, attachWord ?? `attach type ${attach}`)) return
   const attachs = ATTACHS_AT_LOAD[word]
   const goes = attachs === undefined || judge.isOn(attachs, attachWord ?? '')
   if (judge.fails(PROG_RULES.attach, goes, attachWord ?? `attach type ${attach}`)) return

@@ -4,6 +4,7 @@ import { CALL_RULES } from './bpf-call.ts'
 import { BPFFS_RULES } from './bpffs.ts'
 import { BTF_RULES } from './btf.ts'
 import { ID_RULES } from './ids.ts'
+import { INODE_RULES } from './inode.ts'
 import type { Rule, WordList } from './judge.ts'
 import { MAP_RULES } from './map-create.ts'
 import { NETWORK_MAPS, SEEDED_MAPS, UNPRIVILEGED_MAPS } from './map-types.ts'
@@ -15,6 +16,7 @@ import { TOKEN_RULES } from './token.ts'
 export const KERNEL_RULES: readonly Rule[] = [
   CALL_RULES,
   CAPABLE_RULES,
+  INODE_RULES,
   BPFFS_RULES,
   TOKEN_RULES,
   MAP_RULES,

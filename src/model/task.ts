@@ -60,12 +60,12 @@ export interface Task {
   readonly userNamespace: UserNamespace
   /** Effective user, by its number in the initial namespace. */
   readonly uid: number
+  /** Effective group, likewise; absent: of the same number as the user. Of others the model knows nothing. */
+  readonly gid?: number
   /** Effective, over `userNamespace`. */
   readonly capabilities: ReadonlySet<ModelCapability>
   /** The user namespace that owns its mount namespace; absent: its own. */
   readonly mountOwner?: UserNamespace
-  /** The user namespace that owns its network namespace; absent: its own. */
-  readonly networkOwner?: UserNamespace
   /** What its seccomp filter answers to bpf(2); absent: it lets it through. */
   readonly seccomp?: 'EPERM' | 'ENOSYS' | 'EACCES'
 }

@@ -10,6 +10,7 @@
 import { CLASS, LD_IMM64, OP, SLOT_BYTES } from '../ebpf/asm/insn.ts'
 import type { Btf, BtfComposite } from '../ebpf/btf/btf.ts'
 import type { MapDefinition } from '../ebpf/object/map-def.ts'
+import { moduleAndName, moduleOf } from '../ebpf/object/module-name.ts'
 import { functionsOf, whyBroken } from '../ebpf/object/reach.ts'
 import { legacySection, type SectionRule } from '../ebpf/object/section-names.ts'
 import type { ObjectMap, ObjectProgram, ObjectSpec } from '../ebpf/object/spec.ts'
@@ -78,10 +79,18 @@ class Collector {
   readonly #needs: ObjectNeed[] = []
   readonly #notes: string[] = []
   readonly #problems: string[] = []
+  /** Of which member of which struct each program is, in maps that are made; the first one counts. */
+  readonly #membersOf = new Map<string, { readonly typeId: number; readonly member: string }>()
+  /** Numbers of a struct's members, by their names. */
+  readonly #numbers = new Map<number, { readonly isOwn: boolean; readonly of: ReadonlyMap<string, number> }>()
 
   constructor(spec: ObjectSpec, options: NeedsOptions) {
     this.#spec = spec
     this.#options = options
+    for (const { structOps, autocreate } of spec.maps)
+      if (structOps !== undefined && autocreate)
+        for (const [member, by] of structOps.programs)
+          if (!this.#membersOf.has(by)) this.#membersOf.set(by, { typeId: structOps.typeId, member })
   }
 
   collect(): ObjectNeeds {
@@ -163,6 +172,12 @@ class Collector {
         `${name} in section ${quoted(program.section)} does not say what it attaches to: its loader has to`,
       )
     }
+    const module = rule.btfTarget && program.target !== undefined ? moduleOf(program.target) : undefined
+    if (module === undefined || rule.type === 'ext') return
+    this.#add({ cmd: 'btf_get_fd_by_id' }, `types of module ${quoted(module)}, to which ${name} attaches`)
+    this.#notes.push(
+      `${name} attaches to module ${quoted(module)}: it has to be loaded, and opening its types under a token needs Linux 6.15`,
+    )
   }
 
   /**
@@ -170,12 +185,10 @@ class Collector {
    * loaded.
    */
   #member(program: ObjectProgram): number | undefined {
-    const { maps, btf } = this.#spec
-    for (const { structOps, autocreate } of maps) {
-      if (structOps === undefined || btf === undefined || !autocreate) continue
-      for (const [member, by] of structOps.programs)
-        if (by === program.name) return this.#memberOf(program, btf.types, structOps.typeId, member)
-    }
+    const { btf } = this.#spec
+    const found = this.#membersOf.get(program.name)
+    if (found !== undefined && btf !== undefined)
+      return this.#memberOf(program, btf.types, found.typeId, found.member)
     this.#problems.push(`program ${quoted(program.name)} is for no struct_ops map that is made`)
     return undefined
   }
@@ -184,9 +197,17 @@ class Collector {
     const struct = types.type(typeId) as BtfComposite
     const name = struct.name.replace(/___.*$/s, '')
     const what = `program ${quoted(program.name)} is member ${quoted(member)} of struct ${quoted(name)}`
-    const theirs = this.#options.kernelStruct?.(name)
-    const number = (theirs ?? struct.members.map(one => one.name)).indexOf(member)
-    if (theirs === undefined)
+    let numbers = this.#numbers.get(typeId)
+    if (numbers === undefined) {
+      const theirs = this.#options.kernelStruct?.(name)
+      const names = theirs ?? struct.members.map(one => one.name)
+      // Of two with one name the first counts.
+      const of = new Map([...names.entries()].reverse().map(([i, one]) => [one, i]))
+      numbers = { isOwn: theirs === undefined, of }
+      this.#numbers.set(typeId, numbers)
+    }
+    const number = numbers.of.get(member) ?? -1
+    if (numbers.isOwn)
       this.#notes.push(`${what}: its attach bit is that of the object's own struct, not of a kernel's`)
     else if (number === -1) {
       this.#problems.push(
@@ -235,17 +256,19 @@ class Collector {
   }
 
   /**
-   * Types of modules are opened by id; whether a name is of a module only the running kernel knows.
+   * Types of modules are opened by id. Where a section's name does not say the module, only the
+   * running kernel knows whether there is one.
    */
   #noteModules(programs: readonly ObjectProgram[]): void {
     const names = this.#spec.externs
       .filter(({ kind, typeId }) => kind === 'kfunc' || (kind === 'ksym' && typeId !== 0))
       .map(({ name }) => name)
     for (const { rule, target } of programs)
-      if (rule?.btfTarget === true && rule.type !== 'ext' && target !== undefined) names.push(target)
+      if (rule?.btfTarget === true && rule.type !== 'ext' && target !== undefined)
+        if (moduleAndName(target).module === undefined) names.push(target)
     if (names.length === 0) return
     this.#notes.push(
-      `if a module, not the kernel itself, has ${listed([...new Set(names)])}: add command btf_get_fd_by_id and capability sys_admin (Linux 6.15)`,
+      `if a module, not the kernel itself, has ${listed([...new Set(names)])}: load the module, and add command btf_get_fd_by_id and capability sys_admin (Linux 6.15)`,
     )
   }
 }

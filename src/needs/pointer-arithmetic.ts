@@ -35,8 +35,9 @@ const FIELDS: Readonly<Record<string, PacketFields>> = {
 const REGISTERS = 11
 const STACK_SLOTS = 64
 const CALLER_SAVED = 6
-/** A program that is larger is left to trying. */
+/** A program that is larger is left to trying, as is one whose loops lose a little in each round. */
 const MAX_SLOTS = 100_000
+const VISITS_PER_SLOT = 16
 
 /** Registers, then the stack in steps of eight bytes, downwards. */
 type State = Uint8Array
@@ -68,8 +69,11 @@ export function pointerArithmetic(code: Uint8Array, type: string): string | unde
     waiting.push(slot)
   }
   reach(0, start)
-  for (let slot = waiting.pop(); slot !== undefined; slot = waiting.pop())
+  let visits = 0
+  for (let slot = waiting.pop(); slot !== undefined; slot = waiting.pop()) {
+    if (visits++ > count * VISITS_PER_SLOT) return undefined
     for (const [next, state] of step(view, slot, before[slot]!.slice(), fields)) reach(next, state)
+  }
   // Only now is it known what may be another thing on another way.
   for (let slot = 0; slot < count; slot++) {
     const state = before[slot]

@@ -140,17 +140,17 @@ class Trying {
     while (!answer.ok) {
       const { missing = [], capabilities = [], module, verifier, message } = answer
       const words = capabilities.flatMap(name => capabilityWord(name) ?? [])
-      if (missing.length > 0 || words.length > 0) {
-        for (const right of missing) this.#addRight(right, `refused without: ${message}`)
-        for (const word of words) this.#addCapability(word, `refused without: ${message}`)
-        // Of several, one may stand in for another.
-        this.#proven = missing.length === 0 && words.length === 1 ? words[0] : undefined
-        answer = await this.#answer()
-      } else if (module !== undefined && !this.#has(this.#start.openTypes)) {
+      if (module !== undefined && !this.#has(this.#start.openTypes)) {
         const by = `types of module ${JSON.stringify(module)}, which are opened by id (Linux 6.15)`
         this.#addRight(this.#start.openTypes, by)
         this.#addCapability('sys_admin', by)
         this.#proven = undefined
+        answer = await this.#answer()
+      } else if (missing.length > 0 || words.length > 0) {
+        for (const right of missing) this.#addRight(right, `refused without: ${message}`)
+        for (const word of words) this.#addCapability(word, `refused without: ${message}`)
+        // Of several, one may stand in for another.
+        this.#proven = missing.length === 0 && words.length === 1 ? words[0] : undefined
         answer = await this.#answer()
       } else {
         if (verifier === undefined) return message

@@ -1,10 +1,11 @@
 /**
  * A policy as the text of a document, with a comment for each right; and the comments that such a
- * text has. Pure. What is left out has its default.
+ * text has. Plans, recordings and merged policies are all written here. Pure. What is left out has
+ * its default.
  */
 import type { Positions } from './located.ts'
 import { hexMask, maskOf, wordsOf } from './mask-text.ts'
-import { DEFAULT_TERMS, type Policy } from './policy.ts'
+import { DEFAULT_TERMS, type Policy, type Rights } from './policy.ts'
 import { formatDuration, formatSize } from './quantity.ts'
 import { ANY_MASK, bitsOf, MASK_DOMAINS, type MaskDomain, type Vocabulary } from './vocabulary.ts'
 
@@ -74,6 +75,37 @@ export function policyYaml(policy: Policy, vocabulary: Vocabulary, commentOf: Co
     ...object('derive', { allowed: derive.allowed, maxDepth: derive.maxDepth }),
     ...scalars,
   ]
+}
+
+/** The same of a policy that says nothing but its rights. */
+export function rightsYaml(
+  name: string,
+  rights: Rights,
+  vocabulary: Vocabulary,
+  commentOf: CommentOf,
+): string[] {
+  return policyYaml({ ...DEFAULT_TERMS, name, rights, approval: 'none' }, vocabulary, commentOf)
+}
+
+/** What is to be said of a right: of a bit of a mask, or of a capability by its name. */
+export interface Remark {
+  readonly list: RightList
+  readonly right: number | string
+  readonly comment: string
+}
+
+export function remarksAsComments(remarks: readonly Remark[], vocabulary: Vocabulary): CommentOf {
+  const known = new Map<string, string>()
+  for (const { list, right, comment } of remarks) {
+    const word =
+      typeof right === 'string' || list === 'capabilities'
+        ? right
+        : right < 64
+          ? maskWords(1n << BigInt(right), list, vocabulary)[0]
+          : undefined
+    if (word !== undefined) known.set(`${list} ${word}`, comment)
+  }
+  return (list, word) => known.get(`${list} ${word}`)
 }
 
 /** JSON is YAML, but for some characters that YAML wants escaped. */

@@ -31,8 +31,8 @@ export const recorder_call = struct(304, {
   result: u32(48), // of signed 32 bits
   pad: u32(52),
   comm: bytes(56, 16),
-  text: bytes(72, 64), // the path of a pin, the name of a raw tracepoint
-  attr: bytes(136, ATTR_BYTES), // union bpf_attr, as far as it was given
+  attr: bytes(72, ATTR_BYTES), // union bpf_attr, as far as it was given
+  text: bytes(240, 64), // the path of a pin, the name of a raw tracepoint
 })
 
 /** enum recorder_call_flags */
@@ -78,9 +78,11 @@ export interface SeenCall {
   readonly log?: string | undefined
 }
 
-/** Decodes what the recorder's programs wrote. */
+/** Decodes what the recorder's programs wrote: what is zero at the end is left out. */
 export function seenCall(record: Uint8Array): SeenCall {
-  const raw = recorder_call.decode(record)
+  const whole = new Uint8Array(recorder_call.size)
+  whole.set(record.subarray(0, whole.length))
+  const raw = recorder_call.decode(whole)
   const flags = raw.flags!
   const result = raw.result! | 0
   const has = (flag: keyof typeof FLAGS): boolean => (flags & FLAGS[flag]) !== 0

@@ -1,7 +1,8 @@
-/** Which cgroup is to be watched, by its id. */
-import { readFileSync, statfsSync, statSync } from 'node:fs'
+/** Which cgroup is to be watched, by its id; or which PID namespace where there is none. */
+import { readFileSync, readlinkSync, statfsSync, statSync } from 'node:fs'
 import { ConflictError, InputError, NotFoundError } from '../errors.ts'
 import { cgroup2Path } from '../sys/proc-file.ts'
+import { ownNamespace } from '../sys/self.ts'
 import { CGROUP2_SUPER_MAGIC } from '../uapi/constants.ts'
 import { CGROUP_ROOT } from '../uapi/kernel-paths.ts'
 
@@ -37,4 +38,10 @@ export function cgroupOfProcess(pid: number): string {
     context: { pid },
     hint: 'Name the process by its number instead',
   })
+}
+
+/** The inode number of the PID namespace that a process is in; undefined: it is in ours. */
+export function otherPidNamespace(pid: number): number | undefined {
+  const name = readlinkSync(`/proc/${pid}/ns/pid`)
+  return name === ownNamespace('pid') ? undefined : Number(/\d+/.exec(name)![0])
 }

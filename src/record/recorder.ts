@@ -37,6 +37,14 @@ export interface Tally {
   readonly lostProcesses: number
 }
 
+/** What is watched from the beginning: one of them, or none. */
+export interface Watched {
+  /** Its id. */
+  readonly cgroup?: bigint
+  /** Its inode number. */
+  readonly pidNamespace?: number
+}
+
 export class Recorder implements Disposable {
   readonly #owned: Owned
   readonly #ring: RingBuffer
@@ -60,13 +68,14 @@ export class Recorder implements Disposable {
 
   /**
    * Begins: `seen` gets each call of what is watched, from Node's event loop. Of a cgroup (its id)
-   * that is every process in it and below; otherwise nothing yet. Needs CAP_BPF and CAP_PERFMON in
-   * the initial user namespace. `logs`: of programs that are refused, with the end of what the
-   * verifier said. The caller disposes of it.
+   * that is every process in it and below, of a PID namespace (its inode number) likewise; otherwise
+   * nothing yet. A call that was refused comes at once, others within some time, and all that there
+   * are by `drain`. Needs CAP_BPF and CAP_PERFMON in the initial user namespace. `logs`: of programs
+   * that are refused, with the end of what the verifier said. The caller disposes of it.
    */
   static async start(
     seen: (call: SeenCall) => void,
-    { cgroup = 0n, logs = false }: { readonly cgroup?: bigint; readonly logs?: boolean } = {},
+    { cgroup = 0n, pidNamespace = 0, logs = false }: Watched & { readonly logs?: boolean } = {},
   ): Promise<Recorder> {
     using owned = new Owned()
     const spec = parseObject(readFileSync(OBJECT), { name: 'recorder' })
@@ -75,6 +84,7 @@ export class Recorder implements Disposable {
       pid_namespace: Number(/\d+/.exec(ownNamespace('pid'))![0]),
       cgroup,
       keeps_logs: Number(logs),
+      watched_namespace: pidNamespace,
     }
     const object = owned.add(await loadObject(spec, { token: null, constants }))
     const kept = new Owned()

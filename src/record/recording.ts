@@ -15,8 +15,10 @@ import type { SeenOften } from './seen.ts'
 /** The calls of one process that asked for one thing. */
 export interface Asker {
   readonly task: string
-  /** As the recorder's PID namespace numbers it. */
+  /** As the recorder's PID namespace numbers it; 0: it has no number there. */
   readonly pid: number
+  /** As its own PID namespace numbers it. */
+  readonly innerPid: number
   /** Of the first call, in nanoseconds of CLOCK_MONOTONIC. */
   readonly first: bigint
   /** How the calls ended: `ok` or an errno, with how many. */
@@ -56,9 +58,14 @@ export interface Recording {
   /** By domain, then by bit. */
   readonly rights: readonly RecordedRight[]
   readonly capabilities: readonly RecordedCapability[]
-  /** What was asked for by calls that no right would have helped: the kernel had no such thing. */
+  /**
+   * What was asked for by calls that no right would have helped: the kernel had no such thing, or the
+   * call did not name the token that its process has.
+   */
   readonly leftOut: readonly RecordedRight[]
   readonly unserved: readonly Unserved[]
+  /** Processes that asked for rights, and of which no attempt at a token was seen. */
+  readonly withoutToken: readonly Asker[]
   /** Calls that ask for nothing, by command. */
   readonly counted: Readonly<Record<string, number>>
   readonly risk: RiskAssessment
@@ -72,6 +79,8 @@ export function recordingOf(calls: readonly SeenOften[], tally: Tally, dropped =
   const rights = new Map<string, { domain: MaskDomain; word: string; bit: number; calls: SeenOften[] }>()
   const capabilities = new Map<Capability, SeenOften[]>()
   const unserved = new Map<string, { call: string; fails: boolean; why: string; calls: SeenOften[] }>()
+  const tokens = tokensOf(calls)
+  const served = (call: SeenOften): boolean => isServed(call, tokens.get(processOf(call)))
   for (const call of calls) {
     for (const right of call.need === undefined ? [] : neededRights(call.need)) {
       const key = `${right.domain} ${right.bit}`
@@ -79,7 +88,7 @@ export function recordingOf(calls: readonly SeenOften[], tally: Tally, dropped =
       rights.set(key, known)
       known.calls.push(call)
     }
-    if (isServed(call))
+    if (served(call))
       for (const name of capabilitiesFor(call))
         capabilities.set(name, [...(capabilities.get(name) ?? []), call])
     const unlent = unservedBy(call)
@@ -91,7 +100,7 @@ export function recordingOf(calls: readonly SeenOften[], tally: Tally, dropped =
   const all = [...rights.values()].sort(
     (a, b) => MASK_DOMAINS.indexOf(a.domain) - MASK_DOMAINS.indexOf(b.domain) || a.bit - b.bit,
   )
-  const isLent = ({ bit, calls }: (typeof all)[number]): boolean => bit < 64 && calls.some(isServed)
+  const isLent = ({ bit, calls }: (typeof all)[number]): boolean => bit < 64 && calls.some(served)
   const told = (found: typeof all): RecordedRight[] =>
     found.map(({ calls, ...right }) => ({ ...right, askers: askersOf(calls) }))
   const lent = all.filter(isLent)
@@ -109,14 +118,37 @@ export function recordingOf(calls: readonly SeenOften[], tally: Tally, dropped =
     capabilities: ordered.map(name => ({ name, askers: askersOf(capabilities.get(name)!) })),
     leftOut: told(all.filter(right => !isLent(right))),
     unserved: [...unserved.values()].map(({ calls, ...what }) => ({ ...what, askers: askersOf(calls) })),
+    withoutToken: askersOf(
+      calls.filter(call => call.need !== undefined && served(call) && !tokens.has(processOf(call))),
+    ),
     counted: Object.fromEntries(tally.counted),
     risk: assessRisk({ ...DEFAULT_TERMS, rights: { masks, capabilities: ordered } }, headerVocabulary()),
   }
 }
 
-/** Whether what it asks for can matter: a refusal may be for want of it, another answer had it. */
-function isServed({ errno }: SeenCall): boolean {
+/** Of each process that tried: whether it made a token, or had one in a call. */
+function tokensOf(calls: readonly SeenOften[]): ReadonlyMap<string, boolean> {
+  const tokens = new Map<string, boolean>()
+  for (const call of calls) {
+    const has = call.withToken || (call.command === 'token_create' && call.errno === undefined)
+    if (has || call.command === 'token_create')
+      tokens.set(processOf(call), has || tokens.get(processOf(call)) === true)
+  }
+  return tokens
+}
+
+/**
+ * Whether what it asks for can matter: a refusal may be for want of it, another answer had it. Who
+ * has a token and does not name it is refused whatever is lent.
+ */
+function isServed({ errno, withToken }: SeenCall, hasToken: boolean | undefined): boolean {
+  if (errno === 'EPERM' && hasToken === true && !withToken) return false
   return errno === undefined || !MALFORMED.includes(errno)
+}
+
+/** What tells a process from others; those without a number here are told apart as far as can be. */
+function processOf({ pid, innerPid, userNamespace, task }: SeenCall): string {
+  return pid === 0 ? `${innerPid} ${userNamespace} ${task}` : String(pid)
 }
 
 /** Those that it needs in its user namespace besides a token. */
@@ -169,12 +201,14 @@ function unservedBy({ command, attachType, need }: SeenCall): Omit<Unserved, 'as
 
 function askersOf(calls: readonly SeenOften[]): Asker[] {
   const askers = new Map<
-    number,
+    string,
     { -readonly [K in keyof Asker]: Asker[K] } & { outcomes: Record<string, number> }
   >()
-  for (const { pid, task, at, errno, reached, name, times } of calls) {
-    const known = askers.get(pid) ?? { task, pid, first: at, outcomes: {}, names: [] }
-    askers.set(pid, known)
+  for (const call of calls) {
+    const { pid, innerPid, task, at, errno, reached, name, times } = call
+    const key = processOf(call)
+    const known = askers.get(key) ?? { task, pid, innerPid, first: at, outcomes: {}, names: [] }
+    askers.set(key, known)
     if (at < known.first) known.first = at
     const outcome =
       errno === undefined ? 'ok' : reached ? errno : `${errno} before the kernel's bpf(2) was asked`

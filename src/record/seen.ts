@@ -14,8 +14,21 @@ export class Seen {
 
   /** The time and thread of equal calls are those of the first. */
   add(call: SeenCall): void {
-    const { pid, task, command, errno, reached, name, attachType, need, withToken } = call
-    const key = JSON.stringify([pid, task, command, errno, reached, name, attachType, need, withToken])
+    const { pid, innerPid, userNamespace, task, command, errno, reached, name, attachType, need, withToken } =
+      call
+    const key = JSON.stringify([
+      pid,
+      innerPid,
+      userNamespace,
+      task,
+      command,
+      errno,
+      reached,
+      name,
+      attachType,
+      need,
+      withToken,
+    ])
     const known = this.#calls.get(key)
     if (known !== undefined) known.times++
     else if (this.#calls.size < MOST) this.#calls.set(key, { ...call, times: 1 })

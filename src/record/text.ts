@@ -1,15 +1,16 @@
 /** A recording as a policy of ours, with a comment for each right. Pure. */
 import { printableName } from '../ebpf/printable.ts'
 import { headerVocabulary } from '../needs/header-words.ts'
-import { hexMask } from '../policy/mask-text.ts'
-import { MASK_DOMAINS } from '../policy/vocabulary.ts'
-import type { Asker, RecordedRight, Recording } from './recording.ts'
+import { remarksAsComments, rightsYaml } from '../policy/policy-yaml.ts'
+import type { Asker, Recording } from './recording.ts'
 
 export interface TextFacts {
   /** What was watched, for people. */
   readonly what: string
   /** `metadata.name` of the policy. */
   readonly name: string
+  /** False: the running kernel has no tokens, so that nothing can be lent here. */
+  readonly hasTokens: boolean
   /** A moment of CLOCK_MONOTONIC as a date. */
   readonly dateOf: (at: bigint) => Date
 }
@@ -19,30 +20,20 @@ const SHOWN_NAMES = 4
 
 /** A policy that reads back as exactly the recording's masks and capabilities. */
 export function recordingText(recording: Recording, facts: TextFacts): string[] {
-  const list = (name: string, items: readonly { word: string; askers: readonly Asker[] }[]): string[] =>
-    items.length === 0
-      ? [`    ${name}: []`]
-      : [`    ${name}:`, ...items.map(({ word, askers }) => `      - ${word} # ${askersText(askers, facts)}`)]
+  const { masks, rights, capabilities } = recording
+  const vocabulary = headerVocabulary()
+  const said = [
+    ...rights.map(one => ({ list: one.domain, right: one.bit, askers: one.askers })),
+    ...capabilities.map(one => ({ list: 'capabilities' as const, right: one.name, askers: one.askers })),
+  ].map(({ askers, ...one }) => ({ ...one, comment: askersText(askers, facts) }))
   return [
     `# Least rights for what was seen of ${printableName(facts.what)}; see docs/record.md`,
     ...incompleteText(recording).map(line => `# ${line}`),
-    'apiVersion: bpftoken.dev/v1',
-    'kind: DelegationPolicy',
-    'metadata:',
-    `  name: "${facts.name}"`,
-    'spec:',
-    '  rights:',
-    ...MASK_DOMAINS.flatMap(domain =>
-      list(
-        domain,
-        recording.rights
-          .filter(right => right.domain === domain)
-          .map(right => ({ word: policyWord(right), askers: right.askers })),
-      ),
-    ),
-    ...list(
-      'capabilities',
-      recording.capabilities.map(({ name, askers }) => ({ word: name, askers })),
+    ...rightsYaml(
+      facts.name,
+      { masks, capabilities: capabilities.map(({ name }) => name) },
+      vocabulary,
+      remarksAsComments(said, vocabulary),
     ),
     ...remarks(recording, facts).map(line => `# ${line}`),
   ]
@@ -57,9 +48,14 @@ export function incompleteText({ complete, lost }: Recording): string[] {
 }
 
 function remarks(recording: Recording, facts: TextFacts): string[] {
-  const { risk, leftOut, unserved, counted, rights, capabilities } = recording
+  const { risk, leftOut, unserved, withoutToken, counted, rights, capabilities } = recording
   const plain = Object.entries(counted).map(([command, n]) => `${command} ${n}`)
   return [
+    ...(facts.hasTokens
+      ? []
+      : [
+          'Note: this kernel has no BPF tokens: the policy is for Linux 6.9 or newer, and lends nothing here',
+        ]),
     ...(rights.length === 0 ? ['Nothing was asked that a token is needed for.'] : []),
     `Risk: ${risk.level}, in a network of its own`,
     ...risk.items.map(({ level, domain, word, reason }) => `  ${level}: ${domain} ${word}: ${reason}`),
@@ -71,6 +67,11 @@ function remarks(recording: Recording, facts: TextFacts): string[] {
       ({ call, fails, why, askers }) =>
         `${fails ? 'Cannot be lent' : 'Not a matter of tokens'}: ${call}: ${why}: ${askersText(askers, facts)}`,
     ),
+    ...(withoutToken.length === 0
+      ? []
+      : [
+          `Note: no attempt at a token was seen of ${askersText(withoutToken, facts)}: a loader that makes none where a bpffs is lent is refused whatever the policy says`,
+        ]),
     ...(plain.length === 0 ? [] : [`Needs nothing: ${plain.join(', ')}`]),
     ...(rights.some(({ domain }) => domain === 'progs') &&
     !capabilities.some(({ name }) => name === 'perfmon')
@@ -81,18 +82,16 @@ function remarks(recording: Recording, facts: TextFacts): string[] {
   ]
 }
 
-function policyWord({ domain, word, bit }: RecordedRight): string {
-  return headerVocabulary()[domain].nameOfBit.has(bit) ? word : hexMask(1n << BigInt(bit))
-}
-
-/** `bpftool (pid 7): 2 ok, 1 EPERM, first 20:44:53.120 for counter, events`. */
+/** `bpftool (pid 7, inside 2): 2 ok, 1 EPERM, first 20:44:53.120 for counter, events`. */
 function askersText(askers: readonly Asker[], { dateOf }: TextFacts): string {
-  const shown = askers.slice(0, SHOWN_ASKERS).map(({ task, pid, first, outcomes, names }) => {
+  const shown = askers.slice(0, SHOWN_ASKERS).map(({ task, pid, innerPid, first, outcomes, names }) => {
     const ended = Object.entries(outcomes).map(([outcome, n]) => `${n} ${outcome}`)
     const more = names.length > SHOWN_NAMES ? ` and ${names.length - SHOWN_NAMES} more` : ''
     const made = names.slice(0, SHOWN_NAMES).map(printableName).join(', ')
     const time = dateOf(first).toISOString().slice(11, 23)
-    return `${printableName(task)} (pid ${pid}): ${ended.join(', ')}, first ${time}${made === '' ? '' : ` for ${made}${more}`}`
+    const number = pid === 0 ? `pid unknown here, inside ${innerPid}` : `pid ${pid}`
+    const inner = pid === 0 || innerPid === pid ? '' : `, inside ${innerPid}`
+    return `${printableName(task)} (${number}${inner}): ${ended.join(', ')}, first ${time}${made === '' ? '' : ` for ${made}${more}`}`
   })
   return askers.length > SHOWN_ASKERS
     ? `${shown.join('; ')}; and ${askers.length - SHOWN_ASKERS} more processes`

@@ -16,6 +16,11 @@ export class Mapping implements Disposable {
     this.buffer = buffer
   }
 
+  /** Where it begins in this process; 0 once disposed of. */
+  get address(): bigint {
+    return native().mappingAddress(this.buffer) ?? 0n
+  }
+
   [Symbol.dispose](): void {
     if (this.buffer.byteLength > 0) native().munmap(this.buffer)
   }

@@ -64,6 +64,7 @@ export interface Native {
     address: number,
   ): ArrayBuffer | Result
   munmap(mapping: ArrayBuffer): void
+  mappingAddress(mapping: ArrayBuffer): bigint | undefined
   pollStart(fd: number, ready: (events: number) => void): unknown
   pollStop(handle: unknown): void
   pollKeepAlive(handle: unknown, keeps: boolean): void

@@ -1,22 +1,22 @@
 /**
- * Feeds hostile objects to the readers of src/ebpf: node --import tsx test/corpus/fuzz.ts
- * [--seconds 60] [--seed N]
+ * Feeds hostile objects and programs to the readers of src/ebpf: node --import tsx
+ * test/corpus/fuzz.ts [--seconds 60] [--seed N]
  *
- * Inputs are changed objects of the corpus (test/corpus/mutate.ts), and the promise is that of
- * test/corpus/hostile.ts. What breaks it is saved in .cache/fuzz, and a summary says how to see it
- * again:
- * --seed N --case M runs that one only. A worker does the reading, so that an input that never ends or eats
- * all memory is found too. Needs the corpus: make corpus.
+ * Inputs are changed objects of the corpus, of test/fixtures and of shapes that no compiler makes
+ * (test/corpus/mutate.ts, shapes.ts), and the promise is that of test/corpus/hostile.ts. What breaks
+ * it is saved in .cache/fuzz, and a summary says how to see it again: --seed N --case M runs that one
+ * only. In the end it tells how many inputs came as far as each reader. A worker does the reading, so
+ * that an input that never ends or eats all memory is found too. Needs the corpus: make corpus.
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { parseArgs } from 'node:util'
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
 import { CACHE, ROOT } from '../helpers/machine.ts'
-import { check, type Finding, Inputs, seedObjects } from './hostile.ts'
+import { check, type Finding, Inputs, PARTS, seedObjects } from './hostile.ts'
 
 const FINDINGS = join(CACHE, 'fuzz')
-/** Far above what one input may take: this one never ends. */
+/** Time on processors, far above what one input may take: this one never ends. */
 const HANG_MS = 20_000
 const MAX_HEAP_MB = 2048
 
@@ -24,17 +24,18 @@ interface Work {
   readonly seed: number
   readonly from: number
   readonly untilMs: number
-  /** Number of the input that is being read. */
+  /** Number of the input that is being read, and how many came as far as each of `PARTS`. */
   readonly current: SharedArrayBuffer
 }
 
 function work({ seed, from, untilMs, current }: Work): void {
   const inputs = new Inputs(seedObjects(), seed)
   const progress = new Int32Array(current)
+  const reached = (part: (typeof PARTS)[number]) => Atomics.add(progress, 1 + PARTS.indexOf(part), 1)
   for (let number = from; Date.now() < untilMs; number++) {
     Atomics.store(progress, 0, number)
     const input = inputs.get(number)
-    const finding = check(number, input.seed, input.bytes)
+    const finding = check(number, input.seed, input.bytes, reached)
     if (finding !== undefined) parentPort!.postMessage(finding)
   }
 }
@@ -61,13 +62,14 @@ function runWorker(data: Work, found: (finding: Finding) => void): Promise<[numb
     })
     const progress = new Int32Array(data.current)
     let last = -1
-    let sinceMs = Date.now()
+    let since = process.cpuUsage()
     const watch = setInterval(() => {
       const now = Atomics.load(progress, 0)
-      if (now !== last) [last, sinceMs] = [now, Date.now()]
-      else if (Date.now() - sinceMs > HANG_MS) {
+      const { user, system } = process.cpuUsage(since)
+      if (now !== last) [last, since] = [now, process.cpuUsage()]
+      else if ((user + system) / 1000 > HANG_MS) {
         void worker.terminate()
-        end([now, `did not end within ${HANG_MS} ms`])
+        end([now, `did not end within ${HANG_MS} ms of processors`])
       }
     }, 500)
     const end = (died: [number, string] | undefined) => {
@@ -109,7 +111,8 @@ async function main(): Promise<void> {
     if (finding !== undefined) found(finding)
   } else {
     console.log(`fuzz: seed ${seed}, ${seconds} seconds`)
-    const current = new SharedArrayBuffer(4)
+    const current = new SharedArrayBuffer(4 * (1 + PARTS.length))
+    const before = process.cpuUsage()
     const startMs = Date.now()
     const untilMs = startMs + seconds * 1000
     for (let from = 0; Date.now() < untilMs; ) {
@@ -120,9 +123,13 @@ async function main(): Promise<void> {
       found({ case: number, seed: input.seed.name, what, bytes: input.bytes })
       from = number + 1
     }
-    const cases = new Int32Array(current)[0]! + 1
-    const rate = cases / ((Date.now() - startMs) / 1000)
-    console.log(`fuzz: ${cases} cases, ${rate.toFixed(0)} a second, ${findings} findings`)
+    const [last, ...reached] = new Int32Array(current)
+    for (const [i, part] of PARTS.entries()) console.log(`  ${part}: ${reached[i]}`)
+    const elapsed = (Date.now() - startMs) / 1000
+    const { user, system } = process.cpuUsage(before)
+    console.log(
+      `fuzz: ${last! + 1} cases in ${elapsed.toFixed(0)} seconds, ${((user + system) / 1e6).toFixed(0)} of processors, ${findings} findings`,
+    )
   }
   process.exitCode = findings === 0 ? 0 : 1
 }

@@ -81,7 +81,7 @@ async function policyOf(tool: Tool, lab: TrialLab): Promise<string> {
     'What it does not give:',
     ...[...tool.cannot, ...perfEvents(objects)].map(one => `- ${one}.`),
   ]
-  const lines = policyText(plan).map(line => (line.startsWith('  name: ') ? `  name: ${tool.name}` : line))
+  const lines = policyText(plan, tool.name)
   return `${[...head.flatMap(comment), '#', ...lines].join('\n')}\n`
 }
 

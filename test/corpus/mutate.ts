@@ -3,7 +3,8 @@
  * string offsets, access strings), and blind ones. Pure; the same seed and number give the same
  * bytes.
  */
-import { type Elf, parseElf } from '../../src/ebpf/elf/elf.ts'
+import { type Elf, ET_REL, parseElf } from '../../src/ebpf/elf/elf.ts'
+import { Executable } from '../../src/ebpf/elf/executable.ts'
 
 /** Pseudo-random numbers (mulberry32), so that a failure comes again. */
 export class Random {
@@ -39,6 +40,8 @@ interface Extent {
 export interface Seed {
   readonly name: string
   readonly bytes: Buffer
+  /** Not an object for BPF, but a program or library. */
+  readonly isExecutable: boolean
   readonly sectionHeaders: Extent
   /** Sections with data, by what readers make of them. */
   readonly btf: Extent | undefined
@@ -56,6 +59,7 @@ const EXT_HEADER_BYTES = 32
 const CORE_HEAD_BYTES = 12
 const CORE_RECORD_BYTES = 16
 const SECTION_HEADER_BYTES = 64
+const SEGMENT_BYTES = 56
 const FILE_HEADER_BYTES = 64
 const WORDS = [0, 1, 2, 3, 4, 7, 8, 12, 16, 24, 0x7f, 0xff, 0xffff, 0x10000, 0xffffff, 0x7fffffff, 0x80000000]
 const EDGES = [...WORDS, 0xfffffff8, 0xffffffff]
@@ -63,6 +67,26 @@ const ACCESS_CHARACTERS = '0123456789:'
 const ACCESS_ODDITIES = '-+. xe\0\xff'
 
 export function seedOf(name: string, bytes: Buffer): Seed {
+  const type = bytes[5] === 1 ? bytes.readUInt16LE(16) : bytes.readUInt16BE(16)
+  return type === ET_REL ? objectSeed(name, bytes) : executableSeed(name, bytes)
+}
+
+/** Only what is read of it: headers, symbols, versions, notes. */
+const READ_OF_EXECUTABLES = /^\.(dynsym|dynstr|symtab|strtab|shstrtab|gnu\.version(_d)?|note\.stapsdt)$/
+
+function executableSeed(name: string, bytes: Buffer): Seed {
+  const file = new Executable(bytes, name)
+  const read = file.sections.filter(one => READ_OF_EXECUTABLES.test(one.name))
+  const headers = { off: Number(file.u64(40)), sizeBytes: file.sections.length * SECTION_HEADER_BYTES }
+  const segments = { off: Number(file.u64(32)), sizeBytes: file.u16(56) * SEGMENT_BYTES }
+  return {
+    ...{ name, bytes, isExecutable: true, sectionHeaders: headers, btf: undefined, ext: undefined },
+    ...{ core: undefined, accesses: [] },
+    others: [segments, ...read.map(({ off, sizeBytes }) => ({ off, sizeBytes }))],
+  }
+}
+
+function objectSeed(name: string, bytes: Buffer): Seed {
   const elf = parseElf(bytes)
   const extents = sectionExtents(bytes, elf)
   const named = (wanted: string) => extents.find(({ index }) => elf.sections[index]!.name === wanted)
@@ -71,6 +95,7 @@ export function seedOf(name: string, bytes: Buffer): Seed {
   return {
     name,
     bytes,
+    isExecutable: false,
     sectionHeaders: { off: tableOff(bytes, elf), sizeBytes: elf.sections.length * SECTION_HEADER_BYTES },
     btf,
     ext,

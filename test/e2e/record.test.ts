@@ -221,8 +221,8 @@ test('calls that no token serves are named, and plain ones counted', machine, as
 })
 
 test('when there is no room for all calls, the result says that it is incomplete', machine, async () => {
-  // The recorder is stopped while 20,000 calls are made, which are more than the ring holds.
-  const workload = `${PERL} kill "STOP", getppid; make(${HASH}) for 1 .. 20000; kill "CONT", getppid`
+  // The recorder is stopped while 60,000 calls are made, which are more than the ring holds.
+  const workload = `${PERL} kill "STOP", getppid; make(${HASH}) for 1 .. 60000; kill "CONT", getppid`
   const { status, stderr, found } = await recordJson('--', 'perl', '-e', workload)
   assert.equal(status, 0)
   assert.equal(found.complete, false)

@@ -61,7 +61,7 @@ function facts(name: string, spec: ObjectSpec, kernels: readonly KernelTypes[]) 
       autocreate: map.autocreate,
       inner: map.inner?.type ?? null,
       foreign: map.foreign ?? null,
-      arenaDataBytes: spec.arena?.map === map.name ? spec.arena.contents.length : null,
+      arenaDataBytes: spec.arena?.map === map.name ? spec.arena.sizeBytes : null,
     })),
     externs: spec.externs.map(({ name: extern, kind, weak }) => ({ name: extern, kind, weak })),
   }

@@ -16,6 +16,7 @@ import { columns, print, printJson, warn } from '../output.ts'
 import { PLAN_WORDS } from '../plan-words.ts'
 import { Progress } from '../progress.ts'
 import type { Tried, TryingOptions } from '../trying.ts'
+import type { Watched } from '../watched-loader.ts'
 
 export interface PlanCommandOptions {
   loader: Loader
@@ -24,6 +25,7 @@ export interface PlanCommandOptions {
   check?: string
   strict?: boolean
   try: boolean
+  loaderProgram?: string
   btf?: string
   seccompProfile?: string
   seccompBase?: string
@@ -36,6 +38,7 @@ export interface PlanCommandOptions {
  */
 export async function plan(files: string[], options: PlanCommandOptions): Promise<number> {
   requireSeccompFits(options)
+  requireWatchable(options)
   using progress = new Progress({ total: files.length })
   const { specs, unreadable } = readObjects(files, file => progress.step(file))
   progress[Symbol.dispose]()
@@ -43,9 +46,20 @@ export async function plan(files: string[], options: PlanCommandOptions): Promis
   const programs = options.program
   // A plan for another kernel is not tried on this one.
   const isTried = options.try && options.btf === undefined
-  const tried = isTried ? await triedHere(specs, { programs, kernelStruct }) : {}
-  const planned = planRights(specs, { loader: options.loader, programs, kernelStruct, ...tried })
-  const made = { ...planned, problems: [...unreadable, ...planned.problems] }
+  const tried: Partial<Tried> = isTried ? await triedHere(specs, { programs, kernelStruct }) : {}
+  const how = { loader: options.loader, programs, kernelStruct }
+  const planned = planRights(specs, { ...how, ...tried })
+  const watched = await watchedHere(specs, options.loaderProgram, ({ name, spec }) =>
+    tried.trials?.get(name)?.outcome === 'loads'
+      ? planRights([{ name, spec }], { ...how, trials: tried.trials })
+      : undefined,
+  )
+  const made = {
+    ...planned,
+    notes: [...planned.notes, ...watched.notes],
+    problems: [...unreadable, ...planned.problems],
+    watched: watched.loads,
+  }
   if (options.check !== undefined) return check(made, options.check, options)
   if (options.json === true) printJson({ ...made, risk: riskOf(made) })
   else print(...planLines(made, options.format, await factsFor(made, options)))
@@ -60,6 +74,32 @@ async function triedHere(
   const { tryObjects } = await import('../trying.ts')
   using progress = new Progress()
   return await tryObjects(specs, { ...options, progress })
+}
+
+/** `planOf`: undefined for what is not watched. */
+async function watchedHere(
+  specs: readonly FoundObject[],
+  program: string | undefined,
+  planOf: (object: FoundObject) => RightsPlan | undefined,
+): Promise<Watched> {
+  if (program === undefined) return { loads: [], notes: [] }
+  const { watchLoader } = await import('../watched-loader.ts')
+  const plans = new Map<string, RightsPlan>()
+  for (const object of specs) {
+    const plan = planOf(object)
+    if (plan !== undefined) plans.set(object.name, plan)
+  }
+  using progress = new Progress()
+  return await watchLoader(specs, { program, plans, progress })
+}
+
+/** UsageError: the loader's program would do something else than what is planned. */
+function requireWatchable({ loaderProgram, try: isTried, btf, program }: PlanCommandOptions): void {
+  if (loaderProgram === undefined) return
+  const other = [!isTried && '--no-try', btf !== undefined && '--btf', program !== undefined && '--program']
+  const named = other.find(one => one !== false)
+  if (named !== undefined)
+    throw new UsageError(`--loader-program loads whole objects on this kernel, and does not go with ${named}`)
 }
 
 /** UsageError: a seccomp profile is asked for, but the form would not name it. */

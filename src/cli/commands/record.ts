@@ -3,9 +3,10 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { constants } from 'node:os'
 import { basename } from 'node:path'
 import { quoted } from '../../ebpf/printable.ts'
-import { EXIT, UsageError } from '../../errors.ts'
-import { cgroupIdOf, cgroupOfProcess } from '../../record/cgroup.ts'
-import { Recorder } from '../../record/recorder.ts'
+import { ConflictError, EXIT, UsageError } from '../../errors.ts'
+import { runningKernel } from '../../lending/kernel-model.ts'
+import { cgroupIdOf, cgroupOfProcess, otherPidNamespace } from '../../record/cgroup.ts'
+import { Recorder, type Watched } from '../../record/recorder.ts'
 import { type Recording, recordingOf } from '../../record/recording.ts'
 import { Seen } from '../../record/seen.ts'
 import { incompleteText, recordingText } from '../../record/text.ts'
@@ -24,6 +25,9 @@ export interface RecordOptions {
   json?: boolean
 }
 
+/** `tokens`: whether this kernel has any. */
+type How = RecordOptions & { readonly tokens: boolean }
+
 /** Of a command: its own exit status. Else 0; 1: calls were lost. */
 export async function record(command: string[], options: RecordOptions): Promise<number> {
   requireRoot('Watching what processes ask of bpf(2)')
@@ -36,10 +40,13 @@ export async function record(command: string[], options: RecordOptions): Promise
         : 'Only one can be watched, and several are named',
       { hint: 'Give a command after --, or one of --pid, --container, --unit and --cgroup' },
     )
-  return command.length > 0 ? recordCommand(command, options) : recordRunning(options)
+  const tokens = runningKernel().hasTokens
+  if (!tokens) note('this kernel has no BPF tokens: the policy is for Linux 6.9 or newer')
+  const how = { ...options, tokens }
+  return command.length > 0 ? recordCommand(command, how) : recordRunning(how)
 }
 
-async function recordCommand(command: string[], options: RecordOptions): Promise<number> {
+async function recordCommand(command: string[], options: How): Promise<number> {
   const seen = new Seen()
   using recorder = await Recorder.start(call => seen.add(call))
   // Where the answer goes to stdout it stands there alone.
@@ -53,7 +60,7 @@ async function recordCommand(command: string[], options: RecordOptions): Promise
   return status
 }
 
-async function recordRunning(options: RecordOptions): Promise<number> {
+async function recordRunning(options: How): Promise<number> {
   const seen = new Seen()
   const until = interruption()
   const add = (call: Parameters<Seen['add']>[0]): void => seen.add(call)
@@ -67,26 +74,42 @@ async function recordRunning(options: RecordOptions): Promise<number> {
     await unlessInterrupted(end)
     complete = finish(recorder, seen, what, options)
   } else {
-    const directory = await cgroupOf(options)
-    what = { what: directory, name: basename(directory) }
-    using recorder = await Recorder.start(add, { cgroup: cgroupIdOf(directory) })
-    note(`watching ${directory} and all below until interrupted`)
+    const { watched, ...named } = await groupOf(options)
+    what = named
+    using recorder = await Recorder.start(add, watched)
+    note(`watching ${what.what} and all below until interrupted`)
     await unlessInterrupted(aborted(until))
     complete = finish(recorder, seen, what, options)
   }
   return complete ? EXIT.ok : EXIT.failed
 }
 
-/** The cgroup that is named, or that of the container or unit. */
-async function cgroupOf(options: RecordOptions): Promise<string> {
+/**
+ * The cgroup that is named, or that of the container or unit. A container without one of its own
+ * has a PID namespace for it.
+ */
+async function groupOf(options: RecordOptions): Promise<{ watched: Watched; what: string; name: string }> {
   const { container, unit, cgroup } = options
-  if (cgroup !== undefined && container === undefined && unit === undefined) return cgroup
+  if (cgroup !== undefined && container === undefined && unit === undefined)
+    return { watched: { cgroup: cgroupIdOf(cgroup) }, what: cgroup, name: basename(cgroup) }
   // UsageError: several are named.
   using recipient = await heldRecipient(options)
-  const directory = cgroupOfProcess(recipient.pid)
+  const name = container ?? unit!
+  const named = container === undefined ? name : `container ${name}`
+  const group = (): Awaited<ReturnType<typeof groupOf>> => {
+    try {
+      const directory = cgroupOfProcess(recipient.pid)
+      return { watched: { cgroup: cgroupIdOf(directory) }, what: `${named} in ${directory}`, name }
+    } catch (error) {
+      const pidNamespace = container === undefined ? undefined : otherPidNamespace(recipient.pid)
+      if (!(error instanceof ConflictError) || pidNamespace === undefined) throw error
+      return { watched: { pidNamespace }, what: `${named} in its PID namespace`, name }
+    }
+  }
+  const found = group()
   // Throws where it has ended meanwhile, and somebody else has its number.
   recipient.userNamespace()
-  return directory
+  return found
 }
 
 /** Writes what was seen. False: something is missing. */
@@ -94,7 +117,7 @@ function finish(
   recorder: Recorder,
   seen: Seen,
   { what, name }: { what: string; name: string },
-  { output, json }: RecordOptions,
+  { output, json, tokens }: How,
 ): boolean {
   recorder.drain()
   const recording = recordingOf(seen.calls, recorder.tally(), seen.dropped)
@@ -102,9 +125,9 @@ function finish(
   const nowMonotonic = process.hrtime.bigint()
   const dateOf = (at: bigint): Date => new Date(now - Number((nowMonotonic - at) / 1_000_000n))
   for (const line of incompleteText(recording)) warn(line)
-  const policy = recordingText(recording, { what, name: policyName(name), dateOf })
+  const policy = recordingText(recording, { what, name: policyName(name), hasTokens: tokens, dateOf })
   if (output !== undefined) writeOutput(output, `${policy.join('\n')}\n`)
-  if (json === true) printJson({ watched: what, ...documentOf(recording, dateOf) })
+  if (json === true) printJson({ watched: what, tokens, ...documentOf(recording, dateOf) })
   else if (output === undefined) print(...policy)
   else note(`${output}: ${recording.rights.length} rights of ${recording.calls} calls`)
   return recording.complete
@@ -117,11 +140,12 @@ function documentOf(recording: Recording, dateOf: (at: bigint) => Date): object 
       ...one,
       askers: one.askers.map(asker => ({ ...asker, first: dateOf(asker.first).toISOString() })),
     }))
-  const { rights, capabilities, leftOut, unserved } = recording
+  const { rights, capabilities, leftOut, unserved, withoutToken } = recording
   return {
     ...recording,
     ...{ rights: dated(rights), capabilities: dated(capabilities) },
     ...{ leftOut: dated(leftOut), unserved: dated(unserved) },
+    withoutToken: dated([{ askers: withoutToken }])[0]!.askers,
   }
 }
 
@@ -170,8 +194,17 @@ function ended(start: () => ChildProcess, program: string): Promise<number> {
     process.on(signal, handler)
     return () => process.off(signal, handler)
   })
-  // It is there before any handler runs.
-  const child = start()
+  const remove = (): void => {
+    for (const one of handlers) one()
+  }
+  let child: ChildProcess
+  try {
+    // It is there before any handler runs.
+    child = start()
+  } catch (error) {
+    remove()
+    throw error
+  }
   return new Promise<number>(resolve => {
     // As env(1) and shells do: 127 not found, 126 found but not executable.
     child.once('error', (error: NodeJS.ErrnoException) => {
@@ -179,7 +212,5 @@ function ended(start: () => ChildProcess, program: string): Promise<number> {
       resolve(error.code === 'ENOENT' ? 127 : 126)
     })
     child.once('exit', (code, signal) => resolve(code ?? 128 + constants.signals[signal!]))
-  }).finally(() => {
-    for (const remove of handlers) remove()
-  })
+  }).finally(remove)
 }

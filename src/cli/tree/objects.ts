@@ -25,6 +25,10 @@ export const objectCommands: Part = (root, act) => {
       .option('--seccomp-profile <file>', 'write one for the container, which the form then names')
       .option('--seccomp-base <file>', "what that is made of (default: the runtime's own)")
       .option('--no-try', 'do not load the objects on this kernel to see, which root does by default')
+      .option(
+        '--loader-program <program>',
+        "run the loader's real program under the plan, and say how what it asks for differs: bpftool, or what takes a file",
+      )
       .option('--check <policy>', 'tell what a policy lacks and what it grants needlessly')
       .option('--strict', 'with --check: fail also for what is granted needlessly'),
   )

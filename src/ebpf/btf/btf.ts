@@ -91,6 +91,8 @@ const HEAD_WORDS = 3
  * As the kernel's MAX_RESOLVE_DEPTH: longer chains of modifiers and arrays do not occur, cycles do.
  */
 const MAX_DEPTH = 32
+/** Parts of a type (members, values, parameters) from which on decoding it twice would count. */
+const LARGE = 16
 
 const KIND_NAMES = ['void', ...Object.keys(BTF_KIND)] as BtfKind[]
 // 32-bit words after a type's head: a fixed part, and one part per unit of vlen. FUNC keeps its
@@ -283,7 +285,9 @@ export class Btf {
    */
   #typeNames: BtfNames | undefined
   #functionNames: BtfNames | undefined
-  #datasecs: readonly number[] | undefined
+  #datasecs: ReadonlyMap<string, readonly number[]> | undefined
+  /** Types of many parts, decoded once: whatever refers to them, time is linear in the blob. */
+  readonly #large = new Map<number, BtfType>()
   #searches = 0
   /** Lowest id that is not the base's: 1 where there is no base. */
   readonly firstId: number
@@ -321,7 +325,7 @@ export class Btf {
    */
   find(name: string, kind?: BtfKind): number[] {
     if (name === '') return []
-    if (kind === 'datasec') return this.#datasecIds().filter(id => this.name(id) === name)
+    if (kind === 'datasec') return [...(this.#datasecsByName().get(name) ?? [])]
     const ids = this.#base?.find(name, kind) ?? []
     const own: number[] = []
     if (kind !== 'func')
@@ -344,9 +348,18 @@ export class Btf {
       .map(place => this.firstId + place)
   }
 
-  /** Few, so that an object's types need no index for them. */
-  #datasecIds(): readonly number[] {
-    this.#datasecs ??= [...this.ofKind('datasec')]
+  /** Few, so that an object's types need no index of all names for them. */
+  #datasecsByName(): ReadonlyMap<string, readonly number[]> {
+    if (this.#datasecs === undefined) {
+      const found = new Map<string, number[]>()
+      for (const id of this.ofKind('datasec')) {
+        const name = this.name(id)
+        const known = found.get(name)
+        if (known === undefined) found.set(name, [id])
+        else known.push(id)
+      }
+      this.#datasecs = found
+    }
     return this.#datasecs
   }
 
@@ -422,6 +435,17 @@ export class Btf {
     const holder = this.#holder(id)
     if (holder !== this) return holder.type(id)
     const at = this.#start(id)
+    const info = this.#words[at + 1]!
+    if (vlenOf(info) < LARGE || UNIT_WORDS[kindOf(info)] === 0) return this.#decode(id, at)
+    let type = this.#large.get(id)
+    if (type === undefined) {
+      type = this.#decode(id, at)
+      this.#large.set(id, type)
+    }
+    return type
+  }
+
+  #decode(id: number, at: number): BtfType {
     const words = this.#words
     const strings = this.#strings
     const info = words[at + 1]!
@@ -498,12 +522,17 @@ export class Btf {
 
   /** The type behind typedefs, qualifiers and type tags; undefined for void. */
   resolve(id: number): BtfType | undefined {
-    // What is passed over is not decoded.
+    const found = this.behind(id)
+    return found === 0 ? undefined : this.type(found)
+  }
+
+  /** Its id, without decoding anything; 0 for void. */
+  behind(id: number): number {
     for (let depth = 0; depth < MAX_DEPTH; depth++) {
-      if (id === 0) return undefined
+      if (id === 0) return 0
       const holder = this.#holder(id)
       const at = holder.#start(id)
-      if (!isModifier(kindOf(holder.#words[at + 1]!))) return holder.type(id)
+      if (!isModifier(kindOf(holder.#words[at + 1]!))) return id
       id = holder.#words[at + 2]!
     }
     throw bad(`type id ${id} is behind more than ${MAX_DEPTH} qualifiers`)

@@ -7,6 +7,7 @@
  */
 import { FormatError } from '../../errors.ts'
 import { BTF_KIND, Btf, type BtfKind, parseLike, placesOf } from './btf.ts'
+import { MAX_NAME_BYTES } from './names.ts'
 
 const HEADER_BYTES = 24
 const MAGIC = 0xeb9f
@@ -73,6 +74,9 @@ export class BtfEditor {
   string(off: number): string {
     const end = off < this.#strings.length ? this.#strings.indexOf(0, off) : -1
     if (end === -1) throw new FormatError('BTF', `string offset ${off} lies outside the string section`)
+    // Many records may name the tails of one endless string.
+    if (end - off > MAX_NAME_BYTES)
+      throw new FormatError('BTF', `string at offset ${off} is longer than ${MAX_NAME_BYTES} bytes`)
     return this.#strings.toString('utf8', off, end)
   }
 

@@ -8,7 +8,7 @@
 import { FormatError } from '../../errors.ts'
 
 /** Twice the longest symbol of the kernel (KSYM_NAME_LEN). */
-const MAX_NAME_BYTES = 1024
+export const MAX_NAME_BYTES = 1024
 const UNDERSCORE = 0x5f
 const FLAVOUR_UNDERSCORES = 3
 /** FNV-1a, 32 bits. */

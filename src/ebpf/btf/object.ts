@@ -25,6 +25,23 @@ export interface BtfObjectInfo {
 const LOG_BYTES = 64 * 1024
 const NAME_BYTES = 64
 
+/**
+ * Whether a token can lend btf_get_fd_by_id: Linux 6.15. A kernel that looks at the token finds that
+ * it is none. Needs no right.
+ */
+export function opensTypesByToken(): boolean {
+  const attr = { open_flags: bpf_map_flags.BPF_F_TOKEN_FD, fd_by_id_token_fd: -1 }
+  try {
+    getFdById('BPF_BTF_GET_FD_BY_ID', 1, attr).close()
+  } catch (error) {
+    if (!(error instanceof SyscallError)) throw error
+    if (error.errnoName === 'EBADF') return true
+    if (error.errnoName === 'EINVAL') return false
+    throw error
+  }
+  return true
+}
+
 /** BTF in the kernel, by an open descriptor. Whoever made the object closes it. */
 export class BtfObject implements Disposable {
   readonly fd: Fd

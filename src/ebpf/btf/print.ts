@@ -16,6 +16,8 @@ const MAX_DEPTH = 64
  * multiply.
  */
 const MAX_PARTS = 200_000
+/** Of all that is written, ten times a kernel's: structs may share a long one without a name. */
+const MAX_CHARS = 1 << 26
 
 const C_INT = /^(?:(?:char|short|int|long|signed|unsigned|_Bool|__int128) ?)+$/
 const C_FLOAT = /^(?:float|double|long double)$/
@@ -63,7 +65,10 @@ class Printer {
    */
   readonly #owners = new Map<string, string>()
   readonly #names = new Map<string, string>()
+  /** Where to go on with numbers behind a name, by who wants it: those below are taken. */
+  readonly #next = new Map<string, number>()
   #parts = 0
+  #chars = 0
 
   constructor(btf: Btf) {
     this.#btf = btf
@@ -120,7 +125,7 @@ class Printer {
 
   /** An enum without name that nothing has: its values are all that counts. */
   rest(id: number): void {
-    if (!this.#begun.has(id)) this.text.push(this.definition(id))
+    if (!this.#begun.has(id)) this.#push(this.definition(id))
   }
 
   #needMembers(type: BtfComposite, depth: number): void {
@@ -132,7 +137,7 @@ class Printer {
   #declare(kind: string, what: string): void {
     if (this.#declared.has(what)) return
     this.#declared.add(what)
-    if (kind !== 'enum') this.text.push(`${what};`)
+    if (kind !== 'enum') this.#push(`${what};`)
   }
 
   #write(type: BtfRef | Tagged, depth: number): void {
@@ -143,7 +148,13 @@ class Printer {
       this.need(type.type, false, depth + 1)
     } else if (type.kind === 'struct' || type.kind === 'union')
       for (const { type: id } of type.members) this.need(id, true, depth + 1)
-    this.text.push(this.definition(type.id))
+    this.#push(this.definition(type.id))
+  }
+
+  #push(text: string): void {
+    this.#chars += text.length
+    if (this.#chars > MAX_CHARS) throw new FormatError('BTF', 'types are too long to be printed')
+    this.text.push(text)
   }
 
   variable(typeId: number, name: string): string {
@@ -281,8 +292,11 @@ class Printer {
     const plain = identifier(name)
     const isTag = kind !== 'ordinary'
     const declared = isTag && key.endsWith(' declared')
-    let chosen = plain
-    for (let n = 2; ; n++) {
+    const wanted = `${kind} ${declared} ${plain}`
+    let n = this.#next.get(wanted) ?? 1
+    let chosen: string
+    for (; ; n++) {
+      chosen = n === 1 ? plain : `${plain}___${n}`
       const place = isTag ? `tag ${chosen}` : chosen
       const owner = this.#owners.get(place)
       // A struct and its declaration share one name.
@@ -292,8 +306,8 @@ class Printer {
           this.#owners.set(place, isTag ? `${kind} ${declared ? 'declared' : 'whole'}` : space)
         break
       }
-      chosen = `${plain}___${n}`
     }
+    this.#next.set(wanted, n)
     this.#names.set(key, chosen)
     return chosen
   }

@@ -76,7 +76,20 @@ const INT_BYTES: readonly number[] = [1, 2, 4, 8, 16]
 const MAX_COUNT_PER_BYTE = 64
 const MIN_COUNT_LIMIT = 65536
 
-const codecs: Readonly<Record<Chars, WeakMap<Btf, Map<number, Codec>>>> = {
+/**
+ * Members of all types of one BTF, for each of them. Those of anonymous members stand in each struct
+ * that has them, and so on: more than these do not come from a compiler.
+ */
+const MAX_FIELDS_PER_TYPE = 16
+const MIN_FIELDS_LIMIT = 65536
+
+/** What is known of one BTF. */
+interface Known {
+  readonly codecs: Map<number, Codec>
+  fields: number
+}
+
+const codecs: Readonly<Record<Chars, WeakMap<Btf, Known>>> = {
   bytes: new WeakMap(),
   text: new WeakMap(),
 }
@@ -129,7 +142,7 @@ export function codecOf(btf: Btf, typeId: number, chars: Chars = 'bytes'): Codec
 function compiled(btf: Btf, typeId: number, chars: Chars): Codec {
   let known = codecs[chars].get(btf)
   if (known === undefined) {
-    known = new Map()
+    known = { codecs: new Map(), fields: 0 }
     codecs[chars].set(btf, known)
   }
   return new Compiler(btf, known, chars).compile(typeId)
@@ -148,29 +161,42 @@ function codecFor(btf: Btf, typeId: number, bytes: Uint8Array, off: number, char
   return codec
 }
 
+/** How `count` values are read and written that lie one behind the other. */
+export function arrayCodec(element: Codec, count: number): Codec {
+  return array(element, element.sizeBytes === 0 ? 0 : count)
+}
+
 class Compiler {
   readonly #btf: Btf
-  readonly #known: Map<number, Codec>
+  readonly #known: Known
   readonly #chars: Chars
   /** Ids on the way to the one in hand. */
   readonly #open = new Set<number>()
 
-  constructor(btf: Btf, known: Map<number, Codec>, chars: Chars) {
+  constructor(btf: Btf, known: Known, chars: Chars) {
     this.#btf = btf
     this.#known = known
     this.#chars = chars
   }
 
   compile(id: number): Codec {
-    const known = this.#known.get(id)
+    const { codecs } = this.#known
+    const known = codecs.get(id)
     if (known !== undefined) return known
+    // However many typedefs lead to it, a type is looked at once.
+    const behind = this.#btf.behind(id)
+    if (behind !== id && behind !== 0) {
+      const codec = this.compile(behind)
+      codecs.set(id, codec)
+      return codec
+    }
     if (this.#open.has(id)) throw new FormatError('BTF', `type id ${id} contains itself`)
     if (this.#open.size > MAX_DEPTH)
       throw new FormatError('BTF', `type id ${id} is more than ${MAX_DEPTH} types deep`)
     this.#open.add(id)
     const codec = this.#make(id)
     this.#open.delete(id)
-    this.#known.set(id, codec)
+    codecs.set(id, codec)
     return codec
   }
 
@@ -221,9 +247,13 @@ class Compiler {
       const widthBits = codec.widthBits ?? codec.sizeBytes * 8
       if (member.bitOff + widthBits > size * 8)
         throw new FormatError('BTF', `member "${member.name}" lies outside ${kind} "${name}"`)
-      if (member.name !== '') fields.push({ name: member.name, bitOff: member.bitOff, codec })
+      const inner = member.name === '' ? (codec.fields ?? []) : undefined
+      this.#known.fields += inner?.length ?? 1
+      if (this.#known.fields > Math.max(MIN_FIELDS_LIMIT, this.#btf.count * MAX_FIELDS_PER_TYPE))
+        throw new FormatError('BTF', `${kind} "${name}" has too many members within others`)
+      if (inner === undefined) fields.push({ name: member.name, bitOff: member.bitOff, codec })
       // Others without a name are padding.
-      else for (const field of codec.fields ?? []) fields.push(below(field, member.bitOff))
+      else for (const field of inner) fields.push(below(field, member.bitOff))
     }
     return composite(fields, size, name === '' ? kind : `${kind} ${name}`)
   }

@@ -212,6 +212,7 @@ function findMember(
   const type = types.resolve(id)
   if (!isComposite(type) || seen.has(type.id)) return undefined
   if (depth === 0 && type.members.length > 0) throw coreError(`fields are nested deeper than ${MAX_PLACES}`)
+  types.work(type.members.length)
   for (const [at, member] of type.members.entries()) {
     if (member.name === name)
       return { type: type.id, at, member: member.type, bitOff: member.bitOff, places: 1 }

@@ -106,6 +106,7 @@ export class CoreMatcher {
   ): boolean {
     if (a.params.length !== b.params.length) return false
     if (a.params.length > 0 && level <= 0) throw tooDeep()
+    this.#target.work(a.params.length)
     return a.params.every(({ type }, i) => same.call(this, type, b.params[i]!.type, level - 1))
   }
 
@@ -160,6 +161,7 @@ export class CoreMatcher {
   #hasMembers(a: BtfComposite, b: BtfComposite, level: number): boolean {
     if (a.members.length > b.members.length) return false
     const places = this.#target.places(b)
+    this.#target.work(a.members.length)
     return a.members.every(({ name, type }) =>
       (places.get(essentialName(name)) ?? []).some(at =>
         this.#matches(type, b.members[at]!.type, false, level - 1),
@@ -170,6 +172,7 @@ export class CoreMatcher {
   #hasValues(a: BtfEnum | BtfEnum64, b: BtfEnum | BtfEnum64): boolean {
     if (a.values.length > b.values.length) return false
     const places = this.#target.places(b)
+    this.#target.work(a.values.length)
     return namedParts(a).every(({ name }) => places.has(essentialName(name)))
   }
 

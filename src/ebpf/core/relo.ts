@@ -16,7 +16,7 @@ import type { CoreRelo } from '../object/ext-info.ts'
 import { type CoreAccess, describeAccess, matchFields, matchValue, parseAccess, subjectOf } from './access.ts'
 import { CoreMatcher } from './match.ts'
 import { POISON, patchInstruction } from './patch.ts'
-import { CoreTypes, coreError, kindsFit } from './types.ts'
+import { CANDIDATE_WORK, CoreTypes, coreError, kindsFit } from './types.ts'
 import { type CoreAnswer, type CoreValue, coreValue } from './value.ts'
 
 /** Types to resolve against. */
@@ -67,7 +67,9 @@ export class CoreResolver {
   readonly #vmlinux: CoreTarget
   readonly #modules: () => readonly CoreTarget[]
   readonly #opened = new Map<Btf, { types: CoreTypes; matcher: CoreMatcher }>()
-  readonly #candidates = new Map<number, Candidate[]>()
+  readonly #candidates = new Map<number, readonly Candidate[]>()
+  /** The same, by module, name and kind, before a relocation narrowed them. */
+  readonly #namesakes = new Map<string, readonly Candidate[]>()
   readonly #answers = new Map<string, CoreAnswer>()
 
   /**
@@ -119,6 +121,7 @@ export class CoreResolver {
     const candidates = this.#candidatesOf(relo.typeId)
     const found: { candidate: Candidate; access: CoreAccess; value: CoreValue }[] = []
     for (const candidate of candidates) {
+      candidate.types.work(CANDIDATE_WORK)
       const matched = matchCandidate(relo.kind, access, candidate)
       const value = matched && coreValue(relo.kind, matched)
       if (matched === undefined || value === undefined) continue
@@ -146,7 +149,7 @@ export class CoreResolver {
     return { what, local, target: first.value, resizable }
   }
 
-  #candidatesOf(typeId: number): Candidate[] {
+  #candidatesOf(typeId: number): readonly Candidate[] {
     let candidates = this.#candidates.get(typeId)
     if (candidates === undefined) {
       const type = typeId === 0 ? undefined : this.#local.btf.type(typeId)
@@ -160,7 +163,7 @@ export class CoreResolver {
   }
 
   /** Types of the same name in one BTF, without what it has from its base. */
-  #named(target: CoreTarget, local: BtfType): Candidate[] {
+  #named(target: CoreTarget, local: BtfType): readonly Candidate[] {
     let opened = this.#opened.get(target.types)
     if (opened === undefined) {
       const types = new CoreTypes(target.types)
@@ -168,10 +171,17 @@ export class CoreResolver {
       this.#opened.set(target.types, opened)
     }
     const { types, matcher } = opened
-    return target.types
-      .findFlavours(essentialName(local.name))
-      .filter(id => kindsFit(local, target.types.type(id)))
-      .map(id => ({ name: target.name, types, matcher, id }))
+    const name = essentialName(local.name)
+    const key = `${target.name} ${local.kind} ${name}`
+    let found = this.#namesakes.get(key)
+    if (found === undefined) {
+      found = target.types
+        .findFlavours(name)
+        .filter(id => kindsFit(local, target.types.type(id)))
+        .map(id => ({ name: target.name, types, matcher, id }))
+      this.#namesakes.set(key, found)
+    }
+    return found
   }
 }
 

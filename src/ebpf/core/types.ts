@@ -7,14 +7,27 @@ import { essentialName } from '../btf/names.ts'
 
 /** Sizes and offsets are 32-bit numbers. */
 const MAX_BYTES = 0xffff_ffff
+/**
+ * Members that are looked at for the relocations of one object, a candidate counting for as many as
+ * it takes time: far more than the largest known objects take.
+ */
+const MAX_WORK = 1 << 24
+export const CANDIDATE_WORK = 64
 
 export class CoreTypes {
   readonly btf: Btf
   readonly #resolved = new Map<number, BtfType | undefined>()
   readonly #byName = new Map<number, Map<string, number[]>>()
+  #work = 0
 
   constructor(btf: Btf) {
     this.btf = btf
+  }
+
+  /** Counts what is looked at. FormatError: it takes too long. */
+  work(steps: number): void {
+    this.#work += steps
+    if (this.#work > MAX_WORK) throw coreError('relocations are about too many members of too many types')
   }
 
   /** The type behind typedefs and qualifiers; undefined: void. */

@@ -18,6 +18,8 @@ const STT_FUNC = 2
 const STB_GLOBAL = 1
 /** The version is not the one that is meant by the bare name. */
 const VERSYM_HIDDEN = 0x8000
+/** Of struct Elf64_Verdef. */
+const VERDEF_BYTES = 20
 /** A file with more has no end. */
 const MAX_VERSIONS = 0x7fff
 
@@ -144,11 +146,12 @@ function versionNames(file: Executable): Map<number, string> {
   if (definitions === undefined || strings === undefined) return names
   file.requireInside(definitions.off, definitions.sizeBytes, 'version definitions')
   const end = definitions.off + definitions.sizeBytes
-  for (let at = definitions.off; at + 20 <= end; ) {
+  for (let at = definitions.off; at + VERDEF_BYTES <= end; ) {
     const name = at + file.u32(at + 12)
     if (name + 4 <= end) names.set(file.u16(at + 4), file.text(strings, file.u32(name)))
     const next = file.u32(at + 16)
     if (next === 0) break
+    if (next < VERDEF_BYTES) throw new FormatError('ELF', `${file.path} has versions that overlap`)
     at += next
     if (names.size > MAX_VERSIONS) throw new FormatError('ELF', `${file.path} has too many versions`)
   }

@@ -5,7 +5,7 @@
  * Reading types needs no rights: /sys/kernel/btf is world-readable. A descriptor is wanted only
  * where an id is of a module, and getting one is privileged.
  */
-import { readdirSync, readFileSync } from 'node:fs'
+import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { release } from 'node:os'
 import { BpftokenError, NotSupportedError, SyscallError } from '../../errors.ts'
 import { mapReadOnly } from '../../sys/memory.ts'
@@ -47,9 +47,13 @@ const IMAGES: readonly ((release: string) => string)[] = [
  * How many ids are tried where they cannot be listed. Modules that boot loads have the first ones.
  */
 const GUESSED_IDS = 4096
+/** Modules that are loaded later have ids near the newest one. A tenth of a second. */
+const MORE_GUESSED_IDS = 65_536
 
 let vmlinux: KernelBtf | undefined
-let modules: readonly ModuleBtf[] | undefined
+/** By name; a module that was loaded again has another file. */
+let modules: ReadonlyMap<string, ModuleBtf & { readonly file: number }> = new Map()
+let modulesLookedAt = false
 
 /**
  * The kernel's types, read once per process: /sys/kernel/btf/vmlinux, or else a kernel image on
@@ -92,41 +96,56 @@ function imageBtf(): Uint8Array | null {
 }
 
 /**
- * The types of each loaded module, by /sys/kernel/btf; read when first asked for, then kept. A
- * module that is loaded later is seen after `forgetKernelBtf`. Needs no capability. Since Linux
- * 5.11.
+ * The types of each loaded module, by /sys/kernel/btf; read when first asked for, then kept.
+ * `lookAtModulesAgain` has those seen that are loaded or unloaded later. Needs no capability. Since
+ * Linux 5.11.
  */
 export function moduleBtfs(): readonly ModuleBtf[] {
-  modules ??= readModules()
-  return modules
+  if (!modulesLookedAt) modules = readModules()
+  modulesLookedAt = true
+  return [...modules.values()]
 }
 
-function readModules(): ModuleBtf[] {
-  const found: ModuleBtf[] = []
+function readModules(): typeof modules {
+  const found = new Map<string, ModuleBtf & { readonly file: number }>()
   for (const name of namesIn(KERNEL_BTF)) {
     if (name === 'vmlinux') continue
-    const bytes = readOrNull(`${KERNEL_BTF}/${name}`)
+    const path = `${KERNEL_BTF}/${name}`
+    const file = statSync(path, { throwIfNoEntry: false })?.ino
+    const known = modules.get(name)
+    if (known !== undefined && known.file === file) {
+      found.set(name, known)
+      continue
+    }
+    const bytes = readOrNull(path)
     // Unloaded between the two looks.
-    if (bytes === null) continue
-    found.push({ name, types: Btf.parse(bytes, kernelBtf().types) })
+    if (file === undefined || bytes === null) continue
+    found.set(name, { name, file, types: Btf.parse(bytes, kernelBtf().types) })
   }
   return found
+}
+
+/** Who asks for modules next sees those that are loaded then; what is known of them is kept. */
+export function lookAtModulesAgain(): void {
+  modulesLookedAt = false
 }
 
 /** What is read next comes from the kernel again. */
 export function forgetKernelBtf(): void {
   vmlinux = undefined
-  modules = undefined
+  modules = new Map()
+  lookAtModulesAgain()
 }
 
 /**
  * A descriptor of a module's types, for kernel functions and hooks of modules; undefined: no such
- * module, or it may not be opened. BPF_BTF_GET_NEXT_ID and BPF_BTF_GET_FD_BY_ID, since Linux 5.11.
- * Needs CAP_SYS_ADMIN in the initial user namespace or, since Linux 6.15, in that of a token that
- * lends btf_get_fd_by_id. The caller disposes of it.
+ * module. BPF_BTF_GET_NEXT_ID and BPF_BTF_GET_FD_BY_ID, since Linux 5.11. Needs CAP_SYS_ADMIN in
+ * the initial user namespace or, since Linux 6.15, in that of a token that lends btf_get_fd_by_id;
+ * EPERM names what is missing. `newestId`: the id of types that were loaded after the module's, by
+ * which a token's holder, who cannot list ids, knows where to stop. The caller disposes of it.
  */
-export function openModuleBtf(name: string, token?: TokenChoice): BtfObject | undefined {
-  return openKernelObject(name, token)
+export function openModuleBtf(name: string, token?: TokenChoice, newestId?: number): BtfObject | undefined {
+  return openKernelObject(name, token, newestId)
 }
 
 /** A descriptor of vmlinux's own types. As `openModuleBtf`. */
@@ -138,8 +157,7 @@ let vmlinuxId: number | undefined
 
 /**
  * The id of vmlinux's own types, by which programs know them; it is the same until the next boot.
- * NotSupportedError: there are none, or this process may not open them. Needs what
- * `openVmlinuxBtf` needs without a token.
+ * NotSupportedError: there are none. Needs what `openVmlinuxBtf` needs without a token.
  */
 export function kernelBtfId(): number {
   vmlinuxId ??= findVmlinuxId()
@@ -154,10 +172,9 @@ function findVmlinuxId(): number {
   })
 }
 
-function openKernelObject(name: string, token: TokenChoice): BtfObject | undefined {
-  for (const id of listedOrGuessedIds()) {
+function openKernelObject(name: string, token: TokenChoice, newestId = 0): BtfObject | undefined {
+  for (const id of listedOrGuessedIds(newestId)) {
     const object = fromId(id, token)
-    if (object === 'refused') return undefined
     if (object === undefined) continue
     try {
       const info = object.info()
@@ -173,9 +190,9 @@ function openKernelObject(name: string, token: TokenChoice): BtfObject | undefin
 
 /**
  * A token lets its holder open types by id and yet not list ids. They are given out counting up, so
- * the low ones are tried.
+ * the low ones are tried first, and then from the newest down.
  */
-function* listedOrGuessedIds(): Generator<number> {
+function* listedOrGuessedIds(newestId: number): Generator<number> {
   try {
     yield* btfIds()
     return
@@ -183,16 +200,16 @@ function* listedOrGuessedIds(): Generator<number> {
     if (!(error instanceof SyscallError) || error.errnoName !== 'EPERM') throw error
   }
   for (let id = 1; id <= GUESSED_IDS; id++) yield id
+  const last = Math.max(GUESSED_IDS, newestId - MORE_GUESSED_IDS)
+  for (let id = newestId; id > last; id--) yield id
 }
 
 /** Undefined: no longer there. */
-function fromId(id: number, token: TokenChoice): BtfObject | 'refused' | undefined {
+function fromId(id: number, token: TokenChoice): BtfObject | undefined {
   try {
     return BtfObject.fromId(id, { token })
   } catch (error) {
-    if (!(error instanceof SyscallError)) throw error
-    if (error.errnoName === 'ENOENT') return undefined
-    if (error.errnoName === 'EPERM') return 'refused'
+    if (error instanceof SyscallError && error.errnoName === 'ENOENT') return undefined
     throw error
   }
 }

@@ -7,7 +7,7 @@
  * answer is undefined, and the kernel is asked again.
  */
 import { NotSupportedError, SyscallError, VerifierError } from '../../errors.ts'
-import { getFdById, linkCreate, objGetInfoByFd, tokenCreate } from '../../sys/bpf.ts'
+import { linkCreate, objGetInfoByFd, tokenCreate } from '../../sys/bpf.ts'
 import { open } from '../../sys/open.ts'
 import { effectiveCapabilities, inInitialUserNamespace } from '../../sys/self.ts'
 import { bpf_map_flags, bpf_token_info } from '../../uapi/bpf.ts'
@@ -35,7 +35,7 @@ import {
   store,
 } from '../asm/insn.ts'
 import { BtfBuilder } from '../btf/builder.ts'
-import { BtfObject } from '../btf/object.ts'
+import { BtfObject, opensTypesByToken } from '../btf/object.ts'
 import type { BtfFeature } from '../btf/sanitize.ts'
 import { BpfMap, type MapSpec } from '../map.ts'
 import { Program, type ProgramSpec } from '../prog.ts'
@@ -225,12 +225,7 @@ const tokenInfo: Probe = async choice => {
   return true
 }
 
-/** A kernel that looks at the token finds that it is none. Needs no right. */
-const btfByToken: Probe = async () =>
-  fails('EBADF', () => {
-    const attr = { open_flags: bpf_map_flags.BPF_F_TOKEN_FD, fd_by_id_token_fd: -1 }
-    getFdById('BPF_BTF_GET_FD_BY_ID', 1, attr).close()
-  })
+const btfByToken: Probe = async () => opensTypesByToken()
 
 const TRACEPOINT = { type: 'tracepoint' } as const
 const KPROBE_MULTI = { type: 'kprobe', expectedAttachType: 'trace_kprobe_multi' } as const

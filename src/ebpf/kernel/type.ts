@@ -4,6 +4,7 @@
  */
 import { InputError, NotFoundError } from '../../errors.ts'
 import type { Btf, BtfKind } from '../btf/btf.ts'
+import { KERNEL, moduleAndName } from '../object/module-name.ts'
 import type { SectionRule } from '../object/section-names.ts'
 import { kernelBtf, moduleBtfs } from './btf.ts'
 
@@ -14,12 +15,16 @@ export interface KernelType {
   readonly types: Btf
 }
 
-/** The first type of that name and kind; undefined: this kernel has none. */
-export function findKernelType(name: string, kind: BtfKind): KernelType | undefined {
+/**
+ * The first type of that name and kind; undefined: this kernel has none. `only`: in this module
+ * alone, or in vmlinux.
+ */
+export function findKernelType(name: string, kind: BtfKind, only?: string): KernelType | undefined {
   const vmlinux = kernelBtf().types
-  const id = vmlinux.find(name, kind)[0]
+  const id = only === undefined || only === KERNEL ? vmlinux.find(name, kind)[0] : undefined
   if (id !== undefined) return { id, module: undefined, types: vmlinux }
   for (const { name: module, types } of moduleBtfs()) {
+    if (only !== undefined && module !== only) continue
     const own = types.find(name, kind).find(found => found >= types.firstId)
     if (own !== undefined) return { id: own, module, types }
   }
@@ -45,8 +50,9 @@ function kernelName(rule: Pick<SectionRule, 'attachType'>, target: string): { na
 }
 
 /**
- * The type a program attaches to. NotFoundError: this kernel has no such function, hook or
- * tracepoint.
+ * The type a program attaches to: `tcp_connect`, or `nf_nat:bpf_ct_set_nat_info` for one of that
+ * module alone. NotFoundError: this kernel has no such function, hook or tracepoint, or the module
+ * is not loaded.
  */
 export function findAttachTarget(
   program: string,
@@ -58,12 +64,19 @@ export function findAttachTarget(
       context: { program },
       hint: 'Name a target for it when loading',
     })
-  const { name, kind } = kernelName(rule, target)
-  const found = findKernelType(name, kind)
-  if (found === undefined)
+  const { module, name: plain } = moduleAndName(target)
+  const { name, kind } = kernelName(rule, plain)
+  const found = findKernelType(name, kind, module)
+  if (found !== undefined) return found
+  if (module === undefined || module === KERNEL)
     throw new NotFoundError(`Program "${program}" attaches to "${target}", which this kernel does not have`, {
       context: { program, target, type: name },
-      hint: 'Leave the program out, or load it on a kernel that has its target',
+      hint: 'Load the module that has it, if one does; or leave the program out, or run another kernel',
     })
-  return found
+  const isLoaded = moduleBtfs().some(one => one.name === module)
+  const what = isLoaded ? 'has no such target' : 'is not loaded, or shows no types'
+  throw new NotFoundError(`Program "${program}" attaches to "${target}", and module "${module}" ${what}`, {
+    context: { program, target, type: name, module },
+    hint: isLoaded ? 'Leave the program out, or name another target' : `Load the module: modprobe ${module}`,
+  })
 }

@@ -20,8 +20,14 @@ export class Arena implements Disposable {
   readonly variables: GlobalVariables | undefined
   /** Byte offset of the global variables in `bytes`. */
   readonly globalsOff: number
+  /**
+   * Where it begins in this process, which is what pointers to it that programs store count from: its
+   * `map_extra`, or else where there was room. It lies within 4 GiB that begin at a multiple of them.
+   */
+  readonly address: bigint
   readonly #mapping: Mapping
   readonly #globalBytes: number
+  readonly #isDeadly: boolean
 
   private constructor(
     map: BpfMap,
@@ -30,6 +36,8 @@ export class Arena implements Disposable {
   ) {
     this.map = map
     this.#mapping = mapping
+    this.address = mapping.address
+    this.#isDeadly = isDeadly(map)
     this.variables = globals.variables
     this.globalsOff = globals.off
     this.#globalBytes = globals.bytes
@@ -41,7 +49,7 @@ export class Arena implements Disposable {
    */
   static globalsOff(spec: ObjectSpec, map: BpfMap, atEnd: boolean): number {
     const room = map.maxEntries * PAGE_BYTES
-    const bytes = wholePages(spec.arena!.contents.length)
+    const bytes = wholePages(spec.arena!.sizeBytes)
     if (bytes > room)
       throw new InputError(`The arena of ${room} bytes is too small for global variables of ${bytes}`, {
         context: { map: spec.arena!.map, maxEntries: map.maxEntries },
@@ -50,14 +58,14 @@ export class Arena implements Disposable {
   }
 
   /**
-   * Maps the object's arena and puts its global variables in place. ConflictError: something is
+   * Maps the object's arena and puts `contents`, its global variables, in place. ConflictError: something is
    * where its `map_extra` says. NotSupportedError: it has variables, and BPF_F_SEGV_ON_FAULT, with
    * which touching a page that no program has made kills the process.
    */
-  static map(spec: ObjectSpec, map: BpfMap, globalsOff: number): Arena {
-    const { map: name, contents, typeId } = spec.arena!
+  static map(spec: ObjectSpec, map: BpfMap, globalsOff: number, contents: Uint8Array): Arena {
+    const { map: name, sizeBytes, typeId } = spec.arena!
     const { extra } = spec.maps.find(one => one.name === name)!
-    if (contents.length > 0 && isDeadly(map))
+    if (sizeBytes > 0 && isDeadly(map))
       throw new NotSupportedError(
         `Arena "${name}" has global variables, and BPF_F_SEGV_ON_FAULT keeps us from it`,
         {
@@ -68,7 +76,7 @@ export class Arena implements Disposable {
     const mapping = mapAt(map, map.maxEntries * PAGE_BYTES, extra)
     new Uint8Array(mapping.buffer).set(contents, globalsOff)
     const variables = typeId === 0 ? undefined : new GlobalVariables(spec.btf!.types, typeId)
-    return new Arena(map, mapping, { off: globalsOff, bytes: contents.length, variables })
+    return new Arena(map, mapping, { off: globalsOff, bytes: sizeBytes, variables })
   }
 
   /**
@@ -76,11 +84,12 @@ export class Arena implements Disposable {
    * that no program has made would kill the process.
    */
   get bytes(): Uint8Array {
-    if (isDeadly(this.map))
+    if (this.#isDeadly)
       throw new NotSupportedError('An arena with BPF_F_SEGV_ON_FAULT cannot be read here', {
         context: { maxEntries: this.map.maxEntries },
       })
-    return new Uint8Array(this.#mapping.buffer)
+    const { buffer } = this.#mapping
+    return buffer.byteLength === 0 ? new Uint8Array(0) : new Uint8Array(buffer)
   }
 
   /** The bytes of the global variables. */
@@ -96,6 +105,12 @@ export class Arena implements Disposable {
   /** Sets a variable, which programs see at once. Errors as of `GlobalVariables.set`. */
   set(name: string, value: TypedValue): void {
     this.#described(name).set(this.globals, name, value)
+  }
+
+  /** The pointer to a variable. NotFoundError: there is none of that name. */
+  pointerTo(name: string): bigint {
+    const { off } = this.#described(name).find(name)
+    return this.address + BigInt(this.globalsOff + off)
   }
 
   [Symbol.dispose](): void {

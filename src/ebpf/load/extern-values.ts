@@ -111,6 +111,6 @@ function missing({ name, kind }: ExternSpec): NotFoundError {
   const what = kind === 'kfunc' ? 'function' : 'variable'
   return new NotFoundError(`This kernel has no ${what} "${name}" that programs may use`, {
     context: { extern: name },
-    hint: 'Declare it __weak in the program and check for it, or run another kernel',
+    hint: 'Load the module that has it, if one does; or declare it __weak in the program and check for it',
   })
 }

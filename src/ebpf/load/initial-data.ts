@@ -20,12 +20,16 @@ type What = 'constant' | 'variable'
 interface Place {
   readonly map: ObjectMap
   readonly variables: GlobalVariables
+  /** Of its variables, which are not all that an arena has. */
+  readonly sizeBytes: number
+  readonly contents: Uint8Array | undefined
 }
 
 const SHOWN_NAMES = 20
 
 /**
- * Contents of the sections that have such variables, by the names of their maps. InputError: a
+ * Contents of the sections that have such variables, by the names of their maps; those of an arena are
+ * its global variables alone. InputError: a
  * value does not fit its variable, or the variable is of the other kind. NotFoundError: there is
  * none of that name. ConflictError: several have it, or its section is not made here.
  */
@@ -39,12 +43,12 @@ export function initialData(
     if (Object.keys(values).length === 0) return
     const places = placesOf(spec, what)
     for (const [name, value] of Object.entries(values)) {
-      const { map, variables: section } = placeOf(spec, places, what, name)
+      const { map, variables: section, sizeBytes, contents: own } = placeOf(spec, places, what, name)
       requireMade(map, choices[map.name], what, name)
       let bytes = contents.get(map.name)
       if (bytes === undefined) {
-        bytes = new Uint8Array(map.valueBytes)
-        const from = choices[map.name]?.contents ?? map.contents
+        bytes = new Uint8Array(sizeBytes)
+        const from = choices[map.name]?.contents ?? own
         if (from !== undefined) bytes.set(from.subarray(0, bytes.length))
         contents.set(map.name, bytes)
       }
@@ -62,9 +66,15 @@ function placesOf(spec: ObjectSpec, what: What): Place[] {
     throw new InputError(`The object does not describe its variables, so no ${what} has a name`, {
       hint: 'Compile it with -g, or give the bytes of the whole section as contents of its map',
     })
-  return spec.maps
-    .filter(({ kind, valueTypeId }) => valueTypeId !== 0 && ['rodata', 'data', 'bss'].includes(kind))
-    .map(map => ({ map, variables: new GlobalVariables(types, map.valueTypeId) }))
+  const { arena } = spec
+  return spec.maps.flatMap((map): Place[] => {
+    const { kind, valueTypeId, valueBytes: sizeBytes, contents } = map
+    if (valueTypeId !== 0 && ['rodata', 'data', 'bss'].includes(kind))
+      return [{ map, variables: new GlobalVariables(types, valueTypeId), sizeBytes, contents }]
+    if (arena === undefined || arena.map !== map.name || arena.typeId === 0) return []
+    const variables = new GlobalVariables(types, arena.typeId)
+    return [{ map, variables, sizeBytes: arena.contents.length, contents: arena.contents }]
+  })
 }
 
 function isOf({ map }: Place, what: What): boolean {

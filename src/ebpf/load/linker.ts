@@ -10,6 +10,7 @@ import { FormatError } from '../../errors.ts'
 import { CLASS, OP, PSEUDO, SLOT_BYTES } from '../asm/insn.ts'
 import type { CoreRelo } from '../object/ext-info.ts'
 import { type FunctionSpec, type JumpTable, LINE_WORDS, type Reference } from '../object/functions.ts'
+import { MAX_FUNCTIONS, tooManyFunctions } from '../object/reach.ts'
 import type { Records } from '../prog.ts'
 
 /** A reference to something outside the program; `slot` counts in the whole program. */
@@ -37,8 +38,6 @@ export interface LinkedProgram {
 
 const CALL = CLASS.JMP | OP.CALL
 const FUNC_INFO_WORDS = 2
-/** As many as the verifier takes (BPF_MAX_SUBPROGS). */
-const MAX_FUNCTIONS = 256
 /** BPF_COMPLEXITY_LIMIT_INSNS; a longer program cannot be loaded. */
 const MAX_SLOTS = 1_000_000
 
@@ -107,10 +106,7 @@ function layOut(
   let slots = 0
   const add = (index: number): void => {
     if (order.length === MAX_FUNCTIONS)
-      throw new FormatError(
-        'BPF object',
-        `program "${functions[main]!.name}" has more than ${MAX_FUNCTIONS} functions`,
-      )
+      throw new FormatError('BPF object', tooManyFunctions(functions[main]!.name))
     starts.set(index, slots)
     order.push(index)
     slots += functions[index]!.code.length / SLOT_BYTES

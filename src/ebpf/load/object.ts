@@ -10,7 +10,7 @@
 import { NotFoundError, NotSupportedError, type SyscallError, VerifierError } from '../../errors.ts'
 import type { BtfObject } from '../btf/object.ts'
 import { type CoreOutcome, CoreResolver, explainPoison } from '../core/relo.ts'
-import { openModuleBtf } from '../kernel/btf.ts'
+import { lookAtModulesAgain } from '../kernel/btf.ts'
 import { Features } from '../kernel/features.ts'
 import { encodeKconfig, readKconfig } from '../kernel/kconfig.ts'
 import { KernelTypes } from '../kernel/kernel-types.ts'
@@ -27,6 +27,7 @@ import { makeJumpTable } from './jump-table.ts'
 import { type LinkedProgram, linkProgram } from './linker.ts'
 import { LoadedObject } from './loaded-object.ts'
 import { type MapChoice, makeMaps } from './maps.ts'
+import { ModuleTypes } from './module-types.ts'
 import { loadTypes, refusedTypes, typesWarning } from './object-types.ts'
 import { type ProgramChoice, programKind } from './program-kind.ts'
 import { explainMissing, fillIn } from './references.ts'
@@ -89,7 +90,7 @@ class Loader {
   /** What is needed only while loading. */
   readonly #transient: Owned
   readonly #token: Token | null
-  readonly #modules = new Map<string, BtfObject>()
+  readonly #modules: ModuleTypes
   readonly #programs: readonly ObjectProgram[]
   readonly #warnings: string[] = []
   #btf: BtfObject | undefined
@@ -111,6 +112,8 @@ class Loader {
     this.#owned = owned
     this.#transient = transient
     this.#token = chooseToken(options.token) ?? null
+    this.#modules = transient.add(new ModuleTypes(this.#token))
+    lookAtModulesAgain()
     this.#programs = chosenPrograms(spec, options)
     this.#initial = initialData(spec, options, own(maps))
   }
@@ -208,7 +211,12 @@ class Loader {
     const atEnd = (await new Features(this.#token).has('ldimm64_full_range_off')) === true
     this.#arenaOff = Arena.globalsOff(this.#spec, map, atEnd)
     // Whoever made it has put it where its pointers are good.
-    if (!reused.has(arena.map)) this.#arena = this.#owned.add(Arena.map(this.#spec, map, this.#arenaOff))
+    if (!reused.has(arena.map)) this.#arena = this.#owned.add(this.#mapArena(map))
+  }
+
+  #mapArena(map: BpfMap): Arena {
+    const { map: name, contents } = this.#spec.arena!
+    return Arena.map(this.#spec, map, this.#arenaOff, this.#initial.get(name) ?? contents)
   }
 
   /** Contents of the map `.kconfig`. */
@@ -220,16 +228,7 @@ class Loader {
 
   /** A module's types, open until loading is done. */
   #module(name: string): BtfObject {
-    const known = this.#modules.get(name)
-    if (known !== undefined) return known
-    const opened = openModuleBtf(name, this.#token)
-    if (opened === undefined)
-      throw new NotFoundError(`The types of module "${name}" cannot be opened`, {
-        context: { module: name },
-        hint: 'Load the module, and have btf_get_fd_by_id delegated',
-      })
-    this.#modules.set(name, this.#transient.add(opened))
-    return opened
+    return this.#modules.open(name, this.#btf)
   }
 
   async #loadProgram(program: ObjectProgram, linked: LinkedProgram): Promise<Program> {

@@ -87,7 +87,7 @@ export function collectExterns(elf: Elf, btf: BtfEditor | undefined): Externs {
   const kconfig = found
     .filter(({ section }) => section === KCONFIG)
     .map(({ symbol, name, weak, type }) => {
-      const typeId = btf.original.resolve(type.type)?.id ?? 0
+      const typeId = btf.original.behind(type.type)
       return { name, weak, kind: 'kconfig' as const, symbol, typeId, field: fields.get(name)! }
     })
   correctKsyms(btf)
@@ -120,7 +120,7 @@ type Found = { symbol: number; name: string; weak: boolean } & Declaration
 
 function ksym(btf: BtfEditor, { symbol, name, weak, type }: Found): ExternSpec {
   const kind = type.kind === 'func' ? 'kfunc' : 'ksym'
-  return { name, weak, kind, symbol, typeId: btf.original.resolve(type.type)?.id ?? 0 }
+  return { name, weak, kind, symbol, typeId: btf.original.behind(type.type) }
 }
 
 /**

@@ -107,6 +107,8 @@ export class Functions {
   readonly #indexes = new Map<Draft, number>()
   /** By place and size. */
   readonly #jumpTables = new Map<string, JumpTable>()
+  /** Bytes of the tables of a section. */
+  readonly #jumpTableBytes = new Map<number, number>()
 
   constructor(elf: Elf) {
     this.#elf = elf
@@ -242,14 +244,18 @@ export class Functions {
       callbacks.push(tag.name.slice(EXCEPTION_CALLBACK.length))
     }
     if (named.size === 0) return
+    /** Functions of `.text`; undefined: several have the name. */
+    const texts = new Map<string, Draft | undefined>()
+    for (const draft of this.#drafts)
+      if (draft.section === TEXT) texts.set(draft.name, texts.has(draft.name) ? undefined : draft)
     for (const draft of this.#drafts) {
       const callbacks = named.get(draft.name)
       if (callbacks === undefined || draft.section === TEXT || draft.linkage === 'static') continue
       // Of several, libbpf binds none, and the verifier says what is wrong.
       if (callbacks.length > 1) continue
-      const found = this.#drafts.filter(({ name, section }) => name === callbacks[0] && section === TEXT)
-      if (found.length === 1 && found[0]!.linkage !== 'static' && !found[0]!.hidden)
-        draft.exceptionCallback = this.#indexes.get(found[0]!)!
+      const found = texts.get(callbacks[0]!)
+      if (found !== undefined && found.linkage !== 'static' && !found.hidden)
+        draft.exceptionCallback = this.#indexes.get(found)!
       else
         draft.references = [
           ...draft.references,
@@ -338,6 +344,9 @@ export class Functions {
     const whole = off % JUMP_TABLE_ENTRY_BYTES === 0 && sizeBytes % JUMP_TABLE_ENTRY_BYTES === 0
     if (!whole || sizeBytes === 0 || off + sizeBytes > data.length)
       return `jump table "${name}" of ${sizeBytes} bytes at ${off} does not fit its section of ${data.length}`
+    const all = (this.#jumpTableBytes.get(section) ?? 0) + sizeBytes
+    if (all > data.length) return `jump table "${name}" lies over others`
+    this.#jumpTableBytes.set(section, all)
     const view = new DataView(data.buffer, data.byteOffset + off, sizeBytes)
     const targets = new Uint32Array(sizeBytes / JUMP_TABLE_ENTRY_BYTES)
     for (let i = 0; i < targets.length; i++) {

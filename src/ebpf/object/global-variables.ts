@@ -51,7 +51,7 @@ export class GlobalVariables {
    * ConflictError: there are several.
    */
   get(bytes: Uint8Array, name: string): TypedValue {
-    const { typeId, off } = this.#find(name)
+    const { typeId, off } = this.find(name)
     return readValue(this.#btf, typeId, bytes, off)
   }
 
@@ -60,7 +60,7 @@ export class GlobalVariables {
    * `get`.
    */
   set(bytes: Uint8Array, name: string, value: TypedValue): void {
-    const { typeId, off } = this.#find(name)
+    const { typeId, off } = this.find(name)
     try {
       writeValue(this.#btf, typeId, bytes, off, value)
     } catch (error) {
@@ -71,7 +71,8 @@ export class GlobalVariables {
     }
   }
 
-  #find(name: string): GlobalVariable {
+  /** Its place. NotFoundError: there is none of that name. ConflictError: there are several. */
+  find(name: string): GlobalVariable {
     const found = this.all.get(name)
     const context = { variable: name, section: this.section }
     if (found === undefined)

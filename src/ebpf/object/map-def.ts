@@ -52,6 +52,8 @@ const LINKAGE_GLOBAL = 1
 const LEGACY_BYTES = 20
 /** aya's definition, and that of old iproute2: behind the five numbers an id and the pinning. */
 const LEGACY_PINNED_BYTES = 28
+/** More than any loader put behind them: gobpf's, with a path, has 284. */
+const MAX_LEGACY_BYTES = 4096
 const NUMA_NODE = 4
 
 function bad(map: string, message: string): FormatError {
@@ -115,7 +117,10 @@ function definition(btf: Btf, name: string, struct: BtfComposite, isInner: boole
       throw bad(name, `${what} is both ${draft[what]} and ${bytes}`)
     draft[what] = bytes
   }
+  const said = new Set<string>()
   for (const [i, member] of struct.members.entries()) {
+    if (said.has(member.name)) throw bad(name, `has two members "${member.name}"`)
+    said.add(member.name)
     switch (member.name) {
       case 'type':
         // One that a newer kernel has goes by its number.
@@ -258,22 +263,36 @@ export function isLegacyMaps(name: string): boolean {
   return name === 'maps' || name.startsWith('maps/')
 }
 
+/** Symbols of such maps, by the numbers of their sections. */
+export function legacySymbols(elf: Elf): ReadonlyMap<number, readonly ElfSymbol[]> {
+  const found = new Map<number, ElfSymbol[]>()
+  for (const symbol of elf.symbols) {
+    const { section, type, bind } = symbol
+    if (type !== STT.OBJECT && (type !== STT.NOTYPE || bind === STB.LOCAL)) continue
+    const known = found.get(section)
+    if (known === undefined) found.set(section, [symbol])
+    else known.push(symbol)
+  }
+  return found
+}
+
 /**
- * Maps of a section `maps`: for each symbol a struct bpf_map_def of five numbers. Loaders put more
- * behind them, each of its own: zeros mean nothing, and of aya's the pinning is understood.
+ * Maps of a section `maps`: for each of its `symbols` a struct bpf_map_def of five numbers. Loaders
+ * put more behind them, each of its own: zeros mean nothing, and of aya's the pinning is understood.
  */
-export function legacyMaps(elf: Elf, section: ElfSection): PlacedMap[] {
-  const symbols = elf.symbols.filter(
-    ({ section: of, type, bind }) =>
-      of === section.index && (type === STT.OBJECT || (type === STT.NOTYPE && bind !== STB.LOCAL)),
-  )
-  if (symbols.length === 0) return []
+export function legacyMaps(
+  elf: Elf,
+  section: ElfSection,
+  symbols: readonly ElfSymbol[] | undefined,
+): PlacedMap[] {
+  if (symbols === undefined) return []
   const stride = section.data.length / symbols.length
   const view = new DataView(section.data.buffer, section.data.byteOffset, section.data.length)
   return symbols.map(({ name, value: off, sizeBytes }) => {
     const bytes = sizeBytes === 0 ? stride : sizeBytes
     if (name === '') throw new FormatError('BPF object', `section "${section.name}" has a map without name`)
-    if (!Number.isInteger(bytes) || bytes < LEGACY_BYTES - 4 || off + bytes > section.data.length)
+    const fits = off + bytes <= section.data.length && bytes <= MAX_LEGACY_BYTES
+    if (!Number.isInteger(bytes) || bytes < LEGACY_BYTES - 4 || !fits)
       throw bad(name, `${bytes} bytes at ${off} are no definition in a section of ${section.data.length}`)
     const word = (n: number) => (n * 4 + 4 <= bytes ? view.getUint32(off + n * 4, elf.littleEndian) : 0)
     const flags = word(4)

@@ -1,22 +1,65 @@
 /** Which functions a program consists of, and what keeps it from being loaded. Pure. */
+import { FormatError } from '../../errors.ts'
 import type { FunctionSpec } from './functions.ts'
 import type { ObjectProgram, ObjectSpec } from './spec.ts'
 
-/** A program's own function and all that it leads to. */
-export function functionsOf(spec: ObjectSpec, program: ObjectProgram): FunctionSpec[] {
-  const seen = new Set([program.function])
-  const callback = spec.functions[program.function]!.exceptionCallback
+/** As many as the verifier takes (BPF_MAX_SUBPROGS). */
+export const MAX_FUNCTIONS = 256
+/**
+ * References of all programs together, those of shared functions counted for each: a hundred times
+ * those of the largest object that is known.
+ */
+const MAX_REFERENCES = 1 << 24
+
+/** What was found of an object before, by the numbers of its programs' functions. */
+interface Reach {
+  readonly byFunction: Map<number, readonly FunctionSpec[]>
+  references: number
+}
+
+const known = new WeakMap<ObjectSpec, Reach>()
+
+/**
+ * A program's own function and all that it leads to; of more than the kernel takes, the first ones.
+ * FormatError: programs share so much that looking at each would take too long.
+ */
+export function functionsOf(spec: ObjectSpec, { function: main }: ObjectProgram): readonly FunctionSpec[] {
+  let reach = known.get(spec)
+  if (reach === undefined) {
+    reach = { byFunction: new Map(), references: 0 }
+    known.set(spec, reach)
+  }
+  let found = reach.byFunction.get(main)
+  if (found === undefined) {
+    found = walk(spec, main)
+    reach.byFunction.set(main, found)
+    for (const { references } of found) reach.references += references.length
+    if (reach.references > MAX_REFERENCES)
+      throw new FormatError('BPF object', 'programs share too many functions that refer to too much')
+  }
+  return found
+}
+
+function walk(spec: ObjectSpec, main: number): FunctionSpec[] {
+  const seen = new Set([main])
+  const callback = spec.functions[main]!.exceptionCallback
   if (callback !== undefined) seen.add(callback)
   // Walking a set includes the items that are added meanwhile.
   for (const index of seen)
     for (const reference of spec.functions[index]!.references)
-      if (reference.kind === 'function') seen.add(reference.target)
+      if (reference.kind === 'function' && seen.size <= MAX_FUNCTIONS) seen.add(reference.target)
   return [...seen].map(index => spec.functions[index]!)
 }
 
 /** Why the program cannot be made whole; undefined: it can. */
 export function whyBroken(spec: ObjectSpec, program: ObjectProgram): string | undefined {
-  for (const { references } of functionsOf(spec, program))
+  const functions = functionsOf(spec, program)
+  if (functions.length > MAX_FUNCTIONS) return tooManyFunctions(program.name)
+  for (const { references } of functions)
     for (const reference of references) if (reference.kind === 'broken') return reference.why
   return undefined
+}
+
+export function tooManyFunctions(program: string): string {
+  return `program "${program}" has more than ${MAX_FUNCTIONS} functions`
 }

@@ -14,7 +14,14 @@ import { parseExtInfo } from './ext-info.ts'
 import { collectExterns, type ExternSpec, type Externs } from './externs.ts'
 import { type FunctionSpec, Functions } from './functions.ts'
 import { correctDatasecs, type DataKind, dataKind, dataMap } from './global-data.ts'
-import { btfMaps, isLegacyMaps, legacyMaps, type MapDefinition, type PlacedMap } from './map-def.ts'
+import {
+  btfMaps,
+  isLegacyMaps,
+  legacyMaps,
+  legacySymbols,
+  type MapDefinition,
+  type PlacedMap,
+} from './map-def.ts'
 import { legacySection, type SectionRule, sectionName } from './section-names.ts'
 import { isStructOps, type StructOps, structOpsMaps } from './struct-ops.ts'
 
@@ -51,7 +58,9 @@ export interface ObjectProgram {
 export interface ArenaData {
   /** Name of the map. */
   readonly map: string
-  /** What they hold from the start; empty: there are none. */
+  /** 0: there are none. */
+  readonly sizeBytes: number
+  /** What they hold from the start; empty: zeros. */
   readonly contents: Uint8Array
   /** Data section of the object's BTF that describes them; 0: not described. */
   readonly typeId: number
@@ -154,8 +163,14 @@ interface Maps {
 
 function collectMaps(elf: Elf, btf: Btf | undefined, externs: Externs, functions: Functions): Maps {
   const found: Maps = { maps: [], mapAt: new Map(), dataAt: new Map() }
-  const add = (map: ObjectMap, { section, off }: Omit<PlacedMap, 'map'>) => {
+  const names = new Set<string>()
+  const push = (map: ObjectMap) => {
+    if (names.has(map.name)) throw bad(`two maps are called "${map.name}"`)
+    names.add(map.name)
     found.maps.push(map)
+  }
+  const add = (map: ObjectMap, { section, off }: Omit<PlacedMap, 'map'>) => {
+    push(map)
     const places = found.mapAt.get(section) ?? new Map<number, string>()
     found.mapAt.set(section, places.set(off, map.name))
   }
@@ -163,13 +178,14 @@ function collectMaps(elf: Elf, btf: Btf | undefined, externs: Externs, functions
     if (btf === undefined) throw bad(`section "${section.name}" wants BTF, and there is none`)
     return btf
   }
+  const legacy = elf.sections.some(({ name }) => isLegacyMaps(name)) ? legacySymbols(elf) : undefined
   for (const section of elf.sections) {
     const kind = dataKind(section)
     if (section.name === '.maps') {
       for (const placed of btfMaps(elf, section, needBtf(section)))
         add({ ...placed.map, kind: 'declared', autocreate: true }, placed)
     } else if (isLegacyMaps(section.name)) {
-      for (const placed of legacyMaps(elf, section))
+      for (const placed of legacyMaps(elf, section, legacy?.get(section.index)))
         add({ ...placed.map, kind: 'declared', autocreate: true }, placed)
     } else if (isStructOps(section.name) && section.data.length > 0) {
       const programAt = (index: number, off: number) => functions.at(index, off / 8)?.name
@@ -183,18 +199,13 @@ function collectMaps(elf: Elf, btf: Btf | undefined, externs: Externs, functions
     } else if (kind !== undefined && section.sizeBytes > 0) {
       const map = dataMap(kind, section.name, section.sizeBytes, btf)
       const contents = kind === 'bss' ? {} : { contents: section.data }
-      found.maps.push({ ...map, kind, ...contents, autocreate: true })
+      push({ ...map, kind, ...contents, autocreate: true })
       found.dataAt.set(section.index, map.name)
     }
   }
   if (externs.kconfigBytes > 0) {
     const map = dataMap('kconfig', '.kconfig', externs.kconfigBytes, btf)
-    found.maps.push({ ...map, kind: 'kconfig', autocreate: true })
-  }
-  const names = new Set<string>()
-  for (const { name } of found.maps) {
-    if (names.has(name)) throw bad(`two maps are called "${name}"`)
-    names.add(name)
+    push({ ...map, kind: 'kconfig', autocreate: true })
   }
   return found
 }
@@ -211,10 +222,8 @@ function arenaOf(elf: Elf, maps: readonly ObjectMap[], btf: Btf | undefined): Ar
   const room = arena.maxEntries * PAGE_BYTES
   if (sizeBytes > room)
     throw bad(`arena "${arena.name}" of ${room} bytes is too small for variables of ${sizeBytes}`)
-  // Without data in the file they are zeros.
-  const contents =
-    section === undefined || section.type !== SHT.PROGBITS ? new Uint8Array(sizeBytes) : section.data
-  return { map: arena.name, contents, typeId: btf?.find(ARENA_DATA, 'datasec')[0] ?? 0 }
+  const contents = section?.type === SHT.PROGBITS ? section.data : new Uint8Array()
+  return { map: arena.name, sizeBytes, contents, typeId: btf?.find(ARENA_DATA, 'datasec')[0] ?? 0 }
 }
 
 function programsOf(elf: Elf, functions: Functions, maps: readonly ObjectMap[]): ObjectProgram[] {

@@ -7,7 +7,7 @@
  */
 import { FormatError } from '../../errors.ts'
 import { bpf_map_flags } from '../../uapi/bpf.ts'
-import type { Btf, BtfComposite, BtfDatasec } from '../btf/btf.ts'
+import type { Btf, BtfComposite, BtfDatasec, BtfMember } from '../btf/btf.ts'
 import type { Elf, ElfSection } from '../elf/elf.ts'
 import { lastAtOrBefore, type PlacedMap } from './map-def.ts'
 
@@ -49,6 +49,8 @@ export function structOpsMaps(
   if (id === undefined) throw bad(section.name, 'section is not described in BTF')
   const { vars } = btf.type(id) as BtfDatasec
   let end = 0
+  // Many variables may be of one struct.
+  const membersOf = new Map<number, ReadonlyMap<number, BtfMember>>()
   const found = vars.map(({ type, off }) => {
     const variable = btf.type(type)
     const struct = variable.kind === 'var' ? btf.resolve(variable.type) : undefined
@@ -56,7 +58,9 @@ export function structOpsMaps(
     if (off < end || off + struct.size > section.data.length)
       throw bad(variable.name, 'lies outside its section or in another struct')
     end = off + struct.size
-    const members = new Map(struct.members.map(member => [member.bitOff / 8, member]))
+    const members =
+      membersOf.get(struct.id) ?? new Map(struct.members.map(member => [member.bitOff / 8, member]))
+    membersOf.set(struct.id, members)
     return { name: variable.name, struct, off, members, programs: new Map<string, string>() }
   })
   for (const { off, symbol: number } of elf.relocations.get(section.index) ?? []) {

@@ -27,7 +27,9 @@ const ALLOCATORS: ReadonlySet<string> = new Set([
   ...['bpf_obj_new_impl', 'bpf_percpu_obj_new_impl', 'bpf_obj_new', 'bpf_percpu_obj_new'],
 ])
 
-const MAX_TYPES_SEEN = 4096
+/** Types and members of one map that are looked at, and how deep. */
+const MAX_LOOKS = 65_536
+const MAX_DEPTH = 64
 
 /**
  * Each part of the object that needs them, for people: `the spin lock in map "x"`. Empty: they are
@@ -42,6 +44,11 @@ export function needTypes(
   const { types } = spec.btf
   const reasons = new Set<string>()
   const maps = new Map(spec.maps.map(map => [map.name, map]))
+  const found = new Map<ObjectMap, string | undefined>()
+  const special = (map: ObjectMap): string | undefined => {
+    if (!found.has(map)) found.set(map, specialIn(types, map))
+    return found.get(map)
+  }
   for (const map of spec.maps) {
     if (!isMade(map)) continue
     if (map.structOps !== undefined) reasons.add(`struct_ops map "${map.name}"`)
@@ -63,8 +70,8 @@ export function needTypes(
           reasons.add(`"${reference.extern}"`)
         if (reference.kind !== 'map' && reference.kind !== 'data') continue
         const map = maps.get(reference.map)
-        const special = map && specialIn(types, map)
-        if (special !== undefined) reasons.add(`${special} in map "${reference.map}"`)
+        const what = map && special(map)
+        if (what !== undefined) reasons.add(`${what} in map "${reference.map}"`)
       }
     }
   }
@@ -96,17 +103,18 @@ const LOADS_PACKET: readonly number[] = [MODE.ABS, MODE.IND]
 function specialIn(types: Btf, map: ObjectMap): string | undefined {
   const roots = [map.valueTypeId, map.inner?.valueTypeId ?? 0].filter(id => id !== 0)
   const seen = new Set<number>()
-  const look = (id: number): string | undefined => {
-    if (id === 0 || seen.has(id) || seen.size > MAX_TYPES_SEEN) return undefined
+  let looks = 0
+  const look = (id: number, depth = 0): string | undefined => {
+    if (looks++ > MAX_LOOKS || depth > MAX_DEPTH || id === 0 || seen.has(id)) return undefined
     seen.add(id)
     const type = types.type(id)
     switch (type.kind) {
       case 'struct':
       case 'union':
         if (SPECIAL_STRUCTS.has(type.name)) return `struct ${type.name}`
-        return first(type.members, member => look(member.type))
+        return first(type.members, member => look(member.type, depth + 1))
       case 'datasec':
-        return first(type.vars, variable => look(variable.type))
+        return first(type.vars, variable => look(variable.type, depth + 1))
       case 'ptr':
         return tagOf(types, type.type)
       case 'array':
@@ -115,14 +123,13 @@ function specialIn(types: Btf, map: ObjectMap): string | undefined {
       case 'const':
       case 'volatile':
       case 'restrict':
-        return look(type.type)
       case 'type_tag':
-        return look(type.type)
+        return look(type.type, depth + 1)
       default:
         return undefined
     }
   }
-  return first(roots, look)
+  return first(roots, id => look(id))
 }
 
 /** The kernel reads the tag next to the pointer. */

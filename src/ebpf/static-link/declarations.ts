@@ -18,17 +18,30 @@ interface Pair {
   readonly seen: Set<string>
 }
 
-/** Undefined: they agree; else how they differ. Variables and functions by their ids. */
-export function differenceOf(a: Btf, idA: number, b: Btf, idB: number): string | undefined {
-  return compare({ a, b, seen: new Set() }, idA, idB, true, 0)
-}
+/**
+ * Compares what two objects say, symbol by symbol, until they differ: then it is over, since what led
+ * there is taken for compared.
+ */
+export class Declarations {
+  readonly #pair: Pair
 
-/** The same for two variables that define a map. */
-export function mapDifference(a: Btf, idA: number, b: Btf, idB: number, name: string): string | undefined {
-  const [varA, varB] = [a.type(idA), b.type(idB)]
-  if (varA.kind !== 'var' || varB.kind !== 'var') return 'it is no variable'
-  const pair = { a, b, seen: new Set<string>() }
-  return definitionDifference(pair, mapDefinition(a, name, varA.type), mapDefinition(b, name, varB.type))
+  constructor(a: Btf, b: Btf) {
+    this.#pair = { a, b, seen: new Set() }
+  }
+
+  /** Undefined: they agree; else how they differ. Variables and functions by their ids. */
+  difference(idA: number, idB: number): string | undefined {
+    return compare(this.#pair, idA, idB, true, 0)
+  }
+
+  /** The same for two variables that define a map. */
+  mapDifference(idA: number, idB: number, name: string): string | undefined {
+    const { a, b } = this.#pair
+    const [varA, varB] = [a.type(idA), b.type(idB)]
+    if (varA.kind !== 'var' || varB.kind !== 'var') return 'it is no variable'
+    const [mapA, mapB] = [mapDefinition(a, name, varA.type), mapDefinition(b, name, varB.type)]
+    return definitionDifference(this.#pair, mapA, mapB)
+  }
 }
 
 function definitionDifference(pair: Pair, a: MapDefinition, b: MapDefinition): string | undefined {

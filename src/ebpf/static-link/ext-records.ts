@@ -2,9 +2,12 @@
  * Records of .BTF.ext on their way from objects into the result: which function, source line and
  * CO-RE relocation belongs to which instruction. Pure.
  */
-import { ConflictError } from '../../errors.ts'
-import type { ExtInfo } from '../object/ext-info.ts'
+import { ConflictError, FormatError } from '../../errors.ts'
+import type { ExtInfo, ExtRecords } from '../object/ext-info.ts'
 import { plainSection, type WrittenSection } from './elf-writer.ts'
+import type { OutSection } from './out-section.ts'
+import type { RawBtf, TextTable } from './raw-types.ts'
+import type { Source } from './source.ts'
 
 /** Of one section. Texts are numbers of the table of all texts. */
 export interface Records {
@@ -21,6 +24,48 @@ export const EXT_TYPE = { functions: 1, lines: undefined, coreRelos: 1 } as cons
 
 const EXT_HEADER_BYTES = 32
 const EXT_MAGIC = 0xeb9f
+
+/** Those of an object whose sections are placed and whose types are added. */
+export function addExt({ ext, sections, btf, placed, newIds }: Source, texts: TextTable): void {
+  if (ext === undefined) return
+  for (const kind of EXT_KINDS)
+    for (const group of ext[kind]) {
+      const name = texts.name(btf!.text(group.sectionNameOff))
+      const index = sections.get(name)?.index
+      const place = index === undefined ? undefined : placed.get(index)
+      if (place === undefined)
+        throw new FormatError('BTF.ext', `section "${name}" is described and not there`)
+      addRecords(place, kind, group, btf!, newIds)
+    }
+}
+
+function addRecords(
+  { section, off }: { readonly section: OutSection; readonly off: number },
+  kind: ExtKind,
+  { wordsEach, words }: ExtRecords,
+  btf: RawBtf,
+  newIds: Uint32Array,
+): void {
+  const known = section.ext.get(kind) ?? { wordsEach, words: [] }
+  if (known.wordsEach !== wordsEach)
+    throw new ConflictError(`Section "${section.name}": ${kind} are described in records of two sizes`, {
+      context: { section: section.name },
+      hint: 'Compile all objects with the same compiler',
+    })
+  section.ext.set(kind, known)
+  const typeAt = EXT_TYPE[kind]
+  for (let at = 0; at < words.length; at += wordsEach) {
+    const record = [...words.subarray(at, at + wordsEach)]
+    record[0] = record[0]! + off
+    if (typeAt !== undefined) {
+      const id = newIds[record[typeAt]!]
+      if (id === undefined) throw new FormatError('BTF.ext', `type id ${record[typeAt]} does not exist`)
+      record[typeAt] = id
+    }
+    for (const place of EXT_TEXTS[kind]) record[place] = btf.text(record[place]!)
+    for (const word of record) known.words.push(word)
+  }
+}
 
 /** The section, of one list of records by section for each of `EXT_KINDS`. */
 export function extSection(

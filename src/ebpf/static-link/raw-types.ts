@@ -10,6 +10,9 @@ const MAGIC = 0xeb9f
 const KIND_SHIFT = 24
 const KIND_MASK = 0x7f
 const VLEN_MASK = 0xffffff
+/** Texts may be tails of others; those of compilers are not, or of few. */
+const MAX_SHARING = 16
+const MIN_TEXT_LIMIT = 1 << 20
 
 /** Texts by number; number 0 is the empty one. Bytes of no encoding: one character for each. */
 export class TextTable {
@@ -48,6 +51,16 @@ export interface RawType {
 
 export const kindOf = ({ info }: RawType): number => (info >>> KIND_SHIFT) & KIND_MASK
 export const vlenOf = ({ info }: RawType): number => info & VLEN_MASK
+
+/** Of variables and functions. */
+export const LINKAGE = { static: 0, global: 1 } as const
+
+/** Whether it is a variable or function that other objects can know by its name. */
+export function isNonStatic(type: RawType): boolean {
+  const kind = kindOf(type)
+  if (kind === BTF_KIND.var) return type.words[2] !== LINKAGE.static
+  return kind === BTF_KIND.func && vlenOf(type) !== LINKAGE.static
+}
 
 /** Places of ids of types, and of texts, in the words of a type. */
 export function placesIn(type: RawType): { readonly types: number[]; readonly texts: number[] } {
@@ -100,11 +113,15 @@ export function readRawTypes(bytes: Uint8Array, texts: TextTable): RawBtf {
   const stringsOff = headerBytes + view.getUint32(16, true)
   const strings = Buffer.from(bytes.buffer, bytes.byteOffset + stringsOff, view.getUint32(20, true))
   const known = new Map<number, number>()
+  let textBytes = 0
   const text = (off: number): number => {
     let number = known.get(off)
     if (number === undefined) {
       const end = off < strings.length ? strings.indexOf(0, off) : -1
       if (end === -1) throw new FormatError('BTF', `string offset ${off} lies outside the string section`)
+      textBytes += end - off
+      if (textBytes > Math.max(MIN_TEXT_LIMIT, strings.length * MAX_SHARING))
+        throw new FormatError('BTF', 'strings are tails of each other')
       number = texts.number(strings.toString('latin1', off, end))
       known.set(off, number)
     }

@@ -2,15 +2,13 @@
  * Which types of a blob are the same: of each class one is kept. Pure.
  *
  * Types refer to each other in circles, so none can be compared by itself. All start as alike as
- * their own words are; then those whose parts turned out to differ are told apart, again and again,
- * until a round finds nothing new. What is left together is the same. Forward declarations are of
+ * their own words are; then those whose parts turned out to differ are told apart, until there is
+ * nothing left to tell them by. What is left together is the same. Forward declarations are of
  * the one struct that has their name. Variables and data sections stay what they are.
  */
 import { BTF_KIND } from '../btf/btf.ts'
 import { kindOf, placesIn, type RawType } from './raw-types.ts'
 
-/** More rounds than types are deep. A blob that is not done by then was made to take long. */
-const MAX_ROUNDS = 512
 const FORWARD_ROUNDS = 3
 
 /** The types without what is there twice, and the new id of each old one. */
@@ -43,43 +41,101 @@ export function withoutDoubles(types: readonly RawType[]): { types: RawType[]; n
 /** A number for each type; the same for those that are the same. */
 function classesOf(types: readonly RawType[], forwarded: ReadonlyMap<number, number>): Uint32Array {
   const places = types.map(type => placesIn(type).types)
-  const number = (keys: readonly string[]): { classes: Uint32Array; count: number } => {
-    const known = new Map<string, number>()
-    const classes = new Uint32Array(keys.length)
-    for (const [id, key] of keys.entries()) {
-      let found = known.get(key)
-      if (found === undefined) {
-        found = known.size
-        known.set(key, found)
-      }
-      classes[id] = found
+  const classes = new Classes(types.map((type, id) => ownKey(type, id, places[id]!)))
+  // Who refers to a type, and by which of its parts.
+  const users = types.map((): { readonly id: number; readonly part: number }[] => [])
+  for (const [id, type] of types.entries())
+    for (const [part, place] of places[id]!.entries()) {
+      const of = type.words[place]!
+      users[forwarded.get(of) ?? of]!.push({ id, part })
     }
-    return { classes, count: known.size }
+  for (let by = classes.take(); by !== undefined; by = classes.take()) {
+    const parts = new Map<number, string>()
+    for (const member of by)
+      for (const { id, part } of users[member]!) parts.set(id, `${parts.get(id) ?? ''} ${part}`)
+    classes.split(parts)
   }
-  const own = (type: RawType, id: number): string => {
-    const kind = kindOf(type)
-    if (id === 0 || kind === BTF_KIND.var || kind === BTF_KIND.datasec) return `only ${id}`
-    const words = type.words.slice()
-    for (const place of places[id]!) words[place] = 0
-    return `${type.info} ${words.join(' ')}`
+  return classes.of
+}
+
+/** What a type is by itself, without the types that it refers to. */
+function ownKey(type: RawType, id: number, places: readonly number[]): string {
+  const kind = kindOf(type)
+  if (id === 0 || kind === BTF_KIND.var || kind === BTF_KIND.datasec) return `only ${id}`
+  const words = type.words.slice()
+  for (const place of places) words[place] = 0
+  return `${type.info} ${words.join(' ')}`
+}
+
+/**
+ * Classes of types that are not yet told apart, as in Hopcroft's algorithm: a class is looked at
+ * again only as the smaller part of what was looked at before, so each type is in few of them, and
+ * the whole takes n log n.
+ */
+class Classes {
+  /** By id. */
+  readonly of: Uint32Array
+  readonly #members: Set<number>[] = []
+  /** Classes that others are to be told apart by. */
+  readonly #waiting: Set<number>
+
+  /** Types of one key are in one class. */
+  constructor(keys: readonly string[]) {
+    this.of = new Uint32Array(keys.length)
+    const numbers = new Map<string, number>()
+    for (const [id, key] of keys.entries()) {
+      const number = numbers.get(key) ?? numbers.size
+      numbers.set(key, number)
+      this.of[id] = number
+      this.#members[number] = (this.#members[number] ?? new Set()).add(id)
+    }
+    this.#waiting = new Set(this.#members.keys())
   }
-  let { classes, count } = number(types.map(own))
-  for (let round = 0; round < MAX_ROUNDS; round++) {
-    const next = number(
-      types.map((type, id) => {
-        let key = `${classes[id]}`
-        for (const place of places[id]!) {
-          const part = type.words[place]!
-          key += ` ${classes[forwarded.get(part) ?? part]}`
-        }
-        return key
-      }),
-    )
-    if (next.count === count) return next.classes
-    ;({ classes, count } = next)
+
+  /** Members of a class that is waiting; undefined: none is. */
+  take(): readonly number[] | undefined {
+    for (const number of this.#waiting) {
+      this.#waiting.delete(number)
+      return [...this.#members[number]!]
+    }
+    return undefined
   }
-  // Not known to be the same, and so kept apart.
-  return Uint32Array.from(types, (_, id) => id)
+
+  /** Tells apart members of a class that have different keys; those without a key have one, too. */
+  split(keys: ReadonlyMap<number, string>): void {
+    const groups = new Map<number, Map<string, number[]>>()
+    for (const [id, key] of keys) {
+      const number = this.of[id]!
+      const byKey = groups.get(number) ?? new Map<string, number[]>()
+      groups.set(number, byKey)
+      const group = byKey.get(key)
+      if (group === undefined) byKey.set(key, [id])
+      else group.push(id)
+    }
+    for (const [number, byKey] of groups) this.#divide(number, [...byKey.values()])
+  }
+
+  #divide(number: number, groups: readonly (readonly number[])[]): void {
+    const members = this.#members[number]!
+    const touched = groups.reduce((sum, { length }) => sum + length, 0)
+    // One of them stays where it is.
+    const moved = touched < members.size ? groups : groups.slice(1)
+    const parts = [number]
+    for (const group of moved) {
+      const made = this.#members.length
+      this.#members.push(new Set(group))
+      parts.push(made)
+      for (const id of group) {
+        members.delete(id)
+        this.of[id] = made
+      }
+    }
+    const sizeOf = (part: number) => this.#members[part]!.size
+    const largest = this.#waiting.has(number)
+      ? undefined
+      : parts.reduce((a, b) => (sizeOf(b) > sizeOf(a) ? b : a))
+    for (const part of parts) if (part !== largest) this.#waiting.add(part)
+  }
 }
 
 /** Takes forward declarations for the struct or union of their name; false: nothing is new. */

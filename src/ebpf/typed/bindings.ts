@@ -5,6 +5,7 @@
 import type { BtfDatasec } from '../btf/btf.ts'
 import type { Chars } from '../btf/typed-value.ts'
 import type { ObjectMap, ObjectSpec } from '../object/spec.ts'
+import { arenaTypes } from './arena-types.ts'
 import { eventTypes, typeNamed } from './event-types.ts'
 import { mapKind } from './map-kinds.ts'
 import { shapeOf } from './shape.ts'
@@ -19,7 +20,7 @@ export interface BindingOptions {
   readonly chars?: Chars
   /** Names of the types of events, by the maps that they come from. */
   readonly events?: Readonly<Record<string, string>>
-  /** Further types to declare, by their names in C. */
+  /** Further types to declare, by their names in C; those that `arena` of the object knows, too. */
   readonly types?: readonly string[]
   /** The object file, to be kept in the file as `NAMEBytes`. */
   readonly embed?: Uint8Array
@@ -54,11 +55,17 @@ export function objectBindings(spec: ObjectSpec, options: BindingOptions = {}): 
   const sections = globals(spec, types)
   for (const name of options.types ?? [])
     if (spec.btf !== undefined) types!.of(typeNamed(spec.btf.types, name))
+  const inArena = arenaTypes(spec, options.types)
+  const arena = [...inArena].flatMap(([name, id]) => {
+    const text = types!.of(id)
+    return text === undefined ? [] : [[name, text] as const]
+  })
   const facts = [
     ['name', stringLiteral(spec.name)],
-    ['shape', stringLiteral(shapeOf(spec, byMap.values()))],
+    ['shape', stringLiteral(shapeOf(spec, [...byMap.values(), ...inArena.values()]))],
     ['chars', stringLiteral(chars)],
     ['events', objectText(events)],
+    ...(spec.arena === undefined ? [] : [['types', listText(options.types ?? [])] as const]),
   ] as const
   const imports = [...used].sort().map(name => (name === 'bindingOf' ? name : `type ${name}`))
   const text = [
@@ -71,6 +78,7 @@ export function objectBindings(spec: ObjectSpec, options: BindingOptions = {}): 
     ...membersText('constants', sections.constants),
     ...membersText('variables', sections.variables),
     ...membersText('settings', sections.settings),
+    ...(spec.arena === undefined ? [] : membersText('arena', arena)),
     `  programs: ${spec.programs.map(({ name }) => stringLiteral(name)).join(' | ') || 'never'}`,
     '}',
     '',
@@ -81,6 +89,10 @@ export function objectBindings(spec: ObjectSpec, options: BindingOptions = {}): 
     '',
   ].join('\n')
   return { text, types: types?.declared ?? new Map() }
+}
+
+function listText(texts: readonly string[]): string {
+  return `[${texts.map(stringLiteral).join(', ')}]`
 }
 
 function objectText(texts: Readonly<Record<string, string>>): string {
@@ -134,13 +146,14 @@ function globals(
   const all = { constants: [] as Members, variables: [] as Members, settings: [] as Members }
   if (types === undefined) return all
   const btf = spec.btf!.types
-  const found = spec.maps.flatMap(({ kind, valueTypeId }) => {
-    if (kind === 'declared' || kind === 'struct_ops' || valueTypeId === 0) return []
-    const { vars } = btf.type(valueTypeId) as BtfDatasec
-    return vars
+  const varsOf = (kind: ObjectMap['kind'], id: number) =>
+    (btf.type(id) as BtfDatasec).vars
       .filter(one => btf.kind(one.type) === 'var')
       .map(one => ({ kind, name: btf.name(one.type), type: one.type }))
-  })
+  const found = spec.maps.flatMap(({ kind, valueTypeId }) =>
+    kind === 'declared' || kind === 'struct_ops' || valueTypeId === 0 ? [] : varsOf(kind, valueTypeId),
+  )
+  if (spec.arena !== undefined && spec.arena.typeId !== 0) found.push(...varsOf('data', spec.arena.typeId))
   const counts = new Map<string, number>()
   for (const { name } of found) counts.set(name, (counts.get(name) ?? 0) + 1)
   for (const { kind, name, type } of found) {

@@ -23,12 +23,20 @@ class Shapes {
   }
 
   of(id: number, depth = 0): string {
-    const known = this.#known.get(id)
+    const behind = this.#behind(id)
+    const known = this.#known.get(behind)
     if (known !== undefined) return known
     if (depth > MAX_DEPTH) throw new FormatError('BTF', `type id ${id} is more than ${MAX_DEPTH} types deep`)
-    const shape = digest(this.#describe(id, depth))
-    this.#known.set(id, shape)
+    const shape = digest(this.#describe(behind, depth))
+    this.#known.set(behind, shape)
     return shape
+  }
+
+  /** What a variable is of, too, so that it is looked at once for all of them. */
+  #behind(id: number): number {
+    const behind = this.#btf.behind(id)
+    const type = behind === 0 || this.#btf.kind(behind) !== 'var' ? undefined : this.#btf.type(behind)
+    return type?.kind === 'var' ? this.#btf.behind(type.type) : behind
   }
 
   #describe(id: number, depth: number): unknown {
@@ -55,8 +63,6 @@ class Shapes {
         ])
         return [type.kind, type.size, members]
       }
-      case 'var':
-        return this.#describe(type.type, depth + 1)
       default:
         return ['nothing']
     }
@@ -69,18 +75,24 @@ function digest(what: unknown): string {
 
 /**
  * The digest of an object's maps, global variables and programs. `typeIds` are further types that
- * the bindings name: those of events. FormatError: types that no compiler makes.
+ * the bindings name: those of events, and those in its arena. FormatError: types that no compiler makes.
  */
 export function shapeOf(spec: ObjectSpec, typeIds: Iterable<number> = []): string {
   const types = spec.btf?.types
   const shapes = types && new Shapes(types)
   const shape = (id: number): string => (id === 0 || shapes === undefined ? '' : shapes.of(id))
+  /** Undefined: it is no data section. */
+  const variables = (id: number): unknown[] | undefined => {
+    const section = id === 0 ? undefined : types?.type(id)
+    if (section?.kind !== 'datasec') return undefined
+    return section.vars.map(({ type, off, size }) => [types!.name(type), off, size, shape(type)])
+  }
   const maps = spec.maps.map(({ name, kind, type, keyBytes, valueBytes, keyTypeId, valueTypeId }) => {
-    const section = valueTypeId === 0 ? undefined : types?.type(valueTypeId)
-    if (section?.kind !== 'datasec')
-      return [name, kind, type, keyBytes, valueBytes, shape(keyTypeId), shape(valueTypeId)]
-    const vars = section.vars.map(({ type, off, size }) => [types!.name(type), off, size, shape(type)])
-    return [name, kind, vars]
+    const vars = variables(valueTypeId)
+    return vars === undefined
+      ? [name, kind, type, keyBytes, valueBytes, shape(keyTypeId), shape(valueTypeId)]
+      : [name, kind, vars]
   })
-  return digest([maps, spec.programs.map(({ name }) => name), [...typeIds].map(shape)])
+  const arena = spec.arena?.typeId ? [variables(spec.arena.typeId)] : []
+  return digest([maps, spec.programs.map(({ name }) => name), [...typeIds].map(shape), ...arena])
 }

@@ -26,7 +26,7 @@ const TAKEN = [
   'undefined', 'unique', 'unknown', 'using', 'var', 'void', 'while', 'with', 'yield', 'arguments', 'eval',
   'Array', 'BigInt', 'Boolean', 'Buffer', 'Function', 'Infinity', 'NaN', 'Number', 'Object', 'Partial', 'Promise', 'Readonly',
   'Record', 'String', 'Symbol', 'Uint8Array',
-  'BpfMap', 'ObjectBinding', 'TypedEvents', 'TypedMap', 'TypedPerfEvents', 'TypedPerCpuMap', 'TypedQueue', 'bindingOf',
+  'BpfMap', 'ObjectBinding', 'TypedArena', 'TypedEvents', 'TypedMap', 'TypedPerfEvents', 'TypedPerCpuMap', 'TypedQueue', 'bindingOf',
   '__dirname', '__filename', 'exports', 'globalThis',
 ]
 
@@ -60,11 +60,15 @@ export function pascalCase(name: string): string {
 /** Names that are given out once each. */
 export class Names {
   readonly #taken = new Set<string>(TAKEN)
+  /** Where to go on, by what is wanted: numbers below are taken. */
+  readonly #next = new Map<string, number>()
 
   /** `wanted`, or with a number behind it. It has to be an identifier. */
   free(wanted: string): string {
     let name = wanted
-    for (let n = 2; this.#taken.has(name); n++) name = `${wanted}_${n}`
+    let n = this.#next.get(wanted) ?? 2
+    while (this.#taken.has(name)) name = `${wanted}_${n++}`
+    this.#next.set(wanted, n)
     this.#taken.add(name)
     return name
   }
@@ -81,6 +85,7 @@ export class TypeText {
   readonly #chars: Chars
   /** What is behind a type's id, written once. */
   readonly #known = new Map<number, string>()
+  readonly #memberTexts = new Map<number, ReadonlyMap<string, string>>()
 
   constructor(btf: Btf, names: Names, chars: Chars) {
     this.#btf = btf
@@ -187,7 +192,9 @@ export class TypeText {
   }
 
   /** Members of anonymous ones stand beside the others; of two with one name the later one counts. */
-  #members({ members }: BtfComposite): Map<string, string> {
+  #members({ id, members }: BtfComposite): ReadonlyMap<string, string> {
+    const known = this.#memberTexts.get(id)
+    if (known !== undefined) return known
     const found = new Map<string, string>()
     for (const { name, type } of members) {
       const inner = name === '' ? this.#btf.resolve(type) : undefined
@@ -195,6 +202,7 @@ export class TypeText {
         for (const [below, text] of this.#members(inner)) found.set(below, text)
       else if (name !== '') found.set(name, this.#text(type, ''))
     }
+    this.#memberTexts.set(id, found)
     return found
   }
 

@@ -54,36 +54,25 @@ export class Values<T> {
   }
 }
 
-/** Hashes, arrays and the like: a value for each key. */
-export class TypedMap<K, V> {
+/** What maps with keys have in common. */
+export abstract class KeyedMap<K, V> {
   readonly raw: BpfMap
   readonly #keys: Values<K>
-  readonly #values: Values<V>
+  protected readonly values: Values<V>
 
   constructor(raw: BpfMap, keys: Values<K>, values: Values<V>) {
     this.raw = raw
     this.#keys = keys
-    this.#values = values
-  }
-
-  /** The value of `key`; undefined: there is none. */
-  get(key: Input<K>): V | undefined {
-    const bytes = this.raw.lookup(this.#key(key))
-    return bytes && this.#values.read(bytes)
+    this.values = values
   }
 
   has(key: Input<K>): boolean {
-    return this.raw.lookup(this.#key(key)) !== undefined
-  }
-
-  /** As `BpfMap.update`; `flags` are `ELEMENT_FLAGS`. */
-  set(key: Input<K>, value: Input<V>, flags: number = ELEMENT_FLAGS.any): void {
-    this.raw.update(this.#key(key), this.#values.write(value), flags)
+    return this.raw.lookup(this.keyBytes(key)) !== undefined
   }
 
   /** Removes `key`; false: it was not there. */
   delete(key: Input<K>): boolean {
-    return this.raw.delete(this.#key(key))
+    return this.raw.delete(this.keyBytes(key))
   }
 
   /** As `BpfMap.keys`. */
@@ -91,35 +80,44 @@ export class TypedMap<K, V> {
     for (const key of this.raw.keys()) yield this.#keys.read(key)
   }
 
+  protected keyBytes(key: Input<K>): Key {
+    return this.#keys.write(key)
+  }
+
+  /** As `BpfMap.entries`, with the values as bytes. */
+  protected *entriesInBytes(): Generator<[key: K, bytes: Uint8Array]> {
+    for (const [key, bytes] of this.raw.entries()) yield [this.#keys.read(key), bytes]
+  }
+}
+
+/** Hashes, arrays and the like: a value for each key. */
+export class TypedMap<K, V> extends KeyedMap<K, V> {
+  /** The value of `key`; undefined: there is none. */
+  get(key: Input<K>): V | undefined {
+    const bytes = this.raw.lookup(this.keyBytes(key))
+    return bytes && this.values.read(bytes)
+  }
+
+  /** As `BpfMap.update`; `flags` are `ELEMENT_FLAGS`. */
+  set(key: Input<K>, value: Input<V>, flags: number = ELEMENT_FLAGS.any): void {
+    this.raw.update(this.keyBytes(key), this.values.write(value), flags)
+  }
+
   /** As `BpfMap.entries`. */
   *entries(): Generator<[key: K, value: V]> {
-    for (const [key, value] of this.raw.entries()) yield [this.#keys.read(key), this.#values.read(value)]
+    for (const [key, bytes] of this.entriesInBytes()) yield [key, this.values.read(bytes)]
   }
 
   [Symbol.iterator](): Generator<[key: K, value: V]> {
     return this.entries()
   }
-
-  #key(key: Input<K>): Key {
-    return this.#keys.write(key)
-  }
 }
 
 /** Maps with a value for each CPU under each key. */
-export class TypedPerCpuMap<K, V> {
-  readonly raw: BpfMap
-  readonly #keys: Values<K>
-  readonly #values: Values<V>
-
-  constructor(raw: BpfMap, keys: Values<K>, values: Values<V>) {
-    this.raw = raw
-    this.#keys = keys
-    this.#values = values
-  }
-
+export class TypedPerCpuMap<K, V> extends KeyedMap<K, V> {
   /** The value on each possible CPU; undefined: there is none. */
   get(key: Input<K>): V[] | undefined {
-    return this.raw.lookupPerCpu(this.#keys.write(key))?.map(bytes => this.#values.read(bytes))
+    return this.raw.lookupPerCpu(this.keyBytes(key))?.map(bytes => this.values.read(bytes))
   }
 
   /** One value for each possible CPU. RangeError: there are more or fewer. */
@@ -127,22 +125,17 @@ export class TypedPerCpuMap<K, V> {
     if (values.length !== possibleCpus())
       throw new RangeError(`there are ${possibleCpus()} CPUs, not ${values.length}`)
     const bytes = joinPerCpu(
-      values.map(value => this.#values.write(value)),
+      values.map(value => this.values.write(value)),
       this.raw.valueBytes,
     )
-    this.raw.update(this.#keys.write(key), bytes, flags)
-  }
-
-  /** Removes `key`; false: it was not there. */
-  delete(key: Input<K>): boolean {
-    return this.raw.delete(this.#keys.write(key))
+    this.raw.update(this.keyBytes(key), bytes, flags)
   }
 
   /** As `BpfMap.entries`. */
   *entries(): Generator<[key: K, values: V[]]> {
-    for (const [key, bytes] of this.raw.entries()) {
+    for (const [key, bytes] of this.entriesInBytes()) {
       const slots = splitPerCpu(bytes, this.raw.valueBytes)
-      yield [this.#keys.read(key), slots.map(slot => this.#values.read(slot))]
+      yield [key, slots.map(slot => this.values.read(slot))]
     }
   }
 

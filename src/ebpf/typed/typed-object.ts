@@ -8,9 +8,10 @@
  *
  * The types are the file's, and the layout is the object's own: `load` compares the two.
  */
-import { BpftokenError, ConflictError } from '../../errors.ts'
+import { BpftokenError, ConflictError, NotFoundError } from '../../errors.ts'
 import type { Btf, BtfDatasec } from '../btf/btf.ts'
 import { type Chars, codecOf } from '../btf/typed-value.ts'
+import type { Arena } from '../load/arena.ts'
 import type { Initial } from '../load/initial-data.ts'
 import type { MapChoice } from '../load/maps.ts'
 import { type LoadedObject, type LoadOptions, loadObject, type ProgramChoice } from '../load/object.ts'
@@ -18,10 +19,12 @@ import { type BpfMap, MAP_FLAGS } from '../map.ts'
 import { type ObjectMap, type ObjectSpec, parseObject } from '../object/spec.ts'
 import { Owned } from '../owned.ts'
 import type { Program } from '../prog.ts'
+import { arenaTypes } from './arena-types.ts'
 import { eventTypes } from './event-types.ts'
 import { liveValue, type Memory, setLive } from './live-value.ts'
 import { mapKind } from './map-kinds.ts'
 import { shapeOf } from './shape.ts'
+import { TypedArena } from './typed-arena.ts'
 import {
   type Input,
   TypedEvents,
@@ -39,14 +42,22 @@ export interface ObjectTypes {
   readonly variables: object
   /** Values of the kernel's configuration. */
   readonly settings: object
+  /** Types in its arena; left out where it has none. */
+  readonly arena?: object
   readonly programs: string
 }
+
+type InArena<T extends ObjectTypes> = T extends { readonly arena: infer A extends object }
+  ? A
+  : Record<never, never>
 
 export interface ObjectShape {
   readonly name: string
   readonly shape: string
   readonly chars: Chars
   readonly events: Readonly<Record<string, string>>
+  /** Types in its arena that were asked for by their names. */
+  readonly types?: readonly string[]
 }
 
 /** `T` with all of it read-only. */
@@ -82,6 +93,8 @@ export class TypedObject<T extends ObjectTypes> implements Disposable {
    * arrays read and write through. ConflictError: it cannot be set any more.
    */
   readonly data: Data<T>
+  readonly #chars: Chars
+  #arena: TypedArena<InArena<T>> | undefined
   readonly #owned = new Owned()
 
   /** Takes ownership of `loaded`. */
@@ -92,6 +105,16 @@ export class TypedObject<T extends ObjectTypes> implements Disposable {
       loaded.spec.programs.map(({ name }) => [name, () => loaded.program(name)]),
     ) as TypedObject<T>['programs']
     this.data = dataOf(loaded, shape.chars, this.#owned) as Data<T>
+    this.#chars = shape.chars
+  }
+
+  /**
+   * What lies in the arena besides global variables, by the pointers to it. NotFoundError: the object
+   * has no arena, or one that was handed in.
+   */
+  get arena(): TypedArena<InArena<T>> {
+    this.#arena ??= new TypedArena<InArena<T>>(arenaOf(this.loaded), typesOf(this.loaded), this.#chars)
+    return this.#arena
   }
 
   [Symbol.dispose](): void {
@@ -135,8 +158,9 @@ export class ObjectBinding<T extends ObjectTypes> {
   }
 
   #require(spec: ObjectSpec): void {
-    const { name, shape, events } = this.shape
-    if (shapeOf(spec, eventTypes(spec, events).values()) === shape) return
+    const { name, shape, events, types = [] } = this.shape
+    const ids = [...eventTypes(spec, events).values(), ...arenaTypes(spec, types).values()]
+    if (shapeOf(spec, ids) === shape) return
     throw new ConflictError(`The object is not the "${name}" that its types were written for`, {
       context: { object: name },
       hint: 'Write the types again from this object, or load the one that they are of',
@@ -222,10 +246,8 @@ function dataOf(loaded: LoadedObject, chars: Chars, owned: Owned): object {
   const types = loaded.spec.btf?.types
   if (types === undefined) return data
   const seen = new Set<string>()
-  for (const map of loaded.spec.maps) {
-    if (map.kind === 'declared' || map.kind === 'struct_ops' || map.valueTypeId === 0) continue
-    const memory = sectionMemory(loaded, map, owned)
-    for (const { type, off } of (types.type(map.valueTypeId) as BtfDatasec).vars) {
+  const add = (memory: Memory, datasecId: number): void => {
+    for (const { type, off } of (types.type(datasecId) as BtfDatasec).vars) {
       const name = types.name(type)
       // Statics of one name cannot be told apart: neither is to be seen.
       if (seen.has(name)) delete (data as Record<string, unknown>)[name]
@@ -241,7 +263,29 @@ function dataOf(loaded: LoadedObject, chars: Chars, owned: Owned): object {
       seen.add(name)
     }
   }
+  for (const map of loaded.spec.maps) {
+    if (map.kind === 'declared' || map.kind === 'struct_ops' || map.valueTypeId === 0) continue
+    add(sectionMemory(loaded, map, owned), map.valueTypeId)
+  }
+  const { arena } = loaded.spec
+  if (arena !== undefined && arena.typeId !== 0)
+    add({ name: arena.map, writable: true, bytes: () => arenaOf(loaded).globals }, arena.typeId)
   return data
+}
+
+function arenaOf({ arena, spec }: LoadedObject): Arena {
+  if (arena !== undefined) return arena
+  throw new NotFoundError(
+    spec.arena === undefined
+      ? 'The object has no arena'
+      : `The arena "${spec.arena.map}" of the object was handed in, or not made`,
+    { context: { map: spec.arena?.map }, hint: 'Whoever made an arena has it mapped: ask there' },
+  )
+}
+
+function typesOf({ spec }: LoadedObject): Btf {
+  if (spec.btf !== undefined) return spec.btf.types
+  throw new NotFoundError('The object does not describe its types', { hint: 'Compile it with -g' })
 }
 
 /**

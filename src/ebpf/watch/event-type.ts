@@ -17,10 +17,9 @@ import { type Shown, showBytes, type TypeOf } from './shown.ts'
 export function eventType(spec: ObjectSpec, map: string): TypeOf | undefined {
   const types = spec.btf?.types
   if (types === undefined) return undefined
-  const kept = keptStructs(spec)
-  const singular = map.replace(/s$/, '')
-  const named = kept.filter(({ name }) => [map, singular].includes(name.replace(/_t$/, '')))
-  const [found] = named.length === 0 && kept.length === 1 && eventMaps(spec) === 1 ? kept : named
+  const { all, byName } = keptStructs(spec)
+  const named = byName.get(map) ?? byName.get(map.replace(/s$/, ''))
+  const found = named ?? (all.length === 1 && eventMaps(spec) === 1 ? all[0] : undefined)
   return found === undefined ? undefined : { types, id: found.id }
 }
 
@@ -28,8 +27,28 @@ function eventMaps({ maps }: ObjectSpec): number {
   return maps.filter(({ type }) => type === 'ringbuf' || type === 'perf_event_array').length
 }
 
+interface Kept {
+  readonly all: readonly BtfComposite[]
+  /** The first one of each name, without `_t` behind it. */
+  readonly byName: ReadonlyMap<string, BtfComposite>
+}
+
+const kept = new WeakMap<ObjectSpec, Kept>()
+
 /** Structs that a global variable points to. */
-function keptStructs({ maps, btf }: ObjectSpec): BtfComposite[] {
+function keptStructs(spec: ObjectSpec): Kept {
+  let known = kept.get(spec)
+  if (known === undefined) {
+    const all = findKept(spec)
+    // Backwards, so that the first one stays.
+    const named = all.map(one => [one.name.replace(/_t$/, ''), one] as const).reverse()
+    known = { all, byName: new Map(named) }
+    kept.set(spec, known)
+  }
+  return known
+}
+
+function findKept({ maps, btf }: ObjectSpec): BtfComposite[] {
   const types = btf!.types
   const found = new Map<number, BtfComposite>()
   for (const { kind, valueTypeId } of maps) {

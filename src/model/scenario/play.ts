@@ -3,10 +3,23 @@ import { PolicyError } from '../../errors.ts'
 import { parsePolicy } from '../../policy/parse.ts'
 import type { Terms } from '../../policy/policy.ts'
 import { parseDuration } from '../../policy/quantity.ts'
+import { bpf_cmd } from '../../uapi/bpf.ts'
 import type { FsContext } from '../bpffs.ts'
 import { type BpfCall, decide, decideFs, type FsCall } from '../decide.ts'
 import { type BpffsInstance, CLOSED, type Program, type Token } from '../file.ts'
-import { type Delegation, Guard, type GuardVerdict } from '../guard.ts'
+import { type Asked, type Asker, askCommand, askMap, askProg, askToken } from '../guard/ask.ts'
+import {
+  type Actor,
+  type Cgroup,
+  type Delegation,
+  Guard,
+  type GuardCall,
+  type GuardNote,
+  type GuardProgram,
+  type GuardToken,
+  type GuardVerdict,
+  ROOT_CGROUP,
+} from '../guard/guard.ts'
 import type { Check, ErrnoName } from '../judge.ts'
 import type { KernelFacts } from '../kernel.ts'
 import type { LsmHook, Machine } from '../machine.ts'
@@ -25,6 +38,8 @@ export interface Played {
   readonly checks: readonly Check[]
   /** What the guard said, where it decided. */
   readonly guard?: GuardVerdict & { readonly refused: true }
+  /** What the guard would have refused, were the policy not permissive. */
+  readonly watched: readonly GuardNote[]
   /** Why it came out so: the check that decided, in a sentence. */
   readonly why: string
   /** Whether it is what the scenario expects; absent: it expects nothing. */
@@ -34,20 +49,29 @@ export interface Played {
 interface Mounted {
   readonly instance: BpffsInstance
   readonly delegation?: Delegation
-  place: string
-  /** Further places, by their names: bind mounts of it. */
+  /** Which mount it is: a bind mount is another one of the same bpffs. */
+  readonly mount: object
+  readonly place: string
 }
 
 interface Held {
   readonly token: Token
-  readonly delegation?: Delegation
+  /** As the guard has it; absent: there is no guard. */
+  readonly record?: GuardToken
   readonly owners: Set<string>
+}
+
+interface Loaded {
+  readonly program: Program
+  readonly record?: GuardProgram
 }
 
 interface Outcome {
   readonly outcome: string
   readonly checks?: readonly Check[]
   readonly guard?: GuardVerdict
+  /** Why, where it is neither the kernel's nor a hook's answer. */
+  readonly note?: string
 }
 
 const OK: Outcome = { outcome: 'ok' }
@@ -56,9 +80,10 @@ const OK: Outcome = { outcome: 'ok' }
 export function playScenario(parsed: ParsedScenario, running?: () => KernelFacts): Played[] {
   const stage = new Stage(parsed, running)
   return parsed.document.spec.story.map((step, i) => {
-    const { outcome, checks = [], guard } = stage.play(step, i)
+    const { outcome, checks = [], guard, note } = stage.play(step, i)
     const said = guard?.refused === true ? guard : undefined
-    const why = whyText(outcome, checks, said)
+    const watched = stage.watched()
+    const why = note ?? whyText(outcome, checks, said, watched)
     const right = step.expect === undefined ? undefined : step.expect === outcome
     const because = step.because === undefined || `${why}`.includes(step.because)
     return {
@@ -67,6 +92,7 @@ export function playScenario(parsed: ParsedScenario, running?: () => KernelFacts
       outcome,
       checks,
       ...(said === undefined ? {} : { guard: said }),
+      watched,
       why,
       ...(right === undefined && step.because === undefined ? {} : { met: right !== false && because }),
     }
@@ -74,13 +100,19 @@ export function playScenario(parsed: ParsedScenario, running?: () => KernelFacts
 }
 
 /** The deciding check of a refusal; of what went well, why a token that was named was not used. */
-function whyText(outcome: string, checks: readonly Check[], guard: Played['guard']): string {
+function whyText(
+  outcome: string,
+  checks: readonly Check[],
+  guard: Played['guard'],
+  watched: readonly GuardNote[],
+): string {
   const dropped = checks.find(
     ({ rule, passed }) => !passed && rule.errno === undefined && !rule.name.startsWith('LSM bpf_prog'),
   )
   const last = checks.at(-1)
   const failed = outcome === 'ok' || last === undefined || last.passed ? undefined : last
   const parts = [
+    ...watched.map(({ point, reason }) => `the guard would refuse at ${point}: ${reason}`),
     ...(guard === undefined ? [] : [`the guard refuses at ${guard.point}: ${guard.reason}`]),
     ...(dropped === undefined || dropped === failed
       ? []
@@ -94,12 +126,15 @@ class Stage {
   readonly #parsed: ParsedScenario
   readonly #machine: Machine
   readonly #tasks = new Map<string, Task>()
+  readonly #actors = new Map<string, Actor>()
+  readonly #cgroups = new Map<string, Cgroup>([['/', ROOT_CGROUP]])
   readonly #policies = new Map<string, Terms>()
   readonly #guard: Guard | undefined
-  readonly #contexts = new Map<string, { context: FsContext; delegation?: Delegation }>()
+  readonly #contexts = new Map<string, { context: FsContext; mark: object; delegation?: Delegation }>()
+  readonly #delegations: Delegation[] = []
   readonly #mounts = new Map<string, Mounted>()
   readonly #tokens = new Map<string, Held>()
-  readonly #programs = new Map<string, Program>()
+  readonly #programs = new Map<string, Loaded>()
 
   constructor(parsed: ParsedScenario, running?: () => KernelFacts) {
     const { spec } = parsed.document
@@ -110,24 +145,50 @@ class Stage {
     this.#machine = { kernel, unprivilegedBpfDisabled: spec.unprivilegedBpfDisabled }
     for (const [name, policy] of Object.entries(spec.policies))
       this.#policies.set(name, this.#terms(name, policy))
-    for (const [name, task] of Object.entries(spec.tasks)) {
-      const userNamespace = this.#namespace(task.userNamespace, ['spec', 'tasks', name, 'userNamespace'])
-      this.#tasks.set(name, {
-        userNamespace,
-        uid: task.uid,
-        capabilities: new Set(task.capabilities === 'all' ? MODEL_CAPABILITIES : task.capabilities),
-        ...(task.seccomp === undefined ? {} : { seccomp: task.seccomp }),
-      })
+    if (spec.guard !== undefined) this.#guard = new Guard({ mode: spec.guard.mode })
+    for (const [name, terms] of this.#policies) this.#guard?.installPolicy(name, terms)
+    for (const [name, task] of Object.entries(spec.tasks)) this.#addTask(name, task)
+    for (const [name, { ceiling, implicit }] of Object.entries(spec.guard?.delegators ?? {})) {
+      const path = ['spec', 'guard', 'delegators', name]
+      if (!this.#tasks.has(name)) this.#wrong(path, 'no task of that name')
+      const terms = ceiling === undefined ? undefined : this.#policy(ceiling, [...path, 'ceiling'])
+      this.#guard!.allow(name, { implicit, ...(terms === undefined ? {} : { ceiling: terms }) })
     }
-    if (spec.guard !== undefined) {
-      const delegators = Object.entries(spec.guard.delegators).map(([name, { ceiling, implicit }]) => {
-        const path = ['spec', 'guard', 'delegators', name]
-        if (!this.#tasks.has(name)) this.#wrong(path, 'no task of that name')
-        const terms = ceiling === undefined ? undefined : this.#policy(ceiling, [...path, 'ceiling'])
-        return [name, { implicit, ...(terms === undefined ? {} : { ceiling: terms }) }] as const
-      })
-      this.#guard = new Guard(this.#policies, new Map(delegators))
+  }
+
+  #addTask(name: string, task: ParsedScenario['document']['spec']['tasks'][string]): void {
+    const made: Task = {
+      userNamespace: this.#namespace(task.userNamespace, ['spec', 'tasks', name, 'userNamespace']),
+      uid: task.uid,
+      capabilities: new Set(task.capabilities === 'all' ? MODEL_CAPABILITIES : task.capabilities),
+      ...(task.seccomp === undefined ? {} : { seccomp: task.seccomp }),
     }
+    this.#tasks.set(name, made)
+    // In a cgroup of its own, unless it says otherwise.
+    const cgroup = this.#cgroup(task.cgroup ?? `/${name}`)
+    const inHostNetwork = task.network === 'host'
+    this.#actors.set(name, { process: name, task: made, cgroup, inHostNetwork })
+    if (task.confined === undefined) return
+    const policy = this.#policy(task.confined, ['spec', 'tasks', name, 'confined'])
+    this.#guard?.confine(cgroup, policy)
+  }
+
+  /** By its path; those above it are made, too. */
+  #cgroup(path: string): Cgroup {
+    let at = ROOT_CGROUP
+    let so = ''
+    for (const part of path.split('/').filter(one => one !== '')) {
+      so += `/${part}`
+      const known = this.#cgroups.get(so) ?? { name: so, parent: at }
+      this.#cgroups.set(so, known)
+      at = known
+    }
+    return at
+  }
+
+  /** What the last step would have been refused for. */
+  watched(): GuardNote[] {
+    return this.#guard?.takeNotes().filter(({ verdict }) => verdict === 'would-refuse') ?? []
   }
 
   #wrong(path: (string | number)[], message: string): never {
@@ -186,6 +247,8 @@ class Stage {
         return this.#pass(step, i)
       case 'reopen':
         return this.#guard === undefined ? OK : refusedBy(this.#guard.reopen())
+      case 'renew':
+        return this.#renew(step, i)
       case 'derive':
         return this.#derive(step, i)
       case 'revoke':
@@ -196,63 +259,73 @@ class Stage {
   }
 
   #wait(step: ScenarioStep, i: number): Outcome {
-    const seconds = step.for === undefined ? undefined : parseDuration(step.for)
-    if (seconds === undefined) this.#wrong(['spec', 'story', i], 'this needs a field "for", such as 1h')
-    if (this.#guard !== undefined) this.#guard.now += seconds!
+    const seconds = this.#seconds(step, i)
+    if (this.#guard !== undefined) this.#guard.now += seconds
     return OK
+  }
+
+  #seconds(step: ScenarioStep, i: number): number {
+    const seconds = step.for === undefined ? undefined : parseDuration(step.for)
+    return seconds ?? this.#wrong(['spec', 'story', i], 'this needs a field "for", such as 1h')
   }
 
   /** fsopen, set, create and fsmount. */
   #context(step: ScenarioStep, task: Task, i: number): Outcome {
     const name = step.context ?? this.#wrong(['spec', 'story', i], 'this needs a field "context"')
     const known = step.do === 'fsopen' ? undefined : this.#found(this.#contexts, name, 'context', i)
-    if (step.do === 'set') {
-      const said = this.#guard?.option(name, step.as!, task, step.key ?? '', step.value)
+    const actor = this.#actors.get(step.as!)!
+    if (step.do === 'set' && known!.context.phase === 'options') {
+      const said = this.#guard?.option(known!.mark, actor, step.key ?? '', step.value)
       // bpffs looks at what the module has let through.
-      if (said?.refused === true && known!.context.phase === 'options') return refusedBy(said)
+      if (said?.refused === true) return refusedBy(said)
     }
     const call = fsCall(step, known?.context)
     const decision = decideFs(this.#machine, task, call)
     const outcome: Outcome = { outcome: decision.errno ?? 'ok', checks: decision.checks }
     const { context } = decision
     if (context === undefined) return outcome
+    const mark = known?.mark ?? {}
     if (step.do === 'create' && decision.errno === undefined) {
-      const said = this.#guard?.superblock(name, step.as!, context.userNamespace, context.masks)
-      if (said?.refused === true) {
-        this.#contexts.set(name, { context: { ...context, phase: 'failed' } })
-        return { ...refusedBy(said), checks: decision.checks }
+      const said = this.#guard?.superblock(mark, actor, context.userNamespace, context.masks)
+      if (said?.verdict.refused === true) {
+        this.#contexts.set(name, { context: { ...context, phase: 'failed' }, mark })
+        return { ...refusedBy(said.verdict), checks: decision.checks }
       }
       const delegation = said?.delegation
-      this.#contexts.set(name, { context, ...(delegation === undefined ? {} : { delegation }) })
+      if (delegation !== undefined) this.#delegations.push(delegation)
+      this.#contexts.set(name, { context, mark, ...(delegation === undefined ? {} : { delegation }) })
       return outcome
     }
-    this.#contexts.set(name, { ...known, context })
-    if (step.do === 'fsmount' && decision.errno === undefined && step.mount !== undefined)
+    this.#contexts.set(name, { ...known, mark, context })
+    if (step.do === 'fsmount' && decision.errno === undefined && step.mount !== undefined) {
+      const mount = {}
+      // Mounted, and put where its name says.
+      this.#guard?.move(known?.delegation, mount, false)
       this.#mounts.set(step.mount, {
         instance: { userNamespace: context.userNamespace, masks: context.masks },
         ...(known?.delegation === undefined ? {} : { delegation: known.delegation }),
+        mount,
         place: step.mount,
       })
+    }
     return outcome
   }
 
   #mount(step: ScenarioStep, task: Task, i: number): Outcome {
     const name = step.mount ?? this.#wrong(['spec', 'story', i], 'this needs a field "mount"')
+    const actor = this.#actors.get(step.as!)!
+    const mark = {}
     const options = Object.entries(step.options ?? {}).map(([key, value]) => ({ key, value }))
     for (const { key, value } of options) {
-      const said = this.#guard?.option(name, step.as!, task, key, value, true)
+      const said = this.#guard?.option(mark, actor, key, value, true)
       if (said?.refused === true) return refusedBy(said)
     }
     const decision = decideFs(this.#machine, task, { op: 'mount', options })
     if (decision.instance !== undefined) {
-      const said = this.#guard?.superblock(
-        name,
-        step.as!,
-        decision.instance.userNamespace,
-        decision.instance.masks,
-      )
-      if (said?.refused === true) return refusedBy(said)
-      this.#mounts.set(name, { instance: decision.instance, place: name })
+      const { userNamespace, masks } = decision.instance
+      const said = this.#guard?.superblock(mark, actor, userNamespace, masks)
+      if (said?.verdict.refused === true) return refusedBy(said.verdict)
+      this.#mounts.set(name, { instance: decision.instance, mount: {}, place: name })
     }
     return { outcome: decision.errno ?? 'ok', checks: decision.checks }
   }
@@ -261,62 +334,65 @@ class Stage {
   #place(step: ScenarioStep, i: number): Outcome {
     const mounted = this.#found(this.#mounts, step.mount, 'mount', i)
     const to = step.to ?? this.#wrong(['spec', 'story', i], 'this needs a field "to"')
-    if (step.do === 'move' && mounted.delegation !== undefined) {
-      const said = this.#guard?.move(mounted.delegation)
-      if (said?.refused === true) return refusedBy(said)
-    }
-    this.#mounts.set(to, { ...mounted, place: to })
-    if (step.do === 'move') this.#mounts.delete(step.mount!)
+    const isMove = step.do === 'move'
+    const said = isMove ? this.#guard?.move(mounted.delegation, mounted.mount, true) : undefined
+    if (said?.refused === true) return refusedBy(said)
+    this.#mounts.set(to, { ...mounted, ...(isMove ? {} : { mount: {} }), place: to })
+    if (isMove) this.#mounts.delete(step.mount!)
     return OK
   }
 
   #token(step: ScenarioStep, task: Task, i: number): Outcome {
-    const mounted = this.#found(this.#mounts, step.mount, 'mount', i)
-    const { instance, delegation } = mounted
-    const said = this.#guard?.tokenCreate(delegation, mounted.place)
-    const machine = this.#asking(step, { bpf_token_create: said })
-    const decision = decide(machine, task, {
-      op: 'token_create',
-      bpffs: { kind: 'bpffs', instance, isRoot: true },
-    })
-    if (decision.errno === undefined && step.token !== undefined) {
+    const { instance, ...through } = this.#found(this.#mounts, step.mount, 'mount', i)
+    const call = { op: 'token_create', bpffs: { kind: 'bpffs', instance, isRoot: true } } as const
+    const asker = this.#asker(step)
+    const asked =
+      asker === undefined
+        ? { decision: decide(this.#with(step), task, call) }
+        : askToken(asker, call, through, bpf_cmd.BPF_TOKEN_CREATE)
+    if (asked.decision.errno === undefined && step.token !== undefined)
       this.#tokens.set(step.token, {
         token: instance,
-        ...(delegation === undefined ? {} : { delegation }),
+        ...(asked.made === undefined ? {} : { record: asked.made }),
         owners: new Set([step.as!]),
       })
-      if (delegation !== undefined) {
-        delegation.place ??= mounted.place
-        delegation.usage.tokens++
-      }
-    }
-    return outcomeOf(decision, decision.checks, said)
+    return outcomeOf(asked)
   }
 
   #pass(step: ScenarioStep, i: number): Outcome {
     const held = this.#found(this.#tokens, step.token, 'token', i)
-    const to = this.#found(this.#tasks, step.to, 'to', i)
-    const said = held.delegation === undefined ? undefined : this.#guard?.receive(held.delegation, to)
+    const to = this.#found(this.#actors, step.to, 'to', i)
+    const said = held.record === undefined ? undefined : this.#guard?.receive(to, { token: held.record })
     if (said?.refused === true) return refusedBy(said)
     held.owners.add(step.to!)
     return OK
   }
 
   #derive(step: ScenarioStep, i: number): Outcome {
-    const { delegation } = this.#found(this.#mounts, step.mount, 'mount', i)
     const delegator = step.delegator ?? this.#wrong(['spec', 'story', i], 'this needs a field "delegator"')
-    if (this.#guard === undefined || delegation === undefined)
-      this.#wrong(['spec', 'story', i], 'only what the guard knows can be derived from')
-    this.#guard.deriveBy(delegator, delegation)
+    const { guard, delegation } = this.#lent(step, i, 'derived from')
+    guard.deriveBy(delegator, delegation)
     return OK
   }
 
   #revoke(step: ScenarioStep, i: number): Outcome {
-    const { delegation } = this.#found(this.#mounts, step.mount, 'mount', i)
-    if (delegation === undefined)
-      this.#wrong(['spec', 'story', i], 'only what the guard knows can be revoked')
-    delegation.revoked = true
+    const { guard, delegation } = this.#lent(step, i, 'revoked')
+    guard.revoke(delegation, this.#delegations)
     return OK
+  }
+
+  /** To live so long from now on. */
+  #renew(step: ScenarioStep, i: number): Outcome {
+    const { guard, delegation } = this.#lent(step, i, 'renewed')
+    const end = guard.renew(delegation, guard.now + this.#seconds(step, i))
+    return typeof end === 'number' ? OK : { outcome: 'refused', note: `it cannot be renewed: ${end}` }
+  }
+
+  #lent(step: ScenarioStep, i: number, what: string): { guard: Guard; delegation: Delegation } {
+    const { delegation } = this.#found(this.#mounts, step.mount, 'mount', i)
+    if (this.#guard === undefined || delegation === undefined)
+      this.#wrong(['spec', 'story', i], `only what the guard knows can be ${what}`)
+    return { guard: this.#guard!, delegation: delegation! }
   }
 
   /** bpf(2), with or without a token. */
@@ -326,84 +402,73 @@ class Stage {
     const file = held === undefined || !mine ? CLOSED : { kind: 'token' as const, token: held.token }
     const choice = step.token === undefined ? {} : { token: { flag: true, file } }
     const call = this.#call(step, choice, i)
-    const delegation = mine ? held?.delegation : undefined
-    const confined = this.#parsed.document.spec.tasks[step.as!]!.confined
-    const asked = this.#judged(step, task, call, delegation, mine, confined, i)
-    const machine = this.#asking(step, asked.hooks, delegation)
-    const decision = decide(machine, task, call)
-    if (decision.errno === undefined) this.#count(step, call, delegation, asked.hooks, held)
-    return outcomeOf(decision, decision.checks, asked.said)
-  }
-
-  /** What the guard would say at each hook that the call may pass. */
-  #judged(
-    step: ScenarioStep,
-    task: Task,
-    call: BpfCall,
-    delegation: Delegation | undefined,
-    isUsed: boolean,
-    confined: string | undefined,
-    i: number,
-  ): { hooks: Partial<Record<LsmHook, GuardVerdict | undefined>>; said?: GuardVerdict } {
-    const guard = this.#guard
-    if (guard === undefined) return { hooks: {} }
-    if (!isUsed) {
-      if (confined === undefined || (call.op !== 'map_create' && call.op !== 'prog_load'))
-        return { hooks: {} }
-      const terms = this.#policy(confined, ['spec', 'tasks', step.as!, 'confined'])
-      const domain = call.op === 'map_create' ? 'maps' : 'progs'
-      const attach = call.op === 'prog_load' ? call.attach : 0
-      const said = guard.confined(terms, domain, call.type, attach)
-      return { hooks: { [call.op === 'map_create' ? 'bpf_map_create' : 'bpf_prog_load']: said }, said }
-    }
-    const used = guard.tokenCmd(delegation, task)
-    if (used.refused || delegation === undefined) return { hooks: { bpf_token_cmd: used }, said: used }
-    const said =
-      call.op === 'map_create'
-        ? guard.mapCreate(delegation, BigInt(step.bytes ?? 8))
-        : call.op === 'prog_load'
-          ? guard.progLoad(delegation, step.instructions ?? 2, step.target)
-          : undefined
-    void i
-    const hook = call.op === 'map_create' ? 'bpf_map_create' : 'bpf_prog_load'
-    return { hooks: { [hook]: said }, ...(said === undefined ? {} : { said }) }
-  }
-
-  #count(
-    step: ScenarioStep,
-    call: BpfCall,
-    delegation: Delegation | undefined,
-    hooks: Partial<Record<LsmHook, GuardVerdict | undefined>>,
-    held: Held | undefined,
-  ): void {
-    const used = hooks.bpf_token_cmd?.refused !== true
-    if (delegation !== undefined && used && call.op === 'map_create') {
-      delegation.usage.maps++
-      delegation.usage.mapBytes += BigInt(step.bytes ?? 8)
-    }
-    if (call.op !== 'prog_load') return
-    if (delegation !== undefined && used) delegation.usage.programs++
-    if (step.prog !== undefined)
+    const asker = this.#asker(step, mine ? held?.record : undefined)
+    const asked: Asked<unknown> =
+      asker === undefined
+        ? { decision: decide(this.#with(step), task, call) }
+        : this.#ask(asker, step, call, i)
+    if (call.op === 'prog_load' && asked.decision.errno === undefined && step.prog !== undefined)
       this.#programs.set(step.prog, {
-        type: step.type ?? 'socket_filter',
-        expectedAttach: call.attach ?? 0,
-        ...(held === undefined ? {} : { token: held.token }),
+        program: {
+          type: step.type ?? 'socket_filter',
+          expectedAttach: call.attach ?? 0,
+          ...(held === undefined ? {} : { token: held.token }),
+        },
+        ...(asked.made === undefined ? {} : { record: asked.made as GuardProgram }),
       })
+    return outcomeOf(asked)
   }
 
-  /** The machine with what security modules say: the guard, and those that the step names. */
-  #asking(
-    step: ScenarioStep,
-    hooks: Partial<Record<LsmHook, GuardVerdict | undefined>>,
-    delegation?: Delegation,
-  ): Machine {
-    const lsm: Partial<Record<LsmHook, ErrnoName>> = {}
-    for (const [hook, said] of Object.entries(hooks))
-      if (said?.refused === true) lsm[hook as LsmHook] = said.errno
-    if (this.#guard !== undefined && delegation !== undefined) lsm.bpf_token_capable = 'EPERM'
-    for (const [hook, errno] of Object.entries(step.lsm ?? {})) lsm[hook as LsmHook] = errno as ErrnoName
-    const lends = delegation === undefined ? undefined : this.#guard?.lends(delegation)
-    return { ...this.#machine, lsm, ...(lends === undefined ? {} : { lsmLends: lends }) }
+  #ask(asker: Asker, step: ScenarioStep, call: BpfCall, i: number): Asked<unknown> {
+    const cmd = bpf_cmd[`BPF_${call.op.toUpperCase()}` as keyof typeof bpf_cmd]
+    if (call.op === 'map_create') {
+      const made = { type: call.type, flags: call.flags ?? 0, bytes: BigInt(step.bytes ?? 8) }
+      return askMap(asker, call, made, cmd)
+    }
+    if (call.op === 'prog_load') {
+      const loaded = {
+        type: call.type,
+        expectedAttach: call.attach ?? 0,
+        instructions: step.instructions ?? 2,
+        ...(step.target === undefined ? {} : { target: step.target }),
+        digests: step.digest === undefined ? [] : [step.digest],
+      }
+      return askProg(asker, call, loaded, cmd)
+    }
+    return askCommand(asker, call, this.#command(step, call, cmd, i))
+  }
+
+  /** What the hook `bpf` sees of a command. */
+  #command(step: ScenarioStep, call: BpfCall, cmd: number, i: number): GuardCall {
+    if (call.op !== 'link_create' && call.op !== 'prog_detach') return { cmd }
+    const record = this.#found(this.#programs, step.prog, 'prog', i).record
+    const object = record === undefined ? {} : { object: { kind: 'program' as const, program: record } }
+    const target =
+      call.target.kind === 'device'
+        ? ({ kind: 'other' } as const)
+        : ({ kind: 'cgroup', cgroup: this.#target(step) } as const)
+    return { cmd, ...object, type: call.attach, target }
+  }
+
+  /** The cgroup that is attached to: the task's own, if the step names none. */
+  #target(step: ScenarioStep): Cgroup {
+    return step.cgroup === undefined ? this.#actors.get(step.as!)!.cgroup : this.#cgroup(step.cgroup)
+  }
+
+  /** The machine with what other security modules say at this step. */
+  #with(step: ScenarioStep): Machine {
+    const lsm = step.lsm as Partial<Record<LsmHook, ErrnoName>> | undefined
+    return lsm === undefined ? this.#machine : { ...this.#machine, lsm }
+  }
+
+  #asker(step: ScenarioStep, token?: GuardToken): Asker | undefined {
+    if (this.#guard === undefined) return undefined
+    return {
+      guard: this.#guard,
+      machine: this.#with(step),
+      actor: this.#actors.get(step.as!)!,
+      ...(token === undefined ? {} : { token }),
+    }
   }
 
   #bit(domain: 'maps' | 'progs' | 'attachs', word: string | undefined, i: number, field: string): number {
@@ -446,7 +511,7 @@ class Stage {
         }
       }
       default: {
-        const prog = this.#found(this.#programs, step.prog, 'prog', i)
+        const { program: prog } = this.#found(this.#programs, step.prog, 'prog', i)
         const isDevice = prog.type === 'xdp' || prog.type === 'sched_cls'
         const target = isDevice
           ? { kind: 'device' as const, exists: true }
@@ -481,15 +546,6 @@ function refusedBy(said: GuardVerdict): Outcome {
   return said.refused ? { outcome: said.errno, guard: said } : OK
 }
 
-/** The guard's word is told where it decided: its refusal, or a token that was not used for it. */
-function outcomeOf(
-  { errno }: { errno?: ErrnoName },
-  checks: readonly Check[],
-  said: GuardVerdict | undefined,
-): Outcome {
-  return {
-    outcome: errno ?? 'ok',
-    checks,
-    ...(said?.refused === true && errno !== undefined ? { guard: said } : {}),
-  }
+function outcomeOf({ decision: { errno, checks }, said }: Asked<unknown>): Outcome {
+  return { outcome: errno ?? 'ok', checks, ...(said === undefined ? {} : { guard: said }) }
 }

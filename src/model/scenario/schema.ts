@@ -13,7 +13,10 @@ export const SCENARIO_KIND = 'Scenario'
 const name = z.string().regex(/^[a-z][a-z0-9-]{0,62}$/, { error: 'expected a name: a-z, 0-9 and "-"' })
 const count = z.int().min(0).max(4_294_967_295)
 const errno = z.string().regex(/^E[A-Z0-9]{2,15}$/, { error: 'expected an errno such as EPERM' })
-const outcome = z.union([z.literal('ok'), errno], { error: 'expected ok, or an errno such as EPERM' })
+const outcome = z.union([z.literal(['ok', 'refused']), errno], {
+  error: 'expected ok, or an errno such as EPERM',
+})
+const cgroup = z.string().regex(/^(\/[A-Za-z0-9._-]{1,60}){1,15}$/, { error: 'expected a path such as /a/b' })
 const word = z
   .string()
   .regex(/^[a-z][a-z0-9_]{0,40}$/, { error: 'expected a word of the kernel, such as xdp' })
@@ -26,7 +29,7 @@ const step = z
       .enum([
         ...(['fsopen', 'set', 'create', 'fsmount', 'mount', 'bind', 'move'] as const),
         ...(['token', 'map', 'prog', 'btf', 'btf_by_id', 'attach', 'detach', 'pin'] as const),
-        ...(['pass', 'reopen', 'derive', 'revoke', 'wait'] as const),
+        ...(['pass', 'reopen', 'derive', 'revoke', 'renew', 'wait'] as const),
       ])
       .describe('What is done.'),
     context: name.optional().describe('fsopen, set, create, fsmount: the context, by its name.'),
@@ -41,13 +44,19 @@ const step = z
     target: z.string().max(128).optional().describe('prog: the function of the kernel it attaches to.'),
     prog: name.optional().describe('prog: its name from now on; attach: which program.'),
     instructions: count.optional().describe('prog: how many; absent: 2.'),
+    digest: z
+      .string()
+      .regex(/^(tag:[0-9a-f]{16}|sha256:[0-9a-f]{64})$/, { error: 'expected tag:… or sha256:…' })
+      .optional()
+      .describe('prog: its digest, for the guard.'),
+    cgroup: cgroup.optional().describe('attach, detach: the cgroup; absent: the own one of the task.'),
     bytes: count.optional().describe('map: for the guard, bytes of all its elements; absent: 8.'),
     delegator: name.optional().describe('derive: the task that lends what is derived.'),
     for: z
       .string()
       .regex(/^(\d+[dhms])+$/)
       .optional()
-      .describe('wait: how long.'),
+      .describe('wait: how long; renew: to live so long from now on.'),
     lsm: z
       .partialRecord(z.enum(LSM_HOOKS), errno)
       .optional()
@@ -78,6 +87,8 @@ export const scenarioSchema = z
           uid: count.default(0).describe('In the initial namespace.'),
           capabilities: z.union([z.literal('all'), z.array(z.enum(MODEL_CAPABILITIES))]).default('all'),
           seccomp: z.enum(['EPERM', 'ENOSYS', 'EACCES']).optional(),
+          cgroup: cgroup.optional().describe('Absent: one of its own.'),
+          network: z.enum(['own', 'host']).default('own').describe('Whose network namespace it is in.'),
           confined: name.optional().describe('The policy that its cgroup is confined to.'),
         }),
       ),
@@ -87,6 +98,10 @@ export const scenarioSchema = z
         .describe('Policies by name; each is what stands under `spec` of a policy.'),
       guard: z
         .strictObject({
+          mode: z
+            .enum(['enforce', 'permissive'])
+            .default('enforce')
+            .describe('For what belongs to no delegation.'),
           delegators: z.record(
             name,
             z.strictObject({ ceiling: name.optional(), implicit: z.boolean().default(false) }),

@@ -16,7 +16,7 @@ import { systemdText } from './systemd.ts'
 type Text = (plan: RightsPlan, facts: FormatFacts) => string[]
 
 const TEXTS: Readonly<Record<PlanFormat, Text>> = {
-  yaml: policyText,
+  yaml: plan => policyText(plan),
   options: optionsText,
   podman: podmanText,
   docker: dockerText,

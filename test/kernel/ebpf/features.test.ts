@@ -9,6 +9,8 @@ import { test } from 'node:test'
 import { kernelBtf, moduleBtfs, openModuleBtf, openVmlinuxBtf } from '../../../src/ebpf/kernel/btf.ts'
 import { FEATURES, Features } from '../../../src/ebpf/kernel/features.ts'
 import { kernelVersion, readKconfig } from '../../../src/ebpf/kernel/kconfig.ts'
+import { findAttachTarget } from '../../../src/ebpf/kernel/type.ts'
+import { NotFoundError } from '../../../src/errors.ts'
 import type { Masks } from '../../../src/policy/vocabulary.ts'
 import { endExecutors } from '../../../src/sys/executor/pool.ts'
 import { openFds, traceFds } from '../../../src/sys/fd.ts'
@@ -66,6 +68,24 @@ kernelTest('kernelBtf() and openVmlinuxBtf() give the same types', () => {
   assert.equal(object!.info().name, name)
   assert.equal(object!.info().sizeBytes, bytes.length)
   assert.ok(types.find('task_struct', 'struct').length > 0)
+})
+
+kernelTest('findAttachTarget() looks in the kernel or the module that a target names', () => {
+  const target = (name: string) => findAttachTarget('p', { attachType: 'trace_fentry' }, name)
+  assert.equal(target('vmlinux:vfs_read').id, target('vfs_read').id)
+  for (const [name, message, hint] of [
+    [
+      'no_such_module:vfs_read',
+      /module "no_such_module" is not loaded/,
+      /^Load the module: modprobe no_such/,
+    ],
+    ['vmlinux:no_such', /"vmlinux:no_such", which this kernel does not have/, /^Load the module that has it/],
+  ] as const)
+    assert.throws(
+      () => target(name),
+      (error: unknown) =>
+        error instanceof NotFoundError && message.test(error.message) && hint.test(error.hint ?? ''),
+    )
 })
 
 kernelTest('openModuleBtf() finds every module that moduleBtfs() lists, and no other', () => {

@@ -5,7 +5,7 @@ import { Random } from './random.ts'
 import { shrinkStory, storyRound, storyText } from './stories.ts'
 
 /** Cases under the same tokens. */
-const ROUND = 20_000
+const ROUND = 10_000
 /** Of a hundred cases, so many are stories of how a bpffs is made. */
 const STORIES = 5
 /** More differences than that need not be told. */
@@ -42,7 +42,7 @@ export async function agree(
       for (const found of await storyRound(lab, random, stories, count))
         if (differences.length < TOLD) differences.push(storyText(await shrinkStory(lab, found)))
       done += now
-      if (done - told >= 100_000) {
+      if (done - told >= Math.min(100_000, cases / 5)) {
         told = done
         progress(done)
       }

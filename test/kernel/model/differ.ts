@@ -5,7 +5,8 @@ import type { Decision, Mutation } from '../../../src/model/judge.ts'
 import { bpf_attr_prog_attach, bpf_cmd } from '../../../src/uapi/bpf.ts'
 import { Batch, MAX_STEPS } from './executor.ts'
 import { generate } from './generate.ts'
-import { ALL_CAPABILITIES, type Lab, slotText, taskOf } from './lab.ts'
+import { machineWith } from './hooks.ts'
+import { ALL_CAPABILITIES, ALL_CAPS, type Lab, slotText, taskOf } from './lab.ts'
 import { outcomeOf } from './outcome.ts'
 import type { Random } from './random.ts'
 import { type BpfSpec, callOf, slotAt, stepOf } from './spec.ts'
@@ -18,8 +19,15 @@ export interface Difference {
 
 export const predicted = (decision: Decision): string => decision.errno ?? 'ok'
 
-export function predict(lab: Lab, spec: BpfSpec, mutation?: Mutation): Decision {
-  return decide(lab.machine, taskOf(spec.context, spec.caps), callOf(lab, spec), mutation)
+export function predict(lab: Lab, spec: BpfSpec): Decision {
+  return question(lab, spec)()
+}
+
+/** A case as the model is asked, by a model with a mutation, too; later tokens do not change it. */
+export function question(lab: Lab, spec: BpfSpec): (mutation?: Mutation) => Decision {
+  const machine = machineWith(lab.machine, spec.refusing)
+  const [task, call] = [taskOf(spec.context, spec.caps), callOf(lab, spec)]
+  return mutation => decide(machine, task, call, mutation)
 }
 
 /** A case by case order that changes contexts seldom; what the kernel said, in the order of `specs`. */
@@ -40,6 +48,12 @@ export async function onKernel(lab: Lab, specs: readonly BpfSpec[]): Promise<str
     places.push(place)
     if (spec.op === 'prog_attach' && spec.target !== undefined) {
       batch.add(undo(lab, spec))
+      places.push(-1)
+    }
+    if (spec.op === 'obj_pin' && slotAt(lab, spec.directory).pins?.[spec.name] === undefined) {
+      const a = lab.executor.text(spec.name)
+      const cmd = slotAt(lab, spec.directory).number
+      batch.add({ context: 0, op: 'unlink', capabilities: ALL_CAPABILITIES, cmd, a })
       places.push(-1)
     }
   }
@@ -120,7 +134,7 @@ function* simpler(spec: BpfSpec): Generator<BpfSpec> {
     yield rest as BpfSpec
   }
   if (spec.context !== 0) yield { ...spec, context: 0 }
-  if (spec.caps !== 15) yield { ...spec, caps: 15 }
+  if (spec.caps !== ALL_CAPS) yield { ...spec, caps: ALL_CAPS }
 }
 
 /** For people: the case, and both sides' words. */

@@ -12,6 +12,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/futex.h>
@@ -34,7 +35,7 @@
 #include <unistd.h>
 
 enum { MAX_STEPS = 8192, CONTEXTS = 8, REGISTERS = 64, ATTR_BYTES = 192, ATTR_ROOM = 8192 };
-enum { ARENA_BYTES = 1 << 20 };
+enum { ARENA_BYTES = 1 << 20, HOOKS = 8 };
 #define ARENA ((void *)0x20000000UL)
 
 enum kind { STEPS, DATA };
@@ -60,12 +61,21 @@ enum op {
 	OP_SPAWN, /* context `a`: see struct spawn */
 	OP_MKDIRAT,
 	OP_SECCOMP = 13, /* from now on bpf(2) fails with errno `a` */
+	OP_MOVE_MOUNT = 14, /* move_mount(2) of a mount's descriptor to the path at `a` */
+	OP_COPY_MOUNT = 15, /* open_tree(2): another mount of the same */
+	OP_GET_FD = 16, /* pidfd_getfd(2) of the descriptor `a` of its own */
+	OP_UNMOUNT = 17, /* what is at the path `a` */
 	OP_SETID = 12, /* becomes user and group `a`, with its capabilities kept */
+	OP_HOOKS = 20, /* descriptor `a` is the map by which hooks of security modules refuse */
+	OP_CHMOD, /* of the path `a` below the descriptor `cmd`, to `b` */
+	OP_CHOWN, /* likewise, to user `b` and group `size` */
+	OP_UNLINK, /* likewise */
 };
 
 enum flag {
 	GIVES_FD = 1, /* a result that is not an error is a descriptor: kept in `out`, or closed */
 	OWN_USERNS = 2, /* OP_SPAWN: a user namespace of its own */
+	SAME_NETWORK = 4, /* OP_SPAWN: in the network namespace of the context that spawns */
 };
 
 struct step {
@@ -81,7 +91,8 @@ struct step {
 	int32_t out; /* register for the result, or -1 */
 	uint8_t patch_register[2]; /* plus 1; 0: none */
 	uint16_t patch_offset[2];
-	uint16_t reserved;
+	uint8_t refusing; /* bits of the hooks that refuse during the step */
+	uint8_t refusal; /* errno */
 	uint8_t attr[ATTR_BYTES];
 };
 
@@ -98,6 +109,9 @@ struct shared {
 
 static struct shared *shared;
 static pid_t main_process;
+
+/* What the program of each hook refuses with, or 0; NULL: there are no such programs. */
+static volatile uint8_t *hook;
 
 /* Of this process. */
 static uint64_t effective;
@@ -169,7 +183,7 @@ static void write_file(const char *path, const char *content)
 /* A new process for context `a`, whose ids the arena maps: two texts, for uid_map and gid_map alike at `b`. */
 static int spawn(const struct step *step)
 {
-	unsigned long flags = SIGCHLD | CLONE_FILES | CLONE_NEWNS | CLONE_NEWNET;
+	unsigned long flags = SIGCHLD | CLONE_FILES | CLONE_NEWNS;
 	int self = step->a;
 	_Atomic uint32_t *turn = &shared->turn[self];
 	char path[64];
@@ -177,6 +191,8 @@ static int spawn(const struct step *step)
 
 	if (step->flags & OWN_USERNS)
 		flags |= CLONE_NEWUSER;
+	if (!(step->flags & SAME_NETWORK))
+		flags |= CLONE_NEWNET;
 	atomic_store(turn, 2);
 	pid = syscall(SYS_clone, flags, 0, 0, 0, 0);
 	if (pid < 0)
@@ -247,6 +263,41 @@ static long mount_once(const struct step *step)
 	return 0;
 }
 
+/* As a descriptor comes that somebody else has: between processes that share a table it may be one's own. */
+static long get_fd(int fd)
+{
+	int self = syscall(SYS_pidfd_open, getpid(), 0);
+	long result = syscall(SYS_pidfd_getfd, self, fd, 0);
+	int error = errno;
+
+	close(self);
+	errno = error;
+	return result;
+}
+
+static long map_hooks(int fd)
+{
+	void *map = mmap(NULL, HOOKS, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+	if (map == MAP_FAILED)
+		return -1;
+	hook = map;
+	return 0;
+}
+
+/* From now on these hooks refuse, in all of the system. */
+static void refuse(const struct step *step)
+{
+	for (int i = 0; i < HOOKS; i++)
+		hook[i] = step->refusing >> i & 1 ? step->refusal : 0;
+}
+
+static void refuse_nothing(void)
+{
+	for (int i = 0; i < HOOKS; i++)
+		hook[i] = 0;
+}
+
 static long call(const struct step *step)
 {
 	int in = step->in < 0 ? -1 : shared->reg[step->in];
@@ -281,6 +332,22 @@ static long call(const struct step *step)
 		return refuse_bpf(step->a);
 	case OP_SETID:
 		return become(step->a);
+	case OP_MOVE_MOUNT:
+		return syscall(SYS_move_mount, in, "", AT_FDCWD, text(step->a), 4 /* MOVE_MOUNT_F_EMPTY_PATH */);
+	case OP_COPY_MOUNT:
+		return syscall(SYS_open_tree, in, "", AT_EMPTY_PATH | O_CLOEXEC | 1 /* OPEN_TREE_CLONE */);
+	case OP_GET_FD:
+		return get_fd(step->a);
+	case OP_UNMOUNT:
+		return umount2(text(step->a), MNT_DETACH);
+	case OP_HOOKS:
+		return map_hooks(step->a);
+	case OP_CHMOD:
+		return fchmodat(step->cmd, text(step->a), step->b, 0);
+	case OP_CHOWN:
+		return fchownat(step->cmd, text(step->a), step->b, step->size, 0);
+	case OP_UNLINK:
+		return unlinkat(step->cmd, text(step->a), 0);
 	default:
 		errno = ENOTSUP;
 		return -1;
@@ -294,9 +361,13 @@ static void run(unsigned from, unsigned to)
 		long result;
 
 		have(step->capabilities);
+		if (step->refusing && hook)
+			refuse(step);
 		result = call(step);
 		if (result == -1)
 			result = -errno;
+		if (step->refusing && hook)
+			refuse_nothing();
 		if (step->flags & GIVES_FD) {
 			if (step->out >= 0)
 				shared->reg[step->out] = result;
@@ -385,20 +456,25 @@ static void batch(unsigned count)
 	write_all(shared->result, count * sizeof(int));
 }
 
-int main(void)
+/* With an argument it stays in the network namespace that it was started in. */
+int main(int argc, char **argv)
 {
 	struct header head;
 	void *arena;
+	int network = argc > 1 ? 0 : CLONE_NEWNET;
 
 	main_process = getpid();
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	arena = mmap(ARENA, ARENA_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 	if (shared == MAP_FAILED || arena != ARENA)
 		fail("mmap");
-	/* A mount and network namespace of our own, so that nothing of ours is seen. */
-	if (unshare(CLONE_NEWNS | CLONE_NEWNET) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
+	/* Namespaces of our own, so that nothing of ours is seen. */
+	if (unshare(CLONE_NEWNS | network) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
 		fail("unshare");
 	umask(0);
+	/* Of a task's groups the model knows one. */
+	if (setgroups(0, NULL))
+		fail("setgroups");
 	read_capabilities();
 	while (read_all(&head, sizeof(head))) {
 		if (head.kind == DATA) {

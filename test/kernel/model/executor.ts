@@ -27,6 +27,14 @@ export const OP = {
   mkdirat: 11,
   setid: 12,
   seccomp: 13,
+  moveMount: 14,
+  copyMount: 15,
+  getFd: 16,
+  unmount: 17,
+  hooks: 20,
+  chmod: 21,
+  chown: 22,
+  unlink: 23,
 } as const
 
 /** One system call; fields as in struct step of executor.c. */
@@ -37,6 +45,8 @@ export interface Step {
   readonly capabilities: bigint
   readonly givesFd?: boolean
   readonly ownUserNamespace?: boolean
+  /** Of a context that is spawned: in the network namespace of the one that spawns it. */
+  readonly sameNetwork?: boolean
   readonly cmd?: number
   readonly size?: number
   readonly a?: number
@@ -44,6 +54,8 @@ export interface Step {
   readonly in?: number
   readonly out?: number
   readonly attr?: Uint8Array
+  /** Hooks of security modules that refuse during the step, as bits, and with which errno. */
+  readonly refusing?: { readonly hooks: number; readonly errno: number }
   /** Registers whose descriptors are put into the attributes, and at which offset. */
   readonly patches?: readonly (readonly [register: number, offset: number])[]
 }
@@ -60,7 +72,10 @@ export class Batch {
     b.fill(0, at, at + STEP_BYTES)
     b.writeUInt16LE(step.context, at)
     b.writeUInt16LE(OP[step.op], at + 2)
-    b.writeUInt32LE((step.givesFd ? 1 : 0) | (step.ownUserNamespace ? 2 : 0), at + 4)
+    b.writeUInt32LE(
+      (step.givesFd ? 1 : 0) | (step.ownUserNamespace ? 2 : 0) | (step.sameNetwork ? 4 : 0),
+      at + 4,
+    )
     b.writeBigUInt64LE(step.capabilities, at + 8)
     b.writeUInt32LE(step.cmd ?? 0, at + 16)
     b.writeUInt32LE(step.size ?? 0, at + 20)
@@ -72,6 +87,8 @@ export class Batch {
       b[at + 40 + i] = register + 1
       b.writeUInt16LE(offset, at + 42 + i * 2)
     }
+    b[at + 46] = step.refusing?.hooks ?? 0
+    b[at + 47] = step.refusing?.errno ?? 0
     if (step.attr !== undefined) b.set(step.attr.subarray(0, ATTR_BYTES), at + ATTR_AT)
     return this.count++
   }
@@ -94,8 +111,11 @@ export class Executor {
   #wake: (() => void) | undefined
   #ended = false
 
-  constructor() {
-    this.#child = spawn(compiled(join(__dirname, 'executor.c')), { stdio: ['pipe', 'pipe', 'inherit'] })
+  /** `hostNetwork`: context 0 stays in the network namespace that we are in. */
+  constructor({ hostNetwork = false } = {}) {
+    this.#child = spawn(compiled(join(__dirname, 'executor.c')), hostNetwork ? ['host-network'] : [], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    })
     this.#child.stdout.on('data', (chunk: Buffer) => {
       this.#chunks.push(chunk)
       this.#have += chunk.length

@@ -1,16 +1,19 @@
 /** Random cases, over all that the model is told. */
 import type { File } from '../../../src/model/file.ts'
+import { LSM_HOOKS } from '../../../src/model/machine.ts'
 import { MAP_TYPES } from '../../../src/model/map-types.ts'
-import { CONTEXTS, type Lab, LONG_PROGRAM } from './lab.ts'
+import { ALL_CAPS, CONTEXTS, type Lab, LONG_PROGRAM } from './lab.ts'
 import type { Random } from './random.ts'
 import type {
   AttachSpec,
   BpfSpec,
   BtfIdSpec,
   BtfSpec,
+  GetSpec,
   HostSpec,
   IdSpec,
   MapSpec,
+  PinName,
   PinSpec,
   ProgSpec,
   QuerySpec,
@@ -34,12 +37,13 @@ export function generate(random: Random, lab: Lab): BpfSpec {
 type Make = (random: Random, lab: Lab) => BpfSpec
 const WITH_TOKENS: readonly (readonly [number, Make])[] = [
   [10, tokenSpec],
-  [33, mapSpec],
-  [33, progSpec],
-  [2, pinSpec],
+  [28, mapSpec],
+  [29, progSpec],
+  [4, pinSpec],
+  [5, getSpec],
   [5, btfSpec],
   [5, btfIdSpec],
-  [3, idSpec],
+  [5, idSpec],
   [2, hostSpec],
   [3, querySpec],
   [4, attachSpec],
@@ -53,8 +57,9 @@ const WITHOUT: readonly (readonly [number, Make])[] = [
 
 function caller(random: Random, lab: Lab, op: BpfSpec['op']) {
   const context = random.chance(55) ? 2 + random.below(2) : random.below(CONTEXTS.length)
-  const caps = random.chance(40) ? 15 : random.below(16)
-  if (!random.chance(4)) return { context, caps }
+  const caps = random.chance(40) ? ALL_CAPS : random.below(ALL_CAPS)
+  const who = { context, caps, ...refusing(random, lab) }
+  if (!random.chance(4)) return who
   const end = lab.kernel.attrEnds[op]
   const at = random.pick([
     end,
@@ -64,14 +69,23 @@ function caller(random: Random, lab: Lab, op: BpfSpec['op']) {
     lab.kernel.attrBytes + random.below(8),
   ])
   const junkAt = Math.min(at, LAST_BYTE)
-  if (random.chance(70)) return { context, caps, junkAt, size: junkAt + 1 }
-  return { context, caps, size: random.pick([4096, 4097, Math.max(end, 16), lab.kernel.attrBytes + 8]) }
+  if (random.chance(70)) return { ...who, junkAt, size: junkAt + 1 }
+  return { ...who, size: random.pick([4096, 4097, Math.max(end, 16), lab.kernel.attrBytes + 8]) }
+}
+
+/** One hook of a security module that refuses, or some of them. */
+function refusing(random: Random, lab: Lab): { refusing?: number } {
+  if (lab.hooks === 0 || !random.chance(15)) return {}
+  const one = 1 << random.below(LSM_HOOKS.length)
+  const hooks = lab.hooks & (random.chance(80) ? one : random.below(1 << LSM_HOOKS.length))
+  return hooks === 0 ? {} : { refusing: hooks }
 }
 
 /** The place of a slot of one of these kinds, of any other now and then. */
 function slot(random: Random, lab: Lab, kind: File['kind']): number {
   // A kernel without tokens has none of these.
-  const fitting = random.chance(92) && lab.of(kind).length > 0
+  const fitting = random.chance(90) && lab.of(kind).length > 0
+  if (!fitting && random.chance(30)) return lab.slots.findIndex(({ file }) => file.kind === 'closed')
   for (;;) {
     const i = random.below(lab.slots.length)
     if (!fitting || lab.slots[i]!.file.kind === kind) return i
@@ -122,6 +136,7 @@ function mapSpec(random: Random, lab: Lab): MapSpec {
   const token = tokened(random, lab, 75)
   const short = !('size' in who) && random.chance(2) ? { size: random.pick([72, 76]) } : {}
   const odd = random.chance(25)
+  const refers = shape?.needsInner === true || shape?.needsTypes !== undefined
   const often = odd ? 25 : 1
   return {
     op: 'map_create',
@@ -139,8 +154,10 @@ function mapSpec(random: Random, lab: Lab): MapSpec {
     // What rhash makes of it is not of the model.
     ...sometimes(random, word === 'rhash' ? 0 : odd ? 10 : 1, 'extra', () => random.pick([1, 15, 16, 4096])),
     ...sometimes(random, 3, 'numaNode', () => random.pick([0, 1000, 99999])),
-    ...sometimes(random, 6, 'name', () => random.pick(NAMES)),
-    ...sometimes(random, shape?.needsInner === true ? 15 : 0, 'inner', () => slot(random, lab, 'map')),
+    ...sometimes(random, refers ? 25 : 5, 'name', () => random.pick(NAMES)),
+    ...sometimes(random, shape?.needsInner === true ? 20 : 0, 'inner', () =>
+      slot(random, lab, random.pick(['map', 'map', 'closed'])),
+    ),
     ...mapTypes(random, lab, shape?.needsTypes),
   }
 }
@@ -149,7 +166,7 @@ function mapSpec(random: Random, lab: Lab): MapSpec {
 function mapTypes(random: Random, lab: Lab, needs: 'own' | 'kernel' | undefined): Partial<MapSpec> {
   if (needs === 'own')
     return {
-      ...sometimes(random, 12, 'btf', () => slot(random, lab, random.pick(['btf', 'btf', 'closed', 'map']))),
+      ...sometimes(random, 25, 'btf', () => slot(random, lab, random.pick(['btf', 'btf', 'closed', 'map']))),
       ...sometimes(random, 4, 'keyType', () => 0),
       ...sometimes(random, 4, 'valueType', () => 0),
       ...sometimes(random, 3, 'kernelType', () => true as const),
@@ -176,13 +193,13 @@ function mapFlags(random: Random, must: number): number {
 }
 
 function wellFormedMap(random: Random, lab: Lab): MapSpec {
-  const { context, caps } = caller(random, lab, 'map_create')
-  return { op: 'map_create', context, caps, type: random.pick([1, 2, 5, 6, 27]) }
+  const { junkAt: _, size: __, ...who } = { junkAt: 0, size: 0, ...caller(random, lab, 'map_create') }
+  return { op: 'map_create', ...who, type: random.pick([1, 2, 5, 6, 27]) }
 }
 
 function wellFormedProgram(random: Random, lab: Lab): ProgSpec {
-  const { context, caps } = caller(random, lab, 'prog_load')
-  return { op: 'prog_load', context, caps, type: random.pick([1, 3, 4, 5, 6, 17, 30]), attach: 0 }
+  const { junkAt: _, size: __, ...who } = { junkAt: 0, size: 0, ...caller(random, lab, 'prog_load') }
+  return { op: 'prog_load', ...who, type: random.pick([1, 3, 4, 5, 6, 17, 30]), attach: 0 }
 }
 
 function progSpec(random: Random, lab: Lab): ProgSpec {
@@ -199,6 +216,8 @@ function progSpec(random: Random, lab: Lab): ProgSpec {
     ? random.pick([57, 58, 59, 62, 63, 64, 100, 0xffff_ffff])
     : random.below(attachs.nameOfBit.size)
   const long = type === 1 || type === 6 || type === 8
+  const odd = random.chance(20)
+  const often = odd ? 25 : 1
   return {
     op: 'prog_load',
     ...who,
@@ -206,13 +225,13 @@ function progSpec(random: Random, lab: Lab): ProgSpec {
     ...tokened(random, lab, 80),
     ...short,
     ...(random.chance(60) ? fittingAttach(random, lab, type) : random.chance(50) ? { attach } : {}),
-    ...sometimes(random, 2, 'instructions', () =>
+    ...sometimes(random, often, 'instructions', () =>
       random.pick([0, 0, 1_000_001, 0xffff_ffff, ...(long ? [LONG_PROGRAM] : [])]),
     ),
-    ...sometimes(random, 2, 'flags', () => 1 << random.pick([8, 9, 17, 20, 30])),
-    ...sometimes(random, 4, 'name', () => random.pick(NAMES)),
-    ...targetOf(random, lab, progs.nameOfBit.get(type) ?? ''),
-    ...sometimes(random, 1, 'unreadable', () => true as const),
+    ...sometimes(random, often, 'flags', () => 1 << random.pick([8, 9, 17, 20, 30])),
+    ...sometimes(random, often, 'name', () => random.pick(NAMES)),
+    ...targetOf(random, lab, progs.nameOfBit.get(type) ?? '', odd ? 60 : 3),
+    ...sometimes(random, often, 'unreadable', () => true as const),
   }
 }
 
@@ -236,10 +255,10 @@ function fittingAttach(random: Random, lab: Lab, type: number): { attach?: numbe
  * Targets of programs: those that are refused before the verifier. What it says of a target is not of
  * the model.
  */
-function targetOf(random: Random, lab: Lab, word: string): Partial<ProgSpec> {
+function targetOf(random: Random, lab: Lab, word: string, percent: number): Partial<ProgSpec> {
   if (word in KERNEL_TARGETS && random.chance(25))
     return { kernelTarget: true, ...KERNEL_TARGETS[word]!(lab) }
-  if (!random.chance(5)) return {}
+  if (!random.chance(percent)) return {}
   const traced = ['tracing', 'lsm', 'struct_ops', 'ext'].includes(word)
   const file = (kinds: readonly string[]): number => {
     for (;;) {
@@ -248,7 +267,11 @@ function targetOf(random: Random, lab: Lab, word: string): Partial<ProgSpec> {
     }
   }
   if (random.chance(35)) return { targetFile: file(['other', 'closed', 'map', 'root']) }
-  if (random.chance(30)) return { targetFile: file(['btf']) }
+  if (random.chance(30))
+    return {
+      targetFile: file(['btf']),
+      ...sometimes(random, traced ? 0 : 40, 'target', () => 1 + random.below(50)),
+    }
   if (traced) return {}
   return random.chance(50) ? { target: 1 + random.below(50) } : { targetFile: file(['prog']) }
 }
@@ -287,6 +310,7 @@ const ID_OPS = [
   'btf_get_next_id',
   'prog_get_fd_by_id',
   'map_get_fd_by_id',
+  'map_get_fd_by_id',
   'link_get_fd_by_id',
 ] as const
 
@@ -296,8 +320,13 @@ function idSpec(random: Random, lab: Lab): IdSpec {
     op,
     ...caller(random, lab, op),
     ...(op.endsWith('next_id') ? sometimes(random, 15, 'tooHigh', () => true as const) : {}),
-    ...(op === 'map_get_fd_by_id'
-      ? sometimes(random, 40, 'flags', () => random.pick([8, 16, 24, 4, 32]))
+    ...(op.endsWith('fd_by_id')
+      ? sometimes(random, op === 'map_get_fd_by_id' ? 40 : 10, 'flags', () => random.pick([8, 16, 24, 4, 32]))
+      : {}),
+    ...(op.endsWith('fd_by_id')
+      ? sometimes(random, 50, 'object', () =>
+          exactly(random, lab, op.slice(0, -'_get_fd_by_id'.length) as 'map'),
+        )
       : {}),
   }
 }
@@ -307,20 +336,42 @@ function hostSpec(random: Random, lab: Lab): HostSpec {
   return { op, ...caller(random, lab, op) }
 }
 
-/** Nothing is pinned: what would be, is for a directory that is no bpffs, or a name that is not free. */
-function pinSpec(random: Random, lab: Lab): PinSpec {
-  let directory = slot(random, lab, random.pick(['bpffs', 'cgroup', 'other', 'closed']))
+function exactly(random: Random, lab: Lab, kind: File['kind']): number {
+  return lab.slots.indexOf(random.pick(lab.of(kind)))
+}
+
+/** A place for a pin, and what it is called. */
+function place(random: Random, lab: Lab): { directory: number; name: PinName } {
+  let directory = slot(random, lab, random.pick(['bpffs', 'bpffs', 'bpffs', 'cgroup', 'other', 'closed']))
   // A proc says that there is no such name, whatever the name is.
   while (lab.slots[directory]!.file.kind === 'root') directory = slot(random, lab, 'bpffs')
-  const { kind } = lab.slots[directory]!.file
-  const isBpffs = kind === 'bpffs' || kind === 'path'
-  const named = lab.slots[directory]!.what === 'a bpffs'
+  if (random.chance(60) && lab.slots[directory]!.pins === undefined) {
+    const filled = lab.slots.flatMap(({ pins }, i) => (pins === undefined ? [] : [i]))
+    directory = random.pick(filled)
+  }
+  const { file, pins = {} } = lab.slots[directory]!
+  const there = [...Object.keys(pins), ...(file.kind === 'bpffs' ? ['map', 'sub'] : [])] as PinName[]
+  return { directory, name: random.pick<PinName>([...there, 'a.b', 'new']) }
+}
+
+function getSpec(random: Random, lab: Lab): GetSpec {
+  return {
+    op: 'obj_get',
+    ...caller(random, lab, 'obj_get'),
+    ...place(random, lab),
+    ...sometimes(random, 50, 'flags', () => random.pick([8, 8, 16, 16, 24, 4, 1 << 16])),
+  }
+}
+
+function pinSpec(random: Random, lab: Lab): PinSpec {
+  const where = place(random, lab)
   return {
     op: 'obj_pin',
     ...caller(random, lab, 'obj_pin'),
-    object: slot(random, lab, random.pick(['prog', 'map', 'token', 'btf'])),
-    directory,
-    name: isBpffs ? (named && random.chance(50) ? 'sub' : 'a.b') : random.pick(['a.b', 'new'] as const),
+    object: slot(random, lab, random.pick(['prog', 'map', 'link', 'prog', 'map', 'token', 'btf'])),
+    ...where,
+    ...(random.chance(50) && lab.slots[where.directory]!.file.kind === 'bpffs' ? { name: 'new' } : {}),
+    ...sometimes(random, 5, 'flags', () => random.pick([8, 16, 1])),
   }
 }
 
@@ -335,7 +386,7 @@ function querySpec(random: Random, lab: Lab): QuerySpec {
 
 function attachSpec(random: Random, lab: Lab): AttachSpec {
   const op = random.pick(['link_create', 'link_create', 'prog_attach', 'prog_detach'] as const)
-  const prog = slot(random, lab, 'prog')
+  const prog = slot(random, lab, random.chance(10) ? 'closed' : 'prog')
   const { file } = lab.slots[prog]!
   const type = file.kind === 'prog' ? file.prog.type : ''
   const fitting = random.chance(70) ? ATTACH_OF[type] : undefined
@@ -350,8 +401,9 @@ function attachSpec(random: Random, lab: Lab): AttachSpec {
   const { context, caps, ...rest } = caller(random, lab, op)
   // What is attached to a device or cgroup costs the kernel much; so it is done rarely.
   const hit = random.chance(op === 'link_create' ? 6 : 2)
+  const known = op === 'link_create' || attachs.nameOfBit.get(attach)?.startsWith('netkit_') === true
   const target = toDevice
-    ? { ifindex: hit && op === 'link_create' ? 1 : 4_000_000 }
+    ? { ifindex: hit && known ? 1 : 4_000_000 }
     : {
         target: slot(random, lab, hit ? 'cgroup' : type === 'sk_msg' && random.chance(50) ? 'map' : 'other'),
       }
@@ -359,10 +411,10 @@ function attachSpec(random: Random, lab: Lab): AttachSpec {
     op,
     context,
     caps,
-    ...('junkAt' in rest && rest.junkAt !== undefined && rest.junkAt < 64 ? {} : rest),
+    ...rest,
     prog,
     attach,
-    ...sometimes(random, 6, 'flags', () => random.pick([1, 2, 1 << 9, 1 << 12])),
+    ...sometimes(random, 10, 'flags', () => random.pick([1, 2, 1 << 9, 1 << 12])),
     ...target,
   }
 }
@@ -382,7 +434,7 @@ const ATTACH_OF: Readonly<Record<string, readonly string[]>> = {
   cgroup_sock: ['cgroup_inet_sock_create', 'cgroup_inet_sock_release'],
   cgroup_device: ['cgroup_device'],
   xdp: ['xdp'],
-  sched_cls: ['tcx_ingress', 'tcx_egress'],
+  sched_cls: ['tcx_ingress', 'tcx_egress', 'netkit_primary', 'netkit_peer'],
   sk_lookup: ['sk_lookup'],
   kprobe: ['perf_event', 'trace_kprobe_multi', 'trace_uprobe_multi'],
   lirc_mode2: ['lirc_mode2'],

@@ -6,9 +6,11 @@ import { mkdirSync, readFileSync, rmdirSync } from 'node:fs'
 import { runningKernel } from '../../../src/lending/kernel-model.ts'
 import { decide } from '../../../src/model/decide.ts'
 import type { BpffsInstance, File, Program, Token } from '../../../src/model/file.ts'
+import type { Inode } from '../../../src/model/inode.ts'
 import type { KernelFacts } from '../../../src/model/kernel.ts'
-import type { Machine } from '../../../src/model/machine.ts'
+import { LSM_HOOKS, type Machine } from '../../../src/model/machine.ts'
 import { MAP_TYPES } from '../../../src/model/map-types.ts'
+import type { Pin } from '../../../src/model/pins.ts'
 import { INITIAL, nestedIn, type Task, type UserNamespace } from '../../../src/model/task.ts'
 import { ANY_MASK, MASK_DOMAINS, type Masks } from '../../../src/policy/vocabulary.ts'
 import {
@@ -16,6 +18,7 @@ import {
   bpf_attr_get_id,
   bpf_attr_link_create,
   bpf_attr_map_create,
+  bpf_attr_obj,
   bpf_attr_prog_load,
   bpf_attr_prog_query,
   bpf_attr_token_create,
@@ -25,10 +28,11 @@ import {
 import { CAPABILITIES } from '../../../src/uapi/constants.ts'
 import { Targets } from '../delegation/attributes.ts'
 import { Batch, Executor, type Step } from './executor.ts'
+import { makeHooks, REFUSAL } from './hooks.ts'
 import type { Random } from './random.ts'
 
 export const ALL_CAPABILITIES = (1n << 41n) - 1n
-export const CAPS = ['bpf', 'net_admin', 'perfmon', 'sys_admin'] as const
+export const CAPS = ['bpf', 'net_admin', 'perfmon', 'sys_admin', 'dac_override', 'dac_read_search'] as const
 export type Cap = (typeof CAPS)[number]
 
 /** The mask of a set of capabilities, of which each bit is one of `CAPS`. */
@@ -40,7 +44,12 @@ export function capsMask(set: number): bigint {
   return mask
 }
 
-const CAP_SETS = Array.from({ length: 16 }, (_, set) => new Set(CAPS.filter((_cap, i) => (set >> i) & 1)))
+/** All of `CAPS`, as a set of bits; lower numbers are the other sets. */
+export const ALL_CAPS = (1 << CAPS.length) - 1
+const CAP_SETS = Array.from(
+  { length: ALL_CAPS + 1 },
+  (_, set) => new Set(CAPS.filter((_cap, i) => (set >> i) & 1)),
+)
 export const capsOf = (set: number): ReadonlySet<Cap> => CAP_SETS[set]!
 
 const A = nestedIn(INITIAL, 'a', 0, [{ inside: 0, host: 100_000, count: 65_536 }])
@@ -73,6 +82,8 @@ export interface Slot {
   readonly number: number
   readonly file: File
   readonly what: string
+  /** What has a name in the directory, where the file is one. */
+  readonly pins?: Readonly<Record<string, Pin>>
 }
 
 export const CLOSED_NUMBER = 900
@@ -80,7 +91,7 @@ const FIRST_NUMBER = 100
 /** The register that holds the root of the bpffs which was made last. */
 const ROOT = 60
 
-const { BPF_F_TOKEN_FD } = bpf_map_flags
+const { BPF_F_TOKEN_FD, BPF_F_PATH_FD } = bpf_map_flags
 export const LICENSE = 'GPL'
 /** r0 = value */
 const MOV = (value: number): number[] => [0xb7, 0, 0, 0, value, 0, 0, 0]
@@ -97,7 +108,8 @@ function btfInt(): Buffer {
 
 export class Lab {
   readonly executor: Executor
-  readonly machine: Machine
+  /** Of which a test may say that security modules refuse. */
+  machine: Machine
   readonly kernel: KernelFacts
   readonly insns: { readonly zero: bigint; readonly one: bigint; readonly long: bigint; readonly bad: bigint }
   readonly license: bigint
@@ -111,6 +123,9 @@ export class Lab {
     return this.#targets.get(type) ?? { id: 0, said: 22 }
   }
 
+  /** The hooks of security modules that can refuse here: bits of `LSM_HOOKS`. */
+  hooks = 0
+
   slots: Slot[] = []
   /** Those whose file is of a kind. */
   of(kind: File['kind']): Slot[] {
@@ -121,6 +136,9 @@ export class Lab {
   #fixed = 0
   #hasRoot = false
   readonly #batch = new Batch()
+  /** Places in the list of slots. */
+  readonly #directories: number[] = []
+  readonly #ids = new Map<number, number>()
 
   private constructor(executor: Executor, machine: Machine) {
     this.executor = executor
@@ -144,6 +162,7 @@ export class Lab {
     const sysctl = Number(readFileSync('/proc/sys/kernel/unprivileged_bpf_disabled', 'utf8')) as 0 | 1 | 2
     const lab = new Lab(executor, { kernel: runningKernel(), unprivilegedBpfDisabled: sysctl })
     try {
+      lab.hooks = await makeHooks(executor, lab.kernel, lab.license)
       await lab.#makeContexts()
       await lab.#tryTypes()
       await lab.#makeSlots()
@@ -211,6 +230,10 @@ export class Lab {
         kind: 'cgroup',
         isPath: true,
       })
+      const pins: Slot['pins'] = {
+        'cgroup.procs': { kind: 'other', inode: { uid: 0, gid: 0, mode: 0o644 } },
+      }
+      for (const slot of this.of('cgroup')) this.slots[this.slots.indexOf(slot)] = { ...slot, pins }
     }
     await this.#object(bpf_cmd.BPF_MAP_CREATE, mapAttr(2, 4, 4, 1), 'array', { kind: 'map' })
     await this.#object(bpf_cmd.BPF_BTF_LOAD, this.btfAttr(), 'btf', { kind: 'btf', isKernel: false })
@@ -224,14 +247,20 @@ export class Lab {
     const multi = bpf_attr_link_create.encode({ prog_fd: kprobe.number, attach_type })
     const [said] = await this.tryOnce(bpf_cmd.BPF_LINK_CREATE, multi.subarray(0, 60))
     if (said === -EOPNOTSUPP) (this.kernel.lacks as Set<string>).add('multi')
+    await open('/proc/self/ns/net', 0, 'network namespace', { kind: 'netns' })
+    await this.#link()
     if (!this.kernel.hasTokens) return
+    for (const ns of [A, A, A, INITIAL, INITIAL]) await this.#directory(ns)
     const root = await this.bpffs(A, { cmds: 1n, maps: 0n, progs: 0n, attachs: 0n }, 'a bpffs')
     const sub = executor.text('sub')
+    const inode = { uid: 100_000, gid: 100_000, mode: 0o755 }
+    this.slots[this.slots.indexOf(root)] = { ...root, pins: { sub: { kind: 'directory', inode } } }
     await this.#must(
       { context: 2, op: 'mkdirat', in: ROOT, a: sub },
       { context: 2, op: 'openat', in: ROOT, a: sub, b: O_DIRECTORY, out: 0, givesFd: true },
     )
-    await this.#keep(0, 'directory in a bpffs', { ...(root.file as File & { kind: 'bpffs' }), isRoot: false })
+    const { instance } = root.file as File & { kind: 'bpffs' }
+    await this.#keep(0, 'directory in a bpffs', { kind: 'bpffs', instance, isRoot: false, inode })
     await this.#must({
       context: 2,
       op: 'openat',
@@ -241,7 +270,9 @@ export class Lab {
       out: 0,
       givesFd: true,
     })
-    await this.#keep(0, 'bpffs by O_PATH', { kind: 'path' })
+    await this.#keep(0, 'bpffs by O_PATH', { kind: 'bpffs', instance, isRoot: true, isPath: true })
+    const byPath = this.slots.length - 1
+    this.slots[byPath] = { ...this.slots[byPath]!, pins: { sub: { kind: 'directory', inode } } }
     await this.bpffs(INITIAL, { cmds: 1n, maps: 2n, progs: 0n, attachs: 0n }, 'bpffs of init')
     await this.bpffs(A, { cmds: 0n, maps: 0n, progs: 0n, attachs: 0n }, 'bpffs without anything')
     await this.bpffs(
@@ -264,6 +295,79 @@ export class Lab {
   async #object(cmd: number, attr: Uint8Array, what: string, file: File): Promise<void> {
     await this.#must({ context: 0, op: 'bpf', cmd, attr, size: attr.length, out: 0, givesFd: true })
     await this.#keep(0, what, file)
+  }
+
+  /** A link, to a network namespace that is nobody else's. */
+  async #link(): Promise<void> {
+    const [target] = this.of('netns')
+    const prog = this.slots.find(({ file }) => file.kind === 'prog' && file.prog.type === 'sk_lookup')!
+    const fields = {
+      prog_fd: prog.number,
+      target_fd: target!.number,
+      attach_type: this.kernel.vocabulary.attachs.bitOfName.get('sk_lookup')!,
+    }
+    await this.#object(bpf_cmd.BPF_LINK_CREATE, bpf_attr_link_create.encode(fields, 60), 'link', {
+      kind: 'link',
+    })
+  }
+
+  /** A directory in a bpffs of its own, with something of every kind in it. Owners and modes: `renew`. */
+  async #directory(ns: UserNamespace): Promise<void> {
+    const { executor } = this
+    const context = MAKER.get(ns)!
+    const root = await this.bpffs(ns, { cmds: 1n, maps: 0n, progs: 0n, attachs: 0n }, `bpffs of ${ns.name}`)
+    const [path, sub] = [executor.text('directory'), executor.text('sub')]
+    await this.#must(
+      { context, op: 'mkdirat', in: ROOT, a: path },
+      { context, op: 'openat', in: ROOT, a: path, b: O_DIRECTORY, out: 0, givesFd: true },
+      { context, op: 'mkdirat', in: 0, a: sub },
+    )
+    for (const kind of PINNED) {
+      const attr = bpf_attr_obj.encode({
+        pathname: executor.address(executor.text(kind)),
+        bpf_fd: this.of(kind)[0]!.number,
+        file_flags: BPF_F_PATH_FD,
+      })
+      const cmd = bpf_cmd.BPF_OBJ_PIN
+      const patches = [[0, bpf_attr_obj.fields.path_fd.off]] as const
+      await this.#must({ context, op: 'bpf', cmd, attr, size: 20, patches })
+    }
+    const { instance } = root.file as File & { kind: 'bpffs' }
+    await this.#keep(0, `directory of ${ns.name}`, { kind: 'bpffs', instance, isRoot: false })
+    this.#directories.push(this.slots.length - 1)
+  }
+
+  /** Other owners and modes of directories and pins. */
+  async #renewInodes(random: Random): Promise<void> {
+    const { executor } = this
+    for (const at of this.#directories) {
+      const slot = this.slots[at]!
+      const file = slot.file as File & { kind: 'bpffs' }
+      const users = file.instance.userNamespace === INITIAL ? [0, 1000, 5] : [100_000, 101_000, 150_000]
+      const change = async (name: string): Promise<Inode> => {
+        const inode = { uid: random.pick(users), gid: random.pick(users), mode: randomMode(random) }
+        const a = executor.text(name)
+        await this.#must(
+          { context: 0, op: 'chown', cmd: slot.number, a, b: inode.uid, size: inode.gid },
+          { context: 0, op: 'chmod', cmd: slot.number, a, b: inode.mode },
+        )
+        return inode
+      }
+      const pins: Record<string, Pin> = { sub: { kind: 'directory', inode: await change('sub') } }
+      for (const kind of PINNED) pins[kind] = { kind, inode: await change(kind) }
+      this.slots[at] = { ...slot, file: { ...file, inode: await change('.') }, pins }
+    }
+  }
+
+  /** The number of an object that a slot names. */
+  idOf({ number }: Slot): number {
+    let id = this.#ids.get(number)
+    if (id === undefined) {
+      const text = readFileSync(`/proc/${this.executor.pid}/fdinfo/${number}`, 'utf8')
+      id = Number(/^(?:map|prog|link|btf)_id:\s+(\d+)$/m.exec(text)?.[1])
+      this.#ids.set(number, id)
+    }
+    return id
   }
 
   btfAttr(token?: number): Uint8Array {
@@ -381,22 +485,13 @@ export class Lab {
   /** Which types this kernel was built with, and what its verifier says of the sample programs. */
   async #tryTypes(): Promise<void> {
     const { kernel, machine } = this
-    const root = taskOf(0, 15)
+    const root = taskOf(0, ALL_CAPS)
     const pairs: [number, number][] = []
     for (let type = 0; type < kernel.vocabulary.progs.nameOfBit.size; type++)
       for (let attach = 0; attach < kernel.vocabulary.attachs.nameOfBit.size; attach++)
         if (decide(machine, root, { op: 'prog_load', type, attach }).verdict === 'ok') {
-          const attr = this.progAttr(type, attach)
           pairs.push([type, attach])
-          this.#batch.add({
-            context: 0,
-            op: 'bpf',
-            capabilities: ALL_CAPABILITIES,
-            cmd: bpf_cmd.BPF_PROG_LOAD,
-            attr,
-            size: attr.length,
-            givesFd: true,
-          })
+          this.#add(bpf_cmd.BPF_PROG_LOAD, this.progAttr(type, attach))
         }
     const said = await this.executor.run(this.#batch)
     for (const [i, [type, attach]] of pairs.entries())
@@ -415,16 +510,17 @@ export class Lab {
     const refused = kernel.refusedProgs as Set<string>
     const attachs = [...kernel.vocabulary.attachs.nameOfBit]
     for (const [prog_type, word] of kernel.vocabulary.progs.nameOfBit) {
-      const named: string[] = []
-      for (const [expected_attach_type, attach] of attachs) {
-        const fields = { prog_type, expected_attach_type }
-        const attr = bpf_attr_prog_load.encode(fields, kernel.attrEnds.prog_load)
-        const [result] = await this.tryOnce(bpf_cmd.BPF_PROG_LOAD, attr)
-        // Without instructions it is E2BIG, but where the kernel refuses before it looks.
-        if (result === -EPERM) named.push(`${word}/${attach}`)
-      }
+      for (const [expected_attach_type] of attachs)
+        this.#add(
+          bpf_cmd.BPF_PROG_LOAD,
+          bpf_attr_prog_load.encode({ prog_type, expected_attach_type }, kernel.attrEnds.prog_load),
+        )
+      const results = await this.executor.run(this.#batch)
+      // Without instructions it is E2BIG, but where the kernel refuses before it looks.
+      const named = attachs.flatMap(([, attach], i) => (results[i] === -EPERM ? [`${word}/${attach}`] : []))
       for (const name of named.length === attachs.length ? [word] : named) refused.add(name)
     }
+    await this.#tryProgs(pairs)
     const targets = new Targets()
     for (const [word, attach] of [
       ['tracing', 'trace_raw_tp'],
@@ -453,22 +549,38 @@ export class Lab {
     }
   }
 
-  async tryOnce(cmd: number, attr: Uint8Array): Promise<Int32Array> {
+  /** Program types that this kernel was built without: of their programs no security module is asked. */
+  async #tryProgs(pairs: readonly (readonly [type: number, attach: number])[]): Promise<void> {
+    const hooks = this.hooks & (1 << LSM_HOOKS.indexOf('bpf_prog_load'))
+    if (hooks === 0) return
+    const first = new Map([...pairs].reverse())
+    for (const [type, attach] of first)
+      this.#add(bpf_cmd.BPF_PROG_LOAD, this.progAttr(type, attach), { hooks, errno: REFUSAL.number })
+    const results = await this.executor.run(this.#batch)
+    const absent = this.kernel.absentProgs as Set<string>
+    for (const [i, type] of [...first.keys()].entries())
+      if (results[i] !== -REFUSAL.number) absent.add(this.kernel.vocabulary.progs.nameOfBit.get(type)!)
+  }
+
+  #add(cmd: number, attr: Uint8Array, refusing?: Step['refusing']): void {
+    const step = { context: 0, op: 'bpf', capabilities: ALL_CAPABILITIES, cmd, attr } as const
     this.#batch.add({
-      context: 0,
-      op: 'bpf',
-      capabilities: ALL_CAPABILITIES,
-      cmd,
-      attr,
+      ...step,
       size: attr.length,
       givesFd: true,
+      ...(refusing === undefined ? {} : { refusing }),
     })
+  }
+
+  async tryOnce(cmd: number, attr: Uint8Array): Promise<Int32Array> {
+    this.#add(cmd, attr)
     return this.executor.run(this.#batch)
   }
 
   /** Other tokens than before, of random masks. */
   async renew(random: Random): Promise<void> {
     if (!this.kernel.hasTokens) return
+    await this.#renewInodes(random)
     this.slots.length = this.#fixed
     this.#next = FIRST_NUMBER + this.#fixed + 10
     for (const ns of [A, A, A, A, A, A, A, A, A, A, A, B, B, C, C, C]) {
@@ -482,6 +594,11 @@ export class Lab {
 export function tokenOf(slot: Slot): Token {
   if (slot.file.kind !== 'token') throw new Error(`${slot.what} is no token`)
   return slot.file.token
+}
+
+function randomMode(random: Random): number {
+  const bits = (): number => random.pick([7, 7, 6, 5, 4, 3, 2, 1, 0])
+  return (bits() << 6) | (bits() << 3) | bits()
 }
 
 /** Masks of which most are of some use. */
@@ -503,6 +620,9 @@ const EOPNOTSUPP = 95
 const O_DIRECTORY = 0o200000
 const O_PATH = 0o10000000
 const BPF_F_SLEEPABLE = 0x10
+
+/** What is pinned under its own name. */
+const PINNED = ['map', 'prog', 'link'] as const
 
 /** What is attached in the cases. */
 const PROGRAMS: readonly (readonly [type: string, attach: string])[] = [

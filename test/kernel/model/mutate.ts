@@ -1,115 +1,145 @@
 /**
- * How well random cases hold the model: every rule of it is turned round once, and the cases must
- * notice. `make mutate-model`
+ * How well random cases hold the model: each rule of it is changed once, and the cases of some kernel
+ * must notice. `make mutate-model`
  *
- *   CASES=60000 SEED=1 tsx test/kernel/model/mutate.ts [--out FILE] [--only FILE]
+ *   CASES=60000 SEED=1 tsx test/kernel/model/mutate.ts
  *
- * A mutant is one rule inverted, one rule that always passes, one rule with another errno, or one
- * word on a list or off it. The kernel is asked once, and each mutant is compared with its answers.
- * With --only the mutants are those that a FILE names, one a line; with --out those that are left go
- * to a file. So one kernel can go on where another one stopped: rules about security modules and of
- * kernels without tokens need others than this.
+ * This kernel is asked first, then those of the virtual machines (KERNEL= and SYSCTL= choose one),
+ * each about what is left. The end is the list of what no kernel notices, and the score. With
+ * CONTINUE=1 it goes on where an earlier run ended.
  */
-import { readFileSync, writeFileSync } from 'node:fs'
-import { parseArgs } from 'node:util'
-import { decide } from '../../../src/model/decide.ts'
-import type { Mutation } from '../../../src/model/judge.ts'
-import { KERNEL_LISTS, KERNEL_RULES } from '../../../src/model/rules.ts'
-import { onKernel } from './differ.ts'
-import { generate } from './generate.ts'
-import { Lab, taskOf } from './lab.ts'
-import { Random } from './random.ts'
-import { callOf } from './spec.ts'
-import { enact, type Story, story, tell, wordsOf } from './stories.ts'
+import { spawnSync } from 'node:child_process'
+import { appendFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { CACHE } from '../../../scripts/tree.ts'
+import type { MutationResult } from './mutation.ts'
+import { chosenVms, inVm, type Vm, vmText } from './vms.ts'
 
-interface Case {
-  readonly kernel: string
-  readonly model: (mutation?: Mutation) => string
-}
-
-const ROUND = 10_000
-
-async function recorded(cases: number, seed: number): Promise<Case[]> {
-  const random = new Random(seed)
-  const lab = await Lab.open()
-  const all: Case[] = []
-  try {
-    while (all.length < cases) {
-      await lab.renew(random)
-      const specs = Array.from({ length: ROUND }, () => generate(random, lab))
-      const outcomes = await onKernel(lab, specs)
-      const { machine } = lab
-      for (const [i, spec] of specs.entries()) {
-        const [task, call] = [taskOf(spec.context, spec.caps), callOf(lab, spec)]
-        all.push({
-          kernel: outcomes[i]!,
-          model: mutation => decide(machine, task, call, mutation).errno ?? 'ok',
-        })
-      }
-      const stories: Story[] = Array.from({ length: ROUND / 10 }, () => story(random, lab))
-      const told = await enact(lab, stories)
-      for (const [i, moves] of stories.entries()) {
-        const length = tell(lab, moves).length
-        all.push({
-          kernel: told[i]!.slice(0, length).join(),
-          model: mutation =>
-            wordsOf(tell(lab, moves, mutation))
-              .slice(0, length)
-              .join(),
-        })
-      }
-    }
-  } finally {
-    await lab.close()
-  }
-  return all
-}
-
-export function mutants(): Mutation[] {
-  const rules = KERNEL_RULES.flatMap(({ name, errno, needs }) =>
-    (['invert', 'pass', 'errno'] as const)
-      // A rule without an errno lets the call go on, or takes that of whoever refuses.
-      .filter(kind => kind !== 'errno' || errno !== undefined)
-      .map(kind => ({ kind, rule: name, needs }))
-      .map(({ kind, rule }) => ({ kind, rule })),
-  )
-  const words = KERNEL_LISTS.flatMap(list =>
-    [...list.words].map(word => ({ kind: 'member' as const, list: list.name, word })),
-  )
-  return [...rules, ...words]
-}
+const FRESH = 'mount(2) has a context of its own, which is new'
 
 /** Mutants that no call can tell from the model, and why. They count neither way. */
 const ALIKE: Readonly<Record<string, string>> = {
   'pass PROG_ATTACH: program of the attach type': 'every later check fails with the same EINVAL',
-  'program types with a program as target: tracing':
-    'the verifier says the same EINVAL of a program without BTF',
-  'program types with a program as target: ext': 'the verifier says the same EINVAL of a program without BTF',
-  'program types with a target: ext': 'the verifier says the same EINVAL of a target in the kernel',
+  'swap MAP_CREATE: map type / MAP_CREATE: BPF_F_ZERO_SEED': 'a type that is not there asks nothing',
+  'swap MAP_CREATE: BTF object / MAP_CREATE: not the kernel’s BTF': 'what is no BTF is not the kernel’s',
+  'swap pin: directory / pin: directory may be searched': 'what is no directory has no such mode',
+  'swap pin: name without a dot / OBJ_PIN: new name': 'no name in a bpffs has a dot',
+  'swap OBJ_GET: something pinned / OBJ_GET: link without flags': 'what is no object is no link',
+  'swap fsconfig: value of delegate_* / fsconfig: CAP_SYS_ADMIN of the host for delegate_*':
+    'a value that is not valid names no mask',
+  ...Object.fromEntries(
+    [
+      'fsopen, fsmount, mount: CAP_SYS_ADMIN over the mount namespace',
+      'fsconfig: CAP_SYS_ADMIN of the host for delegate_*',
+      'fsconfig: uid and gid',
+      'fsconfig: mode',
+      'fsconfig: value of delegate_*',
+    ].flatMap(first => [
+      [`swap ${first} / fsconfig CREATE: once`, FRESH],
+      [`swap ${first} / fsconfig: options before creation`, FRESH],
+    ]),
+  ),
 }
 
-const nameOf = (mutation: Mutation): string =>
-  mutation.kind === 'member' ? `${mutation.list}: ${mutation.word}` : `${mutation.kind} ${mutation.rule}`
+const DIRECTORY = join(CACHE, 'model')
+const SO_FAR = join(DIRECTORY, 'so-far.json')
+const DONE = join(DIRECTORY, 'done')
+const HERE = 'this kernel'
+/** The working directory of a virtual machine is that of here. */
+const ALONG = '.cache/model'
+
+class Score {
+  readonly #noticed = new Set<string>()
+  readonly #left = new Set<string>()
+  readonly #sameErrno = new Set<string>()
+  readonly #dependent = new Set<string>()
+  #cases = 0
+  #wrong = 0
+
+  add(result: MutationResult): void {
+    this.#cases += result.cases
+    this.#wrong += result.wrong
+    for (const name of result.noticed) this.#noticed.add(name)
+    for (const name of result.left) this.#left.add(name)
+    for (const name of result.sameErrno) this.#sameErrno.add(name)
+    for (const name of result.dependent) this.#dependent.add(name)
+  }
+
+  /** Of all kernels so far: the next one tries what is left. */
+  get result(): MutationResult {
+    return {
+      cases: this.#cases,
+      wrong: this.#wrong,
+      noticed: [...this.#noticed],
+      left: [...this.#left],
+      sameErrno: [...this.#sameErrno],
+      dependent: [...this.#dependent],
+    }
+  }
+
+  tell(): void {
+    const left = [...this.#left].filter(name => !this.#noticed.has(name))
+    const survivors = left.filter(name => ALIKE[name] === undefined)
+    const alike = left.filter(name => ALIKE[name] !== undefined)
+    const dependent = [...this.#dependent].filter(name => !this.#noticed.has(name))
+    for (const name of alike) console.log(`  not told apart: ${name}: ${ALIKE[name]}`)
+    for (const name of survivors) console.log(`  not noticed: ${name}`)
+    console.log(
+      `left out: ${this.#sameErrno.size} swaps of rules with the same errno, ` +
+        `${dependent.length} of which one asks what the other found, ${alike.length} mutants alike`,
+    )
+    const all = this.#noticed.size + survivors.length
+    const percent = ((this.#noticed.size / all) * 100).toFixed(1)
+    console.log(
+      `mutation: ${this.#noticed.size} of ${all} mutants noticed (${percent}%), by ${this.#cases} cases`,
+    )
+    if (this.#wrong > 0) console.log(`${this.#wrong} cases differ without a mutation: see above`)
+    process.exitCode = survivors.length === 0 && this.#wrong === 0 ? 0 : 1
+  }
+}
+
+/** What came of the mutants on the kernel that runs here. */
+function here(): MutationResult {
+  const out = join(DIRECTORY, 'here.json')
+  const file = join(__dirname, 'mutation.ts')
+  const run = spawnSync(process.execPath, ['--import', 'tsx', file, '--out', out], { stdio: 'inherit' })
+  if (run.status !== 0) throw new Error('the run on this kernel failed')
+  return JSON.parse(readFileSync(out, 'utf8')) as MutationResult
+}
+
+async function there(vm: Vm): Promise<MutationResult> {
+  const { CASES = '20000', SEED } = process.env
+  const out = join(DIRECTORY, 'there')
+  const { status } = await inVm(vm, {
+    file: 'mutation.ts',
+    args: ['--only', `${ALONG}/so-far.json`, '--out', '/run/out/there.json'],
+    environment: { CASES, SEED },
+    along: ALONG,
+    out,
+  })
+  const file = join(out, 'there.json')
+  if (status !== 0 || !existsSync(file)) throw new Error(`${vmText(vm)}: status ${status}`)
+  const result = JSON.parse(readFileSync(file, 'utf8')) as MutationResult
+  rmSync(out, { recursive: true })
+  return result
+}
 
 async function main(): Promise<void> {
-  const { values } = parseArgs({ options: { out: { type: 'string' }, only: { type: 'string' } } })
-  const seed = Number(process.env['SEED'] ?? 1)
-  const cases = await recorded(Number(process.env['CASES'] ?? 60_000), seed)
-  const wrong = cases.filter(one => one.kernel !== one.model())
-  if (wrong.length > 0) throw new Error(`${wrong.length} cases differ without any mutation`)
-  const all = mutants().filter(mutation => ALIKE[nameOf(mutation)] === undefined)
-  const only = values.only === undefined ? undefined : readFileSync(values.only, 'utf8').split('\n')
-  const tried = all.filter(mutation => only === undefined || only.includes(nameOf(mutation)))
-  const left = tried.filter(mutation => !cases.some(one => one.kernel !== one.model(mutation)))
-  for (const mutation of left) console.log(`  not noticed: ${nameOf(mutation)}`)
-  if (values.out !== undefined) writeFileSync(values.out, left.map(nameOf).join('\n'))
-  for (const [name, why] of Object.entries(ALIKE)) console.log(`  not told apart: ${name}: ${why}`)
-  const score = ((all.length - left.length) / all.length) * 100
-  const before = all.length - tried.length
-  console.log(
-    `mutation: ${all.length - left.length} of ${all.length} mutants noticed (${score.toFixed(1)}%)` +
-      `${before > 0 ? `, ${before} of them before` : ''}, by ${cases.length} cases, SEED=${seed}`,
-  )
+  if (process.env['CONTINUE'] === undefined) rmSync(DIRECTORY, { recursive: true, force: true })
+  mkdirSync(DIRECTORY, { recursive: true })
+  const score = new Score()
+  if (existsSync(SO_FAR)) score.add(JSON.parse(readFileSync(SO_FAR, 'utf8')) as MutationResult)
+  const done = existsSync(DONE) ? readFileSync(DONE, 'utf8').split('\n') : []
+  for (const vm of [undefined, ...chosenVms()]) {
+    const name = vm === undefined ? HERE : vmText(vm)
+    if (done.includes(name)) continue
+    console.log(`\n== ${name} ==`)
+    score.add(vm === undefined ? here() : await there(vm))
+    writeFileSync(SO_FAR, JSON.stringify(score.result))
+    appendFileSync(DONE, `${name}\n`)
+  }
+  console.log('')
+  score.tell()
 }
 
 void main()

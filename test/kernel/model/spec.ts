@@ -27,6 +27,7 @@ import {
 } from '../../../src/uapi/bpf.ts'
 import { errnoName } from '../../../src/uapi/errno.ts'
 import type { Step } from './executor.ts'
+import { REFUSAL } from './hooks.ts'
 import { capsMask, type Lab, LONG_PROGRAM, type Slot } from './lab.ts'
 
 const { BPF_F_TOKEN_FD, BPF_F_PATH_FD } = bpf_map_flags
@@ -37,6 +38,8 @@ interface Caller {
   readonly caps: number
   readonly size?: number
   readonly junkAt?: number
+  /** Hooks of security modules that refuse: bits of `LSM_HOOKS`. */
+  readonly refusing?: number
 }
 
 /** Slots are places in the lab's list. */
@@ -101,6 +104,8 @@ export interface IdSpec extends Caller {
   readonly op: Extract<ModelCommand, `${'prog' | 'map' | 'link'}_get_fd_by_id` | `${string}_get_next_id`>
   readonly tooHigh?: true
   readonly flags?: number
+  /** The object that is asked for; absent: one that is not there. */
+  readonly object?: number
 }
 
 export interface HostSpec extends Caller {
@@ -123,16 +128,27 @@ export interface AttachSpec extends Caller {
   readonly ifindex?: number
 }
 
-/** `name`: of the scratch directory `sub`, one with a dot, or one that is not there. */
+/** A name with a dot, one that is not there, or one that is in some directories. */
+export type PinName = 'a.b' | 'new' | 'sub' | 'map' | 'prog' | 'link' | 'cgroup.procs'
+
 export interface PinSpec extends Caller {
   readonly op: 'obj_pin'
   readonly object: number
   readonly directory: number
-  readonly name: 'sub' | 'a.b' | 'new'
+  readonly name: PinName
+  readonly flags?: number
+}
+
+export interface GetSpec extends Caller {
+  readonly op: 'obj_get'
+  readonly directory: number
+  readonly name: PinName
+  readonly flags?: number
 }
 
 export type BpfSpec =
   | PinSpec
+  | GetSpec
   | TokenSpec
   | MapSpec
   | ProgSpec
@@ -203,9 +219,22 @@ export function callOf(lab: Lab, spec: BpfSpec): BpfCall {
         object: fileAt(lab, spec.object),
         directory: fileAt(lab, spec.directory),
         dotted: spec.name === 'a.b',
-        exists: spec.name === 'sub' && slotAt(lab, spec.directory).what === 'a bpffs',
+        exists: slotAt(lab, spec.directory).pins?.[spec.name] !== undefined,
+        flags: spec.flags ?? 0,
         attr,
       }
+    case 'obj_get': {
+      const { file, pins } = slotAt(lab, spec.directory)
+      const flags = spec.flags ?? 0
+      return {
+        op: spec.op,
+        directory: file,
+        dotted: spec.name === 'a.b',
+        flags,
+        ...given({ pin: pins?.[spec.name] }),
+        attr,
+      }
+    }
     case 'enable_stats':
     case 'task_fd_query':
       return { op: spec.op, known: false, attr }
@@ -216,7 +245,7 @@ export function callOf(lab: Lab, spec: BpfSpec): BpfCall {
     case 'prog_detach': {
       const target: AttachTarget =
         spec.target === undefined
-          ? { kind: 'device', exists: spec.ifindex === 1 }
+          ? { kind: 'device', exists: spec.ifindex === 1, isNetkit: false }
           : { kind: 'file', file: fileAt(lab, spec.target) }
       return {
         op: spec.op,
@@ -230,7 +259,9 @@ export function callOf(lab: Lab, spec: BpfSpec): BpfCall {
     default:
       return {
         op: spec.op,
-        exists: spec.op.endsWith('next_id') && spec.tooHigh !== true ? spec.op !== 'link_get_next_id' : false,
+        exists:
+          spec.object !== undefined ||
+          (spec.op.endsWith('next_id') && spec.tooHigh !== true && spec.op !== 'link_get_next_id'),
         tooHigh: spec.tooHigh === true,
         flags: spec.flags ?? 0,
         attr,
@@ -318,7 +349,9 @@ export function stepOf(lab: Lab, spec: BpfSpec): Step {
   const { attr, givesFd } = attrOf(lab, spec)
   // A kernel that does not know the flags is given them, too.
   const end = spec.op === 'btf_get_fd_by_id' ? 16 : lab.kernel.attrEnds[spec.op]
-  const size = spec.size ?? (spec.junkAt === undefined ? end : Math.max(end, spec.junkAt + 1))
+  const open = spec.op.endsWith('_get_fd_by_id') && 'flags' in spec && spec.flags !== undefined ? 12 : 0
+  const least = Math.max(end, open)
+  const size = spec.size ?? (spec.junkAt === undefined ? least : Math.max(least, spec.junkAt + 1))
   const bytes = new Uint8Array(192)
   bytes.set(attr.subarray(0, Math.min(attr.length, size)))
   if (spec.junkAt !== undefined && spec.junkAt < bytes.length) bytes[spec.junkAt] = 1
@@ -330,6 +363,7 @@ export function stepOf(lab: Lab, spec: BpfSpec): Step {
     attr: bytes,
     size,
     givesFd,
+    ...(spec.refusing === undefined ? {} : { refusing: { hooks: spec.refusing, errno: REFUSAL.number } }),
   }
 }
 
@@ -383,10 +417,19 @@ function attrOf(lab: Lab, spec: BpfSpec): { attr: Uint8Array; givesFd: boolean }
         attr: bpf_attr_obj.encode({
           bpf_fd: slotAt(lab, spec.object).number,
           pathname: lab.executor.address(lab.executor.text(spec.name)),
-          file_flags: BPF_F_PATH_FD,
+          file_flags: (BPF_F_PATH_FD | (spec.flags ?? 0)) >>> 0,
           path_fd: slotAt(lab, spec.directory).number,
         }),
         givesFd: false,
+      }
+    case 'obj_get':
+      return {
+        attr: bpf_attr_obj.encode({
+          pathname: lab.executor.address(lab.executor.text(spec.name)),
+          file_flags: (BPF_F_PATH_FD | (spec.flags ?? 0)) >>> 0,
+          path_fd: slotAt(lab, spec.directory).number,
+        }),
+        givesFd: true,
       }
     case 'enable_stats':
       return { attr: bpf_attr_enable_stats.encode({ type: 77 }), givesFd: true }
@@ -425,7 +468,14 @@ function attrOf(lab: Lab, spec: BpfSpec): { attr: Uint8Array; givesFd: boolean }
     default:
       return {
         attr: bpf_attr_get_id.encode({
-          start_id: spec.tooHigh === true ? 0x7fff_ffff : spec.op.endsWith('next_id') ? 0 : NO_ID,
+          start_id:
+            spec.object !== undefined
+              ? lab.idOf(slotAt(lab, spec.object))
+              : spec.tooHigh === true
+                ? 0x7fff_ffff
+                : spec.op.endsWith('next_id')
+                  ? 0
+                  : NO_ID,
           ...(spec.flags === undefined ? {} : { open_flags: spec.flags }),
         }),
         givesFd: spec.op.endsWith('fd_by_id'),

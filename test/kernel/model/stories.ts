@@ -7,7 +7,7 @@ import type { FsContext } from '../../../src/model/bpffs.ts'
 import { decideFs, type FsCall, type FsDecision } from '../../../src/model/decide.ts'
 import type { Mutation } from '../../../src/model/judge.ts'
 import { Batch, MAX_STEPS } from './executor.ts'
-import { ALL_CAPABILITIES, CONTEXTS, capsMask, type Lab, taskOf } from './lab.ts'
+import { ALL_CAPABILITIES, ALL_CAPS, CONTEXTS, capsMask, type Lab, taskOf } from './lab.ts'
 import { outcomeOf } from './outcome.ts'
 import type { Random } from './random.ts'
 
@@ -78,7 +78,7 @@ function option(random: Random, lab: Lab): Option {
       value: random.pick(['0', '1000', '100000', '101000', '70000', '200000', '4294967295', 'x', '-1']),
     }
   if (how === 15) return { key: 'mode', value: random.pick(['0700', '777', '8', '0x1ff', 'rwx']) }
-  if (how === 16) return { key: 'source', value: 'here' }
+  if (how === 16) return random.chance(20) ? { key: 'source' } : { key: 'source', value: 'here' }
   if (how === 17) return { key: 'DELEGATE_CMDS', value: 'any' }
   return random.chance(50) ? { key: 'delegate' } : { key: 'abilities', value: 'x' }
 }
@@ -86,7 +86,7 @@ function option(random: Random, lab: Lab): Option {
 export function story(random: Random, lab: Lab): Story {
   const who = () => ({
     context: random.chance(50) ? random.pick([0, 2]) : random.below(CONTEXTS.length),
-    caps: random.chance(65) ? 15 : random.below(16),
+    caps: random.chance(65) ? ALL_CAPS : random.below(ALL_CAPS),
   })
   if (random.chance(25)) {
     const options = Array.from({ length: random.below(3) }, () => option(random, lab))

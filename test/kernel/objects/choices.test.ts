@@ -135,3 +135,37 @@ test(
     })
   },
 )
+
+test(
+  'a choice is one that was made, whatever else JavaScript has under that name',
+  needsTokens(),
+  async () => {
+    const file = readFileSync(join(ROOT, 'test/fixtures/names.bpf.o'))
+    const made = async (options: string): Promise<LoadedObject> =>
+      // As JSON has it: a property that is called __proto__.
+      await loadObject(parseObject(file, { name: 'names' }), {
+        ...{ token: null, only: [], ...(JSON.parse(options) as LoadOptions) },
+      })
+    {
+      using object = await made('{}')
+      assert.deepEqual([...object.maps.keys()].sort(), ['__proto__', 'toString'])
+      assert.deepEqual(
+        [...object.maps.values()].map(map => map.maxEntries),
+        [3, 3],
+      )
+    }
+    {
+      using object = await made('{"maps":{"__proto__":{"maxEntries":7},"toString":{"maxEntries":8}}}')
+      assert.equal(object.map('__proto__').maxEntries, 7)
+      assert.equal(object.map('toString').maxEntries, 8)
+    }
+    {
+      using object = await made('{"maps":{"__proto__":{"create":false}}}')
+      assert.deepEqual([...object.maps.keys()], ['toString'])
+    }
+    const all = '["valueOf","avoid","hasOwnProperty"]'
+    using object = await made(`{"only":${all},"maps":{"constructor":{"create":true}}}`)
+    assert.ok(object.maps.has('constructor'))
+    assert.equal(object.programs.size, 3)
+  },
+)

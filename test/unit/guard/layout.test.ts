@@ -128,3 +128,34 @@ test('what reaches the network does so by the rating of a policy, too', () => {
 test('events of a policy are those that the guard knows', () => {
   assert.deepEqual([...EVENTS].sort(), [...EVENTS_WORDS].sort())
 })
+
+test('the lists are those of the header, by the numbers that the programs are compiled with', () => {
+  const kernel = readFileSync(join(ROOT, 'bpf/kernel.h'), 'utf8')
+  const numbers = new Map(
+    [...kernel.matchAll(/^\t(BPF_\w+) = (\d+),/gm)].map(([, name, value]) => [name!, Number(value)]),
+  )
+  const macros = new Map(
+    readFileSync(join(ROOT, 'bpf/guard/lists.h'), 'utf8')
+      .replaceAll('\\\n', ' ')
+      .split('\n')
+      .flatMap(line => {
+        const [, name, text] = /^#define (\w+)\s+(.*)$/.exec(line) ?? []
+        return name === undefined || text === undefined ? [] : [[name, text] as const]
+      }),
+  )
+  const expanded = (text: string): string =>
+    text.replace(/\b[A-Z]+_[A-Z_]+\b/g, word => (macros.has(word) ? expanded(macros.get(word)!) : word))
+  const bits = (text: string): bigint =>
+    [...expanded(text).matchAll(/BIT\((\w+)\)/g)].reduce(
+      (mask, [, name]) => mask | (1n << BigInt(numbers.get(name!) ?? 99)),
+      0n,
+    )
+  const theirs = [...macros].map(([name, text]) => [
+    name.toLowerCase().replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase()),
+    text.includes('BIT(') || macros.has(text.replace(/[()]/g, ''))
+      ? bits(text)
+      : (numbers.get(text) ?? Number(text)),
+  ])
+  assert.ok(theirs.length > 10)
+  assert.deepEqual(layout.GUARD_LISTS, Object.fromEntries(theirs))
+})

@@ -1,6 +1,6 @@
 /**
  * Where the verdicts of security modules count, and what the caller sees. No case of the host's runs
- * reaches these rules; the guard's tests in virtual machines show the same of a real module.
+ * reaches these rules; test/kernel/model/lsm.test.ts shows the same of real modules, in VMs.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

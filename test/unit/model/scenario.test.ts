@@ -45,3 +45,73 @@ for (const [what, story, line] of [
       (error: unknown) => error instanceof PolicyError && error.issues[0]?.line === line,
     )
   })
+
+const GUARDED = `apiVersion: bpftoken.dev/v1
+kind: Scenario
+metadata: { name: test }
+spec:
+  userNamespaces:
+    box: {}
+  tasks:
+    daemon: {}
+    app: { userNamespace: box, cgroup: /apps/one }
+  policies:
+    p:
+      rights: { cmds: [map_create, prog_load], maps: [array], progs: [cgroup_device], attachs: [cgroup_device], capabilities: [bpf, net_admin] }
+      limits: { maps: 1, lifetime: 1h }
+      mode: MODE
+  guard:
+    delegators:
+      daemon: {}
+  story:
+    - { as: app, do: fsopen, context: c }
+    - { as: daemon, do: set, context: c, key: delegate }
+    - { as: daemon, do: set, context: c, key: abilities, value: p }
+    - { as: daemon, do: set, context: c, key: delegate_cmds, value: "map_create:prog_load" }
+    - { as: daemon, do: set, context: c, key: delegate_maps, value: array }
+    - { as: daemon, do: set, context: c, key: delegate_progs, value: cgroup_device }
+    - { as: daemon, do: set, context: c, key: delegate_attachs, value: cgroup_device }
+    - { as: daemon, do: create, context: c }
+    - { as: app, do: fsmount, context: c, mount: m }
+    - { as: app, do: token, mount: m, token: t }
+`
+const guarded = (mode: string, story: string) =>
+  playScenario(parseScenario('test', GUARDED.replace('MODE', mode) + story)).slice(10)
+
+const MAPS = `    - { as: app, do: map, type: array, token: t }
+    - { as: app, do: map, type: array, token: t }
+`
+
+test('a permissive policy lets through, and the step says what would have been refused', () => {
+  const [first, second] = guarded('permissive', MAPS)
+  assert.deepEqual([first!.outcome, first!.watched], ['ok', []])
+  assert.equal(second!.outcome, 'ok')
+  assert.match(second!.why, /^the guard would refuse at map_create: maps/)
+  assert.equal(guarded('enforce', MAPS)[1]!.outcome, 'EDQUOT')
+})
+
+test('what is renewed in time goes on, and what has expired is not renewed', () => {
+  const [, , late, , again] = guarded(
+    'enforce',
+    `    - { do: renew, as: daemon, mount: m, for: 3h, expect: ok }
+    - { do: wait, for: 2h }
+    - { as: app, do: token, mount: m, token: u, expect: ok }
+    - { do: wait, for: 2h }
+    - { do: renew, as: daemon, mount: m, for: 3h, expect: refused, because: expired }
+`,
+  )
+  assert.deepEqual([late!.met, again!.met], [true, true])
+})
+
+test('a program is attached to the own cgroup, and not to another', () => {
+  const [, own, below, other] = guarded(
+    'enforce',
+    `    - { as: app, do: prog, type: cgroup_device, attach: cgroup_device, token: t, prog: x }
+    - { as: app, do: attach, prog: x, attach: cgroup_device }
+    - { as: app, do: attach, prog: x, attach: cgroup_device, cgroup: /apps/one/below }
+    - { as: app, do: attach, prog: x, attach: cgroup_device, cgroup: /apps/two }
+`,
+  )
+  assert.deepEqual([own!.outcome, below!.outcome, other!.outcome], ['ok', 'ok', 'EACCES'])
+  assert.match(other!.why, /attach: cgroup/)
+})

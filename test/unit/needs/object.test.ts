@@ -77,6 +77,25 @@ test('objectNeeds() opens the types of the program that an extension replaces', 
   ])
 })
 
+test('objectNeeds() opens the types of a module that a section names, and says so where it may be one', () => {
+  const named = withProgram('fexit/nf_nat:bpf_ct_set_nat_info')
+  assert.ok(rightsOf(named).includes('cmds btf_get_fd_by_id'))
+  assert.ok(capabilitiesOf(named).includes('CAP_SYS_ADMIN'))
+  assert.deepEqual(objectNeeds(named).notes, [
+    'program "let_pass" attaches to module "nf_nat": it has to be loaded, and opening its types under a token needs Linux 6.15',
+  ])
+  for (const target of ['vfs_read', 'vmlinux:vfs_read']) {
+    const open = withProgram(`fexit/${target}`)
+    assert.ok(!rightsOf(open).includes('cmds btf_get_fd_by_id'), target)
+    assert.ok(!capabilitiesOf(open).includes('CAP_SYS_ADMIN'), target)
+  }
+  assert.match(
+    objectNeeds(withProgram('fexit/vfs_read')).notes.join(),
+    /^if a module, .* has "vfs_read": load/,
+  )
+  assert.deepEqual(objectNeeds(withProgram('fexit/vmlinux:vfs_read')).notes, [])
+})
+
 test('objectNeeds() sees the capabilities that helpers need, also in sub-programs', () => {
   const call = (helper: number) => {
     const code = Buffer.alloc(24)

@@ -27,8 +27,8 @@ function recorded(calls: SeenCall[], tally: Parameters<typeof recordingOf>[1] = 
   return recordingOf(seen.calls, tally, seen.dropped)
 }
 const words = (of: readonly { domain: string; word: string }[]) => of.map(one => `${one.domain} ${one.word}`)
-const textOf = (recording: ReturnType<typeof recorded>, what = 'loader') =>
-  recordingText(recording, { what, name: 'loader', dateOf: at => new Date(Number(at)) }).join('\n')
+const textOf = (recording: ReturnType<typeof recorded>, what = 'loader', hasTokens = true) =>
+  recordingText(recording, { what, name: 'loader', hasTokens, dateOf: at => new Date(Number(at)) }).join('\n')
 
 test('rights are those of the calls, equal calls once, with who asked and how it ended', () => {
   const { rights, masks, complete } = recorded([
@@ -115,4 +115,45 @@ test('the policy reads back as the masks and capabilities, whatever names are in
   const policy = parsePolicy(text, { source: 'policy.yaml', vocabulary: headerVocabulary() })
   assert.deepEqual(policy.rights.masks, recording.masks)
   assert.deepEqual(policy.rights.capabilities, ['bpf', 'net_admin'])
+})
+
+test('where the kernel has no tokens, the policy says so; else nothing does', () => {
+  assert.match(textOf(recorded([map(1)]), 'loader', false), /^# Note: this kernel has no BPF tokens/m)
+  assert.doesNotMatch(textOf(recorded([map(1)])), /no BPF tokens/)
+})
+
+test('processes of other PID namespaces have both numbers, and those without one here are told apart', () => {
+  const text = textOf(
+    recorded([
+      map(1, { pid: 70, innerPid: 3 }),
+      map(2, { pid: 0, innerPid: 4 }),
+      map(2, { pid: 0, innerPid: 5 }),
+    ]),
+  )
+  assert.match(text, /- hash # loader \(pid 70, inside 3\): 1 ok/)
+  assert.match(
+    text,
+    /- array # loader \(pid unknown here, inside 4\): 1 ok[^;]*; loader \(pid unknown here, inside 5\)/,
+  )
+})
+
+test('who has a token and does not name it is refused whatever is lent; who has none lacks the right', () => {
+  const refused = { errno: 'EPERM', result: -1 }
+  const token = call({ command: 'token_create' })
+  const { rights, leftOut, withoutToken } = recorded([
+    token,
+    map(1, refused),
+    map(2, { ...refused, withToken: true }),
+    map(9, { ...refused, pid: 8 }),
+    call({ command: 'token_create', errno: 'ENOENT', result: -2, pid: 9 }),
+    map(22, { ...refused, pid: 9 }),
+  ])
+  assert.deepEqual(words(rights), ['cmds map_create', 'maps array', 'maps lru_hash', 'maps queue'])
+  assert.deepEqual(words(leftOut), ['maps hash'])
+  // Of this one no attempt was seen.
+  assert.deepEqual(
+    withoutToken.map(({ pid }) => pid),
+    [8],
+  )
+  assert.match(textOf(recorded([map(1)])), /^# Note: no attempt at a token was seen of loader \(pid 7\)/m)
 })

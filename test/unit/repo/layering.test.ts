@@ -57,7 +57,7 @@ const CLI_TAKES: Readonly<Record<string, readonly string[]>> = {
   guard: ['delegators', 'directory', 'guard', 'install', 'program-names', 'suggest'],
 }
 /** The model takes the guard's words and numbers, which are the same in its C; not what does I/O. */
-const MODEL_TAKES: Readonly<Record<string, readonly string[]>> = { guard: ['layout'] }
+const MODEL_TAKES: Readonly<Record<string, readonly string[]>> = { guard: ['layout', 'terms'] }
 const TAKES: Readonly<Record<string, typeof CLI_TAKES>> = { cli: CLI_TAKES, model: MODEL_TAKES }
 
 /**

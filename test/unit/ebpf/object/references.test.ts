@@ -82,7 +82,7 @@ test('the variables of an arena are its data, and want no map of their own', () 
     [['arena', 'arena']],
   )
   assert.equal(spec.arena!.map, 'arena')
-  assert.equal(spec.arena!.contents.length, 20)
+  assert.equal(spec.arena!.sizeBytes, 20)
   const plan = planRights([{ name: 'one', spec }], { loader: 'bpftoken' })
   assert.deepEqual(
     plan.rights.filter(({ domain }) => domain === 'maps').map(({ word }) => word),

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Btf } from '../../../../src/ebpf/btf/btf.ts'
 import { BtfBuilder } from '../../../../src/ebpf/btf/builder.ts'
-import { differenceOf } from '../../../../src/ebpf/static-link/declarations.ts'
+import { Declarations } from '../../../../src/ebpf/static-link/declarations.ts'
 
 /** A variable of a struct that holds another twice, which holds another twice, `depth` times. */
 function twofold(depth: number, last: string): { btf: Btf; id: number } {
@@ -24,12 +24,12 @@ test('structs that share parts are compared once each', { timeout: 30_000 }, () 
     ['c', /member 1 of struct "s0" is "b" and "c"$/],
   ] as const) {
     const b = twofold(50, last)
-    const found = differenceOf(a.btf, a.id, b.btf, b.id)
+    const found = new Declarations(a.btf, b.btf).difference(a.id, b.id)
     if (difference === undefined) assert.equal(found, undefined)
     else assert.match(found!, difference)
   }
   const deep = twofold(70, 'b')
-  assert.match(differenceOf(deep.btf, deep.id, deep.btf, deep.id)!, /nested too deeply/)
+  assert.match(new Declarations(deep.btf, deep.btf).difference(deep.id, deep.id)!, /nested too deeply/)
 })
 
 test('structs that lead to themselves are compared', () => {
@@ -41,6 +41,6 @@ test('structs that lead to themselves are compared', () => {
     return { btf: Btf.parse(builder.build()), id }
   }
   const [a, b, c] = [list('next'), list('next'), list('other')]
-  assert.equal(differenceOf(a.btf, a.id, b.btf, b.id), undefined)
-  assert.match(differenceOf(a.btf, a.id, c.btf, c.id)!, /"next" and "other"/)
+  assert.equal(new Declarations(a.btf, b.btf).difference(a.id, b.id), undefined)
+  assert.match(new Declarations(a.btf, c.btf).difference(a.id, c.id)!, /"next" and "other"/)
 })
