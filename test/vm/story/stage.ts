@@ -174,7 +174,7 @@ export class Stage {
 
   events(): GuardEvent[] {
     const events: GuardEvent[] = []
-    this.#ring.drain(record => events.push(decodeEvent(record)))
+    this.#ring.drain(record => events.push(decodeEvent(record, this.#ring.position)))
     return events.filter(({ pid }) => this.#pids.includes(pid))
   }
 
