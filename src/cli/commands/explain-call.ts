@@ -148,7 +148,7 @@ const CLOCK_NS = 20_000_000n
 
 /** What the guard has recorded of the call, if it refused that. */
 async function eventOf(guard: Guard, { at, tid }: SeenCall): Promise<GuardEvent | undefined> {
-  const { bootTimeNs } = await import('../../guard/clock.ts')
+  const { bootTimeNs } = await import('../../guard/guard.ts')
   const since = at + bootTimeNs() - process.hrtime.bigint() - CLOCK_NS
   return guard
     .rememberedEvents()
