@@ -27,7 +27,8 @@ class Daemon implements AsyncDisposable {
   readonly #process: ReturnType<typeof spawn>
   #log = ''
 
-  constructor() {
+  /** `configured`: by a file, for which it loads a parser. */
+  constructor({ configured = true }: { readonly configured?: boolean } = {}) {
     chmodSync(this.directory, 0o755)
     const policyDirectory = path.join(this.directory, 'policies')
     mkdirSync(policyDirectory, { mode: 0o755 })
@@ -35,9 +36,9 @@ class Daemon implements AsyncDisposable {
     writeFileSync(path.join(policyDirectory, 'packet-counter.yaml'), text, { mode: 0o644 })
     const limits = 'limits: { openLoans: 10000, requestsPerMinute: 120 }\n'
     const config = path.join(this.directory, 'bpftokend.yaml')
-    writeFileSync(config, limits, { mode: 0o644 })
+    if (configured) writeFileSync(config, limits, { mode: 0o644 })
     const words = ['--socket', this.socket, '--state', path.join(this.directory, 'state')]
-    const more = ['--policies', policyDirectory, '--config', config]
+    const more = ['--policies', policyDirectory, ...(configured ? ['--config', config] : [])]
     const profile = process.env['BENCH_NODE_OPTIONS']?.split(' ') ?? []
     this.#process = spawn(process.execPath, [...profile, MAIN, ...words, ...more], {
       stdio: ['ignore', 'ignore', 'pipe'],
@@ -219,13 +220,14 @@ async function revokeAll(
 const told = (text: string): void => console.log(`  ${text}`)
 
 async function measureStart(): Promise<void> {
-  console.log('Start, until it answers')
-  for (let i = 0; i < 5; i++) {
+  console.log('Start, until it answers, without a configuration and with one, in turn')
+  for (let i = 0; i < 10; i++) {
+    const configured = i % 2 === 1
     const begun = nowMs()
-    await using daemon = await new Daemon().ready()
+    await using daemon = await new Daemon({ configured }).ready()
     const { tookMs, cpuMs } = daemon.untilReady
     told(
-      `ready after ${tookMs} ms, ${cpuMs} ms on processors; warm after ${(nowMs() - begun).toFixed(0)} ms, ${daemon.cpuMs().all} ms on processors, ${daemon.counts().rssMb.toFixed(0)} MB`,
+      `${configured ? 'with' : 'without'}: ready after ${tookMs} ms, ${cpuMs} ms on processors; warm after ${(nowMs() - begun).toFixed(0)} ms, ${daemon.cpuMs().all} ms on processors, ${daemon.counts().rssMb.toFixed(0)} MB`,
     )
   }
 }

@@ -50,7 +50,8 @@ export interface FrontResult {
 export async function measureFront(roundCount: number): Promise<FrontResult> {
   const stage = mkdtempSync(path.join(tmpdir(), 'bpftoken-bench-'))
   chmodSync(stage, 0o755)
-  const daemon = await startDaemon(stage)
+  const socket = path.join(stage, 'socket')
+  const daemon = await startDaemon(stage, socket)
   try {
     // The launcher is looked for beside it.
     for (const name of ['bpftoken-run', 'bpftoken-launch'])
@@ -58,6 +59,8 @@ export async function measureFront(roundCount: number): Promise<FrontResult> {
     const front = (name: string): string[] => [
       path.join(stage, 'bpftoken-run'),
       'run',
+      '--socket',
+      socket,
       '--policy',
       name,
       '--',
@@ -84,15 +87,15 @@ export async function measureFront(roundCount: number): Promise<FrontResult> {
   }
 }
 
-async function startDaemon(stage: string): Promise<ReturnType<typeof spawn>> {
-  const [policies, socket, config] = ['policies', 'socket', 'config.yaml'].map(name => path.join(stage, name))
+async function startDaemon(stage: string, socket: string): Promise<ReturnType<typeof spawn>> {
+  const [policies, config] = ['policies', 'config.yaml'].map(name => path.join(stage, name))
   mkdirSync(policies!)
   writeFileSync(path.join(policies!, 'user.yaml'), policy('user', UID))
   writeFileSync(path.join(policies!, 'nobody.yaml'), policy('nobody', 65534))
   writeFileSync(config!, 'limits: { requestsPerMinute: 100000 }\n')
   const words = [
     '--socket',
-    socket!,
+    socket,
     '--policies',
     policies!,
     '--config',
@@ -111,7 +114,6 @@ async function startDaemon(stage: string): Promise<ReturnType<typeof spawn>> {
     })
     daemon.once('exit', () => reject(new Error(`bpftokend ended: ${said}`)))
   })
-  process.env['BPFTOKEN_SOCKET'] = socket
   return daemon
 }
 

@@ -1,7 +1,7 @@
 /**
  * Whole commands beside what cannot be saved: starting Node and, for `run`, making a user
- * namespace. A policy is parsed once per boot, kernel and build for root; `policy check (parsed)`
- * is for everybody else.
+ * namespace. A policy is parsed once per boot, kernel and build for root, and each time for everybody
+ * else.
  */
 import path from 'node:path'
 import { type Cost, type CostRatio, costsOf, ratioOf } from './cost.ts'
@@ -16,8 +16,8 @@ const COMMANDS = {
   'unshare true': ['unshare', '--user', '--map-root-user', 'true'],
   '--version': ours('--version'),
   'completion bash': ours('completion', 'bash'),
-  'policy check': ours('policy', 'check', POLICY),
-  'policy check (parsed)': [...NOBODY, ...ours('policy', 'check', POLICY)],
+  'policy check, parsed before': ours('policy', 'check', POLICY),
+  'policy check, not by root': [...NOBODY, ...ours('policy', 'check', POLICY)],
   'run -- true': ours('run', '--policy', POLICY, '--', 'true'),
 } as const
 
@@ -25,8 +25,8 @@ const COMMANDS = {
 const GOALS = {
   '--version': 1.15,
   'completion bash': 1.15,
-  'policy check': 1.8,
-  'policy check (parsed)': 1.8,
+  'policy check, parsed before': 1.8,
+  'policy check, not by root': 1.8,
   'run -- true': 1.3,
 } as const
 

@@ -353,7 +353,7 @@ static __always_inline void tell(struct caller *caller, __s32 result)
 	__u64 flags = BPF_RB_NO_WAKEUP;
 
 	call->result = result;
-	if (last && (result == -1 /* EPERM */ || (keeps_logs && result < 0) || !(call->flags & RECORDER_ENTERED) || call->at - *last > WAKE_AFTER_NS)) {
+	if (last && (result == -1 /* EPERM */ || !(call->flags & RECORDER_ENTERED) || call->at - *last > WAKE_AFTER_NS)) {
 		flags = BPF_RB_FORCE_WAKEUP;
 		*last = call->at;
 	}
@@ -403,9 +403,11 @@ int recorder_exit(__u64 *ctx)
 		return 0;
 	}
 	if (caller->pending) {
-		if (keeps_logs && (caller->call.cmd & ~BPF_COMMON_ATTRS) == BPF_PROG_LOAD && (__s32)ctx[1] < 0)
-			keep_log(caller->call.attr, request.second, caller->call.size, caller->call.at);
+		const struct recorder_call *call = &caller->call;
+
 		caller->pending = 0;
+		if (keeps_logs && (call->cmd & ~BPF_COMMON_ATTRS) == BPF_PROG_LOAD && (__s32)ctx[1] < 0)
+			keep_log(call->attr, request.second, call->size, call->at);
 		tell(caller, ctx[1]);
 		return 0;
 	}

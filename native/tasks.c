@@ -24,9 +24,10 @@
 static const struct kind {
 	const char *name;
 	unsigned long request;
-} USER = { "user", PIDFD_GET_USER_NAMESPACE }, KINDS[] = {
-	{ "mnt", PIDFD_GET_MNT_NAMESPACE },
-	{ "net", PIDFD_GET_NET_NAMESPACE },
+	bool with_user; /* who asks for it wants the user namespace, too */
+} USER = { "user", PIDFD_GET_USER_NAMESPACE, true }, KINDS[] = {
+	{ "mnt", PIDFD_GET_MNT_NAMESPACE, false },
+	{ "net", PIDFD_GET_NET_NAMESPACE, true },
 };
 #define KIND_COUNT (sizeof(KINDS) / sizeof(KINDS[0]))
 
@@ -147,7 +148,7 @@ static double user_of(struct looking *looking, int pid)
 
 static void look_at_process(struct looking *looking, int pid)
 {
-	double user = user_of(looking, pid);
+	double user = looking->kind->with_user ? user_of(looking, pid) : 0;
 	DIR *threads = user && user == looking->except ? NULL : threads_of(looking, pid);
 	int tid;
 
@@ -157,16 +158,25 @@ static void look_at_process(struct looking *looking, int pid)
 		closedir(threads);
 }
 
+/* The caller closes it; negative: it cannot be opened. */
+static int own_namespace(const struct kind *kind)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/self/ns/%s", kind->name);
+	return open(path, O_RDONLY | O_CLOEXEC);
+}
+
 static void look(napi_env env, void *data)
 {
 	(void)env;
 	struct looking *looking = data;
 	DIR *processes = opendir("/proc");
 	/*
-	 * Most are in our own: while it is open, the kernel need not make an inode for it each
+	 * Most are in our own: while they are open, the kernel need not make an inode for them each
 	 * time.
 	 */
-	int ours = open("/proc/self/ns/user", O_RDONLY | O_CLOEXEC);
+	int ours[] = { own_namespace(&USER), own_namespace(looking->kind) };
 	int pid;
 
 	if (!processes)
@@ -175,8 +185,9 @@ static void look(napi_env env, void *data)
 		look_at_process(looking, pid);
 	if (processes)
 		closedir(processes);
-	if (ours >= 0)
-		close(ours);
+	for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++)
+		if (ours[i] >= 0)
+			close(ours[i]);
 }
 
 static void told(napi_env env, napi_status status, void *data)

@@ -92,7 +92,7 @@ function machines(everything: boolean): Machine[] {
     {
       kernel: '6.1',
       title: 'Linux 6.1',
-      files: [WITHOUT_TOKENS, 'test/kernel/model/differential.test.ts'],
+      files: [WITHOUT_TOKENS, 'test/vm/record.test.ts', 'test/kernel/model/differential.test.ts'],
       timeoutSec: 1200,
     },
   ]

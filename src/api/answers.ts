@@ -21,7 +21,7 @@ import { check } from './simulate.ts'
 
 const policyLine = strict({ list: z.enum([...domain.options, 'capabilities']), word: text })
 
-/** What became of `--fix`. */
+/** What became of the wish to have it changed. */
 const fixed = strict({
   applied: flag,
   ours: flag.describe('False: it is no line of a policy, and must be done elsewhere'),
@@ -49,7 +49,7 @@ const fixed = strict({
     .describe('What is said when it is asked again'),
 }).optional()
 
-/** Of `--event` and `--last`. */
+/** Of an event of the guard. */
 const explainedEvent = strict({
   event: strict({
     seq: z.int().min(1),

@@ -97,20 +97,22 @@ function riskLines({ before, after, adds, findings }: PolicyFix['risk']): string
   ]
 }
 
-/** Pure. What was shown before it was asked is not said again. */
-export function fixedLines({ applied, ours, what, file, diff, reloaded, run, again }: Fixed): string[] {
+/** Pure. */
+export function fixedLines(fixed: Fixed): string[] {
+  const { run, again } = fixed
+  const isAllowed = again?.verdict === 'ok'
   return [
-    applied
-      ? `changed ${file}${reloaded === true ? ', and the daemon has read it' : ''}`
-      : ours
-        ? `nothing is changed${diff === undefined ? `: ${what}` : ''}`
-        : `nothing is changed: this is not a line of a policy: ${what}`,
+    headline(fixed),
     ...run.map(command => `  run   ${command}`),
     ...(again === undefined
       ? []
-      : [
-          `${again.when}: ${again.call}: ${again.verdict === 'ok' ? 'allowed' : `refused: ${again.cause}`}`,
-          ...(again.verdict === 'ok' ? [] : [`  change  ${again.change}`]),
-        ]),
+      : [`${again.when}: ${again.call}: ${isAllowed ? 'allowed' : `refused: ${again.cause}`}`]),
+    ...(again === undefined || isAllowed ? [] : [`  change  ${again.change}`]),
   ]
+}
+
+function headline({ applied, ours, what, file, reloaded }: Fixed): string {
+  if (!applied) return `nothing is changed: ${ours ? '' : 'it is no line of a policy: '}${what}`
+  if (file === undefined) return `done: ${what}`
+  return `changed ${file}${reloaded === true ? ', and the daemon has read it' : ''}`
 }

@@ -1,5 +1,6 @@
 /** Who asks: the peer of a connection, held by pidfd, and what the kernel says of it now. */
 
+import type { Shown } from '../delegation/subject.ts'
 import type { Target } from '../delegation/target.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { SubjectFacts } from '../policy/subject.ts'
@@ -33,11 +34,13 @@ export interface Asker {
    * and unknown if the asker has us wait for them. DeniedError as `who`.
    */
   subject(policies: readonly Pick<Policy, 'subjects'>[]): Promise<SubjectFacts>
+  /** Of that, what can wait: executable and label. Rejects as `subject`. */
+  shown(policies: readonly Pick<Policy, 'subjects'>[]): Promise<Shown>
   /**
-   * The same at once, for the moment before a loan is kept: user, groups, cgroup and unit are read
-   * anew; executable and label are those of `before`, since a look at them can wait.
+   * The rest at once, also for the moment before a loan is kept: user, groups, cgroup and unit are
+   * read anew; executable and label are those of `before`.
    */
-  subjectAgain(policies: readonly Pick<Policy, 'subjects'>[], before: SubjectFacts): SubjectFacts
+  subjectAgain(policies: readonly Pick<Policy, 'subjects'>[], before: Shown): SubjectFacts
   /**
    * One of its descriptors, by number. The caller closes it. InputError: it has none such;
    * TimeoutError: it is in the middle of an execve(2) that does not end.
@@ -58,7 +61,7 @@ export interface Asker {
   /**
    * DeniedError unless the kernel gives the asker CAP_SYS_ADMIN in the target's user namespace: it is
    * in there, or above, with that capability; or it made that one, or one that it lies in, from where
-   * it is. Never in the initial one; root is let through.
+   * it is. Never in the initial one; root is let through. DeniedError as `who`, too.
    */
   requireOwn(target: Target): void
 }

@@ -1,7 +1,7 @@
 /** To lend: judged by what the kernel says of who asks, and again right before it is kept. */
 
 import type { RouteAnswer, RouteRequest } from '../api/routes.ts'
-import { subjectAgain, subjectInTime } from '../delegation/subject.ts'
+import { shownInTime, subjectAgain } from '../delegation/subject.ts'
 import type { Target } from '../delegation/target.ts'
 import { BpftokenError, ConflictError, DeniedError, InputError } from '../errors.ts'
 import { admit } from '../lending/admission.ts'
@@ -80,9 +80,7 @@ export async function common(
   { process }: Target,
 ): Promise<Pick<LendRequest, 'policy' | 'vocabulary' | 'accounts' | 'guard' | 'by' | 'subject'>> {
   const { accounts } = names
-  const before = isRoot
-    ? await subjectInTime(process, policy, accounts, PATIENCE_MS)
-    : await asker.subject([policy])
+  const before = isRoot ? await shownInTime(process, policy, PATIENCE_MS) : await asker.shown([policy])
   return {
     ...{ policy, vocabulary, guard, accounts },
     by: isRoot ? 'operator' : 'subject',
@@ -91,10 +89,15 @@ export async function common(
   }
 }
 
-/** The namespace is its own, or was made for it under this policy: DeniedError. */
+/**
+ * The asker is still there, and the namespace is its own, or was made for it under this policy:
+ * DeniedError.
+ */
 function requireOwn({ launches }: Parts, asker: Asker, policy: Policy, target: Target): void {
-  if (launches.isFor(asker, target)) requireLaunch(policy)
-  else asker.requireOwn(target)
+  if (launches.isFor(asker, target)) {
+    asker.confirm()
+    requireLaunch(policy)
+  } else asker.requireOwn(target)
 }
 
 function requireLaunch({ name, launch }: Policy): void {
@@ -116,7 +119,6 @@ export function confirmedBy<T extends PreparedLoan>(
     ...prepared,
     confirm: async () => {
       await prepared.confirm?.()
-      asker.confirm()
       own()
     },
   }

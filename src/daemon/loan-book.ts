@@ -22,6 +22,8 @@ export class LoanBook {
   /** By the guard's number. */
   readonly #delegations = new Map<number, number>()
   readonly #children = new Map<number, Set<number>>()
+  /** Those that are open, by the superblock that they say. */
+  readonly #ofDevice = new Map<string, Set<number>>()
   /** Loans that are being made by this process: nobody else touches them. */
   readonly #making = new Set<number>()
   readonly #turns = new Map<number, Promise<unknown>>()
@@ -56,6 +58,11 @@ export class LoanBook {
   ofDelegation(delegation: number): LoanRecord | undefined {
     const id = this.#delegations.get(delegation)
     return id === undefined ? undefined : this.loan(id)
+  }
+
+  /** Those that have not ended and say this superblock (`made.device`). */
+  ofDevice(device: string): LoanRecord[] {
+    return [...(this.#ofDevice.get(device) ?? [])].map(id => this.#open.get(id)!)
   }
 
   /** This loan and all that is derived from it, it first; those that have not ended. */
@@ -119,6 +126,8 @@ export class LoanBook {
     const isOpen = now.state !== 'ended'
     if (isOpen) this.#open.set(now.id, now)
     else this.#open.delete(now.id)
+    if (wasOpen) forget(this.#ofDevice, before.made?.device, now.id)
+    if (isOpen) note(this.#ofDevice, now.made?.device, now.id)
     const { delegation } = now.made ?? {}
     // Events of one that has just ended still come.
     if (delegation !== undefined) this.#delegations.set(delegation, now.id)
@@ -136,12 +145,20 @@ export class LoanBook {
       if (count > 0) this.#openOf.set(owner, count)
       else this.#openOf.delete(owner)
     }
-    if (now.parent === undefined) return
-    const children = this.#children.get(now.parent) ?? new Set()
-    if (isOpen) this.#children.set(now.parent, children.add(now.id))
-    else {
-      children.delete(now.id)
-      if (children.size === 0) this.#children.delete(now.parent)
-    }
+    if (isOpen) note(this.#children, now.parent, now.id)
+    else forget(this.#children, now.parent, now.id)
   }
+}
+
+/** Adds it to the set of that key; undefined: it is in none. */
+function note<K>(sets: Map<K, Set<number>>, key: K | undefined, id: number): void {
+  if (key === undefined) return
+  const set = sets.get(key)
+  if (set === undefined) sets.set(key, new Set([id]))
+  else set.add(id)
+}
+
+function forget<K>(sets: Map<K, Set<number>>, key: K | undefined, id: number): void {
+  const set = key === undefined ? undefined : sets.get(key)
+  if (set?.delete(id) === true && set.size === 0) sets.delete(key!)
 }

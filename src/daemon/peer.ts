@@ -12,7 +12,7 @@
  * time: see src/sys/in-time.ts for what is which.
  */
 import { readFileSync, statSync } from 'node:fs'
-import { type Accounts, cgroupOf, subjectAgain, subjectInTime } from '../delegation/subject.ts'
+import { type Accounts, cgroupOf, type Shown, shownInTime, subjectAgain } from '../delegation/subject.ts'
 import { openTargetInTime, type Target } from '../delegation/target.ts'
 import { Owned } from '../ebpf/owned.ts'
 import { DeniedError, InputError, NotFoundError, SyscallError } from '../errors.ts'
@@ -177,19 +177,19 @@ export class Peer implements Asker, Disposable {
 
   async subject(policies: readonly Pick<Policy, 'subjects'>[]): Promise<SubjectFacts> {
     this.#now()
-    const subjects = policies.flatMap(policy => policy.subjects ?? [])
-    const found = await this.#lookLater(
-      subjectInTime(this.#process, { subjects }, this.#accounts, PATIENCE_MS),
-    )
-    // It may have changed while the rest was read.
-    this.#now()
-    return found
+    return this.subjectAgain(policies, await this.shown(policies))
   }
 
-  subjectAgain(policies: readonly Pick<Policy, 'subjects'>[], before: SubjectFacts): SubjectFacts {
+  shown(policies: readonly Pick<Policy, 'subjects'>[]): Promise<Shown> {
+    const subjects = policies.flatMap(policy => policy.subjects ?? [])
+    return this.#lookLater(shownInTime(this.#process, { subjects }, PATIENCE_MS))
+  }
+
+  subjectAgain(policies: readonly Pick<Policy, 'subjects'>[], before: Shown): SubjectFacts {
     this.#now()
     const subjects = policies.flatMap(policy => policy.subjects ?? [])
     const found = this.#look(() => subjectAgain(this.#process, { subjects }, this.#accounts, before))
+    // It may have changed while the rest was read.
     this.#now()
     return found
   }

@@ -21,7 +21,11 @@ export interface Unmounted {
 }
 
 export async function unmount(
-  { vocabulary, guard, book }: Pick<Parts, 'vocabulary' | 'guard'> & { book: Pick<Parts['book'], 'open'> },
+  {
+    vocabulary,
+    guard,
+    book,
+  }: Pick<Parts, 'vocabulary' | 'guard'> & { book: Pick<Parts['book'], 'ofDevice'> },
   loan: LoanRecord,
 ): Promise<Unmounted> {
   const left: string[] = []
@@ -43,9 +47,8 @@ export async function unmount(
     }
   }
   const { made, recipient } = loan
-  const rivals = [...book.open()].filter(
-    one => one.id !== loan.id && made?.device !== undefined && one.made?.device === made.device,
-  )
+  const rivals =
+    made?.device === undefined ? [] : book.ofDevice(made.device).filter(({ id }) => id !== loan.id)
   // Where another one says the same superblock, only a look tells whose the mount is.
   if (made?.path !== undefined && recipient !== undefined && rivals.length === 0) {
     using target = await targetThere(recipient.pid, recipient)

@@ -48,17 +48,25 @@ export function subjectOf(process: ProcessHandle, policy: Named, accounts: Accou
   return { ...factsAtOnce(process, policy, accounts), executable: UNBELIEVED, label }
 }
 
-/**
- * The same of a process that nobody may have us wait for, and with its executable and its label,
- * each where the policy asks for it: a look that nobody needs would let whoever hangs hold up what
- * has nothing to do with it. What cannot be had in time is unknown.
- */
+/** The same of a process that nobody may have us wait for, and with what `shownInTime` gives. */
 export async function subjectInTime(
   process: ProcessHandle,
   policy: Named,
   accounts: Accounts,
   timeoutMs: number,
 ): Promise<SubjectFacts> {
+  const shown = await shownInTime(process, policy, timeoutMs)
+  return subjectAgain(process, policy, accounts, shown)
+}
+
+/** What only a look tells that the process could have wait. */
+export type Shown = Pick<SubjectFacts, 'executable' | 'label'>
+
+/**
+ * Its executable and its label, each where the policy asks for it: a look that nobody needs would
+ * let whoever hangs hold up what has nothing to do with it. What cannot be had in time is unknown.
+ */
+export async function shownInTime(process: ProcessHandle, policy: Named, timeoutMs: number): Promise<Shown> {
   const asked = (name: 'executable' | 'label'): boolean =>
     policy.subjects?.some(subject => subject[name] !== undefined) === true
   const executable = asked('executable')
@@ -69,15 +77,15 @@ export async function subjectInTime(
         async () => withoutLabels() ?? labelFrom(await readInTime(process, 'attr/current', timeoutMs)),
       )
     : NOT_ASKED_FOR
-  return { ...factsAtOnce(process, policy, accounts), executable, label }
+  return { executable, label }
 }
 
-/** The same at once, once more: its executable and label are those that it had `before`. */
+/** The subject at once: what only a look tells that can wait is as it was `before`. */
 export function subjectAgain(
   process: ProcessHandle,
   policy: Named,
   accounts: Accounts,
-  { executable, label }: SubjectFacts,
+  { executable, label }: Shown,
 ): SubjectFacts {
   return { ...factsAtOnce(process, policy, accounts), executable, label }
 }

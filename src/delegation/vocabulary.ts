@@ -1,6 +1,6 @@
 /** The rights vocabulary of the running kernel: its BTF, in the policy layer's terms. */
 import { readFileSync } from 'node:fs'
-import { findEnums } from '../ebpf/btf/btf.ts'
+import { findEnums } from '../ebpf/btf/enums.ts'
 import { NotSupportedError } from '../errors.ts'
 import { DOMAIN_ENUMS, type KernelEnums, type Vocabulary, vocabularyFrom } from '../policy/vocabulary.ts'
 import { mapReadOnly } from '../sys/memory.ts'

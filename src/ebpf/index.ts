@@ -132,7 +132,6 @@ export { attachUsdt, type UsdtTarget } from './attach/usdt.ts'
 export { type UsdtArgument, type UsdtNote, usdtArguments, usdtNotes } from './attach/usdt-note.ts'
 export { type BpffsMount, bpffsMount, bpffsMounts, type DelegationText, delegatedMounts } from './bpffs.ts'
 export {
-  BTF_KIND,
   Btf,
   type BtfArray,
   type BtfComposite,
@@ -147,11 +146,12 @@ export {
   type BtfMember,
   type BtfRef,
   type BtfType,
-  findEnums,
 } from './btf/btf.ts'
 export { BtfBuilder, type MemberSpec, type NamedType } from './btf/builder.ts'
+export { findEnums } from './btf/enums.ts'
 export { BtfObject, type BtfObjectInfo } from './btf/object.ts'
 export { printType, printTypes } from './btf/print.ts'
+export { BTF_KIND } from './btf/type.ts'
 export { type Chars, readValue, type TypedValue, writeValue } from './btf/typed-value.ts'
 export { type EmbeddedObject, embeddedObjects } from './elf/embedded-objects.ts'
 export { Executable, type ExecutableSection, type Segment } from './elf/executable.ts'

@@ -1,7 +1,7 @@
 /** Whether a subject may have what a policy lends, before anything is done. */
 
 import { inOurNetwork } from '../delegation/neighbours.ts'
-import { type Accounts, subjectAgain, subjectInTime, subjectOf } from '../delegation/subject.ts'
+import { type Accounts, shownInTime, subjectAgain, subjectOf } from '../delegation/subject.ts'
 import { foreignOwner, sharesOurNetwork, type Target } from '../delegation/target.ts'
 import { DeniedError, NotSupportedError } from '../errors.ts'
 import { needsOwnNetwork, requireNetworkAllowed } from '../policy/conditions.ts'
@@ -57,7 +57,7 @@ export async function compareInTime(
   timeoutMs = LOOK_MS,
 ): Promise<Comparison> {
   if (policy.subjects?.some(({ label }) => label !== undefined) !== true) return {}
-  const before = await subjectInTime(process, policy, accounts, timeoutMs)
+  const before = await shownInTime(process, policy, timeoutMs)
   return { subject: () => subjectAgain(process, policy, accounts, before) }
 }
 

@@ -109,7 +109,8 @@ export function factsFrom(
       prog_load: has('keyring_id') ? 168 : has('fd_array_cnt') ? 152 : has('prog_token_fd') ? 148 : 140,
       btf_load: has('btf_token_fd') ? 40 : has('btf_log_true_size') ? 32 : 28,
       btf_get_fd_by_id: btfByIdTakesToken ? 16 : 4,
-      link_create: 60,
+      // uprobe_multi.path_fd came in the same release.
+      link_create: has('tracing_multi') ? 64 : 60,
     },
     hasTokens,
     btfByIdTakesToken,

@@ -41,7 +41,7 @@ const MACHINES = {
     progs: 33,
     attachs: 62,
     attrBytes: 168,
-    attrFields: FIELDS_6_18,
+    attrFields: [...FIELDS_6_18, 'tracing_multi'],
     commonAttrs: true,
   },
 } as const satisfies Record<string, Known>

@@ -160,7 +160,8 @@ function directoryFails(judge: Judge, task: Task, directory: File, dotted: boole
   const inode = inodeOf(directory)
   const may = mayAccess(judge, task, inode, MAY.search, true)
   if (judge.fails(PIN_RULES.search, may, () => inodeText(inode))) return true
-  const refused = directory.kind === 'bpffs' && dotted
+  // A directory without any right, as nobody makes one, takes all names.
+  const refused = directory.kind === 'bpffs' && dotted && (inode.mode & 0o7777) !== 0
   return judge.fails(PIN_RULES.dotted, !refused, refused ? 'a dot' : 'no dot')
 }
 

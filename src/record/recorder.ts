@@ -37,12 +37,14 @@ export interface Tally {
   readonly lostProcesses: number
 }
 
-/** What is watched from the beginning: one of them, or none. */
+/** What is watched from the beginning: a cgroup, a PID namespace, or nothing. */
 export interface Watched {
   /** Its id. */
   readonly cgroup?: bigint
   /** Its inode number. */
   readonly pidNamespace?: number
+  /** Whether the end of the verifier's log is kept of programs that are refused. */
+  readonly logs?: boolean
 }
 
 export class Recorder implements Disposable {
@@ -70,12 +72,12 @@ export class Recorder implements Disposable {
    * Begins: `seen` gets each call of what is watched, from Node's event loop. Of a cgroup (its id)
    * that is every process in it and below, of a PID namespace (its inode number) likewise; otherwise
    * nothing yet. A call that was refused comes at once, others within some time, and all that there
-   * are by `drain`. Needs CAP_BPF and CAP_PERFMON in the initial user namespace. `logs`: of programs
-   * that are refused, with the end of what the verifier said. The caller disposes of it.
+   * are by `drain`. `logs`: of programs that are refused, with the end of what the verifier said.
+   * Needs CAP_BPF and CAP_PERFMON in the initial user namespace. The caller disposes of it.
    */
   static async start(
     seen: (call: SeenCall) => void,
-    { cgroup = 0n, pidNamespace = 0, logs = false }: Watched & { readonly logs?: boolean } = {},
+    { cgroup = 0n, pidNamespace = 0, logs = false }: Watched = {},
   ): Promise<Recorder> {
     using owned = new Owned()
     const spec = parseObject(readFileSync(OBJECT), { name: 'recorder' })
@@ -83,8 +85,8 @@ export class Recorder implements Disposable {
       arm64: process.arch === 'arm64' ? 1 : 0,
       pid_namespace: Number(/\d+/.exec(ownNamespace('pid'))![0]),
       cgroup,
-      keeps_logs: Number(logs),
       watched_namespace: pidNamespace,
+      keeps_logs: Number(logs),
     }
     const object = owned.add(await loadObject(spec, { token: null, constants }))
     const kept = new Owned()

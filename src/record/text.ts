@@ -61,7 +61,7 @@ function remarks(recording: Recording, facts: TextFacts): string[] {
     ...risk.items.map(({ level, domain, word, reason }) => `  ${level}: ${domain} ${word}: ${reason}`),
     ...leftOut.map(
       ({ domain, word, askers }) =>
-        `Left out: ${domain} ${word}: no right would have helped: ${askersText(askers, facts)}`,
+        `Left out: ${domain} ${word}: ${whyLeftOut(askers)}: ${askersText(askers, facts)}`,
     ),
     ...unserved.map(
       ({ call, fails, why, askers }) =>
@@ -80,6 +80,14 @@ function remarks(recording: Recording, facts: TextFacts): string[] {
         ]
       : []),
   ]
+}
+
+/** Of calls that had a token nobody is refused for want of a right alone. */
+function whyLeftOut(askers: readonly Asker[]): string {
+  const isRefused = askers.some(({ outcomes }) => outcomes['EPERM'] !== undefined)
+  return isRefused
+    ? 'the calls did not name the token that their process has, so that no right would have helped'
+    : 'no right would have helped'
 }
 
 /** `bpftool (pid 7, inside 2): 2 ok, 1 EPERM, first 20:44:53.120 for counter, events`. */

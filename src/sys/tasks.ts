@@ -32,15 +32,17 @@ export function* allProcesses(): Generator<number> {
 }
 
 export interface PlacedTask extends Task {
-  /** Undefined: it has ended, or we are not told. */
+  /** Undefined: it has ended, or we are not told; or it is asked for mount namespaces. */
   readonly userNamespace: string | undefined
   readonly namespace: string | undefined
 }
 
 /**
- * Every task of every process that is not in the user namespace `except`, with the namespace of that
- * kind that it is in, from one look on a worker thread.
+ * Every task of every process, with the namespace of that kind that it is in, from one look on a
+ * worker thread. With `net`: its user namespace, too; and processes in the one `except` are left out.
  */
+export async function taskNamespaces(kind: 'mnt'): Promise<PlacedTask[]>
+export async function taskNamespaces(kind: 'net', except?: string): Promise<PlacedTask[]>
 export async function taskNamespaces(kind: 'mnt' | 'net', except?: string): Promise<PlacedTask[]> {
   requireOwnProc()
   const left = except === undefined ? 0 : Number(/\d+/.exec(except)![0])

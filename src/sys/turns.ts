@@ -1,7 +1,7 @@
 /**
- * Turns: of each name so many at once, and the others in the order in which they came. Between two
- * turns of one name the event loop looks at what else has come, so that a name with many who wait
- * holds up nobody else.
+ * Turns: of each name so many at once, and the others in the order in which they came. A turn is
+ * over once the event loop has looked at what else has come, whether somebody waits for it or comes
+ * before that: so a name that asks for many holds up nobody else.
  */
 
 interface Lane {
@@ -28,12 +28,7 @@ export class Turns {
     this.#lanes.set(name, lane)
     if (lane.running < this.#width) lane.running++
     else if (!(await called(lane, signal))) return undefined
-    return { [Symbol.dispose]: () => this.#leave(name, lane) }
-  }
-
-  #leave(name: string, lane: Lane): void {
-    if (lane.waiting.size > 0) setImmediate(() => this.#pass(name, lane))
-    else this.#pass(name, lane)
+    return { [Symbol.dispose]: () => void setImmediate(() => this.#pass(name, lane)) }
   }
 
   /** The turn goes on to the next one who waits. */

@@ -524,7 +524,7 @@ function noMoreOf(events: RouteAnswer<'events'>['events']): Service['handlers'][
   return (_, { query }) =>
     Promise.resolve({
       status: 200,
-      body: { events: query.after === undefined ? events : [], lost: 0, next: 0 },
+      body: { events: (query.after ?? 0) === 0 ? events : [], lost: 0, next: 0 },
     })
 }
 
@@ -610,4 +610,44 @@ test('explain --event --fix changes the file of the loan that the daemon names, 
     [/The daemon does not take ".*dev\.yaml": no/],
     2,
   )
+})
+
+test('explain --event --fix of a loan whose time is over lends it anew, to who is there still', async () => {
+  const expired = { ...REFUSED, reason: 'expired', point: 'token_cmd', type: undefined }
+  let loan: RouteAnswer<'showLoan'> = LOAN
+  const over = (pid: number, userNamespace: string): void => {
+    const { status: _, record, ...rest } = LOAN
+    const recipient = { ...record!.recipient, pid, userNamespace }
+    loan = { ...rest, state: 'ended', record: { ...record!, recipient }, ended: { at: AT, why: 'expired' } }
+  }
+  await using it = await daemon({
+    events: noMoreOf([expired]),
+    showLoan: () => Promise.resolve({ status: 200, body: loan }),
+  })
+  // By its number it asks for those after the one before.
+  const words = ['explain', '--last', '--fix', '--yes']
+  const lent = () => it.asked().filter(([route]) => route === 'lend')
+  over(process.pid, readlinkSync('/proc/self/ns/user'))
+  const { status, stdout } = await it.run(...words, '--json')
+  const said = checkedDocument('explain', stdout) as {
+    cause: string
+    state: string
+    fix: { applied: boolean }
+  }
+  assert.deepEqual([status, said.cause, said.state, said.fix.applied], [0, 'guard-expired', 'expired', true])
+  const [[, request] = [], ...others] = lent()
+  assert.deepEqual(others, [])
+  const { recipient, ...body } = (request as { body: { recipient: { pidfd: number } } }).body
+  assert.equal(typeof recipient.pidfd, 'number')
+  assert.deepEqual(body, { policy: { name: 'dev' }, place: { path: '/sys/fs/bpf' } })
+  await says(it, words, [/^fix: lend policy dev anew to /m, /^done: .*: loan-1$/m], 0)
+  lent()
+  for (const [pid, namespace] of [
+    [process.pid, 'user:[1]'],
+    [4_194_304, 'user:[1]'],
+  ] as const) {
+    over(pid, namespace)
+    await says(it, words, [/nothing is changed: .*lend anew/, /run +bpftoken delegate --pid/], 3)
+  }
+  assert.deepEqual(lent(), [])
 })

@@ -56,8 +56,7 @@ describe('units', needsProgram('sid/usr/bin/systemctl'), () => {
     (await systemd.execute('cat', `/proc/${pid}/mountinfo`)).stdout.includes('delegate_cmds')
 
   test('explain --unit NAME: a unit without its own mounts, one without a loan, and one with', async () => {
-    const explain = (name: string) =>
-      systemd.cli('explain', '--unit', name, '--', 'prog_load', 'xdp', 'xdp')
+    const explain = (name: string) => systemd.cli('explain', '--unit', name, '--', 'prog_load', 'xdp', 'xdp')
     const refused = async (name: string, cause: string): Promise<void> => {
       const { status, stdout, stderr } = await explain(name)
       assert.equal(status, 3, stderr)

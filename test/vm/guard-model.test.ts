@@ -10,7 +10,7 @@ import { skip } from './guarded.ts'
 import { agree } from './story/agree.ts'
 import { guard, withGuard } from './under-guard.ts'
 
-const STORIES = Number(process.env['BPFTOKEN_TEST_STORIES'] ?? 12)
+const STORIES = Number(process.env['BPFTOKEN_TEST_STORIES'] ?? 6)
 const SEED = Number(process.env['BPFTOKEN_TEST_SEED'] ?? 1)
 
 withGuard()

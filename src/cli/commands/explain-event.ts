@@ -11,10 +11,11 @@ import {
   type JudgedEvent,
   type KnownDelegation,
 } from '../../lending/explain-event.ts'
+import { inhabitantOf } from '../../lending/inhabitant.ts'
 import { wallTime } from '../../lending/view.ts'
 import { DEFAULT_LIMITS } from '../../policy/policy.ts'
-import { allProcesses, userNamespaceOfProcess } from '../../sys/tasks.ts'
 import { requireAgreement } from '../agreed.ts'
+import { lendAnew } from '../daemon/lend-anew.ts'
 import { delegationIn, reachDaemon } from '../daemon/reach.ts'
 import { eventChangeText } from '../event-change-text.ts'
 import { type Fixed, fix, fixedLines } from '../fix.ts'
@@ -83,8 +84,12 @@ async function fixEvent(
   explained: EventExplanation,
   options: ExplainOptions,
 ): Promise<Fixed> {
-  const vocabulary = await loadVocabulary()
   const { edit, call, cause } = explained
+  if (cause === 'guard-expired' && daemon !== undefined && loan !== undefined) {
+    const lent = await lendAnew(daemon, loan, options)
+    if (lent !== undefined) return lent
+  }
+  const vocabulary = await loadVocabulary()
   return await fix(
     {
       ...{ edit, change: eventChangeText(event, explained), otherwise: OLDER },
@@ -293,7 +298,11 @@ function ofGuard(): Source {
           state: revoked ? 'revoked' : 'live',
           ...{ capabilities: terms.rights.capabilities, limits: terms.limits, live: counts, mapBytes },
         },
-        ...{ policy: policy || undefined, pid: () => processIn(userNamespace), loan: undefined },
+        ...{
+          policy: policy || undefined,
+          pid: () => inhabitantOf(`user:[${userNamespace}]`),
+          loan: undefined,
+        },
         cgroup: kind === 'cgroup' ? cgroup?.path : undefined,
       }
     },
@@ -309,11 +318,4 @@ function delegationIfAny(guard: Guard, id: DelegationId): GuardDelegation | unde
     if (error instanceof NotFoundError) return undefined
     throw error
   }
-}
-
-/** A process of that user namespace. */
-function processIn(userNamespace: number | undefined): number | undefined {
-  const name = `user:[${userNamespace}]`
-  for (const pid of allProcesses()) if (userNamespaceOfProcess(pid) === name) return pid
-  return undefined
 }

@@ -5,88 +5,26 @@
  * when asked for, since /sys/kernel/btf/vmlinux has some 130,000 of them and callers want a few.
  * Anything malformed is a FormatError, at the latest when it is asked for; memory is bounded by the
  * input. Layout: include/uapi/linux/btf.h and Documentation/bpf/btf.rst. Start with `Btf.parse`, or
- * with `findEnums` where start-up time counts.
+ * with `findEnums` of enums.ts where start-up time counts.
  */
-import { FormatError } from '../../errors.ts'
+import {
+  bad,
+  continued,
+  enumerators,
+  HEAD_WORDS,
+  index,
+  KIND_MASK,
+  KIND_NAMES,
+  kindOf,
+  sections,
+  UNIT_WORDS,
+  vlenOf,
+} from './blob.ts'
 import { BtfNames, BtfStrings } from './names.ts'
+import { BTF_KIND, type BtfKind, type BtfMember, type BtfType } from './type.ts'
 
-// biome-ignore format: a table
-/** BTF_KIND_*: the number is in bits 24 and up of a type's info word. */
-export const BTF_KIND = {
-  int: 1, ptr: 2, array: 3, struct: 4, union: 5, enum: 6, fwd: 7,
-  typedef: 8, volatile: 9, const: 10, restrict: 11, func: 12, func_proto: 13, var: 14,
-  datasec: 15, float: 16, decl_tag: 17, type_tag: 18, enum64: 19,
-} as const
+export type * from './type.ts'
 
-export type BtfKind = keyof typeof BTF_KIND
-
-/** A field of a struct or union. `bitSize` is 0 unless it is a bit field. */
-export interface BtfMember {
-  readonly name: string
-  readonly type: number
-  readonly bitOff: number
-  readonly bitSize: number
-}
-
-interface Head<K extends BtfKind> {
-  readonly id: number
-  readonly kind: K
-  /** Empty for anonymous types. */
-  readonly name: string
-}
-
-export interface BtfInt extends Head<'int'> {
-  readonly size: number
-  readonly signed: boolean
-  readonly char: boolean
-  readonly bool: boolean
-  readonly bitOff: number
-  readonly bits: number
-}
-/** Types that only point to, or qualify, another one. Type 0 is void. */
-export interface BtfRef
-  extends Head<
-    'ptr' | 'typedef' | 'volatile' | 'const' | 'restrict' | 'type_tag' | 'func' | 'var' | 'decl_tag'
-  > {
-  readonly type: number
-  /** `func` and `var`: 0 static, 1 global, 2 extern. */
-  readonly linkage?: number
-  /** `decl_tag`: the member or parameter that is tagged, or -1 for the type itself. */
-  readonly component?: number
-}
-export type BtfArray = Head<'array'> & {
-  readonly type: number
-  readonly index: number
-  readonly count: number
-}
-export type BtfComposite = Head<'struct' | 'union'> & {
-  readonly size: number
-  readonly members: readonly BtfMember[]
-}
-interface Enum<K extends BtfKind, V> extends Head<K> {
-  readonly size: number
-  readonly signed: boolean
-  readonly values: readonly { readonly name: string; readonly value: V }[]
-}
-export type BtfEnum = Enum<'enum', number>
-export type BtfEnum64 = Enum<'enum64', bigint>
-export type BtfFwd = Head<'fwd'> & { readonly union: boolean }
-/** `type` is the result's. A last parameter without name and with type 0 means "...". */
-export interface BtfFuncProto extends Head<'func_proto'> {
-  readonly type: number
-  readonly params: readonly { readonly name: string; readonly type: number }[]
-}
-export interface BtfDatasec extends Head<'datasec'> {
-  readonly size: number
-  readonly vars: readonly { readonly type: number; readonly off: number; readonly size: number }[]
-}
-export type BtfFloat = Head<'float'> & { readonly size: number }
-// biome-ignore format: one line says it
-export type BtfType = BtfInt | BtfRef | BtfArray | BtfComposite | BtfEnum | BtfEnum64 | BtfFwd | BtfFuncProto | BtfDatasec | BtfFloat
-
-const MAGIC = 0xeb9f
-const MIN_HEADER_BYTES = 24
-const HEAD_WORDS = 3
 /**
  * As the kernel's MAX_RESOLVE_DEPTH: longer chains of modifiers and arrays do not occur, cycles do.
  */
@@ -94,74 +32,10 @@ const MAX_DEPTH = 32
 /** Parts of a type (members, values, parameters) from which on decoding it twice would count. */
 const LARGE = 16
 
-const KIND_NAMES = ['void', ...Object.keys(BTF_KIND)] as BtfKind[]
-// 32-bit words after a type's head: a fixed part, and one part per unit of vlen. FUNC keeps its
-// linkage in vlen, so its per-unit part is 0.
-//                   void int ptr arr str uni enu fwd tdf vol con res fun pro var sec flo dec tag e64
-const FIXED_WORDS = [0, 1, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 1, 0, 0]
-const UNIT_WORDS = [0, 0, 0, 0, 3, 3, 2, 0, 0, 0, 0, 0, 0, 2, 0, 3, 0, 0, 0, 3]
-
-// Bits 16-23 and 29-30 of info are reserved and zero. Read as part of the number beside them, a set
-// bit makes a type that cannot exist, and is refused with no check of its own.
 // BTF_INT_*, in the word after the head of an int.
 const INT_SIGNED = 1 << 24
 const INT_CHAR = 1 << 25
 const INT_BOOL = 1 << 26
-
-const KIND_MASK = 0x7f
-const VLEN_MASK = 0xffffff
-const kindOf = (info: number) => (info >>> 24) & KIND_MASK
-const vlenOf = (info: number) => info & VLEN_MASK
-
-interface Sections {
-  readonly words: Uint32Array
-  readonly strings: Buffer
-  /** Byte offset of the type section in the input, for messages. */
-  readonly typesOff: number
-}
-
-function bad(message: string, off?: number): FormatError {
-  return new FormatError('BTF', message, off === undefined ? {} : { off })
-}
-
-/**
- * Checks the header and cuts out the two sections. `split`: continues another blob, whose strings
- * it may use alone.
- */
-function sections(bytes: Uint8Array, split = false): Sections {
-  if (bytes.length < MIN_HEADER_BYTES) {
-    throw bad(`${bytes.length} bytes are too few for a header of ${MIN_HEADER_BYTES}`)
-  }
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-  const magic = view.getUint16(0, true)
-  if (magic === 0x9feb) throw bad('written in big-endian byte order, which is not supported', 0)
-  if (magic !== MAGIC) throw bad(`magic is 0x${magic.toString(16)}, not 0x${MAGIC.toString(16)}`, 0)
-  if (view.getUint8(2) !== 1) throw bad(`version ${view.getUint8(2)} is not known, only 1`, 2)
-
-  const headerBytes = view.getUint32(4, true)
-  const typesOff = headerBytes + view.getUint32(8, true)
-  const typesBytes = view.getUint32(12, true)
-  const stringsOff = headerBytes + view.getUint32(16, true)
-  const stringsBytes = view.getUint32(20, true)
-  if (headerBytes < MIN_HEADER_BYTES || headerBytes > bytes.length) {
-    throw bad(`header length ${headerBytes} is impossible`, 4)
-  }
-  if (typesOff + typesBytes > bytes.length) throw bad('type section runs past the end', 8)
-  if (stringsOff + stringsBytes > bytes.length) throw bad('string section runs past the end', 16)
-  if (typesBytes % 4 !== 0) throw bad(`type section of ${typesBytes} bytes is not whole words`, 12)
-
-  const strings = Buffer.from(bytes.buffer, bytes.byteOffset + stringsOff, stringsBytes)
-  const ended = strings.length === 0 ? split : strings[strings.length - 1] === 0
-  if (!ended || (!split && strings[0] !== 0)) {
-    throw bad('string section does not start and end with a zero byte', stringsOff)
-  }
-  const start = bytes.byteOffset + typesOff
-  const words =
-    start % 4 === 0
-      ? new Uint32Array(bytes.buffer, start, typesBytes / 4)
-      : new Uint32Array(copyOf(bytes, typesOff, typesBytes))
-  return { words, strings, typesOff }
-}
 
 function isModifier(kind: number): boolean {
   return (
@@ -171,85 +45,6 @@ function isModifier(kind: number): boolean {
     kind === BTF_KIND.restrict ||
     kind === BTF_KIND.type_tag
   )
-}
-
-/** Bytes at the start of a buffer of their own. A Buffer's slice() would share its memory. */
-function copyOf(bytes: Uint8Array, off: number, length: number): ArrayBuffer {
-  return Uint8Array.prototype.slice.call(bytes, off, off + length).buffer as ArrayBuffer
-}
-
-/**
- * First word of every type in order of ids, or of one kind only; from word `from` on. The one loop over all types, kept
- * free of calls: in a fresh process most of its time is the interpreter's and the compiler's.
- */
-function index({ words, typesOff }: Sections, only = 0, from = 0): Uint32Array {
-  const starts = new Uint32Array(Math.floor((words.length - from) / HEAD_WORDS))
-  const end = words.length
-  let count = 0
-  let at = from
-  while (at < end) {
-    const info = words[at + 1]!
-    const kind = (info >>> 24) & KIND_MASK
-    const next = at + HEAD_WORDS + FIXED_WORDS[kind]! + UNIT_WORDS[kind]! * (info & VLEN_MASK)
-    // Not a number where the kind is not known or the head is cut short.
-    if (!(kind > 0 && next <= end)) throw badType(words, at, typesOff)
-    if (only === 0 || kind === only) starts[count++] = at
-    at = next
-  }
-  return starts.subarray(0, count)
-}
-
-/** `starts`, with those of the types behind word `from`. */
-function continued(input: Sections, starts: Uint32Array, from: number): Uint32Array {
-  if (input.words.length === from) return starts
-  const more = index(input, 0, from)
-  const all = new Uint32Array(starts.length + more.length)
-  all.set(starts)
-  all.set(more, starts.length)
-  return all
-}
-
-function badType(words: Uint32Array, at: number, typesOff: number): FormatError {
-  const kind = kindOf(words[at + 1] ?? 0)
-  const known = at + HEAD_WORDS > words.length || (kind > 0 && kind < FIXED_WORDS.length)
-  return bad(known ? 'type runs past the end of its section' : `kind ${kind} is not known`, typesOff + at * 4)
-}
-
-/**
- * The values of some enums, by name: `findEnums(vmlinux,
- * ['bpf_cmd']).get('bpf_cmd')!.get('BPF_PROG_LOAD')`. One scan, no index, no string decoded but
- * those asked for: a few milliseconds for a vmlinux in a fresh process. An enum that is not there
- * is missing from the result; of two with the same name the first counts. Only enums of 32-bit
- * values (BTF_KIND_ENUM).
- */
-export function findEnums(bytes: Uint8Array, names: readonly string[]): Map<string, Map<string, number>> {
-  const input = sections(bytes)
-  const wanted = names.map(name => ({ name, needle: Buffer.from(`${name}\0`) }))
-  const found = new Map<string, Map<string, number>>()
-  const strings = new BtfStrings(input.strings)
-  // Comparing at the few thousand enums costs less than searching 2 MB of strings for each name.
-  for (const at of index(input, BTF_KIND.enum)) {
-    for (const { name, needle } of wanted) {
-      if (found.has(name) || !startsAt(input.strings, input.words[at]!, needle)) continue
-      const values = enumerators(input.words, at, strings)
-      found.set(name, new Map(values.map(({ name, value }) => [name, value])))
-    }
-  }
-  return found
-}
-
-function startsAt(bytes: Uint8Array, off: number, needle: Uint8Array): boolean {
-  for (let i = 0; i < needle.length; i++) if (bytes[off + i] !== needle[i]) return false
-  return true
-}
-
-function enumerators(words: Uint32Array, at: number, strings: BtfStrings): { name: string; value: number }[] {
-  const info = words[at + 1]!
-  const signed = info >>> 31 === 1
-  return Array.from({ length: vlenOf(info) }, (_, i) => {
-    const value = words[at + HEAD_WORDS + 2 * i + 1]!
-    return { name: strings.at(words[at + HEAD_WORDS + 2 * i]!), value: signed ? value | 0 : value }
-  })
 }
 
 /**
@@ -372,12 +167,13 @@ export class Btf {
   #indexOf(functions: boolean): BtfNames {
     const words = this.#words
     const starts = this.#starts
+    const [mask, func] = [KIND_MASK, BTF_KIND.func]
     const places = new Uint32Array(starts.length)
     let count = 0
     for (let place = 0; place < starts.length; place++) {
       const at = starts[place]!
       if (words[at] === 0) continue
-      if ((((words[at + 1]! >>> 24) & KIND_MASK) === BTF_KIND.func) === functions) places[count++] = place
+      if ((((words[at + 1]! >>> 24) & mask) === func) === functions) places[count++] = place
     }
     return new BtfNames(words, starts, this.#strings, places.subarray(0, count))
   }

@@ -10,7 +10,8 @@
  * is the kernel's to judge.
  */
 import { FormatError } from '../../errors.ts'
-import { BTF_KIND, type BtfKind } from './btf.ts'
+import type { BtfKind } from './btf.ts'
+import { BTF_KIND } from './type.ts'
 
 const HEADER_BYTES = 24
 const MAGIC = 0xeb9f

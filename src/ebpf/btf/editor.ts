@@ -6,20 +6,24 @@
  * .BTF.ext refers to both.
  */
 import { FormatError } from '../../errors.ts'
-import { BTF_KIND, Btf, type BtfKind, parseLike, placesOf } from './btf.ts'
+import { Btf, type BtfKind, parseLike, placesOf } from './btf.ts'
 import { MAX_NAME_BYTES } from './names.ts'
+import { BTF_KIND } from './type.ts'
 
 const HEADER_BYTES = 24
 const MAGIC = 0xeb9f
 const VLEN_MASK = 0xffffff
 
 /**
- * The blob in the other byte order: all but the strings and the first four bytes are 32-bit words.
+ * The blob in the other byte order, from either: all but the strings and the first four bytes are
+ * 32-bit words.
  */
 export function swapBtf(bytes: Uint8Array): Uint8Array {
   const swapped = swapWords(bytes)
-  const view = new DataView(swapped.buffer, swapped.byteOffset, swapped.byteLength)
   if (bytes.length < HEADER_BYTES) return swapped
+  const isLittle = bytes[0] === (MAGIC & 0xff)
+  const { buffer, byteOffset, byteLength } = isLittle ? bytes : swapped
+  const view = new DataView(buffer, byteOffset, byteLength)
   const stringsOff = view.getUint32(4, true) + view.getUint32(16, true)
   if (stringsOff < bytes.length) swapped.set(bytes.subarray(stringsOff), stringsOff)
   return swapped

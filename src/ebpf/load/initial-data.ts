@@ -73,7 +73,7 @@ function placesOf(spec: ObjectSpec, what: What): Place[] {
       return [{ map, variables: new GlobalVariables(types, valueTypeId), sizeBytes, contents }]
     if (arena === undefined || arena.map !== map.name || arena.typeId === 0) return []
     const variables = new GlobalVariables(types, arena.typeId)
-    return [{ map, variables, sizeBytes: arena.contents.length, contents: arena.contents }]
+    return [{ map, variables, sizeBytes: arena.sizeBytes, contents: arena.contents }]
   })
 }
 

@@ -8,6 +8,7 @@
  */
 import { FormatError } from '../../errors.ts'
 import { CLASS, LD_IMM64, OP, PSEUDO, SLOT_BYTES } from '../asm/insn.ts'
+import { swapCode } from '../asm/swap-code.ts'
 import type { Btf, BtfRef } from '../btf/btf.ts'
 import {
   type Elf,
@@ -392,20 +393,4 @@ function draftOf(symbol: ElfSymbol, section: ElfSection, bytes: Uint8Array): Dra
     lines: new Uint32Array(),
     coreRelos: [],
   }
-}
-
-/**
- * Big-endian instructions in little endian: registers trade places, as C lays out bit fields the
- * other way round.
- */
-function swapCode(code: Uint8Array): Uint8Array {
-  const swapped = new Uint8Array(code)
-  const view = new DataView(swapped.buffer)
-  for (let at = 0; at + SLOT_BYTES <= swapped.length; at += SLOT_BYTES) {
-    const regs = swapped[at + 1]!
-    swapped[at + 1] = (regs >> 4) | ((regs & 0xf) << 4)
-    view.setInt16(at + 2, view.getInt16(at + 2, false), true)
-    view.setInt32(at + 4, view.getInt32(at + 4, false), true)
-  }
-  return swapped
 }

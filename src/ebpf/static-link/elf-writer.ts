@@ -1,4 +1,4 @@
-/** Writes a relocatable BPF object: sections, symbols, relocations. Pure. Little endian. */
+/** Writes a relocatable BPF object: sections, symbols, relocations. Pure. */
 import { NotSupportedError } from '../../errors.ts'
 import { EM_BPF, ET_REL, SHN, SHT, STB } from '../elf/elf.ts'
 
@@ -83,10 +83,15 @@ interface Head {
 }
 
 /**
- * The file. Local symbols come first in it, as ELF wants them. NotSupportedError: there are more
+ * The file, in little or big endian; sections are in that order already. Local symbols come first in
+ * it, as ELF wants them. NotSupportedError: there are more
  * sections than it can number.
  */
-export function writeElf(sections: readonly WrittenSection[], symbols: readonly WrittenSymbol[]): Uint8Array {
+export function writeElf(
+  sections: readonly WrittenSection[],
+  symbols: readonly WrittenSymbol[],
+  little = true,
+): Uint8Array {
   const strings = new Strings()
   const indexOf = new Map(sections.map((section, i) => [section, i + 1]))
   const ordered = [
@@ -106,7 +111,7 @@ export function writeElf(sections: readonly WrittenSection[], symbols: readonly 
       ...{ name, type, flags, link: 0, info: 0, align: alignBytes, entry: entryBytes, size: sizeBytes, data },
     })),
     ...relocated.map(section => {
-      const data = relTable(section.relocations, numberOf)
+      const data = relTable(section.relocations, numberOf, little)
       return {
         ...{
           name: `.rel${section.name}`,
@@ -119,7 +124,7 @@ export function writeElf(sections: readonly WrittenSection[], symbols: readonly 
       }
     }),
   ]
-  const table = symbolTable(ordered, indexOf, strings)
+  const table = symbolTable(ordered, indexOf, strings, little)
   const locals = ordered.filter(({ bind }) => bind === STB.LOCAL).length
   heads.push({
     ...{ name: '.symtab', type: SHT.SYMTAB, flags: 0, link: symtab + 1, info: locals + 1 },
@@ -131,10 +136,10 @@ export function writeElf(sections: readonly WrittenSection[], symbols: readonly 
     ...{ name: '.strtab', type: SHT.STRTAB, flags: 0, link: 0, info: 0, align: 1, entry: 0 },
     ...{ size: text.length, data: text },
   })
-  return layOut(heads, names)
+  return layOut(heads, names, little)
 }
 
-function layOut(heads: readonly Head[], names: readonly number[]): Uint8Array {
+function layOut(heads: readonly Head[], names: readonly number[], little: boolean): Uint8Array {
   let end = HEADER_BYTES
   const offs = heads.map(({ align, data }) => {
     const off = Math.ceil(end / Math.max(1, align)) * Math.max(1, align)
@@ -144,26 +149,26 @@ function layOut(heads: readonly Head[], names: readonly number[]): Uint8Array {
   const tableOff = Math.ceil(end / 8) * 8
   const bytes = new Uint8Array(tableOff + (heads.length + 1) * SECTION_BYTES)
   const view = new DataView(bytes.buffer)
-  bytes.set([0x7f, 0x45, 0x4c, 0x46, 2, 1, 1])
-  view.setUint16(16, ET_REL, true)
-  view.setUint16(18, EM_BPF, true)
-  view.setUint32(20, 1, true)
-  view.setBigUint64(40, BigInt(tableOff), true)
-  view.setUint16(52, HEADER_BYTES, true)
-  view.setUint16(58, SECTION_BYTES, true)
-  view.setUint16(60, heads.length + 1, true)
-  view.setUint16(62, heads.length, true)
+  bytes.set([0x7f, 0x45, 0x4c, 0x46, 2, little ? 1 : 2, 1])
+  view.setUint16(16, ET_REL, little)
+  view.setUint16(18, EM_BPF, little)
+  view.setUint32(20, 1, little)
+  view.setBigUint64(40, BigInt(tableOff), little)
+  view.setUint16(52, HEADER_BYTES, little)
+  view.setUint16(58, SECTION_BYTES, little)
+  view.setUint16(60, heads.length + 1, little)
+  view.setUint16(62, heads.length, little)
   for (const [i, head] of heads.entries()) {
     bytes.set(head.data, offs[i])
     const at = tableOff + (i + 1) * SECTION_BYTES
-    view.setUint32(at, names[i]!, true)
-    view.setUint32(at + 4, head.type, true)
+    view.setUint32(at, names[i]!, little)
+    view.setUint32(at + 4, head.type, little)
     const wide = [head.flags, 0, offs[i]!, head.size]
-    for (const [n, value] of wide.entries()) view.setBigUint64(at + 8 + n * 8, BigInt(value), true)
-    view.setUint32(at + 40, head.link, true)
-    view.setUint32(at + 44, head.info, true)
-    view.setBigUint64(at + 48, BigInt(head.align), true)
-    view.setBigUint64(at + 56, BigInt(head.entry), true)
+    for (const [n, value] of wide.entries()) view.setBigUint64(at + 8 + n * 8, BigInt(value), little)
+    view.setUint32(at + 40, head.link, little)
+    view.setUint32(at + 44, head.info, little)
+    view.setBigUint64(at + 48, BigInt(head.align), little)
+    view.setBigUint64(at + 56, BigInt(head.entry), little)
   }
   return bytes
 }
@@ -171,13 +176,14 @@ function layOut(heads: readonly Head[], names: readonly number[]): Uint8Array {
 function relTable(
   relocations: readonly WrittenRelocation[],
   numberOf: ReadonlyMap<WrittenSymbol, number>,
+  little: boolean,
 ): Uint8Array {
   const data = new Uint8Array(relocations.length * REL_BYTES)
   const view = new DataView(data.buffer)
   for (const [i, { off, symbol, type }] of relocations.entries()) {
-    view.setBigUint64(i * REL_BYTES, BigInt(off), true)
-    view.setUint32(i * REL_BYTES + 8, type, true)
-    view.setUint32(i * REL_BYTES + 12, numberOf.get(symbol)!, true)
+    view.setBigUint64(i * REL_BYTES, BigInt(off), little)
+    // r_info: the symbol is its upper half, which comes last in little endian and else first.
+    view.setBigUint64(i * REL_BYTES + 8, (BigInt(numberOf.get(symbol)!) << 32n) | BigInt(type), little)
   }
   return data
 }
@@ -186,18 +192,23 @@ function symbolTable(
   symbols: readonly WrittenSymbol[],
   indexOf: ReadonlyMap<WrittenSection, number>,
   strings: Strings,
+  little: boolean,
 ): Uint8Array {
   const data = new Uint8Array((symbols.length + 1) * SYMBOL_BYTES)
   const view = new DataView(data.buffer)
   for (const [i, symbol] of symbols.entries()) {
     const at = (i + 1) * SYMBOL_BYTES
-    view.setUint32(at, strings.off(symbol.name), true)
+    view.setUint32(at, strings.off(symbol.name), little)
     view.setUint8(at + 4, (symbol.bind << 4) | symbol.type)
     view.setUint8(at + 5, symbol.visibility)
     const { section } = symbol
-    view.setUint16(at + 6, typeof section === 'number' ? section : (indexOf.get(section) ?? SHN.UNDEF), true)
-    view.setBigUint64(at + 8, BigInt(symbol.value), true)
-    view.setBigUint64(at + 16, BigInt(symbol.sizeBytes), true)
+    view.setUint16(
+      at + 6,
+      typeof section === 'number' ? section : (indexOf.get(section) ?? SHN.UNDEF),
+      little,
+    )
+    view.setBigUint64(at + 8, BigInt(symbol.value), little)
+    view.setBigUint64(at + 16, BigInt(symbol.sizeBytes), little)
   }
   return data
 }

@@ -4,7 +4,6 @@
  */
 import { ConflictError, FormatError } from '../../errors.ts'
 import type { ExtInfo, ExtRecords } from '../object/ext-info.ts'
-import { plainSection, type WrittenSection } from './elf-writer.ts'
 import type { OutSection } from './out-section.ts'
 import type { RawBtf, TextTable } from './raw-types.ts'
 import type { Source } from './source.ts'
@@ -67,11 +66,11 @@ function addRecords(
   }
 }
 
-/** The section, of one list of records by section for each of `EXT_KINDS`. */
-export function extSection(
+/** What the section holds, of one list of records by section for each of `EXT_KINDS`. */
+export function extRecords(
   groups: readonly (readonly { kind: ExtKind; name: number; wordsEach: number; words: number[] }[])[],
   offOf: ReadonlyMap<number, number>,
-): WrittenSection {
+): Uint8Array {
   const tables = groups.map(of => {
     const [first] = of
     if (first === undefined) return []
@@ -102,5 +101,5 @@ export function extSection(
     off += length * 4
   }
   for (const [i, word] of words.entries()) view.setUint32(EXT_HEADER_BYTES + i * 4, word >>> 0, true)
-  return plainSection('.BTF.ext', data)
+  return data
 }

@@ -1,8 +1,10 @@
 /** The types of the result: those of all objects, and what is there twice once in the end. Pure. */
 import { FormatError } from '../../errors.ts'
-import { BTF_KIND, Btf } from '../btf/btf.ts'
+import { Btf } from '../btf/btf.ts'
+import { swapBtf, swapWords } from '../btf/editor.ts'
+import { BTF_KIND } from '../btf/type.ts'
 import { plainSection, type WrittenSection } from './elf-writer.ts'
-import { EXT_KINDS, EXT_TEXTS, EXT_TYPE, extSection } from './ext-records.ts'
+import { EXT_KINDS, EXT_TEXTS, EXT_TYPE, extRecords } from './ext-records.ts'
 import type { OutSection } from './out-section.ts'
 import { isNonStatic, kindOf, placesIn, type RawType, type TextTable, writeRawTypes } from './raw-types.ts'
 import { withoutDoubles } from './same-types.ts'
@@ -62,7 +64,7 @@ export class LinkedTypes {
   }
 
   /** Sections .BTF and .BTF.ext. */
-  write(sections: readonly OutSection[]): WrittenSection[] {
+  write(sections: readonly OutSection[], littleEndian: boolean): WrittenSection[] {
     const all = this.all.slice()
     for (const { name, sizeBytes, isDescribed, variables } of sections)
       if (isDescribed)
@@ -92,7 +94,10 @@ export class LinkedTypes {
       }),
     )
     const { bytes, offOf } = writeRawTypes(types, this.#texts, texts)
-    const ext = groups.some(one => one.length > 0) ? [extSection(groups, offOf)] : []
-    return [plainSection('.BTF', bytes), ...ext]
+    const ext = groups.some(one => one.length > 0) ? [extRecords(groups, offOf)] : []
+    return [
+      plainSection('.BTF', littleEndian ? bytes : swapBtf(bytes)),
+      ...ext.map(data => plainSection('.BTF.ext', littleEndian ? data : swapWords(data))),
+    ]
   }
 }

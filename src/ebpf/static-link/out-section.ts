@@ -3,7 +3,8 @@
  * symbols in them. Pure.
  */
 
-import { SHT } from '../elf/elf.ts'
+import { swapCode } from '../asm/swap-code.ts'
+import { SHF, SHT } from '../elf/elf.ts'
 import type { WrittenSection } from './elf-writer.ts'
 import type { ExtKind, Records } from './ext-records.ts'
 
@@ -57,10 +58,11 @@ export class OutSection {
   }
 
   /** As it is written, without relocations. It has to be in the file. */
-  written(): Omit<WrittenSection, 'relocations'> {
+  written(littleEndian: boolean): Omit<WrittenSection, 'relocations'> {
     const { name, alignBytes, sizeBytes } = this
     const data = new Uint8Array(this.elf!.type === SHT.NOBITS ? 0 : sizeBytes)
     for (const part of this.parts) data.set(part.data, part.off)
-    return { ...this.elf!, name, alignBytes, sizeBytes, data }
+    const isSwapped = !littleEndian && (this.elf!.flags & SHF.EXECINSTR) !== 0
+    return { ...this.elf!, name, alignBytes, sizeBytes, data: isSwapped ? swapCode(data) : data }
   }
 }

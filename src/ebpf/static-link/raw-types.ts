@@ -3,7 +3,8 @@
  * all blobs, and with all that is not a name or the id of a type left as it is. Pure.
  */
 import { FormatError } from '../../errors.ts'
-import { BTF_KIND, Btf } from '../btf/btf.ts'
+import { Btf } from '../btf/btf.ts'
+import { BTF_KIND } from '../btf/type.ts'
 
 const HEADER_BYTES = 24
 const MAGIC = 0xeb9f

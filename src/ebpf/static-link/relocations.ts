@@ -36,7 +36,7 @@ export function addRelocations(source: Source): void {
       section.relocations.push({ off: off + at, symbol, type })
       const of = source.elf.symbols[relocation.symbol]!
       const moved = of.type === STT.SECTION ? source.placed.get(of.section) : undefined
-      if (moved !== undefined) move(part.data, at, type, isCode, moved, section.name)
+      if (moved !== undefined) move(part.data, at, type, isCode, moved, section.name, source.elf.littleEndian)
     }
   }
 }
@@ -49,6 +49,7 @@ function move(
   isCode: boolean,
   to: { readonly section: OutSection; readonly off: number },
   name: string,
+  littleEndian: boolean,
 ): void {
   const view = new DataView(data.buffer, data.byteOffset, data.length)
   if (isCode) {
@@ -59,7 +60,11 @@ function move(
     (to.section.elf!.flags & SHF.EXECINSTR) !== 0 &&
     at + 8 <= data.length
   )
-    view.setBigUint64(at, BigInt.asUintN(64, view.getBigUint64(at, true) + BigInt(to.off)), true)
+    view.setBigUint64(
+      at,
+      BigInt.asUintN(64, view.getBigUint64(at, littleEndian) + BigInt(to.off)),
+      littleEndian,
+    )
   else
     throw new NotSupportedError(
       `Section "${name}" points into section "${to.section.name}" without naming what it points to`,

@@ -6,7 +6,7 @@
  * nothing left to tell them by. What is left together is the same. Forward declarations are of
  * the one struct that has their name. Variables and data sections stay what they are.
  */
-import { BTF_KIND } from '../btf/btf.ts'
+import { BTF_KIND } from '../btf/type.ts'
 import { kindOf, placesIn, type RawType } from './raw-types.ts'
 
 const FORWARD_ROUNDS = 3

@@ -1,7 +1,8 @@
 /** The sections of the result: those of one name in all objects become one. Pure. */
 import { ConflictError, FormatError } from '../../errors.ts'
 import { SLOT_BYTES } from '../asm/insn.ts'
-import { BTF_KIND } from '../btf/btf.ts'
+import { swapCode } from '../asm/swap-code.ts'
+import { BTF_KIND } from '../btf/type.ts'
 import { type ElfSection, SHF, SHT } from '../elf/elf.ts'
 import { OutSection } from './out-section.ts'
 import { kindOf, type TextTable } from './raw-types.ts'
@@ -86,8 +87,10 @@ export class Sections {
     out.alignBytes = Math.max(out.alignBytes, align)
     const off = Math.ceil(out.sizeBytes / out.alignBytes) * out.alignBytes
     if (off + sizeBytes > MAX_BYTES) throw new FormatError('BPF object', `section "${name}" becomes too big`)
-    // A copy: instructions are changed.
-    const part = type === SHT.NOBITS ? undefined : { off, data: Uint8Array.from(data) }
+    // A copy: instructions are changed, and so are always in one order.
+    const isSwapped = !source.elf.littleEndian && (flags & SHF.EXECINSTR) !== 0
+    const copy = isSwapped ? swapCode(data) : Uint8Array.from(data)
+    const part = type === SHT.NOBITS ? undefined : { off, data: copy }
     if (part !== undefined) out.parts.push(part)
     out.sizeBytes = off + sizeBytes
     source.placed.set(index, { section: out, off, part })

@@ -1,6 +1,8 @@
 /** An object that is linked: opened, and with what is known of it while it is added. Pure. */
-import { FormatError, NotSupportedError } from '../../errors.ts'
-import { BTF_KIND, Btf } from '../btf/btf.ts'
+import { FormatError } from '../../errors.ts'
+import { Btf } from '../btf/btf.ts'
+import { swapBtf, swapWords } from '../btf/editor.ts'
+import { BTF_KIND } from '../btf/type.ts'
 import { type Elf, type ElfSection, EM_BPF, ET_REL, parseElf, STT } from '../elf/elf.ts'
 import { type ExtInfo, parseExtInfo } from '../object/ext-info.ts'
 import type { OutSection, OutSymbol, Place } from './out-section.ts'
@@ -51,25 +53,21 @@ export interface Declared {
   readonly isTwice: boolean
 }
 
-/** FormatError: it is malformed. NotSupportedError: it is for machines of the other byte order. */
+/** FormatError: it is malformed. Types come in little endian, whichever the object's is. */
 export function openSource({ name, bytes }: LinkInput, texts: TextTable): Source {
   const elf = parseElf(bytes)
   if (elf.type !== ET_REL || elf.machine !== EM_BPF)
     throw new FormatError('BPF object', `${name} is no relocatable object for BPF`)
-  if (!elf.littleEndian)
-    throw new NotSupportedError(`${name} is for machines of the other byte order`, {
-      context: { object: name },
-      hint: 'Compile it for bpfel',
-      reason: 'big-endian',
-    })
   const sections = new Map<string, ElfSection>()
   for (const section of elf.sections) if (!sections.has(section.name)) sections.set(section.name, section)
   const data = (section: string): Uint8Array | undefined => {
     const found = sections.get(section)?.data
     return found === undefined || found.length === 0 ? undefined : found
   }
-  const raw = data('.BTF')
-  const ext = data('.BTF.ext')
+  const inOrder = (bytes: Uint8Array | undefined, swap: (bytes: Uint8Array) => Uint8Array) =>
+    bytes === undefined || elf.littleEndian ? bytes : swap(bytes)
+  const raw = inOrder(data('.BTF'), swapBtf)
+  const ext = inOrder(data('.BTF.ext'), swapWords)
   if (ext !== undefined && raw === undefined)
     throw new FormatError('BPF object', `${name} has .BTF.ext, but no .BTF`)
   const btf = raw && readRawTypes(raw, texts)

@@ -1,6 +1,6 @@
 /** The symbols of the result: of those that objects share by name, the strong definition wins. Pure. */
 import { ConflictError, FormatError } from '../../errors.ts'
-import { BTF_KIND } from '../btf/btf.ts'
+import { BTF_KIND } from '../btf/type.ts'
 import { type ElfSymbol, SHN, STB, STT, STV } from '../elf/elf.ts'
 import { Declarations } from './declarations.ts'
 import type { LinkedTypes } from './linked-types.ts'

@@ -1,6 +1,6 @@
 /** Global variables of the result: which data section has them, and where. Pure. */
 import { ConflictError } from '../../errors.ts'
-import { BTF_KIND } from '../btf/btf.ts'
+import { BTF_KIND } from '../btf/type.ts'
 import type { LinkedTypes } from './linked-types.ts'
 import type { OutSection, Variable } from './out-section.ts'
 import { isNonStatic, kindOf, type TextTable, vlenOf } from './raw-types.ts'

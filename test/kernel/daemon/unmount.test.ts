@@ -31,7 +31,8 @@ const lend = () => delegate(policy, target, vocabulary, { path: PATH })
 
 /** Loans that have not ended, as the book has them. */
 const open: LoanRecord[] = []
-const parts = { vocabulary, guard: undefined, book: { open: () => open.values() } }
+const ofDevice = (device: string) => open.filter(({ made }) => made?.device === device)
+const parts = { vocabulary, guard: undefined, book: { ofDevice } }
 
 function loanOf({ mountId, device, path, masks, options }: DelegatedMount, id = 1): LoanRecord {
   return {

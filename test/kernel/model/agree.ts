@@ -22,7 +22,7 @@ export interface Agreement {
 export async function agree(
   cases: number,
   seed: number,
-  progress: (done: number) => void = () => {},
+  progress: (done: number, differences: number) => void = () => {},
 ): Promise<Agreement> {
   const random = new Random(seed)
   const lab = await Lab.open()
@@ -44,7 +44,7 @@ export async function agree(
       done += now
       if (done - told >= Math.min(100_000, cases / 5)) {
         told = done
-        progress(done)
+        progress(done, differences.length)
       }
     }
   } finally {

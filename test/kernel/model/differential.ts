@@ -15,9 +15,10 @@ async function main(): Promise<void> {
     throw new Error('CASES and SEED are numbers')
   console.log(`differential: ${cases} cases, SEED=${seed}`)
   const started = Date.now()
-  const { differences, counts } = await agree(cases, seed, done => {
+  const { differences, counts } = await agree(cases, seed, (done, found) => {
     const seconds = (Date.now() - started) / 1000
-    console.log(`  ${done} cases, ${seconds.toFixed(0)} s, ${(done / seconds).toFixed(0)} per second`)
+    const speed = `${seconds.toFixed(0)} s, ${(done / seconds).toFixed(0)} per second`
+    console.log(`  ${done} cases, ${found} differences, ${speed}`)
   })
   for (const text of differences) console.log(`\n${text}`)
   for (const [what, count] of [...counts].sort()) console.log(`  ${what.padEnd(34)}${count}`)

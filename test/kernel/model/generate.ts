@@ -1,6 +1,6 @@
 /** Random cases, over all that the model is told. */
 import type { File } from '../../../src/model/file.ts'
-import { LSM_HOOKS } from '../../../src/model/machine.ts'
+import { LSM_HOOKS, type LsmHook } from '../../../src/model/machine.ts'
 import { MAP_TYPES } from '../../../src/model/map-types.ts'
 import { ALL_CAPS, CONTEXTS, type Lab, LONG_PROGRAM } from './lab.ts'
 import type { Random } from './random.ts'
@@ -58,7 +58,7 @@ const WITHOUT: readonly (readonly [number, Make])[] = [
 function caller(random: Random, lab: Lab, op: BpfSpec['op']) {
   const context = random.chance(55) ? 2 + random.below(2) : random.below(CONTEXTS.length)
   const caps = random.chance(40) ? ALL_CAPS : random.below(ALL_CAPS)
-  const who = { context, caps, ...refusing(random, lab) }
+  const who = { context, caps, ...refusing(random, lab, op) }
   if (!random.chance(4)) return who
   const end = lab.kernel.attrEnds[op]
   const at = random.pick([
@@ -73,11 +73,25 @@ function caller(random: Random, lab: Lab, op: BpfSpec['op']) {
   return { ...who, size: random.pick([4096, 4097, Math.max(end, 16), lab.kernel.attrBytes + 8]) }
 }
 
+/** The hooks that are asked about a command, beside `bpf`. */
+const HOOKS_OF: Partial<Readonly<Record<BpfSpec['op'], readonly LsmHook[]>>> = {
+  token_create: ['bpf_token_create'],
+  map_create: ['bpf_token_cmd', 'bpf_token_capable', 'bpf_map_create', 'bpf_map'],
+  prog_load: ['bpf_token_cmd', 'bpf_token_capable', 'bpf_prog_load', 'bpf_prog'],
+  btf_load: ['bpf_token_cmd', 'bpf_token_capable'],
+  btf_get_fd_by_id: ['bpf_token_cmd', 'bpf_token_capable'],
+  map_get_fd_by_id: ['bpf_map'],
+  prog_get_fd_by_id: ['bpf_prog'],
+  obj_get: ['bpf_map', 'bpf_prog'],
+}
+
 /** One hook of a security module that refuses, or some of them. */
-function refusing(random: Random, lab: Lab): { refusing?: number } {
-  if (lab.hooks === 0 || !random.chance(15)) return {}
-  const one = 1 << random.below(LSM_HOOKS.length)
-  const hooks = lab.hooks & (random.chance(80) ? one : random.below(1 << LSM_HOOKS.length))
+function refusing(random: Random, lab: Lab, op: BpfSpec['op']): { refusing?: number } {
+  if (lab.hooks === 0 || !random.chance(op.endsWith('get_fd_by_id') ? 40 : 20)) return {}
+  const own = HOOKS_OF[op] ?? []
+  const one = own.length > 0 && random.chance(80) ? random.pick(own) : random.pick(LSM_HOOKS)
+  const some = random.chance(90) ? 1 << LSM_HOOKS.indexOf(one) : random.below(1 << LSM_HOOKS.length)
+  const hooks = lab.hooks & some
   return hooks === 0 ? {} : { refusing: hooks }
 }
 
@@ -206,9 +220,9 @@ function progSpec(random: Random, lab: Lab): ProgSpec {
   const { progs, attachs } = lab.kernel.vocabulary
   const type = random.chance(2)
     ? random.pick([0, 33, 40, 63, 64, 999, 0xffff_ffff])
-    : random.chance(5)
-      ? // It has the most attach types.
-        progs.bitOfName.get('cgroup_sock_addr')!
+    : random.chance(8)
+      ? // The first one has the most attach types, the others have targets.
+        progs.bitOfName.get(random.pick(['cgroup_sock_addr', 'ext', 'tracing']))!
       : 1 + random.below(progs.nameOfBit.size - 1)
   const who = caller(random, lab, 'prog_load')
   const short = !('size' in who) && random.chance(2) ? { size: 144 } : {}
@@ -230,7 +244,7 @@ function progSpec(random: Random, lab: Lab): ProgSpec {
     ),
     ...sometimes(random, often, 'flags', () => 1 << random.pick([8, 9, 17, 20, 30])),
     ...sometimes(random, often, 'name', () => random.pick(NAMES)),
-    ...targetOf(random, lab, progs.nameOfBit.get(type) ?? '', odd ? 60 : 3),
+    ...targetOf(random, lab, progs.nameOfBit.get(type) ?? '', odd ? 60 : 3, who.refusing),
     ...sometimes(random, often, 'unreadable', () => true as const),
   }
 }
@@ -255,10 +269,11 @@ function fittingAttach(random: Random, lab: Lab, type: number): { attach?: numbe
  * Targets of programs: those that are refused before the verifier. What it says of a target is not of
  * the model.
  */
-function targetOf(random: Random, lab: Lab, word: string, percent: number): Partial<ProgSpec> {
+function targetOf(random: Random, lab: Lab, word: string, percent: number, refusing = 0): Partial<ProgSpec> {
+  const isLast = (refusing & (1 << LSM_HOOKS.indexOf('bpf_prog_load'))) !== 0
   if (word in KERNEL_TARGETS && random.chance(25))
     return { kernelTarget: true, ...KERNEL_TARGETS[word]!(lab) }
-  if (!random.chance(percent)) return {}
+  if (!random.chance(isLast ? 60 : percent)) return {}
   const traced = ['tracing', 'lsm', 'struct_ops', 'ext'].includes(word)
   const file = (kinds: readonly string[]): number => {
     for (;;) {
@@ -272,7 +287,8 @@ function targetOf(random: Random, lab: Lab, word: string, percent: number): Part
       targetFile: file(['btf']),
       ...sometimes(random, traced ? 0 : 40, 'target', () => 1 + random.below(50)),
     }
-  if (traced) return {}
+  // Where a module refuses the program, the verifier is not asked.
+  if (traced && !isLast) return {}
   return random.chance(50) ? { target: 1 + random.below(50) } : { targetFile: file(['prog']) }
 }
 
@@ -386,7 +402,8 @@ function querySpec(random: Random, lab: Lab): QuerySpec {
 
 function attachSpec(random: Random, lab: Lab): AttachSpec {
   const op = random.pick(['link_create', 'link_create', 'prog_attach', 'prog_detach'] as const)
-  const prog = slot(random, lab, random.chance(10) ? 'closed' : 'prog')
+  const classifier = lab.slots.findIndex(({ what }) => what === 'sched_cls')
+  const prog = random.chance(10) ? classifier : slot(random, lab, random.chance(10) ? 'closed' : 'prog')
   const { file } = lab.slots[prog]!
   const type = file.kind === 'prog' ? file.prog.type : ''
   const fitting = random.chance(70) ? ATTACH_OF[type] : undefined
@@ -400,8 +417,9 @@ function attachSpec(random: Random, lab: Lab): AttachSpec {
   const toDevice = type === 'xdp' || type === 'sched_cls'
   const { context, caps, ...rest } = caller(random, lab, op)
   // What is attached to a device or cgroup costs the kernel much; so it is done rarely.
-  const hit = random.chance(op === 'link_create' ? 6 : 2)
-  const known = op === 'link_create' || attachs.nameOfBit.get(attach)?.startsWith('netkit_') === true
+  const toNetkit = attachs.nameOfBit.get(attach)?.startsWith('netkit_') === true
+  const hit = random.chance(toNetkit ? 50 : op === 'link_create' ? 6 : 2)
+  const known = op === 'link_create' || toNetkit
   const target = toDevice
     ? { ifindex: hit && known ? 1 : 4_000_000 }
     : {

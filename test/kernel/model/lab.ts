@@ -108,8 +108,7 @@ function btfInt(): Buffer {
 
 export class Lab {
   readonly executor: Executor
-  /** Of which a test may say that security modules refuse. */
-  machine: Machine
+  readonly machine: Machine
   readonly kernel: KernelFacts
   readonly insns: { readonly zero: bigint; readonly one: bigint; readonly long: bigint; readonly bad: bigint }
   readonly license: bigint

@@ -25,6 +25,8 @@ const ALIKE: Readonly<Record<string, string>> = {
   'swap pin: directory / pin: directory may be searched': 'what is no directory has no such mode',
   'swap pin: name without a dot / OBJ_PIN: new name': 'no name in a bpffs has a dot',
   'swap OBJ_GET: something pinned / OBJ_GET: link without flags': 'what is no object is no link',
+  'swap OBJ_GET: link without flags / LSM bpf_prog and bpf_map, of an object by its name':
+    'no hook is asked about a link',
   'swap fsconfig: value of delegate_* / fsconfig: CAP_SYS_ADMIN of the host for delegate_*':
     'a value that is not valid names no mask',
   ...Object.fromEntries(

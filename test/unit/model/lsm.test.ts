@@ -1,6 +1,6 @@
 /**
  * Where the verdicts of security modules count, and what the caller sees. No case of the host's runs
- * reaches these rules; test/kernel/model/lsm.test.ts shows the same of real modules, in VMs.
+ * reaches these rules; test/kernel/model/hooks.ts shows the same of real modules, in VMs.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

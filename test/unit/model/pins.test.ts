@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { type BpfCall, decide } from '../../../src/model/decide.ts'
 import { knownKernel } from '../../../src/model/machines.ts'
+import type { ObjPin } from '../../../src/model/pins.ts'
 import { INITIAL, type ModelCapability, nestedIn, type Task } from '../../../src/model/task.ts'
 
 const inside = nestedIn(INITIAL, 'inside', 0, [{ inside: 0, host: 100_000, count: 65_536 }])
@@ -20,7 +21,7 @@ const directory = (mode: number) => ({
   isRoot: false,
   inode: { uid: 100_000, gid: 100_000, mode },
 })
-const pin = (mode: number): BpfCall => ({
+const pin = (mode: number): ObjPin => ({
   op: 'obj_pin',
   object: { kind: 'map' },
   directory: directory(mode),
@@ -47,6 +48,8 @@ for (const [what, task, call, seen] of [
   ['and does not write it', user(101_000), get(0o604, 16), 'EACCES'],
   ['CAP_DAC_READ_SEARCH reads', user(101_000, 'dac_read_search'), get(0o600, 8), 'ok'],
   ['CAP_DAC_READ_SEARCH does not write', user(101_000, 'dac_read_search'), get(0o600), 'EACCES'],
+  ['a name with a dot', user(100_000), { ...pin(0o700), dotted: true }, 'EPERM'],
+  ['the same in a directory of mode 0', user(100_000, 'dac_override'), { ...pin(0), dotted: true }, 'ok'],
 ] as const)
   test(`${call.op}: ${what}: ${seen}`, () => {
     assert.equal(decide(machine, task, call).errno ?? 'ok', seen)

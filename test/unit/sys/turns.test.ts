@@ -37,6 +37,19 @@ test('another name waits for nobody', async () => {
   assert.ok(other)
 })
 
+test('who comes before the event loop has looked at others waits, though nobody has the turn', async () => {
+  const turns = new Turns(1)
+  const first = await turns.take('a', never)
+  first![Symbol.dispose]()
+  const order: string[] = []
+  const ask = async (name: string): Promise<void> => {
+    using _ = await turns.take(name, never)
+    order.push(name)
+  }
+  await Promise.all([ask('a'), ask('a'), ask('b')])
+  assert.deepEqual(order, ['b', 'a', 'a'])
+})
+
 test('who gives up has no turn, and takes none from those behind', async () => {
   const turns = new Turns(1)
   const first = await turns.take('a', never)
@@ -51,6 +64,7 @@ test('who gives up has no turn, and takes none from those behind', async () => {
   assert.ok(last)
   last[Symbol.dispose]()
   // All have ended: it begins anew.
+  await turn()
   using again = await turns.take('a', AbortSignal.abort())
   assert.ok(again)
 })

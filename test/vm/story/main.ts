@@ -15,9 +15,15 @@ async function main(): Promise<void> {
   await installGuard()
   const guard = Guard.open()
   try {
-    const { steps, differences, counts } = await agree(guard, stories, seed, done => {
-      if (done % 20 === 0) console.log(`  ${done} stories`)
-    })
+    const { steps, differences, counts } = await agree(
+      guard,
+      stories,
+      seed,
+      (done, played) => {
+        if (done % 5 === 0) console.log(`  ${done} stories, ${played} steps`)
+      },
+      difference => console.log(`\nfound, and now made smaller: ${difference}`),
+    )
     for (const difference of differences) console.log(`\n${difference}`)
     for (const [what, count] of [...counts].sort()) console.log(`  ${what.padEnd(48)}${count}`)
     console.log(`guard stories: ${stories} stories, ${steps} steps, ${differences.length} differences`)

@@ -14,7 +14,6 @@ import { decodeEvent, type GuardEvent } from '../../../src/guard/event.ts'
 import { bootTimeNs, type DelegationId, type Guard } from '../../../src/guard/guard.ts'
 import { delegationIn } from '../../../src/guard/id.ts'
 import { writeTerms } from '../../../src/guard/lists.ts'
-import { sweepNamespaces } from '../../../src/guard/namespaces.ts'
 import { EVERYTHING, NO_CEILING, type RawTerms } from '../../../src/guard/terms.ts'
 import { runningKernel } from '../../../src/lending/kernel-model.ts'
 import type { KernelFacts } from '../../../src/model/kernel.ts'
@@ -78,6 +77,7 @@ export class Stage {
   readonly #bodies = new Map<string, { readonly address: bigint; readonly tag: string }>()
   readonly #license: bigint
   readonly #scratch: bigint
+  readonly #batch = new Batch()
   #pids: readonly number[] = []
   #stories = 0
 
@@ -161,9 +161,8 @@ export class Stage {
   }
 
   async call(who: Who, call: Omit<Call, 'context' | 'capabilities'>): Promise<number> {
-    const batch = new Batch()
-    batch.add({ context: who.as, capabilities: who.caps === 'none' ? 0n : ALL_CAPABILITIES, ...call })
-    return (await this.executor.run(batch))[0]!
+    this.#batch.add({ context: who.as, capabilities: who.caps === 'none' ? 0n : ALL_CAPABILITIES, ...call })
+    return (await this.executor.run(this.#batch))[0]!
   }
 
   async must(call: Omit<Call, 'capabilities'>): Promise<number> {
@@ -266,7 +265,7 @@ export class Scene {
     const { policies, mode, delegators } = this.#story
     guard.configure({ mode })
     // The namespaces are the same in all stories: their last delegation would be told of.
-    sweepNamespaces(guard)
+    for (const inode of [...guard.tables.namespaces.keys()]) guard.tables.namespaces.delete(inode)
     for (const path of [this.#cgroup, ...CGROUPS.map(name => this.#path(name))]) mkdirSync(path)
     for (const context of CAST.keys()) this.#enter(context, 'a')
     for (const name of CGROUPS) this.#cgroups.set(name, await this.#open(this.#path(name)))
@@ -303,7 +302,9 @@ export class Scene {
     for (const path of [...CGROUPS].reverse().map(name => this.#path(name))) rmdirSync(path)
     rmdirSync(this.#cgroup)
     for (const path of readdirSync(DIRECTORY)) rmdirSync(`${DIRECTORY}/${path}`)
-    await eventually(() => guard.delegations().length === 0, 'a delegation of the story is left')
+    const isGone = (id: bigint): boolean => guard.tables.delegations.get(id as DelegationId) === undefined
+    for (const [id, word] of this.words)
+      await eventually(() => isGone(id), `the delegation ${word} of the story is left`)
     this.#stage.events()
   }
 

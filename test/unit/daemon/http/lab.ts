@@ -112,6 +112,7 @@ export function fakePeer(uid: number, held: Set<Asker>): Peer {
     }),
     confirm: no,
     subject: no,
+    shown: no,
     subjectAgain: no,
     take: no,
     handOver: no,

@@ -52,6 +52,25 @@ test('initialData() sets variables of several sections, and nothing where nothin
   assert.equal(initialData(spec, {}, {}).size, 0)
 })
 
+test('initialData() sets variables of an arena, also where the file has no bytes for them', () => {
+  const file = readFileSync(join(ROOT, 'test/fixtures/modern/arena-list.bpf.o'))
+  const list = parseObject(file, { name: 'list' })
+  const zeros: ObjectSpec = { ...list, arena: { ...list.arena!, contents: new Uint8Array() } }
+  for (const [of, x] of [
+    [list, 3],
+    [zeros, 0],
+  ] as const) {
+    const found = initialData(of, { variables: { nodes: 5, origin: { y: 9 } } }, {})
+    assert.deepEqual([...found.keys()], ['arena'])
+    const bytes = found.get('arena')!
+    assert.equal(bytes.length, list.arena!.sizeBytes)
+    const variables = new GlobalVariables(list.btf!.types, list.arena!.typeId)
+    assert.deepEqual(variables.get(bytes, 'nodes'), 5)
+    assert.deepEqual(variables.get(bytes, 'origin'), { x, y: 9 })
+  }
+  assert.throws(() => initialData(list, { constants: { nodes: 5 } }, {}), InputError)
+})
+
 test('initialData() begins with contents that were given', () => {
   const contents = new Uint8Array(spec.maps.find(one => one.name === '.rodata')!.valueBytes).fill(0xff)
   const bytes = initialData(spec, { constants: { port: 1 } }, { '.rodata': { contents } }).get('.rodata')!

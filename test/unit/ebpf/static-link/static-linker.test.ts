@@ -126,11 +126,12 @@ test('hostile changes of objects are linked, or refused with an error of ours', 
 })
 
 /** An object of one function and a place in `.data` that points at its section; or an empty `.data`. */
-function pointing(isEmpty: boolean): Uint8Array {
+function pointing(isEmpty: boolean, little: boolean): Uint8Array {
   const plain = { entryBytes: 0, alignBytes: 8, relocations: [] }
   const code = { name: 'code', type: SHT.PROGBITS, flags: SHF.EXECINSTR, sizeBytes: 8 }
-  const exit = Uint8Array.from([0x95, 0, 0, 0, 0, 0, 0, 0])
-  const text: WrittenSection = { ...plain, ...code, data: exit }
+  // r2 = 256, in which both halves of the registers and the number tell the order.
+  const move = Uint8Array.from(little ? [0xb7, 2, 0, 0, 0, 1, 0, 0] : [0xb7, 0x20, 0, 0, 0, 0, 1, 0])
+  const text: WrittenSection = { ...plain, ...code, data: move }
   const symbol = { name: '', bind: STB.LOCAL, type: STT.SECTION, visibility: 0, section: text, value: 0 }
   const place = { ...symbol, sizeBytes: 0 }
   const bytes = new Uint8Array(isEmpty ? 0 : 8)
@@ -139,21 +140,46 @@ function pointing(isEmpty: boolean): Uint8Array {
     ...{ name: '.data', type: SHT.PROGBITS, flags: 0, sizeBytes: bytes.length, data: bytes },
     relocations: isEmpty ? [] : [{ off: 0, symbol: place, type: 2 }],
   }
-  return writeElf([text, data], [place])
+  return writeElf([text, data], [place], little)
 }
 
 test('what points at a section is moved, also behind an object whose own section is empty', () => {
-  for (const [objects, values] of [
-    [[true, false], [8n]],
-    [
-      [false, true, false],
-      [0n, 16n],
-    ],
-  ] as const) {
-    const { bytes } = linkObjects(objects.map((isEmpty, i) => ({ name: `${i}.o`, bytes: pointing(isEmpty) })))
-    const data = parseElf(bytes).sections.find(({ name }) => name === '.data')!.data
-    assert.deepEqual([...new BigUint64Array(Uint8Array.from(data).buffer)], values)
-  }
+  for (const little of [true, false])
+    for (const [objects, values] of [
+      [[true, false], [8n]],
+      [
+        [false, true, false],
+        [0n, 16n],
+      ],
+    ] as const) {
+      const inputs = objects.map((isEmpty, i) => ({ name: `${i}.o`, bytes: pointing(isEmpty, little) }))
+      const elf = parseElf(linkObjects(inputs).bytes)
+      assert.equal(elf.littleEndian, little)
+      const find = (name: string): Uint8Array => elf.sections.find(one => one.name === name)!.data
+      const data = find('.data')
+      const view = new DataView(data.buffer, data.byteOffset, data.length)
+      assert.deepEqual(
+        values.map((_, i) => view.getBigUint64(i * 8, little)),
+        values,
+      )
+      assert.equal(data.length, values.length * 8)
+      const one = parseElf(inputs[0]!.bytes).sections.find(({ name }) => name === 'code')!.data
+      assert.deepEqual(
+        [...find('code')],
+        objects.flatMap(() => [...one]),
+      )
+    }
+})
+
+test('objects of two byte orders are refused, whichever comes first', () => {
+  for (const order of [
+    [true, false],
+    [false, true],
+  ] as const)
+    assert.throws(
+      () => linkObjects(order.map((little, i) => ({ name: `${i}.o`, bytes: pointing(false, little) }))),
+      { code: 'BPFTOKEN_CONFLICT', message: /1\.o is for machines of another byte order than 0\.o/ },
+    )
 })
 
 test('more sections than ELF can number are refused, as many as it can are written', () => {
@@ -162,8 +188,8 @@ test('more sections than ELF can number are refused, as many as it can are writt
       ...{ name: `s${i}`, type: SHT.PROGBITS, flags: 0, entryBytes: 0, alignBytes: 1, sizeBytes: 0 },
       ...{ data: new Uint8Array(), relocations: [] },
     }))
-  assert.equal(parseElf(writeElf(sections(0xff00 - 3), [])).sections.length, 0xff00)
-  assert.throws(() => writeElf(sections(0xff00 - 2), []), { code: 'BPFTOKEN_NOT_SUPPORTED' })
+  assert.equal(parseElf(writeElf(sections(0xff00 - 3), [], true)).sections.length, 0xff00)
+  assert.throws(() => writeElf(sections(0xff00 - 2), [], true), { code: 'BPFTOKEN_NOT_SUPPORTED' })
 })
 
 test('a type of as many words as there may be is written', () => {
