@@ -22,6 +22,7 @@ export function changeText({ cause, policy, edit, capabilities }: Explanation): 
 }
 
 const CHANGES: Partial<Readonly<Record<Cause, string>>> = {
+  unknown: 'let the command live longer (a shell that sleeps after it), or ask of a running process: --pid',
   'no-delegation': 'lend it one: bpftoken delegate --pid PID --policy POLICY',
   'no-token':
     'use a loader that makes tokens (libbpf 1.4, bpftool 7.5, cilium/ebpf 0.22 or newer), and tell it the place: LIBBPF_BPF_TOKEN_PATH',

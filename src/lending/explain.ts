@@ -30,6 +30,8 @@ import type { Situation } from './situation.ts'
 
 export type Cause =
   | 'none'
+  /** Its process had ended. */
+  | 'unknown'
   | 'no-delegation'
   | 'no-token'
   | 'old-loader'

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { type BpffsMount, delegatedMounts } from '../ebpf/bpffs.ts'
 import { Owned } from '../ebpf/owned.ts'
+import { NotFoundError } from '../errors.ts'
 import type { Guard } from '../guard/guard.ts'
 import { MODEL_CAPABILITIES, type ModelCapability } from '../model/task.ts'
 import type { Fd } from '../sys/fd.ts'
@@ -69,14 +70,26 @@ export async function situationOf(process: ProcessHandle, guard?: Guard): Promis
   const name = `user:[${inodeOf(userNamespace)}]`
   const status = procFields(readProc(process, 'status'))
   const effective = BigInt(`0x${status.get('CapEff') ?? '0'}`)
+  // At once, since the process may end soon; what is lost to that afterwards is not known.
+  const atOnce = {
+    mounts: delegatedMounts(readProc(process, 'mountinfo')).slice(-MOST_MOUNTS),
+    identity: identityOf(process, status),
+    limits: limitsOf(process),
+    where: { userNamespaces: [name, ...aboveOf(userNamespace)], cgroup: cgroupOf(process) },
+  }
+  stillAlive(process)
   using owned = new Owned()
-  const found = await mountsFor(process, name, owned)
-  const situation = {
+  const found =
+    (await unlessEnded(() => mountsFor(process, atOnce.mounts, name, owned))) ??
+    atOnce.mounts.map((mount): FoundMount => ({ mount }))
+  const last = found.at(-1)
+  return {
+    ...atOnce,
     pid: process.pid,
     userNamespace: name,
     isInitial: name === INITIAL_USER_NAMESPACE,
     ownerUid: ownerUid(userNamespace),
-    mountOwner: await ownerOfMounts(process),
+    mountOwner: await unlessEnded(() => ownerOfMounts(process)),
     uid: Number(status.get('Uid')?.split('\t')[1] ?? 0),
     capabilities: MODEL_CAPABILITIES.filter(one => {
       const bit = CAPABILITIES[`CAP_${one.toUpperCase()}` as CapabilityName]
@@ -86,16 +99,29 @@ export async function situationOf(process: ProcessHandle, guard?: Guard): Promis
     noNewPrivileges: status.get('NoNewPrivs') === '1',
     mounts: found.map(({ mount }) => mount),
     unprivilegedBpfDisabled: sysctl(),
-    modules: await securityModules(process),
-    identity: identityOf(process, status),
-    place: found.at(-1)?.place,
-    limits: limitsOf(process),
+    modules: (await unlessEnded(() => securityModules(process))) ?? NO_MODULES,
+    place: last?.place,
     loader: await loaderOf(process),
-    guard: guard && found.at(-1)?.root && guardFactsOf(guard, found.at(-1)!.root!),
-    where: { userNamespaces: [name, ...aboveOf(userNamespace)], cgroup: cgroupOf(process) },
+    guard: guard && (await guardFacts(guard, last?.root)),
   }
-  stillAlive(process)
-  return situation
+}
+
+const NO_MODULES: SecurityModules = { names: [], label: undefined, programs: [], lockdown: undefined }
+
+async function unlessEnded<T>(look: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await look()
+  } catch (error) {
+    if (error instanceof NotFoundError) return undefined
+    throw error
+  }
+}
+
+async function guardFacts(guard: Guard, root: Fd | undefined): Promise<GuardFacts | undefined> {
+  if (root === undefined) return undefined
+  // Start-up is felt, and most machines have no guard.
+  const { bootTimeNs } = await import('../guard/clock.ts')
+  return guardFactsOf(guard, root, bootTimeNs())
 }
 
 interface FoundMount {
@@ -109,8 +135,12 @@ interface FoundMount {
 const MOST_MOUNTS = 64
 
 /** In the order of the mounts, but one that belongs to the process's own user namespace last. */
-async function mountsFor(process: ProcessHandle, own: string, owned: Owned): Promise<FoundMount[]> {
-  const mounts = delegatedMounts(readProc(process, 'mountinfo')).slice(-MOST_MOUNTS)
+async function mountsFor(
+  process: ProcessHandle,
+  mounts: readonly BpffsMount[],
+  own: string,
+  owned: Owned,
+): Promise<FoundMount[]> {
   const found: FoundMount[] = []
   for (const mount of mounts) {
     const root = await openBpffs(process, mount)

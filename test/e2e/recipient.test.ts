@@ -63,10 +63,10 @@ describe('of Podman', machine, () => {
     const alone = await explain('prog_load', 'xdp', 'xdp')
     assert.equal(alone.status, 3, alone.stderr)
     assert.match(alone.stderr, /container other \([0-9a-f]{12}\) of Podman is process \d+/)
-    assert.match(alone.stdout, /^prog_load xdp attach xdp: refused \(EPERM\): no-delegation$/m)
+    assert.match(alone.stdout, /^prog_load xdp xdp: refused \(EPERM\): no-delegation$/m)
     assert.equal((await delegate('--container', 'other')).status, 0)
     const lent = await explain('prog_load', 'xdp', 'xdp')
-    assert.deepEqual([lent.status, lent.stdout.split('\n')[0]], [0, 'prog_load xdp attach xdp: allowed'])
+    assert.deepEqual([lent.status, lent.stdout.split('\n')[0]], [0, 'prog_load xdp xdp: allowed'])
     // What the policy does not lend, and what the container was not given.
     const map = await explain('map_create', 'queue')
     assert.match(map.stdout, /: token-map-type$/m)

@@ -60,13 +60,13 @@ describe('units', needsProgram('sid/usr/bin/systemctl'), () => {
     const refused = async (name: string, cause: string): Promise<void> => {
       const { status, stdout, stderr } = await explain(name)
       assert.equal(status, 3, stderr)
-      assert.equal(stdout.split('\n')[0], `prog_load xdp attach xdp: refused (EPERM): ${cause}`)
+      assert.equal(stdout.split('\n')[0], `prog_load xdp xdp: refused (EPERM): ${cause}`)
     }
     await refused('half', 'foreign-mounts')
     await refused('web', 'no-delegation')
     assert.equal((await delegate('--unit', 'web')).status, 0)
     const lent = await explain('web')
-    assert.deepEqual([lent.status, lent.stdout.split('\n')[0]], [0, 'prog_load xdp attach xdp: allowed'])
+    assert.deepEqual([lent.status, lent.stdout.split('\n')[0]], [0, 'prog_load xdp xdp: allowed'])
     assert.equal((await systemd.cli('undelegate', '--unit', 'web')).status, 0)
   })
 

@@ -3,12 +3,12 @@
  * running process the calls that are named; of a command those that it makes.
  */
 import { spawn } from 'node:child_process'
-import type { Need } from '../../ebpf/rights.ts'
+import { type Need, neededCapabilities } from '../../ebpf/rights.ts'
 import { ATTACH_TYPES, MAP_TYPES, PROG_TYPES } from '../../ebpf/type-names.ts'
 import { EXIT, UsageError } from '../../errors.ts'
 import type { GuardEvent } from '../../guard/event.ts'
-import { bootTimeNs, type Guard } from '../../guard/guard.ts'
-import { type Explanation, explainCall } from '../../lending/explain.ts'
+import type { Guard } from '../../guard/guard.ts'
+import { callText, type Explanation, explainCall } from '../../lending/explain.ts'
 import { runningKernel } from '../../lending/kernel-model.ts'
 import { type Situation, situationOfPid } from '../../lending/situation.ts'
 import type { SeenCall } from '../../record/call.ts'
@@ -132,14 +132,16 @@ export async function ofCommand(command: string[]): Promise<Explanation | undefi
   recorder.drain()
   const { lostCalls } = recorder.tally()
   if (lostCalls > 0) note(`${lostCalls} calls were not seen, for want of room`)
-  const last = refused.findLast(({ call }) => call.errno === 'EPERM' || !call.reached) ?? refused.at(-1)
-  if (last === undefined) return undefined
-  const situation = await last.situation
-  if (situation === undefined) {
-    note('its process had ended before it could be looked at: what it had is not known')
-    return explainCall(runningKernel(), UNKNOWN, last.call.need!, last.call)
-  }
-  const event = guard && eventOf(guard, last.call)
+  if (refused.length === 0) return undefined
+  const known = await Promise.all(refused.map(async one => ({ ...one, situation: await one.situation })))
+  const seen = known.filter(({ situation }) => situation !== undefined)
+  if (seen.length < known.length)
+    note(`${known.length - seen.length} refused calls are of processes that ended before they were looked at`)
+  const from = seen.length > 0 ? seen : known
+  const last = from.findLast(({ call }) => call.errno === 'EPERM' || !call.reached) ?? from.at(-1)!
+  const { situation } = last
+  if (situation === undefined) return unseen(last.call)
+  const event = guard && (await eventOf(guard, last.call))
   return explainCall(runningKernel(), situation, last.call.need!, { ...last.call, event })
 }
 
@@ -147,7 +149,8 @@ export async function ofCommand(command: string[]): Promise<Explanation | undefi
 const CLOCK_NS = 20_000_000n
 
 /** What the guard has recorded of the call, if it refused that. */
-function eventOf(guard: Guard, { at, tid }: SeenCall): GuardEvent | undefined {
+async function eventOf(guard: Guard, { at, tid }: SeenCall): Promise<GuardEvent | undefined> {
+  const { bootTimeNs } = await import('../../guard/guard.ts')
   const since = at + bootTimeNs() - process.hrtime.bigint() - CLOCK_NS
   return guard
     .rememberedEvents()
@@ -157,12 +160,20 @@ function eventOf(guard: Guard, { at, tid }: SeenCall): GuardEvent | undefined {
 /** Refused calls that are kept. */
 const MOST = 1000
 
-const UNKNOWN: Situation = {
-  ...{ pid: 0, userNamespace: 'unknown', isInitial: false, ownerUid: 0, uid: 0, capabilities: [] },
-  ...{ filtered: false, noNewPrivileges: false, mounts: [], unprivilegedBpfDisabled: 2 },
-  ...{ mountOwner: undefined, identity: undefined, place: undefined, limits: undefined },
-  modules: { names: [], label: undefined, programs: [], lockdown: undefined },
-  ...{ loader: undefined, guard: undefined, where: { userNamespaces: [], cgroup: undefined } },
+/** Of a call by a process that nothing is known of. Pure. */
+function unseen({ need, errno, reached }: SeenCall): Explanation {
+  return {
+    ...{ call: callText(need!), verdict: 'refused', errno, cause: reached ? 'unknown' : 'seccomp' },
+    needed: 'to look at the process while it lives',
+    found: 'it had ended',
+    ...{
+      capabilities: neededCapabilities(need!),
+      policy: undefined,
+      bpffs: undefined,
+      notes: [],
+      checks: [],
+    },
+  }
 }
 
 /** Pure. */

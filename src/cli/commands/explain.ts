@@ -5,9 +5,7 @@
 import type { RouteAnswer } from '../../client/client.ts'
 import { EXIT, UsageError } from '../../errors.ts'
 import type { Verdict } from '../../policy/decide.ts'
-import { verdictLines } from '../../policy/verdict-text.ts'
-import { policyName } from '../daemon/policy-choice.ts'
-import { type DaemonOptions, daemonAt } from '../daemon/reach.ts'
+import type { DaemonOptions } from '../daemon/reach.ts'
 import { heldRecipient } from '../daemon/recipient.ts'
 import { print, printJson } from '../output.ts'
 import type { RecipientOptions } from '../recipient.ts'
@@ -72,6 +70,10 @@ function requireFitting(source: Source, options: ExplainOptions): void {
 }
 
 async function explainRequest(options: ExplainOptions): Promise<number> {
+  // A call of a process needs none of these, and start-up is felt.
+  const { policyName } = await import('../daemon/policy-choice.ts')
+  const { daemonAt } = await import('../daemon/reach.ts')
+  const { verdictLines } = await import('../../policy/verdict-text.ts')
   const { pid, container, unit, cgroup } = options
   const isNamed = [pid, container, unit, cgroup].some(name => name !== undefined)
   const policy = options.policy === undefined ? {} : { policy: policyName(options.policy) }
@@ -81,14 +83,17 @@ async function explainRequest(options: ExplainOptions): Promise<number> {
     body: { ...policy, ...(recipient === undefined ? {} : { recipient: { pidfd: recipient.pidfd } }) },
   })
   if (options.json === true) printJson(decision)
-  else print(...decisionLines(decision))
+  else print(...decisionLines(decision, verdictLines))
   return decision.allowed ? EXIT.ok : EXIT.denied
 }
 
 const OF_POLICY = ['subject', 'operator', 'any-subject', 'nobody-matches', 'unsupported']
 
 /** Pure. What is not a matter of subjects has the daemon's own words. */
-export function decisionLines(decision: RouteAnswer<'decide'>): string[] {
+function decisionLines(
+  decision: RouteAnswer<'decide'>,
+  verdictLines: (verdict: Verdict) => string[],
+): string[] {
   const { allowed, because, trace = [] } = decision
   const [headline, ...why] = verdictLines({ ...decision, trace } as Verdict)
   return [OF_POLICY.includes(because) ? headline! : `${allowed ? 'Allowed' : 'Refused'}: ${because}`, ...why]

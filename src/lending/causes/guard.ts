@@ -3,7 +3,6 @@
  * has said to one is explain-event.ts, of which the causes have their names: `guard-` and the reason.
  */
 import type { Need } from '../../ebpf/rights.ts'
-import { bootTimeNs } from '../../guard/clock.ts'
 import type { DelegationId, Guard, GuardDelegation } from '../../guard/guard.ts'
 import { DEFAULT_LIMITS, LIMIT_PATHS } from '../../policy/policy.ts'
 import type { Fd } from '../../sys/fd.ts'
@@ -20,8 +19,8 @@ export interface GuardFacts {
   readonly hasExpired: boolean
 }
 
-/** What the guard knows of the bpffs of which this is the root directory. */
-export function guardFactsOf(guard: Guard, root: Fd): GuardFacts {
+/** What the guard knows of the bpffs of which this is the root directory. `nowNs`: since boot. */
+export function guardFactsOf(guard: Guard, root: Fd, nowNs: bigint): GuardFacts {
   const id = guard.delegationAt(root)
   const delegation = id === undefined ? undefined : known(guard, id)
   if (delegation === undefined)
@@ -37,7 +36,7 @@ export function guardFactsOf(guard: Guard, root: Fd): GuardFacts {
     delegation,
     enforces: terms.mode !== 'permissive',
     isInPlace: terms.sharing.bindMount || mount === 0n || mount === uniqueMountId(root),
-    hasExpired: expiresNs !== undefined && expiresNs <= bootTimeNs(),
+    hasExpired: expiresNs !== undefined && expiresNs <= nowNs,
   }
 }
 
