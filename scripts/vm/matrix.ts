@@ -56,11 +56,12 @@ const ON_ONE_KERNEL: Readonly<Record<string, string>> = {
   'test/vm/guard-cli.test.ts': '7',
   'test/vm/guard-detach.test.ts': '6.12',
   'test/vm/guard-objects.test.ts': '6.12',
-  'test/vm/guard-races.test.ts': '6.12',
+  'test/vm/modules.test.ts': '6.12',
+  'test/vm/record.test.ts': '7',
 }
 
-/** Takes a minute on each: run where everything is asked for. */
-const LONG: ReadonlySet<string> = new Set(['test/vm/containers.test.ts'])
+/** Takes a minute or more on each: run where everything is asked for. */
+const LONG: ReadonlySet<string> = new Set(['test/vm/containers.test.ts', 'test/vm/guard-races.test.ts'])
 
 function machines(everything: boolean): Machine[] {
   const guardFiles = readdirSync(join(ROOT, 'test/vm'))
