@@ -60,7 +60,7 @@ export const plan = strict({
         unasked: z.array(strict({ ...reason, domain, certain: flag })),
       }),
     )
-    .describe("What the loader's program of --loader-program asked for, and how that differs"),
+    .describe('What the loader asked for that was run, and how that differs'),
   risk,
 })
 
