@@ -128,6 +128,8 @@ class Collector {
       this.#add({ cmd: 'map_create', ...(isBit ? { mapType: type } : {}) }, by, [], { globalData })
     }
     one(map, `map ${quoted(map.name)}`)
+    // Loaders make one of them, by which the kernel knows the others.
+    if (map.inner !== undefined) one(map.inner, `inner maps of ${quoted(map.name)}`)
     if (map.foreign !== undefined)
       this.#notes.push(
         `map ${quoted(map.name)} ${map.foreign}, which means something to the loader that it was written for; libbpf refuses it, and bpftoken wants to be told`,

@@ -5,8 +5,9 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
+import type { MapDefinition } from '../../../src/ebpf/object/map-def.ts'
 import { sectionName } from '../../../src/ebpf/object/section-names.ts'
-import { type ObjectSpec, parseObject } from '../../../src/ebpf/object/spec.ts'
+import { type ObjectMap, type ObjectSpec, parseObject } from '../../../src/ebpf/object/spec.ts'
 import { neededRights } from '../../../src/ebpf/rights.ts'
 import { type LoaderNeed, loaderNeeds } from '../../../src/needs/loader-probes.ts'
 import { helpersOf, type NeedsOptions, objectNeeds } from '../../../src/needs/object.ts'
@@ -126,6 +127,17 @@ test('objectNeeds() asks for maps, inner maps and global data', needsCorpus(), (
     if (inner !== undefined) assert.ok(asked.includes(`maps ${inner.type}`), inner.type)
   }
   assert.equal(asked.includes('cmds btf_load'), spec.btf !== undefined)
+})
+
+test('objectNeeds() asks for the type of inner maps that is no map of the object', () => {
+  const rest = { keyTypeId: 0, valueTypeId: 0, pinByName: false, foreign: undefined, values: [] }
+  const sizes = { keyBytes: 4, valueBytes: 4, maxEntries: 1, flags: 0, extra: 0n, numaNode: undefined }
+  const inner: MapDefinition = { name: 'outer.inner', type: 'lpm_trie', inner: undefined, ...sizes, ...rest }
+  const more = { kind: 'declared', autocreate: true } as const
+  const outer: ObjectMap = { ...inner, name: 'outer', type: 'array_of_maps', inner, ...more }
+  const asked = (spec: ObjectSpec): string[] => rightsOf(spec).filter(right => right.startsWith('maps '))
+  assert.deepEqual(asked({ ...PASS, maps: [outer] }).sort(), ['maps array_of_maps', 'maps lpm_trie'])
+  assert.deepEqual(asked({ ...PASS, maps: [{ ...outer, inner: undefined }] }), ['maps array_of_maps'])
 })
 
 test("objectNeeds() takes a struct_ops program's attach type from the kernel's struct", needsCorpus(), () => {
