@@ -255,3 +255,29 @@ test('what is to be watched must be said, once', async () => {
   for (const args of [[], ['--pid', '1', '--', 'true'], ['--pid', '1', '--cgroup', '/sys/fs/cgroup']])
     assert.equal((await cli(['record', ...args])).status, 2, args.join(' '))
 })
+
+const NR_MMAP = process.arch === 'arm64' ? 222 : 9
+
+test(
+  'what a call is given is seen, also where it is in no memory yet when the call begins',
+  machine,
+  async () => {
+    const attr = scratch.write('attr', '')
+    /** A map of that type, whose attributes lie in a file that is mapped and was not touched. */
+    const untouched = `open(F, "+>", ${JSON.stringify(attr)}); syswrite(F, pack("L5 x4076", ${LRU_HASH}, 4, 4, 1, 0));
+    my $at = syscall(${NR_MMAP}, 0, 4096, 3, 2, fileno(F), 0); syscall(${NR_BPF}, 0, $at, 72) >= 0 or exit 1;`
+    const { status, found } = await recordJson(
+      '--',
+      'perl',
+      '-e',
+      `${PERL} ${untouched} make(${HASH}) or exit 2`,
+    )
+    assert.equal(status, 0)
+    assert.deepEqual(maps(found), ['hash', 'lru_hash'])
+    assert.equal(found.complete, true)
+    // Where nobody can read it, nothing comes of it, and nothing is missing.
+    const nowhere = await recordJson('--', 'perl', '-e', `syscall(${NR_BPF}, 0, 4096, 72) < 0 or exit 1`)
+    assert.equal(nowhere.status, 0)
+    assert.equal(nowhere.found.complete, true)
+  },
+)
