@@ -8,6 +8,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { constants } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { residue, snapshot } from '../../scripts/residue.ts'
 import { removeCgroup } from '../helpers/cgroup.ts'
 import { cli, execute, finish, inPublic, PUBLIC, PUBLIC_CLI, type Result, startCli } from '../helpers/cli.ts'
@@ -229,6 +230,30 @@ test('when there is no room for all calls, the result says that it is incomplete
   assert.ok(found.lost.calls > 0)
   assert.match(stderr, /INCOMPLETE/)
   assert.match(text(join(scratch.path, 'recorded.yaml')), /^# INCOMPLETE/m)
+})
+
+test('who calls faster than calls are read keeps it from no end', machine, async () => {
+  // More calls than a ring's worth are there at any moment, of which none is made.
+  const flood = `fork; fork; my $attr = pack("L5 x52", ${HASH}, 4, 4, 0, 0); syscall(${NR_BPF}, 0, $attr, 72) while getppid != 1`
+  const script = `if (!fork) { sleep 1; ${flood}; exit } sleep 1 while 1`
+  const workload = spawn('perl', ['-e', script], { detached: true, stdio: 'ignore' })
+  try {
+    const recorder = startCli(['record', '--json', '--pid', String(workload.pid)], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    let [answer, said] = ['', '']
+    recorder.stdout!.on('data', chunk => (answer += String(chunk)))
+    recorder.stderr!.on('data', chunk => (said += String(chunk)))
+    await eventually(() => said.includes('watching'), 'it never began')
+    await sleep(2000)
+    recorder.kill('SIGINT')
+    await eventually(() => recorder.exitCode !== null || recorder.signalCode !== null, 'it never ended')
+    const found = checkedDocument('record', answer) as Found & { calls: number }
+    assert.ok(found.calls > 0)
+    assert.equal(found.complete, found.lost.calls === 0)
+  } finally {
+    process.kill(-workload.pid!, 'SIGKILL')
+  }
 })
 
 test("the exit status is the command's, and signals to the recorder are the command's", machine, async () => {
