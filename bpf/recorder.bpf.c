@@ -57,6 +57,7 @@ struct caller {
 	__u32 tgid, tid, inner; /* as in recorder_call */
 	__u8 pending; /* `call` has no answer yet. */
 	__u8 is_watched; /* It has been seen to be, and remains so. */
+	__u8 unread; /* What the call is given was in no memory yet when it began. */
 	__u16 bytes; /* of `call`, from its beginning */
 	struct recorder_call call;
 };
@@ -304,6 +305,29 @@ static __always_inline int is_plain(const struct request *request)
 	return !(request->flags & RECORDER_PERF) && cmd < COMMANDS && (PLAIN >> cmd & 1);
 }
 
+/*
+ * What the call is given. It may be in no memory yet, which the kernel's function changes and we cannot:
+ * false, and what was not read is zero.
+ */
+static __always_inline int read_given(struct caller *caller, const struct request *request)
+{
+	struct recorder_call *call = &caller->call;
+	__u32 bytes = request->third > ATTR_BYTES ? ATTR_BYTES : request->third;
+	__u32 cmd = (__u32)request->first & ~BPF_COMMON_ATTRS;
+
+	/* struct perf_event_attr begins with its type. */
+	if (request->flags & RECORDER_PERF)
+		return !bpf_probe_read_user(&call->cmd, sizeof(call->cmd), (const void *)request->first);
+	if (bpf_probe_read_user(call->attr, bytes, (const void *)request->second))
+		return 0;
+	if (cmd != BPF_OBJ_PIN && cmd != BPF_OBJ_GET && cmd != BPF_RAW_TRACEPOINT_OPEN)
+		return 1;
+	call->text[0] = 0;
+	/* A raw tracepoint may have no name. */
+	return !*(__u64 *)call->attr ||
+	       bpf_probe_read_user_str(call->text, sizeof(call->text), (const void *)*(__u64 *)call->attr) >= 0;
+}
+
 static __always_inline void describe(struct caller *caller, const struct request *request, struct task_struct *task)
 {
 	struct recorder_call *call = &caller->call;
@@ -320,25 +344,18 @@ static __always_inline void describe(struct caller *caller, const struct request
 	call->flags = request->flags;
 	bpf_get_current_comm(call->comm, sizeof(call->comm));
 	caller->bytes = HEAD_BYTES;
-	if (request->flags & RECORDER_PERF) {
-		/* struct perf_event_attr begins with its type. */
-		bpf_probe_read_user(&call->cmd, sizeof(call->cmd), (const void *)request->first);
-		call->size = 0;
-		return;
-	}
 	call->cmd = request->first;
 	call->size = request->third > 0xffffffff ? 0xffffffff : request->third;
-	if (cmd != BPF_OBJ_PIN && cmd != BPF_OBJ_GET && cmd != BPF_RAW_TRACEPOINT_OPEN) {
+	if (request->flags & RECORDER_PERF) {
+		call->cmd = call->size = 0;
+	} else if (cmd != BPF_OBJ_PIN && cmd != BPF_OBJ_GET && cmd != BPF_RAW_TRACEPOINT_OPEN) {
 		caller->bytes += bytes;
-		bpf_probe_read_user(call->attr, bytes, (const void *)request->second);
-		return;
+	} else {
+		/* The text is behind all of the attributes. */
+		caller->bytes = sizeof(*call);
+		__builtin_memset(call->attr, 0, sizeof(call->attr));
 	}
-	/* The text is behind all of the attributes. */
-	caller->bytes = sizeof(*call);
-	__builtin_memset(call->attr, 0, sizeof(call->attr));
-	bpf_probe_read_user(call->attr, bytes, (const void *)request->second);
-	call->text[0] = 0;
-	bpf_probe_read_user_str(call->text, sizeof(call->text), (const void *)*(__u64 *)call->attr);
+	caller->unread = !read_given(caller, request);
 }
 
 /* Waking the reader for each call would cost more than all the rest: what was refused wakes it, and else time. */
@@ -406,6 +423,9 @@ int recorder_exit(__u64 *ctx)
 		const struct recorder_call *call = &caller->call;
 
 		caller->pending = 0;
+		/* Where the kernel could not read it either, the call has come to nothing. */
+		if (caller->unread && !read_given(caller, &request) && (__s32)ctx[1] != -14 /* EFAULT */)
+			count(LOST_CALLS);
 		if (keeps_logs && (call->cmd & ~BPF_COMMON_ATTRS) == BPF_PROG_LOAD && (__s32)ctx[1] < 0)
 			keep_log(call->attr, request.second, call->size, call->at);
 		tell(caller, ctx[1]);
@@ -422,6 +442,8 @@ int recorder_exit(__u64 *ctx)
 		request.flags &= ~RECORDER_ENTERED;
 	}
 	describe(caller, &request, task);
+	if (caller->unread && (__s32)ctx[1] != -14 /* EFAULT */)
+		count(LOST_CALLS);
 	tell(caller, ctx[1]);
 	return 0;
 }

@@ -27,6 +27,9 @@ const LOST_PROCESSES = 65
 const WATCHED = 1
 const ITS_CHILDREN_ONLY = 2
 
+/** More never lie in the ring of 4 MiB: a record has 80 bytes or more with its header. */
+const MOST_AT_ONCE = (4 << 20) / 80
+
 /** What there is besides the calls themselves. */
 export interface Tally {
   /** Calls that no capability is about, which are only counted: by command. */
@@ -150,13 +153,13 @@ export class Recorder implements Disposable {
     return [...this.#watched.keys()].map(key => new DataView(key.buffer, key.byteOffset).getUint32(0, true))
   }
 
-  /** Gives what is there now to `seen`. */
+  /** Gives what is there now to `seen`; of those who call faster than we read, no more than that. */
   drain(): void {
     this.#ring.drain(record => {
       const call = seenCall(record)
       const isRefused = call.command === 'prog_load' && call.errno !== undefined
       this.#seen(isRefused ? { ...call, log: this.#takeLog(call.at) } : call)
-    })
+    }, MOST_AT_ONCE)
   }
 
   /** Undefined: none is kept, or there was none. */

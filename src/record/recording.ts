@@ -88,9 +88,7 @@ export function recordingOf(calls: readonly SeenOften[], tally: Tally, dropped =
       rights.set(key, known)
       known.calls.push(call)
     }
-    if (served(call))
-      for (const name of capabilitiesFor(call))
-        capabilities.set(name, [...(capabilities.get(name) ?? []), call])
+    if (served(call)) for (const name of capabilitiesFor(call)) noted(capabilities, name).push(call)
     const unlent = unservedBy(call)
     if (unlent === undefined) continue
     const known = unserved.get(unlent.call) ?? { ...unlent, calls: [] }
@@ -124,6 +122,12 @@ export function recordingOf(calls: readonly SeenOften[], tally: Tally, dropped =
     counted: Object.fromEntries(tally.counted),
     risk: assessRisk({ ...DEFAULT_TERMS, rights: { masks, capabilities: ordered } }, headerVocabulary()),
   }
+}
+
+function noted<K, T>(lists: Map<K, T[]>, key: K): T[] {
+  const list = lists.get(key) ?? []
+  lists.set(key, list)
+  return list
 }
 
 /** Of each process that tried: whether it made a token, or had one in a call. */
@@ -199,21 +203,29 @@ function unservedBy({ command, attachType, need }: SeenCall): Omit<Unserved, 'as
   return why === undefined ? undefined : { call: command, fails: fails!, why }
 }
 
+/** In time that grows with the calls: whoever is watched chooses how many names there are. */
 function askersOf(calls: readonly SeenOften[]): Asker[] {
-  const askers = new Map<
-    string,
-    { -readonly [K in keyof Asker]: Asker[K] } & { outcomes: Record<string, number> }
-  >()
+  type Known = { -readonly [K in keyof Asker]: Asker[K] } & {
+    outcomes: Record<string, number>
+    names: string[]
+  }
+  const askers = new Map<string, Known & { readonly known: Set<string> }>()
   for (const call of calls) {
     const { pid, innerPid, task, at, errno, reached, name, times } = call
     const key = processOf(call)
-    const known = askers.get(key) ?? { task, pid, innerPid, first: at, outcomes: {}, names: [] }
-    askers.set(key, known)
-    if (at < known.first) known.first = at
+    const asker = askers.get(key) ?? {
+      ...{ task, pid, innerPid, first: at, outcomes: {}, names: [], known: new Set() },
+    }
+    askers.set(key, asker)
+    if (at < asker.first) asker.first = at
     const outcome =
       errno === undefined ? 'ok' : reached ? errno : `${errno} before the kernel's bpf(2) was asked`
-    known.outcomes[outcome] = (known.outcomes[outcome] ?? 0) + times
-    if (name !== '' && !known.names.includes(name)) known.names = [...known.names, name]
+    asker.outcomes[outcome] = (asker.outcomes[outcome] ?? 0) + times
+    if (name === '' || asker.known.has(name)) continue
+    asker.known.add(name)
+    asker.names.push(name)
   }
-  return [...askers.values()].sort((a, b) => (a.first < b.first ? -1 : 1))
+  return [...askers.values()]
+    .map(({ known: _, ...asker }) => asker)
+    .sort((a, b) => (a.first < b.first ? -1 : 1))
 }

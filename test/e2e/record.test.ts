@@ -8,6 +8,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { constants } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { residue, snapshot } from '../../scripts/residue.ts'
 import { removeCgroup } from '../helpers/cgroup.ts'
 import { cli, execute, finish, inPublic, PUBLIC, PUBLIC_CLI, type Result, startCli } from '../helpers/cli.ts'
@@ -231,6 +232,30 @@ test('when there is no room for all calls, the result says that it is incomplete
   assert.match(text(join(scratch.path, 'recorded.yaml')), /^# INCOMPLETE/m)
 })
 
+test('who calls faster than calls are read keeps it from no end', machine, async () => {
+  // More calls than a ring's worth are there at any moment, of which none is made.
+  const flood = `fork; fork; my $attr = pack("L5 x52", ${HASH}, 4, 4, 0, 0); syscall(${NR_BPF}, 0, $attr, 72) while getppid != 1`
+  const script = `if (!fork) { sleep 1; ${flood}; exit } sleep 1 while 1`
+  const workload = spawn('perl', ['-e', script], { detached: true, stdio: 'ignore' })
+  try {
+    const recorder = startCli(['record', '--json', '--pid', String(workload.pid)], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    let [answer, said] = ['', '']
+    recorder.stdout!.on('data', chunk => (answer += String(chunk)))
+    recorder.stderr!.on('data', chunk => (said += String(chunk)))
+    await eventually(() => said.includes('watching'), 'it never began')
+    await sleep(2000)
+    recorder.kill('SIGINT')
+    await eventually(() => recorder.exitCode !== null || recorder.signalCode !== null, 'it never ended')
+    const found = checkedDocument('record', answer) as Found & { calls: number }
+    assert.ok(found.calls > 0)
+    assert.equal(found.complete, found.lost.calls === 0)
+  } finally {
+    process.kill(-workload.pid!, 'SIGKILL')
+  }
+})
+
 test("the exit status is the command's, and signals to the recorder are the command's", machine, async () => {
   const status = async (...words: string[]) => (await cli(['record', '--', ...words])).status
   assert.equal(await status('sh', '-c', 'exit 7'), 7)
@@ -255,3 +280,29 @@ test('what is to be watched must be said, once', async () => {
   for (const args of [[], ['--pid', '1', '--', 'true'], ['--pid', '1', '--cgroup', '/sys/fs/cgroup']])
     assert.equal((await cli(['record', ...args])).status, 2, args.join(' '))
 })
+
+const NR_MMAP = process.arch === 'arm64' ? 222 : 9
+
+test(
+  'what a call is given is seen, also where it is in no memory yet when the call begins',
+  machine,
+  async () => {
+    const attr = scratch.write('attr', '')
+    /** A map of that type, whose attributes lie in a file that is mapped and was not touched. */
+    const untouched = `open(F, "+>", ${JSON.stringify(attr)}); syswrite(F, pack("L5 x4076", ${LRU_HASH}, 4, 4, 1, 0));
+    my $at = syscall(${NR_MMAP}, 0, 4096, 3, 2, fileno(F), 0); syscall(${NR_BPF}, 0, $at, 72) >= 0 or exit 1;`
+    const { status, found } = await recordJson(
+      '--',
+      'perl',
+      '-e',
+      `${PERL} ${untouched} make(${HASH}) or exit 2`,
+    )
+    assert.equal(status, 0)
+    assert.deepEqual(maps(found), ['hash', 'lru_hash'])
+    assert.equal(found.complete, true)
+    // Where nobody can read it, nothing comes of it, and nothing is missing.
+    const nowhere = await recordJson('--', 'perl', '-e', `syscall(${NR_BPF}, 0, 4096, 72) < 0 or exit 1`)
+    assert.equal(nowhere.status, 0)
+    assert.equal(nowhere.found.complete, true)
+  },
+)

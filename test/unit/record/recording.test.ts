@@ -47,6 +47,18 @@ test('rights are those of the calls, equal calls once, with who asked and how it
   assert.equal(complete, true)
 })
 
+test('as many names as are kept are told once each, in order', { timeout: 60_000 }, () => {
+  const names = Array.from({ length: 49_000 }, (_, i) => `n${i}`)
+  const twice = names.slice(0, 500).map(name => map(1, { name, errno: 'EPERM', result: -1 }))
+  const { rights, capabilities, complete } = recorded([...names.map(name => map(1, { name })), ...twice])
+  for (const { askers } of [...rights, ...capabilities]) {
+    assert.equal(askers.length, 1)
+    assert.deepEqual(askers[0]!.names, names)
+    assert.deepEqual(askers[0]!.outcomes, { ok: 49_000, EPERM: 500 })
+  }
+  assert.equal(complete, true)
+})
+
 test('what a malformed request asks for is left out, and what it asks for in vain is not', () => {
   const { rights, leftOut, capabilities } = recorded([
     map(15, { errno: 'EINVAL', result: -22 }),
