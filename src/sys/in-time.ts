@@ -106,33 +106,24 @@ export async function namespaceInTime(
   )
 }
 
-/**
- * What lies at a path below /proc/PID, such as `root/sys/fs/bpf` or `map_files/RANGE`. The caller
- * closes it. ENOENT: there is none.
- */
-export function openBelowInTime(
-  process: ProcessHandle,
-  path: string,
-  flags: number,
-  timeoutMs: number,
-): Promise<Fd> {
-  return inTime(process, timeoutMs, held => openAside(held, path, flags))
-}
-
 const CHUNK_BYTES = 1024 * 1024
 
 /**
- * All of a file at a path below /proc/PID, which may be one of the process's own file systems;
- * undefined: it is longer than `mostBytes`.
+ * All of a file at a path below /proc/PID; undefined: it is longer than `mostBytes`. What lies in a
+ * file system of the process's own could have us wait for ever, and SIGKILL would not help: of a link
+ * to such a file `may` says, by an O_PATH descriptor of it, whether it is read. Undefined, if not.
  */
 export async function bytesInTime(
   process: ProcessHandle,
   path: string,
   mostBytes: number,
   timeoutMs: number,
+  may?: (file: Fd) => boolean,
 ): Promise<Buffer | undefined> {
   const { bytes } = await inTime(process, timeoutMs, async held => {
-    using file = await openAside(held, path, O_RDONLY)
+    using place = may && (await openAside(held, path, O_PATH))
+    if (place !== undefined && !may!(place)) return { bytes: undefined, close() {} }
+    using file = await openAside(held, path, O_RDONLY, place)
     const chunks: Uint8Array[] = []
     for (let total = 0; ; ) {
       const chunk = new Uint8Array(CHUNK_BYTES)
@@ -164,9 +155,10 @@ export async function readInTime(
   return Buffer.from(bytes.subarray(0, read.length)).toString()
 }
 
-async function openAside(process: ProcessHandle, path: string, flags: number): Promise<Fd> {
+/** `held`: what lies at the path, which is what is opened, whatever lies there by then. */
+async function openAside(process: ProcessHandle, path: string, flags: number, held?: Fd): Promise<Fd> {
   requireOwnProc()
-  const file = `/proc/${process.pid}/${path}`
+  const file = held === undefined ? `/proc/${process.pid}/${path}` : `/proc/self/fd/${held.number}`
   const result = await native().aside('openat2', AT_FDCWD, file, openHow(flags | O_CLOEXEC, 0))
   // A process that has exited, rather than that there is no such file.
   if (result < 0) stillAlive(process)

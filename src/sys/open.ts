@@ -1,4 +1,6 @@
 /** openat2(2), statx(2): opening without being led astray, and knowing what was opened. */
+import { readFileSync } from 'node:fs'
+import { NotSupportedError } from '../errors.ts'
 import {
   AT_EMPTY_PATH,
   AT_FDCWD,
@@ -10,6 +12,7 @@ import {
 import { check } from './failure.ts'
 import { Fd } from './fd.ts'
 import { native } from './native.ts'
+import { procFields } from './proc-file.ts'
 
 /** struct open_how, 24 bytes: flags @0, mode @8, resolve @16 (include/uapi/linux/openat2.h). */
 export function openHow(flags: number, resolve: number): Uint8Array {
@@ -36,6 +39,17 @@ export function mountId(fd: Fd): number {
   const out = new Uint8Array(256)
   check('statx', 'statx', native().statx(fd.number, '', AT_EMPTY_PATH, STATX_MNT_ID, out))
   return Number(new DataView(out.buffer).getBigUint64(144, true))
+}
+
+/**
+ * The same, of an O_PATH descriptor too, without asking the file system, which could have us wait.
+ * Since Linux 3.15. NotSupportedError: the kernel does not say.
+ */
+export function heldMountId(fd: Fd): number {
+  const id = procFields(readFileSync(`/proc/self/fdinfo/${fd.number}`, 'latin1')).get('mnt_id')
+  if (id === undefined)
+    throw new NotSupportedError('The kernel does not say in which mount a descriptor lies')
+  return Number(id)
 }
 
 /**

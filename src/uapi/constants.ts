@@ -45,6 +45,8 @@ export const AT_STATX_DONT_SYNC = 0x4000
 
 // linux/openat2.h
 export const RESOLVE_IN_ROOT = 0x10
+/** Since Linux 5.12: nothing is asked of a file system; what is not known yet is EAGAIN. */
+export const RESOLVE_CACHED = 0x20
 
 // asm-generic/fcntl.h; arch/arm64/include/uapi/asm/fcntl.h differs in `O_DIRECTORY`
 export const O_RDONLY = 0o0

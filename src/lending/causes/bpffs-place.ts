@@ -6,11 +6,12 @@ import { fstatSync } from 'node:fs'
 import type { BpffsMount } from '../../ebpf/bpffs.ts'
 import { SyscallError } from '../../errors.ts'
 import type { Fd } from '../../sys/fd.ts'
-import { LOOK_MS, openBelowInTime } from '../../sys/in-time.ts'
+import { LOOK_MS, openInTime } from '../../sys/in-time.ts'
+import { heldMountId, open } from '../../sys/open.ts'
 import type { ProcFields } from '../../sys/proc-file.ts'
 import { procNumbers } from '../../sys/proc-file.ts'
 import { type IdRange, type ProcessHandle, parseIdMap, readProc } from '../../sys/process.ts'
-import { O_DIRECTORY, O_PATH } from '../../uapi/constants.ts'
+import { O_CLOEXEC, O_DIRECTORY, O_PATH, RESOLVE_CACHED, RESOLVE_IN_ROOT } from '../../uapi/constants.ts'
 import { ownersOfFileSystems } from './file-system-owner.ts'
 import type { Finding } from './finding.ts'
 
@@ -45,27 +46,22 @@ export function identityOf(process: ProcessHandle, status: ProcFields): Identity
 
 /**
  * The root of the bpffs, O_PATH, where the process sees it. The caller closes it. Undefined: no path
- * of the process leads to it any more.
+ * of the process leads to it any more. What a mount is on is known to the kernel, so no file system
+ * on the way is asked: it may be one that somebody serves who does not answer.
  */
 export async function openBpffs(
   process: ProcessHandle,
-  { path: where, device }: BpffsMount,
+  { path: where, mountId }: BpffsMount,
 ): Promise<Fd | undefined> {
   try {
-    const root = await openBelowInTime(process, `root${where}`, O_PATH | O_DIRECTORY, LOOK_MS)
-    if (deviceText(fstatSync(root.number, { bigint: true }).dev) === device) return root
+    using directory = await openInTime(process, 'root', LOOK_MS)
+    const root = open(where, O_PATH | O_DIRECTORY | O_CLOEXEC, RESOLVE_IN_ROOT | RESOLVE_CACHED, directory)
+    if (heldMountId(root) === mountId) return root
     root.close()
   } catch (error) {
     if (!(error instanceof SyscallError)) throw error
   }
   return undefined
-}
-
-/** `major:minor` as mountinfo has it, of what glibc makes of it. */
-function deviceText(dev: bigint): string {
-  const major = ((dev >> 8n) & 0xfffn) | ((dev >> 32n) & 0xfffff000n)
-  const minor = (dev & 0xffn) | ((dev >> 12n) & 0xffffff00n)
-  return `${major}:${minor}`
 }
 
 /** What a process finds at the roots of these bpffs. */
