@@ -67,7 +67,10 @@ export function readObjects(
       } catch (error) {
         if (!(error instanceof FormatError)) throw error
         if (off === 0)
-          throw new FormatError(printableName(name), error.message, { context: { ...error.context, file } })
+          throw new FormatError(printableName(name), error.message, {
+            context: { ...error.context, file },
+            hint: error.hint,
+          })
         unreadable.push(`${printableName(name)}: ${error.message}`)
       }
     }

@@ -63,13 +63,24 @@ function structAt(types: Btf, id: number): string | undefined {
 /** BPF_CORE_FIELD_BYTE_OFFSET */
 const BYTE_OFFSET = 0
 
+/** Of the relocations of a function, which many programs may share. */
+const accessedBy = new WeakMap<FunctionSpec, ReadonlySet<string>>()
+
 /** Structs of which the functions read or write a field, as CO-RE relocations tell. */
 function accessedStructs(functions: readonly FunctionSpec[], types: Btf): ReadonlySet<string> {
   const found = new Set<string>()
-  for (const { coreRelos } of functions)
-    for (const { kind, typeId } of coreRelos) {
-      const struct = kind === BYTE_OFFSET ? structAt(types, typeId) : undefined
-      if (struct !== undefined) found.add(struct)
+  for (const of of functions) {
+    let accessed = accessedBy.get(of)
+    if (accessed === undefined) {
+      accessed = accessedOf(of, types)
+      accessedBy.set(of, accessed)
     }
+    for (const struct of accessed) found.add(struct)
+  }
   return found
+}
+
+function accessedOf({ coreRelos }: FunctionSpec, types: Btf): ReadonlySet<string> {
+  const ids = new Set(coreRelos.flatMap(({ kind, typeId }) => (kind === BYTE_OFFSET ? [typeId] : [])))
+  return new Set([...ids].flatMap(id => structAt(types, id) ?? []))
 }

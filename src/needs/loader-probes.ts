@@ -13,7 +13,7 @@
 import type { ObjectSpec } from '../ebpf/object/spec.ts'
 import { type Need, neededCapabilities } from '../ebpf/rights.ts'
 import type { CapabilityName } from '../uapi/constants.ts'
-import { chosenPrograms, isGlobalData, type ObjectNeed, readsByProbe, usesGlobalData } from './object.ts'
+import { chosenPrograms, isGlobalData, type ObjectNeed, readsByProbe, useGlobalData } from './object.ts'
 
 export const LOADERS = ['libbpf', 'cilium-ebpf', 'aya', 'bpftoken'] as const
 export type Loader = (typeof LOADERS)[number]
@@ -59,7 +59,7 @@ export function loaderNeeds(
     spec,
     needs,
     globalData: spec.maps.some(isGlobalData),
-    usesData: chosen.some(program => usesGlobalData(spec, program)),
+    usesData: useGlobalData(spec, chosen),
     readsByProbe: chosen.some(program => readsByProbe(spec, program)),
     usdt: needs.some(({ rule }) => rule?.autoAttach === 'usdt'),
     cookie: spec.externs.some(({ name }) => name === 'LINUX_HAS_BPF_COOKIE'),

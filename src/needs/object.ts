@@ -9,6 +9,7 @@
 
 import { CLASS, LD_IMM64, OP, SLOT_BYTES } from '../ebpf/asm/insn.ts'
 import type { Btf, BtfComposite } from '../ebpf/btf/btf.ts'
+import type { FunctionSpec } from '../ebpf/object/functions.ts'
 import type { MapDefinition } from '../ebpf/object/map-def.ts'
 import { moduleAndName, moduleOf } from '../ebpf/object/module-name.ts'
 import { functionsOf, whyBroken } from '../ebpf/object/reach.ts'
@@ -349,17 +350,31 @@ export function readsByProbe(spec: ObjectSpec, program: ObjectProgram): boolean 
   return [...helpersOf(spec, program)].some(id => PROBE_READ_HELPERS.has(id))
 }
 
+/** Of a function, which many programs may share. */
+const helpersIn = new WeakMap<FunctionSpec, ReadonlySet<number>>()
+
 /** Numbers of the helpers that a program and its sub-programs call, reachable or not. */
 export function helpersOf(spec: ObjectSpec, program: ObjectProgram): ReadonlySet<number> {
   const helpers = new Set<number>()
-  for (const { code } of functionsOf(spec, program)) {
-    const view = new DataView(code.buffer, code.byteOffset, code.byteLength)
-    for (let off = 0; off + SLOT_BYTES <= code.length; off += SLOT_BYTES) {
-      const opcode = view.getUint8(off)
-      if (opcode === LD_IMM64) off += SLOT_BYTES
-      else if (opcode === (CLASS.JMP | OP.CALL) && view.getUint8(off + 1) >> 4 === 0)
-        helpers.add(view.getInt32(off + 4, true))
+  for (const of of functionsOf(spec, program)) {
+    let own = helpersIn.get(of)
+    if (own === undefined) {
+      own = helpersCalled(of.code)
+      helpersIn.set(of, own)
     }
+    for (const id of own) helpers.add(id)
+  }
+  return helpers
+}
+
+function helpersCalled(code: Uint8Array): ReadonlySet<number> {
+  const helpers = new Set<number>()
+  const view = new DataView(code.buffer, code.byteOffset, code.byteLength)
+  for (let off = 0; off + SLOT_BYTES <= code.length; off += SLOT_BYTES) {
+    const opcode = view.getUint8(off)
+    if (opcode === LD_IMM64) off += SLOT_BYTES
+    else if (opcode === (CLASS.JMP | OP.CALL) && view.getUint8(off + 1) >> 4 === 0)
+      helpers.add(view.getInt32(off + 4, true))
   }
   return helpers
 }
@@ -368,10 +383,13 @@ export function isGlobalData({ kind }: ObjectMap): boolean {
   return kind !== 'declared' && kind !== 'struct_ops'
 }
 
-/** Whether the program or its sub-programs use a variable. */
-export function usesGlobalData(spec: ObjectSpec, program: ObjectProgram): boolean {
+/** Whether one of the programs, or of their sub-programs, uses a variable. */
+export function useGlobalData(spec: ObjectSpec, programs: readonly ObjectProgram[]): boolean {
+  // Once for all programs: an object may have thousands of both.
   const kconfig = new Set(spec.externs.filter(({ kind }) => kind === 'kconfig').map(({ name }) => name))
-  return functionsOf(spec, program).some(({ references }) =>
-    references.some(one => one.kind === 'data' || (one.kind === 'extern' && kconfig.has(one.extern))),
+  return programs.some(program =>
+    functionsOf(spec, program).some(({ references }) =>
+      references.some(one => one.kind === 'data' || (one.kind === 'extern' && kconfig.has(one.extern))),
+    ),
   )
 }

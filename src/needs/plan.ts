@@ -14,7 +14,7 @@ import { CAPABILITIES, type Capability } from '../policy/policy.ts'
 import { MASK_DOMAINS, type MaskDomain, type Masks } from '../policy/vocabulary.ts'
 import type { CapabilityName } from '../uapi/constants.ts'
 import { type Loader, type LoaderNeed, loaderNeeds, mayLoseAttachType } from './loader-probes.ts'
-import { chosenPrograms, type NeedsOptions, type ObjectNeed, objectNeeds, usesGlobalData } from './object.ts'
+import { chosenPrograms, type NeedsOptions, type ObjectNeed, objectNeeds, useGlobalData } from './object.ts'
 import { capabilityWord, type Trial } from './trial.ts'
 
 export interface NamedSpec {
@@ -110,7 +110,7 @@ export function planRights(specs: readonly NamedSpec[], options: PlanOptions): R
       loadsHere: trial?.outcome === 'loads',
     })
     const own = trial === undefined ? fromFile : { ...fromFile, needs: withoutDropped(fromFile.needs, trial) }
-    const usesData = chosenPrograms(spec, options.programs).some(program => usesGlobalData(spec, program))
+    const usesData = useGlobalData(spec, chosenPrograms(spec, options.programs))
     for (const need of own.needs) {
       addOwn(rights, capabilities, need, named(need.by), certainty(need, options.loader, usesData))
       for (const name of PROGRAM_CLASSES[need.rule?.type ?? '']?.attachCapabilities ?? [])

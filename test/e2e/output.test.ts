@@ -331,3 +331,13 @@ test('policy check says the same of a policy that the boot cache has, and takes 
   assert.match(altered!, subjects(999))
   assert.match(moved!, subjects(line + 1))
 })
+
+test('obj types prints the same lines that -o writes', async () => {
+  using scratch = new Scratch()
+  const file = join(scratch.path, 'network.ts')
+  const written = await cli(['obj', 'types', PLANNED, '-o', file])
+  const printed = await cli(['obj', 'types', PLANNED])
+  assert.deepEqual([written.status, printed.status], [0, 0], written.stderr + printed.stderr)
+  assert.equal(printed.stdout, readFileSync(file, 'utf8'))
+  assert.ok(printed.stdout.split('\n').length > 10)
+})

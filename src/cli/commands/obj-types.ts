@@ -31,7 +31,7 @@ export function types(file: string, options: ObjTypesOptions): number {
   if (options.output !== undefined) writeOutput(options.output, text)
   if (options.json === true)
     printJson({ output: options.output ?? null, text, types: Object.fromEntries(declared) })
-  else if (options.output === undefined) print(text.trimEnd())
+  else if (options.output === undefined) print(...text.trimEnd().split('\n'))
   else note(`${options.output}: ${declared.size} types`)
   return EXIT.ok
 }

@@ -80,8 +80,10 @@ export class Arena implements Disposable {
   }
 
   /**
-   * All of it. Empty once disposed of. NotSupportedError: with BPF_F_SEGV_ON_FAULT, reading a page
-   * that no program has made would kill the process.
+   * All of it. Empty once disposed of. Give a copy (`slice`) to what reads it while we go on, such as
+   * zlib, fs and crypto with a callback: reading where it was mapped kills the process.
+   * NotSupportedError: with BPF_F_SEGV_ON_FAULT, reading a page that no program has made would kill
+   * the process.
    */
   get bytes(): Uint8Array {
     if (this.#isDeadly)

@@ -74,7 +74,10 @@ export function collectExterns(elf: Elf, btf: BtfEditor | undefined): Externs {
   const declared = declarations(btf)
   const found = symbols.map(([symbol, { name, bind }]) => {
     const declaration = declared.get(name)
-    if (declaration === undefined) throw bad(`extern "${name}" is not declared in BTF`)
+    if (declaration === undefined)
+      throw new FormatError('BPF object', `extern "${name}" is in no section that the kernel fills in`, {
+        hint: 'Link the object with the one that defines it; what the kernel has belongs in .ksyms or .kconfig',
+      })
     return { symbol, name, weak: bind === STB.WEAK, ...declaration }
   })
 

@@ -1,20 +1,24 @@
 /** Which functions a program consists of, and what keeps it from being loaded. Pure. */
 import { FormatError } from '../../errors.ts'
+import { SLOT_BYTES } from '../asm/insn.ts'
 import type { FunctionSpec } from './functions.ts'
 import type { ObjectProgram, ObjectSpec } from './spec.ts'
 
 /** As many as the verifier takes (BPF_MAX_SUBPROGS). */
 export const MAX_FUNCTIONS = 256
 /**
- * References of all programs together, those of shared functions counted for each: a hundred times
- * those of the largest object that is known.
+ * References and CO-RE relocations of all programs together, those of shared functions counted for
+ * each: a hundred times those of the largest object that is known.
  */
 const MAX_REFERENCES = 1 << 24
+/** Slots of instructions, counted in the same way. */
+const MAX_SLOTS = 1 << 26
 
 /** What was found of an object before, by the numbers of its programs' functions. */
 interface Reach {
   readonly byFunction: Map<number, readonly FunctionSpec[]>
   references: number
+  slots: number
 }
 
 const known = new WeakMap<ObjectSpec, Reach>()
@@ -26,16 +30,22 @@ const known = new WeakMap<ObjectSpec, Reach>()
 export function functionsOf(spec: ObjectSpec, { function: main }: ObjectProgram): readonly FunctionSpec[] {
   let reach = known.get(spec)
   if (reach === undefined) {
-    reach = { byFunction: new Map(), references: 0 }
+    reach = { byFunction: new Map(), references: 0, slots: 0 }
     known.set(spec, reach)
   }
   let found = reach.byFunction.get(main)
   if (found === undefined) {
     found = walk(spec, main)
     reach.byFunction.set(main, found)
-    for (const { references } of found) reach.references += references.length
-    if (reach.references > MAX_REFERENCES)
-      throw new FormatError('BPF object', 'programs share too many functions that refer to too much')
+    for (const { references, coreRelos, code } of found) {
+      reach.references += references.length + coreRelos.length
+      reach.slots += code.length / SLOT_BYTES
+    }
+    if (reach.references > MAX_REFERENCES || reach.slots > MAX_SLOTS)
+      throw new FormatError(
+        'BPF object',
+        'programs share too many functions that are large or refer to too much',
+      )
   }
   return found
 }

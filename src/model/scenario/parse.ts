@@ -14,6 +14,10 @@ export interface ParsedScenario {
 export function parseScenario(source: string, content: string): ParsedScenario {
   const plain = readDocument(content)
   if (plain.issues.length > 0) throw new PolicyError(source, plain.issues)
+  const hidden = protoKeys(plain.value, []).map(
+    (path): PolicyIssue => ({ path: pathText(path), ...plain.keyAt(path), message: 'unknown field' }),
+  )
+  if (hidden.length > 0) throw new PolicyError(source, hidden)
   const checked = scenarioSchema.safeParse(plain.value, { jitless: true })
   if (checked.success) return { document: checked.data, plain }
   const issues = checked.error.issues.flatMap((issue): PolicyIssue[] => {
@@ -30,5 +34,16 @@ export function parseScenario(source: string, content: string): ParsedScenario {
   throw new PolicyError(
     source,
     issues.sort((a, b) => a.line - b.line || a.col - b.col),
+  )
+}
+
+type Path = readonly (string | number)[]
+
+/** Where a key is `__proto__`: zod leaves these out of records without a word. */
+function protoKeys(value: unknown, path: Path): Path[] {
+  if (typeof value !== 'object' || value === null) return []
+  const entries = Array.isArray(value) ? value.entries() : Object.entries(value)
+  return [...entries].flatMap(([key, inner]: [string | number, unknown]): Path[] =>
+    key === '__proto__' ? [[...path, key]] : protoKeys(inner, [...path, key]),
   )
 }

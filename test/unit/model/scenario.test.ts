@@ -37,6 +37,7 @@ for (const [what, story, line] of [
   ['an unknown verb', '    - { as: root, do: fly }\n', 9],
   ['a task that is not there', '    - { as: nobody, do: map, type: array }\n', 9],
   ['a map type that this kernel has not', '    - { as: root, do: map, type: cube }\n', 9],
+  ['an option called __proto__', '    - { as: root, do: mount, mount: m, options: { __proto__: x } }\n', 9],
   ['a token that was not made', '    - { as: root, do: map, type: array, token: t }\n', 9],
 ] as const)
   test(`${what} is told with its line`, () => {
@@ -45,6 +46,11 @@ for (const [what, story, line] of [
       (error: unknown) => error instanceof PolicyError && error.issues[0]?.line === line,
     )
   })
+
+test('an option with another unknown name is taken, and bpffs ignores it', () => {
+  const [step] = play('    - { as: root, do: mount, mount: m, options: { prototype: x } }\n')
+  assert.equal(step!.outcome, 'ok')
+})
 
 const GUARDED = `apiVersion: bpftoken.dev/v1
 kind: Scenario

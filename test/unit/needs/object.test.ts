@@ -176,3 +176,26 @@ test('loaderNeeds() wants array maps for global data', needsCorpus(), () => {
   const spec = corpus(({ name, sections }) => name.startsWith('libbpf-tools') && sections.includes('.bss'))
   assert.ok(probesOf(loaderNeeds('libbpf', spec, objectNeeds(spec).needs)).includes('array'))
 })
+
+/** As many programs as said, which all call one function of that size and with so many accesses. */
+function sharing(programs: number, slots: number, accesses = 0): ObjectSpec {
+  const [own, program] = [PASS.functions[0]!, PASS.programs[0]!]
+  const coreRelos = Array.from({ length: accesses }, () => ({ slot: 0, kind: 0, typeId: 1, access: '0' }))
+  const calling = { ...own, references: [{ kind: 'function', slot: 0, target: 0 }] as const }
+  return {
+    ...PASS,
+    functions: [
+      { ...own, code: new Uint8Array(slots * 8), coreRelos },
+      ...Array.from({ length: programs }, () => ({ ...calling })),
+    ],
+    programs: Array.from({ length: programs }, (_, i) => ({ ...program, name: `p${i}`, function: i + 1 })),
+  }
+}
+
+test('objectNeeds() refuses programs that share more code, or accesses, than can be looked at', () => {
+  const refused = { name: 'FormatError', message: /share too many functions that are large/ }
+  assert.throws(() => objectNeeds(sharing(600, 1 << 17)), refused)
+  assert.equal(objectNeeds(sharing(400, 1 << 17)).needs.length, 400)
+  assert.throws(() => objectNeeds(sharing(600, 1, 1 << 15)), refused)
+  assert.equal(objectNeeds(sharing(400, 1, 1 << 15)).needs.length, 400)
+})

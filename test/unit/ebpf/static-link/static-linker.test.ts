@@ -6,11 +6,12 @@ import { test } from 'node:test'
 import { Btf } from '../../../../src/ebpf/btf/btf.ts'
 import { BtfBuilder } from '../../../../src/ebpf/btf/builder.ts'
 import { parseElf, SHF, SHT, STB, STT } from '../../../../src/ebpf/elf/elf.ts'
+import { parseObject } from '../../../../src/ebpf/object/spec.ts'
 import { type WrittenSection, writeElf } from '../../../../src/ebpf/static-link/elf-writer.ts'
 import { readRawTypes, TextTable, writeRawTypes } from '../../../../src/ebpf/static-link/raw-types.ts'
 import { withoutDoubles } from '../../../../src/ebpf/static-link/same-types.ts'
 import { linkObjects } from '../../../../src/ebpf/static-link/static-linker.ts'
-import { BpftokenError } from '../../../../src/errors.ts'
+import { BpftokenError, FormatError } from '../../../../src/errors.ts'
 import { mutate, Random, seedOf } from '../../../corpus/mutate.ts'
 import { ROOT } from '../../../helpers/machine.ts'
 
@@ -204,4 +205,25 @@ test('a type of as many words as there may be is written', () => {
   const wide = btf.type(2)
   assert.ok(wide.kind === 'struct')
   assert.deepEqual([wide.members.length, wide.members.at(-1)!.name], [65535, 'm65534'])
+})
+
+test('an object whose externs another one defines is refused with what to do, and linked it is read', () => {
+  const [first, second] = [file('linked/first'), file('linked/second')]
+  assert.throws(
+    () => parseObject(first, { name: 'first' }),
+    (error: unknown) =>
+      error instanceof FormatError &&
+      /extern "twice" is in no section that the kernel fills in/.test(error.message) &&
+      /^Link the object with the one that defines it/.test(error.hint ?? ''),
+  )
+  const { bytes } = linkObjects([
+    { name: 'first', bytes: first },
+    { name: 'second', bytes: second },
+  ])
+  assert.deepEqual(
+    parseObject(bytes, { name: 'both' })
+      .programs.map(({ name }) => name)
+      .sort(),
+    ['first', 'second', 'walk'],
+  )
 })
