@@ -7,11 +7,11 @@ import type { BpffsMount } from '../../ebpf/bpffs.ts'
 import { SyscallError } from '../../errors.ts'
 import type { Fd } from '../../sys/fd.ts'
 import { LOOK_MS, openInTime } from '../../sys/in-time.ts'
-import { heldMountId, open } from '../../sys/open.ts'
+import { heldMountId } from '../../sys/open.ts'
 import type { ProcFields } from '../../sys/proc-file.ts'
 import { procNumbers } from '../../sys/proc-file.ts'
 import { type IdRange, type ProcessHandle, parseIdMap, readProc } from '../../sys/process.ts'
-import { O_CLOEXEC, O_DIRECTORY, O_PATH, RESOLVE_CACHED, RESOLVE_IN_ROOT } from '../../uapi/constants.ts'
+import { openAnswering } from './answering.ts'
 import { ownersOfFileSystems } from './file-system-owner.ts'
 import type { Finding } from './finding.ts'
 
@@ -46,8 +46,8 @@ export function identityOf(process: ProcessHandle, status: ProcFields): Identity
 
 /**
  * The root of the bpffs, O_PATH, where the process sees it. The caller closes it. Undefined: no path
- * of the process leads to it any more. What a mount is on is known to the kernel, so no file system
- * on the way is asked: it may be one that somebody serves who does not answer.
+ * of the process leads to it any more. Of file systems on the way only
+ * those are asked that always answer.
  */
 export async function openBpffs(
   process: ProcessHandle,
@@ -55,7 +55,7 @@ export async function openBpffs(
 ): Promise<Fd | undefined> {
   try {
     using directory = await openInTime(process, 'root', LOOK_MS)
-    const root = open(where, O_PATH | O_DIRECTORY | O_CLOEXEC, RESOLVE_IN_ROOT | RESOLVE_CACHED, directory)
+    const root = openAnswering(directory, where, readProc(process, 'mountinfo'))
     if (heldMountId(root) === mountId) return root
     root.close()
   } catch (error) {

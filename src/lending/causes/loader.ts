@@ -3,13 +3,12 @@
  * its libraries hold. What these say is only as good as the file: a program that nobody knows, or
  * that hides what it is, has no loader here.
  */
-import { readFileSync } from 'node:fs'
 import { basename } from 'node:path'
 import { BpftokenError } from '../../errors.ts'
 import type { Fd } from '../../sys/fd.ts'
 import { bytesInTime, LOOK_MS } from '../../sys/in-time.ts'
-import { heldMountId } from '../../sys/open.ts'
 import { type ProcessHandle, readProc } from '../../sys/process.ts'
+import { answers } from './answering.ts'
 import type { Finding } from './finding.ts'
 
 export interface Loader {
@@ -71,34 +70,22 @@ const MOST_MAPS_BYTES = 4 * 1024 * 1024
 
 /** Of its libbpf.so, else of its executable. Undefined: none that we know, or it cannot be looked at. */
 export async function loaderOf(process: ProcessHandle): Promise<Loader | undefined> {
-  const isOurs = (file: Fd): boolean => liesInOurs(file, readProc(process, 'mountinfo'))
+  const may = (file: Fd): boolean => answers(file, readProc(process, 'mountinfo'))
   try {
     const maps = (await bytesInTime(process, 'maps', MOST_MAPS_BYTES, LOOK_MS))?.toString('latin1') ?? ''
     const library = mappedFile(maps, /^libbpf\.so(\.|$)/)
     if (library !== undefined) {
       const range = `map_files/${library.range}`
-      const bytes = await bytesInTime(process, range, MOST_BYTES, LOOK_MS, isOurs)
+      const bytes = await bytesInTime(process, range, MOST_BYTES, LOOK_MS, may)
       const found = bytes && loaderIn(library.name, bytes)
       if (found !== undefined) return found
     }
-    const bytes = await bytesInTime(process, 'exe', MOST_BYTES, LOOK_MS, isOurs)
+    const bytes = await bytesInTime(process, 'exe', MOST_BYTES, LOOK_MS, may)
     return bytes && loaderIn('its executable', bytes)
   } catch (error) {
     if (error instanceof BpftokenError) return undefined
     throw error
   }
-}
-
-/**
- * Whether a file lies in a file system that we have mounted, too, and that no program serves. Those
- * that are another mount namespace's own may be served by whoever made it, who need not answer.
- * `mountinfo`: of the process that has the file.
- */
-export function liesInOurs(file: Fd, mountinfo: string): boolean {
-  const device = new RegExp(`^${heldMountId(file)} \\d+ (\\S+) `, 'm').exec(mountinfo)?.[1]
-  if (device === undefined) return false
-  const ours = readFileSync('/proc/self/mountinfo', 'latin1').split('\n')
-  return ours.some(line => line.split(' ')[2] === device && !/ - fuse\S* /.test(line))
 }
 
 /** The first mapping of a file whose name is like that, by the text of /proc/PID/maps. Pure. */

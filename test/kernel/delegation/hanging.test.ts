@@ -25,6 +25,7 @@ import {
   MNT_DETACH,
   O_RDWR,
 } from '../../../src/uapi/constants.ts'
+import { cli } from '../../helpers/cli.ts'
 import { HANG_MS } from '../../helpers/eventually.ts'
 import { Scratch } from '../../helpers/scratch.ts'
 import { FUSE, FuseServer } from './fuse.ts'
@@ -409,3 +410,20 @@ function isChildInside(pid: string, parent: number): boolean {
     return false // No process, or one that has gone.
   }
 }
+
+test('explain ends where the loader of a process lies on a file system that does not answer', async t =>
+  withFuse(t, async fuse => {
+    await user.must('mount', 'none', '/mnt/c', 'overlay', 0, 'lowerdir=/mnt/b:/mnt/u,xino=on')
+    const library = await user.must('openat', AT_FDCWD, '/mnt/c/libbpf.so', 0, 0)
+    const length = 4096
+    const mapped = await user.must('mmap', 0, length, 1 /* PROT_READ */, 2 /* MAP_PRIVATE */, library, 0)
+    void fuse.hang(FUSE.OPEN)
+    const words = ['explain', '--pid', String(user.pid), '--', 'map_create', 'hash']
+    const { status, stdout } = await cli(words)
+    assert.deepEqual([status, fuse.kept], [3, 0], stdout)
+    assert.match(stdout, /^map_create hash: refused \(EPERM\): no-delegation/)
+    fuse.release()
+    await user.must('munmap', mapped, length)
+    await user.must('close', library)
+    await user.must('umount2', '/mnt/c', MNT_DETACH)
+  }))
