@@ -52,7 +52,7 @@ export const plan = strict({
     .array(
       strict({
         object: text,
-        outcome: z.enum(['loads', 'refused', 'unfinished']),
+        outcome: z.enum(['loads', 'refused', 'unfinished', 'idle']),
         usesTokens: flag,
         complete: flag,
         why: text.optional(),

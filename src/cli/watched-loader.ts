@@ -9,6 +9,7 @@ import { printableName, quoted } from '../ebpf/printable.ts'
 import { BpftokenError } from '../errors.ts'
 import { type LoaderEnd, runLoader } from '../lending/loader-run.ts'
 import type { RightsPlan } from '../needs/plan.ts'
+import type { SeenCall } from '../record/call.ts'
 import { differenceFrom, type LoaderDifference } from '../record/comparison.ts'
 import { Recorder } from '../record/recorder.ts'
 import { recordingOf } from '../record/recording.ts'
@@ -25,7 +26,8 @@ import { resolveUser } from './user.ts'
 /** How one object was loaded. */
 export interface WatchedLoad extends LoaderDifference {
   readonly object: string
-  readonly outcome: 'loads' | 'refused' | 'unfinished'
+  /** `idle`: it was content, and nothing that it made or loaded was seen. */
+  readonly outcome: 'loads' | 'refused' | 'unfinished' | 'idle'
   /** Whether any call named a token. */
   readonly usesTokens: boolean
   /** False: calls were lost, and the program may have asked for more. */
@@ -104,7 +106,7 @@ export async function watchLoader(
       const recording = recordingOf(seen.calls, recorder.tally(), seen.dropped)
       const load: WatchedLoad = {
         object: name,
-        ...outcomeOf(end),
+        ...outcomeOf(end, seen.calls.some(isLoading)),
         usesTokens: seen.calls.some(({ withToken }) => withToken),
         complete: recording.complete,
         ...differenceFrom(plan, recording),
@@ -128,12 +130,18 @@ function commandFor(program: string, file: string): [string, ...string[]] {
     : [program, file]
 }
 
-function outcomeOf({ exit, said }: LoaderEnd): Pick<WatchedLoad, 'outcome' | 'why'> {
+/** What no loader does without, whatever is in the object. */
+function isLoading({ command, errno }: SeenCall): boolean {
+  return errno === undefined && (command === 'prog_load' || command === 'map_create')
+}
+
+function outcomeOf({ exit, said }: LoaderEnd, hasLoaded: boolean): Pick<WatchedLoad, 'outcome' | 'why'> {
   if (exit === undefined) return { outcome: 'unfinished' }
-  if (exit.code === 0) return { outcome: 'loads' }
+  const content = { outcome: hasLoaded ? 'loads' : 'idle' } as const
+  if (exit.code === 0) return content
   const lines = said.split('\n').filter(line => line.trim() !== '')
   // It pins all programs, and does not get over one that is not loaded by itself.
-  if (BPFTOOL_LOADED.test(lines.at(-1) ?? '')) return { outcome: 'loads' }
+  if (BPFTOOL_LOADED.test(lines.at(-1) ?? '')) return content
   const last = lines.at(-1) ?? `it ended with ${exit.signal ?? `status ${exit.code}`}`
   return { outcome: 'refused', why: last.slice(0, MAX_SHOWN) }
 }
@@ -146,6 +154,8 @@ function notesOf(
   const missed = complete ? '' : ', as far as it was seen'
   if (outcome === 'unfinished') notes.push(`${shown} did not end in time under this plan`)
   if (outcome === 'refused') notes.push(`${shown} did not load it under this plan: ${printableName(why!)}`)
+  if (outcome === 'idle')
+    notes.push(`${shown} was content, and was not seen to load or make anything${missed}`)
   if (outcome !== 'loads' && !usesTokens) notes.push(`${shown} used no token`)
   if (outcome === 'loads')
     notes.push(
