@@ -17,18 +17,20 @@ const KERNELS: ReadonlySet<string> = new Set([
 
 /** `mountinfo`: of a process in whose mount namespace the file is; elsewhere it counts as not answering. */
 export function answers(file: Fd, mountinfo: string): boolean {
-  const line = new RegExp(`^${heldMountId(file)} .*$`, 'm').exec(mountinfo)?.[0]
-  const type = line === undefined ? undefined : typeOf(line)
-  if (type === undefined) return false
+  const id = String(heldMountId(file))
+  const mount = mountinfo.split('\n').find(line => fieldsOf(line)[0] === id)
+  if (mount === undefined) return false
+  const type = mount.slice(mount.indexOf(' - ') + 3).split(' ')[0]!
   if (KERNELS.has(type)) return true
   // Of a device that is mounted here, too, root is answerable.
-  const device = line!.split(' ')[2]
+  const [, , device] = fieldsOf(mount)
   const ours = readFileSync('/proc/self/mountinfo', 'latin1').split('\n')
-  return !type.startsWith('fuse') && ours.some(one => one.split(' ')[2] === device)
+  return !type.startsWith('fuse') && ours.some(line => fieldsOf(line)[2] === device)
 }
 
-function typeOf(line: string): string | undefined {
-  return / - (\S+) /.exec(line)?.[1]
+/** Mount, parent, device. */
+function fieldsOf(line: string): string[] {
+  return line.split(' ', 3)
 }
 
 /**
