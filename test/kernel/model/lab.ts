@@ -494,7 +494,7 @@ export class Lab {
         }
     const said = await this.executor.run(this.#batch)
     for (const [i, [type, attach]] of pairs.entries())
-      if (said[i]! < 0) this.verifier.set(`${type}/${attach}`, -said[i]!)
+      this.verifier.set(`${type}/${attach}`, Math.max(0, -said[i]!))
     const lacks = kernel.lacks as Set<string>
     const query = async (attach: string): Promise<number> => {
       const attach_type = kernel.vocabulary.attachs.bitOfName.get(attach) ?? 0
