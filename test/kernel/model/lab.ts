@@ -113,7 +113,7 @@ export class Lab {
   readonly insns: { readonly zero: bigint; readonly one: bigint; readonly long: bigint; readonly bad: bigint }
   readonly license: bigint
   readonly btf: { readonly address: bigint; readonly size: number }
-  /** Verifier's answers to the sample program: `type/attach` to an errno. */
+  /** Verifier's answers to the sample program: `type/attach` to an errno, or 0. */
   readonly verifier = new Map<string, number>()
   readonly #targets = new Map<number, { readonly id: number; readonly said: number }>()
 
