@@ -318,6 +318,11 @@ static __always_inline int read_given(struct caller *caller, const struct reques
 	/* struct perf_event_attr begins with its type. */
 	if (request->flags & RECORDER_PERF)
 		return !bpf_probe_read_user(&call->cmd, sizeof(call->cmd), (const void *)request->first);
+	/* The verifier of Linux 6.1 forgets a bound that was put away meanwhile. */
+	__asm__ volatile("" : "+r"(bytes));
+	bytes &= 0xff;
+	if (bytes > ATTR_BYTES)
+		return 0;
 	if (bpf_probe_read_user(call->attr, bytes, (const void *)request->second))
 		return 0;
 	if (cmd != BPF_OBJ_PIN && cmd != BPF_OBJ_GET && cmd != BPF_RAW_TRACEPOINT_OPEN)
