@@ -71,8 +71,9 @@ export async function situationOf(process: ProcessHandle, guard?: Guard): Promis
   const status = procFields(readProc(process, 'status'))
   const effective = BigInt(`0x${status.get('CapEff') ?? '0'}`)
   // At once, since the process may end soon; what is lost to that afterwards is not known.
+  const mountinfo = readProc(process, 'mountinfo')
   const atOnce = {
-    mounts: delegatedMounts(readProc(process, 'mountinfo')).slice(-MOST_MOUNTS),
+    mounts: delegatedMounts(mountinfo).slice(-MOST_MOUNTS),
     identity: identityOf(process, status),
     limits: limitsOf(process),
     where: { userNamespaces: [name, ...aboveOf(userNamespace)], cgroup: cgroupOf(process) },
@@ -80,7 +81,7 @@ export async function situationOf(process: ProcessHandle, guard?: Guard): Promis
   stillAlive(process)
   using owned = new Owned()
   const found =
-    (await unlessEnded(() => mountsFor(process, atOnce.mounts, name, owned))) ??
+    (await unlessEnded(() => mountsFor(process, { mounts: atOnce.mounts, mountinfo }, name, owned))) ??
     atOnce.mounts.map((mount): FoundMount => ({ mount }))
   const last = found.at(-1)
   return {
@@ -101,7 +102,7 @@ export async function situationOf(process: ProcessHandle, guard?: Guard): Promis
     unprivilegedBpfDisabled: sysctl(),
     modules: (await unlessEnded(() => securityModules(process))) ?? NO_MODULES,
     place: last?.place,
-    loader: await loaderOf(process),
+    loader: await loaderOf(process, mountinfo),
     guard: guard && (await guardFacts(guard, last?.root)),
   }
 }
@@ -137,13 +138,13 @@ const MOST_MOUNTS = 64
 /** In the order of the mounts, but one that belongs to the process's own user namespace last. */
 async function mountsFor(
   process: ProcessHandle,
-  mounts: readonly BpffsMount[],
+  { mounts, mountinfo }: { readonly mounts: readonly BpffsMount[]; readonly mountinfo: string },
   own: string,
   owned: Owned,
 ): Promise<FoundMount[]> {
   const found: FoundMount[] = []
   for (const mount of mounts) {
-    const root = await openBpffs(process, mount)
+    const root = await openBpffs(process, mount, mountinfo)
     found.push(root === undefined ? { mount } : { mount, root: owned.add(root) })
   }
   const open = found.filter(({ root }) => root !== undefined)

@@ -47,15 +47,16 @@ export function identityOf(process: ProcessHandle, status: ProcFields): Identity
 /**
  * The root of the bpffs, O_PATH, where the process sees it. The caller closes it. Undefined: no path
  * of the process leads to it any more. Of file systems on the way only
- * those are asked that always answer.
+ * those are asked that always answer; `mountinfo` is the process's.
  */
 export async function openBpffs(
   process: ProcessHandle,
   { path: where, mountId }: BpffsMount,
+  mountinfo: string,
 ): Promise<Fd | undefined> {
   try {
     using directory = await openInTime(process, 'root', LOOK_MS)
-    const root = openAnswering(directory, where, readProc(process, 'mountinfo'))
+    const root = openAnswering(directory, where, mountinfo)
     if (heldMountId(root) === mountId) return root
     root.close()
   } catch (error) {

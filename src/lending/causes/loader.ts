@@ -7,7 +7,7 @@ import { basename } from 'node:path'
 import { BpftokenError } from '../../errors.ts'
 import type { Fd } from '../../sys/fd.ts'
 import { bytesInTime, LOOK_MS } from '../../sys/in-time.ts'
-import { type ProcessHandle, readProc } from '../../sys/process.ts'
+import type { ProcessHandle } from '../../sys/process.ts'
 import { answers } from './answering.ts'
 import type { Finding } from './finding.ts'
 
@@ -68,9 +68,12 @@ export function loaderText({ name, version, file }: Loader): string {
 const MOST_BYTES = 64 * 1024 * 1024
 const MOST_MAPS_BYTES = 4 * 1024 * 1024
 
-/** Of its libbpf.so, else of its executable. Undefined: none that we know, or it cannot be looked at. */
-export async function loaderOf(process: ProcessHandle): Promise<Loader | undefined> {
-  const may = (file: Fd): boolean => answers(file, readProc(process, 'mountinfo'))
+/**
+ * Of its libbpf.so, else of its executable. Undefined: none that we know, or it cannot be looked at.
+ * `mountinfo`: the process's.
+ */
+export async function loaderOf(process: ProcessHandle, mountinfo: string): Promise<Loader | undefined> {
+  const may = (file: Fd): boolean => answers(file, mountinfo)
   try {
     const maps = (await bytesInTime(process, 'maps', MOST_MAPS_BYTES, LOOK_MS))?.toString('latin1') ?? ''
     const library = mappedFile(maps, /^libbpf\.so(\.|$)/)
