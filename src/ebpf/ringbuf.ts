@@ -33,7 +33,8 @@ const LENGTH = ~(BUSY | DISCARD)
  */
 const BUSY_WAIT_MS = 1
 
-function recordBytes(length: number): number {
+/** How much of a ring a record of that many bytes takes, its header included. */
+export function recordBytes(length: number): number {
   return Math.ceil((HEADER_BYTES + length) / 8) * 8
 }
 

@@ -1,5 +1,6 @@
 /** The guard's events: what it judged, who asked, and what it answered. Pure. */
 import { nameFrom } from '../ebpf/object-name.ts'
+import { recordBytes } from '../ebpf/ringbuf.ts'
 import { ATTACH_TYPES, CMDS, MAP_TYPES, PROG_TYPES } from '../ebpf/type-names.ts'
 import { FormatError } from '../errors.ts'
 import { CAPABILITIES } from '../uapi/constants.ts'
@@ -48,8 +49,8 @@ function word(words: Readonly<Record<number, string>>, number: number): string {
   return words[number] ?? String(number)
 }
 
-/** In the ring: of each record alike, as all have one size. A header of 8 bytes, aligned to 8. */
-const BYTES_IN_RING = BigInt(8 + Math.ceil(guard_event.size / 8) * 8)
+/** In the ring: of each record alike, as all have one size. */
+const BYTES_IN_RING = BigInt(recordBytes(guard_event.size))
 
 /** One record of the ring buffer; `end`: where the next one begins there. */
 export function decodeEvent(record: Uint8Array, end: bigint): GuardEvent {

@@ -15,6 +15,8 @@ import { bytes, struct, u32, u64 } from '../uapi/codec.ts'
 import { errnoName } from '../uapi/errno.ts'
 
 const ATTR_BYTES = 168
+/** What every record has; the rest is left out where it is zero. */
+export const HEAD_BYTES = 72
 
 /** struct recorder_call of bpf/recorder.bpf.c; a test holds it against the compiled object. */
 export const recorder_call = struct(304, {
@@ -31,8 +33,8 @@ export const recorder_call = struct(304, {
   result: u32(48), // of signed 32 bits
   pad: u32(52),
   comm: bytes(56, 16),
-  attr: bytes(72, ATTR_BYTES), // union bpf_attr, as far as it was given
-  text: bytes(240, 64), // the path of a pin, the name of a raw tracepoint
+  attr: bytes(HEAD_BYTES, ATTR_BYTES), // union bpf_attr, as far as it was given
+  text: bytes(HEAD_BYTES + ATTR_BYTES, 64), // the path of a pin, the name of a raw tracepoint
 })
 
 /** enum recorder_call_flags */

@@ -10,14 +10,14 @@ import type { BpfMap } from '../ebpf/map.ts'
 import { parseObject } from '../ebpf/object/spec.ts'
 import { nameFrom } from '../ebpf/object-name.ts'
 import { Owned } from '../ebpf/owned.ts'
-import { RingBuffer } from '../ebpf/ringbuf.ts'
+import { RingBuffer, recordBytes } from '../ebpf/ringbuf.ts'
 import { CMDS } from '../ebpf/type-names.ts'
 import { ConflictError } from '../errors.ts'
 import { readable, watchReadable } from '../sys/poll.ts'
 import { procFields } from '../sys/proc-file.ts'
 import { openProcess, stillAlive } from '../sys/process.ts'
 import { ownNamespace } from '../sys/self.ts'
-import { type SeenCall, seenCall } from './call.ts'
+import { HEAD_BYTES, type SeenCall, seenCall } from './call.ts'
 
 const OBJECT = path.resolve(__dirname, '../../bpf/recorder.bpf.o')
 
@@ -26,9 +26,6 @@ const LOST_CALLS = 64
 const LOST_PROCESSES = 65
 const WATCHED = 1
 const ITS_CHILDREN_ONLY = 2
-
-/** More never lie in the ring of 4 MiB: a record has 80 bytes or more with its header. */
-const MOST_AT_ONCE = (4 << 20) / 80
 
 /** What there is besides the calls themselves. */
 export interface Tally {
@@ -55,17 +52,21 @@ export class Recorder implements Disposable {
   readonly #ring: RingBuffer
   readonly #watched: BpfMap
   readonly #counters: BpfMap
-  readonly #logs: BpfMap
+  /** Undefined: none are kept. */
+  readonly #logs: BpfMap | undefined
+  /** More never lie in the ring at once. */
+  readonly #mostAtOnce: number
   readonly #seen: (call: SeenCall) => void
 
-  private constructor(owned: Owned, object: LoadedObject, seen: (call: SeenCall) => void) {
+  private constructor(owned: Owned, object: LoadedObject, seen: (call: SeenCall) => void, logs: boolean) {
     this.#owned = owned
     this.#seen = seen
     this.#watched = object.maps.get('watched')!
     this.#counters = object.maps.get('counters')!
-    this.#logs = object.maps.get('logs')!
+    this.#logs = logs ? object.maps.get('logs') : undefined
     const calls = object.maps.get('calls')!
     this.#ring = owned.add(new RingBuffer(calls))
+    this.#mostAtOnce = calls.maxEntries / recordBytes(HEAD_BYTES)
     const watch = owned.add(watchReadable(calls.fd, () => this.drain()))
     // The ring alone does not keep Node alive: what is waited for does.
     watch.keepAlive(false)
@@ -93,7 +94,7 @@ export class Recorder implements Disposable {
     }
     const object = owned.add(await loadObject(spec, { token: null, constants }))
     const kept = new Owned()
-    const recorder = new Recorder(kept, object, seen)
+    const recorder = new Recorder(kept, object, seen, logs)
     // The ring first: an event must find who reads it.
     for (const { name } of spec.programs) owned.add(attachProgram(object, name))
     owned.moveTo(kept)
@@ -158,17 +159,9 @@ export class Recorder implements Disposable {
     this.#ring.drain(record => {
       const call = seenCall(record)
       const isRefused = call.command === 'prog_load' && call.errno !== undefined
-      this.#seen(isRefused ? { ...call, log: this.#takeLog(call.at) } : call)
-    }, MOST_AT_ONCE)
-  }
-
-  /** Undefined: none is kept, or there was none. */
-  #takeLog(at: bigint): string | undefined {
-    const key = new Uint8Array(BigUint64Array.of(at).buffer)
-    const text = this.#logs.lookup(key)
-    if (text === undefined) return undefined
-    this.#logs.delete(key)
-    return nameFrom(text)
+      const logs = isRefused ? this.#logs : undefined
+      this.#seen(logs === undefined ? call : { ...call, log: takeLog(logs, call.at) })
+    }, this.#mostAtOnce)
   }
 
   tally(): Tally {
@@ -193,6 +186,15 @@ export class Recorder implements Disposable {
   [Symbol.dispose](): void {
     this.#owned[Symbol.dispose]()
   }
+}
+
+/** Undefined: there was none. */
+function takeLog(logs: BpfMap, at: bigint): string | undefined {
+  const key = new Uint8Array(BigUint64Array.of(at).buffer)
+  const text = logs.lookup(key)
+  if (text === undefined) return undefined
+  logs.delete(key)
+  return nameFrom(text)
 }
 
 /** Each process with its parent. */
