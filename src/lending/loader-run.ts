@@ -9,8 +9,9 @@ import { type Exit, Sandbox, type SandboxSpec } from '../delegation/sandbox.ts'
 import { openTarget } from '../delegation/target.ts'
 import { NotSupportedError } from '../errors.ts'
 import type { Guard } from '../guard/guard.ts'
-import { type Capability, DEFAULT_TERMS, type Policy } from '../policy/policy.ts'
+import type { Capability } from '../policy/policy.ts'
 import type { Masks, Vocabulary } from '../policy/vocabulary.ts'
+import { trialPolicy } from './trial-policy.ts'
 
 export interface LoaderRun {
   readonly command: readonly [string, ...string[]]
@@ -51,12 +52,7 @@ export async function runLoader(run: LoaderRun, held: (pid: number) => void): Pr
     ...ownCgroup({ uid, gid }),
   })
   using target = openTarget(sandbox.pid)
-  const policy: Policy = {
-    ...DEFAULT_TERMS,
-    name: 'bpftoken-plan',
-    approval: 'none',
-    rights: { masks, capabilities },
-  }
+  const policy = trialPolicy(masks, capabilities)
   using lender = guard?.lend(policy, { executorOnly: true })
   await delegate(policy, target, vocabulary, { guard: lender, signal })
   try {

@@ -9,8 +9,9 @@ import { Sandbox } from '../delegation/sandbox.ts'
 import { openTarget, type Target } from '../delegation/target.ts'
 import { ConflictError } from '../errors.ts'
 import type { Guard } from '../guard/guard.ts'
-import { type Capability, DEFAULT_TERMS, type Policy } from '../policy/policy.ts'
+import type { Capability } from '../policy/policy.ts'
 import type { Masks, Vocabulary } from '../policy/vocabulary.ts'
+import { trialPolicy } from './trial-policy.ts'
 import { undelegate } from './undelegate.ts'
 
 export interface TrialLabOptions {
@@ -128,12 +129,7 @@ class Bench implements Disposable {
     }
     // Without any right there is nothing to lend.
     if (Object.values(masks).every(mask => mask === 0n)) return tell(line)
-    const policy: Policy = {
-      ...DEFAULT_TERMS,
-      name: 'bpftoken-plan',
-      approval: 'none',
-      rights: { masks, capabilities },
-    }
+    const policy = trialPolicy(masks, capabilities)
     using lender = guard?.lend(policy, { executorOnly: true })
     await delegate(policy, this.#target, vocabulary, { guard: lender, signal })
     const answer = await tell(line)
