@@ -2,7 +2,7 @@
  * Planning by watching: the loader's real program loads each object under just its plan, as an
  * ordinary user in namespaces of its own, and it is told how what it asks for differs.
  */
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, chownSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { printableName, quoted } from '../ebpf/printable.ts'
@@ -67,7 +67,8 @@ export async function watchLoader(
   const notes: string[] = []
   const directory = mkdtempSync(join(tmpdir(), 'bpftoken-plan-'))
   try {
-    chmodSync(directory, 0o755)
+    // Root's, so that nobody exchanges the file; passed through, but not listed.
+    chmodSync(directory, 0o711)
     const user = resolveUser(undefined, process.env)
     using guard = await installedGuard()
     const signal = interruption()
@@ -89,7 +90,10 @@ export async function watchLoader(
       }
       progress.step(`watching ${program} load ${name}`)
       const file = join(directory, 'object.bpf.o')
-      writeFileSync(file, bytes, { mode: 0o644 })
+      // For the loader's user alone: the object may be one that others may not read.
+      rmSync(file, { force: true })
+      writeFileSync(file, bytes, { mode: 0o400, flag: 'wx' })
+      chownSync(file, user.uid, user.gid)
       const seen = new Seen()
       using recorder = await Recorder.start(call => seen.add(call))
       const end = await runLoader(

@@ -103,6 +103,9 @@ test(
     assert.equal(failing.watched[0]!.why, 'no way')
     assert.match(failing.notes.join('\n'), /did not load it under this plan: no way/)
     assert.match(failing.notes.join('\n'), /used no token/)
+    // The object is for the loader's user alone, who reads it.
+    const looks = program('looks', 'cat "$1" >/dev/null && stat -c "mode %a" "$1" >&2; exit 3')
+    assert.equal((await planned('--loader-program', looks, PASS)).watched[0]!.why, 'mode 400')
     const leaving = await planned('--loader-program', program('leaves', 'sleep 1000 & exit 0'), PASS)
     // Its twin, which does load it, is above.
     assert.equal(leaving.watched[0]!.outcome, 'idle')
