@@ -2,7 +2,7 @@
  * Watches bpf(2) on the running kernel: loads bpf/recorder.bpf.o and reads what it sees. Nothing
  * stays loaded once it is disposed of.
  */
-import { readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import { attachProgram } from '../ebpf/attach/section.ts'
 import { type LoadedObject, loadObject } from '../ebpf/load/object.ts'
@@ -134,6 +134,8 @@ export class Recorder implements Disposable {
         if (found.has(parent) && !found.has(child) && child !== process.pid) {
           found.add(child)
           this.#set(child, WATCHED)
+          // Of one that had ended before, nobody would take the number away, and another gets it.
+          if (!existsSync(`/proc/${child}`)) this.#watched.delete(child)
         }
     }
   }
