@@ -17,7 +17,6 @@ import {
   mapUpdateElem,
   objGet,
   objGetInfoByFd,
-  objPin,
 } from '../sys/bpf.ts'
 import type { Fd } from '../sys/fd.ts'
 import { type Mapping, mapShared, PAGE_BYTES } from '../sys/memory.ts'
@@ -27,6 +26,7 @@ import { misfit } from './map-shape.ts'
 import { expectKind } from './object-kind.ts'
 import { nameFrom, objectName } from './object-name.ts'
 import { joinPerCpu, possibleCpus, slotBytes, splitPerCpu } from './per-cpu.ts'
+import { pin } from './pin.ts'
 import { explain } from './refusal.ts'
 import type { Need } from './rights.ts'
 import { chooseToken, type TokenChoice } from './token.ts'
@@ -204,11 +204,11 @@ export class BpfMap implements Disposable {
   }
 
   /**
-   * Gives the map a name in a bpffs: BPF_OBJ_PIN. EPERM: not a bpffs. EEXIST: taken. unlink(2)
-   * removes it.
+   * Gives the map a name in a bpffs: BPF_OBJ_PIN. ENOENT, EPERM: not at this place; the hint says
+   * why. EEXIST: taken. unlink(2) removes it.
    */
   pin(path: string): void {
-    objPin(this.fd, path)
+    pin(this.fd, path)
   }
 
   /**

@@ -1,6 +1,6 @@
 /** BpfMap on the running kernel: every map type it has, and what each type can do. */
 import assert from 'node:assert/strict'
-import { existsSync, readFileSync, unlinkSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, rmdirSync, unlinkSync } from 'node:fs'
 import path from 'node:path'
 import { runningVocabulary } from '../../../src/delegation/vocabulary.ts'
 import {
@@ -21,6 +21,7 @@ import { misfit } from '../../../src/ebpf/map-shape.ts'
 import { possibleCpus } from '../../../src/ebpf/per-cpu.ts'
 import { SyscallError } from '../../../src/errors.ts'
 import { PAGE_BYTES } from '../../../src/sys/memory.ts'
+import { Scratch } from '../../helpers/scratch.ts'
 import { boundUdp, errno, kernelTest, loadProgram, makeMap, privateBpffs, u32, u64 } from './fixture.ts'
 
 type Shape = Omit<MapSpec, 'type' | 'token'>
@@ -372,11 +373,33 @@ kernelTest('open() gives the pinned map back, until the name is removed', () => 
   assert.throws(() => BpfMap.open(at), errno('ENOENT'))
 })
 
-kernelTest('pin() fails with EPERM when the path is not in a bpffs', () => {
+kernelTest('pin() says what about the place is wrong, and leaves nothing there', () => {
   using map = makeMap({ type: 'hash', ...FOUR })
-  const at = `/tmp/bpftoken-pin-${process.pid}`
-  assert.throws(() => map.pin(at), errno('EPERM'))
-  assert.equal(existsSync(at), false)
+  using bpffs = privateBpffs()
+  using scratch = new Scratch()
+  const refused = (at: string, name: string, hint: RegExp): void =>
+    assert.throws(
+      () => map.pin(at),
+      (error: unknown) =>
+        errno(name)(error) && assert.match((error as SyscallError).hint ?? '', hint) === undefined,
+      at,
+    )
+  const inside = (name: string): string => `${bpffs.path}/${name}`
+  refused(inside('a/b/pin'), 'ENOENT', /^Make the directory ".*\/a\/b" first$/)
+  refused(
+    `${scratch.path}/a/pin`,
+    'ENOENT',
+    /^There is no directory ".*\/a", and ".*" lies in no bpffs: name/,
+  )
+  refused(`${scratch.path}/pin`, 'EPERM', /^".*" lies in no bpffs: name a path in one/)
+  refused(inside('a.pin'), 'EPERM', /without a dot/)
+  refused(inside('pin/'), 'ENOENT', /slash at the end/)
+  const left = readdirSync(bpffs.path).filter(name => !name.endsWith('.debug'))
+  assert.deepEqual([left, readdirSync(scratch.path)], [[], []])
+  mkdirSync(inside('a'))
+  map.pin(inside('a/pin'))
+  unlinkSync(inside('a/pin'))
+  rmdirSync(inside('a'))
 })
 
 kernelTest('fromId() opens a map that lives and fails with ENOENT for one that does not', () => {
