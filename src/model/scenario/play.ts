@@ -23,7 +23,7 @@ import {
 import type { Check, ErrnoName } from '../judge.ts'
 import type { KernelFacts } from '../kernel.ts'
 import type { LsmHook, Machine } from '../machine.ts'
-import { knownKernel, type MachineName } from '../machines.ts'
+import { knownKernel } from '../machines.ts'
 import { MAP_TYPES } from '../map-types.ts'
 import { INITIAL, MODEL_CAPABILITIES, nestedIn, type Task, type UserNamespace } from '../task.ts'
 import type { ParsedScenario } from './parse.ts'
@@ -141,7 +141,7 @@ class Stage {
     this.#parsed = parsed
     if (spec.kernel === 'running' && running === undefined)
       this.#wrong(['spec', 'kernel'], 'there is no running kernel to ask here; name one')
-    const kernel = spec.kernel === 'running' ? running!() : knownKernel(spec.kernel as MachineName)
+    const kernel = spec.kernel === 'running' ? running!() : knownKernel(spec.kernel)
     this.#machine = { kernel, unprivilegedBpfDisabled: spec.unprivilegedBpfDisabled }
     for (const [name, policy] of Object.entries(spec.policies))
       this.#policies.set(name, this.#terms(name, policy))
