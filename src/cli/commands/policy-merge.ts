@@ -16,10 +16,12 @@ import { assessRisk } from '../../policy/risk.ts'
 import type { Vocabulary } from '../../policy/vocabulary.ts'
 import { print, printJson } from '../output.ts'
 import { writeOutput } from '../output-file.ts'
-import { loadVocabulary, readPolicyText } from '../policy-file.ts'
+import { readPolicyText } from '../policy-file.ts'
+import { type KernelName, policyWords } from '../policy-words.ts'
 
 export interface MergeOptions extends MergeChoices {
   output?: string
+  kernel?: KernelName
   json?: boolean
 }
 
@@ -32,7 +34,7 @@ interface Source {
 /** ConflictError: they differ in what does not add up. */
 export async function merge(fileA: string, fileB: string, options: MergeOptions): Promise<number> {
   if (fileA === '-' && fileB === '-') throw new UsageError('Only one of the policies can be standard input')
-  const vocabulary = await loadVocabulary()
+  const vocabulary = await policyWords(options.kernel)
   const sources = [await sourceAt(fileA, vocabulary), await sourceAt(fileB, vocabulary)] as const
   const [a, b] = sources
   const merged = mergePolicies(a.policy, b.policy, options, vocabulary)

@@ -53,6 +53,7 @@ export const objectCommands: Part = (root, act) => {
     .example('plan counter.bpf.o > policy.yaml', 'a policy that is just enough')
     .example('plan --format podman counter.bpf.o', 'what to give podman run')
     .example('plan --check policy.yaml --strict counter.bpf.o', 'for CI: no less and no more')
+    .anywhere()
     .action(act(async () => (await import('../commands/plan.ts')).plan))
 
   common(
@@ -107,6 +108,7 @@ export const objectCommands: Part = (root, act) => {
       .option('--force', 'write only the files that are missing; none is overwritten'),
   )
     .example('init counter', 'a project to begin with')
+    .anywhere()
     .action(act(async () => (await import('../commands/init.ts')).init))
 
   const obj = common(root.command('obj'))
@@ -125,6 +127,7 @@ export const objectCommands: Part = (root, act) => {
   )
     .example('obj show counter.bpf.o', 'what is inside')
     .example('obj show --btf 5.15.btf --btf 6.1.btf counter.bpf.o', 'what those kernels have not')
+    .anywhere()
     .action(act(async () => (await import('../commands/obj.ts')).show))
   common(
     obj
@@ -160,6 +163,7 @@ export const objectCommands: Part = (root, act) => {
   )
     .details('Exit: 0 linked, also where externs are left for a later link; 1 they do not go together.')
     .example('obj link -o both.o a.bpf.o b.bpf.o', 'what obj load then takes')
+    .anywhere()
     .action(act(async () => (await import('../commands/obj-link.ts')).link))
   common(
     obj
@@ -176,6 +180,7 @@ export const objectCommands: Part = (root, act) => {
       .option('--embed', 'with the object itself in the file'),
   )
     .example('obj types counter.bpf.o -o counter.ts', 'then: import { counter } from "./counter.ts"')
+    .anywhere()
     .action(act(async () => (await import('../commands/obj-types.ts')).types))
 
   const token = common(root.command('token'))

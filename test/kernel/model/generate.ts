@@ -418,8 +418,9 @@ function attachSpec(random: Random, lab: Lab): AttachSpec {
   const { context, caps, ...rest } = caller(random, lab, op)
   // What is attached to a device or cgroup costs the kernel much; so it is done rarely.
   const toNetkit = attachs.nameOfBit.get(attach)?.startsWith('netkit_') === true
-  const hit = random.chance(toNetkit ? 50 : op === 'link_create' ? 6 : 2)
-  const known = op === 'link_create' || toNetkit
+  const hit = random.chance(toNetkit ? 50 : op === 'link_create' ? 6 : type === 'xdp' ? 30 : 2)
+  // Nobody attaches by PROG_ATTACH what is of the type xdp.
+  const known = op === 'link_create' || toNetkit || type === 'xdp'
   const target = toDevice
     ? { ifindex: hit && known ? 1 : 4_000_000 }
     : {
