@@ -63,11 +63,8 @@ export const program = (): Option => repeatable('--program <name>', 'only this p
 
 const JSON_DOCUMENT = 'print one JSON document (errors: on stderr)'
 
-/** Where the answer goes. `-` is standard output everywhere, as it is if the option is left out. */
-export const output = (): Option =>
-  new Option('-o, --output <file>', 'where to (default, and -: print it)').argParser(text =>
-    text === '-' ? undefined : text,
-  )
+/** Where the answer goes; see `outputFile`. */
+export const output = (): Option => new Option('-o, --output <file>', 'where to (default, and -: print it)')
 
 /** A file that is written beside the answer, and so cannot be standard output. */
 export function besideAnswer(text: string): string {
