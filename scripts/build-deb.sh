@@ -35,7 +35,7 @@ add_library() {
   cp -R dist "$lib/"
   cp package.json "$lib/"
   cp bpf/{guard,inventory,recorder}.bpf.o "$lib/bpf/"
-  cp "$prebuilt"/{node.napi.glibc.node,bpftoken-launch,bpftoken-executor,bpftoken-run,bpftoken-hook,bpftoken-runc,bpftoken-launchd} "$lib/$prebuilt/"
+  cp "$prebuilt"/{node.napi.glibc.node,bpftoken-launch,bpftoken-executor,bpftoken-run,bpftoken-hook,bpftoken-runc,bpftoken-launchd,bpftoken-hold} "$lib/$prebuilt/"
   chmod 644 "$lib/$prebuilt"/*.node
   for name in $(runtime_packages); do
     if ! grep -q "^Files: usr/lib/bpftoken/node_modules/$name/\*$" packaging/debian/copyright; then
