@@ -1,7 +1,17 @@
 /** The commands for BPF objects and for those who load them, from `init` to `token show`. */
 import { Option } from 'commander'
 import { PLAN_FORMATS } from '../../needs/format/names.ts'
-import { attach, btf, capabilities, common, program, recipientOptions, repeatable } from './options.ts'
+import {
+  attach,
+  besideAnswer,
+  btf,
+  capabilities,
+  common,
+  output,
+  program,
+  recipientOptions,
+  repeatable,
+} from './options.ts'
 import type { Part } from './part.ts'
 
 export const objectCommands: Part = (root, act) => {
@@ -22,7 +32,11 @@ export const objectCommands: Part = (root, act) => {
           .default('yaml'),
       )
       .addOption(btf("the types of the kernel that will load them, instead of this one's"))
-      .option('--seccomp-profile <file>', 'write one for the container, which the form then names')
+      .option(
+        '--seccomp-profile <file>',
+        'write one for the container, which the form then names',
+        besideAnswer,
+      )
       .option('--seccomp-base <file>', "what that is made of (default: the runtime's own)")
       .option('--no-try', 'do not load the objects on this kernel to see, which root does by default')
       .option(
@@ -48,7 +62,7 @@ export const objectCommands: Part = (root, act) => {
         .command('record')
         .description('watch what a run asks of bpf(2), and write the least policy for it (as root)')
         .argument('[command...]', 'the program and its arguments, after --')
-        .option('-o, --output <file>', 'where to (default: print it)'),
+        .addOption(output()),
     ),
   )
     .passThroughOptions()
@@ -73,7 +87,7 @@ export const objectCommands: Part = (root, act) => {
       .addOption(program())
       .option('--policy <policy>', 'lend this, instead of the least that the object needs')
       .addOption(repeatable('--cap <name>', 'lend a further capability, such as perfmon', capabilities))
-      .option('--save-policy <file>', 'write the policy that was lent to a new file')
+      .option('--save-policy <file>', 'write the policy that was lent to a new file', besideAnswer)
       .option(
         '--user <user>',
         'host user that loads it: name, uid or uid:gid (default: who called sudo, else nobody)',
@@ -145,7 +159,7 @@ export const objectCommands: Part = (root, act) => {
       .command('link')
       .description('make one object of several: externs resolved, maps, data and types merged')
       .argument('<file...>', 'object files')
-      .requiredOption('-o, --output <file>', 'where to'),
+      .requiredOption('-o, --output <file>', 'where to; - is standard output'),
   )
     .details('Exit: 0 linked, also where externs are left for a later link; 1 they do not go together.')
     .example('obj link -o both.o a.bpf.o b.bpf.o', 'what obj load then takes')
@@ -156,7 +170,7 @@ export const objectCommands: Part = (root, act) => {
       .command('types')
       .description('write a TypeScript file: maps, events, global variables and programs with their types')
       .argument('<file>', 'an object file')
-      .option('-o, --output <file>', 'where to (default: print it)')
+      .addOption(output())
       .option('--name <name>', 'of what the file exports (default: the name of the object file)')
       .addOption(repeatable('--event-type <map=type>', 'the type of what comes from a ring buffer'))
       .addOption(repeatable('--type <name>', 'a further type of the object, to be declared'))

@@ -63,6 +63,15 @@ export const program = (): Option => repeatable('--program <name>', 'only this p
 
 const JSON_DOCUMENT = 'print one JSON document (errors: on stderr)'
 
+/** Where the answer goes; see `outputFile`. */
+export const output = (): Option => new Option('-o, --output <file>', 'where to (default, and -: print it)')
+
+/** A file that is written beside the answer, and so cannot be standard output. */
+export function besideAnswer(text: string): string {
+  if (text !== '-') return text
+  throw new InvalidArgumentError('It must be a file, for standard output is for the answer; ./- is one.')
+}
+
 /** What every command takes, wherever it stands among the words. */
 export function common(command: Command, json = JSON_DOCUMENT): Command {
   return command

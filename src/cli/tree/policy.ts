@@ -1,6 +1,6 @@
 /** `policy`: the commands that look at policies, and make them known to the guard. */
 import { Option } from 'commander'
-import { anySubject, common, kernel, socket } from './options.ts'
+import { anySubject, common, kernel, output, socket } from './options.ts'
 import type { Part } from './part.ts'
 
 const side = (flags: string, what: string): Option =>
@@ -55,7 +55,7 @@ export const policyCommands: Part = (root, act) => {
       .description('the least policy that allows what each of two policies allows')
       .argument('<a>', 'a policy; - is standard input')
       .argument('<b>', 'another one')
-      .option('-o, --output <file>', 'write it there')
+      .addOption(output())
       .addOption(side('--subjects <side>', 'who gets it'))
       .addOption(side('--limits <side>', 'how much'))
       .addOption(side('--terms <side>', 'all other terms: network, guard, sharing and so on'))
