@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
 .DELETE_ON_ERROR:
-.PHONY: help setup build check gate fix test unit kernel e2e vm test-vm test-kill load test-containers chromium test-page prebuilds demo bench differential differential-vm mutate-model guard-stories simulator deb test-deb debs corpus selftests test-selftests test-selftests-vm oracle fuzz objects clean
+.PHONY: help setup build check gate fix test unit kernel e2e vm test-vm test-kill load test-containers chromium test-page prebuilds demo bench differential differential-vm mutate-model mutate-guard guard-stories simulator deb test-deb debs corpus selftests test-selftests test-selftests-vm oracle fuzz objects clean
 
 # Stamps: what npm, the C compiler and tsc write last. Paths are relative: a clone may lie anywhere.
 MODULES := node_modules/.package-lock.json
@@ -76,6 +76,9 @@ differential-vm: build vm ## the same against kernels 7, 6.12 and 6.1 in virtual
 
 mutate-model: build vm ## every rule of the kernel model changed once: random cases on some kernel must notice each
 	$(TSX) test/kernel/model/mutate.ts
+
+mutate-guard: $(MODULES) ## every place of the guard's model changed once: how many random stories tell that, on paper (STORIES=, SEED=)
+	$(TSX) test/kernel/model/guard-mutation.ts
 
 test-containers: build debs ## containers that ask by annotation, and a table of what was run, with verdicts
 	@scripts/fetch-containers.sh trixie trixie-engines sid-engines || echo 'fetch-containers: tests of Podman 5 and Docker, or of Debian 13, will be skipped' >&2

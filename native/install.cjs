@@ -15,7 +15,7 @@ const PACKAGE = path.join(__dirname, '..')
 function isThere() {
   const folders = ['build/Release', `prebuilds/linux-${process.arch}`]
   const has = name => folders.some(folder => existsSync(path.join(PACKAGE, folder, name)))
-  if (!['bpftoken-launch', 'bpftoken-executor', 'bpftoken-run', 'bpftoken-hook', 'bpftoken-runc', 'bpftoken-launchd'].every(has)) return false
+  if (!['bpftoken-launch', 'bpftoken-executor', 'bpftoken-run', 'bpftoken-hook', 'bpftoken-runc', 'bpftoken-launchd', 'bpftoken-hold'].every(has)) return false
   try {
     require('../dist/sys/prebuilt.js').loadAddon()
     return true

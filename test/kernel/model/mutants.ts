@@ -4,7 +4,9 @@
  * off it, or two rules that are neighbours in some case and change places.
  */
 import type { Check, Decision, Mutation } from '../../../src/model/judge.ts'
+import type { KernelFacts } from '../../../src/model/kernel.ts'
 import { KERNEL_LISTS, KERNEL_RULES } from '../../../src/model/rules.ts'
+import type { Vocabulary } from '../../../src/policy/vocabulary.ts'
 
 export interface Mutant {
   readonly name: string
@@ -28,16 +30,26 @@ function nameOf(mutation: Mutation): string {
 }
 
 function ofRules(): Mutation[] {
-  const rules = KERNEL_RULES.flatMap(({ name, errno }) =>
+  return KERNEL_RULES.flatMap(({ name, errno }) =>
     (['invert', 'pass', 'errno'] as const)
       // A rule without an errno lets the call go on, or takes that of whoever refuses.
       .filter(kind => kind !== 'errno' || errno !== undefined)
       .map(kind => ({ kind, rule: name })),
   )
-  const words = KERNEL_LISTS.flatMap(list =>
-    [...list.words].map(word => ({ kind: 'member' as const, list: list.name, word })),
-  )
-  return [...rules, ...words]
+}
+
+/** Each word taken off its list; and of map types and program types each other one put on it. */
+function ofLists({ vocabulary }: KernelFacts): Mutation[] {
+  const known = { map: words(vocabulary.maps), program: words(vocabulary.progs) }
+  return KERNEL_LISTS.flatMap(list => {
+    const kind = list.name.split(' ')[0]!
+    const all = new Set([...list.words, ...(kind === 'map' || kind === 'program' ? known[kind] : [])])
+    return [...all].map(word => ({ kind: 'member' as const, list: list.name, word }))
+  })
+}
+
+function words({ bitOfName }: Vocabulary['maps']): string[] {
+  return [...bitOfName.keys()].filter(word => word !== 'unspec').map(word => word.replace(/_deprecated$/, ''))
 }
 
 const ERRNO_OF = new Map(KERNEL_RULES.map(({ name, errno }) => [name, errno]))
@@ -61,10 +73,10 @@ export class Mutants {
   /** Swaps of which the second rule was asked where the first one failed. */
   readonly #bothAsked = new Set<string>()
 
-  /** Without those that were noticed before. */
-  constructor(before: ReadonlySet<string> = new Set()) {
+  /** `before`: those that were noticed elsewhere, and are not tried again. */
+  constructor(kernel: KernelFacts, before: ReadonlySet<string>) {
     this.#before = before
-    for (const mutation of ofRules()) this.#add(mutation)
+    for (const mutation of [...ofRules(), ...ofLists(kernel)]) this.#add(mutation)
   }
 
   #add(mutation: Mutation): void {
@@ -73,10 +85,10 @@ export class Mutants {
   }
 
   /**
-   * Those that a case tells from the model, by both their words. It is learnt from the case which
-   * rules are neighbours.
+   * Those that a case tells from the model, by both their words, but for those in `known`. It is
+   * learnt from the case which rules are neighbours.
    */
-  toldBy(model: (mutation?: Mutation) => readonly Decision[]): Mutant[] {
+  toldBy(model: (mutation?: Mutation) => readonly Decision[], known: ReadonlySet<Mutant>): Mutant[] {
     const decisions = model()
     this.#learn(decisions)
     const checks = decisions.flatMap(decision => decision.checks)
@@ -86,7 +98,7 @@ export class Mutants {
     const told: Mutant[] = []
     for (const mutant of this.#open.values()) {
       const { mutation } = mutant
-      if (!this.#mayTell(mutation, asked, failed)) continue
+      if (known.has(mutant) || !this.#mayTell(mutation, asked, failed)) continue
       const changed = model(mutation)
       if (mutation.kind === 'swap' && changed.some(({ checks }) => endsWithBoth(checks, mutation)))
         this.#bothAsked.add(mutant.name)

@@ -13,9 +13,11 @@ import { spawnSync } from 'node:child_process'
 import { appendFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { CACHE } from '../../../scripts/tree.ts'
+import { NET_ADMIN_MAPS } from '../../../src/uapi/bpf-needs.ts'
 import type { MutationResult } from './mutation.ts'
 import { chosenVms, inVm, type Vm, vmText } from './vms.ts'
 
+const IN_ANY_CASE = 'it is asked about CAP_NET_ADMIN, and about CAP_BPF in no case'
 const FRESH = 'mount(2) has a context of its own, which is new'
 
 /** Mutants that no call can tell from the model, and why. They count neither way. */
@@ -30,6 +32,7 @@ const ALIKE: Readonly<Record<string, string>> = {
     'no hook is asked about a link',
   'swap fsconfig: value of delegate_* / fsconfig: CAP_SYS_ADMIN of the host for delegate_*':
     'a value that is not valid names no mask',
+  ...Object.fromEntries(NET_ADMIN_MAPS.map(word => [`map types without a capability: ${word}`, IN_ANY_CASE])),
   ...Object.fromEntries(
     [
       'fsopen, fsmount, mount: CAP_SYS_ADMIN over the mount namespace',

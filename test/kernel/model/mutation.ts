@@ -45,19 +45,19 @@ class Search {
   asked = 0
   wrong = 0
 
-  constructor(before: ReadonlySet<string>) {
-    this.mutants = new Mutants(before)
+  constructor(mutants: Mutants) {
+    this.mutants = mutants
   }
 
   async look<T>(all: readonly T[], { model, kernel, text }: Kind<T>): Promise<void> {
     this.cases += all.length
     const found = new Map<T, Mutant[]>()
-    const pending = new Set<string>()
+    const pending = new Set<Mutant>()
     for (const one of all) {
-      const told = this.mutants.toldBy(model(one)).filter(({ name }) => !pending.has(name))
+      const told = this.mutants.toldBy(model(one), pending)
       if (told.length === 0) continue
       found.set(one, told)
-      for (const { name } of told) pending.add(name)
+      for (const mutant of told) pending.add(mutant)
     }
     const outcomes = await kernel([...found.keys()])
     this.asked += found.size
@@ -77,8 +77,8 @@ class Search {
 
 async function search(cases: number, seed: number, before: ReadonlySet<string>): Promise<MutationResult> {
   const random = new Random(seed)
-  const found = new Search(before)
   const lab = await Lab.open()
+  const found = new Search(new Mutants(lab.kernel, before))
   try {
     let told = Date.now()
     while (found.cases < cases) {
