@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { constants } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
@@ -354,4 +354,34 @@ test('a flag for which the kernel asks the host is said to be no matter of token
   )
   const plain = await recordJson('--', 'perl', '-e', make(0))
   assert.deepEqual(plain.found.unserved, [])
+})
+
+test('where the recording is to go is tried before anything runs', machine, async () => {
+  const mark = join(scratch.path, 'ran')
+  const ran = await cli(['record', '-o', join(scratch.path, 'nowhere/x.yaml'), '--', 'touch', mark])
+  assert.equal(ran.status, 1)
+  assert.match(ran.stderr, /Cannot write ".*nowhere\/x\.yaml": ENOENT/)
+  assert.equal(existsSync(mark), false)
+  // The twin; and what was there before stays until something else is written.
+  const file = scratch.write('kept.yaml', 'kept')
+  const refused = await cli(['record', '-o', file, '--', '/nonexistent'])
+  assert.equal(refused.status, 127)
+  const done = await cli(['record', '-o', file, '--', 'touch', mark])
+  assert.equal(done.status, 0, done.stderr)
+  assert.equal(existsSync(mark), true)
+  assert.match(readFileSync(file, 'utf8'), /^kind: DelegationPolicy$/m)
+})
+
+test('a recording that its file does not take goes to standard output', machine, async () => {
+  const { status, stdout, stderr } = await cli(['record', '-o', '/dev/full', '--', 'true'])
+  assert.equal(status, 1)
+  assert.match(stderr, /Cannot write "\/dev\/full": ENOSPC/)
+  assert.match(stdout, /^kind: DelegationPolicy$/m)
+})
+
+test('the arguments of a command are not in its policy', machine, async () => {
+  const { status, stdout } = await cli(['record', '--', 'true', '--password=hunter2'])
+  assert.equal(status, 0)
+  assert.match(stdout, /^# Least rights for what was seen of true with arguments;/)
+  assert.doesNotMatch(stdout, /hunter2/)
 })

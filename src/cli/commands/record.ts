@@ -3,7 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { constants } from 'node:os'
 import { basename } from 'node:path'
 import { quoted } from '../../ebpf/printable.ts'
-import { ConflictError, EXIT, UsageError } from '../../errors.ts'
+import { ConflictError, EXIT, NotFoundError, UsageError } from '../../errors.ts'
 import { runningKernel } from '../../lending/kernel-model.ts'
 import { cgroupIdOf, cgroupOfProcess, otherPidNamespace } from '../../record/cgroup.ts'
 import { Recorder, type Watched } from '../../record/recorder.ts'
@@ -13,7 +13,7 @@ import { incompleteText, recordingText } from '../../record/text.ts'
 import { heldRecipient } from '../daemon/recipient.ts'
 import { Interrupted, interruption } from '../interrupted.ts'
 import { note, print, printJson, warn } from '../output.ts'
-import { outputFile, writeOutput } from '../output-file.ts'
+import { OpenOutput, outputFile } from '../output-file.ts'
 import { requireRoot } from '../privilege.ts'
 
 export interface RecordOptions {
@@ -26,9 +26,14 @@ export interface RecordOptions {
 }
 
 /** `tokens`: whether this kernel has any. */
-type How = Omit<RecordOptions, 'output'> & { readonly output: string | undefined; readonly tokens: boolean }
+type How = Omit<RecordOptions, 'output'> & {
+  readonly output: string | undefined
+  /** The same, before anything is watched. */
+  readonly file: OpenOutput | undefined
+  readonly tokens: boolean
+}
 
-/** Of a command: its own exit status. Else 0; 1: calls were lost. */
+/** Of a command: its own exit status. Else 0; 1: calls were lost, or the file could not be written. */
 export async function record(command: string[], options: RecordOptions): Promise<number> {
   requireRoot('Watching what processes ask of bpf(2)')
   const running = [options.pid, options.container, options.unit, options.cgroup]
@@ -42,8 +47,10 @@ export async function record(command: string[], options: RecordOptions): Promise
     )
   const tokens = runningKernel().hasTokens
   if (!tokens) note('this kernel has no BPF tokens: the policy is for Linux 6.9 or newer')
-  const how = { ...options, output: outputFile(options), tokens }
-  return command.length > 0 ? recordCommand(command, how) : recordRunning(how)
+  const output = outputFile(options)
+  using file = output === undefined ? undefined : new OpenOutput(output)
+  const how = { ...options, output, file, tokens }
+  return command.length > 0 ? await recordCommand(command, how) : await recordRunning(how)
 }
 
 async function recordCommand(command: string[], options: How): Promise<number> {
@@ -56,8 +63,10 @@ async function recordCommand(command: string[], options: How): Promise<number> {
   const status = await ended(() => recorder.watchForked(start), command[0]!)
   const left = recorder.living().length
   if (left > 0) note(`${left} of its processes live on, and are not watched any more`)
-  finish(recorder, seen, { what: command.join(' '), name: basename(command[0]!) }, options)
-  return status
+  // Arguments may hold what is nobody else's business, and the policy is shown to others.
+  const what = `${command[0]!}${command.length > 1 ? ' with arguments' : ''}`
+  const { isWritten } = finish(recorder, seen, { what, name: basename(command[0]!) }, options)
+  return isWritten ? status : status || EXIT.failed
 }
 
 async function recordRunning(options: How): Promise<number> {
@@ -72,14 +81,14 @@ async function recordRunning(options: How): Promise<number> {
     const end = recorder.watchUntilEnd(options.pid, until)
     note(`watching ${what.what} and its children until it ends, or until interrupted`)
     await unlessInterrupted(end)
-    complete = finish(recorder, seen, what, options)
+    complete = isWhole(finish(recorder, seen, what, options))
   } else {
     const { watched, ...named } = await groupOf(options)
     what = named
     using recorder = await Recorder.start(add, watched)
     note(`watching ${what.what} and all below until interrupted`)
     await unlessInterrupted(aborted(until))
-    complete = finish(recorder, seen, what, options)
+    complete = isWhole(finish(recorder, seen, what, options))
   }
   return complete ? EXIT.ok : EXIT.failed
 }
@@ -112,13 +121,19 @@ async function groupOf(options: How): Promise<{ watched: Watched; what: string; 
   return found
 }
 
-/** Writes what was seen. False: something is missing. */
+interface Finished {
+  readonly isComplete: boolean
+  readonly isWritten: boolean
+}
+const isWhole = ({ isComplete, isWritten }: Finished): boolean => isComplete && isWritten
+
+/** Writes what was seen: where the file does not take it, to standard output. */
 function finish(
   recorder: Recorder,
   seen: Seen,
   { what, name }: { what: string; name: string },
-  { output, json, tokens }: How,
-): boolean {
+  { output, file, json, tokens }: How,
+): Finished {
   recorder.drain()
   const recording = recordingOf(seen.calls, recorder.tally(), seen.dropped)
   const now = Date.now()
@@ -126,11 +141,23 @@ function finish(
   const dateOf = (at: bigint): Date => new Date(now - Number((nowMonotonic - at) / 1_000_000n))
   for (const line of incompleteText(recording)) warn(line)
   const policy = recordingText(recording, { what, name: policyName(name), hasTokens: tokens, dateOf })
-  if (output !== undefined) writeOutput(output, `${policy.join('\n')}\n`)
+  const isWritten = file === undefined || written(file, `${policy.join('\n')}\n`)
   if (json === true) printJson({ watched: what, tokens, ...documentOf(recording, dateOf) })
-  else if (output === undefined) print(...policy)
+  else if (output === undefined || !isWritten) print(...policy)
   else note(`${output}: ${recording.rights.length} rights of ${recording.calls} calls`)
-  return recording.complete
+  return { isComplete: recording.complete, isWritten }
+}
+
+/** False, with a warning: what was seen must not be lost for it. */
+function written(file: OpenOutput, text: string): boolean {
+  try {
+    file.write(text)
+    return true
+  } catch (error) {
+    if (!(error instanceof NotFoundError)) throw error
+    warn(error.message)
+    return false
+  }
 }
 
 /** Moments as RFC 3339 has them. */
