@@ -76,7 +76,7 @@ export function readDocument(text: string): PlainDocument {
   if (document === undefined) return refusal('the file is empty')
   if (second !== undefined) {
     return refusal(
-      'the file holds several documents; a policy is exactly one',
+      'the file holds several documents, and one is expected',
       position(lines, second.range[0]),
     )
   }
