@@ -17,6 +17,7 @@ enum recorder_call_flags {
 	RECORDER_ENTERED = 1, /* The kernel was asked; else something before it has answered, such as a seccomp filter. */
 	RECORDER_COMPAT = 2, /* A system call of 32 bits. */
 	RECORDER_PERF = 4, /* perf_event_open(2); `cmd` is its type. */
+	RECORDER_HELD = 8, /* Its thread was asked to stop. */
 };
 
 /* One call, once it has its answer. */
@@ -106,6 +107,10 @@ static struct pt_regs *(*bpf_task_pt_regs)(struct task_struct *task) = (void *)1
 		value_;                                                                                               \
 	})
 
+/* Since Linux 7.2 a flag beside the command: there are attributes for all commands. */
+enum { BPF_COMMON_ATTRS = 1 << 16 };
+
+#include "recorder/hold.h"
 #include "recorder/log.h"
 
 struct pt_regs___x86 {
@@ -154,8 +159,6 @@ static const __u64 PLAIN = 1ull << 1 | 1ull << 2 | 1ull << 3 | 1ull << 4 | 1ull 
 			   1ull << 24 | 1ull << 25 | 1ull << 26 | 1ull << 27 | 1ull << 29 | 1ull << 33 | 1ull << 34 |
 			   1ull << 35 | 1ull << 37;
 
-/* Since Linux 7.2 a flag beside the command: there are attributes for all commands. */
-enum { BPF_COMMON_ATTRS = 1 << 16 };
 enum { BPF_OBJ_PIN = 6, BPF_OBJ_GET = 7 };
 enum { TS_COMPAT = 2, X32_SYSCALL_BIT = 0x40000000 };
 
@@ -375,7 +378,9 @@ static __always_inline void tell(struct caller *caller, __s32 result)
 	__u64 flags = BPF_RB_NO_WAKEUP;
 
 	call->result = result;
-	if (last && (result == -1 /* EPERM */ || !(call->flags & RECORDER_ENTERED) || call->at - *last > WAKE_AFTER_NS)) {
+	if (holds && hold(call, result))
+		call->flags |= RECORDER_HELD;
+	if (last && (result == -1 /* EPERM */ || call->flags & RECORDER_HELD || !(call->flags & RECORDER_ENTERED) || call->at - *last > WAKE_AFTER_NS)) {
 		flags = BPF_RB_FORCE_WAKEUP;
 		*last = call->at;
 	}

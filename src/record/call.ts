@@ -38,7 +38,7 @@ export const recorder_call = struct(304, {
 })
 
 /** enum recorder_call_flags */
-export const FLAGS = { RECORDER_ENTERED: 1, RECORDER_COMPAT: 2, RECORDER_PERF: 4 } as const
+export const FLAGS = { RECORDER_ENTERED: 1, RECORDER_COMPAT: 2, RECORDER_PERF: 4, RECORDER_HELD: 8 } as const
 
 /** Since Linux 7.2: there are attributes that all commands share. No part of the command. */
 const BPF_COMMON_ATTRS = 1 << 16
@@ -66,6 +66,8 @@ export interface SeenCall {
   readonly errno: string | undefined
   /** False: something before the kernel's function has answered, such as a seccomp filter. */
   readonly reached: boolean
+  /** Its thread was asked to stop, until it has been looked at: see held-command.ts. */
+  readonly held: boolean
   /** A system call of 32 bits. */
   readonly compat: boolean
   /** It named a token. */
@@ -104,6 +106,7 @@ export function seenCall(record: Uint8Array): SeenCall {
     result,
     errno: result < 0 ? errnoName(result) : undefined,
     reached: has('RECORDER_ENTERED'),
+    held: has('RECORDER_HELD'),
     compat: has('RECORDER_COMPAT'),
     ...{ withToken: false, need: undefined, attachType: undefined },
     ...request,

@@ -2,21 +2,17 @@
  * bpftoken explain -- WORDS: why the kernel refuses a call of bpf(2), and the smallest change. Of a
  * running process the calls that are named; of a command those that it makes.
  */
-import { spawn } from 'node:child_process'
-import { type Need, neededCapabilities } from '../../ebpf/rights.ts'
+import type { Need } from '../../ebpf/rights.ts'
 import { ATTACH_TYPES, MAP_TYPES, PROG_TYPES } from '../../ebpf/type-names.ts'
 import { EXIT, UsageError } from '../../errors.ts'
-import type { GuardEvent } from '../../guard/event.ts'
-import type { Guard } from '../../guard/guard.ts'
-import { callText, type Explanation, explainCall } from '../../lending/explain.ts'
+import { type Explanation, explainCall } from '../../lending/explain.ts'
 import { runningKernel } from '../../lending/kernel-model.ts'
 import { type Situation, situationOfPid } from '../../lending/situation.ts'
-import type { SeenCall } from '../../record/call.ts'
 import { changeText } from '../change-text.ts'
 import type { SocketOptions } from '../daemon/reach.ts'
 import { heldRecipient } from '../daemon/recipient.ts'
 import { installedGuard } from '../installed-guard.ts'
-import { note, print, printJson } from '../output.ts'
+import { print, printJson } from '../output.ts'
 import { requireRoot } from '../privilege.ts'
 import type { RecipientOptions } from '../recipient.ts'
 
@@ -43,7 +39,8 @@ export async function explainedOf(words: string[], options: ExplainCallOptions):
   requireRoot('Looking at what another process may do')
   const { pid, container, unit, cgroup } = options
   const isRunning = [pid, container, unit, cgroup].some(name => name !== undefined)
-  return isRunning ? await ofProcess(words, options) : { explained: await ofCommand(words) }
+  if (isRunning) return await ofProcess(words, options)
+  return { explained: await (await import('./explain-run.ts')).ofCommand(words) }
 }
 
 /** Exit 3: it is refused. */
@@ -104,76 +101,6 @@ async function needsOf(words: string[]): Promise<readonly Need[]> {
   const { parseObject } = await import('../../ebpf/object/spec.ts')
   const { objectNeeds } = await import('../../needs/object.ts')
   return objectNeeds(parseObject(readObjectFile(first), { name: first })).needs.map(({ need }) => need)
-}
-
-/** The last refused call of a command, looked at while its process lives. */
-export async function ofCommand(command: string[]): Promise<Explanation | undefined> {
-  const { Recorder } = await import('../../record/recorder.ts')
-  const refused: { call: SeenCall; situation: Promise<Situation | undefined> }[] = []
-  using guard = await installedGuard()
-  using recorder = await Recorder.start(
-    call => {
-      if (call.errno === undefined || call.need === undefined) return
-      // Processes of other PID namespaces have no number here.
-      const situation = call.pid === 0 ? undefined : situationOfPid(call.pid, guard).catch(() => undefined)
-      refused.push({ call, situation: Promise.resolve(situation) })
-      if (refused.length > MOST) refused.shift()
-    },
-    { logs: true },
-  )
-  const child = recorder.watchForked(() =>
-    // The command's output is not the answer.
-    spawn(command[0]!, command.slice(1), { stdio: ['inherit', 2, 2] }),
-  )
-  await new Promise<void>((resolve, reject) => {
-    child.once('error', error => reject(new UsageError(`Cannot run ${command[0]}: ${error.message}`)))
-    child.once('exit', () => resolve())
-  })
-  recorder.drain()
-  const { lostCalls } = recorder.tally()
-  if (lostCalls > 0) note(`${lostCalls} calls were not seen, for want of room`)
-  if (refused.length === 0) return undefined
-  const known = await Promise.all(refused.map(async one => ({ ...one, situation: await one.situation })))
-  const seen = known.filter(({ situation }) => situation !== undefined)
-  if (seen.length < known.length)
-    note(`${known.length - seen.length} refused calls are of processes that ended before they were looked at`)
-  const from = seen.length > 0 ? seen : known
-  const last = from.findLast(({ call }) => call.errno === 'EPERM' || !call.reached) ?? from.at(-1)!
-  const { situation } = last
-  if (situation === undefined) return unseen(last.call)
-  const event = guard && (await eventOf(guard, last.call))
-  return explainCall(runningKernel(), situation, last.call.need!, { ...last.call, event })
-}
-
-/** Times of two clocks are compared, of which one has hundredths of a second. */
-const CLOCK_NS = 20_000_000n
-
-/** What the guard has recorded of the call, if it refused that. */
-async function eventOf(guard: Guard, { at, tid }: SeenCall): Promise<GuardEvent | undefined> {
-  const { bootTimeNs } = await import('../../guard/guard.ts')
-  const since = at + bootTimeNs() - process.hrtime.bigint() - CLOCK_NS
-  return guard
-    .rememberedEvents()
-    .findLast(event => event.tid === tid && event.verdict === 'refused' && event.timeNs >= since)
-}
-
-/** Refused calls that are kept. */
-const MOST = 1000
-
-/** Of a call by a process that nothing is known of. Pure. */
-function unseen({ need, errno, reached }: SeenCall): Explanation {
-  return {
-    ...{ call: callText(need!), verdict: 'refused', errno, cause: reached ? 'unknown' : 'seccomp' },
-    needed: 'to look at the process while it lives',
-    found: 'it had ended',
-    ...{
-      capabilities: neededCapabilities(need!),
-      policy: undefined,
-      bpffs: undefined,
-      notes: [],
-      checks: [],
-    },
-  }
 }
 
 /** Pure. */

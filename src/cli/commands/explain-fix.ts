@@ -18,9 +18,9 @@ import {
   explainedOf,
   explanationLines,
   firstRefused,
-  ofCommand,
   tell,
 } from './explain-call.ts'
+import { ofCommand } from './explain-run.ts'
 
 export const OLDER = 'what was lent is older, or of another policy'
 
