@@ -333,7 +333,7 @@ class Tale {
     else if (how < 56) {
       const prog = this.#progOf('sock', 'device')
       if (prog === undefined) this.#prog('sock')
-      else this.#push({ ...this.#who(), do: 'detach', prog, to: random.pick(['a', 'b'] as const) })
+      else this.#detach(prog, random.pick(['a', 'b'] as const))
     } else if (how < 60) this.#change()
     else if (how < 62) {
       const prog = this.#progOf('xdp')
@@ -378,6 +378,13 @@ class Tale {
     else this.#controls()
   }
 
+  /** Of several at a cgroup the kernel wants to know which. */
+  #detach(prog: number, to: To): void {
+    const mayBeUnnamed = this.#shapeOf(prog) !== 'device'
+    const unnamed = mayBeUnnamed && this.#random.chance(15) ? { isUnnamed: true as const } : {}
+    this.#push({ ...this.#who(), do: 'detach', prog, to, ...unnamed })
+  }
+
   #linkTo(prog: number, to: To): void {
     const made = this.#next++
     if (this.#push({ ...this.#who(), do: 'link', prog, to, made })) this.#made.links.push(made)
@@ -394,7 +401,7 @@ class Tale {
       const to = random.pick(sockets)
       if (how < 35) this.#linkTo(prog, to)
       else if (how < 60) this.#push({ ...this.#who(), do: 'attach', prog, to })
-      else if (how < 75) this.#push({ ...this.#who(), do: 'detach', prog, to })
+      else if (how < 75) this.#detach(prog, to)
       else if (how < 85) this.#push({ ...this.#who(), do: 'put', map: to, prog })
       else this.#changeTo(prog)
     }
@@ -407,7 +414,7 @@ class Tale {
     if (prog === undefined) this.#prog()
     else if (how < 30) this.#push({ ...this.#who(), do: 'attach', prog, to: 'none' })
     else if (how < 55) this.#linkTo(prog, random.pick(NETWORKS))
-    else if (how < 75) this.#push({ ...this.#who(), do: 'detach', prog, to: 'none' })
+    else if (how < 75) this.#detach(prog, 'none')
     else this.#changeTo(prog)
   }
 

@@ -573,12 +573,14 @@ export class Paper {
     if (at === undefined && step.type === undefined) return undefined
     const said = this.#command(step, {
       cmd: bpf_cmd.BPF_PROG_DETACH,
-      object: { kind: 'program', program: prog.record },
+      ...(step.isUnnamed === true ? {} : { object: { kind: 'program', program: prog.record } }),
       type: step.type ?? this.#known.attachType(prog.shape),
       target,
     })
     if (said.refused) return said.errno
     if (at === undefined || step.type !== undefined) return 'EINVAL'
+    // What was attached alone the kernel detaches without its name.
+    if (step.isUnnamed === true && prog.shape !== 'sock') return 'EINVAL'
     return this.#attachments.detach(prog, at) ?? 'ok'
   }
 

@@ -472,7 +472,7 @@ export class Scene {
     const attr = bpf_attr_prog_attach.encode(
       {
         target_fd: this.#target(step.to),
-        attach_bpf_fd: this.#fd(step.prog),
+        attach_bpf_fd: step.isUnnamed === true ? 0 : this.#fd(step.prog),
         attach_type: step.type ?? this.#attachType(step.prog),
       },
       20,

@@ -42,8 +42,11 @@ export const MAPS = ['hash', 'array', 'ringbuf', 'prog_array', 'devmap'] as cons
 export const SOCKET_MAPS = ['sockmap', 'sockhash'] as const
 export type MapName = (typeof MAPS)[number] | (typeof SOCKET_MAPS)[number] | 'struct_ops'
 
-/** Attach types that the guard does not know, or that no kernel has. All ones are none for the guard. */
-export const STRANGE_TYPES = [58, 62, 63, 64, 4096, 0xffff_ffff] as const
+/**
+ * Attach types that go with no program of these: some that the guard knows, the last of these and
+ * the one after, and some that no kernel has. All ones are none for the guard.
+ */
+export const STRANGE_TYPES = [36, 45, 46, 54, 57, 58, 62, 63, 64, 4096, 0xffff_ffff] as const
 
 /** By the numbers of cast.ts: 0 is the host's. */
 export type Network = `net${0 | 1 | 2 | 3 | 4}`
@@ -67,7 +70,8 @@ export type Step =
   /** `type`: another attach type than the program's. */
   | (Who & { do: 'link'; prog: number; to: To; type?: number; made: number })
   | (Who & { do: 'attach'; prog: number; to: To; type?: number; replaces?: number })
-  | (Who & { do: 'detach'; prog: number; to: To; type?: number })
+  /** `isUnnamed`: of the program no more than its type is said. */
+  | (Who & { do: 'detach'; prog: number; to: To; type?: number; isUnnamed?: true })
   /** A congestion control's value, with its name and these programs. */
   | (Who & { do: 'fill'; map: number; name: number; progs: readonly number[] })
   | (Who & { do: 'register'; map: number; made: number })
