@@ -364,10 +364,14 @@ class Tale {
       return
     }
     const type = random.pick(STRANGE_TYPES)
-    const to = random.pick<To>(['a', 'a', 'b', 'root', 'lo', ...NETWORKS, ...this.#made.sockets])
+    const { sockets } = this.#made
+    const isMap = sockets.length > 0 && random.chance(40)
+    const to = random.pick<To>(isMap ? sockets : ['a', 'a', 'b', 'root', 'lo', ...NETWORKS])
     const who = this.#who()
     const verb = random.pick(['link', 'attach', 'detach'] as const)
     if (verb === 'link') this.#push({ ...who, do: 'link', prog, to, type, made: this.#next++ })
+    else if (verb === 'detach' && random.chance(30))
+      this.#push({ ...who, do: 'detach', prog, to, type, isUnnamed: true })
     else this.#push({ ...who, do: verb, prog, to, type })
   }
 

@@ -578,6 +578,11 @@ export class Paper {
       target,
     })
     if (said.refused) return said.errno
+    if (step.type !== undefined && step.isUnnamed === true) {
+      const device = { kind: 'device', exists: step.to === 'lo' } as const
+      const call = { op: 'prog_detach', target: device, attach: step.type } as const
+      return decide(this.#machine, this.#actor(step).task, call).errno ?? 'ok'
+    }
     if (at === undefined || step.type !== undefined) return 'EINVAL'
     // What was attached alone the kernel detaches without its name.
     if (step.isUnnamed === true && prog.shape !== 'sock') return 'EINVAL'
