@@ -147,7 +147,9 @@ class Tale {
 
   #who(): { as: number; caps?: 'none' } {
     const { as } = this.#caller()
-    return this.#random.chance(4) ? { as, caps: 'none' } : { as }
+    // On the host that is the difference between its root and its users.
+    const isOfHost = as === HOST || as === OTHER_HOST
+    return this.#random.chance(isOfHost ? 25 : 3) ? { as, caps: 'none' } : { as }
   }
 
   /** Mostly one whom the loans are for. */
