@@ -190,6 +190,7 @@ class Tale {
 
   /** What the theme needs. */
   #prepare(): void {
+    if (this.#random.chance(40)) this.#hosts()
     if (this.#theme === 'plain' || this.#made.tokens.length === 0) return
     const as = this.#loans[0]!.maker
     for (const shape of THEMES[this.#theme]) this.#prog(shape, as)
@@ -199,15 +200,28 @@ class Tale {
     this.#register(as)
   }
 
+  /** The same of the host's, which is nobody's for the guard, and attached here and there. */
+  #hosts(): void {
+    const random = this.#random
+    for (const shape of THEMES[this.#theme]) this.#prog(shape, HOST, false)
+    if (this.#theme === 'sockets') this.#map(random.pick(SOCKET_MAPS), HOST, false)
+    const as = random.pick([HOST, BORROWER, IN_HOST_NETWORK])
+    const [first, shape] = this.#made.progs.at(-1) ?? []
+    if (first === undefined) return
+    if (shape === 'dissector') this.#push({ as, do: 'attach', prog: first, to: 'none' })
+    const sock = this.#progOf('sock')
+    if (sock !== undefined) this.#push({ as, do: 'attach', prog: sock, to: random.pick(['a', 'b'] as const) })
+  }
+
   #token(mount: number, as: number): void {
     const made = this.#next++
     if (this.#push({ as, do: 'token', mount, made })) this.#made.tokens.push(made)
   }
 
-  #map(type = this.#mapType(), as?: number): void {
+  #map(type = this.#mapType(), as?: number, byToken = true): void {
     const random = this.#random
     const made = this.#next++
-    const token = random.chance(90) ? this.#anyToken() : undefined
+    const token = byToken && random.chance(90) ? this.#anyToken() : undefined
     const isOps = type === 'struct_ops'
     const entries = type === 'ringbuf' ? 4096 : isOps ? 1 : random.pick([1, 1, 2, 4])
     const more = {
@@ -250,10 +264,10 @@ class Tale {
     return random.pick(random.chance(75) ? THEMES[this.#theme] : SHAPE_NAMES)
   }
 
-  #prog(shape = this.#shape(), as?: number): void {
+  #prog(shape = this.#shape(), as?: number, byToken = true): void {
     const random = this.#random
     const made = this.#next++
-    const token = random.chance(90) ? this.#anyToken() : undefined
+    const token = byToken && random.chance(90) ? this.#anyToken() : undefined
     const target = targetOf(random, shape)
     const by = token === undefined ? {} : { token }
     const body = random.pick([0, 0, 1, 2])
@@ -516,7 +530,8 @@ class Tale {
       this.#prog()
       return
     }
-    const link = this.#random.pick(links)
+    // Now and then it is no link.
+    const link = this.#random.chance(96) ? this.#random.pick(links) : next
     const who = this.#who()
     this.#push(
       this.#random.chance(40) ? { ...who, do: 'unlink', link } : { ...who, do: 'relink', link, prog: next },

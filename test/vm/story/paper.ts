@@ -589,34 +589,30 @@ export class Paper {
     return this.#attachments.detach(prog, at) ?? 'ok'
   }
 
-  #linkObject(link: LinkThing | ControlThing): GuardObject {
-    if (link.kind === 'link') return { kind: 'link', link: { program: link.prog.record } }
-    return { kind: 'link', link: link.map === undefined ? { isDetached: true } : { map: link.map.record } }
-  }
-
   #unlink(step: Step & { do: 'unlink' }): string | undefined {
-    const link = this.#get(step.link, 'link') ?? this.#get(step.link, 'control')
+    const link = this.#things.get(step.link)
     if (link === undefined) return undefined
-    const said = this.#command(step, { cmd: bpf_cmd.BPF_LINK_DETACH, object: this.#linkObject(link) })
+    const said = this.#command(step, { cmd: bpf_cmd.BPF_LINK_DETACH, object: objectOf(link) })
     if (said.refused) return said.errno
+    if (link.kind !== 'link' && link.kind !== 'control') return 'EINVAL'
     if (link.kind === 'link') return this.#attachments.unlink(link) ?? 'ok'
     this.#attachments.unregister(link)
     return 'ok'
   }
 
   #relink(step: Step & { do: 'relink' }): string | undefined {
-    const link = this.#get(step.link, 'link') ?? this.#get(step.link, 'control')
+    const link = this.#things.get(step.link)
     const next = this.#get(step.prog, 'prog') ?? this.#get(step.prog, 'map')
     if (link === undefined || next === undefined) return undefined
     // The kernel would put the map into its list twice.
     if (link.kind === 'control' && link.map === next) return undefined
     const said = this.#command(step, {
       cmd: bpf_cmd.BPF_LINK_UPDATE,
-      object: this.#linkObject(link),
-      other:
-        next.kind === 'prog' ? { kind: 'program', program: next.record } : { kind: 'map', map: next.record },
+      object: objectOf(link),
+      other: objectOf(next),
     })
     if (said.refused) return said.errno
+    if (link.kind !== 'link' && link.kind !== 'control') return 'EINVAL'
     if (link.kind === 'link')
       return next.kind === 'prog' ? (this.#attachments.relink(link, next) ?? 'ok') : 'EINVAL'
     return next.kind === 'map' ? (this.#attachments.reregister(link, next) ?? 'ok') : 'EINVAL'
@@ -660,7 +656,7 @@ export class Paper {
   #iterate(step: Step & { do: 'iterate' }): string | undefined {
     const link = this.#get(step.link, 'link') ?? this.#get(step.link, 'control')
     if (link === undefined) return undefined
-    const said = this.#command(step, { cmd: bpf_cmd.BPF_ITER_CREATE, object: this.#linkObject(link) })
+    const said = this.#command(step, { cmd: bpf_cmd.BPF_ITER_CREATE, object: objectOf(link) })
     if (said.refused) return said.errno
     if (link.kind === 'control' || link.on !== 'iterator') return 'EINVAL'
     const { prog } = link
@@ -767,6 +763,24 @@ export class Paper {
       return typeof end === 'number' ? 'ok' : end
     }
     return 'ok'
+  }
+}
+
+function objectOf(thing: Thing): GuardObject {
+  switch (thing.kind) {
+    case 'prog':
+      return { kind: 'program', program: thing.record }
+    case 'map':
+      return { kind: 'map', map: thing.record }
+    case 'link':
+      return { kind: 'link', link: { program: thing.prog.record } }
+    case 'control':
+      return {
+        kind: 'link',
+        link: thing.map === undefined ? { isDetached: true } : { map: thing.map.record },
+      }
+    default:
+      return { kind: 'other' }
   }
 }
 
