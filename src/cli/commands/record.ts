@@ -5,6 +5,7 @@ import { basename } from 'node:path'
 import { quoted } from '../../ebpf/printable.ts'
 import { ConflictError, EXIT, NotFoundError, UsageError } from '../../errors.ts'
 import { runningKernel } from '../../lending/kernel-model.ts'
+import { cgroupOfUnit } from '../../lending/recipient/unit.ts'
 import { cgroupIdOf, cgroupOfProcess, otherPidNamespace } from '../../record/cgroup.ts'
 import { Recorder, type Watched } from '../../record/recorder.ts'
 import { type Recording, recordingOf } from '../../record/recording.ts'
@@ -15,6 +16,7 @@ import { Interrupted, interruption } from '../interrupted.ts'
 import { note, print, printJson, warn } from '../output.ts'
 import { OpenOutput, outputFile } from '../output-file.ts'
 import { requireRoot } from '../privilege.ts'
+import { recipientName } from '../recipient.ts'
 
 export interface RecordOptions {
   output?: string
@@ -95,22 +97,28 @@ async function recordRunning(options: How): Promise<number> {
 
 /**
  * The cgroup that is named, or that of the container or unit. A container without one of its own
- * has a PID namespace for it.
+ * has a PID namespace for it. A unit need not be one that can be lent to: it is watched as root.
  */
 async function groupOf(options: How): Promise<{ watched: Watched; what: string; name: string }> {
   const { container, unit, cgroup } = options
   if (cgroup !== undefined && container === undefined && unit === undefined)
     return { watched: { cgroup: cgroupIdOf(cgroup) }, what: cgroup, name: basename(cgroup) }
   // UsageError: several are named.
+  const wanted = recipientName(options)
+  if ('unit' in wanted) {
+    const directory = await cgroupOfUnit(wanted.unit, wanted.owner)
+    const name = unit!
+    return { watched: { cgroup: cgroupIdOf(directory) }, what: `unit ${name} in ${directory}`, name }
+  }
   using recipient = await heldRecipient(options)
-  const name = container ?? unit!
-  const named = container === undefined ? name : `container ${name}`
+  const name = container!
+  const named = `container ${name}`
   const group = (): Awaited<ReturnType<typeof groupOf>> => {
     try {
       const directory = cgroupOfProcess(recipient.pid)
       return { watched: { cgroup: cgroupIdOf(directory) }, what: `${named} in ${directory}`, name }
     } catch (error) {
-      const pidNamespace = container === undefined ? undefined : otherPidNamespace(recipient.pid)
+      const pidNamespace = otherPidNamespace(recipient.pid)
       if (!(error instanceof ConflictError) || pidNamespace === undefined) throw error
       return { watched: { pidNamespace }, what: `${named} in its PID namespace`, name }
     }
