@@ -1,7 +1,7 @@
 /**
  * What `npm install` runs: nothing, where what is native came with the package and loads. Else it
  * is compiled here; where it cannot be, one line says what is missing. With --build it is compiled
- * anyhow.
+ * anyhow. On other systems than Linux nothing native is of use: see src/cli/elsewhere.ts.
  */
 'use strict'
 const { spawnSync } = require('node:child_process')
@@ -38,6 +38,7 @@ function missing(headers) {
 }
 
 function main() {
+  if (process.platform !== 'linux') return 0
   if (!process.argv.includes('--build') && isThere()) return 0
   const headers = nodeHeaders()
   const lacking = missing(headers)

@@ -3,6 +3,11 @@ import { writeFileSync } from 'node:fs'
 import { NotFoundError } from '../errors.ts'
 import { hintFor } from '../uapi/hints.ts'
 
+/** The file that -o names; undefined: none, and the answer goes to standard output, as `-` says. */
+export function outputFile({ output }: { readonly output?: string }): string | undefined {
+  return output === '-' ? undefined : output
+}
+
 /** Writes the whole file anew. */
 export function writeOutput(path: string, contents: string | Uint8Array): void {
   try {

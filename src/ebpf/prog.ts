@@ -9,7 +9,6 @@ import {
   getFdById,
   objGet,
   objGetInfoByFd,
-  objPin,
   progBindMap,
   progLoad,
   progStreamRead,
@@ -28,6 +27,7 @@ import { ERRNO } from '../uapi/errno.ts'
 import { assemble, type Insn, type Label, SLOT_BYTES } from './asm/insn.ts'
 import { expectKind } from './object-kind.ts'
 import { nameFrom, objectName } from './object-name.ts'
+import { pin } from './pin.ts'
 import { explain } from './refusal.ts'
 import { chooseToken, type Token, type TokenChoice } from './token.ts'
 import { ATTACH_TYPES, type AttachType, PROG_TYPES, type ProgType } from './type-names.ts'
@@ -196,11 +196,11 @@ export class Program implements Disposable {
   }
 
   /**
-   * Gives the program a name in a bpffs: BPF_OBJ_PIN. EPERM: not a bpffs. EEXIST: taken. unlink(2)
-   * removes it.
+   * Gives the program a name in a bpffs: BPF_OBJ_PIN. ENOENT, EPERM: not at this place; the hint says
+   * why. EEXIST: taken. unlink(2) removes it.
    */
   pin(path: string): void {
-    objPin(this.fd, path)
+    pin(this.fd, path)
   }
 
   /** Keeps a map alive as long as the program, though no instruction uses it: BPF_PROG_BIND_MAP. */

@@ -111,6 +111,9 @@ export function callText({ cmd, mapType, progType, attachType }: Need): string {
   return `${cmd}${map}${prog}${attach}`
 }
 
+/** What is said of a process whose mounts were not all looked at. */
+const CUT = 'it has more mounts than are looked at: of a bpffs among the last ones nothing is known'
+
 /**
  * What the kernel says to the call, by a process in that situation, with the token that it can make.
  * `observed`: what it has really said.
@@ -139,11 +142,12 @@ export function explainCall(
   const mount = situation.mounts.at(-1)
   const refused = observed?.errno === 'EPERM'
   const memlock = refused && situation.limits !== undefined ? memlockNote(situation.limits) : undefined
+  const cut = situation.mountsCut ? CUT : undefined
   const base: Base = {
     call: callText(need),
     capabilities: neededCapabilities(need),
     bpffs: mount?.path,
-    notes: memlock === undefined ? [] : [memlock],
+    notes: [memlock, cut].filter(note => note !== undefined),
   }
   if (observed?.reached === false && observed.errno !== undefined)
     return {

@@ -10,7 +10,7 @@ import { LOOK_MS, namespaceInTime } from '../sys/in-time.ts'
 import { heldNamespaceName, ownerUid, owningUserNamespace, userNamespacesAbove } from '../sys/namespace.ts'
 import { inodeOf } from '../sys/open.ts'
 import { cgroup2Path, procFields } from '../sys/proc-file.ts'
-import { openProcess, type ProcessHandle, readProc, stillAlive } from '../sys/process.ts'
+import { openProcess, type ProcessHandle, readProc, readProcLines, stillAlive } from '../sys/process.ts'
 import { INITIAL_USER_NAMESPACE, ownNamespace } from '../sys/self.ts'
 import { CAPABILITIES, type CapabilityName } from '../uapi/constants.ts'
 import { type BpffsPlace, type Identity, identityOf, openBpffs, placesOfBpffs } from './causes/bpffs-place.ts'
@@ -41,6 +41,8 @@ export interface Situation {
    * token is the last.
    */
   readonly mounts: readonly BpffsMount[]
+  /** Whether there are so many mounts of all kinds that only the first of them were looked at. */
+  readonly mountsCut: boolean
   readonly unprivilegedBpfDisabled: 0 | 1 | 2
   readonly modules: SecurityModules
   /** Undefined of what follows: it could not be looked at. */
@@ -71,7 +73,7 @@ export async function situationOf(process: ProcessHandle, guard?: Guard): Promis
   const status = procFields(readProc(process, 'status'))
   const effective = BigInt(`0x${status.get('CapEff') ?? '0'}`)
   // At once, since the process may end soon; what is lost to that afterwards is not known.
-  const mountinfo = readProc(process, 'mountinfo')
+  const { text: mountinfo, isWhole } = readProcLines(process, 'mountinfo', MOST_MOUNTINFO_BYTES)
   const atOnce = {
     mounts: delegatedMounts(mountinfo).slice(-MOST_MOUNTS),
     identity: identityOf(process, status),
@@ -103,6 +105,7 @@ export async function situationOf(process: ProcessHandle, guard?: Guard): Promis
     filtered: status.get('Seccomp') === '2',
     noNewPrivileges: status.get('NoNewPrivs') === '1',
     mounts: found.map(({ mount }) => mount),
+    mountsCut: !isWhole,
     unprivilegedBpfDisabled: sysctl(),
     modules: (await unlessEnded(() => securityModules(process))) ?? NO_MODULES,
     place: last?.place,
@@ -135,6 +138,9 @@ interface FoundMount {
   readonly root?: Fd
   readonly place?: BpffsPlace
 }
+
+/** A hundred thousand mounts, which is what a mount namespace may have, unless their paths are long. */
+const MOST_MOUNTINFO_BYTES = 16 * 1024 * 1024
 
 /** More are nobody's mistake any more. */
 const MOST_MOUNTS = 64

@@ -202,7 +202,7 @@ test("it changes no file that is not root's alone, and none that is no policy", 
   }
   chmodSync(file, 0o666)
   const text = readFileSync(file, 'utf8')
-  await until(file, /others may write to it \(mode 666\)/)
+  await until(file, /others than its owner may write to it \(mode 666\)/)
   assert.equal(readFileSync(file, 'utf8'), text)
   await until(scratch.write('odd.yaml', 'rights: no\n'), /odd\.yaml/)
   assert.equal(readFileSync(`${scratch.path}/odd.yaml`, 'utf8'), 'rights: no\n')

@@ -13,7 +13,7 @@ import { incompleteText, recordingText } from '../../record/text.ts'
 import { heldRecipient } from '../daemon/recipient.ts'
 import { Interrupted, interruption } from '../interrupted.ts'
 import { note, print, printJson, warn } from '../output.ts'
-import { writeOutput } from '../output-file.ts'
+import { outputFile, writeOutput } from '../output-file.ts'
 import { requireRoot } from '../privilege.ts'
 
 export interface RecordOptions {
@@ -26,7 +26,7 @@ export interface RecordOptions {
 }
 
 /** `tokens`: whether this kernel has any. */
-type How = RecordOptions & { readonly tokens: boolean }
+type How = Omit<RecordOptions, 'output'> & { readonly output: string | undefined; readonly tokens: boolean }
 
 /** Of a command: its own exit status. Else 0; 1: calls were lost. */
 export async function record(command: string[], options: RecordOptions): Promise<number> {
@@ -42,7 +42,7 @@ export async function record(command: string[], options: RecordOptions): Promise
     )
   const tokens = runningKernel().hasTokens
   if (!tokens) note('this kernel has no BPF tokens: the policy is for Linux 6.9 or newer')
-  const how = { ...options, tokens }
+  const how = { ...options, output: outputFile(options), tokens }
   return command.length > 0 ? recordCommand(command, how) : recordRunning(how)
 }
 
@@ -88,7 +88,7 @@ async function recordRunning(options: How): Promise<number> {
  * The cgroup that is named, or that of the container or unit. A container without one of its own
  * has a PID namespace for it.
  */
-async function groupOf(options: RecordOptions): Promise<{ watched: Watched; what: string; name: string }> {
+async function groupOf(options: How): Promise<{ watched: Watched; what: string; name: string }> {
   const { container, unit, cgroup } = options
   if (cgroup !== undefined && container === undefined && unit === undefined)
     return { watched: { cgroup: cgroupIdOf(cgroup) }, what: cgroup, name: basename(cgroup) }

@@ -8,7 +8,7 @@ import type { Inode } from '../../model/inode.ts'
 import type { Fd } from '../../sys/fd.ts'
 import { LOOK_MS, openInTime } from '../../sys/in-time.ts'
 import { open } from '../../sys/open.ts'
-import { type ProcessHandle, readProc } from '../../sys/process.ts'
+import { type ProcessHandle, readProcLines } from '../../sys/process.ts'
 import { O_CLOEXEC, O_PATH, RESOLVE_CACHED } from '../../uapi/constants.ts'
 import { answers, fileSystemOf, openAnswering } from './answering.ts'
 import { type Identity, mayUse } from './bpffs-place.ts'
@@ -32,7 +32,7 @@ export interface PinPlace {
 export async function pinPlaceOf(process: ProcessHandle, path: string): Promise<PinPlace> {
   const none = { path, directories: [], isBpffs: false, userNamespace: undefined, pin: undefined }
   if (!path.startsWith('/')) return { ...none, unknown: 'a path that does not begin at the root' }
-  const mountinfo = readProc(process, 'mountinfo')
+  const { text: mountinfo } = readProcLines(process, 'mountinfo', MOST_MOUNTINFO_BYTES)
   using root = await openInTime(process, 'root', LOOK_MS)
   const names = path.split('/').filter(name => name !== '')
   const name = names.pop()
@@ -69,6 +69,9 @@ function inodeIn(file: Fd, mountinfo: string): Inode {
   const { uid, gid, mode } = fstatSync(file.number)
   return { uid, gid, mode: mode & 0o7777 }
 }
+
+/** More of a mount table is not looked at: what is mounted behind that counts as not answering. */
+const MOST_MOUNTINFO_BYTES = 16 << 20
 
 const PIN = O_PATH | O_CLOEXEC | constants.O_NOFOLLOW
 

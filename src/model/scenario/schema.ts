@@ -5,7 +5,7 @@
 import { z } from 'zod'
 import { API_VERSION } from '../../policy/schema.ts'
 import { LSM_HOOKS } from '../machine.ts'
-import { MACHINE_NAMES } from '../machines.ts'
+import { MACHINE_NAMES } from '../machine-names.ts'
 import { MODEL_CAPABILITIES } from '../task.ts'
 
 export const SCENARIO_KIND = 'Scenario'

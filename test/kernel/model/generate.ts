@@ -57,8 +57,10 @@ const WITHOUT: readonly (readonly [number, Make])[] = [
 
 function caller(random: Random, lab: Lab, op: BpfSpec['op']) {
   const context = random.chance(55) ? 2 + random.below(2) : random.below(CONTEXTS.length)
-  const caps = random.chance(40) ? ALL_CAPS : random.below(ALL_CAPS)
-  const who = { context, caps, ...refusing(random, lab, op) }
+  const hooks = refusing(random, lab, op)
+  // Most hooks are asked of those alone who may do it.
+  const caps = random.chance(hooks.refusing === undefined ? 40 : 70) ? ALL_CAPS : random.below(ALL_CAPS)
+  const who = { context, caps, ...hooks }
   if (!random.chance(4)) return who
   const end = lab.kernel.attrEnds[op]
   const at = random.pick([
@@ -93,6 +95,11 @@ function refusing(random: Random, lab: Lab, op: BpfSpec['op']): { refusing?: num
   const some = random.chance(90) ? 1 << LSM_HOOKS.indexOf(one) : random.below(1 << LSM_HOOKS.length)
   const hooks = lab.hooks & some
   return hooks === 0 ? {} : { refusing: hooks }
+}
+
+/** Whether one of these hooks refuses in a case. */
+function isRefusedBy(refusing: number | undefined, ...hooks: LsmHook[]): boolean {
+  return refusing !== undefined && hooks.some(hook => (refusing & (1 << LSM_HOOKS.indexOf(hook))) !== 0)
 }
 
 /** The place of a slot of one of these kinds, of any other now and then. */
@@ -143,13 +150,19 @@ function mapType(random: Random, lab: Lab): number {
 }
 
 function mapSpec(random: Random, lab: Lab): MapSpec {
-  const type = mapType(random, lab)
+  const who = caller(random, lab, 'map_create')
+  const isLast = isRefusedBy(who.refusing, 'bpf_map_create', 'bpf_map')
+  const storages = ['sk_storage', 'inode_storage', 'task_storage', 'cgrp_storage']
+  const type =
+    isLast && random.chance(20)
+      ? lab.kernel.vocabulary.maps.bitOfName.get(random.pick(storages))!
+      : mapType(random, lab)
   const word = lab.kernel.vocabulary.maps.nameOfBit.get(type)?.replace(/_deprecated$/, '') ?? ''
   const shape = MAP_TYPES[word]
-  const who = caller(random, lab, 'map_create')
   const token = tokened(random, lab, 75)
   const short = !('size' in who) && random.chance(2) ? { size: random.pick([72, 76]) } : {}
-  const odd = random.chance(25)
+  // What is wrong beside what a module refuses: the first of both decides.
+  const odd = random.chance(isLast ? 50 : 25)
   const refers = shape?.needsInner === true || shape?.needsTypes !== undefined
   const often = odd ? 25 : 1
   return {
@@ -218,13 +231,13 @@ function wellFormedProgram(random: Random, lab: Lab): ProgSpec {
 
 function progSpec(random: Random, lab: Lab): ProgSpec {
   const { progs, attachs } = lab.kernel.vocabulary
+  const who = caller(random, lab, 'prog_load')
   const type = random.chance(2)
     ? random.pick([0, 33, 40, 63, 64, 999, 0xffff_ffff])
-    : random.chance(8)
+    : random.chance(isRefusedBy(who.refusing, 'bpf_prog_load') ? 50 : 8)
       ? // The first one has the most attach types, the others have targets.
         progs.bitOfName.get(random.pick(['cgroup_sock_addr', 'ext', 'tracing']))!
       : 1 + random.below(progs.nameOfBit.size - 1)
-  const who = caller(random, lab, 'prog_load')
   const short = !('size' in who) && random.chance(2) ? { size: 144 } : {}
   const attach = random.chance(3)
     ? random.pick([57, 58, 59, 62, 63, 64, 100, 0xffff_ffff])
@@ -269,8 +282,14 @@ function fittingAttach(random: Random, lab: Lab, type: number): { attach?: numbe
  * Targets of programs: those that are refused before the verifier. What it says of a target is not of
  * the model.
  */
-function targetOf(random: Random, lab: Lab, word: string, percent: number, refusing = 0): Partial<ProgSpec> {
-  const isLast = (refusing & (1 << LSM_HOOKS.indexOf('bpf_prog_load'))) !== 0
+function targetOf(
+  random: Random,
+  lab: Lab,
+  word: string,
+  percent: number,
+  refusing: number | undefined,
+): Partial<ProgSpec> {
+  const isLast = isRefusedBy(refusing, 'bpf_prog_load')
   if (word in KERNEL_TARGETS && random.chance(25))
     return { kernelTarget: true, ...KERNEL_TARGETS[word]!(lab) }
   if (!random.chance(isLast ? 60 : percent)) return {}
@@ -418,8 +437,9 @@ function attachSpec(random: Random, lab: Lab): AttachSpec {
   const { context, caps, ...rest } = caller(random, lab, op)
   // What is attached to a device or cgroup costs the kernel much; so it is done rarely.
   const toNetkit = attachs.nameOfBit.get(attach)?.startsWith('netkit_') === true
-  const hit = random.chance(toNetkit ? 50 : op === 'link_create' ? 6 : 2)
-  const known = op === 'link_create' || toNetkit
+  const hit = random.chance(toNetkit ? 50 : op === 'link_create' ? 6 : type === 'xdp' ? 30 : 2)
+  // Nobody attaches by PROG_ATTACH what is of the type xdp.
+  const known = op === 'link_create' || toNetkit || type === 'xdp'
   const target = toDevice
     ? { ifindex: hit && known ? 1 : 4_000_000 }
     : {
