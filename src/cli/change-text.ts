@@ -29,7 +29,8 @@ const CHANGES: Partial<Readonly<Record<Cause, string>>> = {
   'no-token':
     'use a loader that makes tokens (libbpf 1.4, bpftool 7.5, cilium/ebpf 0.22 or newer), and tell it the place: LIBBPF_BPF_TOKEN_PATH',
   'old-loader': 'use a newer one: libbpf 1.4, bpftool 7.5 and cilium/ebpf 0.22 make tokens by themselves',
-  'not-bpffs': 'name a path in a bpffs that the process sees: mount -t bpf in its mount namespace, or the one that is lent to it',
+  'not-bpffs':
+    'name a path in a bpffs that the process sees: mount -t bpf in its mount namespace, or the one that is lent to it',
   'closed-directory':
     'let it run as the owner, or give the directory a mode or owner that lets it in: chmod, chown, or the options uid=, gid= and mode= of the mount',
   'closed-pin':

@@ -58,7 +58,18 @@ export function tell(explained: Explanation | undefined, { json = false }: { jso
   return explained.verdict === 'ok' ? EXIT.ok : EXIT.denied
 }
 
-export function documentOf(explained: Explanation): object {
+export interface ExplanationDocument extends Omit<Explanation, 'checks'> {
+  readonly checks: readonly {
+    readonly name: string
+    readonly needed: string
+    readonly found: string
+    readonly passed: boolean
+    readonly source: string
+  }[]
+  readonly change: string
+}
+
+export function documentOf(explained: Explanation): ExplanationDocument {
   const checks = explained.checks.map(({ rule, needed, found, passed }) => ({
     ...{ name: rule.name, needed, found, passed, source: rule.source },
   }))
@@ -132,9 +143,13 @@ async function needsOf(words: string[]): Promise<readonly Need[]> {
   return objectNeeds(parseObject(readObjectFile(first), { name: first })).needs.map(({ need }) => need)
 }
 
-/** Pure. */
 export function explanationLines(explained: Explanation): string[] {
-  const { call, verdict, errno, cause, needed, found, bpffs, notes, checks } = explained
+  return documentLines(documentOf(explained))
+}
+
+/** Pure. */
+export function documentLines(of: ExplanationDocument): string[] {
+  const { call, verdict, errno, cause, needed, found, bpffs, change, notes, checks } = of
   return [
     verdict === 'ok'
       ? `${call}: allowed`
@@ -142,9 +157,9 @@ export function explanationLines(explained: Explanation): string[] {
     `  needed  ${needed}`,
     `  found   ${found}`,
     ...(bpffs === undefined ? [] : [`  bpffs   ${bpffs}`]),
-    `  change  ${changeText(explained)}`,
+    `  change  ${change}`,
     ...notes.map(text => `  note    ${text}`),
     ...(checks.length === 0 ? [] : ['  checks of the kernel:']),
-    ...checks.map(({ rule, passed, found }) => `    ${passed ? 'passed' : 'failed'}  ${rule.name}: ${found}`),
+    ...checks.map(({ name, passed, found }) => `    ${passed ? 'passed' : 'failed'}  ${name}: ${found}`),
   ]
 }
