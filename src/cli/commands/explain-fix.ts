@@ -12,14 +12,7 @@ import { daemonIfAny } from '../daemon/reach.ts'
 import { type Again, type Fixed, fix, fixedLines } from '../fix.ts'
 import { print, printJson, word } from '../output.ts'
 import { loadVocabulary } from '../policy-file.ts'
-import {
-  documentOf,
-  type ExplainCallOptions,
-  explainedOf,
-  explanationLines,
-  firstRefused,
-  tell,
-} from './explain-call.ts'
+import { documentOf, type ExplainCallOptions, explainedOf, explanationLines, tell } from './explain-call.ts'
 import { ofCommand } from './explain-run.ts'
 
 export const OLDER = 'what was lent is older, or of another policy'
@@ -49,7 +42,7 @@ export async function fixWords(words: string[], options: ExplainCallOptions): Pr
         const anew = lentAnew(process.situation, policy, vocabulary, edit!)
         return said(
           line?.list === 'capabilities' ? 'once it is started with it' : 'once it is lent to anew',
-          firstRefused(anew, process.needs),
+          process.explain(anew),
         )
       },
     },

@@ -2,14 +2,13 @@
  * bpftoken explain -- CMD: a command is run under the recorder, and its last refused call explained.
  * Each process waits after the call until it has been looked at.
  */
-import { neededCapabilities } from '../../ebpf/rights.ts'
 import { UsageError } from '../../errors.ts'
 import type { GuardEvent } from '../../guard/event.ts'
 import type { Guard } from '../../guard/guard.ts'
 import { bootTimeNs } from '../../guard/guard.ts'
-import { callText, type Explanation, explainCall } from '../../lending/explain.ts'
+import type { Explanation } from '../../lending/explain.ts'
 import { runningKernel } from '../../lending/kernel-model.ts'
-import { type Situation, situationOfPid } from '../../lending/situation.ts'
+import { explainSeen, explainUnseen, isExplained, type Looked, lookAt } from '../../lending/seen-refusal.ts'
 import type { SeenCall } from '../../record/call.ts'
 import { HeldCommand } from '../../record/held-command.ts'
 import { Recorder } from '../../record/recorder.ts'
@@ -19,7 +18,7 @@ import { note } from '../output.ts'
 /** A refused call, and what was there when it was refused. */
 interface Refused {
   readonly call: SeenCall
-  readonly situation: Promise<Situation | undefined>
+  readonly looked: Promise<Looked | undefined>
 }
 
 /** Refused calls that are kept. */
@@ -33,8 +32,8 @@ export async function ofCommand([name, ...rest]: string[]): Promise<Explanation 
   let command: HeldCommand | undefined
   using recorder = await Recorder.start(
     call => {
-      if (call.errno === undefined || call.need === undefined) return
-      refused.push({ call, situation: looked(call, guard, command) })
+      if (call.errno === undefined || !isExplained(call)) return
+      refused.push({ call, looked: looked(call, guard, command) })
       if (refused.length > MOST) refused.shift()
     },
     { logs: true, holds: true },
@@ -47,28 +46,26 @@ export async function ofCommand([name, ...rest]: string[]): Promise<Explanation 
   if (lostCalls > 0) note(`${lostCalls} calls were not seen, for want of room`)
   if (command.unheld !== undefined)
     note(`processes were not held after a refused call: ptrace(2) says ${command.unheld}`)
-  const last = lastOf(
-    await Promise.all(refused.map(async one => ({ ...one, situation: await one.situation }))),
-  )
+  const last = lastOf(await Promise.all(refused.map(async one => ({ ...one, looked: await one.looked }))))
   if (last === undefined) return undefined
-  const { call, situation } = last
-  if (situation === undefined) return unseen(call)
-  const event = guard && eventOf(guard, call)
-  return explainCall(runningKernel(), situation, call.need!, { ...call, event })
+  const { call, looked: at } = last
+  return at === undefined
+    ? explainUnseen(call)
+    : explainSeen(runningKernel(), at, call, guard && eventOf(guard, call))
 }
 
 /** Its process, as it is now; undefined: it has ended, or has no number in this PID namespace. */
 async function looked(
-  { pid, tid, held }: SeenCall,
+  call: SeenCall,
   guard: Guard | undefined,
   command: HeldCommand | undefined,
-): Promise<Situation | undefined> {
+): Promise<Looked | undefined> {
   try {
-    return pid === 0 ? undefined : await situationOfPid(pid, guard)
+    return call.pid === 0 ? undefined : await lookAt(call, guard)
   } catch {
     return undefined
   } finally {
-    if (held) command?.letGo(tid)
+    if (call.held) command?.letGo(call.tid)
   }
 }
 
@@ -92,26 +89,31 @@ async function ended(command: HeldCommand): Promise<void> {
   }
 }
 
-type Known = Omit<Refused, 'situation'> & { readonly situation: Situation | undefined }
+type Known = Omit<Refused, 'looked'> & { readonly looked: Looked | undefined }
 
 /**
- * The one to be explained. A call whose process had ended has the situation of its last one before that
- * was looked at.
+ * The one to be explained. A call that asks a token, and whose process had ended, has the situation of
+ * the last one before that was looked at.
  */
 function lastOf(all: readonly Known[]): Known | undefined {
-  const known = new Map<string, Situation>()
-  const filled = all.map(({ call, situation }): Known => {
+  const known = new Map<string, Looked>()
+  const filled = all.map(({ call, looked }): Known => {
     const key = `${call.pid} ${call.userNamespace}`
-    if (situation !== undefined) known.set(key, situation)
-    return { call, situation: situation ?? known.get(key) }
+    if (looked !== undefined) known.set(key, looked)
+    const before = call.need === undefined ? undefined : known.get(key)
+    return { call, looked: looked ?? (before && { ...before, other: undefined }) }
   })
-  const seen = filled.filter(({ situation }) => situation !== undefined)
+  const seen = filled.filter(({ looked }) => looked !== undefined)
   if (seen.length < filled.length)
     note(
       `${filled.length - seen.length} refused calls are of processes that ended before they were looked at`,
     )
   const from = seen.length > 0 ? seen : filled
-  return from.findLast(({ call }) => call.errno === 'EPERM' || !call.reached) ?? from.at(-1)
+  return (
+    from.findLast(({ call }) => call.errno === 'EPERM' || !call.reached) ??
+    from.findLast(({ call }) => call.need !== undefined) ??
+    from.at(-1)
+  )
 }
 
 /** Times of two clocks are compared, of which one has hundredths of a second. */
@@ -123,26 +125,4 @@ function eventOf(guard: Guard, { at, tid }: SeenCall): GuardEvent | undefined {
   return guard
     .rememberedEvents()
     .findLast(event => event.tid === tid && event.verdict === 'refused' && event.timeNs >= since)
-}
-
-const MALFORMED = ['EINVAL', 'E2BIG']
-
-/** Of a call by a process that nothing is known of. Pure. */
-function unseen({ need, errno, reached }: SeenCall): Explanation {
-  // Nobody waits after one of these, since no process could do better.
-  const isMalformed = MALFORMED.includes(errno!) && need!.cmd !== 'prog_load'
-  const cause = !reached ? 'seccomp' : isMalformed ? 'request' : 'unknown'
-  return {
-    ...{ call: callText(need!), verdict: 'refused', errno, cause },
-    ...(cause === 'request'
-      ? { needed: 'a request that this kernel takes', found: errno! }
-      : { needed: 'to look at the process while it lives', found: 'it had ended' }),
-    ...{
-      capabilities: neededCapabilities(need!),
-      policy: undefined,
-      bpffs: undefined,
-      notes: [],
-      checks: [],
-    },
-  }
 }

@@ -4,19 +4,23 @@ import { constants } from 'node:os'
 import { basename } from 'node:path'
 import { quoted } from '../../ebpf/printable.ts'
 import { ConflictError, EXIT, NotFoundError, UsageError } from '../../errors.ts'
+import type { Guard } from '../../guard/guard.ts'
 import { runningKernel } from '../../lending/kernel-model.ts'
 import { cgroupOfUnit } from '../../lending/recipient/unit.ts'
+import type { SeenCall } from '../../record/call.ts'
 import { cgroupIdOf, cgroupOfProcess, otherPidNamespace } from '../../record/cgroup.ts'
 import { Recorder, type Watched } from '../../record/recorder.ts'
 import { type Recording, recordingOf } from '../../record/recording.ts'
 import { Seen } from '../../record/seen.ts'
 import { incompleteText, recordingText } from '../../record/text.ts'
 import { heldRecipient } from '../daemon/recipient.ts'
+import { installedGuard } from '../installed-guard.ts'
 import { Interrupted, interruption } from '../interrupted.ts'
 import { note, print, printJson, warn } from '../output.ts'
 import { OpenOutput, outputFile } from '../output-file.ts'
 import { requireRoot } from '../privilege.ts'
 import { recipientName } from '../recipient.ts'
+import { keepRefusals, Refusals } from '../recorded-refusals.ts'
 
 export interface RecordOptions {
   output?: string
@@ -56,8 +60,9 @@ export async function record(command: string[], options: RecordOptions): Promise
 }
 
 async function recordCommand(command: string[], options: How): Promise<number> {
-  const seen = new Seen()
-  using recorder = await Recorder.start(call => seen.add(call))
+  using guard = await installedGuard()
+  const watching = new Watching(guard)
+  using recorder = await Recorder.start(call => watching.add(call), { logs: true })
   // Where the answer goes to stdout it stands there alone.
   const isAnswer = options.json === true || options.output === undefined
   const start = (): ChildProcess =>
@@ -67,30 +72,31 @@ async function recordCommand(command: string[], options: How): Promise<number> {
   if (left > 0) note(`${left} of its processes live on, and are not watched any more`)
   // Arguments may hold what is nobody else's business, and the policy is shown to others.
   const what = `${command[0]!}${command.length > 1 ? ' with arguments' : ''}`
-  const { isWritten } = finish(recorder, seen, { what, name: basename(command[0]!) }, options)
+  const { isWritten } = await finish(recorder, watching, { what, name: basename(command[0]!) }, options)
   return isWritten ? status : status || EXIT.failed
 }
 
 async function recordRunning(options: How): Promise<number> {
-  const seen = new Seen()
+  using guard = await installedGuard()
+  const watching = new Watching(guard)
   const until = interruption()
-  const add = (call: Parameters<Seen['add']>[0]): void => seen.add(call)
+  const add = (call: SeenCall): void => watching.add(call)
   let what: { what: string; name: string }
   let complete: boolean
   if (options.pid !== undefined) {
     what = { what: `process ${options.pid}`, name: `process-${options.pid}` }
-    using recorder = await Recorder.start(add)
+    using recorder = await Recorder.start(add, { logs: true })
     const end = recorder.watchUntilEnd(options.pid, until)
     note(`watching ${what.what} and its children until it ends, or until interrupted`)
     await unlessInterrupted(end)
-    complete = isWhole(finish(recorder, seen, what, options))
+    complete = isWhole(await finish(recorder, watching, what, options))
   } else {
     const { watched, ...named } = await groupOf(options)
     what = named
-    using recorder = await Recorder.start(add, watched)
+    using recorder = await Recorder.start(add, { ...watched, logs: true })
     note(`watching ${what.what} and all below until interrupted`)
     await unlessInterrupted(aborted(until))
-    complete = isWhole(finish(recorder, seen, what, options))
+    complete = isWhole(await finish(recorder, watching, what, options))
   }
   return complete ? EXIT.ok : EXIT.failed
 }
@@ -135,13 +141,29 @@ interface Finished {
 }
 const isWhole = ({ isComplete, isWritten }: Finished): boolean => isComplete && isWritten
 
+/** What is kept of calls: those that ask for rights, and those that were refused. */
+class Watching {
+  readonly seen: Seen = new Seen()
+  readonly refusals: Refusals
+
+  constructor(guard: Guard | undefined) {
+    this.refusals = new Refusals(guard)
+  }
+
+  add(call: SeenCall): void {
+    // What the verifier said is wanted for refusals alone.
+    this.seen.add(call.log === undefined ? call : { ...call, log: undefined })
+    this.refusals.see(call)
+  }
+}
+
 /** Writes what was seen: where the file does not take it, to standard output. */
-function finish(
+async function finish(
   recorder: Recorder,
-  seen: Seen,
+  { seen, refusals }: Watching,
   { what, name }: { what: string; name: string },
   { output, file, json, tokens }: How,
-): Finished {
+): Promise<Finished> {
   recorder.drain()
   const recording = recordingOf(seen.calls, recorder.tally(), seen.dropped)
   const now = Date.now()
@@ -153,6 +175,8 @@ function finish(
   if (json === true) printJson({ watched: what, tokens, ...documentOf(recording, dateOf) })
   else if (output === undefined || !isWritten) print(...policy)
   else note(`${output}: ${recording.rights.length} rights of ${recording.calls} calls`)
+  if (!keepRefusals(await refusals.explained(dateOf)))
+    warn('what was refused could not be kept for bpftoken explain --last')
   return { isComplete: recording.complete, isWritten }
 }
 

@@ -23,7 +23,7 @@ function call(of: Partial<SeenCall>): SeenCall {
       withToken: false,
       objectFlags: 0,
     },
-    ...{ need: undefined, attachType: undefined, name: '' },
+    ...{ need: undefined, attachType: undefined, descriptors: undefined, fileFlags: 0, name: '' },
     ...of,
   }
 }
