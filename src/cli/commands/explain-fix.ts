@@ -101,9 +101,9 @@ export async function policyNamedIn([name, command, ...words]: readonly string[]
   string | undefined
 > {
   if (basename(name ?? '') !== 'bpftoken' || command !== 'run') return undefined
-  const { commandTree } = await import('../tree.ts')
-  const run = commandTree(() => {}, '').subcommands.find(one => one.name() === command)!
-  run.exitOverride().configureOutput({ outputError: () => {} })
+  const { Command } = await import('../command.ts')
+  const { runOptions } = await import('../tree/run-options.ts')
+  const run = runOptions(new Command('run').exitOverride().configureOutput({ outputError: () => {} }))
   try {
     run.parseOptions(words)
   } catch {
