@@ -3,6 +3,7 @@
  * is really there. Pure.
  */
 
+import type { BpffsMount } from '../ebpf/bpffs.ts'
 import { printable } from '../ebpf/printable.ts'
 import { type Need, neededCapabilities } from '../ebpf/rights.ts'
 import { ATTACH_TYPES, MAP_TYPES, PROG_TYPES } from '../ebpf/type-names.ts'
@@ -46,7 +47,12 @@ export type Cause =
   | 'token-prog-type'
   | 'token-attach-type'
   | 'capability'
+  /** No token stands in for it. */
   | 'host-only'
+  | 'not-bpffs'
+  | 'closed-directory'
+  | 'closed-pin'
+  | 'foreign-user'
   | 'seccomp'
   | 'kernel'
   /** And the guard's reason. */
@@ -231,7 +237,11 @@ function bpffsFinding(
 }
 
 /** What is no check of the kernel model; `checks` are those that come before it. */
-function found(finding: Finding, checks: readonly Check[], { base, observed }: Asked): Explanation {
+export function found(
+  finding: Finding,
+  checks: readonly Check[],
+  { base, observed }: Pick<Asked, 'base' | 'observed'>,
+): Explanation {
   const { errno, ...rest } = finding
   return {
     ...base,
@@ -328,7 +338,11 @@ function allowed(used: Decision, asked: Asked): Explanation {
 }
 
 /** What the guard has recorded of the call. */
-function recordedFinding(event: GuardEvent, errno: string, delegation: GuardDelegation | undefined): Finding {
+export function recordedFinding(
+  event: GuardEvent,
+  errno: string,
+  delegation: GuardDelegation | undefined,
+): Finding {
   const state = delegation?.revoked === true ? 'revoked' : 'live'
   const known = delegation && {
     state: state as 'revoked' | 'live',
@@ -425,7 +439,15 @@ function modelCall(need: Need, instance: BpffsInstance | undefined): BpfCall {
   }
 }
 
-function masksOf({ vocabulary }: KernelFacts, text: Readonly<Record<MaskDomain, string>>) {
+/** Whether it can make a token of the bpffs. */
+export function makesToken(machine: Machine, task: Task, kernel: KernelFacts, mount: BpffsMount): boolean {
+  const instance = { userNamespace: task.userNamespace, masks: masksOf(kernel, mount.delegation) }
+  const bpffs = { kind: 'bpffs', instance, isRoot: true } as const
+  return decide(machine, task, { op: 'token_create', bpffs }).verdict === 'ok'
+}
+
+/** What a bpffs lends. */
+export function masksOf({ vocabulary }: KernelFacts, text: Readonly<Record<MaskDomain, string>>) {
   const masks = { cmds: 0n, maps: 0n, progs: 0n, attachs: 0n }
   for (const domain of MASK_DOMAINS) {
     const parsed = text[domain] === '' ? undefined : parseMountValue(vocabulary, domain, text[domain])

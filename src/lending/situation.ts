@@ -7,11 +7,11 @@ import type { Guard } from '../guard/guard.ts'
 import { MODEL_CAPABILITIES, type ModelCapability } from '../model/task.ts'
 import type { Fd } from '../sys/fd.ts'
 import { bytesInTime, LOOK_MS, namespaceInTime } from '../sys/in-time.ts'
-import { ownerUid, owningUserNamespace, userNamespacesAbove } from '../sys/namespace.ts'
+import { heldNamespaceName, ownerUid, owningUserNamespace, userNamespacesAbove } from '../sys/namespace.ts'
 import { inodeOf } from '../sys/open.ts'
 import { cgroup2Path, procFields } from '../sys/proc-file.ts'
 import { openProcess, type ProcessHandle, readProc, readProcLines, stillAlive } from '../sys/process.ts'
-import { INITIAL_USER_NAMESPACE } from '../sys/self.ts'
+import { INITIAL_USER_NAMESPACE, ownNamespace } from '../sys/self.ts'
 import { CAPABILITIES, type CapabilityName } from '../uapi/constants.ts'
 import { type BpffsPlace, type Identity, identityOf, openBpffs, placesOfBpffs } from './causes/bpffs-place.ts'
 import { type GuardFacts, guardFactsOf, type Whereabouts } from './causes/guard.ts'
@@ -80,7 +80,11 @@ export async function situationOf(process: ProcessHandle, guard?: Guard): Promis
     mounts: delegatedMounts(mountinfo).slice(-MOST_MOUNTS),
     identity: identityOf(process, status),
     limits: limitsOf(process),
-    where: { userNamespaces: [name, ...aboveOf(userNamespace)], cgroup: cgroupOf(process) },
+    where: {
+      ...{ userNamespaces: [name, ...aboveOf(userNamespace)], cgroup: cgroupOf(process) },
+      // Ours is the host's, since we see its guard and processes.
+      inHostNetwork: heldNamespaceName(process, 'net') === ownNamespace('net'),
+    },
   }
   stillAlive(process)
   using owned = new Owned()

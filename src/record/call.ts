@@ -7,8 +7,10 @@ import {
   bpf_attr_get_id,
   bpf_attr_link_create,
   bpf_attr_map_create,
+  bpf_attr_obj,
   bpf_attr_prog_attach,
   bpf_attr_prog_load,
+  bpf_attr_prog_query,
   bpf_map_flags,
 } from '../uapi/bpf.ts'
 import { bytes, struct, u32, u64 } from '../uapi/codec.ts'
@@ -76,6 +78,10 @@ export interface SeenCall {
   readonly need: Need | undefined
   /** Of BPF_LINK_CREATE, BPF_PROG_ATTACH and BPF_PROG_DETACH. */
   readonly attachType: AttachType | undefined
+  /** Of the same, their descriptors: of a link the program or map, and of all what it is attached to. */
+  readonly descriptors: { readonly program: number; readonly target: number } | undefined
+  /** Of BPF_OBJ_GET and BPF_OBJ_PIN: file_flags. */
+  readonly fileFlags: number
   /** The object that it would make, the path of a pin, the name of a raw tracepoint; may be empty. */
   readonly name: string
   /** Of a program that was refused, the end of what the verifier said; where it is asked for. */
@@ -108,12 +114,13 @@ export function seenCall(record: Uint8Array): SeenCall {
     reached: has('RECORDER_ENTERED'),
     held: has('RECORDER_HELD'),
     compat: has('RECORDER_COMPAT'),
-    ...{ withToken: false, need: undefined, attachType: undefined },
+    ...{ withToken: false, need: undefined, attachType: undefined, descriptors: undefined, fileFlags: 0 },
     ...request,
   }
 }
 
-type Request = Partial<Pick<SeenCall, 'withToken' | 'need' | 'attachType'>> & Pick<SeenCall, 'name'>
+type Request = Pick<SeenCall, 'name'> &
+  Partial<Pick<SeenCall, 'withToken' | 'need' | 'attachType' | 'descriptors' | 'fileFlags'>>
 
 /** What the attributes say, by command. */
 function requestOf(number: number, attr: Uint8Array, text: Uint8Array): Request {
@@ -139,11 +146,22 @@ function requestOf(number: number, attr: Uint8Array, text: Uint8Array): Request 
       const { open_flags } = bpf_attr_get_id.decode(attr)
       return { need: { cmd: 'btf_get_fd_by_id' }, withToken: hasToken(open_flags!), name: '' }
     }
-    case 'link_create':
-      return { attachType: ATTACH_TYPES.word(bpf_attr_link_create.decode(attr).attach_type!), name: '' }
+    case 'link_create': {
+      const { attach_type, prog_fd, target_fd } = bpf_attr_link_create.decode(attr)
+      const descriptors = { program: prog_fd!, target: target_fd! }
+      return { attachType: ATTACH_TYPES.word(attach_type!), descriptors, name: '' }
+    }
     case 'prog_attach':
-    case 'prog_detach':
-      return { attachType: ATTACH_TYPES.word(bpf_attr_prog_attach.decode(attr).attach_type!), name: '' }
+    case 'prog_detach': {
+      const { attach_type, attach_bpf_fd, target_fd } = bpf_attr_prog_attach.decode(attr)
+      const descriptors = { program: attach_bpf_fd!, target: target_fd! }
+      return { attachType: ATTACH_TYPES.word(attach_type!), descriptors, name: '' }
+    }
+    case 'prog_query':
+      return { attachType: ATTACH_TYPES.word(bpf_attr_prog_query.decode(attr).attach_type!), name: '' }
+    case 'obj_pin':
+    case 'obj_get':
+      return { fileFlags: bpf_attr_obj.decode(attr).file_flags!, name: named }
     default:
       return { name: named }
   }

@@ -29,7 +29,10 @@ export interface Explained {
   /** Of a command that was run; as a shell has it. */
   readonly status?: number
   /** Of a running process, which is looked at and not run. */
-  readonly process?: { readonly situation: Situation; readonly needs: readonly Need[] }
+  readonly process?: {
+    readonly situation: Situation
+    readonly explain: (situation: Situation) => Explanation | undefined
+  }
 }
 
 export async function explainWords(words: string[], options: ExplainCallOptions): Promise<number> {
@@ -77,11 +80,37 @@ const commandOf = (status: number | undefined): object =>
   status === undefined ? {} : { command: { status } }
 
 async function ofProcess(words: string[], options: ExplainCallOptions): Promise<Explained> {
-  const needs = await needsOf(words)
   using recipient = await heldRecipient(options)
+  const explain = await explainerOf(words, recipient.pid)
   using guard = await installedGuard()
   const situation = await situationOfPid(recipient.pid, guard)
-  return { explained: firstRefused(situation, needs), process: { situation, needs } }
+  return { explained: explain(situation), process: { situation, explain } }
+}
+
+/** UsageError: that is no call, and no object. */
+async function explainerOf(
+  words: string[],
+  pid: number,
+): Promise<(of: Situation) => Explanation | undefined> {
+  // A call that asks a token needs none of this, and start-up is felt.
+  if (!isOther(words)) {
+    const needs = await needsOf(words)
+    return situation => firstRefused(situation, needs)
+  }
+  const { otherCallOf } = await import('../other-call-words.ts')
+  const { explainOther } = await import('../../lending/other-call.ts')
+  const call = await otherCallOf(words, pid)
+  return situation => explainOther(runningKernel(), situation, call)
+}
+
+/** Whether it is a call for which no token is asked, by the look of it. */
+function isOther([first = '', ...rest]: readonly string[]): boolean {
+  return (
+    first !== 'btf_get_fd_by_id' &&
+    (/^(prog|map|btf|link)_get_(next_id|fd_by_id)$/.test(first) ||
+      ['enable_stats', 'task_fd_query', 'perf_event_open'].includes(first) ||
+      (rest.length > 0 && /^(link_create|prog_(attach|detach|query)|obj_(pin|get))$/.test(first)))
+  )
 }
 
 /** The first of the calls that is refused, or the last one. */
@@ -109,7 +138,7 @@ async function needsOf(words: string[]): Promise<readonly Need[]> {
   if (words.length === 1 && (first === 'btf_load' || first === 'btf_get_fd_by_id')) return [{ cmd: first }]
   if (words.length !== 1)
     throw new UsageError(`Not a call: ${words.join(' ')}`, {
-      hint: 'Say map_create TYPE, prog_load TYPE [ATTACH-TYPE], btf_load, btf_get_fd_by_id, or an object file',
+      hint: 'Say map_create TYPE, prog_load TYPE [ATTACH-TYPE], btf_load, btf_get_fd_by_id, link_create, prog_attach, prog_detach or prog_query ATTACH-TYPE, obj_pin or obj_get PATH, prog_get_next_id and the like, or an object file',
     })
   const { readObjectFile } = await import('../object-files.ts')
   const { parseObject } = await import('../../ebpf/object/spec.ts')

@@ -20,7 +20,6 @@ import {
   endText,
   explainedOf,
   explanationLines,
-  firstRefused,
   tell,
 } from './explain-call.ts'
 import { ofCommand } from './explain-run.ts'
@@ -54,7 +53,7 @@ export async function fixWords(words: string[], options: ExplainCallOptions): Pr
         const anew = lentAnew(process.situation, policy, vocabulary, edit!)
         return said(
           line?.list === 'capabilities' ? 'once it is started with it' : 'once it is lent to anew',
-          firstRefused(anew, process.needs),
+          process.explain(anew),
         )
       },
     },

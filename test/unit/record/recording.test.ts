@@ -22,7 +22,7 @@ function call(of: Partial<SeenCall>): SeenCall {
       held: false,
       withToken: false,
     },
-    ...{ need: undefined, attachType: undefined, name: '' },
+    ...{ need: undefined, attachType: undefined, descriptors: undefined, fileFlags: 0, name: '' },
     ...of,
   }
 }
