@@ -230,13 +230,18 @@ function mapFlags(random: Random, must: number): number {
   return flags >>> 0
 }
 
+/** Whose attributes are as they should be, or so long that the kernel looks at none. */
+function plainCaller(random: Random, lab: Lab, op: BpfSpec['op']) {
+  const { junkAt: _, size, ...who } = { junkAt: 0, size: 0, ...caller(random, lab, op) }
+  return size > 4096 ? { ...who, size } : who
+}
+
 function wellFormedMap(random: Random, lab: Lab): MapSpec {
-  const { junkAt: _, size: __, ...who } = { junkAt: 0, size: 0, ...caller(random, lab, 'map_create') }
-  return { op: 'map_create', ...who, type: random.pick([1, 2, 5, 6, 27]) }
+  return { op: 'map_create', ...plainCaller(random, lab, 'map_create'), type: random.pick([1, 2, 5, 6, 27]) }
 }
 
 function wellFormedProgram(random: Random, lab: Lab): ProgSpec {
-  const { junkAt: _, size: __, ...who } = { junkAt: 0, size: 0, ...caller(random, lab, 'prog_load') }
+  const who = plainCaller(random, lab, 'prog_load')
   return { op: 'prog_load', ...who, type: random.pick([1, 3, 4, 5, 6, 17, 30]), attach: 0 }
 }
 
