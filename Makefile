@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
 .DELETE_ON_ERROR:
-.PHONY: help setup build check gate fix test unit kernel e2e vm test-vm test-kill load test-containers chromium test-page prebuilds demo bench differential differential-vm mutate-model guard-stories simulator deb test-deb debs corpus selftests test-selftests oracle fuzz objects clean
+.PHONY: help setup build check gate fix test unit kernel e2e vm test-vm test-kill load test-containers chromium test-page prebuilds demo bench differential differential-vm mutate-model mutate-guard guard-stories deb test-deb debs corpus selftests test-selftests test-selftests-vm oracle fuzz objects clean
 
 # Stamps: what npm, the C compiler and tsc write last. Paths are relative: a clone may lie anywhere.
 MODULES := node_modules/.package-lock.json
@@ -17,9 +17,10 @@ SOURCES := $(shell find src -name '*.ts') tsconfig.json tsconfig.build.json pack
 	scripts/finish-dist.cjs scripts/bundle-packages.cjs scripts/bundle-modules.cjs scripts/gen-cli-docs.ts
 TSX := node --import tsx
 
-# What is compared with libbpf, object by object.
-AGREEMENT := $(addprefix test/kernel/objects/,libbpf-agreement.test.ts load-agreement.test.ts core-agreement.test.ts \
-	tried-plans.test.ts minimal-rights.test.ts)
+# What plans say, tried object by object; and what is compared with libbpf beside it.
+TRIED_PLANS := $(addprefix test/kernel/objects/,tried-plans.test.ts minimal-rights.test.ts)
+AGREEMENT := $(addprefix test/kernel/objects/,libbpf-agreement.test.ts load-agreement.test.ts core-agreement.test.ts) \
+	$(TRIED_PLANS)
 
 help: ## this list
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 24
@@ -76,6 +77,9 @@ differential-vm: build vm ## the same against kernels 7, 6.12 and 6.1 in virtual
 mutate-model: build vm ## every rule of the kernel model changed once: random cases on some kernel must notice each
 	$(TSX) test/kernel/model/mutate.ts
 
+mutate-guard: $(MODULES) ## every place of the guard's model changed once: how many random stories tell that, on paper (STORIES=, SEED=)
+	$(TSX) test/kernel/model/guard-mutation.ts
+
 test-containers: build debs ## containers that ask by annotation, and a table of what was run, with verdicts
 	@scripts/fetch-containers.sh trixie trixie-engines sid-engines || echo 'fetch-containers: tests of Podman 5 and Docker, or of Debian 13, will be skipped' >&2
 	@scripts/fetch-containers.sh sid-sandboxes trixie-sandboxes || echo 'fetch-containers: tests of sandboxes will be skipped' >&2
@@ -84,9 +88,6 @@ test-containers: build debs ## containers that ask by annotation, and a table of
 
 guard-stories: build ## the guard on paper against the guard in a VM, 400 random stories (KERNEL=, STORIES=, SEED=)
 	$(TSX) scripts/vm/vm.ts --kernel $(or $(KERNEL),7) --timeout 7200 -- node test/vm/story/main.ts $(or $(STORIES),400) $(or $(SEED),1)
-
-simulator: $(MODULES) ## the page of docs/simulator, which plays scenarios in a browser
-	$(TSX) scripts/simulator.ts
 
 prebuilds: ## what is native, for x64 and arm64, glibc and musl, as the package brings it
 	scripts/prebuilds.sh
@@ -126,6 +127,13 @@ selftests: ## the kernel's own BPF programs, of Debian's newest kernel, compiled
 test-selftests: build oracle selftests ## loading, CO-RE and plans of the kernel's own programs beside libbpf
 	BPFTOKEN_TEST_CORPUS=selftests $(TSX) scripts/test.ts $(AGREEMENT)
 
+# What the VM takes along is in its memory: a part of the objects at a time.
+test-selftests-vm: build selftests vm ## plans of a part of them in a virtual machine (KERNEL=, PART=3/16)
+	$(TSX) scripts/vm/vm.ts --kernel $(or $(KERNEL),7) --timeout 7200 \
+		$$(ls .cache/selftests/objects/*.o | awk -v part=$(or $(PART),1/16) \
+			'BEGIN { split(part, of, "/") } NR % of[2] == of[1] % of[2] { print "--with", $$0 }') \
+		-- env BPFTOKEN_TEST_CORPUS=selftests node scripts/test.ts $(TRIED_PLANS)
+
 oracle: $(MODULES) ## libbpf and types of other kernels to compare with, into .cache
 	@test/corpus/oracle.sh || echo 'oracle: tests that compare with libbpf will be skipped' >&2
 	@test/corpus/foreign-btf.sh || echo 'oracle: kernels that do not run here will be skipped' >&2
@@ -156,4 +164,5 @@ $(PREBUILDS): scripts/prebuilds.sh $(NATIVE_SOURCES)
 $(DIST): $(SOURCES) | $(MODULES)
 	npm run --silent build
 	$(TSX) scripts/gen-cli-docs.ts
+	$(TSX) scripts/simulator.ts
 	touch $@

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Compiles what is native into DIR: the addon as ADDON, and the programs: bpftoken-launch,
-# bpftoken-executor, bpftoken-run, bpftoken-hook, bpftoken-runc, bpftoken-launchd.
+# bpftoken-executor, bpftoken-run, bpftoken-hook, bpftoken-runc, bpftoken-launchd, bpftoken-hold.
 #
 #   native/build.sh DIR ADDON [programs]
 #
@@ -47,6 +47,7 @@ if [ "$programs" = programs ]; then
 	compile bpftoken-run $static "$native"/run/*.c "$native"/client/*.c "$native"/launched.c "$@"
 	compile bpftoken-launchd $static "$native"/launchd/*.c "$native"/launched.c "$native"/text.c
 	compile bpftoken-executor $static "$native"/executor/*.c
+	compile bpftoken-hold $static "$native"/hold/*.c
 	# It runs beside the start of a container, where each page counts that it maps.
 	compile bpftoken-hook $static -Wl,--gc-sections -ffunction-sections "$native"/hook/*.c "$native"/client/*.c "$native"/text.c
 	compile bpftoken-runc $static -Wl,--gc-sections -ffunction-sections "$native"/runc/*.c "$native"/client/json.c "$native"/text.c

@@ -1,7 +1,7 @@
 /**
  * What `npm install` runs: nothing, where what is native came with the package and loads. Else it
  * is compiled here; where it cannot be, one line says what is missing. With --build it is compiled
- * anyhow.
+ * anyhow. On other systems than Linux nothing native is of use: see src/cli/elsewhere.ts.
  */
 'use strict'
 const { spawnSync } = require('node:child_process')
@@ -15,7 +15,7 @@ const PACKAGE = path.join(__dirname, '..')
 function isThere() {
   const folders = ['build/Release', `prebuilds/linux-${process.arch}`]
   const has = name => folders.some(folder => existsSync(path.join(PACKAGE, folder, name)))
-  if (!['bpftoken-launch', 'bpftoken-executor', 'bpftoken-run', 'bpftoken-hook', 'bpftoken-runc', 'bpftoken-launchd'].every(has)) return false
+  if (!['bpftoken-launch', 'bpftoken-executor', 'bpftoken-run', 'bpftoken-hook', 'bpftoken-runc', 'bpftoken-launchd', 'bpftoken-hold'].every(has)) return false
   try {
     require('../dist/sys/prebuilt.js').loadAddon()
     return true
@@ -38,6 +38,7 @@ function missing(headers) {
 }
 
 function main() {
+  if (process.platform !== 'linux') return 0
   if (!process.argv.includes('--build') && isThere()) return 0
   const headers = nodeHeaders()
   const lacking = missing(headers)

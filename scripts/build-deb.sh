@@ -35,7 +35,7 @@ add_library() {
   cp -R dist "$lib/"
   cp package.json "$lib/"
   cp bpf/{guard,inventory,recorder}.bpf.o "$lib/bpf/"
-  cp "$prebuilt"/{node.napi.glibc.node,bpftoken-launch,bpftoken-executor,bpftoken-run,bpftoken-hook,bpftoken-runc,bpftoken-launchd} "$lib/$prebuilt/"
+  cp "$prebuilt"/{node.napi.glibc.node,bpftoken-launch,bpftoken-executor,bpftoken-run,bpftoken-hook,bpftoken-runc,bpftoken-launchd,bpftoken-hold} "$lib/$prebuilt/"
   chmod 644 "$lib/$prebuilt"/*.node
   for name in $(runtime_packages); do
     if ! grep -q "^Files: usr/lib/bpftoken/node_modules/$name/\*$" packaging/debian/copyright; then
@@ -59,6 +59,9 @@ add_library() {
   sed -i '1s|^#!/usr/bin/env node$|#!/usr/bin/node|' "$lib"/dist/{cli,daemon,nri}/main.js
   sed -i '1{/^#!/d}' "$lib"/node_modules/*/bin.{js,mjs} 2>/dev/null || true
   chmod 755 "$lib"/dist/{cli,daemon,nri}/main.js "$lib/$prebuilt"/bpftoken-*
+  # What `bpftoken init` writes.
+  mkdir -p "$lib/examples"
+  cp -R examples/starter "$lib/examples/"
   mkdir -p "$1/usr/bin"
   # It hands to Node what it does not do itself: see native/run/main.c.
   ln -s "../lib/bpftoken/$prebuilt/bpftoken-run" "$1/usr/bin/bpftoken"

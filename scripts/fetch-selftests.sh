@@ -90,8 +90,9 @@ mkdir -p "$objects"
 compile_one() {
   local source=$1 object=$2
   [[ ! -e $object && ! -e $object.why ]] || return 0
-  compile "$source" "$object" 2>"$object.why" && rm -f "$object.why"
-  rm -f "$object.new"
+  # Of one that was interrupted nothing is kept: it is compiled the next time.
+  compile "$source" "$object" 2>"$object.why.new" || mv "$object.why.new" "$object.why"
+  rm -f "$object.new" "$object.why.new"
 }
 export -f compile_one
 for source in "$tree"/tools/testing/selftests/bpf/progs/*.c; do

@@ -1,8 +1,8 @@
 #!/bin/bash
 # Compiles native/ for every machine that the package is for, into prebuilds/linux-ARCH:
 #   node.napi.glibc.node, node.napi.musl.node   the addon, one for each C library that Node is linked with
-#   bpftoken-launch, bpftoken-executor, bpftoken-run, bpftoken-hook, bpftoken-runc, bpftoken-launchd   linked
-#     statically with musl: they run with any C library, or none
+#   bpftoken-launch, bpftoken-executor, bpftoken-run, bpftoken-hook, bpftoken-runc, bpftoken-launchd,
+#     bpftoken-hold   linked statically with musl: they run with any C library, or none
 # clang compiles for all of them; headers and libraries are those of Debian packages, unpacked into
 # .cache/native. What cannot be made is said, and left out; then the exit status is 1. For the
 # machine that this is, there is its own compiler still: what that makes may need a C library as new

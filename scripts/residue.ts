@@ -25,6 +25,7 @@ const OURS: ReadonlySet<string> = new Set([
   'bpftoken-run',
   'bpftoken-execut',
   'bpftoken-inside',
+  'bpftoken-hold',
 ])
 
 export type Snapshot = ReadonlySet<string>

@@ -75,6 +75,43 @@ install_package() {
   inside env DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends "$@" >"$scratch/log" 2>&1
 }
 
+# Commands that read a file of the package each: BPF objects, what `init` writes, what `plan` tries
+# a load with, the examples.
+use_objects() {
+  local examples=/usr/share/doc/bpftoken/examples
+  local object=$examples/library/filter.bpf.o words
+  inside bpftoken plan "$object" >"$scratch/planned.yaml" 2>"$scratch/said" || fail "plan: $(cat "$scratch/said")"
+  expect 'was loaded on this kernel under just these rights' "$scratch/planned.yaml"
+  inside bpftoken record -o /recorded.yaml -- bpftoken obj load "$object" >"$scratch/said" 2>&1 ||
+    fail "record: $(cat "$scratch/said")"
+  expect '- ringbuf # ' "$scratch/root/recorded.yaml"
+  inside bpftoken run --policy /recorded.yaml -- /usr/bin/bpftoken obj load "$object" >"$scratch/said" 2>&1 ||
+    fail "what was recorded is not enough: $(cat "$scratch/said")"
+  sed "/- ringbuf # /d" "$scratch/root/recorded.yaml" >"$scratch/root/less.yaml"
+  inside sh -c '
+    bpftoken explain -- bpftoken run --policy /less.yaml -- /usr/bin/bpftoken obj load "$1"
+    bpftoken explain -- bpftoken run --policy /recorded.yaml -- /usr/bin/bpftoken obj load "$1"
+    unshare --user --map-root-user --mount --net sleep 1000 &
+    sleep 1
+    bpftoken explain --pid $! -- map_create ringbuf
+    bpftoken delegate --pid $! --policy /less.yaml || exit
+    bpftoken explain --pid $! -- map_create ringbuf
+    bpftoken explain --pid $! -- map_create array
+    kill $!' sh "$object" >"$scratch/said" 2>&1 || fail "explain: $(cat "$scratch/said")"
+  for words in 'No call that asks for a right was refused' 'map_create ringbuf: refused (EPERM): no-delegation' \
+    'map_create array: allowed'; do
+    expect "^$words" "$scratch/said"
+  done
+  # Of the command, which is held until it has been looked at, and of the process.
+  [[ $(grep -c '^map_create ringbuf: refused (EPERM): token-map-type' "$scratch/said") == 2 ]] ||
+    fail "not both refusals are explained: $(cat "$scratch/said")"
+  inside bpftoken simulate "$examples/scenarios/a2-token-create.yaml" >"$scratch/said" 2>&1 ||
+    fail "simulate: $(cat "$scratch/said")"
+  expect '^all 12 expectations are met$' "$scratch/said"
+  inside bpftoken init /counter >"$scratch/said" 2>&1 || fail "init: $(cat "$scratch/said")"
+  diff -r examples/starter "$scratch/root/counter" >&2 || fail 'init writes something else'
+}
+
 # The daemon lends once, by a policy in its folder. Here is no systemd: it runs as any program does.
 use_daemon() {
   local state
@@ -127,6 +164,7 @@ use_and_remove() {
     fail "run: $(cat "$scratch/said")"
   expect '^progs *xdp$' "$scratch/said"
   [[ -e $scratch/root/usr/share/doc/bpftoken/copyright ]] || fail 'no copyright file'
+  use_objects
   use_daemon
   use_other_services
   inside apt-get remove -yqq bpftoken >"$scratch/said" 2>&1 || fail "remove: $(cat "$scratch/said")"
@@ -178,7 +216,7 @@ if [[ "$(. /etc/os-release && echo "$VERSION_CODENAME")" == bookworm ]] &&
   dpkg -L nodejs | grep -E '^/usr/(bin/node|share/doc/nodejs/copyright)$' |
     tar -C / -cf - -T - --transform 's|^/||' 2>/dev/null | tar -C "$tree" -xf -
   dpkg -s nodejs | grep -E '^(Package|Version|Architecture|Maintainer|Depends|Description):' >"$tree/DEBIAN/control"
-  dpkg-deb --build "$tree" "$scratch/root/nodejs.deb" >/dev/null
+  dpkg-deb -Znone --build "$tree" "$scratch/root/nodejs.deb" >/dev/null
   install_package /nodejs.deb /bpftoken.deb || fail "it is not installed: $(tail -5 "$scratch/log")"
   use_and_remove
   say 'Debian 12 runs it with a newer Node'

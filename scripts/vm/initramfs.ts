@@ -223,6 +223,7 @@ export function repositoryLayer(extra: readonly string[]): Buffer[] {
     'bpftoken-run',
     'bpftoken-hook',
     'bpftoken-launchd',
+    'bpftoken-hold',
   ].map(name => join(ROOT, 'build/Release', name))
   const others = [
     join(ROOT, 'package.json'),

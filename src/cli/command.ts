@@ -1,6 +1,6 @@
 /**
- * commander's command with two additions: details and examples, for the help and the man page
- * alike.
+ * commander's command with three additions: details and examples, for the help and the man page
+ * alike, and whether it works on other systems than Linux.
  *
  * It knows before parsing whether its words ask for JSON, so that wrong words are told as JSON,
  * too. And it names a misspelt word before it names a missing one.
@@ -17,6 +17,8 @@ export interface Example {
 export class Command extends Base {
   readonly examples: Example[] = []
   readonly paragraphs: string[] = []
+  /** Whether it asks nothing of a kernel. */
+  worksAnywhere = false
   #stopsAtOperand = false
   #asksForJson = false
 
@@ -53,6 +55,11 @@ export class Command extends Base {
 
   example(words: string, does: string): this {
     this.examples.push({ words, does })
+    return this
+  }
+
+  anywhere(): this {
+    this.worksAnywhere = true
     return this
   }
 

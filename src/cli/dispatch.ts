@@ -2,6 +2,7 @@
 import { CommanderError } from 'commander'
 import { EXIT, UsageError } from '../errors.ts'
 import type { Command } from './command.ts'
+import { requireLinux } from './elsewhere.ts'
 import { reportError } from './failure-report.ts'
 import { Interrupted } from './interrupted.ts'
 import { complain, note, print, speak, spoken, terminalWidth } from './output.ts'
@@ -13,7 +14,10 @@ export async function dispatch(words: readonly string[], version: string): Promi
   const tree = commandTree(of => {
     status = of
   }, version)
-  tree.hook('preAction', (_, command) => speak(command.optsWithGlobals()))
+  tree.hook('preAction', (_, command) => {
+    speak(command.optsWithGlobals())
+    requireLinux(command as Command, tree)
+  })
   for (const command of tree.withAllBelow()) printByUs(command, () => tree.asksForJson)
   // An error that no command could catch, such as one in a callback: nothing goes on after it.
   process.on('uncaughtException', error => {

@@ -117,6 +117,11 @@ export function print(...lines: readonly Line[]): void {
   writeOut(rendered(lines, STDOUT))
 }
 
+/** What is no text, as it is; not for a terminal. */
+export function printBytes(bytes: Uint8Array): void {
+  writeOut(bytes)
+}
+
 /**
  * One JSON document. Masks of 64 bits are hexadecimal text. Other 64-bit numbers are numbers, or
  * decimal text if JSON has no such number. `compact`: in one line.
@@ -165,7 +170,7 @@ export function complainJson(value: unknown): void {
   }
 }
 
-function writeOut(text: string): void {
+function writeOut(text: string | Uint8Array): void {
   try {
     write(STDOUT, text)
   } catch (error) {
@@ -181,8 +186,8 @@ function writeOut(text: string): void {
 
 const RETRY_MS = 5
 
-function write(fd: number, text: string): void {
-  const bytes = Buffer.from(text)
+function write(fd: number, text: string | Uint8Array): void {
+  const bytes = typeof text === 'string' ? Buffer.from(text) : text
   for (let at = 0; at < bytes.length; ) {
     try {
       at += writeSync(fd, bytes, at)

@@ -21,11 +21,8 @@ import {
 } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { ConflictError, DeniedError, FormatError, NotFoundError } from '../errors.ts'
+import { notOwnersAlone, othersMayExchange } from '../uapi/file-owner.ts'
 import { hintFor } from '../uapi/hints.ts'
-
-/** Who else than its owner may write to it. */
-const WRITABLE = 0o022
-const STICKY = 0o1000
 
 export interface OwnFile {
   /** Without symbolic links. */
@@ -104,20 +101,17 @@ function contentsOf(fd: number, path: string, maxBytes: number): Buffer {
 }
 
 /** Why it is not this user's alone. */
-function faultOf({ uid, mode, nlink }: Stats): string | undefined {
-  if ((mode & constants.S_IFMT) !== constants.S_IFREG) return 'it is no plain file'
-  if (uid !== process.geteuid!()) return `it belongs to user ${uid}`
-  if ((mode & WRITABLE) !== 0) return `others may write to it (mode ${(mode & 0o7777).toString(8)})`
-  return nlink === 1 ? undefined : `it has ${nlink} names, of which one alone would be replaced`
+function faultOf(facts: Stats): string | undefined {
+  if (!facts.isFile()) return 'it is no plain file'
+  const why = notOwnersAlone(facts, process.geteuid!())
+  if (why !== undefined || facts.nlink === 1) return why
+  return `it has ${facts.nlink} names, of which one alone would be replaced`
 }
 
 /** Whoever may write to a directory on the way may put another file there. */
 function requireOwnWay(directory: string): void {
-  const { uid, mode } = lstatSync(directory)
-  if (uid !== 0 && uid !== process.geteuid!()) throw refused(directory, `it belongs to user ${uid}`)
-  // In a sticky one nobody may move what is another's.
-  if ((mode & WRITABLE) !== 0 && (mode & STICKY) === 0)
-    throw refused(directory, `others may write to it (mode ${(mode & 0o7777).toString(8)})`)
+  const why = othersMayExchange(lstatSync(directory), process.geteuid!())
+  if (why !== undefined) throw refused(directory, why)
   if (directory !== '/') requireOwnWay(dirname(directory))
 }
 

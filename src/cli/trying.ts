@@ -45,6 +45,7 @@ const DEFAULT_PATH = '/sys/fs/bpf'
 
 /** Tries what it can. Interrupted: a signal came, and nothing is left. */
 export async function tryObjects(objects: readonly FoundObject[], options: TryingOptions): Promise<Tried> {
+  if (process.platform !== 'linux') return { trials: new Map(), untried: 'that needs Linux' }
   if (!isRoot()) return { trials: new Map(), untried: 'that needs root' }
   const trials = new Map<string, Trial>()
   try {

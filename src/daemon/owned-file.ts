@@ -2,9 +2,7 @@
 import { constants } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import { FormatError, InputError } from '../errors.ts'
-
-/** Who may write to a file or directory other than its owner. */
-const WRITABLE = 0o022
+import { type FileFacts, notOwnersAlone } from '../uapi/file-owner.ts'
 
 export interface OwnedFile {
   /** What the file holds, as an error says it: "policy". */
@@ -48,9 +46,7 @@ export async function readOwned(path: string, how: OwnedFile): Promise<string> {
 }
 
 /** InputError: the file or directory is not `owner`'s, or somebody else may write to it. */
-export function requireOwn(facts: { readonly uid: number; readonly mode: number }, owner: number): void {
-  const { uid, mode } = facts
-  if (uid !== owner) throw new InputError(`it belongs to user ${uid}, not to user ${owner}`)
-  if ((mode & WRITABLE) !== 0)
-    throw new InputError(`others than its owner may write to it (mode ${(mode & 0o7777).toString(8)})`)
+export function requireOwn(facts: FileFacts, owner: number): void {
+  const why = notOwnersAlone(facts, owner)
+  if (why !== undefined) throw new InputError(why)
 }

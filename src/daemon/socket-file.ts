@@ -3,10 +3,10 @@ import { chmodSync, lstatSync, mkdirSync, unlinkSync } from 'node:fs'
 import { connect } from 'node:net'
 import { dirname } from 'node:path'
 import { ConflictError, InputError } from '../errors.ts'
+import { notOwnersAlone } from '../uapi/file-owner.ts'
 
 /** sun_path of sockaddr_un, with the zero that ends it. */
 const MAX_PATH_BYTES = 107
-const WRITABLE = 0o022
 const ENTERED_BY_OTHERS = 0o001
 
 /**
@@ -21,8 +21,9 @@ export async function prepareSocket(path: string): Promise<boolean> {
   const directory = dirname(path)
   const made = mkdirSync(directory, { recursive: true, mode: 0o755 }) !== undefined
   const { uid, mode } = lstatSync(directory)
-  if (uid !== process.geteuid?.() || (mode & WRITABLE) !== 0)
-    throw new InputError(`Others than root may write to ${directory}, where the socket is to be`, {
+  const open = notOwnersAlone({ uid, mode }, process.geteuid!())
+  if (open !== undefined)
+    throw new InputError(`The socket cannot be in ${directory}: ${open}`, {
       context: { path: directory, uid, mode: mode & 0o7777 },
     })
   // It is made with the umask of who keeps all else to himself.

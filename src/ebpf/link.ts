@@ -4,13 +4,14 @@
  * Closing the last descriptor of a link that is not pinned detaches its program.
  */
 import { readFileSync } from 'node:fs'
-import { getFdById, iterCreate, linkDetach, linkUpdate, objGet, objGetInfoByFd, objPin } from '../sys/bpf.ts'
+import { getFdById, iterCreate, linkDetach, linkUpdate, objGet, objGetInfoByFd } from '../sys/bpf.ts'
 import type { Fd } from '../sys/fd.ts'
 import { readLater } from '../sys/read.ts'
 import { bpf_link_info, bpf_perf_event_type } from '../uapi/bpf.ts'
 import { BPF_F_REPLACE } from '../uapi/constants.ts'
 import { expectKind } from './object-kind.ts'
 import { nameFrom } from './object-name.ts'
+import { pin } from './pin.ts'
 import type { Program } from './prog.ts'
 import { ATTACH_TYPES, type AttachType, LINK_TYPES, type LinkType } from './type-names.ts'
 
@@ -92,10 +93,11 @@ export class Link implements Disposable {
   }
 
   /**
-   * Gives the link a name in a bpffs, so that it outlives us: BPF_OBJ_PIN. unlink(2) removes it.
+   * Gives the link a name in a bpffs, so that it outlives us: BPF_OBJ_PIN. Errors as of
+   * `BpfMap.pin`. unlink(2) removes it.
    */
   pin(path: string): void {
-    objPin(this.fd, path)
+    pin(this.fd, path)
   }
 
   /**

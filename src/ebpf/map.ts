@@ -17,16 +17,18 @@ import {
   mapUpdateElem,
   objGet,
   objGetInfoByFd,
-  objPin,
 } from '../sys/bpf.ts'
 import type { Fd } from '../sys/fd.ts'
 import { type Mapping, mapShared, PAGE_BYTES } from '../sys/memory.ts'
 import { bpf_elem_flags, bpf_map_flags, bpf_map_info } from '../uapi/bpf.ts'
 import { deleteBatch, type Element, readAtOnce, readBatches, writeBatch } from './map-batch.ts'
+import { misfit } from './map-shape.ts'
 import { expectKind } from './object-kind.ts'
 import { nameFrom, objectName } from './object-name.ts'
 import { joinPerCpu, possibleCpus, slotBytes, splitPerCpu } from './per-cpu.ts'
+import { pin } from './pin.ts'
 import { explain } from './refusal.ts'
+import type { Need } from './rights.ts'
 import { chooseToken, type TokenChoice } from './token.ts'
 import { MAP_TYPES, type MapType } from './type-names.ts'
 
@@ -134,7 +136,7 @@ export class BpfMap implements Disposable {
   /**
    * Makes a map: BPF_MAP_CREATE. Needs CAP_BPF, for some types CAP_NET_ADMIN, in the token's user
    * namespace or, without a token, in the initial one. EPERM names the missing right or capability
-   * as hint. EINVAL: sizes or flags do not fit the type. ENOMEM: too big. The caller disposes of
+   * as hint. EINVAL: sizes or flags do not fit the type; the hint says which. ENOMEM: too big. The caller disposes of
    * it. Memory counts for the caller's memory cgroup; RLIMIT_MEMLOCK plays no part since Linux
    * 5.11.
    */
@@ -169,7 +171,9 @@ export class BpfMap implements Disposable {
       // A ring buffer's and a storage map's sizes are as given; the kernel rounds none of them.
       return new BpfMap(fd, { type: word, keyBytes, valueBytes, maxEntries })
     } catch (error) {
-      throw explain(error, `map "${spec.name ?? ''}" (${word})`, { cmd: 'map_create', mapType: type }, token)
+      const need: Need = { cmd: 'map_create', mapType: type }
+      const wrong = misfit(word, { keyBytes, valueBytes, maxEntries, flags: spec.flags ?? 0 })
+      throw explain(error, `map "${spec.name ?? ''}" (${word})`, need, token, wrong)
     }
   }
 
@@ -200,11 +204,11 @@ export class BpfMap implements Disposable {
   }
 
   /**
-   * Gives the map a name in a bpffs: BPF_OBJ_PIN. EPERM: not a bpffs. EEXIST: taken. unlink(2)
-   * removes it.
+   * Gives the map a name in a bpffs: BPF_OBJ_PIN. ENOENT, EPERM: not at this place; the hint says
+   * why. EEXIST: taken. unlink(2) removes it.
    */
   pin(path: string): void {
-    objPin(this.fd, path)
+    pin(this.fd, path)
   }
 
   /**

@@ -70,15 +70,31 @@ function reasonFor(need: Need, token: TokenFacts | undefined): Reason {
 }
 
 /**
- * The same failure with its object and, for EPERM, with the reason as hint. Other errors pass
- * unchanged.
+ * The same failure with its object and, for EPERM, with the reason as hint; for EINVAL with `misfit`,
+ * where the caller knows what does not fit. Other errors pass unchanged.
  */
-export function explain(error: unknown, object: string, need: Need, token: TokenFacts | undefined): unknown {
+export function explain(
+  error: unknown,
+  object: string,
+  need: Need,
+  token: TokenFacts | undefined,
+  misfit?: string,
+): unknown {
   if (!(error instanceof SyscallError)) return error
-  const { hint, ...missing } = error.errnoName === 'EPERM' ? reasonFor(need, token) : ({} as Reason)
+  const { hint, ...missing } = reasonOf(error.errnoName, need, token, misfit)
   const { call, op, errno, errnoName } = error
   return new SyscallError(
     { call, op, errno, errnoName, object },
     { context: { object, ...missing }, hint: hint ?? error.hint },
   )
+}
+
+function reasonOf(
+  errnoName: string,
+  need: Need,
+  token: TokenFacts | undefined,
+  misfit: string | undefined,
+): Reason {
+  if (errnoName === 'EPERM') return reasonFor(need, token)
+  return errnoName === 'EINVAL' && misfit !== undefined ? { hint: misfit } : {}
 }

@@ -23,6 +23,7 @@ import {
 } from 'node:fs'
 import { release } from 'node:os'
 import { join } from 'node:path'
+import { notOwnersAlone } from '../uapi/file-owner.ts'
 
 /** Others may look into the first: the daemon's socket is there. */
 const PARENT = '/run/bpftoken'
@@ -107,7 +108,7 @@ function made(directory: string, mode: number): Stats {
  */
 export function readEntry(file: string): string {
   const stat = lstatSync(file)
-  if (!stat.isFile() || stat.uid !== 0 || (stat.mode & 0o022) !== 0 || stat.size > CACHE_BOUNDS.entryBytes)
+  if (!stat.isFile() || notOwnersAlone(stat, 0) !== undefined || stat.size > CACHE_BOUNDS.entryBytes)
     throw new RangeError('no entry of ours')
   return readFileSync(file, 'utf8')
 }

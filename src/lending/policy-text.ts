@@ -8,6 +8,9 @@ import { type KernelEnums, type Vocabulary, vocabularyFrom } from '../policy/voc
 import { VMLINUX_BTF } from '../uapi/kernel-paths.ts'
 import { cached } from './boot-cache.ts'
 
+/** What is kept of policies is kept in the words of this kernel alone. */
+const ofThisKernel = new WeakSet<Vocabulary>()
+
 /** NotSupportedError: the kernel has no type information. */
 export async function loadVocabulary(): Promise<Vocabulary> {
   const asIs = { fromJSON: (value: unknown) => value as KernelEnums, toJSON: (value: KernelEnums) => value }
@@ -15,7 +18,9 @@ export async function loadVocabulary(): Promise<Vocabulary> {
     const { readKernelEnums } = await import('../delegation/vocabulary.ts')
     return readKernelEnums(VMLINUX_BTF)
   }
-  return vocabularyFrom(await cached('vocabulary', VMLINUX_BTF, asIs, read))
+  const vocabulary = vocabularyFrom(await cached('vocabulary', VMLINUX_BTF, asIs, read))
+  ofThisKernel.add(vocabulary)
+  return vocabulary
 }
 
 /** `source` names the text in messages. PolicyError: every issue found. */
@@ -23,7 +28,10 @@ export async function policyFromText(text: string, source: string, vocabulary: V
   return (await locatedPolicyFromText(text, source, vocabulary)).policy
 }
 
-/** The same with its positions. With `keep: false` it is neither kept nor taken from what is. */
+/**
+ * The same with its positions. With `keep: false`, and in words of another kernel, it is neither
+ * kept nor taken from what is.
+ */
 export async function locatedPolicyFromText(
   text: string,
   source: string,
@@ -34,6 +42,6 @@ export async function locatedPolicyFromText(
     const { parseLocatedPolicy } = await import('../policy/parse.ts')
     return parseLocatedPolicy(text, { source, vocabulary })
   }
-  if (!keep) return parse()
+  if (!keep || !ofThisKernel.has(vocabulary)) return parse()
   return cached('policy', text, { fromJSON: locatedPolicyFromJSON, toJSON: locatedPolicyToJSON }, parse)
 }

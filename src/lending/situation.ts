@@ -6,12 +6,12 @@ import { NotFoundError } from '../errors.ts'
 import type { Guard } from '../guard/guard.ts'
 import { MODEL_CAPABILITIES, type ModelCapability } from '../model/task.ts'
 import type { Fd } from '../sys/fd.ts'
-import { LOOK_MS, namespaceInTime } from '../sys/in-time.ts'
-import { ownerUid, owningUserNamespace, userNamespacesAbove } from '../sys/namespace.ts'
+import { bytesInTime, LOOK_MS, namespaceInTime } from '../sys/in-time.ts'
+import { heldNamespaceName, ownerUid, owningUserNamespace, userNamespacesAbove } from '../sys/namespace.ts'
 import { inodeOf } from '../sys/open.ts'
 import { cgroup2Path, procFields } from '../sys/proc-file.ts'
-import { openProcess, type ProcessHandle, readProc, stillAlive } from '../sys/process.ts'
-import { INITIAL_USER_NAMESPACE } from '../sys/self.ts'
+import { openProcess, type ProcessHandle, readProc, readProcLines, stillAlive } from '../sys/process.ts'
+import { INITIAL_USER_NAMESPACE, ownNamespace } from '../sys/self.ts'
 import { CAPABILITIES, type CapabilityName } from '../uapi/constants.ts'
 import { type BpffsPlace, type Identity, identityOf, openBpffs, placesOfBpffs } from './causes/bpffs-place.ts'
 import { type GuardFacts, guardFactsOf, type Whereabouts } from './causes/guard.ts'
@@ -41,6 +41,8 @@ export interface Situation {
    * token is the last.
    */
   readonly mounts: readonly BpffsMount[]
+  /** Whether there are so many mounts of all kinds that only the first of them were looked at. */
+  readonly mountsCut: boolean
   readonly unprivilegedBpfDisabled: 0 | 1 | 2
   readonly modules: SecurityModules
   /** Undefined of what follows: it could not be looked at. */
@@ -48,6 +50,8 @@ export interface Situation {
   /** The last of `mounts`, as the process finds it. */
   readonly place: BpffsPlace | undefined
   readonly limits: Limits | undefined
+  /** LIBBPF_BPF_TOKEN_PATH of its environment, as that was when its program began; undefined: none. */
+  readonly tokenPath: string | undefined
   /** None that is known, too. */
   readonly loader: Loader | undefined
   /** No guard is installed, too. */
@@ -71,12 +75,16 @@ export async function situationOf(process: ProcessHandle, guard?: Guard): Promis
   const status = procFields(readProc(process, 'status'))
   const effective = BigInt(`0x${status.get('CapEff') ?? '0'}`)
   // At once, since the process may end soon; what is lost to that afterwards is not known.
-  const mountinfo = readProc(process, 'mountinfo')
+  const { text: mountinfo, isWhole } = readProcLines(process, 'mountinfo', MOST_MOUNTINFO_BYTES)
   const atOnce = {
     mounts: delegatedMounts(mountinfo).slice(-MOST_MOUNTS),
     identity: identityOf(process, status),
     limits: limitsOf(process),
-    where: { userNamespaces: [name, ...aboveOf(userNamespace)], cgroup: cgroupOf(process) },
+    where: {
+      ...{ userNamespaces: [name, ...aboveOf(userNamespace)], cgroup: cgroupOf(process) },
+      // Ours is the host's, since we see its guard and processes.
+      inHostNetwork: heldNamespaceName(process, 'net') === ownNamespace('net'),
+    },
   }
   stillAlive(process)
   using owned = new Owned()
@@ -99,9 +107,11 @@ export async function situationOf(process: ProcessHandle, guard?: Guard): Promis
     filtered: status.get('Seccomp') === '2',
     noNewPrivileges: status.get('NoNewPrivs') === '1',
     mounts: found.map(({ mount }) => mount),
+    mountsCut: !isWhole,
     unprivilegedBpfDisabled: sysctl(),
     modules: (await unlessEnded(() => securityModules(process))) ?? NO_MODULES,
     place: last?.place,
+    tokenPath: await unlessEnded(() => tokenPathOf(process)),
     loader: await loaderOf(process, mountinfo),
     guard: guard && (await guardFacts(guard, last?.root)),
   }
@@ -132,6 +142,9 @@ interface FoundMount {
   readonly place?: BpffsPlace
 }
 
+/** A hundred thousand mounts, which is what a mount namespace may have, unless their paths are long. */
+const MOST_MOUNTINFO_BYTES = 16 * 1024 * 1024
+
 /** More are nobody's mistake any more. */
 const MOST_MOUNTS = 64
 
@@ -155,6 +168,19 @@ async function mountsFor(
   })
   const best = placed.findLast(({ place }) => place?.userNamespace === own)
   return best === undefined ? placed : [...placed.filter(one => one !== best), best]
+}
+
+/** The kernel has room for more, and nobody has it. */
+const MOST_ENVIRON_BYTES = 4 * 1024 * 1024
+const TOKEN_PATH = 'LIBBPF_BPF_TOKEN_PATH='
+
+async function tokenPathOf(process: ProcessHandle): Promise<string | undefined> {
+  const environ = await bytesInTime(process, 'environ', MOST_ENVIRON_BYTES, LOOK_MS)
+  const said = environ
+    ?.toString('utf8')
+    .split('\0')
+    .find(one => one.startsWith(TOKEN_PATH))
+  return said === undefined ? undefined : said.slice(TOKEN_PATH.length)
 }
 
 async function ownerOfMounts(process: ProcessHandle): Promise<string | undefined> {

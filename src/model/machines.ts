@@ -5,6 +5,7 @@
 import type { KernelEnums } from '../policy/vocabulary.ts'
 import { bpf_attach_type, bpf_cmd, bpf_map_type, bpf_prog_type } from '../uapi/bpf.ts'
 import { factsFrom, type KernelFacts, type KernelShape } from './kernel.ts'
+import type { MachineName } from './machine-names.ts'
 
 /** Values from this number on are unknown to it. */
 interface Known {
@@ -30,8 +31,7 @@ const FIELDS_6_18 = [
   'excl_prog_hash_size',
 ]
 
-/** By name. A name is a series of kernels, and means the newest of it. */
-const MACHINES = {
+const MACHINES: Readonly<Record<MachineName, Known>> = {
   '6.1': { cmds: 36, maps: 32, progs: 32, attachs: 44, attrBytes: 144, attrFields: [] },
   '6.12': { cmds: 37, maps: 34, progs: 33, attachs: 57, attrBytes: 152, attrFields: TOKEN_FIELDS },
   '6.18': { cmds: 38, maps: 34, progs: 33, attachs: 58, attrBytes: 168, attrFields: FIELDS_6_18 },
@@ -44,14 +44,11 @@ const MACHINES = {
     attrFields: [...FIELDS_6_18, 'tracing_multi'],
     commonAttrs: true,
   },
-} as const satisfies Record<string, Known>
-
-export type MachineName = keyof typeof MACHINES
-export const MACHINE_NAMES = Object.keys(MACHINES) as MachineName[]
+}
 
 /** What the table says of a kernel's BTF. */
 export function knownShape(name: MachineName): KernelShape {
-  const { cmds, maps, progs, attachs, attrBytes, attrFields, ...rest }: Known = MACHINES[name]
+  const { cmds, maps, progs, attachs, attrBytes, attrFields, ...rest } = MACHINES[name]
   const enums: KernelEnums = {
     bpf_cmd: {
       ...below(bpf_cmd, cmds),

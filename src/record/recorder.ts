@@ -45,6 +45,8 @@ export interface Watched {
   readonly pidNamespace?: number
   /** Whether the end of the verifier's log is kept of programs that are refused. */
   readonly logs?: boolean
+  /** Whether threads are held whose calls were refused, if `held-command.ts` runs them. */
+  readonly holds?: boolean
 }
 
 export class Recorder implements Disposable {
@@ -81,7 +83,7 @@ export class Recorder implements Disposable {
    */
   static async start(
     seen: (call: SeenCall) => void,
-    { cgroup = 0n, pidNamespace = 0, logs = false }: Watched = {},
+    { cgroup = 0n, pidNamespace = 0, logs = false, holds = false }: Watched = {},
   ): Promise<Recorder> {
     using owned = new Owned()
     const spec = parseObject(readFileSync(OBJECT), { name: 'recorder' })
@@ -91,6 +93,7 @@ export class Recorder implements Disposable {
       cgroup,
       watched_namespace: pidNamespace,
       keeps_logs: Number(logs),
+      holds: Number(holds),
     }
     const object = owned.add(await loadObject(spec, { token: null, constants }))
     const kept = new Owned()

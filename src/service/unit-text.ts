@@ -6,11 +6,11 @@ import { lstatSync, readFileSync, realpathSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { InputError } from '../errors.ts'
 import { launchdPath } from '../sys/prebuilt.ts'
+import { notOwnersAlone } from '../uapi/file-owner.ts'
 
 const UNITS = join(__dirname, '../../packaging/systemd')
 /** What the unit hides from the service, and what anybody may fill. */
 const HIDDEN = ['/home', '/root', '/run/user', '/tmp', '/var/tmp']
-const WRITABLE = 0o022
 /** No program of Node's. */
 const LAUNCHER = 'bpftoken-launchd.service'
 
@@ -59,8 +59,9 @@ function requireRoots(path: string): void {
     })
   for (let at = path; ; at = dirname(at)) {
     const { uid, mode } = lstatSync(at)
-    if (uid !== 0 || (mode & WRITABLE) !== 0)
-      throw new InputError(`Others than root may change ${at}, and root would run what is there`, {
+    const open = notOwnersAlone({ uid, mode }, 0)
+    if (open !== undefined)
+      throw new InputError(`Root would run what is in ${at}, and ${open}`, {
         context: { path, uid, mode: mode & 0o7777 },
         hint: 'Install Node and bpftoken for the whole machine, as root: npm install -g bpftoken',
       })

@@ -73,6 +73,11 @@ export function runtimePath(): string {
   return programPath('bpftoken-runc')
 }
 
+/** What a command is run by whose processes are to be looked at: see record/held-command.ts. */
+export function holderPath(): string {
+  return programPath('bpftoken-hold')
+}
+
 /** The program that makes delegations, see executor/executor.ts. */
 export function executorPath(): string {
   return programPath('bpftoken-executor')

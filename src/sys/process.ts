@@ -4,7 +4,7 @@
  * A number can be reused between two reads. Each fact read by number here is therefore followed by
  * `stillAlive`: a process that is alive now was alive, under this number, during the read.
  */
-import { readFileSync, readlinkSync, statfsSync } from 'node:fs'
+import { closeSync, openSync, readFileSync, readlinkSync, readSync, statfsSync } from 'node:fs'
 import { NotFoundError, NotSupportedError } from '../errors.ts'
 import { O_CLOEXEC, O_PATH, O_RDONLY, PID_FS_MAGIC, PROC_SUPER_MAGIC } from '../uapi/constants.ts'
 import { check } from './failure.ts'
@@ -177,6 +177,40 @@ function openOf(process: ProcessHandle, path: string, flags: number): Fd {
 /** A file of /proc/PID. Which of them can have us wait says src/sys/in-time.ts. */
 export function readProc(process: ProcessHandle, name: string): string {
   return ofProcess(process, () => readFileSync(`/proc/${process.pid}/${name}`, 'utf8'))
+}
+
+/**
+ * The first lines of such a file, of `mostBytes` together at most. `isWhole`: there are no more. How
+ * long mountinfo is, whoever may mount something there decides.
+ */
+export function readProcLines(
+  process: ProcessHandle,
+  name: 'mountinfo',
+  mostBytes: number,
+): { text: string; isWhole: boolean } {
+  const bytes = Buffer.allocUnsafe(mostBytes + 1)
+  const length = ofProcess(process, () => {
+    const fd = openSync(`/proc/${process.pid}/${name}`, 'r')
+    try {
+      return readUpTo(fd, bytes)
+    } finally {
+      closeSync(fd)
+    }
+  })
+  const isWhole = length <= mostBytes
+  // The last line that was read may go on.
+  const end = isWhole ? length : bytes.lastIndexOf(0x0a, mostBytes - 1) + 1
+  return { text: bytes.toString('utf8', 0, end), isWhole }
+}
+
+/** How many bytes there were; `bytes` may have room for less. */
+function readUpTo(fd: number, bytes: Uint8Array): number {
+  let length = 0
+  for (;;) {
+    const count = readSync(fd, bytes, length, bytes.length - length, null)
+    length += count
+    if (count === 0 || length === bytes.length) return length
+  }
 }
 
 export type NamespaceKind = 'user' | 'mnt' | 'net' | 'pid'

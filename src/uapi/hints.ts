@@ -22,7 +22,6 @@ const HINTS: readonly (readonly [op: string, errno: string, hint: string])[] = [
   ],
   ['BPF_BTF_LOAD', 'EPERM', 'Have btf_load delegated, and CAP_BPF in your user namespace'],
   ['BPF_PROG_LOAD', 'E2BIG', 'Without CAP_BPF a program has at most 4096 instructions, with it 1000000'],
-  ['BPF_OBJ_PIN', 'EPERM', 'The path must lie in a bpffs'],
   ['BPF_OBJ_PIN', 'EINVAL', 'Only maps, programs, links can be pinned; a token never'],
   ['fsopen', 'EPERM', 'CAP_SYS_ADMIN is needed over the mount namespace'],
   ['fsopen', 'ENODEV', 'This kernel is built without bpffs (CONFIG_BPF_SYSCALL)'],

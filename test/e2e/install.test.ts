@@ -94,6 +94,7 @@ for (const arch of Object.keys(MACHINES) as Arch[]) {
       'bpftoken-hook',
       'bpftoken-runc',
       'bpftoken-launchd',
+      'bpftoken-hold',
     ]) {
       const segments = execFileSync('readelf', ['-W', '-l', join(folder(arch), name)], { encoding: 'utf8' })
       assert.match(segments, /LOAD/)

@@ -3,7 +3,8 @@
  * names are hostile.
  */
 import assert from 'node:assert/strict'
-import { closeSync, constants, openSync, readFileSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { closeSync, constants, openSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { CLI, cli, execute, type Result } from '../helpers/cli.ts'
@@ -340,4 +341,34 @@ test('obj types prints the same lines that -o writes', async () => {
   assert.deepEqual([written.status, printed.status], [0, 0], written.stderr + printed.stderr)
   assert.equal(printed.stdout, readFileSync(file, 'utf8'))
   assert.ok(printed.stdout.split('\n').length > 10)
+})
+
+test('-o - is standard output, and no file is called so', async () => {
+  using scratch = new Scratch()
+  const there = { cwd: scratch.path }
+  for (const args of [
+    ['obj', 'types', PLANNED],
+    ['policy', 'merge', POLICY, POLICY],
+  ]) {
+    const [plain, dashed] = [await cli(args, there), await cli([...args, '-o', '-'], there)]
+    assert.deepEqual([plain.status, dashed.status], [0, 0], plain.stderr + dashed.stderr)
+    assert.equal(dashed.stdout, plain.stdout)
+  }
+  const file = join(scratch.path, 'linked.o')
+  const written = await cli(['obj', 'link', '-o', file, PLANNED], there)
+  const piped = spawnSync(process.execPath, [CLI, 'obj', 'link', '-o', '-', PLANNED], there)
+  assert.deepEqual([written.status, piped.status], [0, 0], written.stderr + piped.stderr)
+  assert.ok(readFileSync(file).equals(piped.stdout))
+  assert.match(`${piped.stderr}`, /^bpftoken: standard output: \d+ bytes of 1 objects$/m)
+  const both = await cli(['obj', 'link', '--json', '-o', '-', PLANNED], there)
+  assert.deepEqual([both.status, both.stdout], [2, ''])
+  for (const args of [
+    ['plan', '--format', 'podman', '--seccomp-profile', '-', PLANNED],
+    ['try', '--save-policy', '-', PLANNED],
+  ]) {
+    const { status, stdout, stderr } = await cli(args, there)
+    assert.deepEqual([status, stdout], [2, ''], stderr)
+    assert.match(stderr, /It must be a file, for standard output is for the answer/)
+  }
+  assert.deepEqual(readdirSync(scratch.path), ['linked.o'])
 })

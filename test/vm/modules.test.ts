@@ -7,7 +7,7 @@
  */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { closeSync, existsSync, openSync, readFileSync, writeSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { attachProgram } from '../../src/ebpf/attach/section.ts'
@@ -105,6 +105,28 @@ describe('modules', { skip, concurrency: 1 }, () => {
     assert.equal(await run(object, 'find'), ENOENT)
     assert.equal(await run(object, 'make'), 1)
     assert.equal(await run(object, 'find'), 1)
+  })
+
+  test('types of a module that are not those that were read are not used', async () => {
+    const file = '/sys/kernel/btf/nf_conntrack'
+    const other = '/run/other-nf_conntrack'
+    // The last byte of a name, as of another build.
+    const bytes = readFileSync(file)
+    bytes[bytes.length - 2]! ^= 1
+    writeFileSync(other, bytes)
+    ;(await load('find'))[Symbol.dispose]()
+    execFileSync('mount', ['--bind', other, file])
+    try {
+      await assert.rejects(load('find'), (error: unknown) => {
+        assert.ok(error instanceof ConflictError, `${error}`)
+        assert.match(error.message, /^Module "nf_conntrack" was exchanged/)
+        return true
+      })
+    } finally {
+      execFileSync('umount', [file])
+      rmSync(other)
+    }
+    ;(await load('find'))[Symbol.dispose]()
   })
 
   test('one program calls functions of two modules', async t => {

@@ -19,6 +19,7 @@ import { Scratch } from '../helpers/scratch.ts'
 
 const skip = !isRoot ? 'needs root' : inVm ? false : 'runs in a VM: make test-vm'
 const ASKS = skip === false ? compiled(join(ROOT, 'test/vm/asks.c')) : ''
+const ONCE = skip === false ? compiled(join(ROOT, 'test/kernel/lending/ends-at-once.c')) : ''
 const [HASH, ARRAY, PERCPU_ARRAY, LRU_HASH] = ['1', '2', '6', '9']
 
 const before = snapshot()
@@ -145,4 +146,37 @@ test('the policy is enough for a rerun with a token; where there are none, it sa
   const without = policy.replace(/^ {6}- ringbuf .*\n/m, '')
   assert.notEqual(without, policy)
   assert.equal((await run(scratch.write('without.yaml', without))).status, 3)
+})
+
+test('a process that ends right after a refused call waits until explain has looked at it', {
+  skip,
+}, async () => {
+  for (let run = 0; run < 5; run++) {
+    const apart = ['unshare', '--user', '--map-root-user', '--mount']
+    const { status, stdout, stderr } = await cli(['explain', '--', ...apart, ONCE])
+    assert.equal(status, 3, stderr)
+    assert.match(stdout, /^map_create hash: refused \(EPERM\): (?!unknown)/)
+    assert.doesNotMatch(stderr, /ended before|not held/)
+  }
+})
+
+test('what a seccomp filter kills or says in the kernel’s place is told apart', { skip }, async () => {
+  for (const [action, by, said] of [
+    ['0x0', 'thread', 'SIGSYS'],
+    ['0x30000', 'process', 'SIGSYS'],
+    ['0x50000', 'process', 'answer of 0'],
+  ] as const) {
+    const { rights, complete } = await recorded(ASKS, 'filtered', action, LRU_HASH!, by)
+    const outcomes = { [`${said} before the kernel's bpf(2) was asked`]: 1 }
+    assert.deepEqual(
+      maps(rights).map(({ word, askers: [one] }) => [word, one!.outcomes]),
+      [['lru_hash', outcomes]],
+    )
+    assert.equal(complete, true)
+  }
+  const { rights } = await recorded(ASKS, 'filtered', '0x7fff0000', LRU_HASH!, 'process')
+  assert.deepEqual(
+    maps(rights).map(({ askers: [one] }) => one!.outcomes),
+    [{ ok: 1 }],
+  )
 })

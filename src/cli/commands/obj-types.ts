@@ -5,7 +5,7 @@ import { objectBindings } from '../../ebpf/typed/bindings.ts'
 import { EXIT, UsageError } from '../../errors.ts'
 import { readObjectFile } from '../object-files.ts'
 import { note, print, printJson } from '../output.ts'
-import { writeOutput } from '../output-file.ts'
+import { outputFile, writeOutput } from '../output-file.ts'
 
 export interface ObjTypesOptions {
   output?: string
@@ -28,11 +28,11 @@ export function types(file: string, options: ObjTypesOptions): number {
     types: options.type ?? [],
     ...(options.embed === true ? { embed: bytes } : {}),
   })
-  if (options.output !== undefined) writeOutput(options.output, text)
-  if (options.json === true)
-    printJson({ output: options.output ?? null, text, types: Object.fromEntries(declared) })
-  else if (options.output === undefined) print(...text.trimEnd().split('\n'))
-  else note(`${options.output}: ${declared.size} types`)
+  const output = outputFile(options)
+  if (output !== undefined) writeOutput(output, text)
+  if (options.json === true) printJson({ output: output ?? null, text, types: Object.fromEntries(declared) })
+  else if (output === undefined) print(...text.trimEnd().split('\n'))
+  else note(`${output}: ${declared.size} types`)
   return EXIT.ok
 }
 

@@ -131,9 +131,10 @@ function outcome({ problems }: RightsPlan): number {
 }
 
 async function check(made: RightsPlan, file: string, options: PlanCommandOptions): Promise<number> {
-  const { loadPolicy, loadVocabulary } = await import('../policy-file.ts')
+  const { loadPolicy } = await import('../policy-file.ts')
+  const { policyWords } = await import('../policy-words.ts')
   const { describeMask } = await import('../../policy/mask-text.ts')
-  const vocabulary = await loadVocabulary()
+  const vocabulary = await policyWords(undefined)
   const policy = await loadPolicy(file, vocabulary)
   const compared = compareRights(made, policy.rights)
   const needless = [

@@ -2,12 +2,18 @@
 import { EXIT } from '../../errors.ts'
 import { comparePolicies, type Difference, type PolicyDifferences } from '../../policy/diff.ts'
 import { print, printJson, styled, table } from '../output.ts'
-import { loadPolicy, loadVocabulary } from '../policy-file.ts'
+import { loadPolicy } from '../policy-file.ts'
+import { type KernelName, policyWords } from '../policy-words.ts'
 import { levelText } from '../risk-text.ts'
 
+export interface DiffOptions {
+  kernel?: KernelName
+  json?: boolean
+}
+
 /** Exit 0: they are the same; 1: they differ; as diff(1). */
-export async function diff(before: string, after: string, options: { json?: boolean }): Promise<number> {
-  const vocabulary = await loadVocabulary()
+export async function diff(before: string, after: string, options: DiffOptions): Promise<number> {
+  const vocabulary = await policyWords(options.kernel)
   const found = comparePolicies(
     await loadPolicy(before, vocabulary),
     await loadPolicy(after, vocabulary),

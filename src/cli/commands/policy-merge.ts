@@ -15,11 +15,13 @@ import {
 import { assessRisk } from '../../policy/risk.ts'
 import type { Vocabulary } from '../../policy/vocabulary.ts'
 import { print, printJson } from '../output.ts'
-import { writeOutput } from '../output-file.ts'
-import { loadVocabulary, readPolicyText } from '../policy-file.ts'
+import { outputFile, writeOutput } from '../output-file.ts'
+import { readPolicyText } from '../policy-file.ts'
+import { type KernelName, policyWords } from '../policy-words.ts'
 
 export interface MergeOptions extends MergeChoices {
   output?: string
+  kernel?: KernelName
   json?: boolean
 }
 
@@ -32,7 +34,7 @@ interface Source {
 /** ConflictError: they differ in what does not add up. */
 export async function merge(fileA: string, fileB: string, options: MergeOptions): Promise<number> {
   if (fileA === '-' && fileB === '-') throw new UsageError('Only one of the policies can be standard input')
-  const vocabulary = await loadVocabulary()
+  const vocabulary = await policyWords(options.kernel)
   const sources = [await sourceAt(fileA, vocabulary), await sourceAt(fileB, vocabulary)] as const
   const [a, b] = sources
   const merged = mergePolicies(a.policy, b.policy, options, vocabulary)
@@ -46,10 +48,11 @@ export async function merge(fileA: string, fileB: string, options: MergeOptions)
     '',
   ].join('\n')
   // It is also refused here if it became larger than a policy may be.
-  const read = await policyFromText(text, options.output ?? 'the merged policy', vocabulary)
+  const output = outputFile(options)
+  const read = await policyFromText(text, output ?? 'the merged policy', vocabulary)
   if (!isDeepStrictEqual(read, policy))
     throw new InternalError('The merged policy does not read back as it was merged')
-  if (options.output !== undefined) writeOutput(options.output, text)
+  if (output !== undefined) writeOutput(output, text)
   if (options.json === true)
     printJson({
       policy,
@@ -62,8 +65,8 @@ export async function merge(fileA: string, fileB: string, options: MergeOptions)
       ),
       risk: { merged: risk[0], before: [risk[1], risk[2]] },
     })
-  else if (options.output === undefined) print(...text.trimEnd().split('\n'))
-  else print(`${options.output}: allows what ${fileA} and ${fileB} allow; risk ${risk[0]}`)
+  else if (output === undefined) print(...text.trimEnd().split('\n'))
+  else print(`${output}: allows what ${fileA} and ${fileB} allow; risk ${risk[0]}`)
   return EXIT.ok
 }
 

@@ -11,11 +11,18 @@ import { type Fact, type Identity, namesIn, type SubjectFacts, unitOfCgroup } fr
 import { verdictLines } from '../../policy/verdict-text.ts'
 import { parseWithin, USER_IDS } from '../../uapi/number-range.ts'
 import { print, printJson } from '../output.ts'
-import { loadPolicy, loadVocabulary } from '../policy-file.ts'
+import { loadPolicy } from '../policy-file.ts'
+import { type KernelName, policyWords } from '../policy-words.ts'
 
-export async function test(file: string, options: { as: string; json?: boolean }): Promise<number> {
+export interface TestOptions {
+  as: string
+  kernel?: KernelName
+  json?: boolean
+}
+
+export async function test(file: string, options: TestOptions): Promise<number> {
   const given = parseFacts(options.as)
-  const policy = await loadPolicy(file, await loadVocabulary())
+  const policy = await loadPolicy(file, await policyWords(options.kernel))
   const verdict = decide(factsOf(given, policy), { by: 'operator' }, [policy], new Date())
   if (options.json === true) printJson(verdict)
   else print(...verdictLines(verdict))

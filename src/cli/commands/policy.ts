@@ -1,4 +1,4 @@
-/** bpftoken policy check and show: offline, against the running kernel's vocabulary. */
+/** bpftoken policy check and show: offline, in the words of the running kernel or of a known one. */
 import { BpftokenError, EXIT, PolicyError } from '../../errors.ts'
 import { describeLimits } from '../../policy/limits-text.ts'
 import { lintPolicy } from '../../policy/lint.ts'
@@ -7,18 +7,14 @@ import { assessRisk, compareRisk, RISK_LEVELS, type RiskLevel } from '../../poli
 import { MASK_DOMAINS, type Vocabulary } from '../../policy/vocabulary.ts'
 import { describeFailure } from '../failure-report.ts'
 import { columns, type Line, print, printJson, styled, table, warn } from '../output.ts'
-import {
-  loadPolicy,
-  loadVocabulary,
-  locatedPolicyIn,
-  type PolicyFile,
-  policyFilesAt,
-} from '../policy-file.ts'
+import { loadPolicy, locatedPolicyIn, type PolicyFile, policyFilesAt } from '../policy-file.ts'
+import { type KernelName, policyWords } from '../policy-words.ts'
 import { Progress } from '../progress.ts'
 import { levelText, riskBars } from '../risk-text.ts'
 
 export interface CheckOptions {
   maxRisk?: RiskLevel
+  kernel?: KernelName
   verbose?: boolean
   json?: boolean
 }
@@ -29,7 +25,7 @@ export interface CheckOptions {
  */
 export async function check(paths: string[], options: CheckOptions): Promise<number> {
   const files = paths.flatMap(policyFilesAt)
-  const vocabulary = await loadVocabulary()
+  const vocabulary = await policyWords(options.kernel)
   // Many would drive out of the cache what other commands need.
   const keep = files.length === 1
   using progress = new Progress({ total: files.length })
@@ -133,8 +129,14 @@ function summary(reports: readonly Report[]): string {
   return `${reports.length} policies: ${counts.join(', ')}${highest === undefined ? '' : `; highest risk ${highest}`}`
 }
 
-export async function show(file: string, options: { masks?: boolean; json?: boolean }): Promise<number> {
-  const vocabulary = await loadVocabulary()
+export interface ShowOptions {
+  masks?: boolean
+  kernel?: KernelName
+  json?: boolean
+}
+
+export async function show(file: string, options: ShowOptions): Promise<number> {
+  const vocabulary = await policyWords(options.kernel)
   const policy = await loadPolicy(file, vocabulary)
   const masks = MASK_DOMAINS.map(domain => ({
     option: `delegate_${domain}`,

@@ -1,7 +1,17 @@
 /** The commands for BPF objects and for those who load them, from `init` to `token show`. */
 import { Option } from 'commander'
 import { PLAN_FORMATS } from '../../needs/format/names.ts'
-import { attach, btf, capabilities, common, program, recipientOptions, repeatable } from './options.ts'
+import {
+  attach,
+  besideAnswer,
+  btf,
+  capabilities,
+  common,
+  output,
+  program,
+  recipientOptions,
+  repeatable,
+} from './options.ts'
 import type { Part } from './part.ts'
 
 export const objectCommands: Part = (root, act) => {
@@ -22,7 +32,11 @@ export const objectCommands: Part = (root, act) => {
           .default('yaml'),
       )
       .addOption(btf("the types of the kernel that will load them, instead of this one's"))
-      .option('--seccomp-profile <file>', 'write one for the container, which the form then names')
+      .option(
+        '--seccomp-profile <file>',
+        'write one for the container, which the form then names',
+        besideAnswer,
+      )
       .option('--seccomp-base <file>', "what that is made of (default: the runtime's own)")
       .option('--no-try', 'do not load the objects on this kernel to see, which root does by default')
       .option(
@@ -39,6 +53,7 @@ export const objectCommands: Part = (root, act) => {
     .example('plan counter.bpf.o > policy.yaml', 'a policy that is just enough')
     .example('plan --format podman counter.bpf.o', 'what to give podman run')
     .example('plan --check policy.yaml --strict counter.bpf.o', 'for CI: no less and no more')
+    .anywhere()
     .action(act(async () => (await import('../commands/plan.ts')).plan))
 
   common(
@@ -47,7 +62,11 @@ export const objectCommands: Part = (root, act) => {
         .command('record')
         .description('watch what a run asks of bpf(2), and write the least policy for it (as root)')
         .argument('[command...]', 'the program and its arguments, after --')
-        .option('-o, --output <file>', 'where to (default: print it)'),
+        .addOption(output()),
+      {
+        pid: 'this process and all that it starts',
+        cgroup: 'all processes of this cgroup and of those below',
+      },
     ),
   )
     .passThroughOptions()
@@ -72,7 +91,7 @@ export const objectCommands: Part = (root, act) => {
       .addOption(program())
       .option('--policy <policy>', 'lend this, instead of the least that the object needs')
       .addOption(repeatable('--cap <name>', 'lend a further capability, such as perfmon', capabilities))
-      .option('--save-policy <file>', 'write the policy that was lent to a new file')
+      .option('--save-policy <file>', 'write the policy that was lent to a new file', besideAnswer)
       .option(
         '--user <user>',
         'host user that loads it: name, uid or uid:gid (default: who called sudo, else nobody)',
@@ -93,6 +112,7 @@ export const objectCommands: Part = (root, act) => {
       .option('--force', 'write only the files that are missing; none is overwritten'),
   )
     .example('init counter', 'a project to begin with')
+    .anywhere()
     .action(act(async () => (await import('../commands/init.ts')).init))
 
   const obj = common(root.command('obj'))
@@ -111,6 +131,7 @@ export const objectCommands: Part = (root, act) => {
   )
     .example('obj show counter.bpf.o', 'what is inside')
     .example('obj show --btf 5.15.btf --btf 6.1.btf counter.bpf.o', 'what those kernels have not')
+    .anywhere()
     .action(act(async () => (await import('../commands/obj.ts')).show))
   common(
     obj
@@ -142,17 +163,18 @@ export const objectCommands: Part = (root, act) => {
       .command('link')
       .description('make one object of several: externs resolved, maps, data and types merged')
       .argument('<file...>', 'object files')
-      .requiredOption('-o, --output <file>', 'where to'),
+      .requiredOption('-o, --output <file>', 'where to; - is standard output'),
   )
     .details('Exit: 0 linked, also where externs are left for a later link; 1 they do not go together.')
     .example('obj link -o both.o a.bpf.o b.bpf.o', 'what obj load then takes')
+    .anywhere()
     .action(act(async () => (await import('../commands/obj-link.ts')).link))
   common(
     obj
       .command('types')
       .description('write a TypeScript file: maps, events, global variables and programs with their types')
       .argument('<file>', 'an object file')
-      .option('-o, --output <file>', 'where to (default: print it)')
+      .addOption(output())
       .option('--name <name>', 'of what the file exports (default: the name of the object file)')
       .addOption(repeatable('--event-type <map=type>', 'the type of what comes from a ring buffer'))
       .addOption(repeatable('--type <name>', 'a further type of the object, to be declared'))
@@ -162,6 +184,7 @@ export const objectCommands: Part = (root, act) => {
       .option('--embed', 'with the object itself in the file'),
   )
     .example('obj types counter.bpf.o -o counter.ts', 'then: import { counter } from "./counter.ts"')
+    .anywhere()
     .action(act(async () => (await import('../commands/obj-types.ts')).types))
 
   const token = common(root.command('token'))

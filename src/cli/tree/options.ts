@@ -1,6 +1,7 @@
 /** What several commands take alike: options, and how the values of options are read. */
 import { InvalidArgumentError, Option } from 'commander'
 import { DEFAULT_PATH } from '../../delegation/actions.ts'
+import { MACHINE_NAMES } from '../../model/machine-names.ts'
 import { parseDuration } from '../../policy/quantity.ts'
 import { DELEGATION_IDS, type NumberRange, PROCESS_IDS, parseWithin } from '../../uapi/number-range.ts'
 import type { Command } from '../command.ts'
@@ -53,9 +54,23 @@ export const attach = (what: string): Option =>
     `${what}, [PROGRAM=]SPEC or '["PROGRAM","SPEC"]': auto, xdp:DEVICE[/MODE], tcx:DEVICE/ingress|egress, netkit:DEVICE/primary|peer, cgroup:PATH, netns:PATH`,
   )
 export const btf = (what: string): Option => new Option('--btf <file>', `${what}: BTF, or a vmlinux`)
+export const kernel = (): Option =>
+  new Option(
+    '--kernel <name>',
+    'in the words of this kernel (default: of the running one, or of the newest known where none can be asked)',
+  ).choices([...MACHINE_NAMES, 'running'])
 export const program = (): Option => repeatable('--program <name>', 'only this program')
 
 const JSON_DOCUMENT = 'print one JSON document (errors: on stderr)'
+
+/** Where the answer goes; see `outputFile`. */
+export const output = (): Option => new Option('-o, --output <file>', 'where to (default, and -: print it)')
+
+/** A file that is written beside the answer, and so cannot be standard output. */
+export function besideAnswer(text: string): string {
+  if (text !== '-') return text
+  throw new InvalidArgumentError('It must be a file, for standard output is for the answer; ./- is one.')
+}
 
 /** What every command takes, wherever it stands among the words. */
 export function common(command: Command, json = JSON_DOCUMENT): Command {
@@ -66,14 +81,18 @@ export function common(command: Command, json = JSON_DOCUMENT): Command {
 }
 
 /** The options that say who is lent to; exactly one must be given, see recipient.ts. */
-export function recipientOptions(command: Command): Command {
+export function recipientOptions(
+  command: Command,
+  { pid, cgroup } = {
+    pid: 'a process in the user namespace',
+    cgroup: 'the process of this cgroup that has a user namespace of its own',
+  },
+): Command {
   return command
-    .addOption(
-      new Option('--pid <pid>', 'a process in the user namespace').argParser(numberWithin(PROCESS_IDS)),
-    )
+    .addOption(new Option('--pid <pid>', pid).argParser(numberWithin(PROCESS_IDS)))
     .option('--container <name>', 'a container of Podman or Docker, by name or id; USER/NAME: a rootless one')
     .option('--unit <name>', "a unit of systemd; USER/NAME: of that user's own")
-    .option('--cgroup <dir>', 'the process of this cgroup that has a user namespace of its own')
+    .option('--cgroup <dir>', cgroup)
 }
 
 /** A delegation by the guard's number for it, or a loan by the daemon's. */

@@ -1,6 +1,6 @@
 /** `policy`: the commands that look at policies, and make them known to the guard. */
 import { Option } from 'commander'
-import { anySubject, common, socket } from './options.ts'
+import { anySubject, common, kernel, output, socket } from './options.ts'
 import type { Part } from './part.ts'
 
 const side = (flags: string, what: string): Option =>
@@ -17,30 +17,37 @@ export const policyCommands: Part = (root, act) => {
       .argument('<path...>', 'policy files, or directories of them; - is standard input')
       .addOption(
         new Option('--max-risk <level>', 'fail above this').choices(['low', 'medium', 'high', 'critical']),
-      ),
+      )
+      .addOption(kernel()),
   )
     .details('Exit: 0 nothing to warn of; 1 a warning, too risky, or not readable; 2 not a valid policy.')
     .example('policy check policy.yaml', 'what is wrong with it, and what it would let others do')
     .example('policy check --max-risk high policies/', 'all of a directory; for CI')
+    .example('policy check --kernel 6.12 policy.yaml', 'whether that kernel, too, knows its words')
+    .anywhere()
     .action(act(async () => (await import('../commands/policy.ts')).check))
   common(
     policies
       .command('show')
       .description('print a policy as it is understood')
       .argument('<file>', 'the policy')
-      .option('--masks', 'the four masks, as numbers and as mount options'),
+      .option('--masks', 'the four masks, as numbers and as mount options')
+      .addOption(kernel()),
   )
     .example('policy show --masks policy.yaml', 'what mount(8) would be given')
+    .anywhere()
     .action(act(async () => (await import('../commands/policy.ts')).show))
   common(
     policies
       .command('diff')
       .description('what a policy grants more and less than another one, and the risk of both')
       .argument('<before>', 'the policy to compare with')
-      .argument('<after>', 'the policy that is compared'),
+      .argument('<after>', 'the policy that is compared')
+      .addOption(kernel()),
   )
     .details('Exit: 0 they grant the same; 1 they differ; 2 one is not a valid policy.')
     .example('policy diff policy.yaml policy-new.yaml', 'what a change would let others do')
+    .anywhere()
     .action(act(async () => (await import('../commands/policy-diff.ts')).diff))
   common(
     policies
@@ -48,10 +55,11 @@ export const policyCommands: Part = (root, act) => {
       .description('the least policy that allows what each of two policies allows')
       .argument('<a>', 'a policy; - is standard input')
       .argument('<b>', 'another one')
-      .option('-o, --output <file>', 'write it there')
+      .addOption(output())
       .addOption(side('--subjects <side>', 'who gets it'))
       .addOption(side('--limits <side>', 'how much'))
-      .addOption(side('--terms <side>', 'all other terms: network, guard, sharing and so on')),
+      .addOption(side('--terms <side>', 'all other terms: network, guard, sharing and so on'))
+      .addOption(kernel()),
   )
     .details(
       'Rights and lists add up, each with a comment that says which of the two has it. What else differs is refused\n' +
@@ -62,6 +70,7 @@ export const policyCommands: Part = (root, act) => {
       'policy merge --limits a --subjects a a.yaml b.yaml',
       'for whom, and how much, is that of a.yaml',
     )
+    .anywhere()
     .action(act(async () => (await import('../commands/policy-merge.ts')).merge))
   common(
     policies
@@ -71,10 +80,12 @@ export const policyCommands: Part = (root, act) => {
       .requiredOption(
         '--as <facts>',
         'a subject: user=, group= (repeatable), cgroup=, unit=, executable=, label=; with commas between',
-      ),
+      )
+      .addOption(kernel()),
   )
     .details('What is not named is not known, and matches nothing. Exit: 0 allowed, 3 refused.')
     .example('policy test policy.yaml --as user=alice,unit=agent.service', 'whether alice would get it')
+    .anywhere()
     .action(act(async () => (await import('../commands/policy-test.ts')).test))
   common(
     root
@@ -88,6 +99,7 @@ export const policyCommands: Part = (root, act) => {
         'The rules are held to real kernels by tests; what that does not prove is in docs/model.md.',
     )
     .example('simulate examples/scenarios/a2-token-create.yaml', 'why a map is made, and a program is not')
+    .anywhere()
     .action(act(async () => (await import('../commands/simulate.ts')).simulate))
   common(
     policies

@@ -14,6 +14,7 @@ export const shellCommands: Part = (root, act) => {
   )
     .example('schema', 'the names of all documents')
     .example('schema policy-check', 'what policy check --json prints')
+    .anywhere()
     .action(act(async () => (await import('../commands/schema.ts')).schema))
 
   common(
@@ -26,6 +27,7 @@ export const shellCommands: Part = (root, act) => {
     .example('completion bash > /etc/bash_completion.d/bpftoken', 'for all users of bash')
     .example('completion zsh > ~/.zfunc/_bpftoken', 'for zsh, in a directory of $fpath')
     .example('completion fish > ~/.config/fish/completions/bpftoken.fish', 'for fish')
+    .anywhere()
     .action(
       act(async () => {
         const { completion } = await import('../commands/completion.ts')

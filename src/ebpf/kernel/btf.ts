@@ -52,8 +52,13 @@ const GUESSED_IDS = 4096
 const MORE_GUESSED_IDS = 65_536
 
 let vmlinux: KernelBtf | undefined
-/** By name; a module that was loaded again has another file. */
-let modules: ReadonlyMap<string, ModuleBtf & { readonly file: number }> = new Map()
+interface ReadModule extends ModuleBtf {
+  /** A module that was loaded again has another one. */
+  readonly file: number
+  readonly bytes: Uint8Array
+}
+
+let modules: ReadonlyMap<string, ReadModule> = new Map()
 let modulesLookedAt = false
 
 /**
@@ -108,7 +113,7 @@ export function moduleBtfs(): readonly ModuleBtf[] {
 }
 
 function readModules(): typeof modules {
-  const found = new Map<string, ModuleBtf & { readonly file: number }>()
+  const found = new Map<string, ReadModule>()
   for (const name of namesIn(KERNEL_BTF)) {
     if (name === 'vmlinux') continue
     const path = `${KERNEL_BTF}/${name}`
@@ -121,7 +126,7 @@ function readModules(): typeof modules {
     const bytes = readOrNull(path)
     // Unloaded between the two looks.
     if (file === undefined || bytes === null) continue
-    found.set(name, { name, file, types: Btf.parse(bytes, kernelBtf().types) })
+    found.set(name, { name, file, bytes, types: Btf.parse(bytes, kernelBtf().types) })
   }
   return found
 }
@@ -129,6 +134,15 @@ function readModules(): typeof modules {
 /** Who asks for modules next sees those that are loaded then; what is known of them is kept. */
 export function lookAtModulesAgain(): void {
   modulesLookedAt = false
+}
+
+/**
+ * Whether a descriptor is of the types that `moduleBtfs` gave of that module: of another build of it,
+ * which was loaded meanwhile, ids mean something else.
+ */
+export function isModuleAsRead(name: string, object: BtfObject): boolean {
+  const known = modules.get(name)
+  return known !== undefined && Buffer.compare(known.bytes, object.raw()) === 0
 }
 
 /** What is read next comes from the kernel again. */

@@ -12,6 +12,7 @@ import type { TypedValue } from '../btf/typed-value.ts'
 import type { BpfMap } from '../map.ts'
 import { GlobalVariables } from '../object/global-variables.ts'
 import type { ObjectSpec } from '../object/spec.ts'
+import { notMapped } from './not-mapped.ts'
 
 /** Pages of an arena come to be when they are first touched. */
 export class Arena implements Disposable {
@@ -80,43 +81,52 @@ export class Arena implements Disposable {
   }
 
   /**
-   * All of it. Empty once disposed of. Give a copy (`slice`) to what reads it while we go on, such as
+   * All of it. Empty once disposed of, and all else is NotFoundError then. Give a copy (`slice`) to what reads it while we go on, such as
    * zlib, fs and crypto with a callback: reading where it was mapped kills the process.
    * NotSupportedError: with BPF_F_SEGV_ON_FAULT, reading a page that no program has made would kill
    * the process.
    */
   get bytes(): Uint8Array {
+    const { buffer } = this.#mapping
+    if (buffer.byteLength === 0) return new Uint8Array(0)
     if (this.#isDeadly)
       throw new NotSupportedError('An arena with BPF_F_SEGV_ON_FAULT cannot be read here', {
         context: { maxEntries: this.map.maxEntries },
       })
-    const { buffer } = this.#mapping
-    return buffer.byteLength === 0 ? new Uint8Array(0) : new Uint8Array(buffer)
+    return new Uint8Array(buffer)
   }
 
   /** The bytes of the global variables. */
   get globals(): Uint8Array {
+    this.#requireMapped()
     return this.bytes.subarray(this.globalsOff, this.globalsOff + this.#globalBytes)
   }
 
   /** What a variable is now. NotFoundError: there is none of that name. */
   get(name: string): TypedValue {
-    return this.#described(name).get(this.globals, name)
+    const { globals } = this
+    return this.#described(name).get(globals, name)
   }
 
   /** Sets a variable, which programs see at once. Errors as of `GlobalVariables.set`. */
   set(name: string, value: TypedValue): void {
-    this.#described(name).set(this.globals, name, value)
+    const { globals } = this
+    this.#described(name).set(globals, name, value)
   }
 
   /** The pointer to a variable. NotFoundError: there is none of that name. */
   pointerTo(name: string): bigint {
+    this.#requireMapped()
     const { off } = this.#described(name).find(name)
     return this.address + BigInt(this.globalsOff + off)
   }
 
   [Symbol.dispose](): void {
     this.#mapping[Symbol.dispose]()
+  }
+
+  #requireMapped(): void {
+    if (this.#mapping.buffer.byteLength === 0) throw notMapped()
   }
 
   #described(name: string): GlobalVariables {

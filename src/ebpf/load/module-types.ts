@@ -2,9 +2,9 @@
  * Types of the kernel's modules, as descriptors: what a program calls, reads or attaches to there is
  * named by a descriptor and an id. Each module is opened once for the loading of one object.
  */
-import { NotFoundError, NotSupportedError, SyscallError } from '../../errors.ts'
+import { ConflictError, NotFoundError, NotSupportedError, SyscallError } from '../../errors.ts'
 import { type BtfObject, opensTypesByToken } from '../btf/object.ts'
-import { openModuleBtf } from '../kernel/btf.ts'
+import { isModuleAsRead, openModuleBtf } from '../kernel/btf.ts'
 import { Owned } from '../owned.ts'
 import type { Token } from '../token.ts'
 
@@ -19,7 +19,7 @@ export class ModuleTypes implements Disposable {
 
   /**
    * Stays open until this is disposed of. `newest`: types that were loaded after the module.
-   * NotFoundError: the module is gone. EPERM names the missing right or capability.
+   * NotFoundError: the module is gone. ConflictError: another build of it is there by now. EPERM names the missing right or capability.
    * NotSupportedError: under a token, on a kernel before 6.15.
    */
   open(name: string, newest: BtfObject | undefined): BtfObject {
@@ -31,7 +31,15 @@ export class ModuleTypes implements Disposable {
         context: { module: name },
         hint: 'Look whether the module is still loaded',
       })
-    this.#opened.set(name, this.#owned.add(opened))
+    this.#owned.add(opened)
+    // Fail closed: the ids that were looked up would be of other functions. While it is open, the
+    // kernel refuses to load with the types of a module that has gone.
+    if (!isModuleAsRead(name, opened))
+      throw new ConflictError(`Module "${name}" was exchanged while the object was loaded`, {
+        context: { module: name },
+        hint: 'Load the object again',
+      })
+    this.#opened.set(name, opened)
     return opened
   }
 

@@ -9,7 +9,7 @@ import { ConflictError, InputError, NotFoundError, NotSupportedError } from '../
 import { PROCESS_IDS, parseWithin } from '../../uapi/number-range.ts'
 import { systemProgram } from '../program-path.ts'
 import { cgroupRoot, findBelow, processWithin } from './cgroup.ts'
-import type { Found, Owner } from './recipient.ts'
+import type { Found, Owner } from './found.ts'
 import { ask } from './system-program.ts'
 
 const PROPERTIES = ['Id', 'LoadState', 'ActiveState', 'MainPID', 'ControlGroup', 'InvocationID'] as const

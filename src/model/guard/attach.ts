@@ -7,10 +7,14 @@ import { bpf_cmd, bpf_map_type } from '../../uapi/bpf.ts'
 import { INITIAL } from '../task.ts'
 import { type Actor, type Cgroup, isBelow, isHostRoot, isInside } from './actor.ts'
 import type { Delegation } from './delegation.ts'
-import type { GuardState } from './guard.ts'
-import type { GuardLink, GuardMap, GuardObject, GuardProgram } from './objects.ts'
+import type { Namespaces } from './namespaces.ts'
+import type { GuardMap, GuardObject, GuardProgram } from './objects.ts'
+import { type Owner, ownerOf, ownerOfLink, ownerOfMap, ownerOfProgram } from './owner.ts'
+import type { Registry } from './registry.ts'
+import type { GuardState } from './state.ts'
 import { ENFORCE, has, hasFlag, isOn, PERMISSIVE, type Rules, rulesOf } from './terms.ts'
-import { type GuardReason, type GuardVerdict, Judged, PASSED } from './verdict.ts'
+import { type GuardVerdict, Judged, PASSED } from './verdict.ts'
+import type { GuardReason } from './words.ts'
 
 /** What `target` of an attachment is. */
 export type GuardTarget =
@@ -35,7 +39,7 @@ export interface GuardCall {
   readonly type?: number
   readonly target?: GuardTarget
   readonly flags?: number
-  /** BPF_PROG_ATTACH with BPF_F_REPLACE: which; BPF_LINK_UPDATE: the new program. */
+  /** BPF_PROG_ATTACH with BPF_F_REPLACE: which; BPF_LINK_UPDATE: the new program or map. */
   readonly other?: GuardObject
   /** BPF_PROG_ATTACH of a flow dissector: the one that the caller's network has without a link. */
   readonly dissector?: GuardProgram
@@ -54,6 +58,7 @@ const {
 } = bpf_cmd
 const BPF_F_ALLOW_MULTI = 2
 const BPF_F_REPLACE = 4
+const NO_TYPE = 0xffff_ffff
 
 type Kind = 'cgroup' | 'device' | 'namespace' | 'map' | 'other' | 'unknown'
 
@@ -66,8 +71,14 @@ function kindOf(type: number | undefined): Kind {
   return isOn('otherTypes', type) ? 'other' : 'cgroup'
 }
 
+/** All ones stand for no type. */
 function isNetworkType(type: number | undefined): boolean {
-  return type !== undefined && (type > GUARD_LISTS.lastType || isOn('networkTypes', type))
+  return type !== undefined && type !== NO_TYPE && (type > GUARD_LISTS.lastType || isOn('networkTypes', type))
+}
+
+/** What a call puts to work: of an update the new program, or the new map of struct_ops. */
+function attachedBy({ cmd, object, other }: GuardCall): GuardObject | undefined {
+  return cmd === BPF_LINK_UPDATE ? other : object
 }
 
 /** The cgroup that something is attached to; undefined: it is none. */
@@ -77,17 +88,15 @@ function targetCgroup({ type, target }: GuardCall): (GuardTarget & { kind: 'cgro
   return target?.kind === 'cgroup' ? target : undefined
 }
 
-/** The delegation of an object, and a first verdict; without both it is nobody's. */
-interface Owner {
-  readonly of?: Delegation
-  readonly what: Judged
-}
-
 export class Attaching {
   readonly #state: GuardState
+  readonly #registry: Registry
+  readonly #namespaces: Namespaces
 
-  constructor(state: GuardState) {
+  constructor(state: GuardState, registry: Registry, namespaces: Namespaces) {
     this.#state = state
+    this.#registry = registry
+    this.#namespaces = namespaces
   }
 
   judge(actor: Actor, call: GuardCall): GuardVerdict {
@@ -96,11 +105,11 @@ export class Attaching {
     const isAttach = isOn('attachCommands', cmd)
     if (!isUpdate && !isAttach && !isOn('detachCommands', cmd) && !isOn('privilegedCommands', cmd))
       return PASSED
-    const confinement = this.#state.confinementOf(actor.cgroup)
+    const confinement = this.#registry.confinementOf(actor.cgroup)
     if (isUpdate) return this.#updating(actor, call, confinement !== undefined)
     for (const step of [
       () => (isHostRoot(actor) ? PASSED : this.#taking(actor, call)),
-      () => (isAttach ? this.#attachment(actor, call, call.object) : PASSED),
+      () => (isAttach ? this.#attachment(actor, call, attachedBy(call)) : PASSED),
       () => (isAttach ? this.#namespaceRules(actor, call) : PASSED),
       () => (confinement === undefined ? PASSED : this.#confined(actor, call, confinement)),
     ]) {
@@ -108,39 +117,6 @@ export class Attaching {
       if (verdict.refused) return verdict
     }
     return PASSED
-  }
-
-  // ---- whose it is ----
-
-  ownerOfProgram(program: GuardProgram, what: Judged): Owner {
-    const { token, delegation } = program
-    if (token === undefined) {
-      // Of a cgroup that is or was confined.
-      if (delegation === undefined || !this.#state.judgedBy(delegation, what)) return { what }
-      return { what, of: delegation }
-    }
-    if (!this.#state.judgedBy(token.delegation, what)) return { what }
-    if (delegation === undefined || delegation !== token.delegation) {
-      what.beyondMode('mismatch')
-      return { what }
-    }
-    return { what, of: delegation }
-  }
-
-  #ownerOfMap({ delegation }: GuardMap, what: Judged): Owner {
-    return delegation !== undefined && this.#state.judgedBy(delegation, what)
-      ? { what, of: delegation }
-      : { what }
-  }
-
-  ownerOfLink(link: GuardLink, what: Judged): Owner {
-    return 'program' in link ? this.ownerOfProgram(link.program, what) : this.#ownerOfMap(link.map, what)
-  }
-
-  #owner(object: GuardObject | undefined, what: Judged): Owner {
-    if (object?.kind === 'program') return this.ownerOfProgram(object.program, what)
-    if (object?.kind === 'map') return this.#ownerOfMap(object.map, what)
-    return object?.kind === 'link' ? this.ownerOfLink(object.link, what) : { what }
   }
 
   // ---- attaching ----
@@ -173,7 +149,7 @@ export class Attaching {
 
   /** What a descriptor is, is judged by its own delegation. The host's root may, but not what has ended. */
   #attachment(actor: Actor, call: GuardCall, object: GuardObject | undefined): GuardVerdict {
-    const { what, of } = this.#owner(object, new Judged('attach', { quiet: true }))
+    const { what, of } = ownerOf(this.#state, object, new Judged('attach', { quiet: true }))
     if (isHostRoot(actor)) return of === undefined ? PASSED : this.#state.say(what, 'EACCES')
     if (of !== undefined && what.reason === 'none' && this.#state.isStranger(actor, of))
       what.reason = 'stranger'
@@ -183,7 +159,7 @@ export class Attaching {
 
   /** By the caller's user namespace, for which the descriptor does not matter. */
   #namespaceRules(actor: Actor, call: GuardCall): GuardVerdict {
-    const found = this.#state.rulesAround(actor)
+    const found = this.#namespaces.rulesAround(actor)
     if (found === undefined) return PASSED
     const what = new Judged('attach', { quiet: true })
     what.delegation = found.delegation
@@ -230,21 +206,21 @@ export class Attaching {
   /** Whether something that is not the caller's was attached alone: that anybody can take away. */
   #hasOthers(actor: Actor, alone: readonly GuardProgram[] = []): boolean {
     return alone.some(program => {
-      const { of } = this.ownerOfProgram(program, new Judged('detach'))
+      const { of } = ownerOfProgram(this.#state, program, new Judged('detach'))
       return of?.userNamespace === undefined || !isInside(actor, of.userNamespace)
     })
   }
 
   #takingProgram(actor: Actor, program: GuardProgram | undefined): GuardVerdict {
     if (program === undefined) return this.#refuseTaking(undefined)
-    const owner = this.ownerOfProgram(program, new Judged('detach'))
+    const owner = ownerOfProgram(this.#state, program, new Judged('detach'))
     return this.#mayTake(actor, owner) ? PASSED : this.#refuseTaking(owner.of)
   }
 
   #replacing(actor: Actor, call: GuardCall): GuardVerdict {
     const kind = kindOf(call.type)
     if ((kind === 'map' || kind === 'unknown') && call.target?.kind === 'map') {
-      const owner = this.#ownerOfMap(call.target.map, new Judged('detach'))
+      const owner = ownerOfMap(this.#state, call.target.map, new Judged('detach'))
       const verdict = this.#mayTake(actor, owner) ? PASSED : this.#refuseTaking(owner.of)
       if (verdict.refused) return verdict
     }
@@ -268,7 +244,7 @@ export class Attaching {
     const owner =
       program === undefined
         ? { what: new Judged('detach') }
-        : this.ownerOfProgram(program, new Judged('detach'))
+        : ownerOfProgram(this.#state, program, new Judged('detach'))
     if (program !== undefined && !this.#mayTake(actor, owner)) return this.#refuseTaking(owner.of)
     if (cgroup !== undefined && this.#hasOthers(actor, cgroup.alone)) return this.#refuseTaking(owner.of)
     return program !== undefined || kind === 'cgroup' ? PASSED : this.#refuseTaking(owner.of)
@@ -277,10 +253,10 @@ export class Attaching {
   /** The new program of a link must be of the link's delegation. */
   #takingLink(actor: Actor, { cmd, object, other }: GuardCall): GuardVerdict {
     if (object?.kind !== 'link') return PASSED
-    const owner = this.ownerOfLink(object.link, new Judged('detach'))
+    const owner = ownerOfLink(this.#state, object.link, new Judged('detach'))
     if (!this.#mayTake(actor, owner)) return this.#refuseTaking(owner.of)
     if (cmd !== BPF_LINK_UPDATE) return PASSED
-    const next = this.#owner(other, new Judged('detach'))
+    const next = ownerOf(this.#state, other, new Judged('detach'))
     return owner.of === next.of ? PASSED : this.#refuseTaking(next.of ?? owner.of)
   }
 
@@ -309,7 +285,7 @@ export class Attaching {
 
   /** The map itself, and the network that devices and sockets are of: that of whoever puts them in. */
   #carrier(actor: Actor, map: GuardMap): GuardVerdict {
-    const { what, of } = this.#ownerOfMap(map, new Judged('attach', { quiet: true }))
+    const { what, of } = ownerOfMap(this.#state, map, new Judged('attach', { quiet: true }))
     if (
       of !== undefined &&
       what.reason === 'none' &&
@@ -324,7 +300,7 @@ export class Attaching {
     const own = this.#state.say(what, 'EACCES')
     if (own.refused) return own
     what.reason = 'none'
-    const found = this.#state.rulesAround(actor)
+    const found = this.#namespaces.rulesAround(actor)
     if (found === undefined) return PASSED
     what.delegation = found.delegation
     what.mode = found.enforced.ownNetwork ? ENFORCE : PERMISSIVE

@@ -3,7 +3,7 @@ import type { RawTerms } from '../../guard/terms.ts'
 import type { UserNamespace } from '../task.ts'
 import type { Cgroup } from './actor.ts'
 import { isStated, isUnlimited, type Kind, limitOf } from './terms.ts'
-import type { GuardReason } from './verdict.ts'
+import type { GuardReason } from './words.ts'
 
 /** Live objects; what was lent on counts as in use. */
 interface Usage {

@@ -1,11 +1,9 @@
 /** Verdicts, and the events that tell of them. */
-import type { POINTS, REASONS, VERDICTS } from '../../guard/layout.ts'
+import type { VERDICTS } from '../../guard/layout.ts'
 import type { ErrnoName } from '../judge.ts'
 import type { Delegation } from './delegation.ts'
 import { ENFORCE, PERMISSIVE, tellsAll, tellsNothing } from './terms.ts'
-
-export type GuardPoint = (typeof POINTS)[keyof typeof POINTS]
-export type GuardReason = (typeof REASONS)[keyof typeof REASONS]
+import type { GuardPoint, GuardReason } from './words.ts'
 
 /** What the guard says: nothing against it, or a refusal. */
 export type GuardVerdict =

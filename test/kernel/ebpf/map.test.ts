@@ -1,6 +1,6 @@
 /** BpfMap on the running kernel: every map type it has, and what each type can do. */
 import assert from 'node:assert/strict'
-import { existsSync, readFileSync, unlinkSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, rmdirSync, unlinkSync } from 'node:fs'
 import path from 'node:path'
 import { runningVocabulary } from '../../../src/delegation/vocabulary.ts'
 import {
@@ -17,8 +17,11 @@ import {
   Program,
   R0,
 } from '../../../src/ebpf/index.ts'
+import { misfit } from '../../../src/ebpf/map-shape.ts'
 import { possibleCpus } from '../../../src/ebpf/per-cpu.ts'
+import { SyscallError } from '../../../src/errors.ts'
 import { PAGE_BYTES } from '../../../src/sys/memory.ts'
+import { Scratch } from '../../helpers/scratch.ts'
 import { boundUdp, errno, kernelTest, loadProgram, makeMap, privateBpffs, u32, u64 } from './fixture.ts'
 
 type Shape = Omit<MapSpec, 'type' | 'token'>
@@ -370,11 +373,33 @@ kernelTest('open() gives the pinned map back, until the name is removed', () => 
   assert.throws(() => BpfMap.open(at), errno('ENOENT'))
 })
 
-kernelTest('pin() fails with EPERM when the path is not in a bpffs', () => {
+kernelTest('pin() says what about the place is wrong, and leaves nothing there', () => {
   using map = makeMap({ type: 'hash', ...FOUR })
-  const at = `/tmp/bpftoken-pin-${process.pid}`
-  assert.throws(() => map.pin(at), errno('EPERM'))
-  assert.equal(existsSync(at), false)
+  using bpffs = privateBpffs()
+  using scratch = new Scratch()
+  const refused = (at: string, name: string, hint: RegExp): void =>
+    assert.throws(
+      () => map.pin(at),
+      (error: unknown) =>
+        errno(name)(error) && assert.match((error as SyscallError).hint ?? '', hint) === undefined,
+      at,
+    )
+  const inside = (name: string): string => `${bpffs.path}/${name}`
+  refused(inside('a/b/pin'), 'ENOENT', /^Make the directory ".*\/a\/b" first$/)
+  refused(
+    `${scratch.path}/a/pin`,
+    'ENOENT',
+    /^There is no directory ".*\/a", and ".*" lies in no bpffs: name/,
+  )
+  refused(`${scratch.path}/pin`, 'EPERM', /^".*" lies in no bpffs: name a path in one/)
+  refused(inside('a.pin'), 'EPERM', /without a dot/)
+  refused(inside('pin/'), 'ENOENT', /slash at the end/)
+  const left = readdirSync(bpffs.path).filter(name => !name.endsWith('.debug'))
+  assert.deepEqual([left, readdirSync(scratch.path)], [[], []])
+  mkdirSync(inside('a'))
+  map.pin(inside('a/pin'))
+  unlinkSync(inside('a/pin'))
+  rmdirSync(inside('a'))
 })
 
 kernelTest('fromId() opens a map that lives and fails with ENOENT for one that does not', () => {
@@ -395,6 +420,75 @@ kernelTest('create() names the map and its type when it fails, and TypeError for
     /bpf\(BPF_MAP_CREATE\) on map "flows" \(hash\) failed with EINVAL/,
   )
   assert.throws(() => BpfMap.create({ type: 'hsah' as MapType, ...FOUR }), /there is no map type "hsah"/)
+})
+
+/** What nobody knows from the sizes alone: what this kernel has, and what depends on two flags. */
+const NOT_BY_SHAPE = MAP_FLAGS.BPF_F_RB_OVERWRITE | MAP_FLAGS.BPF_F_STACK_BUILD_ID
+
+/** What is wrong with one field, by the hint; undefined: the kernel makes such a map. */
+function refusal(type: MapType, shape: Shape): string | undefined {
+  try {
+    makeMap({ type, ...shape }).close()
+    return undefined
+  } catch (error) {
+    assert.ok(error instanceof SyscallError, String(error))
+    return error.errnoName === 'EINVAL' ? (error.hint ?? 'no hint') : error.errnoName
+  }
+}
+
+kernelTest('create() says of each field that a type does not take what it has to be', () => {
+  const wrong: string[] = []
+  let refused = 0
+  let made = 0
+  for (const [word, fits] of Object.entries(SHAPES)) {
+    const type = word as MapType
+    if (!running.has(MAP_TYPES.number(type))) continue
+    const attempts: [field: string, shape: Shape][] = [
+      ...[0, 3, 4, 8, 16, 300].map((n): [string, Shape] => ['keyBytes', { ...fits, keyBytes: n }]),
+      ...[0, 3, 4, 8, 16, 32].map((n): [string, Shape] => ['valueBytes', { ...fits, valueBytes: n }]),
+      ...[0, 1, PAGE_BYTES - 1, PAGE_BYTES, 3 * PAGE_BYTES].map((n): [string, Shape] => [
+        'maxEntries',
+        { ...fits, maxEntries: n },
+      ]),
+      ...[...Object.values(MAP_FLAGS), MAP_FLAGS.BPF_F_RDONLY_PROG | MAP_FLAGS.BPF_F_WRONLY_PROG]
+        .filter(flag => (flag & (MAP_FLAGS.BPF_F_TOKEN_FD | NOT_BY_SHAPE)) === 0)
+        .map((flag): [string, Shape] => ['flags', { ...fits, flags: (fits.flags ?? 0) ^ flag }]),
+    ]
+    for (const [field, shape] of attempts) {
+      const said = refusal(type, shape)
+      if (said === undefined) made++
+      else if (/^E[A-Z0-9]+$/.test(said)) continue
+      else refused++
+      const sizes = { keyBytes: 0, valueBytes: 0, maxEntries: 0, flags: 0, ...shape }
+      const ours = misfit(type, sizes)
+      // One field alone is named, and none where the kernel takes all.
+      const right = said === undefined ? ours === undefined : new RegExp(`^[^;]* ${field} [^;]*$`).test(said)
+      if (!right) wrong.push(`${type} ${field} ${JSON.stringify(shape)}: kernel ${said}, we ${ours}`)
+    }
+  }
+  assert.deepEqual(wrong, [])
+  assert.ok(refused > 200 && made > 200, `${refused} refused, ${made} made`)
+})
+
+kernelTest('create() says what a size or flag has to be, in words', () => {
+  const hint = (type: MapType, shape: Shape): string => refusal(type, shape) ?? 'made'
+  assert.equal(
+    hint('array', { keyBytes: 4, valueBytes: 4 }),
+    'For the type array maxEntries must be 1 or more, not 0',
+  )
+  assert.equal(
+    hint('ringbuf', { maxEntries: 5000 }),
+    'For the type ringbuf maxEntries must be bytes of data: a power of two, and whole pages of 4096, not 5000',
+  )
+  assert.equal(
+    hint('lpm_trie', { keyBytes: 4, valueBytes: 4, maxEntries: 1 }),
+    'For the type lpm_trie keyBytes must be 5 to 260, not 4; flags must have BPF_F_NO_PREALLOC',
+  )
+  assert.equal(
+    hint('hash', { ...FOUR, flags: MAP_FLAGS.BPF_F_MMAPABLE | 0x4000_0000 }),
+    'For the type hash flags cannot have BPF_F_MMAPABLE, 0x40000000',
+  )
+  assert.equal(hint('array', FOUR), 'made')
 })
 
 kernelTest('a closed map throws instead of using another descriptor', () => {

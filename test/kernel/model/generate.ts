@@ -56,9 +56,12 @@ const WITHOUT: readonly (readonly [number, Make])[] = [
 ]
 
 function caller(random: Random, lab: Lab, op: BpfSpec['op']) {
-  const context = random.chance(55) ? 2 + random.below(2) : random.below(CONTEXTS.length)
-  const caps = random.chance(40) ? ALL_CAPS : random.below(ALL_CAPS)
-  const who = { context, caps, ...refusing(random, lab, op) }
+  const hooks = refusing(random, lab, op)
+  // Most hooks are asked about those alone who may do it.
+  const isRoot = hooks.refusing !== undefined && random.chance(50)
+  const context = isRoot ? 0 : random.chance(55) ? 2 + random.below(2) : random.below(CONTEXTS.length)
+  const caps = isRoot || random.chance(40) ? ALL_CAPS : random.below(ALL_CAPS)
+  const who = { context, caps, ...hooks }
   if (!random.chance(4)) return who
   const end = lab.kernel.attrEnds[op]
   const at = random.pick([
@@ -87,12 +90,17 @@ const HOOKS_OF: Partial<Readonly<Record<BpfSpec['op'], readonly LsmHook[]>>> = {
 
 /** One hook of a security module that refuses, or some of them. */
 function refusing(random: Random, lab: Lab, op: BpfSpec['op']): { refusing?: number } {
-  if (lab.hooks === 0 || !random.chance(op.endsWith('get_fd_by_id') ? 40 : 20)) return {}
+  if (lab.hooks === 0 || !random.chance(op.endsWith('get_fd_by_id') ? 40 : 30)) return {}
   const own = HOOKS_OF[op] ?? []
   const one = own.length > 0 && random.chance(80) ? random.pick(own) : random.pick(LSM_HOOKS)
   const some = random.chance(90) ? 1 << LSM_HOOKS.indexOf(one) : random.below(1 << LSM_HOOKS.length)
   const hooks = lab.hooks & some
   return hooks === 0 ? {} : { refusing: hooks }
+}
+
+/** Whether one of these hooks refuses in a case. */
+function isRefusedBy(refusing: number | undefined, ...hooks: LsmHook[]): boolean {
+  return refusing !== undefined && hooks.some(hook => (refusing & (1 << LSM_HOOKS.indexOf(hook))) !== 0)
 }
 
 /** The place of a slot of one of these kinds, of any other now and then. */
@@ -143,13 +151,19 @@ function mapType(random: Random, lab: Lab): number {
 }
 
 function mapSpec(random: Random, lab: Lab): MapSpec {
-  const type = mapType(random, lab)
+  const who = caller(random, lab, 'map_create')
+  const isLast = isRefusedBy(who.refusing, 'bpf_map_create', 'bpf_map')
+  const storages = ['sk_storage', 'inode_storage', 'task_storage', 'cgrp_storage']
+  const type =
+    isLast && random.chance(20)
+      ? lab.kernel.vocabulary.maps.bitOfName.get(random.pick(storages))!
+      : mapType(random, lab)
   const word = lab.kernel.vocabulary.maps.nameOfBit.get(type)?.replace(/_deprecated$/, '') ?? ''
   const shape = MAP_TYPES[word]
-  const who = caller(random, lab, 'map_create')
   const token = tokened(random, lab, 75)
   const short = !('size' in who) && random.chance(2) ? { size: random.pick([72, 76]) } : {}
-  const odd = random.chance(25)
+  // What is wrong beside what a module refuses: the first of both decides.
+  const odd = random.chance(isLast ? 50 : 25)
   const refers = shape?.needsInner === true || shape?.needsTypes !== undefined
   const often = odd ? 25 : 1
   return {
@@ -165,6 +179,7 @@ function mapSpec(random: Random, lab: Lab): MapSpec {
       word === 'cpumap' ? random.below(3) : random.pick([0, 1, 2, 5, 4096, 8192]),
     ),
     ...sometimes(random, odd ? 50 : 3, 'flags', () => mapFlags(random, shape?.sample.flags ?? 0)),
+    ...sometimes(random, isLast ? 15 : 0, 'flags', () => (shape?.sample.flags ?? 0) | CLOSED),
     // What rhash makes of it is not of the model.
     ...sometimes(random, word === 'rhash' ? 0 : odd ? 10 : 1, 'extra', () => random.pick([1, 15, 16, 4096])),
     ...sometimes(random, 3, 'numaNode', () => random.pick([0, 1000, 99999])),
@@ -197,12 +212,15 @@ function mapTypes(random: Random, lab: Lab, needs: 'own' | 'kernel' | undefined)
     : sometimes(random, 2, 'kernelType', () => true as const)
 }
 
+/** BPF_F_RDONLY and BPF_F_WRONLY */
+const CLOSED = 0x18
+
 /** Flags that the map may have, and others; without BPF_F_TOKEN_FD and BPF_F_VTYPE_BTF_OBJ_FD. */
 function mapFlags(random: Random, must: number): number {
   let flags = random.chance(80) ? must : 0
   for (let i = random.below(3); i >= 0; i--) flags ^= 1 << random.pick([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
   if (random.chance(20)) flags ^= 1 << random.pick([11, 12, 13, 17, 18, 19, 20, 25])
-  if (random.chance(8)) flags |= random.pick([0x18, 0x180])
+  if (random.chance(8)) flags |= random.pick([CLOSED, 0x180])
   return flags >>> 0
 }
 
@@ -218,13 +236,13 @@ function wellFormedProgram(random: Random, lab: Lab): ProgSpec {
 
 function progSpec(random: Random, lab: Lab): ProgSpec {
   const { progs, attachs } = lab.kernel.vocabulary
+  const who = caller(random, lab, 'prog_load')
   const type = random.chance(2)
     ? random.pick([0, 33, 40, 63, 64, 999, 0xffff_ffff])
-    : random.chance(8)
+    : random.chance(isRefusedBy(who.refusing, 'bpf_prog_load') ? 60 : 12)
       ? // The first one has the most attach types, the others have targets.
-        progs.bitOfName.get(random.pick(['cgroup_sock_addr', 'ext', 'tracing']))!
+        progs.bitOfName.get(random.pick(['cgroup_sock_addr', 'ext', 'tracing', 'lsm', 'struct_ops']))!
       : 1 + random.below(progs.nameOfBit.size - 1)
-  const who = caller(random, lab, 'prog_load')
   const short = !('size' in who) && random.chance(2) ? { size: 144 } : {}
   const attach = random.chance(3)
     ? random.pick([57, 58, 59, 62, 63, 64, 100, 0xffff_ffff])
@@ -269,8 +287,14 @@ function fittingAttach(random: Random, lab: Lab, type: number): { attach?: numbe
  * Targets of programs: those that are refused before the verifier. What it says of a target is not of
  * the model.
  */
-function targetOf(random: Random, lab: Lab, word: string, percent: number, refusing = 0): Partial<ProgSpec> {
-  const isLast = (refusing & (1 << LSM_HOOKS.indexOf('bpf_prog_load'))) !== 0
+function targetOf(
+  random: Random,
+  lab: Lab,
+  word: string,
+  percent: number,
+  refusing: number | undefined,
+): Partial<ProgSpec> {
+  const isLast = isRefusedBy(refusing, 'bpf_prog_load')
   if (word in KERNEL_TARGETS && random.chance(25))
     return { kernelTarget: true, ...KERNEL_TARGETS[word]!(lab) }
   if (!random.chance(isLast ? 60 : percent)) return {}
@@ -281,8 +305,8 @@ function targetOf(random: Random, lab: Lab, word: string, percent: number, refus
       if (kinds.includes(lab.slots[i]!.file.kind) && lab.slots[i]!.number !== 0) return i
     }
   }
-  if (random.chance(35)) return { targetFile: file(['other', 'closed', 'map', 'root']) }
-  if (random.chance(30))
+  if (random.chance(isLast ? 15 : 35)) return { targetFile: file(['other', 'closed', 'map', 'root']) }
+  if (random.chance(isLast ? 20 : 30))
     return {
       targetFile: file(['btf']),
       ...sometimes(random, traced ? 0 : 40, 'target', () => 1 + random.below(50)),
@@ -418,8 +442,9 @@ function attachSpec(random: Random, lab: Lab): AttachSpec {
   const { context, caps, ...rest } = caller(random, lab, op)
   // What is attached to a device or cgroup costs the kernel much; so it is done rarely.
   const toNetkit = attachs.nameOfBit.get(attach)?.startsWith('netkit_') === true
-  const hit = random.chance(toNetkit ? 50 : op === 'link_create' ? 6 : 2)
-  const known = op === 'link_create' || toNetkit
+  const hit = random.chance(toNetkit ? 50 : op === 'link_create' ? 6 : type === 'xdp' ? 30 : 2)
+  // Nobody attaches by PROG_ATTACH what is of the type xdp.
+  const known = op === 'link_create' || toNetkit || type === 'xdp'
   const target = toDevice
     ? { ifindex: hit && known ? 1 : 4_000_000 }
     : {

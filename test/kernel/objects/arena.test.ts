@@ -96,7 +96,21 @@ arenaTest('an arena that is handed in, or gone, is not read', async () => {
   }
   await assert.rejects(list.load(file, { token: null, variables: { nodes: -1 } }), InputError)
   assert.equal(arena.at('spot', object.loaded.arena!.pointerTo('origin')).x, 3)
-  const pointer = object.loaded.arena!.pointerTo('origin')
+  const raw = object.loaded.arena!
+  const pointer = raw.pointerTo('origin')
   object[Symbol.dispose]()
-  assert.throws(() => arena.at('spot', pointer), NotFoundError)
+  for (const use of [
+    () => arena.at('spot', pointer),
+    () => arena.array('spot', pointer, -1),
+    () => object.data.head,
+    () => {
+      object.data.nodes = 1
+    },
+    () => raw.globals,
+    () => raw.get('head'),
+    () => raw.set('head', 1n),
+    () => raw.pointerTo('head'),
+  ])
+    assert.throws(use, { name: 'NotFoundError', message: 'The arena is not mapped any more' })
+  assert.equal(raw.bytes.length, 0)
 })

@@ -55,11 +55,11 @@ test('readOwnFile() refuses what others may write to or exchange, and what is no
     assert.throws(() => readOwnFile(name, MAX), { code: 'BPFTOKEN_DENIED', message: why })
   for (const mode of [0o620, 0o602]) {
     chmodSync(name, mode)
-    denied(/others may write to it \(mode 6[02][02]\)/)
+    denied(/others than its owner may write to it \(mode 6[02][02]\)/)
   }
   chmodSync(name, 0o600)
   chmodSync(scratch.path, 0o777)
-  denied(/others may write to it \(mode 777\)/)
+  denied(/others than its owner may write to it \(mode 777\)/)
   chmodSync(scratch.path, 0o1777)
   assert.equal(readOwnFile(name, MAX).bytes.toString(), 'old', 'in a sticky one nobody exchanges it')
   chmodSync(scratch.path, 0o700)
@@ -78,7 +78,7 @@ test("readOwnFile() refuses another user's file, and one in another user's direc
   using scratch = new Scratch()
   const name = scratch.write('file', 'old')
   chownSync(name, 1234, 0)
-  assert.throws(() => readOwnFile(name, MAX), { message: /it belongs to user 1234/ })
+  assert.throws(() => readOwnFile(name, MAX), { message: /it belongs to user 1234, not to root/ })
   const directory = join(scratch.path, 'theirs')
   mkdirSync(join(directory, 'root'), { recursive: true })
   chownSync(directory, 1234, 0)

@@ -50,3 +50,12 @@ test('the same option has the same form everywhere', () => {
       seen.set(long!, known)
     }
 })
+
+test('every command that has -o says that - is standard output', () => {
+  const writing = leaves(tree()).filter(({ options }) => options.some(({ long }) => long === '--output'))
+  assert.ok(writing.length > 3)
+  for (const { path, options } of writing) {
+    const { description } = options.find(({ long }) => long === '--output')!
+    assert.match(description, /\B-(?:: print it| is standard output)/, path)
+  }
+})

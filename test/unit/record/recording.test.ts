@@ -13,8 +13,17 @@ const NOTHING_LOST = { counted: new Map<string, number>(), lostCalls: 0, lostPro
 function call(of: Partial<SeenCall>): SeenCall {
   return {
     ...{ at: 5n, pid: 7, tid: 7, innerPid: 7, uid: 0, userNamespace: 1, cgroup: 1n, task: 'loader' },
-    ...{ command: 'map_create', result: 3, errno: undefined, reached: true, compat: false, withToken: false },
-    ...{ need: undefined, attachType: undefined, name: '' },
+    ...{
+      command: 'map_create',
+      result: 3,
+      errno: undefined,
+      reached: true,
+      compat: false,
+      held: false,
+      withToken: false,
+      objectFlags: 0,
+    },
+    ...{ need: undefined, attachType: undefined, descriptors: undefined, fileFlags: 0, name: '' },
     ...of,
   }
 }

@@ -114,6 +114,43 @@ test('list() follows pointers to the end, also those of programs that keep the l
   assert.throws(() => [...arena.list('node', first, 'id' as 'next')], InputError)
 })
 
+test('list() goes round a circle a few times, however large the arena is', () => {
+  // 1 GiB, of which only the pages that are touched are there.
+  const bytes = new Uint8Array(2 ** 30)
+  const arena = new TypedArena<Types>({ address: ADDRESS, bytes }, spec.btf!.types, 'text')
+  const at = (i: number): bigint => ADDRESS + BigInt(i * NODE_BYTES)
+  // Seven that lead to a circle, which begins at the eighth.
+  for (const length of [1, 2, 3, 100]) {
+    const count = 7 + length
+    for (let i = 0; i < count; i++)
+      arena.set('node', at(i), { id: i, next: at(i + 1 === count ? 7 : i + 1) & 0xffff_ffffn })
+    let seen = 0
+    assert.throws(() => {
+      for (const { id } of arena.list('node', at(0), 'next')) {
+        if (seen < count) assert.equal(id, seen)
+        seen++
+      }
+    }, /goes in a circle/)
+    assert.ok(seen >= count && seen <= 7 + 8 * count, `${seen} structs of a circle of ${length}`)
+  }
+})
+
+test('list() goes on where a program moves the struct that was passed to the end', () => {
+  const { arena } = made()
+  const [a, b, c] = [64n, 256n, 512n].map(off => ADDRESS + off) as [bigint, bigint, bigint]
+  arena.set('node', a, { id: 1, next: b })
+  arena.set('node', b, { id: 2, next: c })
+  arena.set('node', c, { id: 3, next: 0n })
+  const ids: number[] = []
+  for (const node of arena.list('node', a, 'next')) {
+    ids.push(node.id)
+    if (ids.length > 1) continue
+    node.next = 0n
+    arena.at('node', c).next = a
+  }
+  assert.deepEqual(ids, [1, 2, 3, 1])
+})
+
 test('a pointer out of the arena is refused, and nothing there is read or written', () => {
   const { arena, all } = made()
   const last = ADDRESS + BigInt(PAGES - SIZE)
@@ -188,8 +225,13 @@ test('what was found in an arena cannot be used once it is unmapped', () => {
     () => arena.at('node', ADDRESS),
     () => arena.pointerAt(0),
     () => [...arena.list('node', ADDRESS, 'next')],
+    // It is said first, whatever else is wrong.
+    () => arena.array('spot', ADDRESS, -1),
+    () => arena.bytes(ADDRESS, -1),
+    () => arena.set('spot', 0n, { x: 1 }),
   ])
-    assert.throws(use, NotFoundError)
+    assert.throws(use, { name: 'NotFoundError', message: 'The arena is not mapped any more' })
+  assert.throws(() => arena.at('nothing' as 'node', ADDRESS), { message: /not mapped/ })
 })
 
 test('pointerAt() gives pointers that lead back, to bytes of the arena alone', () => {
