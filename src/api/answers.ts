@@ -41,7 +41,7 @@ const fixed = strict({
   again: strict({
     when: text.describe('Under which condition it is so'),
     call: text,
-    verdict: z.enum(['ok', 'refused']),
+    verdict: z.enum(['ok', 'refused', 'failed']),
     cause: text,
     change: text,
   })
@@ -79,6 +79,9 @@ const explainedEvent = strict({
   fix: fixed,
 })
 
+/** Of a command that was run. */
+const command = strict({ status: count.describe('As a shell has it') })
+
 /** Of a call of bpf(2). */
 const explainedCall = strict({
   call: text,
@@ -96,6 +99,7 @@ const explainedCall = strict({
   bpffs: text.optional().describe('Of which a token is made'),
   checks: z.array(check).describe('In the order in which the kernel makes them'),
   change: text,
+  command: command.optional(),
   fix: fixed,
 })
 
@@ -107,7 +111,11 @@ export const explained = z.union([
     ),
   }),
   explainedEvent,
-  strict({ verdict: z.literal('ok'), cause: z.literal('none') }).describe('Of a command: none was refused'),
+  strict({
+    verdict: z.enum(['ok', 'failed']).describe('failed: for another reason'),
+    cause: z.literal('none'),
+    command: command.optional(),
+  }).describe('Of a command: no call was refused'),
 ])
 
 const askers = z.array(

@@ -24,10 +24,12 @@ export function changeText({ cause, policy, edit, capabilities }: Explanation): 
 }
 
 const CHANGES: Partial<Readonly<Record<Cause, string>>> = {
-  unknown: 'let the command live longer (a shell that sleeps after it), or ask of a running process: --pid',
+  unknown: 'ask of a running process: --pid',
   'no-delegation': 'lend it one: bpftoken delegate --pid PID --policy POLICY',
   'no-token':
     'use a loader that makes tokens (libbpf 1.4, bpftool 7.5, cilium/ebpf 0.22 or newer), and tell it the place: LIBBPF_BPF_TOKEN_PATH',
+  'token-place':
+    'name the root directory of the bpffs that is lent to it: LIBBPF_BPF_TOKEN_PATH, which is /sys/fs/bpf where it is not set',
   'old-loader': 'use a newer one: libbpf 1.4, bpftool 7.5 and cilium/ebpf 0.22 make tokens by themselves',
   'not-bpffs':
     'name a path in a bpffs that the process sees: mount -t bpf in its mount namespace, or the one that is lent to it',

@@ -36,6 +36,8 @@ export type Cause =
   | 'no-delegation'
   | 'no-token'
   | 'old-loader'
+  /** A token is asked of what is no bpffs. */
+  | 'token-place'
   | 'initial-namespace'
   | 'foreign-mounts'
   | 'foreign-bpffs'
@@ -91,11 +93,15 @@ export interface Explanation {
   readonly checks: readonly Check[]
 }
 
-/** What was seen of a call that was made; see src/record/call.ts. */
-export interface Observed {
+/** How a call was answered. */
+export interface BpfRefusal {
   readonly errno: string | undefined
   /** False: something before the kernel's function has answered. */
   readonly reached: boolean
+}
+
+/** What was seen of a call that was made; see src/record/call.ts. */
+export interface Observed extends BpfRefusal {
   readonly withToken: boolean
   /** What the guard has recorded of it. */
   readonly event?: GuardEvent | undefined
@@ -176,19 +182,9 @@ export function explainCall(
   }
   const used = making.verdict === 'refused' ? without : decide(machine, task, modelCall(need, instance))
   const shown = making.verdict === 'refused' && without.verdict === 'refused' ? making : used
-  if (used.verdict === 'ok' && without.verdict === 'refused' && observed?.withToken !== true) {
-    const old = oldLoader(situation.loader)
-    if (old !== undefined && (observed === undefined || observed.errno === 'EPERM'))
-      return found(old, without.checks, asked)
-    if (observed?.errno === 'EPERM') {
-      const loader = situation.loader === undefined ? '' : `; the loader is ${loaderText(situation.loader)}`
-      return {
-        ...{ ...base, verdict: 'refused', errno: 'EPERM', cause: 'no-token', policy: undefined },
-        needed: 'a token, named in the call',
-        found: `the call named none, although one can be made of ${mount!.path}${loader}`,
-        checks: without.checks,
-      }
-    }
+  if (making.verdict === 'ok' && observed?.withToken !== true && isForWantOfToken(without, used, asked)) {
+    const unnamed = unnamedToken(asked, mount!.path)
+    if (unnamed !== undefined) return found(unnamed, without.checks, asked)
   }
   if (used.verdict === 'ok' && without.verdict === 'refused' && guard !== undefined) {
     const kept = guardOnCall(guard, situation.where, need)
@@ -196,6 +192,29 @@ export function explainCall(
       return found(kept, used.checks, asked)
   }
   return judged(shown, used, asked)
+}
+
+/**
+ * Whether the call is refused without a token, and one could help: that lends enough, or would with one
+ * more line of the policy. What the policy lacks is asked for only once a token is named.
+ */
+function isForWantOfToken(without: Decision, used: Decision, { need, situation }: Asked): boolean {
+  if (without.verdict !== 'refused' || without.errno !== 'EPERM') return false
+  const failed = used.verdict === 'ok' ? undefined : used.checks.find(({ passed }) => !passed)
+  return failed === undefined || policyLine(failed, need, situation) !== undefined
+}
+
+/** Why a call names no token, where one can be made of the bpffs at `path`. Undefined: it may yet. */
+function unnamedToken({ situation, observed }: Asked, path: string): Finding | undefined {
+  if (observed !== undefined && observed.errno !== 'EPERM') return undefined
+  const { loader } = situation
+  const old = oldLoader(loader)
+  if (old !== undefined || observed === undefined) return old
+  const known = loader === undefined ? '' : `; the loader is ${loaderText(loader)}`
+  return {
+    ...{ cause: 'no-token', errno: 'EPERM', needed: 'a token, named in the call' },
+    found: `the call named none, although one can be made of ${path}${known}`,
+  }
 }
 
 type Base = Pick<Explanation, 'call' | 'capabilities' | 'bpffs' | 'notes'>

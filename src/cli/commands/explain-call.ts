@@ -26,6 +26,8 @@ export interface ExplainCallOptions extends Omit<RecipientOptions, 'path'>, Sock
 /** What was explained, and how it is asked again. */
 export interface Explained {
   readonly explained: Explanation | undefined
+  /** Of a command that was run; as a shell has it. */
+  readonly status?: number
   /** Of a running process, which is looked at and not run. */
   readonly process?: {
     readonly situation: Situation
@@ -34,7 +36,7 @@ export interface Explained {
 }
 
 export async function explainWords(words: string[], options: ExplainCallOptions): Promise<number> {
-  return tell((await explainedOf(words, options)).explained, options)
+  return tell(await explainedOf(words, options), options)
 }
 
 /** Looks at a running process if one is named, else runs a command. */
@@ -43,18 +45,14 @@ export async function explainedOf(words: string[], options: ExplainCallOptions):
   const { pid, container, unit, cgroup } = options
   const isRunning = [pid, container, unit, cgroup].some(name => name !== undefined)
   if (isRunning) return await ofProcess(words, options)
-  return { explained: await (await import('./explain-run.ts')).ofCommand(words) }
+  return await (await import('./explain-run.ts')).ofCommand(words)
 }
 
-/** Exit 3: it is refused. */
-export function tell(explained: Explanation | undefined, { json = false }: { json?: boolean }): number {
-  if (explained === undefined) {
-    if (json) printJson({ verdict: 'ok', cause: 'none' })
-    else print('No call that asks for a right was refused')
-    return EXIT.ok
-  }
-  if (json) printJson(documentOf(explained))
-  else print(...explanationLines(explained))
+/** Exit 3: it is refused; 1: no call was, and the command has failed. */
+export function tell({ explained, status }: Explained, { json = false }: { json?: boolean }): number {
+  if (explained === undefined) return tellNone(status, json)
+  if (json) printJson(documentOf(explained, status))
+  else print(...explanationLines(explained, status))
   return explained.verdict === 'ok' ? EXIT.ok : EXIT.denied
 }
 
@@ -67,14 +65,31 @@ export interface ExplanationDocument extends Omit<Explanation, 'checks'> {
     readonly source: string
   }[]
   readonly change: string
+  readonly command?: { readonly status: number }
 }
 
-export function documentOf(explained: Explanation): ExplanationDocument {
+function tellNone(status: number | undefined, json: boolean): number {
+  const verdict = status === undefined || status === 0 ? 'ok' : 'failed'
+  if (json) printJson({ verdict, cause: 'none', ...commandOf(status) })
+  else print(`No call that asks for a right was refused${verdict === 'ok' ? '' : `; ${endText(status!)}`}`)
+  return verdict === 'ok' ? EXIT.ok : EXIT.failed
+}
+
+/** What its refused call means to the command. */
+export function endText(status: number): string {
+  const end = `the command ended with status ${status}`
+  return status === 0 ? `${end}: it has done without` : end
+}
+
+export function documentOf(explained: Explanation, status?: number): ExplanationDocument {
   const checks = explained.checks.map(({ rule, needed, found, passed }) => ({
     ...{ name: rule.name, needed, found, passed, source: rule.source },
   }))
-  return { ...explained, checks, change: changeText(explained) }
+  return { ...explained, checks, change: changeText(explained), ...commandOf(status) }
 }
+
+const commandOf = (status: number | undefined): { readonly command?: { readonly status: number } } =>
+  status === undefined ? {} : { command: { status } }
 
 async function ofProcess(words: string[], options: ExplainCallOptions): Promise<Explained> {
   using recipient = await heldRecipient(options)
@@ -143,13 +158,13 @@ async function needsOf(words: string[]): Promise<readonly Need[]> {
   return objectNeeds(parseObject(readObjectFile(first), { name: first })).needs.map(({ need }) => need)
 }
 
-export function explanationLines(explained: Explanation): string[] {
-  return documentLines(documentOf(explained))
+export function explanationLines(explained: Explanation, status?: number): string[] {
+  return documentLines(documentOf(explained, status))
 }
 
 /** Pure. */
 export function documentLines(of: ExplanationDocument): string[] {
-  const { call, verdict, errno, cause, needed, found, bpffs, change, notes, checks } = of
+  const { call, verdict, errno, cause, needed, found, bpffs, change, notes, checks, command } = of
   return [
     verdict === 'ok'
       ? `${call}: allowed`
@@ -159,6 +174,7 @@ export function documentLines(of: ExplanationDocument): string[] {
     ...(bpffs === undefined ? [] : [`  bpffs   ${bpffs}`]),
     `  change  ${change}`,
     ...notes.map(text => `  note    ${text}`),
+    ...(command === undefined ? [] : [`  end     ${endText(command.status)}`]),
     ...(checks.length === 0 ? [] : ['  checks of the kernel:']),
     ...checks.map(({ name, passed, found }) => `    ${passed ? 'passed' : 'failed'}  ${name}: ${found}`),
   ]

@@ -6,14 +6,16 @@ import { UsageError } from '../../errors.ts'
 import type { GuardEvent } from '../../guard/event.ts'
 import type { Guard } from '../../guard/guard.ts'
 import { bootTimeNs } from '../../guard/guard.ts'
-import type { Explanation } from '../../lending/explain.ts'
 import { runningKernel } from '../../lending/kernel-model.ts'
 import { explainSeen, explainUnseen, isExplained, type Looked, lookAt } from '../../lending/seen-refusal.ts'
+import { explainTokenCreate } from '../../lending/token-refusal.ts'
 import type { SeenCall } from '../../record/call.ts'
 import { HeldCommand } from '../../record/held-command.ts'
 import { Recorder } from '../../record/recorder.ts'
+import { endOf } from '../command-end.ts'
 import { installedGuard } from '../installed-guard.ts'
 import { note } from '../output.ts'
+import type { Explained } from './explain-call.ts'
 
 /** A refused call, and what was there when it was refused. */
 interface Refused {
@@ -24,15 +26,18 @@ interface Refused {
 /** Refused calls that are kept. */
 const MOST = 1000
 
-/** The last refused call of a command; undefined: there is none. */
-export async function ofCommand([name, ...rest]: string[]): Promise<Explanation | undefined> {
+/** The last refused call of a command, if there is one, and the status with which it has ended. */
+export async function ofCommand([name, ...rest]: string[]): Promise<Explained> {
   if (name === undefined) throw new UsageError('No command is given')
   const refused: Refused[] = []
+  const tokens = new FailedTokens()
   using guard = await installedGuard()
   let command: HeldCommand | undefined
   using recorder = await Recorder.start(
     call => {
-      if (call.errno === undefined || !isExplained(call)) return
+      tokens.see(call, () => looked(call, guard, command))
+      if (call.errno === undefined || call.command === 'token_create') return
+      if (!isExplained(call)) return letGo(call, command)
       refused.push({ call, looked: looked(call, guard, command) })
       if (refused.length > MOST) refused.shift()
     },
@@ -40,18 +45,45 @@ export async function ofCommand([name, ...rest]: string[]): Promise<Explanation 
   )
   // The command's output is not the answer.
   command = HeldCommand.start(recorder, [name, ...rest], ['inherit', 2, 2])
-  await ended(command)
+  const status = await endOf(command)
   recorder.drain()
   const { lostCalls } = recorder.tally()
   if (lostCalls > 0) note(`${lostCalls} calls were not seen, for want of room`)
   if (command.unheld !== undefined)
     note(`processes were not held after a refused call: ptrace(2) says ${command.unheld}`)
   const last = lastOf(await Promise.all(refused.map(async one => ({ ...one, looked: await one.looked }))))
-  if (last === undefined) return undefined
+  const token = tokens.last()
+  if (token !== undefined && token.call.at > (last?.call.at ?? 0n))
+    return { status, explained: explainTokenCreate((await token.looked)?.situation, token.call) }
+  if (last === undefined) return { status, explained: undefined }
   const { call, looked: at } = last
-  return at === undefined
-    ? explainUnseen(call)
-    : explainSeen(runningKernel(), at, call, guard && eventOf(guard, call))
+  const event = guard && eventOf(guard, call)
+  return {
+    status,
+    explained: at === undefined ? explainUnseen(call) : explainSeen(runningKernel(), at, call, event),
+  }
+}
+
+/** Processes of which it is known how their last attempt at a token has ended. */
+const MOST_ATTEMPTS = 1000
+
+/**
+ * Attempts at a token after which a process has asked for nothing more: a loader for which that is
+ * fatal. Others go on without.
+ */
+class FailedTokens {
+  readonly #attempts = new Map<number, Refused>()
+
+  see(call: SeenCall, look: () => Promise<Looked | undefined>): void {
+    if (call.need !== undefined || call.command === 'token_create') this.#attempts.delete(call.pid)
+    if (call.command !== 'token_create' || call.errno === undefined) return
+    const attempt = { call, looked: look() }
+    if (this.#attempts.size < MOST_ATTEMPTS) this.#attempts.set(call.pid, attempt)
+  }
+
+  last(): Refused | undefined {
+    return [...this.#attempts.values()].at(-1)
+  }
 }
 
 /** Its process, as it is now; undefined: it has ended, or has no number in this PID namespace. */
@@ -65,28 +97,12 @@ async function looked(
   } catch {
     return undefined
   } finally {
-    if (call.held) command?.letGo(call.tid)
+    letGo(call, command)
   }
 }
 
-/**
- * Ends when the command does. What is typed on the terminal reaches that without us; then it ends,
- * and what was refused until then is explained. The second time it is for us.
- */
-async function ended(command: HeldCommand): Promise<void> {
-  const signals = ['SIGINT', 'SIGQUIT'] as const
-  const handlers = signals.map(signal => {
-    const handler = (): void => {
-      if (process.stdin.isTTY !== true) command.signal(signal)
-    }
-    process.once(signal, handler)
-    return () => process.off(signal, handler)
-  })
-  try {
-    await command.ended
-  } finally {
-    for (const remove of handlers) remove()
-  }
+function letGo({ held, tid }: SeenCall, command: HeldCommand | undefined): void {
+  if (held) command?.letGo(tid)
 }
 
 type Known = Omit<Refused, 'looked'> & { readonly looked: Looked | undefined }
