@@ -10,6 +10,7 @@ import { ATTACH_TYPES, MAP_TYPES, PROG_TYPES } from '../ebpf/type-names.ts'
 import { perfmonHint, summarize } from '../ebpf/verifier-log.ts'
 import type { GuardEvent } from '../guard/event.ts'
 import type { GuardDelegation } from '../guard/guard.ts'
+import { CALL_RULES } from '../model/bpf-call.ts'
 import { type BpfCall, decide } from '../model/decide.ts'
 import type { BpffsInstance } from '../model/file.ts'
 import type { Check, Decision, ErrnoName } from '../model/judge.ts'
@@ -20,12 +21,15 @@ import type { PolicyEdit } from '../policy/edit.ts'
 import { parseMountValue } from '../policy/mask-text.ts'
 import { MASK_DOMAINS, type MaskDomain } from '../policy/vocabulary.ts'
 import { bpf_map_type, bpf_prog_type } from '../uapi/bpf.ts'
-import { closedBpffs, foreignBpffs } from './causes/bpffs-place.ts'
+import { DEFAULT_BPFFS } from '../uapi/kernel-paths.ts'
+import { closedBpffs, foreignBpffs, isSamePath } from './causes/bpffs-place.ts'
 import type { Finding } from './causes/finding.ts'
 import { guardBehind, guardOnCall, guardOnToken, lendsCapability } from './causes/guard.ts'
 import { fullOfDescriptors, limitBehind, memlockNote } from './causes/limits.ts'
 import { loaderText, oldLoader } from './causes/loader.ts'
+import { lossNote } from './causes/next-program.ts'
 import { lockdownBehind, modulesText } from './causes/security-modules.ts'
+import { threadsNote } from './causes/threads.ts'
 import { explainEvent } from './explain-event.ts'
 import type { Situation } from './situation.ts'
 
@@ -117,6 +121,16 @@ export function callText({ cmd, mapType, progType, attachType }: Need): string {
   return `${cmd}${map}${prog}${attach}`
 }
 
+const FILTERED = 'a seccomp filter is on: what it answers to bpf(2) is not known'
+
+/** Where a loader does not look by itself. */
+function elsewhere({ mounts, tokenPath }: Situation): string | undefined {
+  const path = mounts.at(-1)?.path
+  if (path === undefined || isSamePath(path, tokenPath ?? DEFAULT_BPFFS)) return undefined
+  const looks = tokenPath === undefined ? DEFAULT_BPFFS : `${tokenPath}, as LIBBPF_BPF_TOKEN_PATH says`
+  return `a loader looks at ${looks}: for ${path} tell it LIBBPF_BPF_TOKEN_PATH=${path}`
+}
+
 /** What is said of a process whose mounts were not all looked at. */
 const CUT = 'it has more mounts than are looked at: of a bpffs among the last ones nothing is known'
 
@@ -129,6 +143,44 @@ export function explainCall(
   situation: Situation,
   need: Need,
   observed?: Observed,
+): Explanation {
+  const explained = explainWith(kernel, situation, need, observed)
+  // The model knows no filter, and what this one says nobody knows before.
+  if (observed === undefined && situation.filtered)
+    return {
+      ...explained,
+      checks: explained.checks.filter(({ rule }) => rule.name !== CALL_RULES.seccomp.name),
+    }
+  const isUnclear = explained.cause === 'security-module' && observed?.withToken === true
+  return (isUnclear ? otherToken(kernel, situation, need, observed) : undefined) ?? explained
+}
+
+/**
+ * Of which bpffs a token was made, nobody has seen. Where the one that it should be of covers the call,
+ * and another does not, it is of that one. Undefined: none of them explains it.
+ */
+function otherToken(
+  kernel: KernelFacts,
+  situation: Situation,
+  need: Need,
+  observed: Observed,
+): Explanation | undefined {
+  for (const mount of situation.mounts.slice(0, -1).toReversed()) {
+    const mounts = [...situation.mounts.filter(one => one !== mount), mount]
+    const alone = { ...situation, mounts, place: undefined, guard: undefined }
+    const explained = explainWith(kernel, alone, need, observed)
+    if (!explained.cause.startsWith('token-')) continue
+    const note = `a token of ${situation.mounts.at(-1)!.path} covers it: it must be one of ${mount.path}`
+    return { ...explained, notes: [...explained.notes, note] }
+  }
+  return undefined
+}
+
+function explainWith(
+  kernel: KernelFacts,
+  situation: Situation,
+  need: Need,
+  observed: Observed | undefined,
 ): Explanation {
   const { guard } = situation
   const lent = MODEL_CAPABILITIES.filter(name => guard === undefined || lendsCapability(guard, name))
@@ -153,7 +205,12 @@ export function explainCall(
     call: callText(need),
     capabilities: neededCapabilities(need),
     bpffs: mount?.path,
-    notes: [memlock, cut].filter(note => note !== undefined),
+    notes: [
+      memlock,
+      cut,
+      ...(observed === undefined ? foretoldNotes(need, situation) : []),
+      observed?.withToken === true ? undefined : elsewhere(situation),
+    ].filter(note => note !== undefined),
   }
   if (observed?.reached === false && observed.errno !== undefined)
     return {
@@ -217,6 +274,16 @@ function unnamedToken({ situation, observed }: Asked, path: string): Finding | u
   }
 }
 
+/** What may be otherwise once the call is made. */
+function foretoldNotes(need: Need, situation: Situation): (string | undefined)[] {
+  const { filtered, others, capabilities, kept } = situation
+  return [
+    filtered ? FILTERED : undefined,
+    threadsNote(others),
+    lossNote(capabilities, kept, neededCapabilities(need)),
+  ]
+}
+
 type Base = Pick<Explanation, 'call' | 'capabilities' | 'bpffs' | 'notes'>
 
 /** What an explanation is made of. */
@@ -228,12 +295,23 @@ interface Asked {
 }
 
 /** What is in the way of making a token of the bpffs, before its user asks for one. */
-function bpffsFinding(
-  { place, identity, capabilities, userNamespace }: Situation,
-  path: string,
-): Finding | undefined {
+function bpffsFinding(situation: Situation, path: string): Finding | undefined {
+  const { place, identity, capabilities, userNamespace } = situation
   if (place === undefined || identity === undefined) return undefined
-  return closedBpffs(path, place, identity, capabilities) ?? foreignBpffs(path, place, userNamespace)
+  const foreign = foreignBpffs(path, place, userNamespace)
+  // Nothing can be lent to it at another place either.
+  const mounts = foreign && foreignMounts(situation)
+  return mounts ?? closedBpffs(path, place, identity, capabilities) ?? foreign
+}
+
+/** Undefined: something can be mounted for it. */
+function foreignMounts({ mountOwner, userNamespace }: Situation): Finding | undefined {
+  if (mountOwner === undefined || mountOwner === userNamespace) return undefined
+  return {
+    ...{ cause: 'foreign-mounts', errno: 'EPERM' },
+    needed: 'a mount namespace of its own, in which a bpffs can be mounted for it',
+    found: `one of ${mountOwner}, and the process is in ${userNamespace}`,
+  }
 }
 
 /** What is no check of the kernel model; `checks` are those that come before it. */
@@ -282,16 +360,15 @@ function judged(shown: Decision, used: Decision, asked: Asked): Explanation {
       ...facts,
       ...{ cause: 'initial-namespace', needed, found, policy: undefined },
     }
-  if (situation.mountOwner !== undefined && situation.mountOwner !== situation.userNamespace)
-    return {
-      ...{ ...facts, cause: 'foreign-mounts', policy: undefined },
-      needed: 'a mount namespace of its own, in which a bpffs can be mounted for it',
-      found: `one of ${situation.mountOwner}, and the process is in ${situation.userNamespace}`,
-    }
+  const foreign = foreignMounts(situation)
+  if (foreign !== undefined) return { ...facts, ...foreign, errno: facts.errno, policy: undefined }
   return {
     ...facts,
     ...{ cause: 'no-delegation', needed: 'a bpffs with a delegation, to make a token of', policy: undefined },
-    found: 'none is mounted where the process is',
+    found:
+      situation.hidden.length === 0
+        ? 'none is mounted where the process is'
+        : `none that it can come to: what is at ${situation.hidden.join(', ')} hides one`,
   }
 }
 

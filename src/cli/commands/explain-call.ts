@@ -13,7 +13,7 @@ import type { SocketOptions } from '../daemon/reach.ts'
 import { heldRecipient } from '../daemon/recipient.ts'
 import { installedGuard } from '../installed-guard.ts'
 import { print, printJson } from '../output.ts'
-import { requireRoot } from '../privilege.ts'
+import { requireRootToWatch } from '../privilege.ts'
 import type { RecipientOptions } from '../recipient.ts'
 
 export interface ExplainCallOptions extends Omit<RecipientOptions, 'path'>, SocketOptions {
@@ -41,7 +41,7 @@ export async function explainWords(words: string[], options: ExplainCallOptions)
 
 /** Looks at a running process if one is named, else runs a command. */
 export async function explainedOf(words: string[], options: ExplainCallOptions): Promise<Explained> {
-  requireRoot('Looking at what another process may do')
+  requireRootToWatch('Looking at what another process may do')
   const { pid, container, unit, cgroup } = options
   const isRunning = [pid, container, unit, cgroup].some(name => name !== undefined)
   if (isRunning) return await ofProcess(words, options)

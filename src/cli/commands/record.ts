@@ -14,7 +14,7 @@ import { heldRecipient } from '../daemon/recipient.ts'
 import { Interrupted, interruption } from '../interrupted.ts'
 import { note, print, printJson, warn } from '../output.ts'
 import { outputFile, writeOutput } from '../output-file.ts'
-import { requireRoot } from '../privilege.ts'
+import { requireRootToWatch } from '../privilege.ts'
 
 export interface RecordOptions {
   output?: string
@@ -30,7 +30,7 @@ type How = Omit<RecordOptions, 'output'> & { readonly output: string | undefined
 
 /** Of a command: its own exit status. Else 0; 1: calls were lost. */
 export async function record(command: string[], options: RecordOptions): Promise<number> {
-  requireRoot('Watching what processes ask of bpf(2)')
+  requireRootToWatch('Watching what processes ask of bpf(2)')
   const running = [options.pid, options.container, options.unit, options.cgroup]
   const named = running.filter(one => one !== undefined).length + (command.length > 0 ? 1 : 0)
   if (named !== 1)
