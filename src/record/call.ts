@@ -40,7 +40,13 @@ export const recorder_call = struct(304, {
 })
 
 /** enum recorder_call_flags */
-export const FLAGS = { RECORDER_ENTERED: 1, RECORDER_COMPAT: 2, RECORDER_PERF: 4, RECORDER_HELD: 8 } as const
+export const FLAGS = {
+  RECORDER_ENTERED: 1,
+  RECORDER_COMPAT: 2,
+  RECORDER_PERF: 4,
+  RECORDER_HELD: 8,
+  RECORDER_SIGNALLED: 16,
+} as const
 
 /** Since Linux 7.2: there are attributes that all commands share. No part of the command. */
 const BPF_COMMON_ATTRS = 1 << 16
@@ -64,7 +70,10 @@ export interface SeenCall {
   readonly command: Cmd | 'perf_event_open'
   /** What it returned; below zero, an errno. */
   readonly result: number
-  /** `EPERM`; undefined: it was done. */
+  /**
+   * `EPERM`; `SIGSYS`: a filter killed its thread, or sent that signal; `UNDONE`: something before the
+   * kernel's function said that it was done; undefined: it was done.
+   */
   readonly errno: string | undefined
   /** False: something before the kernel's function has answered, such as a seccomp filter. */
   readonly reached: boolean
@@ -74,6 +83,8 @@ export interface SeenCall {
   readonly compat: boolean
   /** It named a token. */
   readonly withToken: boolean
+  /** Of BPF_MAP_CREATE and BPF_PROG_LOAD: map_flags or prog_flags; else 0. */
+  readonly objectFlags: number
   /** What it asks a token for; undefined: this command asks for none. */
   readonly need: Need | undefined
   /** Of BPF_LINK_CREATE, BPF_PROG_ATTACH and BPF_PROG_DETACH. */
@@ -110,17 +121,30 @@ export function seenCall(record: Uint8Array): SeenCall {
     cgroup: raw.cgroup!,
     task: nameFrom(raw.comm!),
     result,
-    errno: result < 0 ? errnoName(result) : undefined,
+    errno: has('RECORDER_SIGNALLED')
+      ? 'SIGSYS'
+      : result < 0
+        ? errnoName(result)
+        : has('RECORDER_ENTERED')
+          ? undefined
+          : 'UNDONE',
     reached: has('RECORDER_ENTERED'),
     held: has('RECORDER_HELD'),
     compat: has('RECORDER_COMPAT'),
-    ...{ withToken: false, need: undefined, attachType: undefined, descriptors: undefined, fileFlags: 0 },
+    ...{
+      withToken: false,
+      objectFlags: 0,
+      need: undefined,
+      attachType: undefined,
+      descriptors: undefined,
+      fileFlags: 0,
+    },
     ...request,
   }
 }
 
 type Request = Pick<SeenCall, 'name'> &
-  Partial<Pick<SeenCall, 'withToken' | 'need' | 'attachType' | 'descriptors' | 'fileFlags'>>
+  Partial<Pick<SeenCall, 'withToken' | 'objectFlags' | 'need' | 'attachType' | 'descriptors' | 'fileFlags'>>
 
 /** What the attributes say, by command. */
 function requestOf(number: number, attr: Uint8Array, text: Uint8Array): Request {
@@ -130,13 +154,23 @@ function requestOf(number: number, attr: Uint8Array, text: Uint8Array): Request 
     case 'map_create': {
       const { map_type, map_flags, map_name } = bpf_attr_map_create.decode(attr)
       const need = { cmd: 'map_create', mapType: map_type! } as const
-      return { need, withToken: hasToken(map_flags!), name: nameFrom(map_name!) }
+      return {
+        need,
+        withToken: hasToken(map_flags!),
+        objectFlags: map_flags!,
+        name: nameFrom(map_name!),
+      }
     }
     case 'prog_load': {
       const load = bpf_attr_prog_load.decode(attr)
       const { prog_type: progType, expected_attach_type: attachType } = load
       const need = { cmd: 'prog_load', progType: progType!, attachType: attachType! } as const
-      return { need, withToken: hasToken(load.prog_flags!), name: nameFrom(load.prog_name!) }
+      return {
+        need,
+        withToken: hasToken(load.prog_flags!),
+        objectFlags: load.prog_flags!,
+        name: nameFrom(load.prog_name!),
+      }
     }
     case 'btf_load': {
       const { btf_flags } = bpf_attr_btf_load.decode(attr)

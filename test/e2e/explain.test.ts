@@ -1,6 +1,7 @@
 /** bpftoken explain -- WORDS: of a running process, and of a command that is run. */
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
+import { statSync } from 'node:fs'
 import { after, test } from 'node:test'
 import { residue, snapshot } from '../../scripts/residue.ts'
 import { CLI, cli, startCli } from '../helpers/cli.ts'
@@ -9,7 +10,7 @@ import { eventually } from '../helpers/eventually.ts'
 import { needsTokens } from '../helpers/machine.ts'
 import { Scratch } from '../helpers/scratch.ts'
 import { xdpObject } from '../helpers/xdp-object.ts'
-import { PERL } from '../kernel/lending/explained.ts'
+import { NR_BPF, PERL } from '../kernel/lending/explained.ts'
 
 const machine = needsTokens()
 const scratch = new Scratch()
@@ -102,6 +103,44 @@ test('a command is run, and its last refused call explained', machine, async () 
   assert.equal(root.status, 0, root.stdout)
   assert.match(root.stdout, /^No call that asks for a right was refused$/m)
 })
+
+test(
+  'the last refusal that was recorded is explained, by process and user, as text and JSON',
+  machine,
+  async () => {
+    // Its own name is what a hostile one would choose.
+    const refused = scratch.write(
+      'refused.pl',
+      `$0 = "\\e[31m\\n"; $| = 1; print "$$\\n"; my $a = pack("L5 x76", 1, 4, 4, 1, 0); for (1 .. 3) { syscall ${NR_BPF}, 0, $a, 96 } sleep 1`,
+    )
+    const apart = ['unshare', '--user', '--map-root-user', '--mount']
+    const recorded = await cli([
+      'record',
+      '-o',
+      scratch.write('recorded.yaml', ''),
+      '--',
+      ...apart,
+      'perl',
+      refused,
+    ])
+    const pid = recorded.stdout.trim()
+    assert.match(pid, /^\d+$/, recorded.stderr)
+    const last = await cli(['explain', '--last', '--pid', pid])
+    assert.equal(last.status, 3, last.stderr)
+    assert.match(last.stdout, /^recorded: map_create hash: refused \(EPERM\): no-delegation$/m)
+    assert.match(last.stdout, new RegExp(`^ {2}who {5}\\S.* ${pid} uid 0, 3 times, last at 20`, 'm'))
+    assert.ok(!last.stdout.includes('\u001b'))
+    assert.match(last.stdout, /^ {2}change {2}lend it one/m)
+    const json = await cli(['explain', '--last', '--pid', pid, '--uid', '0', '--json'])
+    const { cause, recorded: of } = checkedDocument('explain', json.stdout) as Answer & {
+      recorded: { pid: number; times: number }
+    }
+    assert.deepEqual([cause, of.pid, of.times], ['no-delegation', Number(pid), 3])
+    // Nobody else has been seen, nor may anybody else but root look.
+    assert.notEqual((await cli(['explain', '--last', '--pid', pid, '--uid', '12345'])).status, 3)
+    assert.equal(statSync('/run/bpftoken/refusals.json').mode & 0o777, 0o600)
+  },
+)
 
 const RUN = [process.execPath, CLI, 'run', '--policy', policy, '--']
 const perl = (words: string): string[] => {

@@ -28,7 +28,7 @@ const MOST = 1000
 
 /** The last refused call of a command, if there is one, and the status with which it has ended. */
 export async function ofCommand([name, ...rest]: string[]): Promise<Explained> {
-  if (name === undefined) throw new UsageError('No command is given')
+  if (name === undefined || name === '') throw new UsageError('No command is given')
   const refused: Refused[] = []
   const tokens = new FailedTokens()
   using guard = await installedGuard()

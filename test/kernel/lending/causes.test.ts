@@ -14,22 +14,16 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
-import { after, test } from 'node:test'
+import { test } from 'node:test'
 import { compiled } from '../../../scripts/compiled.ts'
-import { residue, snapshot } from '../../../scripts/residue.ts'
 import { cli } from '../../helpers/cli.ts'
 import { CACHE, needsTokens, ROOT } from '../../helpers/machine.ts'
-import { Scratch } from '../../helpers/scratch.ts'
+import { tidyScratch } from '../../helpers/tidy-scratch.ts'
 import { xdpObject } from '../../helpers/xdp-object.ts'
 import { type Answer, ENOUGH, explained, explainedRun, HASH, policyText, under, ZERO } from './explained.ts'
 
 const machine = needsTokens()
-const scratch = new Scratch()
-const before = snapshot()
-after(async () => {
-  scratch[Symbol.dispose]()
-  assert.deepEqual(await residue(before), [])
-})
+const scratch = tidyScratch()
 
 const told = ({ seen, explained: { cause, verdict } }: Answer) => [seen.errno, cause, verdict]
 const ALLOWED = [undefined, 'none', 'ok']

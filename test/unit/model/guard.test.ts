@@ -10,6 +10,7 @@ import {
   type Delegator,
   Guard,
   type GuardCall,
+  type GuardLink,
   type GuardProgram,
   type GuardSettings,
   type GuardToken,
@@ -217,6 +218,42 @@ describe('attaching', () => {
         }),
       )
     assert.deepEqual([app, daemon, stranger].map(detach), ['ok', 'ok', 'detach not-own EACCES'])
+  })
+
+  test('an update puts the new program to work, whatever the link has', () => {
+    const world = new World({ network: 'host' })
+    const root = actor('root')
+    const own: GuardProgram = { digests: [], admitted: true }
+    const { program } = world.load()
+    const update = (of: GuardProgram, next: GuardProgram) =>
+      why(
+        world.guard.command(root, {
+          cmd: bpf_cmd.BPF_LINK_UPDATE,
+          object: { kind: 'link', link: { program: of } },
+          other: { kind: 'program', program: next },
+        }),
+      )
+    assert.equal(update(own, program), 'ok')
+    world.guard.revoke(world.delegation, [])
+    assert.deepEqual([update(own, program), update(program, own)], ['attach revoked EACCES', 'ok'])
+  })
+
+  test('a link of struct_ops that is detached is nobody’s, so that only the host may touch it', () => {
+    const world = new World()
+    const { map } = world.map()
+    const detach = (link: GuardLink, who: Actor) =>
+      why(world.guard.command(who, { cmd: bpf_cmd.BPF_LINK_DETACH, object: { kind: 'link', link } }))
+    assert.equal(detach({ map }, app), 'ok')
+    assert.equal(detach({ isDetached: true }, app), 'detach not-own EACCES')
+    assert.equal(detach({ isDetached: true }, actor('root')), 'ok')
+  })
+
+  test('a type that is newer than the guard may reach the network; all ones are no type', () => {
+    const world = new World({ revocable: false })
+    const { program } = world.load()
+    const by = { ...app, inHostNetwork: true }
+    assert.equal(why(world.link(program, by, { type: 63 })), 'attach network EACCES')
+    assert.equal(why(world.link(program, by, { type: 0xffff_ffff })), 'ok')
   })
 
   test('by a map: a batch that is too long is not looked through', () => {

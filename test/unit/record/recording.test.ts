@@ -21,6 +21,7 @@ function call(of: Partial<SeenCall>): SeenCall {
       compat: false,
       held: false,
       withToken: false,
+      objectFlags: 0,
     },
     ...{ need: undefined, attachType: undefined, descriptors: undefined, fileFlags: 0, name: '' },
     ...of,
