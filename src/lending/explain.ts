@@ -16,11 +16,12 @@ import type { BpffsInstance } from '../model/file.ts'
 import type { Check, Decision, ErrnoName } from '../model/judge.ts'
 import type { KernelFacts } from '../model/kernel.ts'
 import type { Machine } from '../model/machine.ts'
+import { MAP_RULES } from '../model/map-create.ts'
 import { INITIAL, MODEL_CAPABILITIES, type ModelCapability, nestedIn, type Task } from '../model/task.ts'
 import type { PolicyEdit } from '../policy/edit.ts'
 import { parseMountValue } from '../policy/mask-text.ts'
 import { MASK_DOMAINS, type MaskDomain } from '../policy/vocabulary.ts'
-import { bpf_map_type, bpf_prog_type } from '../uapi/bpf.ts'
+import { bpf_map_flags, bpf_map_type, bpf_prog_type } from '../uapi/bpf.ts'
 import { DEFAULT_BPFFS } from '../uapi/kernel-paths.ts'
 import { closedBpffs, foreignBpffs, isSamePath } from './causes/bpffs-place.ts'
 import type { Finding } from './causes/finding.ts'
@@ -45,6 +46,7 @@ export type Cause =
   | 'initial-namespace'
   | 'foreign-mounts'
   | 'foreign-bpffs'
+  | 'hidden-bpffs'
   | 'closed-bpffs'
   | 'token-command'
   | 'token-map-type'
@@ -107,6 +109,8 @@ export interface BpfRefusal {
 /** What was seen of a call that was made; see src/record/call.ts. */
 export interface Observed extends BpfRefusal {
   readonly withToken: boolean
+  /** Of a map or program, all of them. */
+  readonly objectFlags?: number
   /** What the guard has recorded of it. */
   readonly event?: GuardEvent | undefined
   /** Of a program, the end of what the verifier said. */
@@ -124,9 +128,9 @@ export function callText({ cmd, mapType, progType, attachType }: Need): string {
 const FILTERED = 'a seccomp filter is on: what it answers to bpf(2) is not known'
 
 /** Where a loader does not look by itself. */
-function elsewhere({ mounts, tokenPath }: Situation): string | undefined {
+function elsewhere({ mounts, tokenPath, isInitial }: Situation): string | undefined {
   const path = mounts.at(-1)?.path
-  if (path === undefined || isSamePath(path, tokenPath ?? DEFAULT_BPFFS)) return undefined
+  if (path === undefined || isInitial || isSamePath(path, tokenPath ?? DEFAULT_BPFFS)) return undefined
   const looks = tokenPath === undefined ? DEFAULT_BPFFS : `${tokenPath}, as LIBBPF_BPF_TOKEN_PATH says`
   return `a loader looks at ${looks}: for ${path} tell it LIBBPF_BPF_TOKEN_PATH=${path}`
 }
@@ -221,7 +225,7 @@ function explainWith(
     }
   const instance: BpffsInstance | undefined =
     mount === undefined ? undefined : { userNamespace: own, masks: masksOf(kernel, mount.delegation) }
-  const without = decide(machine, task, modelCall(need, undefined))
+  const without = decide(machine, task, modelCall(need, undefined, observed))
   const asked = { need, situation, base, observed }
   if (instance === undefined) return judged(without, without, asked)
   // Whoever needs no token makes none.
@@ -237,7 +241,8 @@ function explainWith(
     const unmade = guardOnToken(guard, situation.where)
     if (unmade !== undefined && observed?.withToken !== true) return found(unmade, making.checks, asked)
   }
-  const used = making.verdict === 'refused' ? without : decide(machine, task, modelCall(need, instance))
+  const used =
+    making.verdict === 'refused' ? without : decide(machine, task, modelCall(need, instance, observed))
   const shown = making.verdict === 'refused' && without.verdict === 'refused' ? making : used
   if (making.verdict === 'ok' && observed?.withToken !== true && isForWantOfToken(without, used, asked)) {
     const unnamed = unnamedToken(asked, mount!.path)
@@ -340,6 +345,11 @@ function judged(shown: Decision, used: Decision, asked: Asked): Explanation {
     errno: observed?.errno ?? used.errno,
     checks: shown.checks,
   }
+  if (rule.name === MAP_RULES.zeroSeed.name)
+    return {
+      ...{ ...facts, capabilities: ['CAP_SYS_ADMIN'], cause: 'host-only', needed, found },
+      policy: undefined,
+    }
   const line = policyLine(failed, need, situation)
   if (line !== undefined) {
     return {
@@ -362,13 +372,15 @@ function judged(shown: Decision, used: Decision, asked: Asked): Explanation {
     }
   const foreign = foreignMounts(situation)
   if (foreign !== undefined) return { ...facts, ...foreign, errno: facts.errno, policy: undefined }
+  const { hidden } = situation
   return {
     ...facts,
-    ...{ cause: 'no-delegation', needed: 'a bpffs with a delegation, to make a token of', policy: undefined },
+    ...{ cause: hidden.length === 0 ? 'no-delegation' : 'hidden-bpffs', policy: undefined },
+    needed: 'a bpffs with a delegation, to make a token of',
     found:
-      situation.hidden.length === 0
+      hidden.length === 0
         ? 'none is mounted where the process is'
-        : `none that it can come to: what is at ${situation.hidden.join(', ')} hides one`,
+        : `none that it can come to: something else is mounted over ${hidden.join(', ')}`,
   }
 }
 
@@ -492,21 +504,28 @@ function causeOf({ list, word }: PolicyLine, { capabilities }: Situation): Cause
   return causes[list]
 }
 
-function modelCall(need: Need, instance: BpffsInstance | undefined): BpfCall {
+/** `observed`: with its flags, as far as these are more than a request that is good or not. */
+function modelCall(need: Need, instance: BpffsInstance | undefined, observed?: Observed): BpfCall {
   const token =
     instance === undefined ? {} : { token: { flag: true, file: { kind: 'token', token: instance } as const } }
+  const flags = (observed?.objectFlags ?? 0) & ~bpf_map_flags.BPF_F_TOKEN_FD
   switch (need.cmd) {
-    case 'map_create':
+    case 'map_create': {
+      const seed = flags & bpf_map_flags.BPF_F_ZERO_SEED
       return {
         op: 'map_create',
         type: MAP_TYPES.number(need.mapType ?? bpf_map_type.BPF_MAP_TYPE_HASH),
+        ...(seed === 0 ? {} : { flags: seed }),
         ...token,
       }
+    }
     case 'prog_load':
       return {
         op: 'prog_load',
         type: PROG_TYPES.number(need.progType ?? bpf_prog_type.BPF_PROG_TYPE_SOCKET_FILTER),
         attach: ATTACH_TYPES.number(need.attachType ?? 0),
+        // Which flags there are, this kernel may know better.
+        ...(observed?.errno === 'EINVAL' ? { flags } : {}),
         ...token,
       }
     case 'btf_load':

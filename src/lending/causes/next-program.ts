@@ -1,7 +1,6 @@
 /** Which capabilities a program has that the process executes: it may lose what it has itself. Pure. */
 import type { TaskStatus } from '../../delegation/preflight.ts'
 import { MODEL_CAPABILITIES, type ModelCapability } from '../../model/task.ts'
-import { rootOf } from '../../sys/process.ts'
 import { CAPABILITIES, type CapabilityName } from '../../uapi/constants.ts'
 import type { Identity } from './bpffs-place.ts'
 
@@ -16,7 +15,7 @@ export function capabilitiesIn(set: bigint): ModelCapability[] {
 /** capabilities(7): root gets what is in the bounding set, everybody else the ambient ones. */
 export function keptByPrograms(status: TaskStatus, { uidMap }: Identity): ModelCapability[] {
   const { uids, ambient, bounding, permitted, noNewPrivs } = status
-  const root = rootOf([...uidMap])
+  const root = uidMap.find(({ inside }) => inside === 0)?.outside
   if (root === undefined || !uids.includes(root)) return capabilitiesIn(ambient)
   return capabilitiesIn(noNewPrivs ? bounding & permitted : bounding)
 }
