@@ -51,8 +51,14 @@ export function threadsNote(threads: readonly number[]): string | undefined {
 export function livingThread(pid: number): number | undefined {
   try {
     const all = readdirSync(`/proc/${pid}/task`).map(Number)
-    return [pid, ...all.slice(0, MOST)].find(tid => /^State:\t[^ZX]/m.test(statusOf(pid, tid) ?? ''))
+    return [pid, ...all.slice(0, MOST)].find(tid => isLiving(statusOf(pid, tid)))
   } catch {
     return undefined
   }
+}
+
+/** Not a zombie, nor dead. */
+function isLiving(status: string | undefined): boolean {
+  const state = status === undefined ? undefined : procFields(status).get('State')
+  return state !== undefined && !/^[ZX]/.test(state)
 }
