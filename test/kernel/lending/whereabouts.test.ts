@@ -125,8 +125,18 @@ test('a loan elsewhere is none that a loader finds by itself, and that is said',
   assert.deepEqual(told(lent!), ALLOWED)
   assert.match(lent!.foretold.notes.join(), note)
   // The change.
-  const [told2] = await run(['env', 'LIBBPF_BPF_TOKEN_PATH=/mnt'])
-  assert.deepEqual([told2!.foretold.verdict, told2!.foretold.notes], ['ok', []])
+  const [said] = await run(['env', 'LIBBPF_BPF_TOKEN_PATH=/mnt'])
+  assert.deepEqual([said!.foretold.verdict, said!.foretold.notes], ['ok', []])
+  // A path at which there is none: a loader gives up, and the call that it made before is what is seen.
+  const [lost] = await explained(scratch, ['env', 'LIBBPF_BPF_TOKEN_PATH=/nope', ...OWN], `stage; ${HASH}`, {
+    alone: true,
+    at: [pid => lend(pid, ENOUGH)],
+  })
+  assert.deepEqual(told(lost!), ['EPERM', 'no-token', 'refused'])
+  assert.match(
+    lost!.explained.notes.join(),
+    /a loader looks at \/nope, as LIBBPF_BPF_TOKEN_PATH says: for \/sys\/fs\/bpf tell it/,
+  )
 })
 
 test('a bpffs of another user namespace, where nothing can be lent beside it', machine, async () => {
