@@ -42,11 +42,12 @@ export const GUARD_LISTS = {
   lastType: 57,
   privilegedCommands: 0x11c09d7821n,
   attachCommands: 0x4a30020500n,
+  linkCommands: 0x10020000n,
   detachCommands: 0x400000200n,
   updateCommands: 0x4400004n,
-  deviceMaps: 0x207c000n,
+  deviceMaps: 0x217c000n,
   objectMaps: 0x2017008n,
-  carrierMaps: 0x607f008n,
+  carrierMaps: 0x617f008n,
   batchMax: 64,
 } as const
 
@@ -152,6 +153,13 @@ export const guard_file = struct(16, {
 export const guard_function = struct(16, {
   list: u64(0),
   btf: u32(8),
+  type: u32(12),
+})
+
+export const guard_making = struct(16, {
+  expected: u32(0),
+  since: u32(4),
+  cmd: u32(8),
   type: u32(12),
 })
 
