@@ -68,14 +68,16 @@ static __always_inline int is_of_host_network(struct bpf_link *link)
 	       READ((struct bpf_netns_link *)link, net) == (const void *)&init_net;
 }
 
-/* The first rule of its delegation that the link breaks. If it may be another's, that is by what is in it. */
-static __noinline __u8 judge_link(struct bpf_link *link, __u32 type, const struct guard_delegation *of, __u32 is_own)
+/* The first rule of its delegation that the link breaks, whosever it is. */
+static __noinline __u8 judge_link(struct bpf_link *link, __u32 type, const struct guard_delegation *of)
 {
 	struct guard_rules rules = rules_of(&of->terms);
 
 	if (rules.own_network && is_of_host_network(link))
 		return GUARD_NETWORK;
-	if (rules.own_network && is_own && is_network_type(type) && is_in_host_network())
+	/* Where the caller is says nothing of a link that may be another's. */
+	if (rules.own_network && is_network_type(type) && is_in_host_network() && of->user_namespace &&
+	    is_inside(of->user_namespace))
 		return GUARD_NETWORK;
 	if (READ(link, type) == BPF_LINK_TYPE_CGROUP && !(of->terms.flags & GUARD_ANY_CGROUP) &&
 	    !is_own_cgroup(READ((struct bpf_cgroup_link *)link, cgroup), of))
@@ -84,8 +86,8 @@ static __noinline __u8 judge_link(struct bpf_link *link, __u32 type, const struc
 }
 
 /*
- * Only what is refused is said: of the rest the call itself has told. What was lent to others, and
- * may not be passed, is theirs, and their call is judged by itself.
+ * Only what is refused is said: of the rest the call itself has told. A link of somebody else's is
+ * refused to him, too, so that nobody is refused anything because of a call that is allowed.
  */
 static __noinline int refuses_link(struct bpf_link *link, const struct guard_making *by)
 {
@@ -93,15 +95,13 @@ static __noinline int refuses_link(struct bpf_link *link, const struct guard_mak
 	struct bpf_prog *program = READ(link, prog);
 	struct guard_namespace rules = {};
 	struct guard_delegation *of;
-	__u32 is_own;
 
 	if (!program)
 		return 0;
 	of = owner_of_program(program, &what);
-	is_own = of && of->user_namespace && is_inside(of->user_namespace);
-	if (of && (is_own || of->terms.flags & GUARD_PASS_TOKEN)) {
+	if (of) {
 		if (!what.reason)
-			what.reason = judge_link(link, by->type, of, is_own);
+			what.reason = judge_link(link, by->type, of);
 		if (what.mode != GUARD_PERMISSIVE && verdict_of(&what))
 			return 1;
 	}

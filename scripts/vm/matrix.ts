@@ -55,7 +55,9 @@ const ON_ONE_KERNEL: Readonly<Record<string, string>> = {
   'test/vm/explain.test.ts': '7',
   'test/vm/guard-cli.test.ts': '7',
   'test/vm/guard-detach.test.ts': '6.12',
+  'test/vm/guard-exchange.test.ts': '7',
   'test/vm/guard-objects.test.ts': '6.12',
+  'test/vm/guard-pins.test.ts': '6.12',
   'test/vm/modules.test.ts': '6.12',
   'test/vm/record.test.ts': '7',
 }

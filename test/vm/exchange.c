@@ -25,7 +25,7 @@
 
 enum { MAP_LOOKUP_ELEM = 1, MAP_UPDATE_ELEM = 2, OBJ_GET_INFO_BY_FD = 15, LINK_CREATE = 28 };
 enum { GOOD = 3, BAD = 4, EXCHANGED = 10 };
-enum { TRIES = 60000, SECONDS = 40 };
+enum { TRIES = 60000, SECONDS = 15 };
 
 static atomic_bool done;
 
