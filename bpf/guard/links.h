@@ -21,7 +21,7 @@ static __always_inline __u32 next_link(void)
 /* The call may make a link. 0: that cannot be remembered. */
 static __noinline int expect_link(__u32 cmd, __u32 type)
 {
-	struct guard_making *making =
+	struct link_call *making =
 		bpf_task_storage_get(&making_links, bpf_get_current_task_btf(), 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 
 	if (!making)
@@ -87,9 +87,10 @@ static __noinline __u8 judge_link(struct bpf_link *link, __u32 type, const struc
 
 /*
  * Only what is refused is said: of the rest the call itself has told. A link of somebody else's is
- * refused to him, too, so that nobody is refused anything because of a call that is allowed.
+ * refused to him, too, so that nobody is refused anything because of a call that is allowed; but
+ * for one of the host's root to the host's network, at that very moment.
  */
-static __noinline int refuses_link(struct bpf_link *link, const struct guard_making *by)
+static __noinline int refuses_link(struct bpf_link *link, const struct link_call *by)
 {
 	struct judged what = { .point = GUARD_ATTACH, .cmd = by->cmd, .type = by->type, .quiet = 1 };
 	struct bpf_prog *program = READ(link, prog);
@@ -117,7 +118,7 @@ static __noinline int refuses_link(struct bpf_link *link, const struct guard_mak
 }
 
 struct making {
-	struct guard_making call;
+	struct link_call call;
 	int refused;
 };
 
@@ -131,7 +132,7 @@ static long judge_next_link(__u32 i, struct making *making)
 	return making->refused;
 }
 
-static __noinline int guard_links(struct guard_making *expected)
+static __noinline int guard_links(struct link_call *expected)
 {
 	struct making making = { .call = *expected };
 	__u32 count = next_link() - expected->since;
@@ -153,7 +154,7 @@ static __noinline int guard_links(struct guard_making *expected)
 HOOK("file_alloc_security")
 int guard_file_alloc(__u64 *ctx)
 {
-	struct guard_making *making = bpf_task_storage_get(&making_links, bpf_get_current_task_btf(), 0, 0);
+	struct link_call *making = bpf_task_storage_get(&making_links, bpf_get_current_task_btf(), 0, 0);
 
 	return making && making->expected ? guard_links(making) : 0;
 }

@@ -156,13 +156,6 @@ export const guard_function = struct(16, {
   type: u32(12),
 })
 
-export const guard_making = struct(16, {
-  expected: u32(0),
-  since: u32(4),
-  cmd: u32(8),
-  type: u32(12),
-})
-
 export const guard_map = struct(16, {
   delegation: u64(0),
   bytes: u64(8),
