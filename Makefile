@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
 .DELETE_ON_ERROR:
-.PHONY: help setup build check gate fix test unit kernel e2e vm test-vm test-kill load test-containers chromium test-page prebuilds demo bench differential differential-vm mutate-model mutate-guard guard-stories simulator deb test-deb debs corpus selftests test-selftests test-selftests-vm oracle fuzz objects clean
+.PHONY: help setup build check gate fix test unit kernel e2e vm test-vm test-kill load test-containers chromium test-page prebuilds demo bench differential differential-vm mutate-model mutate-guard guard-stories deb test-deb debs corpus selftests test-selftests test-selftests-vm oracle fuzz objects clean
 
 # Stamps: what npm, the C compiler and tsc write last. Paths are relative: a clone may lie anywhere.
 MODULES := node_modules/.package-lock.json
@@ -89,9 +89,6 @@ test-containers: build debs ## containers that ask by annotation, and a table of
 guard-stories: build ## the guard on paper against the guard in a VM, 400 random stories (KERNEL=, STORIES=, SEED=)
 	$(TSX) scripts/vm/vm.ts --kernel $(or $(KERNEL),7) --timeout 7200 -- node test/vm/story/main.ts $(or $(STORIES),400) $(or $(SEED),1)
 
-simulator: $(MODULES) ## the page of docs/simulator, which plays scenarios in a browser
-	$(TSX) scripts/simulator.ts
-
 prebuilds: ## what is native, for x64 and arm64, glibc and musl, as the package brings it
 	scripts/prebuilds.sh
 
@@ -130,10 +127,12 @@ selftests: ## the kernel's own BPF programs, of Debian's newest kernel, compiled
 test-selftests: build oracle selftests ## loading, CO-RE and plans of the kernel's own programs beside libbpf
 	BPFTOKEN_TEST_CORPUS=selftests $(TSX) scripts/test.ts $(AGREEMENT)
 
-test-selftests-vm: build selftests vm ## plans of the kernel's own programs in a virtual machine (KERNEL=; PART=K/N: a part of them)
-	$(TSX) scripts/vm/vm.ts --kernel $(or $(KERNEL),7) --timeout 14400 --with .cache/selftests/objects -- \
-		env BPFTOKEN_TEST_CORPUS=selftests BPFTOKEN_TEST_PART=$(or $(PART),1/1) \
-		node scripts/test.ts $(TRIED_PLANS)
+# What the VM takes along is in its memory: a part of the objects at a time.
+test-selftests-vm: build selftests vm ## plans of a part of them in a virtual machine (KERNEL=, PART=3/16)
+	$(TSX) scripts/vm/vm.ts --kernel $(or $(KERNEL),7) --timeout 7200 \
+		$$(ls .cache/selftests/objects/*.o | awk -v part=$(or $(PART),1/16) \
+			'BEGIN { split(part, of, "/") } NR % of[2] == of[1] % of[2] { print "--with", $$0 }') \
+		-- env BPFTOKEN_TEST_CORPUS=selftests node scripts/test.ts $(TRIED_PLANS)
 
 oracle: $(MODULES) ## libbpf and types of other kernels to compare with, into .cache
 	@test/corpus/oracle.sh || echo 'oracle: tests that compare with libbpf will be skipped' >&2
@@ -165,4 +164,5 @@ $(PREBUILDS): scripts/prebuilds.sh $(NATIVE_SOURCES)
 $(DIST): $(SOURCES) | $(MODULES)
 	npm run --silent build
 	$(TSX) scripts/gen-cli-docs.ts
+	$(TSX) scripts/simulator.ts
 	touch $@

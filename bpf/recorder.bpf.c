@@ -18,6 +18,7 @@ enum recorder_call_flags {
 	RECORDER_COMPAT = 2, /* A system call of 32 bits. */
 	RECORDER_PERF = 4, /* perf_event_open(2); `cmd` is its type. */
 	RECORDER_HELD = 8, /* Its thread was asked to stop. */
+	RECORDER_SIGNALLED = 16, /* Instead of an answer its thread got SIGSYS. */
 };
 
 /* One call, once it has its answer. */
@@ -133,11 +134,22 @@ struct atomic___live {
 
 struct signal_struct {
 	struct atomic___live live;
+	unsigned int flags;
+} __core;
+
+struct seccomp {
+	int mode;
 } __core;
 
 struct task_struct___more {
 	struct thread_info___x86 thread_info;
 	struct signal_struct *signal;
+	int exit_code;
+} __core;
+
+/* A kernel can be built without. */
+struct task_struct___filtered {
+	struct seccomp seccomp;
 } __core;
 
 struct upid {
@@ -160,7 +172,7 @@ static const __u64 PLAIN = 1ull << 1 | 1ull << 2 | 1ull << 3 | 1ull << 4 | 1ull 
 			   1ull << 35 | 1ull << 37;
 
 enum { BPF_OBJ_PIN = 6, BPF_OBJ_GET = 7 };
-enum { TS_COMPAT = 2, X32_SYSCALL_BIT = 0x40000000 };
+enum { TS_COMPAT = 2, X32_SYSCALL_BIT = 0x40000000, SIGSYS = 31, SIGNAL_GROUP_EXIT = 4, FIELD_EXISTS = 2 };
 
 static __always_inline void count(__u32 which)
 {
@@ -251,16 +263,16 @@ struct request {
 };
 
 /* Whether a system call may be ours: every one of the machine comes by here. */
-static __always_inline int may_be_ours(__u64 number)
+static __always_inline int may_be_ours(__u32 number)
 {
 	if (arm64)
 		return number == 280 || number == 241;
-	number &= ~(__u64)X32_SYSCALL_BIT;
+	number &= ~X32_SYSCALL_BIT;
 	return number == 321 || number == 298 || number == 357 || number == 336;
 }
 
 /* Whether this is a call of bpf(2) or perf_event_open(2), with its arguments. */
-static __always_inline int is_ours(struct task_struct *task, __u64 number, struct request *request)
+static __always_inline int is_ours(struct task_struct *task, __u32 number, struct request *request)
 {
 	struct pt_regs *given = bpf_task_pt_regs(task);
 
@@ -278,7 +290,7 @@ static __always_inline int is_ours(struct task_struct *task, __u64 number, struc
 		struct pt_regs___x86 *regs = (void *)given;
 		int is_bpf, is_perf;
 
-		number &= ~(__u64)X32_SYSCALL_BIT;
+		number &= ~X32_SYSCALL_BIT;
 		if (((struct task_struct___more *)task)->thread_info.status & TS_COMPAT) {
 			request->flags |= RECORDER_COMPAT;
 			is_bpf = number == 357;
@@ -299,6 +311,30 @@ static __always_inline int is_ours(struct task_struct *task, __u64 number, struc
 			request->flags |= RECORDER_PERF;
 	}
 	return 1;
+}
+
+/* The kernel, too, takes 32 bits of what the caller has put there. */
+static __always_inline __u32 system_call_of(struct task_struct *task)
+{
+	struct pt_regs *regs = bpf_task_pt_regs(task);
+
+	return arm64 ? (__u32)((struct pt_regs___arm64 *)regs)->syscallno : (__u32)((struct pt_regs___x86 *)regs)->orig_ax;
+}
+
+/* Whether a seccomp filter of it may answer in the kernel's place. */
+static __always_inline int is_filtered(struct task_struct *task)
+{
+	struct task_struct___filtered *filtered = (void *)task;
+
+	if (!__builtin_preserve_field_info(filtered->seccomp.mode, FIELD_EXISTS))
+		return 0;
+	return filtered->seccomp.mode != 0;
+}
+
+/* Whether a filter sent SIGSYS: the registers are put back then, so that the "result" is what was there before. */
+static __always_inline int is_signalled(const struct request *request, __u32 number, __u64 result)
+{
+	return arm64 ? result == request->first : (__u32)result == number;
 }
 
 static __always_inline int is_plain(const struct request *request)
@@ -408,6 +444,9 @@ int recorder_enter(__u64 *ctx)
 	}
 	if (!is_watched(caller))
 		return 0;
+	/* A call has its answer before the next one begins. */
+	if (caller->pending)
+		count(LOST_CALLS);
 	describe(caller, &request, task);
 	caller->pending = 1;
 	return 0;
@@ -417,8 +456,7 @@ SEC("raw_tp/sys_exit")
 int recorder_exit(__u64 *ctx)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct pt_regs *regs = bpf_task_pt_regs(task);
-	__u64 number = arm64 ? (__u64)((struct pt_regs___arm64 *)regs)->syscallno : ((struct pt_regs___x86 *)regs)->orig_ax;
+	__u32 number = system_call_of(task);
 	struct caller *caller;
 	struct request request;
 
@@ -443,12 +481,14 @@ int recorder_exit(__u64 *ctx)
 	}
 	if (!is_watched(caller))
 		return 0;
-	if (is_plain(&request)) {
+	if (is_filtered(task) && is_signalled(&request, number, ctx[1])) {
+		request.flags = (request.flags & ~RECORDER_ENTERED) | RECORDER_SIGNALLED;
+	} else if (is_plain(&request)) {
 		count((__u32)request.first & (COMMANDS - 1));
 		if ((__s32)ctx[1] != -1 /* EPERM */)
 			return 0;
-	} else if ((__s32)ctx[1] < 0) {
-		/* Nothing but the kernel's function gives descriptors: that call began before it was watched. */
+	} else if ((__s32)ctx[1] < 0 || is_filtered(task)) {
+		/* Without a filter nothing but the kernel's function gives descriptors: that call began before it was watched. */
 		request.flags &= ~RECORDER_ENTERED;
 	}
 	describe(caller, &request, task);
@@ -456,6 +496,29 @@ int recorder_exit(__u64 *ctx)
 		count(LOST_CALLS);
 	tell(caller, ctx[1]);
 	return 0;
+}
+
+/* A filter can end one thread of several at once, and then there is no end of its call. */
+static __always_inline void tell_killed(struct task_struct *task)
+{
+	__u32 number = system_call_of(task);
+	struct caller *caller;
+	struct request request;
+
+	if (!may_be_ours(number) || !is_ours(task, number, &request))
+		return;
+	caller = caller_of(task);
+	if (!caller) {
+		count(LOST_CALLS);
+		return;
+	}
+	if (caller->pending || !is_watched(caller))
+		return;
+	request.flags = (request.flags & ~RECORDER_ENTERED) | RECORDER_SIGNALLED;
+	describe(caller, &request, task);
+	if (caller->unread)
+		count(LOST_CALLS);
+	tell(caller, number);
 }
 
 SEC("raw_tp/sched_process_fork")
@@ -481,10 +544,13 @@ int recorder_fork(__u64 *ctx)
 SEC("raw_tp/sched_process_exit")
 int recorder_end(__u64 *ctx)
 {
-	struct task_struct *task = (void *)ctx[0];
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct signal_struct *signal = ((struct task_struct___more *)task)->signal;
 	__u32 process;
 
-	if (cgroup || watched_namespace || FETCH(FETCH((struct task_struct___more *)task, signal), live.counter) != 0)
+	if ((((struct task_struct___more *)task)->exit_code & 0x7f) == SIGSYS && !(signal->flags & SIGNAL_GROUP_EXIT))
+		tell_killed(task);
+	if (cgroup || watched_namespace || signal->live.counter != 0)
 		return 0;
 	process = process_of(task, 0);
 	bpf_map_delete_elem(&watched, &process);

@@ -29,5 +29,4 @@ if (require.main === module) {
   const file = join(ROOT, 'docs/simulator/simulator.js')
   const text = simulatorBundle()
   writeFileSync(file, text)
-  console.log(`docs/simulator/simulator.js: ${(text.length / 1024).toFixed(0)} KiB`)
 }

@@ -1,6 +1,6 @@
 /**
- * Runs the tests of the given tiers, or all: node --import tsx scripts/test.ts [--report FILE]
- * [unit|kernel|e2e|vm|vm-all|PATH]...
+ * Runs the tests of the given tiers (tiers.ts), or all but those in a browser: node --import tsx
+ * scripts/test.ts [--report FILE] [unit|kernel|e2e|vm|vm-all|page|PATH]...
  *
  * Closes with one line, `N passed, N failed, N skipped`, over everything that ran. A file that
  * crashes or hangs counts as failed, and so does each thing that a tier leaves behind on the
@@ -13,7 +13,6 @@
  */
 import { once } from 'node:events'
 import { readdirSync, statSync, writeFileSync } from 'node:fs'
-import { availableParallelism } from 'node:os'
 import { join, relative, resolve } from 'node:path'
 import { run } from 'node:test'
 import { spec } from 'node:test/reporters'
@@ -21,24 +20,9 @@ import { parseArgs } from 'node:util'
 import { install } from './installed.ts'
 import { Report } from './report.ts'
 import { RUN_VARIABLE, residue, snapshot } from './residue.ts'
+import { BY_DEFAULT, pathOf, TIERS, type Tier, tierOf } from './tiers.ts'
 import { ROOT } from './tree.ts'
 import type { VmRuns } from './vm/matrix.ts'
-
-interface Tier {
-  readonly concurrency: number
-  /** For one file. It ends what hangs: a machine that is slow and busy stays far below. */
-  readonly timeoutMs: number
-  /** Whether its tests touch the machine: then one file at a time, and nothing may remain. */
-  readonly touchesMachine: boolean
-}
-
-const TIERS: Readonly<Record<string, Tier>> = {
-  unit: { concurrency: availableParallelism(), timeoutMs: 300_000, touchesMachine: false },
-  kernel: { concurrency: 1, timeoutMs: 1_200_000, touchesMachine: true },
-  e2e: { concurrency: 1, timeoutMs: 1_200_000, touchesMachine: true },
-  /** In a VM already. */
-  vm: { concurrency: 1, timeoutMs: 2_400_000, touchesMachine: true },
-}
 
 const total = new Report()
 
@@ -106,7 +90,7 @@ async function main(): Promise<void> {
     allowPositionals: true,
   })
   process.env[RUN_VARIABLE] = String(process.pid)
-  const names = positionals.length > 0 ? positionals : Object.keys(TIERS)
+  const names = positionals.length > 0 ? positionals : BY_DEFAULT
   const inVms = (name: string): boolean => name === 'vm' || name === 'vm-all'
   let vms: VmRuns | undefined
   const startVms = async (): Promise<VmRuns | undefined> => {
@@ -116,8 +100,8 @@ async function main(): Promise<void> {
     return new VmRuns(names.includes('vm-all'))
   }
   for (const name of names.filter(name => !inVms(name))) {
-    const path = name in TIERS ? join(ROOT, 'test', name) : name
-    const tier = TIERS[relative(join(ROOT, 'test'), path).split('/')[0]!]
+    const path = pathOf(name)
+    const tier = tierOf(path)
     if (tier === undefined) throw new Error(`"${name}" is neither a tier nor a file of one`)
     const files = testFiles(path)
     console.log(`\n== ${relative(ROOT, path)}: ${files.length} files ==`)

@@ -303,9 +303,9 @@ static __noinline __u8 judge_terms(__u32 cmd, __u32 type, __u32 target, const st
  * A map that carries devices or sockets becomes somebody's descriptor. In another user namespace he
  * could be in the host's network, and exchange it for a harmless map while he is judged.
  */
-static __noinline int guard_passed_map(struct bpf_map *map, __u32 point)
+static __noinline int guard_passed_map(struct bpf_map *map)
 {
-	struct judged what = { .point = point, .cmd = NO_CMD, .quiet = 1 };
+	struct judged what = { .point = GUARD_RECEIVE, .cmd = NO_CMD, .quiet = 1 };
 	struct guard_delegation *of;
 	__u32 type = READ(map, map_type);
 
@@ -316,7 +316,6 @@ static __noinline int guard_passed_map(struct bpf_map *map, __u32 point)
 		return 0;
 	/* An ended delegation's programs may run on. */
 	what.reason = rules_of(&of->terms).own_network && is_stranger(of) ? GUARD_STRANGER : GUARD_NONE;
-	what.type = type;
 	return judge(&what, -EACCES);
 }
 

@@ -32,7 +32,7 @@ static __noinline int make_keeper(void)
 	return 0;
 }
 
-static int guard_passed_map(struct bpf_map *map, __u32 point);
+static int guard_passed_map(struct bpf_map *map);
 
 /*
  * A map becomes a descriptor. For reading too: a program that is loaded with it could write. ENOENT, because lists of maps go on after
@@ -49,7 +49,7 @@ int guard_map(__u64 *ctx)
 	if (!found || id < found->first_map || id > found->last_map || !bpf_map_lookup_elem(&own_maps, &id) || is_keeper()) {
 		__u32 type = map->map_type;
 
-		return type < 64 && DEVICE_MAPS >> type & 1 ? guard_passed_map(map, GUARD_OPEN) : 0;
+		return type < 64 && DEVICE_MAPS >> type & 1 ? guard_passed_map(map) : 0;
 	}
 	what.reason = GUARD_NO_KEEPER;
 	what.name = map->name;
@@ -141,8 +141,10 @@ HOOK("inode_setattr")
 int guard_setattr(__u64 *ctx)
 {
 	struct dentry *entry = (void *)ctx[1];
+	/* Newer verifiers want to know that there is one. */
+	struct inode *inode = entry->d_inode;
 
-	return judge_pin(entry->d_inode, entry);
+	return inode ? judge_pin(inode, entry) : 0;
 }
 
 HOOK("inode_rename")

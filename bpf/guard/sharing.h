@@ -55,7 +55,7 @@ int guard_file_receive(__u64 *ctx)
 		if (!token)
 			return 0;
 	} else {
-		return file->f_op == &bpf_map_fops ? guard_passed_map(file->private_data, GUARD_RECEIVE) : 0;
+		return file->f_op == &bpf_map_fops ? guard_passed_map(file->private_data) : 0;
 	}
 	of = delegation_of((__u64)token, &what, &entry);
 	/* Of a token that is revoked nothing can be made; what counts here is where it goes. */

@@ -73,6 +73,34 @@ static bool takes_word(const char *word)
 	return false;
 }
 
+/* As value_of, and as getopt_long(3) takes it, by which crun reads its options: `-bDIR`, `--bund DIR`. */
+static const char *bundle_in(char **word, int *used)
+{
+	static const char option[] = "--bundle";
+	const char *equals = strchr(*word, '=');
+	size_t length = equals ? (size_t)(equals - *word) : strlen(*word);
+	char name[sizeof(option)];
+
+	/* runc takes one dash, too. */
+	if (strncmp(*word, "-bundle", 7) == 0)
+		return value_of("-bundle", word, used);
+	if (strncmp(*word, "-b", 2) == 0 && (*word)[2] != '\0' && (*word)[2] != '=')
+		return *word + 2;
+	if (strncmp(*word, "-b", 2) == 0)
+		return value_of("-b", word, used);
+	if (length < 3 || length >= sizeof(name) || strncmp(*word, option, length) != 0)
+		return NULL;
+	memcpy(name, option, length);
+	name[length] = '\0';
+	return value_of(name, word, used);
+}
+
+/* Whether it names another file than config.json, which crun takes, and we do not read. */
+static bool names_config(const char *word)
+{
+	return strncmp(word, "--conf", 6) == 0 || strncmp(word, "-f", 2) == 0;
+}
+
 /* The bundle that a container is made of; NULL: none is made. */
 static const char *bundle_of(char **words)
 {
@@ -87,12 +115,9 @@ static const char *bundle_of(char **words)
 		used = 1;
 		if (strcmp(*words, "--") == 0)
 			break;
-		given = value_of("--bundle", words, &used);
-		/* As runc takes it, too. */
-		if (!given)
-			given = value_of("-bundle", words, &used);
-		if (!given)
-			given = value_of("-b", words, &used);
+		if (names_config(*words))
+			fail("a container is made of config.json alone", *words);
+		given = bundle_in(words, &used);
 		if (given)
 			bundle = given;
 	}

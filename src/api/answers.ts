@@ -41,7 +41,7 @@ const fixed = strict({
   again: strict({
     when: text.describe('Under which condition it is so'),
     call: text,
-    verdict: z.enum(['ok', 'refused']),
+    verdict: z.enum(['ok', 'refused', 'failed']),
     cause: text,
     change: text,
   })
@@ -79,27 +79,43 @@ const explainedEvent = strict({
   fix: fixed,
 })
 
+/** Of a command that was run. */
+const command = strict({ status: count.describe('As a shell has it') })
+
+/** Of a call of bpf(2). */
+const explainedCall = strict({
+  call: text,
+  verdict: z.enum(['ok', 'refused']),
+  errno: text.optional(),
+  cause: text,
+  needed: text,
+  found: text,
+  capabilities: texts.describe('Those that the call needs, wherever they are asked for'),
+  policy: policyLine.optional().describe('What a policy would have to say'),
+  edit: strict({ path: text, value: z.union([text, count, flag]) })
+    .optional()
+    .describe('The same, of a field that is no such list'),
+  notes: texts.describe('What is no cause, though it is often taken for one'),
+  bpffs: text.optional().describe('Of which a token is made'),
+  checks: z.array(check).describe('In the order in which the kernel makes them'),
+  change: text,
+  command: command.optional(),
+  fix: fixed,
+})
+
 export const explained = z.union([
-  strict({
-    call: text,
-    verdict: z.enum(['ok', 'refused']),
-    errno: text.optional(),
-    cause: text,
-    needed: text,
-    found: text,
-    capabilities: texts.describe('Those that the call needs, wherever they are asked for'),
-    policy: policyLine.optional().describe('What a policy would have to say'),
-    edit: strict({ path: text, value: z.union([text, count, flag]) })
-      .optional()
-      .describe('The same, of a field that is no such list'),
-    notes: texts.describe('What is no cause, though it is often taken for one'),
-    bpffs: text.optional().describe('Of which a token is made'),
-    checks: z.array(check).describe('In the order in which the kernel makes them'),
-    change: text,
-    fix: fixed,
+  explainedCall,
+  explainedCall.extend({
+    recorded: strict({ at: time, task: text, pid, uid: account, times: count }).describe(
+      'Who has made it, and how often, as a recording has it; the last time',
+    ),
   }),
   explainedEvent,
-  strict({ verdict: z.literal('ok'), cause: z.literal('none') }).describe('Of a command: none was refused'),
+  strict({
+    verdict: z.enum(['ok', 'failed']).describe('failed: for another reason'),
+    cause: z.literal('none'),
+    command: command.optional(),
+  }).describe('Of a command: no call was refused'),
 ])
 
 const askers = z.array(

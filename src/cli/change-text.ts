@@ -16,17 +16,29 @@ export function changeText({ cause, policy, edit, capabilities }: Explanation): 
         : ''
     return `spec.rights.${policy.list}: add ${policy.word}${flags}`
   }
+  if (cause === 'host-only')
+    return `no token stands in for it: outside of user namespaces, give it ${capabilities.join(', ')}; for one inside, let a program of the host do it, or hand the descriptor over (a pin, a socket)`
   if (cause === 'initial-namespace')
     return `tokens serve other user namespaces only: run it with bpftoken run, or give it ${capabilities.join(', ')}`
   return CHANGES[cause] ?? 'none'
 }
 
 const CHANGES: Partial<Readonly<Record<Cause, string>>> = {
-  unknown: 'let the command live longer (a shell that sleeps after it), or ask of a running process: --pid',
+  unknown: 'ask of a running process: --pid',
   'no-delegation': 'lend it one: bpftoken delegate --pid PID --policy POLICY',
   'no-token':
     'use a loader that makes tokens (libbpf 1.4, bpftool 7.5, cilium/ebpf 0.22 or newer), and tell it the place: LIBBPF_BPF_TOKEN_PATH',
+  'token-place':
+    'name the root directory of the bpffs that is lent to it: LIBBPF_BPF_TOKEN_PATH, which is /sys/fs/bpf where it is not set',
   'old-loader': 'use a newer one: libbpf 1.4, bpftool 7.5 and cilium/ebpf 0.22 make tokens by themselves',
+  'not-bpffs':
+    'name a path in a bpffs that the process sees: mount -t bpf in its mount namespace, or the one that is lent to it',
+  'closed-directory':
+    'let it run as the owner, or give the directory a mode or owner that lets it in: chmod, chown, or the options uid=, gid= and mode= of the mount',
+  'closed-pin':
+    'give the pin an owner or a mode that lets it in: chown, chmod; to read a map alone, BPF_F_RDONLY asks for less',
+  'foreign-user':
+    'pin it as a user whom the user namespace of the bpffs has, or in a bpffs of the own user namespace',
   'foreign-mounts':
     'give it a mount namespace of its own, made in its user namespace: unshare --user --mount, DelegateNamespaces=mnt of a unit; then lend to it',
   'foreign-bpffs':

@@ -100,14 +100,14 @@ function riskLines({ before, after, adds, findings }: PolicyFix['risk']): string
 /** Pure. */
 export function fixedLines(fixed: Fixed): string[] {
   const { run, again } = fixed
-  const isAllowed = again?.verdict === 'ok'
+  const isRefused = again?.verdict === 'refused'
   return [
     headline(fixed),
     ...run.map(command => `  run   ${command}`),
     ...(again === undefined
       ? []
-      : [`${again.when}: ${again.call}: ${isAllowed ? 'allowed' : `refused: ${again.cause}`}`]),
-    ...(again === undefined || isAllowed ? [] : [`  change  ${again.change}`]),
+      : [`${again.when}: ${again.call}: ${isRefused ? `refused: ${again.cause}` : 'allowed'}`]),
+    ...(isRefused ? [`  change  ${again!.change}`] : []),
   ]
 }
 

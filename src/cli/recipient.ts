@@ -1,7 +1,8 @@
 /** The options that name who is lent to: --pid, --container, --unit or --cgroup, exactly one. */
 import type { Target } from '../delegation/target.ts'
 import { UsageError } from '../errors.ts'
-import type { Owner, RecipientName } from '../lending/recipient/recipient.ts'
+import type { Owner } from '../lending/recipient/found.ts'
+import type { RecipientName } from '../lending/recipient/recipient.ts'
 import { requirePath } from './mount-path.ts'
 import { note } from './output.ts'
 import { userOfName } from './user.ts'

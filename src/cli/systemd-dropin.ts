@@ -4,7 +4,7 @@
  */
 import { InputError, NotSupportedError } from '../errors.ts'
 import { wordsOf } from '../policy/mask-text.ts'
-import type { Policy } from '../policy/policy.ts'
+import { CAPABILITIES, type Policy } from '../policy/policy.ts'
 import { SYSTEMD_SETTINGS, systemdWord } from '../policy/systemd-words.ts'
 import { MASK_DOMAINS, type Vocabulary } from '../policy/vocabulary.ts'
 
@@ -32,7 +32,8 @@ export function nativeDropin(policy: Policy, vocabulary: Vocabulary, user: strin
     const all = words[0] === 'any' ? words : words.map(word => systemdWord(domain, word))
     return [`${SYSTEMD_SETTINGS[domain]}=${all.join(',')}`]
   })
-  const capabilities = policy.rights.capabilities.map(name => `CAP_${name.toUpperCase()}`)
+  const capabilities = policy.rights.capabilities.map(inUnits)
+  const others = CAPABILITIES.filter(name => !policy.rights.capabilities.includes(name)).map(inUnits)
   return [
     `${HEADER(policy.name)}[Service]`,
     'PrivateUsers=yes',
@@ -44,9 +45,17 @@ export function nativeDropin(policy: Policy, vocabulary: Vocabulary, user: strin
     ...(user !== undefined && capabilities.length > 0
       ? [`AmbientCapabilities=${capabilities.join(' ')}`]
       : []),
+    ...(others.length > 0
+      ? [
+          '# The token stands in for what the unit has in its user namespace: these the policy does not lend.',
+          `CapabilityBoundingSet=~${others.join(' ')}`,
+        ]
+      : []),
     '',
   ].join('\n')
 }
+
+const inUnits = (name: string): string => `CAP_${name.toUpperCase()}`
 
 /** `bpftoken`: the path of the command. */
 export function runDropin(policy: string, commands: readonly string[], bpftoken: string): string {
@@ -88,7 +97,23 @@ export function commandsOf(text: string, except: string): string[] {
   return commands
 }
 
-/** A line that ends with a backslash goes on in the next. */
+/**
+ * As systemd puts them together: a line that ends with a backslash, itself not escaped, goes on in
+ * the next. Comments are left out within, and none of them goes on; `systemctl cat` has an empty line
+ * between files, and ends with each what goes on.
+ */
 function logicalLines(text: string): string[] {
-  return text.replace(/\\\n/g, ' ').split('\n')
+  const lines: string[] = []
+  let begun: string | undefined
+  for (const line of text.split('\n')) {
+    if (/^\s*[#;]/.test(line)) {
+      if (begun === undefined) lines.push(line)
+      continue
+    }
+    const goesOn = /(?<!\\)(?:\\\\)*\\$/.test(line)
+    const whole: string = (begun ?? '') + (goesOn ? `${line.slice(0, -1)} ` : line)
+    begun = goesOn ? whole : undefined
+    if (!goesOn) lines.push(whole)
+  }
+  return begun === undefined ? lines : [...lines, begun]
 }

@@ -25,6 +25,7 @@ import {
 } from '../uapi/constants.ts'
 import { ERRNO } from '../uapi/errno.ts'
 import { assemble, type Insn, type Label, SLOT_BYTES } from './asm/insn.ts'
+import { loadsAtOnce } from './loads-at-once.ts'
 import { expectKind } from './object-kind.ts'
 import { nameFrom, objectName } from './object-name.ts'
 import { pin } from './pin.ts'
@@ -147,7 +148,7 @@ export class Program implements Disposable {
   }
 
   /**
-   * Loads a program: BPF_PROG_LOAD, on a worker thread. Needs CAP_BPF and, by type, CAP_NET_ADMIN
+   * Loads a program: BPF_PROG_LOAD, on a worker thread but where it cannot take long. Needs CAP_BPF and, by type, CAP_NET_ADMIN
    * or CAP_PERFMON, in the token's user namespace or, without a token, in the initial one.
    *
    * VerifierError with the log when the verifier refused it. Otherwise SyscallError: EPERM names
@@ -314,6 +315,7 @@ function preparedLoad(
   token: Token | undefined,
 ): (logLevel: number, logBytes: number) => Promise<Attempt> {
   const insns = spec.insns instanceof Uint8Array ? spec.insns : assemble(spec.insns).bytes
+  const type = PROG_TYPES.word(spec.type)
   const { funcInfo, lineInfo } = spec.btf ?? {}
   const fds = spec.fdArray && new Uint8Array(Int32Array.from(spec.fdArray, fd => fd.number).buffer)
   const pointers = {
@@ -341,14 +343,17 @@ function preparedLoad(
     attach_prog_fd: (spec.attachProgram ?? spec.attachBtf)?.fd.number ?? 0,
     prog_token_fd: token?.fd.number ?? 0,
   }
+  const toLoad = { type, insns, functions: attr.func_info_cnt, isOffloaded: attr.prog_ifindex !== 0 }
   return async (logLevel, logBytes) => {
     const log = logBytes === 0 ? EMPTY : new Uint8Array(logBytes)
     const logAttr = logBytes === 0 ? {} : { log_level: logLevel, log_size: logBytes }
     const logPointer = logBytes === 0 ? undefined : log
     for (let attempt = 1; ; attempt++) {
+      const isShort = loadsAtOnce(toLoad)
       const { result, logTrueBytes } = await progLoad(
         { ...attr, ...logAttr },
         { ...pointers, log_buf: logPointer },
+        isShort ? 'here' : 'on a thread',
       )
       if (result !== -ERRNO['EAGAIN']! || attempt === LOAD_ATTEMPTS)
         return { result, logTrueBytes, log: nameFrom(log) }

@@ -3,6 +3,7 @@
  * is really there. Pure.
  */
 
+import type { BpffsMount } from '../ebpf/bpffs.ts'
 import { printable } from '../ebpf/printable.ts'
 import { type Need, neededCapabilities } from '../ebpf/rights.ts'
 import { ATTACH_TYPES, MAP_TYPES, PROG_TYPES } from '../ebpf/type-names.ts'
@@ -35,6 +36,8 @@ export type Cause =
   | 'no-delegation'
   | 'no-token'
   | 'old-loader'
+  /** A token is asked of what is no bpffs. */
+  | 'token-place'
   | 'initial-namespace'
   | 'foreign-mounts'
   | 'foreign-bpffs'
@@ -44,7 +47,12 @@ export type Cause =
   | 'token-prog-type'
   | 'token-attach-type'
   | 'capability'
+  /** No token stands in for it. */
   | 'host-only'
+  | 'not-bpffs'
+  | 'closed-directory'
+  | 'closed-pin'
+  | 'foreign-user'
   | 'seccomp'
   | 'kernel'
   /** And the guard's reason. */
@@ -85,11 +93,15 @@ export interface Explanation {
   readonly checks: readonly Check[]
 }
 
-/** What was seen of a call that was made; see src/record/call.ts. */
-export interface Observed {
+/** How a call was answered. */
+export interface BpfRefusal {
   readonly errno: string | undefined
   /** False: something before the kernel's function has answered. */
   readonly reached: boolean
+}
+
+/** What was seen of a call that was made; see src/record/call.ts. */
+export interface Observed extends BpfRefusal {
   readonly withToken: boolean
   /** What the guard has recorded of it. */
   readonly event?: GuardEvent | undefined
@@ -170,19 +182,9 @@ export function explainCall(
   }
   const used = making.verdict === 'refused' ? without : decide(machine, task, modelCall(need, instance))
   const shown = making.verdict === 'refused' && without.verdict === 'refused' ? making : used
-  if (used.verdict === 'ok' && without.verdict === 'refused' && observed?.withToken !== true) {
-    const old = oldLoader(situation.loader)
-    if (old !== undefined && (observed === undefined || observed.errno === 'EPERM'))
-      return found(old, without.checks, asked)
-    if (observed?.errno === 'EPERM') {
-      const loader = situation.loader === undefined ? '' : `; the loader is ${loaderText(situation.loader)}`
-      return {
-        ...{ ...base, verdict: 'refused', errno: 'EPERM', cause: 'no-token', policy: undefined },
-        needed: 'a token, named in the call',
-        found: `the call named none, although one can be made of ${mount!.path}${loader}`,
-        checks: without.checks,
-      }
-    }
+  if (making.verdict === 'ok' && observed?.withToken !== true && isForWantOfToken(without, used, asked)) {
+    const unnamed = unnamedToken(asked, mount!.path)
+    if (unnamed !== undefined) return found(unnamed, without.checks, asked)
   }
   if (used.verdict === 'ok' && without.verdict === 'refused' && guard !== undefined) {
     const kept = guardOnCall(guard, situation.where, need)
@@ -190,6 +192,29 @@ export function explainCall(
       return found(kept, used.checks, asked)
   }
   return judged(shown, used, asked)
+}
+
+/**
+ * Whether the call is refused without a token, and one could help: that lends enough, or would with one
+ * more line of the policy. What the policy lacks is asked for only once a token is named.
+ */
+function isForWantOfToken(without: Decision, used: Decision, { need, situation }: Asked): boolean {
+  if (without.verdict !== 'refused' || without.errno !== 'EPERM') return false
+  const failed = used.verdict === 'ok' ? undefined : used.checks.find(({ passed }) => !passed)
+  return failed === undefined || policyLine(failed, need, situation) !== undefined
+}
+
+/** Why a call names no token, where one can be made of the bpffs at `path`. Undefined: it may yet. */
+function unnamedToken({ situation, observed }: Asked, path: string): Finding | undefined {
+  if (observed !== undefined && observed.errno !== 'EPERM') return undefined
+  const { loader } = situation
+  const old = oldLoader(loader)
+  if (old !== undefined || observed === undefined) return old
+  const known = loader === undefined ? '' : `; the loader is ${loaderText(loader)}`
+  return {
+    ...{ cause: 'no-token', errno: 'EPERM', needed: 'a token, named in the call' },
+    found: `the call named none, although one can be made of ${path}${known}`,
+  }
 }
 
 type Base = Pick<Explanation, 'call' | 'capabilities' | 'bpffs' | 'notes'>
@@ -212,7 +237,11 @@ function bpffsFinding(
 }
 
 /** What is no check of the kernel model; `checks` are those that come before it. */
-function found(finding: Finding, checks: readonly Check[], { base, observed }: Asked): Explanation {
+export function found(
+  finding: Finding,
+  checks: readonly Check[],
+  { base, observed }: Pick<Asked, 'base' | 'observed'>,
+): Explanation {
   const { errno, ...rest } = finding
   return {
     ...base,
@@ -309,7 +338,11 @@ function allowed(used: Decision, asked: Asked): Explanation {
 }
 
 /** What the guard has recorded of the call. */
-function recordedFinding(event: GuardEvent, errno: string, delegation: GuardDelegation | undefined): Finding {
+export function recordedFinding(
+  event: GuardEvent,
+  errno: string,
+  delegation: GuardDelegation | undefined,
+): Finding {
   const state = delegation?.revoked === true ? 'revoked' : 'live'
   const known = delegation && {
     state: state as 'revoked' | 'live',
@@ -406,7 +439,15 @@ function modelCall(need: Need, instance: BpffsInstance | undefined): BpfCall {
   }
 }
 
-function masksOf({ vocabulary }: KernelFacts, text: Readonly<Record<MaskDomain, string>>) {
+/** Whether it can make a token of the bpffs. */
+export function makesToken(machine: Machine, task: Task, kernel: KernelFacts, mount: BpffsMount): boolean {
+  const instance = { userNamespace: task.userNamespace, masks: masksOf(kernel, mount.delegation) }
+  const bpffs = { kind: 'bpffs', instance, isRoot: true } as const
+  return decide(machine, task, { op: 'token_create', bpffs }).verdict === 'ok'
+}
+
+/** What a bpffs lends. */
+export function masksOf({ vocabulary }: KernelFacts, text: Readonly<Record<MaskDomain, string>>) {
   const masks = { cmds: 0n, maps: 0n, progs: 0n, attachs: 0n }
   for (const domain of MASK_DOMAINS) {
     const parsed = text[domain] === '' ? undefined : parseMountValue(vocabulary, domain, text[domain])

@@ -6,12 +6,12 @@ import { NotFoundError } from '../errors.ts'
 import type { Guard } from '../guard/guard.ts'
 import { MODEL_CAPABILITIES, type ModelCapability } from '../model/task.ts'
 import type { Fd } from '../sys/fd.ts'
-import { LOOK_MS, namespaceInTime } from '../sys/in-time.ts'
-import { ownerUid, owningUserNamespace, userNamespacesAbove } from '../sys/namespace.ts'
+import { bytesInTime, LOOK_MS, namespaceInTime } from '../sys/in-time.ts'
+import { heldNamespaceName, ownerUid, owningUserNamespace, userNamespacesAbove } from '../sys/namespace.ts'
 import { inodeOf } from '../sys/open.ts'
 import { cgroup2Path, procFields } from '../sys/proc-file.ts'
 import { openProcess, type ProcessHandle, readProc, readProcLines, stillAlive } from '../sys/process.ts'
-import { INITIAL_USER_NAMESPACE } from '../sys/self.ts'
+import { INITIAL_USER_NAMESPACE, ownNamespace } from '../sys/self.ts'
 import { CAPABILITIES, type CapabilityName } from '../uapi/constants.ts'
 import { type BpffsPlace, type Identity, identityOf, openBpffs, placesOfBpffs } from './causes/bpffs-place.ts'
 import { type GuardFacts, guardFactsOf, type Whereabouts } from './causes/guard.ts'
@@ -50,6 +50,8 @@ export interface Situation {
   /** The last of `mounts`, as the process finds it. */
   readonly place: BpffsPlace | undefined
   readonly limits: Limits | undefined
+  /** LIBBPF_BPF_TOKEN_PATH of its environment, as that was when its program began; undefined: none. */
+  readonly tokenPath: string | undefined
   /** None that is known, too. */
   readonly loader: Loader | undefined
   /** No guard is installed, too. */
@@ -78,7 +80,11 @@ export async function situationOf(process: ProcessHandle, guard?: Guard): Promis
     mounts: delegatedMounts(mountinfo).slice(-MOST_MOUNTS),
     identity: identityOf(process, status),
     limits: limitsOf(process),
-    where: { userNamespaces: [name, ...aboveOf(userNamespace)], cgroup: cgroupOf(process) },
+    where: {
+      ...{ userNamespaces: [name, ...aboveOf(userNamespace)], cgroup: cgroupOf(process) },
+      // Ours is the host's, since we see its guard and processes.
+      inHostNetwork: heldNamespaceName(process, 'net') === ownNamespace('net'),
+    },
   }
   stillAlive(process)
   using owned = new Owned()
@@ -105,6 +111,7 @@ export async function situationOf(process: ProcessHandle, guard?: Guard): Promis
     unprivilegedBpfDisabled: sysctl(),
     modules: (await unlessEnded(() => securityModules(process))) ?? NO_MODULES,
     place: last?.place,
+    tokenPath: await unlessEnded(() => tokenPathOf(process)),
     loader: await loaderOf(process, mountinfo),
     guard: guard && (await guardFacts(guard, last?.root)),
   }
@@ -161,6 +168,19 @@ async function mountsFor(
   })
   const best = placed.findLast(({ place }) => place?.userNamespace === own)
   return best === undefined ? placed : [...placed.filter(one => one !== best), best]
+}
+
+/** The kernel has room for more, and nobody has it. */
+const MOST_ENVIRON_BYTES = 4 * 1024 * 1024
+const TOKEN_PATH = 'LIBBPF_BPF_TOKEN_PATH='
+
+async function tokenPathOf(process: ProcessHandle): Promise<string | undefined> {
+  const environ = await bytesInTime(process, 'environ', MOST_ENVIRON_BYTES, LOOK_MS)
+  const said = environ
+    ?.toString('utf8')
+    .split('\0')
+    .find(one => one.startsWith(TOKEN_PATH))
+  return said === undefined ? undefined : said.slice(TOKEN_PATH.length)
 }
 
 async function ownerOfMounts(process: ProcessHandle): Promise<string | undefined> {

@@ -186,7 +186,7 @@ export const ATTACH_RULES = {
 } as const satisfies Record<string, Rule>
 
 /** The program type that belongs to an attach type: attach_type_to_prog_type(). */
-function progTypeOf(attach: string): string | undefined {
+export function progTypeOf(attach: string): string | undefined {
   if (attach === 'cgroup_inet_ingress' || attach === 'cgroup_inet_egress') return 'cgroup_skb'
   if (/^cgroup_(inet_sock_(create|release)|inet[46]_post_bind)$/.test(attach)) return 'cgroup_sock'
   if (attach === 'cgroup_sock_ops') return 'sock_ops'

@@ -125,7 +125,7 @@ export const BPFFS_RULES = {
   },
 } as const satisfies Record<string, Rule>
 
-function mayMountFails(judge: Judge, task: Task): boolean {
+export function mayMountFails(judge: Judge, task: Task): boolean {
   const ns = task.mountOwner ?? task.userNamespace
   const may = nsCapable(judge, task, ns, 'sys_admin')
   const found = `a mount namespace of ${ns.name}, a task of ${task.userNamespace.name}`

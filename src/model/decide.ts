@@ -18,6 +18,7 @@ import {
   fsOpen,
   fsSet,
   type Mount,
+  mayMountFails,
   mount,
 } from './bpffs.ts'
 import { type BtfGetFdById, type BtfLoad, btfGetFdById, btfLoad } from './btf.ts'
@@ -108,6 +109,13 @@ export function decideFs(machine: Machine, task: Task, call: FsCall, mutation?: 
   }
   const context = contextAfter(judge, machine, task, call)
   return { ...judge.decision(), ...(context === undefined ? {} : { context }) }
+}
+
+/** Whether a task may bind or move a mount, by its own rights: mount(2) asks nothing else of it. */
+export function decidePlace(task: Task): Decision {
+  const judge = new Judge()
+  mayMountFails(judge, task)
+  return judge.decision()
 }
 
 function contextAfter(

@@ -77,6 +77,15 @@ function probe(need: Need, certain: boolean, why: string): LoaderNeed {
   return { need, why, certain, capabilities: neededCapabilities(need) }
 }
 
+function globalDataProbe(usesData: boolean): LoaderNeed {
+  return probe(ARRAY, usesData, 'the probe of global data, without which it makes no such maps')
+}
+
+/** `by`: the program that the loader tries it with. */
+function readKernelProbe(by: Need): LoaderNeed {
+  return probe(by, false, 'the probe of bpf_probe_read_kernel, which it else replaces by bpf_probe_read')
+}
+
 function libbpfProbes({ globalData, usesData, readsByProbe, usdt, cookie }: Facts): LoaderNeed[] {
   const found = [
     // bpf_object__probe_loading: a socket filter or, where that is refused, a tracepoint program.
@@ -88,17 +97,9 @@ function libbpfProbes({ globalData, usesData, readsByProbe, usdt, cookie }: Fact
     ),
   ]
   // FEAT_GLOBAL_DATA, FEAT_ARRAY_MMAP, FEAT_PROG_BIND_MAP
-  if (globalData)
-    found.push(probe(ARRAY, usesData, 'the probe of global data, without which it makes no such maps'))
+  if (globalData) found.push(globalDataProbe(usesData))
   // FEAT_PROBE_READ_KERN
-  if (readsByProbe)
-    found.push(
-      probe(
-        TRACEPOINT,
-        false,
-        'the probe of bpf_probe_read_kernel, which it else replaces by bpf_probe_read',
-      ),
-    )
+  if (readsByProbe) found.push(readKernelProbe(TRACEPOINT))
   // FEAT_BPF_COOKIE
   if (cookie) found.push(probe(TRACEPOINT, false, 'the probe behind LINUX_HAS_BPF_COOKIE, which else is 0'))
   // FEAT_UPROBE_MULTI_LINK
@@ -117,10 +118,7 @@ function ciliumProbes({ needs, readsByProbe }: Facts): LoaderNeed[] {
       probe(SOCKET_FILTER, false, 'the probe of function and line information, which it else leaves out'),
     )
   // haveProbeReadKernel
-  if (readsByProbe)
-    found.push(
-      probe(KPROBE, false, 'the probe of bpf_probe_read_kernel, which it else replaces by bpf_probe_read'),
-    )
+  if (readsByProbe) found.push(readKernelProbe(KPROBE))
   // haveMapMutabilityModifiers and haveMmapableMaps are for maps of global data, which are arrays
   // anyway; haveObjName costs names; haveBTF and its kin ask for what the object's own types ask
   // for.
@@ -131,16 +129,8 @@ function ayaProbes({ spec, needs, globalData, usesData, readsByProbe }: Facts): 
   const found: LoaderNeed[] = []
   if (needs.some(({ rule }) => rule !== undefined))
     found.push(probe(SOCKET_FILTER, usesData, 'the probes of program names and global data'))
-  if (globalData)
-    found.push(probe(ARRAY, usesData, 'the probe of global data, without which it makes no such maps'))
-  if (readsByProbe)
-    found.push(
-      probe(
-        TRACEPOINT,
-        false,
-        'the probe of bpf_probe_read_kernel, which it else replaces by bpf_probe_read',
-      ),
-    )
+  if (globalData) found.push(globalDataProbe(usesData))
+  if (readsByProbe) found.push(readKernelProbe(TRACEPOINT))
   // DevMapProgId is probed with a devmap, for devmap_hash too; CpuMapProgId with the type itself.
   if (spec.maps.some(({ type, autocreate }) => type === 'devmap_hash' && autocreate))
     found.push(

@@ -75,10 +75,7 @@ export function readDocument(text: string): PlainDocument {
   const [document, second] = [...composer.compose(tokens, true, text.length)]
   if (document === undefined) return refusal('the file is empty')
   if (second !== undefined) {
-    return refusal(
-      'the file holds several documents; a policy is exactly one',
-      position(lines, second.range[0]),
-    )
+    return refusal('the file holds several documents, and one is expected', position(lines, second.range[0]))
   }
 
   const walk = new Walk(lines, document.contents?.range?.[0] ?? 0)

@@ -46,7 +46,7 @@ export function pathText(path: readonly PropertyKey[]): string {
 }
 
 /** The inverse of `pathText`, for the plain keys that the schema has. */
-function pathSegments(path: string): (string | number)[] {
+export function pathSegments(path: string): (string | number)[] {
   return [...path.matchAll(/\[(\d+)\]|[^.[\]]+/g)].map(([text, index]) =>
     index === undefined ? text : Number(index),
   )

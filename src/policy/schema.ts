@@ -180,7 +180,7 @@ const rights = z
       .array(z.enum(CAPABILITIES))
       .default([...DEFAULT_CAPABILITIES])
       .describe(
-        'Capabilities the token may stand in for. The workload gets these, and no others, in its own user namespace.',
+        'Capabilities the token may stand in for. What `run` starts has these, and no others, in its own user namespace; of what is lent to otherwise the guard lets the token use no others.',
       ),
   })
   .describe('What is lent: the four masks of the kernel, and capabilities.')

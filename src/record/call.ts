@@ -7,8 +7,10 @@ import {
   bpf_attr_get_id,
   bpf_attr_link_create,
   bpf_attr_map_create,
+  bpf_attr_obj,
   bpf_attr_prog_attach,
   bpf_attr_prog_load,
+  bpf_attr_prog_query,
   bpf_map_flags,
 } from '../uapi/bpf.ts'
 import { bytes, struct, u32, u64 } from '../uapi/codec.ts'
@@ -38,7 +40,13 @@ export const recorder_call = struct(304, {
 })
 
 /** enum recorder_call_flags */
-export const FLAGS = { RECORDER_ENTERED: 1, RECORDER_COMPAT: 2, RECORDER_PERF: 4, RECORDER_HELD: 8 } as const
+export const FLAGS = {
+  RECORDER_ENTERED: 1,
+  RECORDER_COMPAT: 2,
+  RECORDER_PERF: 4,
+  RECORDER_HELD: 8,
+  RECORDER_SIGNALLED: 16,
+} as const
 
 /** Since Linux 7.2: there are attributes that all commands share. No part of the command. */
 const BPF_COMMON_ATTRS = 1 << 16
@@ -62,7 +70,10 @@ export interface SeenCall {
   readonly command: Cmd | 'perf_event_open'
   /** What it returned; below zero, an errno. */
   readonly result: number
-  /** `EPERM`; undefined: it was done. */
+  /**
+   * `EPERM`; `SIGSYS`: a filter killed its thread, or sent that signal; `UNDONE`: something before the
+   * kernel's function said that it was done; undefined: it was done.
+   */
   readonly errno: string | undefined
   /** False: something before the kernel's function has answered, such as a seccomp filter. */
   readonly reached: boolean
@@ -72,10 +83,16 @@ export interface SeenCall {
   readonly compat: boolean
   /** It named a token. */
   readonly withToken: boolean
+  /** Of BPF_MAP_CREATE and BPF_PROG_LOAD: map_flags or prog_flags; else 0. */
+  readonly objectFlags: number
   /** What it asks a token for; undefined: this command asks for none. */
   readonly need: Need | undefined
   /** Of BPF_LINK_CREATE, BPF_PROG_ATTACH and BPF_PROG_DETACH. */
   readonly attachType: AttachType | undefined
+  /** Of the same, their descriptors: of a link the program or map, and of all what it is attached to. */
+  readonly descriptors: { readonly program: number; readonly target: number } | undefined
+  /** Of BPF_OBJ_GET and BPF_OBJ_PIN: file_flags. */
+  readonly fileFlags: number
   /** The object that it would make, the path of a pin, the name of a raw tracepoint; may be empty. */
   readonly name: string
   /** Of a program that was refused, the end of what the verifier said; where it is asked for. */
@@ -104,16 +121,30 @@ export function seenCall(record: Uint8Array): SeenCall {
     cgroup: raw.cgroup!,
     task: nameFrom(raw.comm!),
     result,
-    errno: result < 0 ? errnoName(result) : undefined,
+    errno: has('RECORDER_SIGNALLED')
+      ? 'SIGSYS'
+      : result < 0
+        ? errnoName(result)
+        : has('RECORDER_ENTERED')
+          ? undefined
+          : 'UNDONE',
     reached: has('RECORDER_ENTERED'),
     held: has('RECORDER_HELD'),
     compat: has('RECORDER_COMPAT'),
-    ...{ withToken: false, need: undefined, attachType: undefined },
+    ...{
+      withToken: false,
+      objectFlags: 0,
+      need: undefined,
+      attachType: undefined,
+      descriptors: undefined,
+      fileFlags: 0,
+    },
     ...request,
   }
 }
 
-type Request = Partial<Pick<SeenCall, 'withToken' | 'need' | 'attachType'>> & Pick<SeenCall, 'name'>
+type Request = Pick<SeenCall, 'name'> &
+  Partial<Pick<SeenCall, 'withToken' | 'objectFlags' | 'need' | 'attachType' | 'descriptors' | 'fileFlags'>>
 
 /** What the attributes say, by command. */
 function requestOf(number: number, attr: Uint8Array, text: Uint8Array): Request {
@@ -123,13 +154,23 @@ function requestOf(number: number, attr: Uint8Array, text: Uint8Array): Request 
     case 'map_create': {
       const { map_type, map_flags, map_name } = bpf_attr_map_create.decode(attr)
       const need = { cmd: 'map_create', mapType: map_type! } as const
-      return { need, withToken: hasToken(map_flags!), name: nameFrom(map_name!) }
+      return {
+        need,
+        withToken: hasToken(map_flags!),
+        objectFlags: map_flags!,
+        name: nameFrom(map_name!),
+      }
     }
     case 'prog_load': {
       const load = bpf_attr_prog_load.decode(attr)
       const { prog_type: progType, expected_attach_type: attachType } = load
       const need = { cmd: 'prog_load', progType: progType!, attachType: attachType! } as const
-      return { need, withToken: hasToken(load.prog_flags!), name: nameFrom(load.prog_name!) }
+      return {
+        need,
+        withToken: hasToken(load.prog_flags!),
+        objectFlags: load.prog_flags!,
+        name: nameFrom(load.prog_name!),
+      }
     }
     case 'btf_load': {
       const { btf_flags } = bpf_attr_btf_load.decode(attr)
@@ -139,11 +180,22 @@ function requestOf(number: number, attr: Uint8Array, text: Uint8Array): Request 
       const { open_flags } = bpf_attr_get_id.decode(attr)
       return { need: { cmd: 'btf_get_fd_by_id' }, withToken: hasToken(open_flags!), name: '' }
     }
-    case 'link_create':
-      return { attachType: ATTACH_TYPES.word(bpf_attr_link_create.decode(attr).attach_type!), name: '' }
+    case 'link_create': {
+      const { attach_type, prog_fd, target_fd } = bpf_attr_link_create.decode(attr)
+      const descriptors = { program: prog_fd!, target: target_fd! }
+      return { attachType: ATTACH_TYPES.word(attach_type!), descriptors, name: '' }
+    }
     case 'prog_attach':
-    case 'prog_detach':
-      return { attachType: ATTACH_TYPES.word(bpf_attr_prog_attach.decode(attr).attach_type!), name: '' }
+    case 'prog_detach': {
+      const { attach_type, attach_bpf_fd, target_fd } = bpf_attr_prog_attach.decode(attr)
+      const descriptors = { program: attach_bpf_fd!, target: target_fd! }
+      return { attachType: ATTACH_TYPES.word(attach_type!), descriptors, name: '' }
+    }
+    case 'prog_query':
+      return { attachType: ATTACH_TYPES.word(bpf_attr_prog_query.decode(attr).attach_type!), name: '' }
+    case 'obj_pin':
+    case 'obj_get':
+      return { fileFlags: bpf_attr_obj.decode(attr).file_flags!, name: named }
     default:
       return { name: named }
   }

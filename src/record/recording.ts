@@ -7,6 +7,7 @@ import { headerVocabulary } from '../needs/header-words.ts'
 import { CAPABILITIES, type Capability, DEFAULT_TERMS } from '../policy/policy.ts'
 import { assessRisk, type RiskAssessment } from '../policy/risk.ts'
 import { MASK_DOMAINS, type MaskDomain, type Masks } from '../policy/vocabulary.ts'
+import { bpf_map_flags } from '../uapi/bpf.ts'
 import { NET_ADMIN_TO_ATTACH } from '../uapi/bpf-needs.ts'
 import type { SeenCall } from './call.ts'
 import type { Tally } from './recorder.ts'
@@ -195,12 +196,25 @@ const UNSERVED: Readonly<Record<string, readonly [fails: boolean, why: string]>>
   token_create: [false, 'where a bpffs is lent; it needs CAP_BPF inside'],
 }
 
-function unservedBy({ command, attachType, need }: SeenCall): Omit<Unserved, 'askers'> | undefined {
+function unservedBy({
+  command,
+  attachType,
+  need,
+  objectFlags,
+}: SeenCall): Omit<Unserved, 'askers'> | undefined {
+  if (need?.cmd === 'map_create' && (objectFlags & bpf_map_flags.BPF_F_ZERO_SEED) !== 0)
+    return { call: 'map_create with BPF_F_ZERO_SEED', fails: true, why: HOST_ADMIN }
   if (command === 'link_create' && attachType === 'perf_event')
     return { call: 'link_create perf_event', fails: true, why: 'it needs a perf event: see perf_event_open' }
   if (need !== undefined) return undefined
   const [fails, why] = UNSERVED[command] ?? []
   return why === undefined ? undefined : { call: command, fails: fails!, why }
+}
+
+function outcomeOf({ errno, reached, result }: SeenCall): string {
+  if (errno === undefined) return 'ok'
+  if (reached) return errno
+  return `${errno === 'UNDONE' ? `answer of ${result}` : errno} before the kernel's bpf(2) was asked`
 }
 
 /** In time that grows with the calls: whoever is watched chooses how many names there are. */
@@ -211,15 +225,14 @@ function askersOf(calls: readonly SeenOften[]): Asker[] {
   }
   const askers = new Map<string, Known & { readonly known: Set<string> }>()
   for (const call of calls) {
-    const { pid, innerPid, task, at, errno, reached, name, times } = call
+    const { pid, innerPid, task, at, name, times } = call
     const key = processOf(call)
     const asker = askers.get(key) ?? {
       ...{ task, pid, innerPid, first: at, outcomes: {}, names: [], known: new Set() },
     }
     askers.set(key, asker)
     if (at < asker.first) asker.first = at
-    const outcome =
-      errno === undefined ? 'ok' : reached ? errno : `${errno} before the kernel's bpf(2) was asked`
+    const outcome = outcomeOf(call)
     asker.outcomes[outcome] = (asker.outcomes[outcome] ?? 0) + times
     if (name === '' || asker.known.has(name)) continue
     asker.known.add(name)

@@ -28,6 +28,7 @@ export class Seen {
       attachType,
       need,
       withToken,
+      call.objectFlags,
     ])
     const known = this.#calls.get(key)
     if (known !== undefined) known.times++

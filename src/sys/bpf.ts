@@ -197,15 +197,18 @@ export function mapFreeze(fd: Fd): void {
 // ---- programs and BTF ----
 
 /** The result or -errno of BPF_PROG_LOAD: the verifier's answer is judged by the layer above. */
-export function progLoad(
+export async function progLoad(
   attr: Attr<typeof bpf_attr_prog_load>,
   pointers: Pointers<typeof bpf_attr_prog_load>,
+  where: 'here' | 'on a thread' = 'on a thread',
 ): Promise<{ result: number; logTrueBytes: number }> {
   const bytes = bpf_attr_prog_load.encode(attr)
   const refs = refsOf(bpf_attr_prog_load, bytes, pointers)
-  return native()
-    .later('bpf', bpf_cmd.BPF_PROG_LOAD, bytes, ...refs)
-    .then(result => ({ result, logTrueBytes: bpf_attr_prog_load.decode(bytes).log_true_size ?? 0 }))
+  const result =
+    where === 'here'
+      ? raw('BPF_PROG_LOAD', bytes, refs)
+      : await native().later('bpf', bpf_cmd.BPF_PROG_LOAD, bytes, ...refs)
+  return { result, logTrueBytes: bpf_attr_prog_load.decode(bytes).log_true_size ?? 0 }
 }
 
 /** The result or -errno of BPF_BTF_LOAD; `attr.btf_size` is taken from `btf`. */

@@ -16,7 +16,7 @@ export function unsafeProgram(path: string): string | undefined {
   const facts = statSync(path, { throwIfNoEntry: false })
   if (facts === undefined) return `there is no ${path}`
   const why = notOwnersAlone(facts, ROOT)
-  if (why !== undefined) return `${path}: ${why}`
+  if (why !== undefined) return why
   if ((facts.mode & 0o111) === 0) return `${path} is not executable`
   for (let at = dirname(path); ; at = dirname(at)) {
     const open = othersMayExchange(lstatSync(at), ROOT)

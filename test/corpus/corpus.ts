@@ -1,8 +1,7 @@
 /**
  * The corpus: BPF objects of Debian packages, by content, in .cache/corpus (see scan.ts, which
  * fills it). With BPFTOKEN_TEST_CORPUS=selftests it is another one: the kernel's own programs, by
- * the names of their files, in .cache/selftests (see scripts/fetch-selftests.sh). With
- * BPFTOKEN_TEST_PART=K/N it is the K-th of N parts of either, for machines that are slow.
+ * the names of their files, in .cache/selftests (see scripts/fetch-selftests.sh).
  */
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { basename, join } from 'node:path'
@@ -43,18 +42,7 @@ export function corpusFile(object: Pick<CorpusObject, 'hash'>): string {
 /** All objects, in the order of their names; empty where the corpus was not fetched. */
 export function corpusObjects(): CorpusObject[] {
   if (needsCorpus().skip !== undefined) return []
-  const all = ofSelftests ? selftests() : (JSON.parse(readFileSync(CORPUS_INDEX, 'utf8')) as CorpusObject[])
-  const { first, step } = part(process.env['BPFTOKEN_TEST_PART'] ?? '1/1')
-  // Neighbours are alike: each part has some of every kind.
-  return all.filter((_, i) => i % step === first)
-}
-
-/** Of "K/N". */
-function part(text: string): { first: number; step: number } {
-  const [k, n] = /^(\d{1,4})\/(\d{1,4})$/.exec(text)?.slice(1).map(Number) ?? []
-  if (k === undefined || n === undefined || k < 1 || k > n)
-    throw new Error(`BPFTOKEN_TEST_PART is K/N, not "${text}"`)
-  return { first: k - 1, step: n }
+  return ofSelftests ? selftests() : (JSON.parse(readFileSync(CORPUS_INDEX, 'utf8')) as CorpusObject[])
 }
 
 function selftests(): CorpusObject[] {

@@ -17,6 +17,11 @@ export interface Tool {
   readonly version: string
   /** Files of the package, without their directories; `FILE@0xOFF` is one object inside a file. */
   readonly files: readonly string[]
+  /**
+   * The programs that it loads with a token; undefined: all. Some tools try kinds of programs by calls
+   * that name no token, and go without those that are refused.
+   */
+  readonly programs?: readonly string[]
   /** What a workload cannot have by this policy, and why. */
   readonly cannot: readonly string[]
 }
@@ -42,16 +47,36 @@ const OTHERS_DEVICES = 'Devices of the host: the policy is for a network namespa
 const AF_XDP = 'AF_XDP sockets ask for CAP_NET_RAW in the network namespace, which is no matter of bpf(2)'
 const WHOLE_HOST =
   'A view of its own processes alone: a tracing program sees the whole host and reads kernel memory. The guard can hold programs of the type tracing to named tracepoints, by targets.functions, and then the type raw_tracepoint must go'
+const WHOLE_HOST_UNHELD =
+  'A view of its own processes alone: a tracing program sees the whole host and reads kernel memory, and the guard cannot hold programs of the type raw_tracepoint to some tracepoints'
+const SYMBOLS = 'Names of kernel functions in its stacks: /proc/kallsyms shows their addresses to root alone'
 const SYSTEM_SERVICE =
   'The service itself runs as root and asks for no token; the policy is for its program in a service that does not'
 
-const libbpfTool = (name: string, does: string, cannot: readonly string[] = []): Tool => ({
+const libbpfTool = (
+  name: string,
+  does: string,
+  { programs, cannot = [] }: Partial<Pick<Tool, 'programs' | 'cannot'>> = {},
+): Tool => ({
   name: `libbpf-tools-${name}`,
   does,
   package: 'libbpf-tools',
   version: LIBBPF_TOOLS,
   files: [`${name}-libbpf`],
-  cannot: [WHOLE_HOST, ...cannot],
+  ...(programs === undefined ? {} : { programs }),
+  cannot: [programs === undefined ? WHOLE_HOST : WHOLE_HOST_UNHELD, ...cannot],
+})
+
+const recordedTool = (
+  name: string,
+  does: string,
+  cannot: readonly string[],
+): Omit<Tool, 'files' | 'programs'> => ({
+  name: `libbpf-tools-${name}`,
+  does,
+  package: 'libbpf-tools',
+  version: LIBBPF_TOOLS,
+  cannot,
 })
 
 export const TOOLS: readonly Tool[] = [
@@ -66,21 +91,17 @@ export const TOOLS: readonly Tool[] = [
       OTHERS_DEVICES,
     ],
   },
-  {
-    name: 'knot',
-    does: 'the XDP socket filter of Knot DNS (libknot)',
-    package: 'libknot16',
-    version: '3.5.8-1',
-    files: ['libknot.so.16.0.0'],
-    cannot: [AF_XDP, OTHERS_DEVICES],
-  },
-  libbpfTool('biolatency', 'how long block I/O takes, as a histogram'),
+  libbpfTool('biolatency', 'how long block I/O takes, as a histogram', {
+    programs: ['block_rq_insert', 'block_rq_issue', 'block_rq_complete'],
+  }),
   libbpfTool('bitesize', 'how large block I/O is, by process'),
-  libbpfTool('drsnoop', 'who waits for memory to be reclaimed'),
-  libbpfTool('hardirqs', 'time in hard interrupts'),
-  libbpfTool('runqlat', 'how long tasks wait for a CPU, as a histogram'),
-  libbpfTool('runqslower', 'tasks that wait for a CPU longer than some time'),
-  libbpfTool('softirqs', 'time in soft interrupts'),
+  libbpfTool('hardirqs', 'time in hard interrupts', {
+    programs: ['irq_handler_entry', 'irq_handler_exit'],
+  }),
+  libbpfTool('runqlat', 'how long tasks wait for a CPU, as a histogram', {
+    programs: ['handle_sched_wakeup', 'handle_sched_wakeup_new', 'handle_sched_switch'],
+  }),
+  libbpfTool('softirqs', 'time in soft interrupts', { programs: ['softirq_entry', 'softirq_exit'] }),
   {
     name: 'networkmanager',
     does: 'the tcx programs by which NetworkManager translates IPv4 where the network has IPv6 alone (CLAT)',
@@ -200,14 +221,30 @@ export const TOOLS: readonly Tool[] = [
     files: ['xdp-dispatcher.o', 'xsk_def_xdp_prog.o', 'xsk_def_xdp_prog_5.3.o'],
     cannot: [DISPATCHER, OTHERS_DEVICES],
   },
+]
+
+/**
+ * Tools whose programs are in no file, or in one that does not load before the tool has sized its
+ * maps: their policies are what `record` saw, by test/programs.ts.
+ */
+export const RECORDED_TOOLS: readonly Omit<Tool, 'files' | 'programs'>[] = [
+  recordedTool('cpudist', 'how long tasks stay on a CPU, as a histogram', [WHOLE_HOST_UNHELD]),
+  recordedTool('offcputime', 'why and how long tasks are off the CPU, by stack', [
+    WHOLE_HOST_UNHELD,
+    SYMBOLS,
+  ]),
+  recordedTool('wakeuptime', 'who wakes blocked tasks, and how long they were blocked', [
+    WHOLE_HOST,
+    SYMBOLS,
+  ]),
   {
-    name: 'xdpdump',
-    does: 'the program of xdpdump for devices that have no XDP program yet',
-    package: 'libxdp1',
-    version: XDP_TOOLS,
-    files: ['xdpdump_xdp.o'],
+    name: 'bpfilter-xdp',
+    does: 'bpfilter --with-bpf-token: an XDP chain with counters, which the daemon writes when it runs',
+    package: 'bpfilter',
+    version: '0.6.0-2',
     cannot: [
-      'Watching programs of others: it is done by fentry and fexit programs that name the other program, which is opened by id; that asks for CAP_SYS_ADMIN on the host',
+      'Other hooks and sets: chains for tc, cgroups and netfilter, and rules with sets, have other types. Record a run with them',
+      'Types of its maps: the kernel refuses what it has for btf_load, for root too, and it goes on',
       OTHERS_DEVICES,
     ],
   },
@@ -216,14 +253,33 @@ export const TOOLS: readonly Tool[] = [
 /** Tools that have no policy here. */
 export const WITHOUT: readonly (readonly [tool: string, why: string])[] = [
   [
-    'bpftrace, BCC in Python',
-    'Programs are made when the tool runs, so that no file shows what they need. kprobe, uprobe, tracepoint, profile and interval probes are attached by perf events: perf_event_open(2) asks for CAP_PERFMON on the host and no token. `bpftoken record` shows what a script asks for',
+    'bpftrace 0.27',
+    "kprobe, uprobe, tracepoint, profile and interval probes are attached by perf events: perf_event_open(2) asks for CAP_PERFMON on the host and no token. It reads tracefs, which is root's. Where that is opened to the workload (mount -o remount,mode=755,gid=N), BEGIN and END probes work; for rawtracepoint it lists the types of modules by btf_get_next_id, which is refused, and then finds nothing to attach to",
   ],
   [
-    'libbpf-tools: bashreadline, bindsnoop, biopattern, execsnoop, exitsnoop, filelife, filetop, gethostlatency, javagc, ksnoop, llcstat, mountsnoop, oomkill, opensnoop, runqlen, sigsnoop, slabratetop, statsnoop, syncsnoop, syscount, tcpconnect, tcplife, tcpstates, tcptop, tcptracer',
-    'They load under a token, but all their programs are attached by perf events (above), so that a policy would lend much and be of no use',
+    'bpftrace 0.23 (Debian 13), BCC in Python',
+    'bpftrace tries for a ring buffer without its token, and then takes a perf event array, which it reads from perf events: none of its probes works. BCC compiles its programs when it runs and loads them by calls of its own; it was not run',
   ],
-  ['libbpf-tools: biotop, cpufreq', 'As above for those of their programs without which they show nothing'],
+  [
+    'libbpf-tools: bashreadline, bindsnoop, biopattern, biotop, cachestat, capable, cpufreq, execsnoop, exitsnoop, filetop, futexctn, gethostlatency, killsnoop, klockstat, llcstat, mdflush, memleak, numamove, profile, readahead, runqlen, sigsnoop, slabratetop, solisten, syncsnoop, syscount, tcpconnect, tcpconnlat, tcplife, tcprtt, tcpstates, tcpsynbl, tcptop, tcptracer, vfsstat',
+    'They load under a token, and attach by perf events (above): "-EACCES" is what they say. Some would attach by fentry where they could try it with their token',
+  ],
+  [
+    'libbpf-tools: drsnoop, runqslower, statsnoop',
+    'They try for a ring buffer without their token, and then take a perf event array, which is read from perf events',
+  ],
+  [
+    'libbpf-tools: filelife, mountsnoop, oomkill, opensnoop, tcppktlat; biosnoop, biostacks',
+    'They do not load with any token: the first five take a program for a ring buffer and a map without one (EINVAL), the last two by fentry programs, which the machine on which this was tried loads for nobody',
+  ],
+  [
+    'knot (knotd, kxdpgun) with XDP',
+    'Its program loads and is attached under a token. Then libknot opens the maps of its own program by their ids: map_get_fd_by_id asks for CAP_SYS_ADMIN on the host',
+  ],
+  [
+    'xdpdump',
+    'Its packets come through a perf event array, which is read from perf events. For programs of others it opens these by id, which asks for CAP_SYS_ADMIN on the host',
+  ],
   [
     'systemd-nsresourced, systemd RestrictFileSystems=, ceccomp, pwru',
     'LSM, fentry and fexit programs do not load on the machine on which this library is checked; such a right is as good as root, too',
@@ -233,8 +289,8 @@ export const WITHOUT: readonly (readonly [tool: string, why: string])[] = [
     "Their sections have names that today's libbpf does not know: it does not load them, whatever is lent",
   ],
   [
-    'bpfilter, scx',
-    'No package at hand has their programs as objects: bpfilter writes its code when it runs, and Debian has no scx. `bpftoken record` and `bpftoken plan` make their policies; struct_ops for sched_ext is rated critical',
+    'scx',
+    'Debian has no scx. `bpftoken record` and `bpftoken plan` make its policies; struct_ops for sched_ext is rated critical',
   ],
 ]
 

@@ -2,7 +2,9 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { chmodSync, readdirSync, readFileSync, statSync } from 'node:fs'
+import { join } from 'node:path'
 import { after, test } from 'node:test'
+import { PACKAGE } from '../../scripts/installed.ts'
 import { residue, snapshot } from '../../scripts/residue.ts'
 import { CLI, cli } from '../helpers/cli.ts'
 import { checkedDocument } from '../helpers/documents.ts'
@@ -11,6 +13,7 @@ import { needsTokens } from '../helpers/machine.ts'
 import { Scratch } from '../helpers/scratch.ts'
 import { Terminal } from '../helpers/terminal.ts'
 import { xdpObject } from '../helpers/xdp-object.ts'
+import { PERL } from '../kernel/lending/explained.ts'
 
 const machine = needsTokens()
 const scratch = new Scratch()
@@ -206,4 +209,63 @@ test("it changes no file that is not root's alone, and none that is no policy", 
   assert.equal(readFileSync(file, 'utf8'), text)
   await until(scratch.write('odd.yaml', 'rights: no\n'), /odd\.yaml/)
   assert.equal(readFileSync(`${scratch.path}/odd.yaml`, 'utf8'), 'rights: no\n')
+})
+
+test('it changes the policy that the run takes, and no other', machine, async () => {
+  const rights = '    cmds: [map_create]\n    maps: [array]\n    capabilities: [bpf]\n'
+  const [first, second] = [policy('first.yaml', rights), policy('second.yaml', rights)]
+  const before = readFileSync(first, 'utf8')
+  const script = scratch.write('hash.pl', `${PERL}\ntake_token(); map_create(1, 4, 4, 1, 0) >= 0 or exit 1`)
+  const run = [
+    join(PACKAGE, 'bin/bpftoken'),
+    'run',
+    '--policy',
+    first,
+    '--policy',
+    second,
+    '--',
+    'perl',
+    script,
+  ]
+  const { status, stdout } = await cli(['explain', '--fix', '--yes', '--', ...run])
+  assert.equal(status, 0, stdout)
+  assert.equal(readFileSync(first, 'utf8'), before)
+  assert.match(readFileSync(second, 'utf8'), /maps: \[array, hash\]/)
+})
+
+test('for a command that has ended well, nothing is changed, and it says so', machine, async () => {
+  const file = policy('well.yaml', '    cmds: [map_create]\n    maps: [array]\n    capabilities: [bpf]\n')
+  const before = readFileSync(file, 'utf8')
+  const fixed = async (end: string) => {
+    const script = scratch.write('well.pl', `${PERL}\ntake_token(); ${end}`)
+    return await cli([
+      ...[
+        'explain',
+        '--fix',
+        '--yes',
+        '--policy',
+        file,
+        '--',
+        process.execPath,
+        CLI,
+        'run',
+        '--policy',
+        file,
+      ],
+      ...['--', 'perl', script],
+    ])
+  }
+  const done = await fixed('map_create(1, 4, 4, 1, 0); map_create(2, 4, 4, 1, 0) >= 0 or exit 1')
+  assert.equal(done.status, 3)
+  assert.match(done.stdout, /^nothing is changed: the command ended with status 0: it has done without/m)
+  assert.equal(readFileSync(file, 'utf8'), before)
+  const failed = await fixed('map_create(1, 4, 4, 1, 0) >= 0 or exit 1')
+  assert.equal(failed.status, 0, failed.stdout)
+  // What is left is no matter of a policy: then it is not called mended.
+  const broken = policy('broken.yaml', '    cmds: [map_create]\n    maps: [array]\n    capabilities: [bpf]\n')
+  const script = scratch.write('broken.pl', `${PERL}\ntake_token(); map_create(1, 4, 4, 1, 0); exit 1`)
+  const run = [process.execPath, CLI, 'run', '--policy', broken, '--', 'perl', script]
+  const still = await cli(['explain', '--fix', '--yes', '--policy', broken, '--', ...run])
+  assert.equal(still.status, 3)
+  assert.match(still.stdout, /^run again, the command ended with status 1: every call: allowed$/m)
 })

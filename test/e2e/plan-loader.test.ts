@@ -5,23 +5,18 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { after, test } from 'node:test'
-import { residue, snapshot } from '../../scripts/residue.ts'
+import { test } from 'node:test'
 import { cli, PUBLIC_CLI, publicCli } from '../helpers/cli.ts'
 import { CACHE, needsProgram, needsTokens, ROOT } from '../helpers/machine.ts'
-import { Scratch } from '../helpers/scratch.ts'
-import { xdpObject } from '../helpers/xdp-object.ts'
+import { planned } from '../helpers/planned.ts'
+import { tidyScratch } from '../helpers/tidy-scratch.ts'
+import { READS_UNSET, xdpObject } from '../helpers/xdp-object.ts'
 
 const machine = needsTokens()
-const before = snapshot()
-const scratch = new Scratch()
-after(async () => {
-  scratch[Symbol.dispose]()
-  assert.deepEqual(await residue(before), [])
-})
+const scratch = tidyScratch()
 
 const PASS = scratch.write('pass.o', xdpObject())
-const BROKEN = scratch.write('broken.o', xdpObject('xdp', 'broken', 2, 'bf50000000000000'))
+const BROKEN = scratch.write('broken.o', xdpObject('xdp', 'broken', 2, READS_UNSET))
 const FIXTURES = join(ROOT, 'test/fixtures')
 
 interface Plan {
@@ -38,12 +33,6 @@ interface Plan {
   }[]
 }
 
-async function planned(...args: string[]): Promise<Plan> {
-  const { status, stdout, stderr } = await publicCli(['plan', '--json', ...args])
-  assert.equal(status, 0, stderr)
-  return JSON.parse(stdout) as Plan
-}
-
 /** A program for one user's eyes would not run as another. */
 function program(name: string, text: string): string {
   return scratch.write(name, `#!/bin/sh\n${text}\n`, 0o755)
@@ -58,7 +47,7 @@ test('bpftool loads objects under their plans, and asks for what libbpf is known
   const tool = scratch.write('bpftool', readFileSync(join(CACHE, 'host/usr/sbin/bpftool')), 0o755)
   // The last one has programs that are not loaded by themselves, which bpftool fails to pin.
   for (const file of [PASS, join(FIXTURES, 'network.bpf.o'), join(FIXTURES, 'trace.bpf.o')]) {
-    const plan = await planned('--loader', 'libbpf', '--loader-program', tool, file)
+    const plan = await planned<Plan>('--loader', 'libbpf', '--loader-program', tool, file)
     const [load] = plan.watched
     assert.equal(load?.outcome, 'loads', JSON.stringify(load))
     assert.equal(load.usesTokens, true)
@@ -70,7 +59,7 @@ test('bpftool loads objects under their plans, and asks for what libbpf is known
       plan.notes.join('\n'),
     )
     // A plan for another loader lacks what libbpf's probes ask for.
-    const other = await planned('--loader', 'bpftoken', '--loader-program', tool, file)
+    const other = await planned<Plan>('--loader', 'bpftoken', '--loader-program', tool, file)
     const beyond = other.watched[0]!.beyond.map(({ word }) => word)
     assert.ok(beyond.includes('socket_filter'), beyond.join())
     assert.match(other.notes.join('\n'), /asked for progs socket_filter \(EPERM.*which is not planned/)
@@ -78,14 +67,14 @@ test('bpftool loads objects under their plans, and asks for what libbpf is known
 })
 
 test('another program is given the file, and what it does not ask for is told', machine, async () => {
-  const plan = await planned('--loader', 'libbpf', '--loader-program', OURS, PASS)
+  const plan = await planned<Plan>('--loader', 'libbpf', '--loader-program', OURS, PASS)
   const [load] = plan.watched
   assert.equal(load?.outcome, 'loads', JSON.stringify(load))
   assert.deepEqual(load.beyond, [])
   const unasked = load.unasked.map(({ word }) => word)
   assert.ok(unasked.includes('socket_filter'), unasked.join())
   // The twin: a plan for just this loader is what it asks for.
-  const exact = await planned('--loader', 'bpftoken', '--loader-program', OURS, PASS)
+  const exact = await planned<Plan>('--loader', 'bpftoken', '--loader-program', OURS, PASS)
   assert.deepEqual(exact.watched[0]!.beyond, [])
   assert.deepEqual(exact.watched[0]!.unasked, [])
 })
@@ -94,7 +83,7 @@ test(
   'a program that fails, hangs on to something or is not there is told, and nothing stays',
   machine,
   async () => {
-    const failing = await planned(
+    const failing = await planned<Plan>(
       '--loader-program',
       program('fails', 'echo first >&2; echo no way >&2; exit 3'),
       PASS,
@@ -105,13 +94,13 @@ test(
     assert.match(failing.notes.join('\n'), /used no token/)
     // The object is for the loader's user alone, who reads it.
     const looks = program('looks', 'cat "$1" >/dev/null && stat -c "mode %a" "$1" >&2; exit 3')
-    assert.equal((await planned('--loader-program', looks, PASS)).watched[0]!.why, 'mode 400')
-    const leaving = await planned('--loader-program', program('leaves', 'sleep 1000 & exit 0'), PASS)
+    assert.equal((await planned<Plan>('--loader-program', looks, PASS)).watched[0]!.why, 'mode 400')
+    const leaving = await planned<Plan>('--loader-program', program('leaves', 'sleep 1000 & exit 0'), PASS)
     // Its twin, which does load it, is above.
     assert.equal(leaving.watched[0]!.outcome, 'idle')
     assert.match(leaving.notes.join('\n'), /was content, and was not seen to load or make anything/)
     assert.doesNotMatch(leaving.notes.join('\n'), /loaded it under this plan/)
-    const none = await planned('--loader-program', join(scratch.path, 'none'), PASS)
+    const none = await planned<Plan>('--loader-program', join(scratch.path, 'none'), PASS)
     assert.deepEqual(none.watched, [])
     assert.match(none.notes.join('\n'), /none" was not watched: /)
     assert.ok(
@@ -122,7 +111,7 @@ test(
 )
 
 test('what does not load here is not given to the program', machine, async () => {
-  const plan = await planned('--loader-program', OURS, BROKEN, PASS)
+  const plan = await planned<Plan>('--loader-program', OURS, BROKEN, PASS)
   assert.deepEqual(
     plan.watched.map(({ object, outcome }) => [object, outcome]),
     [[PASS, 'loads']],

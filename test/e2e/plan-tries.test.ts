@@ -6,25 +6,19 @@ import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { after, test } from 'node:test'
-import { residue, snapshot } from '../../scripts/residue.ts'
+import { test } from 'node:test'
 import { cli, execute, finish, inPublic, PUBLIC_CLI, publicCli } from '../helpers/cli.ts'
 import { needsTokens, ROOT } from '../helpers/machine.ts'
-import { Scratch } from '../helpers/scratch.ts'
-import { READS_STACK, xdpObject } from '../helpers/xdp-object.ts'
+import { planned as plannedBy } from '../helpers/planned.ts'
+import { tidyScratch } from '../helpers/tidy-scratch.ts'
+import { READS_STACK, READS_UNSET, xdpObject } from '../helpers/xdp-object.ts'
 
 const machine = needsTokens()
-const before = snapshot()
-const scratch = new Scratch()
-after(async () => {
-  scratch[Symbol.dispose]()
-  assert.deepEqual(await residue(before), [])
-})
+const scratch = tidyScratch()
 
 const PASS = scratch.write('pass.o', xdpObject())
 const READS = scratch.write('reads.o', xdpObject('xdp', 'reads', 2, READS_STACK))
-/** It reads r5, which nobody has set: no right lets it load. */
-const BROKEN = scratch.write('broken.o', xdpObject('xdp', 'broken', 2, 'bf50000000000000'))
+const BROKEN = scratch.write('broken.o', xdpObject('xdp', 'broken', 2, READS_UNSET))
 const NOBODY = { uid: 65534, gid: 65534 }
 
 interface Plan {
@@ -34,11 +28,7 @@ interface Plan {
   readonly trials: readonly { object: string; outcome: string; loads: number; why?: string }[]
 }
 
-async function planned(...args: string[]): Promise<Plan> {
-  const { status, stdout, stderr } = await publicCli(['plan', '--loader', 'bpftoken', '--json', ...args])
-  assert.equal(status, 0, stderr)
-  return JSON.parse(stdout) as Plan
-}
+const planned = (...args: string[]) => plannedBy<Plan>('--loader', 'bpftoken', ...args)
 
 const names = ({ capabilities }: Plan): string[] => capabilities.map(({ name }) => name)
 

@@ -4,17 +4,18 @@
  */
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { constants } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { compiled } from '../../scripts/compiled.ts'
 import { residue, snapshot } from '../../scripts/residue.ts'
 import { removeCgroup } from '../helpers/cgroup.ts'
 import { cli, execute, finish, inPublic, PUBLIC, PUBLIC_CLI, type Result, startCli } from '../helpers/cli.ts'
 import { checkedDocument } from '../helpers/documents.ts'
 import { eventually } from '../helpers/eventually.ts'
-import { CACHE, needsProgram, needsTokens } from '../helpers/machine.ts'
+import { CACHE, needsProgram, needsTokens, ROOT } from '../helpers/machine.ts'
 import { Scratch } from '../helpers/scratch.ts'
 import { xdpObject } from '../helpers/xdp-object.ts'
 
@@ -36,6 +37,8 @@ const ARRAY = 2
 const PERCPU_HASH = 5
 const LRU_HASH = 9
 const QUEUE = 22
+
+const ASKS = machine.skip === undefined ? compiled(join(ROOT, 'test/vm/asks.c')) : ''
 
 /** The words of a recording, by domain. */
 async function recordJson(...args: string[]): Promise<Result & { found: Found }> {
@@ -306,3 +309,79 @@ test(
     assert.equal(nowhere.found.complete, true)
   },
 )
+
+/** What a seccomp filter does with bpf(2): its action, how the command ends, and what is said of it. */
+const ANSWERS: Readonly<Record<string, readonly [action: string, status: number, outcome: string]>> = {
+  'kills the process': ['0x80000000', 128 + constants.signals.SIGSYS, 'SIGSYS'],
+  'kills the thread': ['0x0', 128 + constants.signals.SIGSYS, 'SIGSYS'],
+  'sends SIGSYS': ['0x30000', 0, 'SIGSYS'],
+  'answers with an errno': ['0x50001', 0, 'EPERM'],
+  'says that it was done': ['0x50000', 0, 'answer of 0'],
+}
+for (const [what, [action, status, outcome]] of Object.entries(ANSWERS))
+  for (const by of ['process', 'thread'])
+    test(`a seccomp filter that ${what}, of a ${by}, is not taken for the kernel`, machine, async () => {
+      const ran = await recordJson('--', ASKS, 'filtered', action, String(QUEUE), by)
+      // The kernel ends one thread alone where others live.
+      assert.equal(ran.status, by === 'thread' && what === 'kills the thread' ? 0 : status, ran.stderr)
+      assert.deepEqual(maps(ran.found), ['queue'])
+      const [right] = ran.found.rights.filter(({ domain }) => domain === 'maps')
+      assert.deepEqual(right!.askers[0]!.outcomes, { [`${outcome} before the kernel's bpf(2) was asked`]: 1 })
+      assert.equal(ran.found.complete, true)
+    })
+
+test('a seccomp filter that lets bpf(2) pass takes nothing from the kernel’s answers', machine, async () => {
+  const { found } = await recordJson('--', ASKS, 'filtered', '0x7fff0000', String(HASH), 'process')
+  const [right] = found.rights.filter(({ domain }) => domain === 'maps')
+  assert.deepEqual(right!.askers[0]!.outcomes, { ok: 1 })
+})
+
+test('a number of the system call of more than 32 bits hides nothing', {
+  skip: machine.skip ?? (process.arch === 'x64' ? false : 'x86-64 alone has such registers'),
+}, async () => {
+  const { found } = await recordJson('--', ASKS, 'wide', String(HASH))
+  assert.deepEqual([maps(found), found.complete], [['hash'], true])
+})
+
+test('a flag for which the kernel asks the host is said to be no matter of tokens', machine, async () => {
+  const ZERO_SEED = 1 << 6
+  const make = (flags: number): string =>
+    `my $attr = pack("L5 x52", ${HASH}, 4, 4, 1, ${flags}); syscall(${NR_BPF}, 0, $attr, 72)`
+  const seeded = await recordJson('--', 'perl', '-e', make(ZERO_SEED))
+  assert.deepEqual(
+    seeded.found.unserved.map(({ call }) => call),
+    ['map_create with BPF_F_ZERO_SEED'],
+  )
+  const plain = await recordJson('--', 'perl', '-e', make(0))
+  assert.deepEqual(plain.found.unserved, [])
+})
+
+test('where the recording is to go is tried before anything runs', machine, async () => {
+  const mark = join(scratch.path, 'ran')
+  const ran = await cli(['record', '-o', join(scratch.path, 'nowhere/x.yaml'), '--', 'touch', mark])
+  assert.equal(ran.status, 1)
+  assert.match(ran.stderr, /Cannot write ".*nowhere\/x\.yaml": ENOENT/)
+  assert.equal(existsSync(mark), false)
+  // The twin; and what was there before stays until something else is written.
+  const file = scratch.write('kept.yaml', 'kept')
+  const refused = await cli(['record', '-o', file, '--', '/nonexistent'])
+  assert.equal(refused.status, 127)
+  const done = await cli(['record', '-o', file, '--', 'touch', mark])
+  assert.equal(done.status, 0, done.stderr)
+  assert.equal(existsSync(mark), true)
+  assert.match(readFileSync(file, 'utf8'), /^kind: DelegationPolicy$/m)
+})
+
+test('a recording that its file does not take goes to standard output', machine, async () => {
+  const { status, stdout, stderr } = await cli(['record', '-o', '/dev/full', '--', 'true'])
+  assert.equal(status, 1)
+  assert.match(stderr, /Cannot write "\/dev\/full": ENOSPC/)
+  assert.match(stdout, /^kind: DelegationPolicy$/m)
+})
+
+test('the arguments of a command are not in its policy', machine, async () => {
+  const { status, stdout } = await cli(['record', '--', 'true', '--password=hunter2'])
+  assert.equal(status, 0)
+  assert.match(stdout, /^# Least rights for what was seen of true with arguments;/)
+  assert.doesNotMatch(stdout, /hunter2/)
+})

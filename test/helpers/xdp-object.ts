@@ -19,6 +19,8 @@ const EXEC = 4
 
 /** r0 = *(u64 *)(r10 - 8), which nobody wrote: the verifier lets only holders of CAP_PERFMON do it. */
 export const READS_STACK = '79a0f8ff00000000'
+/** r0 = r5, which nobody has set: no right lets it load. */
+export const READS_UNSET = 'bf50000000000000'
 
 /**
  * The smallest BPF object that a loader takes: one program that returns 2 (`verdict`), which for

@@ -6,20 +6,27 @@
  *   node --import tsx scripts/vm/vm.ts --kernel 6.12 --tests test/vm/explain.test.ts
  */
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { beforeEach, describe, test } from 'node:test'
+import { undelegate } from '../../src/delegation/delegate.ts'
 import { attachProgram } from '../../src/ebpf/attach/section.ts'
 import { loadObject } from '../../src/ebpf/load/object.ts'
 import { parseObject } from '../../src/ebpf/object/spec.ts'
 import type { Need } from '../../src/ebpf/rights.ts'
 import { type Explanation, explainCall, type Observed } from '../../src/lending/explain.ts'
 import { runningKernel } from '../../src/lending/kernel-model.ts'
+import { explainOther, type OtherCall } from '../../src/lending/other-call.ts'
 import { situationOfPid } from '../../src/lending/situation.ts'
 import type { KernelFacts } from '../../src/model/kernel.ts'
+import type { Fd } from '../../src/sys/fd.ts'
+import { open } from '../../src/sys/open.ts'
+import { bpf_attach_type, bpf_attr_link_create, bpf_attr_prog_attach, bpf_cmd } from '../../src/uapi/bpf.ts'
+import { O_CLOEXEC, O_DIRECTORY, O_RDONLY, XDP_FLAGS_SKB_MODE } from '../../src/uapi/constants.ts'
 import { ROOT } from '../helpers/machine.ts'
-import { mapAttr, progCommand } from '../kernel/delegation/attributes.ts'
-import { type Changes, type Loan, PATH } from './borrower.ts'
+import { type Command, mapAttr, progCommand, Targets } from '../kernel/delegation/attributes.ts'
+import { vocabulary } from '../kernel/delegation/lab.ts'
+import { Borrower, type Changes, type Loan, PATH, policyOf } from './borrower.ts'
 import { skip, untilExpired } from './guarded.ts'
 import { borrower, guard, underGuard } from './under-guard.ts'
 
@@ -53,7 +60,7 @@ const told = ({ cause, edit, policy }: Explanation): string =>
     ...(policy === undefined ? [] : [`${policy.list}:${policy.word}`]),
   ].join(' ')
 
-const lending = (changes: Changes, body: (loan: Loan) => Promise<void>) =>
+const lending = (changes: Changes, body: (loan: Loan) => void | Promise<void>) =>
   borrower.lending(guard, changes, body)
 
 describe('explain under the guard', { skip }, () => {
@@ -183,6 +190,109 @@ describe('explain under the guard', { skip }, () => {
     })
   })
 
+  test("attaching to the host's network", async () => {
+    const attached = ({ mustToken }: Loan): string => {
+      using token = mustToken()
+      using program = borrower.must(progCommand('xdp', 'xdp', token.number))
+      return borrower.run(linkOf(program, XDP_LINK))
+    }
+    await lending({}, async loan => {
+      assert.equal(attached(loan), 'EACCES')
+      assert.equal(told(await whyOther(LINK_XDP, 'EACCES')), 'guard-network spec.network=host')
+      // The workload itself is in a network of its own.
+      assert.equal(told(await whyOther(LINK_XDP)), 'none')
+    })
+    await lending({ network: 'host' }, async loan => assert.equal(attached(loan), 'ok'))
+    // One that shares the host's is told before.
+    using guest = await Borrower.start({ network: 'host' })
+    await guest.borrow(guard, policyOf())
+    assert.equal(told(await whyOther(LINK_XDP, undefined, guest)), 'guard-network spec.network=host')
+    await undelegate(guest.target, vocabulary)
+    await guest.borrow(guard, policyOf({ network: 'host' }))
+    assert.equal(told(await whyOther(LINK_XDP, undefined, guest)), 'none')
+  })
+
+  test('attaching to a cgroup what outlives the workload, and to one that is not its own', async () => {
+    mkdirSync(CGROUP)
+    try {
+      using cgroup = open(CGROUP, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+      const attach_type = bpf_attach_type.BPF_CGROUP_INET_EGRESS
+      const of = { target_fd: cgroup.number, attach_type }
+      const attached = ({ mustToken }: Loan): string[] => {
+        using token = mustToken()
+        using program = borrower.must(progCommand('cgroup_skb', 'cgroup_inet_egress', token.number))
+        const attr = bpf_attr_prog_attach.encode({ ...of, attach_bpf_fd: program.number })
+        const plain = borrower.run({ cmd: bpf_cmd.BPF_PROG_ATTACH, attr, refs: [] })
+        const linked = plain === 'ok' ? 'ok' : borrower.run(linkOf(program, of))
+        return [plain, linked]
+      }
+      await lending({ cgroups: 'any' }, async loan => {
+        assert.deepEqual(attached(loan), ['EACCES', 'ok'])
+        assert.equal(told(await whyOther(ATTACH_EGRESS, 'EACCES')), 'guard-outlives spec.revocable=false')
+        assert.equal(told(await whyOther(ATTACH_EGRESS)), 'guard-outlives spec.revocable=false')
+      })
+      // The change; then the next cause, and with that change success.
+      await lending({ revocable: false }, async loan => {
+        assert.deepEqual(attached(loan), ['EACCES', 'EACCES'])
+        assert.equal(told(await whyOther(LINK_EGRESS, 'EACCES')), 'guard-cgroup spec.cgroups=any')
+        assert.equal(told(await whyOther(ATTACH_EGRESS)), 'none')
+      })
+      await lending({ revocable: false, cgroups: 'any' }, loan =>
+        assert.deepEqual(attached(loan), ['ok', 'ok']),
+      )
+    } finally {
+      rmdirSync(CGROUP)
+    }
+  })
+
+  test('making a token outside of the cgroup that the delegation is bound to', async () => {
+    mkdirSync(CGROUP)
+    const { workload, target } = borrower
+    await borrower.borrow(guard, policyOf(), { cgroup: CGROUP })
+    try {
+      assert.equal(await borrower.triesToken(), 'EACCES')
+      assert.equal(told(await why(HASH)), 'guard-cgroup')
+      // The change.
+      writeFileSync(`${CGROUP}/cgroup.procs`, String(workload.pid))
+      assert.equal(await borrower.triesToken(), 'ok')
+      assert.equal(told(await why(HASH)), 'none')
+    } finally {
+      writeFileSync('/sys/fs/cgroup/cgroup.procs', String(workload.pid))
+      await undelegate(target, vocabulary)
+      rmdirSync(CGROUP)
+    }
+  })
+
+  test('a program of a delegation that was lent to another user namespace', async () => {
+    using stranger = await Borrower.start({ network: 'host' })
+    const attached = ({ mustToken }: Loan): string => {
+      using token = mustToken()
+      using program = borrower.must(progCommand('xdp', 'xdp', token.number))
+      return stranger.run(linkOf(program, XDP_LINK))
+    }
+    await lending({ network: 'host' }, async loan => {
+      assert.equal(attached(loan), 'EACCES')
+      const of = await whyOther(LINK_XDP, 'EACCES', stranger)
+      assert.equal(told(of), 'guard-stranger spec.sharing.passToken=true')
+    })
+    const sharing = { bindMount: false, passToken: true }
+    await lending({ network: 'host', sharing }, loan => assert.equal(attached(loan), 'ok'))
+  })
+
+  test('a function that is on no list', async () => {
+    const targets = new Targets()
+    const FENTRY: Need = { cmd: 'prog_load', progType: 'tracing', attachType: 'trace_fentry' }
+    const loaded = ({ mustToken }: Loan): string => {
+      using token = mustToken()
+      return borrower.run(progCommand('tracing', 'trace_fentry', token.number, targets))
+    }
+    await lending({ targets: { functions: ['bpf_fentry_test2'] } }, async loan => {
+      assert.equal(loaded(loan), 'EACCES')
+      assert.equal(told(await why(FENTRY, 'EACCES')), 'guard-function')
+    })
+    await lending({ targets: { functions: ['bpf_fentry_test1'] } }, loan => assert.equal(loaded(loan), 'ok'))
+  })
+
   test('a permissive policy refuses nothing, and nothing is foretold', () =>
     lending({ limits: { maps: 1 }, mode: 'permissive' }, async ({ mustToken }) => {
       using held = mustToken()
@@ -210,6 +320,33 @@ describe('explain under the guard', { skip }, () => {
     })
   })
 })
+
+const CGROUP = '/sys/fs/cgroup/explained'
+const LOOPBACK = 1
+const LINK_XDP: OtherCall = { cmd: 'link_create', attachType: 'xdp' }
+const LINK_EGRESS: OtherCall = { cmd: 'link_create', attachType: 'cgroup_inet_egress' }
+const ATTACH_EGRESS: OtherCall = { cmd: 'prog_attach', attachType: 'cgroup_inet_egress' }
+
+type LinkFields = Parameters<typeof bpf_attr_link_create.encode>[0]
+const XDP_LINK: LinkFields = {
+  target_ifindex: LOOPBACK,
+  attach_type: bpf_attach_type.BPF_XDP,
+  flags: XDP_FLAGS_SKB_MODE,
+}
+
+function linkOf(program: Fd, fields: LinkFields): Command {
+  const attr = bpf_attr_link_create.encode({ prog_fd: program.number, ...fields })
+  return { cmd: bpf_cmd.BPF_LINK_CREATE, attr, refs: [] }
+}
+
+/** The same of a call for which no token is asked. */
+async function whyOther(call: OtherCall, errno?: string, who: Borrower = borrower): Promise<Explanation> {
+  const situation = await situationOfPid(who.workload.pid, guard)
+  kernel ??= runningKernel()
+  const event = errno === undefined ? undefined : lastRefusal()
+  const observed = errno === undefined ? undefined : { errno, reached: true, withToken: false, event }
+  return explainOther(kernel, situation, call, observed)
+}
 
 function mapCommand(token: number) {
   return { cmd: 0, attr: mapAttr('hash', token), refs: [] }

@@ -338,6 +338,47 @@ describe('enabling delegation', { skip }, () => {
     guard.removePolicy('much')
   })
 
+  test('the same policy with lists is ceiling and ability; one with other lists is refused beside it', () => {
+    const who = { executable: process.execPath }
+    const listing = (digests: string[], functions: string[]): Policy => ({
+      ...policyOf({ masks: { cmds: 1n } }),
+      programs: { digests },
+      targets: { functions },
+    })
+    const [one, two] = ['tag:0000000000000001', 'tag:0000000000000002']
+    const targets = ['bpf_lsm_file_open', 'bpf_fentry_test1']
+    const ceiling = listing([one, two], targets)
+    guard.allow(who, { policy: ceiling })
+    const create = (ability: Policy): string => {
+      guard.installPolicy('ability', ability)
+      using context = fsopen('bpf')
+      fsconfigFlag(context, 'delegate')
+      const named = errnoOf(() => fsconfigString(context, 'abilities', 'ability'))
+      if (named !== 'ok') return named
+      fsconfigString(context, 'delegate_cmds', '1')
+      fsconfigCreate(context)
+      const { terms } = guard.delegations().reduce((last, next) => (next.id > last.id ? next : last))
+      const held = [terms.programs.digests, terms.targets.functions]
+      assert.deepEqual(held, [[one, two], [...targets].sort()])
+      return named
+    }
+    try {
+      assert.equal(create(ceiling), 'ok')
+      assert.equal(create(listing([two, one, two], [...targets].reverse())), 'ok', 'in another order')
+      for (const other of [
+        listing([one], targets),
+        listing([one, two], targets.slice(1)),
+        listing([], targets),
+      ]) {
+        assert.equal(create(other), 'EACCES')
+        assert.equal(eventOf('lists').point, 'mark')
+      }
+    } finally {
+      guard.disallow(who)
+      guard.removePolicy('ability')
+    }
+  })
+
   test('of two lists of programs none would hold: such abilities do not go together', () => {
     const listed = (digest: string): Policy => ({ ...policyOf(), programs: { digests: [`tag:${digest}`] } })
     guard.installPolicy('one', listed('0000000000000001'))

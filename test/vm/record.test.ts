@@ -159,3 +159,24 @@ test('a process that ends right after a refused call waits until explain has loo
     assert.doesNotMatch(stderr, /ended before|not held/)
   }
 })
+
+test('what a seccomp filter kills or says in the kernel’s place is told apart', { skip }, async () => {
+  for (const [action, by, said] of [
+    ['0x0', 'thread', 'SIGSYS'],
+    ['0x30000', 'process', 'SIGSYS'],
+    ['0x50000', 'process', 'answer of 0'],
+  ] as const) {
+    const { rights, complete } = await recorded(ASKS, 'filtered', action, LRU_HASH!, by)
+    const outcomes = { [`${said} before the kernel's bpf(2) was asked`]: 1 }
+    assert.deepEqual(
+      maps(rights).map(({ word, askers: [one] }) => [word, one!.outcomes]),
+      [['lru_hash', outcomes]],
+    )
+    assert.equal(complete, true)
+  }
+  const { rights } = await recorded(ASKS, 'filtered', '0x7fff0000', LRU_HASH!, 'process')
+  assert.deepEqual(
+    maps(rights).map(({ askers: [one] }) => one!.outcomes),
+    [{ ok: 1 }],
+  )
+})

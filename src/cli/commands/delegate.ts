@@ -1,4 +1,5 @@
 /** bpftoken delegate: into a user namespace that exists, a container's of any runtime. */
+
 import { describeAction } from '../../delegation/actions.ts'
 import { EXIT } from '../../errors.ts'
 import { accounts } from '../../lending/accounts.ts'
@@ -6,26 +7,14 @@ import { compareInTime } from '../../lending/admission.ts'
 import type { Loan, Place } from '../../lending/journal.ts'
 import { actionsOf, lend, type PreparedLoan, prepareLoan, requireTermsHeld } from '../../lending/lend.ts'
 import { loanToJSON } from '../../lending/view.ts'
-import { type AdmissionOptions, tellVerdict } from '../admission.ts'
-import { type DaemonOptions, reachDaemon, requireNoneOf } from '../daemon/reach.ts'
+import { tellVerdict } from '../admission.ts'
+import { reachDaemon, requireNoneOf } from '../daemon/reach.ts'
 import { installedGuard } from '../installed-guard.ts'
 import { interruption } from '../interrupted.ts'
+import type { DelegateOptions } from '../loan-options.ts'
 import { note, print, printJson, word } from '../output.ts'
 import { loadPolicy, loadVocabulary } from '../policy-file.ts'
-import { openRecipient, type RecipientOptions, recipientName } from '../recipient.ts'
-
-export interface DelegateOptions extends AdmissionOptions, RecipientOptions, DaemonOptions {
-  policy: string
-  contextFd?: number
-  onlyCgroup?: string
-  strict?: boolean
-  /** In seconds. */
-  lifetime?: number
-  comment?: string
-  wait: boolean
-  dryRun?: boolean
-  json?: boolean
-}
+import { openRecipient, recipientName } from '../recipient.ts'
 
 export async function delegate(options: DelegateOptions): Promise<number> {
   recipientName(options)

@@ -1,27 +1,20 @@
 /** bpftoken derive: a narrower delegation out of one that lives, which falls with it. */
+
 import { EXIT } from '../../errors.ts'
 import { delegationId } from '../../guard/guard.ts'
 import { accounts } from '../../lending/accounts.ts'
 import { compareInTime } from '../../lending/admission.ts'
 import { describeRemoval, prepareDerivation } from '../../lending/derive.ts'
 import { lend } from '../../lending/lend.ts'
-import type { AdmissionOptions } from '../admission.ts'
-import { type DaemonOptions, delegationIn, reachDaemon, requireNoneOf } from '../daemon/reach.ts'
+import { delegationIn, reachDaemon, requireNoneOf } from '../daemon/reach.ts'
 import { requiredGuard } from '../installed-guard.ts'
 import { interruption } from '../interrupted.ts'
+import type { DeriveOptions } from '../loan-options.ts'
 import { note } from '../output.ts'
 import { loadPolicy, loadVocabulary } from '../policy-file.ts'
-import { openRecipient, type RecipientOptions, recipientName } from '../recipient.ts'
+import { openRecipient, recipientName } from '../recipient.ts'
 import type { LoanName } from '../tree/options.ts'
 import { tellLoan, tellPrepared } from './delegate.ts'
-
-export interface DeriveOptions extends AdmissionOptions, RecipientOptions, DaemonOptions {
-  policy: string
-  strict?: boolean
-  /** In seconds. */
-  lifetime?: number
-  json?: boolean
-}
 
 export async function derive(name: LoanName, options: DeriveOptions): Promise<number> {
   recipientName(options)

@@ -1,22 +1,13 @@
 /** bpftoken events: the guard's verdicts, one line for each. */
+
 import { EXIT, UsageError } from '../../errors.ts'
 import type { GuardEvent } from '../../guard/event.ts'
 import { Guard } from '../../guard/guard.ts'
 import { wallTime } from '../../lending/view.ts'
-import { type DaemonOptions, reachDaemon, requireNoneOf } from '../daemon/reach.ts'
+import { reachDaemon, requireNoneOf } from '../daemon/reach.ts'
+import type { EventsOptions } from '../event-options.ts'
 import { note, print, printJson, word } from '../output.ts'
-import type { LoanName } from '../tree/options.ts'
 import { Suggestions } from './events-suggest.ts'
-
-export interface EventsOptions extends DaemonOptions {
-  follow?: boolean
-  since?: string
-  delegation?: LoanName
-  uid?: number
-  reason?: string
-  suggest?: boolean
-  json?: boolean
-}
 
 /** Those of the daemon, which has read them, where it answers; else they are read here, once. */
 export async function events(options: EventsOptions): Promise<number> {

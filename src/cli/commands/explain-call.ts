@@ -26,12 +26,17 @@ export interface ExplainCallOptions extends Omit<RecipientOptions, 'path'>, Sock
 /** What was explained, and how it is asked again. */
 export interface Explained {
   readonly explained: Explanation | undefined
+  /** Of a command that was run; as a shell has it. */
+  readonly status?: number
   /** Of a running process, which is looked at and not run. */
-  readonly process?: { readonly situation: Situation; readonly needs: readonly Need[] }
+  readonly process?: {
+    readonly situation: Situation
+    readonly explain: (situation: Situation) => Explanation | undefined
+  }
 }
 
 export async function explainWords(words: string[], options: ExplainCallOptions): Promise<number> {
-  return tell((await explainedOf(words, options)).explained, options)
+  return tell(await explainedOf(words, options), options)
 }
 
 /** Looks at a running process if one is named, else runs a command. */
@@ -40,34 +45,84 @@ export async function explainedOf(words: string[], options: ExplainCallOptions):
   const { pid, container, unit, cgroup } = options
   const isRunning = [pid, container, unit, cgroup].some(name => name !== undefined)
   if (isRunning) return await ofProcess(words, options)
-  return { explained: await (await import('./explain-run.ts')).ofCommand(words) }
+  return await (await import('./explain-run.ts')).ofCommand(words)
 }
 
-/** Exit 3: it is refused. */
-export function tell(explained: Explanation | undefined, { json = false }: { json?: boolean }): number {
-  if (explained === undefined) {
-    if (json) printJson({ verdict: 'ok', cause: 'none' })
-    else print('No call that asks for a right was refused')
-    return EXIT.ok
-  }
-  if (json) printJson(documentOf(explained))
-  else print(...explanationLines(explained))
+/** Exit 3: it is refused; 1: no call was, and the command has failed. */
+export function tell({ explained, status }: Explained, { json = false }: { json?: boolean }): number {
+  if (explained === undefined) return tellNone(status, json)
+  if (json) printJson(documentOf(explained, status))
+  else print(...explanationLines(explained, status))
   return explained.verdict === 'ok' ? EXIT.ok : EXIT.denied
 }
 
-export function documentOf(explained: Explanation): object {
+export interface ExplanationDocument extends Omit<Explanation, 'checks'> {
+  readonly checks: readonly {
+    readonly name: string
+    readonly needed: string
+    readonly found: string
+    readonly passed: boolean
+    readonly source: string
+  }[]
+  readonly change: string
+  readonly command?: { readonly status: number }
+}
+
+function tellNone(status: number | undefined, json: boolean): number {
+  const verdict = status === undefined || status === 0 ? 'ok' : 'failed'
+  if (json) printJson({ verdict, cause: 'none', ...commandOf(status) })
+  else print(`No call that asks for a right was refused${verdict === 'ok' ? '' : `; ${endText(status!)}`}`)
+  return verdict === 'ok' ? EXIT.ok : EXIT.failed
+}
+
+/** What its refused call means to the command. */
+export function endText(status: number): string {
+  const end = `the command ended with status ${status}`
+  return status === 0 ? `${end}: it has done without` : end
+}
+
+export function documentOf(explained: Explanation, status?: number): ExplanationDocument {
   const checks = explained.checks.map(({ rule, needed, found, passed }) => ({
     ...{ name: rule.name, needed, found, passed, source: rule.source },
   }))
-  return { ...explained, checks, change: changeText(explained) }
+  return { ...explained, checks, change: changeText(explained), ...commandOf(status) }
 }
 
+const commandOf = (status: number | undefined): { readonly command?: { readonly status: number } } =>
+  status === undefined ? {} : { command: { status } }
+
 async function ofProcess(words: string[], options: ExplainCallOptions): Promise<Explained> {
-  const needs = await needsOf(words)
   using recipient = await heldRecipient(options)
+  const explain = await explainerOf(words, recipient.pid)
   using guard = await installedGuard()
   const situation = await situationOfPid(recipient.pid, guard)
-  return { explained: firstRefused(situation, needs), process: { situation, needs } }
+  return { explained: explain(situation), process: { situation, explain } }
+}
+
+/** UsageError: that is no call, and no object. */
+async function explainerOf(
+  words: string[],
+  pid: number,
+): Promise<(of: Situation) => Explanation | undefined> {
+  // A call that asks a token needs none of this, and start-up is felt.
+  if (!isOther(words)) {
+    const needs = await needsOf(words)
+    return situation => firstRefused(situation, needs)
+  }
+  const { otherCallOf } = await import('../other-call-words.ts')
+  const { explainOther } = await import('../../lending/other-call.ts')
+  const call = await otherCallOf(words, pid)
+  return situation => explainOther(runningKernel(), situation, call)
+}
+
+/** Whether it is a call for which no token is asked, by the look of it. */
+function isOther([first = '', ...rest]: readonly string[]): boolean {
+  return (
+    first !== 'btf_get_fd_by_id' &&
+    (/^(prog|map|btf|link)_get_(next_id|fd_by_id)$/.test(first) ||
+      ['enable_stats', 'task_fd_query', 'perf_event_open'].includes(first) ||
+      (rest.length > 0 && /^(link_create|prog_(attach|detach|query)|obj_(pin|get))$/.test(first)))
+  )
 }
 
 /** The first of the calls that is refused, or the last one. */
@@ -95,7 +150,7 @@ async function needsOf(words: string[]): Promise<readonly Need[]> {
   if (words.length === 1 && (first === 'btf_load' || first === 'btf_get_fd_by_id')) return [{ cmd: first }]
   if (words.length !== 1)
     throw new UsageError(`Not a call: ${words.join(' ')}`, {
-      hint: 'Say map_create TYPE, prog_load TYPE [ATTACH-TYPE], btf_load, btf_get_fd_by_id, or an object file',
+      hint: 'Say map_create TYPE, prog_load TYPE [ATTACH-TYPE], btf_load, btf_get_fd_by_id, link_create, prog_attach, prog_detach or prog_query ATTACH-TYPE, obj_pin or obj_get PATH, prog_get_next_id and the like, or an object file',
     })
   const { readObjectFile } = await import('../object-files.ts')
   const { parseObject } = await import('../../ebpf/object/spec.ts')
@@ -103,9 +158,13 @@ async function needsOf(words: string[]): Promise<readonly Need[]> {
   return objectNeeds(parseObject(readObjectFile(first), { name: first })).needs.map(({ need }) => need)
 }
 
+export function explanationLines(explained: Explanation, status?: number): string[] {
+  return documentLines(documentOf(explained, status))
+}
+
 /** Pure. */
-export function explanationLines(explained: Explanation): string[] {
-  const { call, verdict, errno, cause, needed, found, bpffs, notes, checks } = explained
+export function documentLines(of: ExplanationDocument): string[] {
+  const { call, verdict, errno, cause, needed, found, bpffs, change, notes, checks, command } = of
   return [
     verdict === 'ok'
       ? `${call}: allowed`
@@ -113,9 +172,10 @@ export function explanationLines(explained: Explanation): string[] {
     `  needed  ${needed}`,
     `  found   ${found}`,
     ...(bpffs === undefined ? [] : [`  bpffs   ${bpffs}`]),
-    `  change  ${changeText(explained)}`,
+    `  change  ${change}`,
     ...notes.map(text => `  note    ${text}`),
+    ...(command === undefined ? [] : [`  end     ${endText(command.status)}`]),
     ...(checks.length === 0 ? [] : ['  checks of the kernel:']),
-    ...checks.map(({ rule, passed, found }) => `    ${passed ? 'passed' : 'failed'}  ${rule.name}: ${found}`),
+    ...checks.map(({ name, passed, found }) => `    ${passed ? 'passed' : 'failed'}  ${name}: ${found}`),
   ]
 }

@@ -3,7 +3,7 @@
  * events are those of the daemon where it answers, else the newest in the guard's own ring.
  */
 import type { Client, Loan } from '../../client/client.ts'
-import { EXIT, NotFoundError } from '../../errors.ts'
+import { BpftokenError, EXIT, NotFoundError } from '../../errors.ts'
 import { type DelegationId, delegationId, Guard, type GuardDelegation } from '../../guard/guard.ts'
 import {
   type EventExplanation,
@@ -21,8 +21,10 @@ import { eventChangeText } from '../event-change-text.ts'
 import { type Fixed, fix, fixedLines } from '../fix.ts'
 import { print, printJson, word } from '../output.ts'
 import { loadVocabulary } from '../policy-file.ts'
+import { lastRefusal, type RecordedRefusal } from '../recorded-refusals.ts'
 import type { LoanName } from '../tree/options.ts'
 import type { ExplainOptions } from './explain.ts'
+import { documentLines } from './explain-call.ts'
 import { fileOf, OLDER, statusOf } from './explain-fix.ts'
 
 /** An event, whoever has kept it. */
@@ -61,9 +63,22 @@ interface Filter {
 /** Exit 0: nothing was refused, or with --fix it would be allowed now; 3: it was refused. */
 export async function explainEvents(options: ExplainOptions): Promise<number> {
   if (options.fix === true) requireAgreement(options)
+  // A change is made by what the guard has recorded.
+  const recorded =
+    options.last === true && options.fix !== true && options.delegation === undefined
+      ? lastRefusal(options)
+      : undefined
   const client = await reachDaemon(options, 'bpftoken explain')
-  using source = client === undefined ? ofGuard() : ofDaemon(client)
-  const event = options.event === undefined ? await source.last(options) : await source.event(options.event)
+  using source = recorded === undefined ? sourceOf(client) : sourceIfAny(client)
+  const event =
+    options.event !== undefined
+      ? await source!.event(options.event)
+      : recorded === undefined
+        ? await source!.last(options)
+        : await lastIfAny(source, options)
+  if (event === undefined || (recorded !== undefined && recorded.at > event.at))
+    return tellRecorded(recorded!, options)
+  if (source === undefined) throw new RangeError('an event without a source')
   const background = await source.background(event)
   const explained = explainEvent(event, background.known)
   if (options.json !== true) print(...lines(event, background, explained))
@@ -75,6 +90,42 @@ export async function explainEvents(options: ExplainOptions): Promise<number> {
   else if (fixed !== undefined) print(...fixedLines(fixed))
   if (fixed !== undefined) return statusOf(fixed)
   return explained.cause === 'none' ? EXIT.ok : EXIT.denied
+}
+
+function sourceOf(client: Client | undefined): Source {
+  return client === undefined ? ofGuard() : ofDaemon(client)
+}
+
+/** Undefined: there is no guard. */
+function sourceIfAny(client: Client | undefined): Source | undefined {
+  try {
+    return sourceOf(client)
+  } catch (error) {
+    if (error instanceof BpftokenError) return undefined
+    throw error
+  }
+}
+
+/** Undefined: there is none, or it is not for us to see. */
+async function lastIfAny(source: Source | undefined, options: ExplainOptions): Promise<Kept | undefined> {
+  try {
+    return await source?.last(options)
+  } catch (error) {
+    if (error instanceof BpftokenError) return undefined
+    throw error
+  }
+}
+
+/** What bpftoken record has seen, which was explained then. */
+function tellRecorded({ explained, ...of }: RecordedRefusal, { json }: ExplainOptions): number {
+  if (json === true) printJson({ ...explained, recorded: of })
+  else {
+    const [first, ...rest] = documentLines(explained)
+    const { task, pid, uid, times, at } = of
+    const often = times === 1 ? 'once' : `${times} times`
+    print(`recorded: ${first}`, `  who     ${word(task)} ${pid} uid ${uid}, ${often}, last at ${at}`, ...rest)
+  }
+  return EXIT.denied
 }
 
 async function fixEvent(

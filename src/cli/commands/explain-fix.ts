@@ -5,19 +5,21 @@ import { EXIT } from '../../errors.ts'
 import type { Explanation } from '../../lending/explain.ts'
 import { lentAnew } from '../../lending/lent-anew.ts'
 import type { PolicyEdit } from '../../policy/edit.ts'
+import type { Vocabulary } from '../../policy/vocabulary.ts'
 import { requireAgreement } from '../agreed.ts'
 import { changeText } from '../change-text.ts'
 import { isPolicyFile, policyName } from '../daemon/policy-choice.ts'
 import { daemonIfAny } from '../daemon/reach.ts'
-import { type Again, type Fixed, fix, fixedLines } from '../fix.ts'
+import { type Again, type Fixed, fix, fixedLines, type Wanted } from '../fix.ts'
 import { print, printJson, word } from '../output.ts'
 import { loadVocabulary } from '../policy-file.ts'
 import {
   documentOf,
   type ExplainCallOptions,
+  type Explained,
+  endText,
   explainedOf,
   explanationLines,
-  firstRefused,
   tell,
 } from './explain-call.ts'
 import { ofCommand } from './explain-run.ts'
@@ -27,29 +29,31 @@ export const OLDER = 'what was lent is older, or of another policy'
 /** Exit 3: it is refused still, as far as that is known. */
 export async function fixWords(words: string[], options: ExplainCallOptions): Promise<number> {
   requireAgreement(options)
-  const { explained, process } = await explainedOf(words, options)
-  if (explained?.verdict !== 'refused') return tell(explained, options)
-  if (options.json !== true) print(...explanationLines(explained))
+  const answer = await explainedOf(words, options)
+  const { explained, process, status } = answer
+  if (explained?.verdict !== 'refused') return tell(answer, options)
+  if (options.json !== true) print(...explanationLines(explained, status))
   using daemon = await daemonIfAny(options)
   const vocabulary = await loadVocabulary()
   const { policy: line } = explained
   const edit: PolicyEdit | undefined =
     line === undefined ? explained.edit : { path: `spec.rights.${line.list}`, value: line.word }
   const loan = process === undefined ? undefined : await loanIn(daemon, process.situation.userNamespace)
-  const fixed = await fix(
+  const fixed = await fixUnlessDone(
+    status,
     {
       edit,
       change: changeText(explained),
       otherwise: line?.list === 'capabilities' ? changeText(explained) : OLDER,
-      file: () => fileOf(daemon, options.policy ?? policyNamedIn(words), loan?.policy),
+      file: async () => fileOf(daemon, options.policy ?? (await policyNamedIn(words)), loan?.policy),
       run: file =>
         process === undefined ? [] : commandsFor(explained, process.situation.pid, file, loan?.id),
       again: async policy => {
-        if (process === undefined) return said('run again', await ofCommand(words))
+        if (process === undefined) return saidOfRun(await ofCommand(words))
         const anew = lentAnew(process.situation, policy, vocabulary, edit!)
         return said(
           line?.list === 'capabilities' ? 'once it is started with it' : 'once it is lent to anew',
-          firstRefused(anew, process.needs),
+          process.explain(anew),
         )
       },
     },
@@ -57,14 +61,31 @@ export async function fixWords(words: string[], options: ExplainCallOptions): Pr
     vocabulary,
     options,
   )
-  if (options.json === true) printJson({ ...documentOf(explained), fix: fixed })
+  if (options.json === true) printJson({ ...documentOf(explained, status), fix: fixed })
   else print(...fixedLines(fixed))
   return statusOf(fixed)
+}
+
+/** Nothing is changed for a command that has ended well. */
+async function fixUnlessDone(
+  status: number | undefined,
+  wanted: Wanted,
+  ...rest: [Client | undefined, Vocabulary, ExplainCallOptions]
+): Promise<Fixed> {
+  if (status !== 0 || wanted.edit === undefined) return await fix(wanted, ...rest)
+  const what = `${endText(status)}. If it has not, change the policy by hand: ${wanted.change}`
+  return { applied: false, ours: true, what, run: [] }
 }
 
 /** Exit 3 unless it was asked again and allowed. */
 export function statusOf({ again }: Fixed): number {
   return again?.verdict === 'ok' ? EXIT.ok : EXIT.denied
+}
+
+function saidOfRun({ explained, status = 0 }: Explained): Again {
+  if (explained !== undefined || status === 0) return said('run again', explained)
+  const when = `run again, ${endText(status)}`
+  return { when, call: 'every call', verdict: 'failed', cause: 'none', change: 'none' }
 }
 
 function said(when: string, explained: Explanation | undefined): Again {
@@ -74,15 +95,22 @@ function said(when: string, explained: Explanation | undefined): Again {
   return { when, call, verdict, cause, change: changeText(explained) }
 }
 
-/** `bpftoken run --policy FILE -- ...`: the file. Pure. */
-export function policyNamedIn(words: readonly string[]): string | undefined {
-  if (basename(words[0] ?? '') !== 'bpftoken') return undefined
-  const end = words.indexOf('--')
-  const own = end < 0 ? words : words.slice(0, end)
-  const at = own.findIndex(one => one === '--policy' || one.startsWith('--policy='))
-  if (at < 0) return undefined
-  const name = own[at]!.startsWith('--policy=') ? own[at]!.slice('--policy='.length) : own[at + 1]
-  return name !== undefined && name !== '-' && isPolicyFile(name) ? name : undefined
+/** `bpftoken run --policy FILE -- ...`: the file, as `run` itself reads these words. */
+export async function policyNamedIn([name, command, ...words]: readonly string[]): Promise<
+  string | undefined
+> {
+  if (basename(name ?? '') !== 'bpftoken' || command !== 'run') return undefined
+  const { Command } = await import('../command.ts')
+  const { runOptions } = await import('../tree/run-options.ts')
+  const run = runOptions(new Command('run').exitOverride().configureOutput({ outputError: () => {} }))
+  try {
+    run.parseOptions(words)
+  } catch {
+    // It will not run.
+    return undefined
+  }
+  const { policy } = run.opts<{ policy?: string }>()
+  return policy !== undefined && policy !== '-' && isPolicyFile(policy) ? policy : undefined
 }
 
 /** The daemon's loan to whoever is in that user namespace. */

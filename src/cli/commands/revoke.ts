@@ -1,27 +1,16 @@
 /** bpftoken revoke: take a delegation back, and undo what was loaded under it. */
+
 import { EXIT, UsageError } from '../../errors.ts'
 import type { DetachResult, Staying } from '../../guard/detach.ts'
 import { delegationId } from '../../guard/guard.ts'
 import type { Holder } from '../../guard/inventory.ts'
 import { countLeft, detach, isUndone, revoke as revokeAll } from '../../lending/revoke.ts'
 import { detachToJSON } from '../../lending/view.ts'
-import { type DaemonOptions, delegationIn, reachDaemon, requireNoneOf } from '../daemon/reach.ts'
+import { delegationIn, reachDaemon, requireNoneOf } from '../daemon/reach.ts'
 import { requiredGuard } from '../installed-guard.ts'
+import type { RevokeOptions } from '../loan-options.ts'
 import { columns, note, print, printJson, word } from '../output.ts'
 import type { LoanName } from '../tree/options.ts'
-
-export interface RevokeOptions extends DaemonOptions {
-  container?: string
-  unit?: string
-  user?: string
-  policy?: string
-  all?: boolean
-  detach?: boolean
-  kill?: boolean
-  dryRun?: boolean
-  comment?: string
-  json?: boolean
-}
 
 /**
  * Exit 1: something that was to be undone stays, or may stay: a program that is left may be

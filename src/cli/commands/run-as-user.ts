@@ -9,7 +9,7 @@ import { startFront } from '../../lending/front.ts'
 import { isPolicyFile } from '../daemon/policy-choice.ts'
 import { refuseLost } from '../environment.ts'
 import { spoken } from '../output.ts'
-import type { RunOptions } from './run.ts'
+import type { RunOptions } from '../run-options.ts'
 
 /** What the terminal sends, it sends to the program as well. */
 const TYPED = ['SIGINT', 'SIGQUIT', 'SIGWINCH'] as const

@@ -1,11 +1,12 @@
 /** bpftoken run: a program in its own namespaces, with a delegation in place before it starts. */
+
 import { constants } from 'node:os'
 import { describeAction } from '../../delegation/actions.ts'
 import { quoted } from '../../ebpf/printable.ts'
 import { EXIT, SyscallError, UsageError } from '../../errors.ts'
 import { accounts } from '../../lending/accounts.ts'
 import { HeldProgram, prepareRun } from '../../lending/run.ts'
-import { type AdmissionOptions, tellVerdict } from '../admission.ts'
+import { tellVerdict } from '../admission.ts'
 import { refuseLost, workloadEnvironment } from '../environment.ts'
 import { reportError } from '../failure-report.ts'
 import { installedGuard } from '../installed-guard.ts'
@@ -14,24 +15,9 @@ import { requirePath } from '../mount-path.ts'
 import { note, print, printJson } from '../output.ts'
 import { loadPolicy, loadVocabulary } from '../policy-file.ts'
 import { isRoot } from '../privilege.ts'
+import type { RunOptions } from '../run-options.ts'
 import { type HostUser, resolveUser } from '../user.ts'
 import { runAsUser } from './run-as-user.ts'
-
-export interface RunOptions extends AdmissionOptions {
-  policy: string
-  user?: string
-  hostNet?: boolean
-  path: string
-  cap?: string[]
-  identity?: boolean
-  apart?: boolean
-  env?: string[]
-  keepEnv?: boolean
-  socket?: string
-  killRest?: boolean
-  dryRun?: boolean
-  json?: boolean
-}
 
 /**
  * Signals that are passed on. From a terminal that it shares SIGINT and SIGQUIT reach the program

@@ -1,8 +1,10 @@
 /** bpftoken systemd dropin: has systemd lend to a unit each time that it starts. */
+
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import type { z } from 'zod'
 import type { systemdDropin } from '../../api/systemd.ts'
+import { shellPath, shellWord } from '../../ebpf/printable.ts'
 import {
   ConflictError,
   EXIT,
@@ -88,7 +90,7 @@ async function native(unit: string, file: string, options: DropinOptions): Promi
     )
   for (const { path } of needs) note(`systemd does not hold to ${path}`)
   const { user } = await unitHere(unit)
-  const allow = `where the guard is installed, let systemd lend that much: bpftoken guard allow --implicit --exe ${EXECUTOR} --policy ${file}`
+  const allow = `where the guard is installed, let systemd lend that much: bpftoken guard allow --implicit --exe ${EXECUTOR} --policy ${shellPath(file)}`
   return {
     ...{ way: 'native', policy: policy.name },
     text: nativeDropin(policy, vocabulary, user),
@@ -133,7 +135,9 @@ function remove(unit: string, file: string, options: DropinOptions): number {
   return EXIT.ok
 }
 
-const restart = (unit: string): string[] => [`systemctl daemon-reload && systemctl restart ${unit}`]
+const restart = (unit: string): string[] => [
+  `systemctl daemon-reload && systemctl restart ${shellWord(unit)}`,
+]
 
 function unitOf(name: string): string {
   const unit = /\.[a-z]+$/.test(name) ? name : `${name}.service`

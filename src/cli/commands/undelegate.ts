@@ -1,17 +1,14 @@
 /** bpftoken undelegate: no new token can be made where it was mounted. */
+
 import { EXIT } from '../../errors.ts'
 import { type TakenBack, undelegate as takeBack } from '../../lending/undelegate.ts'
 import { takenBackToJSON } from '../../lending/view.ts'
-import { type DaemonOptions, reachDaemon } from '../daemon/reach.ts'
+import { reachDaemon } from '../daemon/reach.ts'
 import { installedGuard } from '../installed-guard.ts'
+import type { UndelegateOptions } from '../loan-options.ts'
 import { print, printJson, word } from '../output.ts'
 import { loadVocabulary } from '../policy-file.ts'
-import { openRecipient, type RecipientOptions, recipientName } from '../recipient.ts'
-
-export interface UndelegateOptions extends RecipientOptions, DaemonOptions {
-  mount?: number
-  json?: boolean
-}
+import { openRecipient, recipientName } from '../recipient.ts'
 
 /** Exit 1: it is still mounted somewhere. */
 export async function undelegate(options: UndelegateOptions): Promise<number> {

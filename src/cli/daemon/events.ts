@@ -1,8 +1,8 @@
 /** bpftoken events, of those that the daemon keeps: to ask for them takes none away. */
 import type { Client, RouteAnswer, RouteEvent } from '../../client/client.ts'
 import { EXIT } from '../../errors.ts'
-import type { EventsOptions } from '../commands/events.ts'
 import { Suggestions } from '../commands/events-suggest.ts'
+import type { EventsOptions } from '../event-options.ts'
 import { interruption } from '../interrupted.ts'
 import { note, print, printJson, word } from '../output.ts'
 

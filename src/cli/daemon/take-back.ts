@@ -1,8 +1,7 @@
 /** bpftoken revoke and undelegate, where the daemon takes back. */
 import type { Client, Loan, RouteAnswer } from '../../client/client.ts'
 import { EXIT, NotFoundError, UsageError } from '../../errors.ts'
-import type { RevokeOptions } from '../commands/revoke.ts'
-import type { UndelegateOptions } from '../commands/undelegate.ts'
+import type { RevokeOptions, UndelegateOptions } from '../loan-options.ts'
 import { columns, print, printJson, word } from '../output.ts'
 import type { LoanName } from '../tree/options.ts'
 import { uidOf } from '../user.ts'

@@ -3,7 +3,6 @@ import { Argument, Option } from 'commander'
 import { DELEGATION_IDS, DESCRIPTORS, MOUNT_IDS } from '../../uapi/number-range.ts'
 import {
   anySubject,
-  capabilities,
   comment,
   common,
   daemonOptions,
@@ -14,10 +13,9 @@ import {
   path,
   policy,
   recipientOptions,
-  repeatable,
-  socket,
 } from './options.ts'
 import type { Part } from './part.ts'
+import { runOptions } from './run-options.ts'
 
 export const lendingCommands: Part = (root, act) => {
   common(root.command('doctor'))
@@ -26,32 +24,11 @@ export const lendingCommands: Part = (root, act) => {
     .action(act(async () => (await import('../commands/doctor.ts')).doctor))
 
   common(
-    root
-      .command('run')
-      .description('run a program in its own user namespace, with a delegation in place')
-      .addOption(policy())
-      .option(
-        '--user <user>',
-        'host user it runs as: name, uid or uid:gid (default: who called sudo, else nobody)',
-      )
-      .option('--host-net', "share the host's network instead of an own one")
-      .addOption(path())
-      .addOption(repeatable('--cap <name>', 'a further capability inside the namespace', capabilities))
-      .addOption(anySubject())
-      .option('--identity', 'it sees its own user id, with ambient capabilities, instead of root')
-      .addOption(repeatable('--env <name[=value]>', 'a further variable of its environment'))
-      .option(
-        '--apart',
-        "as an ordinary user: in namespaces that are root's, by bpftoken-launchd, if the policy lets it",
-      )
-      .option('--keep-env', 'all of your environment, instead of a short list')
-      .addOption(socket())
-      .option('--kill-rest', 'once it has ended, or bpftoken has, kill what it left behind')
-      .addOption(dryRun()),
+    runOptions(
+      root.command('run').description('run a program in its own user namespace, with a delegation in place'),
+    ),
     'with --dry-run: print one JSON document (errors: on stderr)',
   )
-    .argument('<command...>', 'the program and its arguments, after --')
-    .passThroughOptions()
     .details(
       'It gets of you: descriptors 0 to 2, limits, and of the environment PATH, TERM, LANG, LC_*, TZ. See docs/run.md.',
       'Exit: its own status; 128 + n when signal n ended it; 127 there is no such program, 126 it cannot be executed;\n' +

@@ -63,6 +63,10 @@ export const objectCommands: Part = (root, act) => {
         .description('watch what a run asks of bpf(2), and write the least policy for it (as root)')
         .argument('[command...]', 'the program and its arguments, after --')
         .addOption(output()),
+      {
+        pid: 'this process and all that it starts',
+        cgroup: 'all processes of this cgroup and of those below',
+      },
     ),
   )
     .passThroughOptions()

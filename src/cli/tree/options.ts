@@ -81,14 +81,18 @@ export function common(command: Command, json = JSON_DOCUMENT): Command {
 }
 
 /** The options that say who is lent to; exactly one must be given, see recipient.ts. */
-export function recipientOptions(command: Command): Command {
+export function recipientOptions(
+  command: Command,
+  { pid, cgroup } = {
+    pid: 'a process in the user namespace',
+    cgroup: 'the process of this cgroup that has a user namespace of its own',
+  },
+): Command {
   return command
-    .addOption(
-      new Option('--pid <pid>', 'a process in the user namespace').argParser(numberWithin(PROCESS_IDS)),
-    )
+    .addOption(new Option('--pid <pid>', pid).argParser(numberWithin(PROCESS_IDS)))
     .option('--container <name>', 'a container of Podman or Docker, by name or id; USER/NAME: a rootless one')
     .option('--unit <name>', "a unit of systemd; USER/NAME: of that user's own")
-    .option('--cgroup <dir>', 'the process of this cgroup that has a user namespace of its own')
+    .option('--cgroup <dir>', cgroup)
 }
 
 /** A delegation by the guard's number for it, or a loan by the daemon's. */

@@ -17,15 +17,29 @@ const KERNELS: ReadonlySet<string> = new Set([
 
 /** `mountinfo`: of a process in whose mount namespace the file is; elsewhere it counts as not answering. */
 export function answers(file: Fd, mountinfo: string): boolean {
-  const id = String(heldMountId(file))
-  const mount = mountinfo.split('\n').find(line => fieldsOf(line)[0] === id)
+  const mount = mountOf(file, mountinfo)
   if (mount === undefined) return false
-  const type = mount.slice(mount.indexOf(' - ') + 3).split(' ')[0]!
+  const type = typeOf(mount)
   if (KERNELS.has(type)) return true
   // Of a device that is mounted here, too, root is answerable.
   const [, , device] = fieldsOf(mount)
   const ours = readFileSync('/proc/self/mountinfo', 'latin1').split('\n')
   return !type.startsWith('fuse') && ours.some(line => fieldsOf(line)[2] === device)
+}
+
+/** The type of the file system that it is in: `bpf`. Undefined: that is mounted elsewhere. */
+export function fileSystemOf(file: Fd, mountinfo: string): string | undefined {
+  const mount = mountOf(file, mountinfo)
+  return mount === undefined ? undefined : typeOf(mount)
+}
+
+function mountOf(file: Fd, mountinfo: string): string | undefined {
+  const id = String(heldMountId(file))
+  return mountinfo.split('\n').find(line => fieldsOf(line)[0] === id)
+}
+
+function typeOf(mount: string): string {
+  return mount.slice(mount.indexOf(' - ') + 3).split(' ')[0]!
 }
 
 /** Mount, parent, device. */

@@ -76,17 +76,23 @@ export async function placesOfBpffs(roots: readonly Fd[]): Promise<BpffsPlace[]>
 
 const MAY_READ = 4
 
-/** generic_permission(): who may open the root directory for reading. */
-export function opensRoot(
-  place: BpffsPlace,
+/** Who may open the root directory for reading. */
+export function opensRoot(place: BpffsPlace, identity: Identity, capabilities: readonly string[]): boolean {
+  return mayUse(place, MAY_READ, identity, capabilities)
+}
+
+/** generic_permission(), of a directory that is read or searched: one bit of its mode. Pure. */
+export function mayUse(
+  of: { readonly uid: number; readonly gid: number; readonly mode: number },
+  wanted: number,
   { uid, gids, uidMap, gidMap }: Identity,
   capabilities: readonly string[],
 ): boolean {
-  const { mode } = place
-  const bits = place.uid === uid ? mode >> 6 : gids.includes(place.gid) ? mode >> 3 : mode
-  if ((bits & MAY_READ) !== 0) return true
+  const { mode } = of
+  const bits = of.uid === uid ? mode >> 6 : gids.includes(of.gid) ? mode >> 3 : mode
+  if ((bits & wanted) !== 0) return true
   // Of a capability the kernel wants besides that owner and group have a number inside.
-  const isInside = isMapped(uidMap, place.uid) && isMapped(gidMap, place.gid)
+  const isInside = isMapped(uidMap, of.uid) && isMapped(gidMap, of.gid)
   return isInside && capabilities.some(name => name === 'dac_override' || name === 'dac_read_search')
 }
 

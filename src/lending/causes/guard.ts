@@ -50,6 +50,7 @@ export interface Whereabouts {
   readonly userNamespaces: readonly string[]
   /** The directory of its cgroup of version 2; undefined: there is none. */
   readonly cgroup: string | undefined
+  readonly inHostNetwork: boolean
 }
 
 /** Of making a token. Undefined: it may. Pure. */
@@ -109,7 +110,7 @@ export function lendsCapability({ delegation, enforces }: GuardFacts, name: stri
 
 const REVOKED = 'a live delegation'
 
-function endedFinding(facts: GuardFacts, { id, revoked }: GuardDelegation): Finding | undefined {
+export function endedFinding(facts: GuardFacts, { id, revoked }: GuardDelegation): Finding | undefined {
   if (revoked)
     return { cause: 'guard-revoked', errno: 'EACCES', needed: REVOKED, found: `delegation ${id} is revoked` }
   if (!facts.hasExpired) return undefined

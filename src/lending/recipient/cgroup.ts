@@ -12,7 +12,7 @@ import { ownNamespace } from '../../sys/self.ts'
 import { unlessGone } from '../../sys/tasks.ts'
 import { CGROUP2_SUPER_MAGIC } from '../../uapi/constants.ts'
 import { CGROUP_ROOT } from '../../uapi/kernel-paths.ts'
-import type { Found } from './recipient.ts'
+import type { Found } from './found.ts'
 
 /** Where version 2 is mounted: alone, or beside version 1. */
 const ROOTS = [CGROUP_ROOT, `${CGROUP_ROOT}/unified`] as const

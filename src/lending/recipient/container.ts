@@ -2,8 +2,8 @@
 import { ConflictError, FormatError, InputError, NotFoundError, NotSupportedError } from '../../errors.ts'
 import { type Container, isContainerName } from './container-list.ts'
 import { askDocker } from './docker.ts'
+import type { Found, Owner } from './found.ts'
 import { podmanContainers } from './podman.ts'
-import type { Found, Owner } from './recipient.ts'
 
 /** A container of `owner` if there is one, else of root. */
 export async function processOfContainer(name: string, owner: Owner | undefined): Promise<Found> {

@@ -7,7 +7,7 @@ import { get } from 'node:http'
 import { FormatError, NotSupportedError, TimeoutError } from '../../errors.ts'
 import { isWithin, PROCESS_IDS } from '../../uapi/number-range.ts'
 import { CONTAINER_ID, type Container, isRecord, jsonFrom, namesFrom, recordsFrom } from './container-list.ts'
-import type { Owner } from './recipient.ts'
+import type { Owner } from './found.ts'
 import { parseStartTime } from './start-time.ts'
 import { runtimeDirectory } from './system-program.ts'
 

@@ -6,7 +6,7 @@ import { FormatError } from '../../errors.ts'
 import { isWithin, PROCESS_IDS } from '../../uapi/number-range.ts'
 import { systemProgram } from '../program-path.ts'
 import { CONTAINER_ID, type Container, namesFrom, recordsFrom } from './container-list.ts'
-import type { Owner } from './recipient.ts'
+import type { Owner } from './found.ts'
 import { parseStartTime } from './start-time.ts'
 import { ask } from './system-program.ts'
 

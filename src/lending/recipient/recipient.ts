@@ -17,17 +17,10 @@ import { LOOK_MS, namespaceInTime } from '../../sys/in-time.ts'
 import { heldNamespaceName, ownerUids } from '../../sys/namespace.ts'
 import { openProcess, type ProcessHandle, stillAlive } from '../../sys/process.ts'
 import { processOfCgroup } from './cgroup.ts'
+import type { Found, Owner } from './found.ts'
 import { untilSettled } from './settled.ts'
 import { hadBegun, processStartTime } from './start-time.ts'
 import { processOfUnit } from './unit.ts'
-
-/** An ordinary user of this machine, who has containers or units of their own. */
-export interface Owner {
-  readonly name: string
-  readonly uid: number
-  readonly gid: number
-  readonly home: string
-}
 
 /** `owner`: the user of a rootless container, or of a unit of a user's own systemd. */
 export type RecipientName =
@@ -35,17 +28,6 @@ export type RecipientName =
   | { readonly container: string; readonly owner?: Owner | undefined }
   | { readonly unit: string; readonly owner?: Owner | undefined }
   | { readonly cgroup: string }
-
-/** The process that a name means at one moment. */
-export interface Found {
-  readonly pid: number
-  /** What was found, for people: `container web (24bf2023f05a) of Podman`. */
-  readonly what: string
-  /** Its process had begun by then, in milliseconds since the epoch; undefined: nobody says so. */
-  readonly startedAt?: number
-  /** Equal texts: the same run of the same thing. */
-  readonly identity: string
-}
 
 export interface Recipient {
   readonly target: Target

@@ -7,7 +7,7 @@ import { getPriority, setPriority } from 'node:os'
 import { FormatError, NotSupportedError, TimeoutError } from '../../errors.ts'
 import { passNothingOn } from '../../sys/inheritance.ts'
 import { SYSTEM_PATH } from '../program-path.ts'
-import type { Owner } from './recipient.ts'
+import type { Owner } from './found.ts'
 
 const TIMEOUT_MS = 30_000
 /** Ten thousand containers, as Podman lists them. */

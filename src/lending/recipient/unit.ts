@@ -9,7 +9,7 @@ import { ConflictError, InputError, NotFoundError, NotSupportedError } from '../
 import { PROCESS_IDS, parseWithin } from '../../uapi/number-range.ts'
 import { systemProgram } from '../program-path.ts'
 import { cgroupRoot, findBelow, processWithin } from './cgroup.ts'
-import type { Found, Owner } from './recipient.ts'
+import type { Found, Owner } from './found.ts'
 import { ask } from './system-program.ts'
 
 const PROPERTIES = ['Id', 'LoadState', 'ActiveState', 'MainPID', 'ControlGroup', 'InvocationID'] as const
@@ -20,6 +20,26 @@ const UNIT_NAME = /^(?!-)[a-zA-Z0-9:_.\\@-]{1,255}$/
 const HAS_TYPE = /\.(service|scope|slice)$/
 
 export async function processOfUnit(name: string, owner: Owner | undefined): Promise<Found> {
+  const { directory, what, mainPid, run } = await placeOfUnit(name, owner)
+  const found = processWithin(directory, what, mainPid)
+  return run === undefined ? found : { ...found, identity: `${run} ${found.identity}` }
+}
+
+/** The cgroup of a unit that runs, whatever namespaces its processes have. */
+export async function cgroupOfUnit(name: string, owner: Owner | undefined): Promise<string> {
+  return (await placeOfUnit(name, owner)).directory
+}
+
+interface Place {
+  readonly directory: string
+  /** For people. */
+  readonly what: string
+  readonly mainPid: number | undefined
+  /** Another text for each start; undefined: nobody tells. */
+  readonly run: string | undefined
+}
+
+async function placeOfUnit(name: string, owner: Owner | undefined): Promise<Place> {
   if (!UNIT_NAME.test(name))
     throw new InputError(`${JSON.stringify(name)} cannot be the name of a unit`, {
       reason: 'name-unknown',
@@ -32,8 +52,8 @@ export async function processOfUnit(name: string, owner: Owner | undefined): Pro
       context: { unit },
       reason: 'names-unavailable',
     })
-  if (owner !== undefined) return processOfUserUnit(unit, owner)
-  return processOfState(
+  if (owner !== undefined) return placeOfUserUnit(unit, owner)
+  return placeOfState(
     parseUnitState(await ask(systemctl, ['show', `--property=${PROPERTIES.join(',')}`, '--', unit])),
     unit,
   )
@@ -69,7 +89,7 @@ export function parseUnitState(text: string): UnitState {
   }
 }
 
-function processOfState(state: UnitState, unit: string): Found {
+function placeOfState(state: UnitState, unit: string): Place {
   const context = { unit }
   if (!state.loaded)
     throw new NotFoundError(`There is no unit ${unit}`, {
@@ -83,12 +103,16 @@ function processOfState(state: UnitState, unit: string): Found {
       hint: `Start it first: systemctl start ${unit}`,
     })
   if (root === undefined) throw new NotSupportedError('This machine has no cgroups of version 2', { context })
-  const found = processWithin(join(root, state.cgroup), `unit ${unit}`, state.mainPid)
-  return { ...found, identity: `${unit} ${state.invocation} ${found.identity}` }
+  return {
+    directory: join(root, state.cgroup),
+    what: `unit ${unit}`,
+    mainPid: state.mainPid,
+    run: `${unit} ${state.invocation}`,
+  }
 }
 
 /** pam_systemd and systemd agree on where a user's units are. */
-function processOfUserUnit(unit: string, owner: Owner): Found {
+function placeOfUserUnit(unit: string, owner: Owner): Place {
   const context = { unit, uid: owner.uid }
   const above = `user.slice/user-${owner.uid}.slice/user@${owner.uid}.service`
   const directories = findBelow(join(cgroupRoot() ?? '/', above), unit)
@@ -103,5 +127,5 @@ function processOfUserUnit(unit: string, owner: Owner): Found {
       context,
       hint: 'Name one of these cgroups',
     })
-  return processWithin(directory, `unit ${unit} of user ${owner.name}`)
+  return { directory, what: `unit ${unit} of user ${owner.name}`, mainPid: undefined, run: undefined }
 }

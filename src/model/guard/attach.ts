@@ -39,7 +39,7 @@ export interface GuardCall {
   readonly type?: number
   readonly target?: GuardTarget
   readonly flags?: number
-  /** BPF_PROG_ATTACH with BPF_F_REPLACE: which; BPF_LINK_UPDATE: the new program. */
+  /** BPF_PROG_ATTACH with BPF_F_REPLACE: which; BPF_LINK_UPDATE: the new program or map. */
   readonly other?: GuardObject
   /** BPF_PROG_ATTACH of a flow dissector: the one that the caller's network has without a link. */
   readonly dissector?: GuardProgram
@@ -58,6 +58,7 @@ const {
 } = bpf_cmd
 const BPF_F_ALLOW_MULTI = 2
 const BPF_F_REPLACE = 4
+const NO_TYPE = 0xffff_ffff
 
 type Kind = 'cgroup' | 'device' | 'namespace' | 'map' | 'other' | 'unknown'
 
@@ -70,8 +71,14 @@ function kindOf(type: number | undefined): Kind {
   return isOn('otherTypes', type) ? 'other' : 'cgroup'
 }
 
+/** All ones stand for no type. */
 function isNetworkType(type: number | undefined): boolean {
-  return type !== undefined && (type > GUARD_LISTS.lastType || isOn('networkTypes', type))
+  return type !== undefined && type !== NO_TYPE && (type > GUARD_LISTS.lastType || isOn('networkTypes', type))
+}
+
+/** What a call puts to work: of an update the new program, or the new map of struct_ops. */
+function attachedBy({ cmd, object, other }: GuardCall): GuardObject | undefined {
+  return cmd === BPF_LINK_UPDATE ? other : object
 }
 
 /** The cgroup that something is attached to; undefined: it is none. */
@@ -102,7 +109,7 @@ export class Attaching {
     if (isUpdate) return this.#updating(actor, call, confinement !== undefined)
     for (const step of [
       () => (isHostRoot(actor) ? PASSED : this.#taking(actor, call)),
-      () => (isAttach ? this.#attachment(actor, call, call.object) : PASSED),
+      () => (isAttach ? this.#attachment(actor, call, attachedBy(call)) : PASSED),
       () => (isAttach ? this.#namespaceRules(actor, call) : PASSED),
       () => (confinement === undefined ? PASSED : this.#confined(actor, call, confinement)),
     ]) {

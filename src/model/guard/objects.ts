@@ -28,8 +28,11 @@ export interface GuardProgram {
   admitted: boolean
 }
 
-/** Of a program, or of a struct_ops map. */
-export type GuardLink = { readonly program: GuardProgram } | { readonly map: GuardMap }
+/** Of a program, or of a struct_ops map, which it has not any more when it is detached. */
+export type GuardLink =
+  | { readonly program: GuardProgram }
+  | { readonly map: GuardMap }
+  | { readonly isDetached: true }
 
 /** What a descriptor is. */
 export type GuardObject =

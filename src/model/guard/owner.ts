@@ -30,7 +30,8 @@ export function ownerOfMap(state: GuardState, { delegation }: GuardMap, what: Ju
 }
 
 export function ownerOfLink(state: GuardState, link: GuardLink, what: Judged): Owner {
-  return 'program' in link ? ownerOfProgram(state, link.program, what) : ownerOfMap(state, link.map, what)
+  if ('program' in link) return ownerOfProgram(state, link.program, what)
+  return 'map' in link ? ownerOfMap(state, link.map, what) : { what }
 }
 
 export function ownerOf(state: GuardState, object: GuardObject | undefined, what: Judged): Owner {

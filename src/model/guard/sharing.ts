@@ -6,7 +6,6 @@ import { ownerOfLink, ownerOfMap } from './owner.ts'
 import type { GuardState } from './state.ts'
 import { hasFlag, isOn, rulesOf } from './terms.ts'
 import { type GuardVerdict, Judged, PASSED } from './verdict.ts'
-import type { GuardPoint } from './words.ts'
 
 export class Sharing {
   readonly #state: GuardState
@@ -17,7 +16,7 @@ export class Sharing {
 
   /** file_receive: a token, program or map comes by SCM_RIGHTS or pidfd_getfd(2). */
   receive(actor: Actor, object: { readonly token: GuardToken } | GuardObject): GuardVerdict {
-    if (!('token' in object) && object.kind === 'map') return this.openMap(actor, object.map, 'receive')
+    if (!('token' in object) && object.kind === 'map') return this.openMap(actor, object.map)
     const token =
       'token' in object ? object.token : object.kind === 'program' ? object.program.token : undefined
     if (token === undefined) return PASSED
@@ -32,9 +31,9 @@ export class Sharing {
   }
 
   /** bpf_map, and the same: one that carries devices or sockets becomes somebody's descriptor. */
-  openMap(actor: Actor, map: GuardMap, point: GuardPoint = 'open'): GuardVerdict {
+  openMap(actor: Actor, map: GuardMap): GuardVerdict {
     if (!isOn('deviceMaps', map.type) || isHostRoot(actor)) return PASSED
-    const { what, of } = ownerOfMap(this.#state, map, new Judged(point, { quiet: true }))
+    const { what, of } = ownerOfMap(this.#state, map, new Judged('receive', { quiet: true }))
     if (of === undefined) return PASSED
     const isFenced = rulesOf(of.terms).ownNetwork && this.#state.isStranger(actor, of)
     what.reason = isFenced ? 'stranger' : 'none'

@@ -27,8 +27,19 @@ export function makeToken(stage: Stage, step: ScenarioStep, task: Task, i: numbe
   return outcomeOf(asked)
 }
 
+/** Through /proc/self/fd. */
+export function reopenToken(stage: Stage, step: ScenarioStep, i: number): Outcome {
+  const held = stage.found(stage.tokens, step.token, 'token', i)
+  if (!held.owners.has(step.as!)) return NOT_ITS
+  return stage.guard === undefined ? OK : refusedBy(stage.guard.reopen())
+}
+
+/** Nobody gives away or opens what is another task's. */
+const NOT_ITS: Outcome = { outcome: 'EBADF', note: 'the task has no such token' }
+
 export function passToken(stage: Stage, step: ScenarioStep, i: number): Outcome {
   const held = stage.found(stage.tokens, step.token, 'token', i)
+  if (!held.owners.has(step.as!)) return NOT_ITS
   const to = stage.found(stage.actors, step.to, 'to', i)
   const said = held.record === undefined ? undefined : stage.guard?.receive(to, { token: held.record })
   if (said?.refused === true) return refusedBy(said)
@@ -116,7 +127,7 @@ function callOf(stage: Stage, step: ScenarioStep, choice: object, i: number): Bp
     case 'btf_by_id':
       return { op: 'btf_get_fd_by_id', exists: true, ...choice }
     case 'pin': {
-      const held = step.token === undefined ? undefined : stage.tokens.get(step.token)
+      const held = step.token === undefined ? undefined : stage.found(stage.tokens, step.token, 'token', i)
       const { instance } = stage.found(stage.mounts, step.mount, 'mount', i)
       return {
         op: 'obj_pin',

@@ -1,7 +1,7 @@
 /** Steps with contexts and mounts. */
 
 import type { FsContext } from '../bpffs.ts'
-import { decideFs, type FsCall } from '../decide.ts'
+import { decideFs, decidePlace, type FsCall } from '../decide.ts'
 import type { Task } from '../task.ts'
 import { OK, type Outcome, refusedBy } from './outcome.ts'
 import type { ScenarioStep } from './schema.ts'
@@ -69,9 +69,11 @@ export function mountBpffs(stage: Stage, step: ScenarioStep, task: Task, i: numb
 }
 
 /** A bind mount is another mount of the same; a move changes the place. mount(2) asks no hook. */
-export function placeMount(stage: Stage, step: ScenarioStep, i: number): Outcome {
+export function placeMount(stage: Stage, step: ScenarioStep, task: Task, i: number): Outcome {
   const mounted = stage.found(stage.mounts, step.mount, 'mount', i)
   const to = step.to ?? stage.wrong(['spec', 'story', i], 'this needs a field "to"')
+  const decision = decidePlace(task)
+  if (decision.errno !== undefined) return { outcome: decision.errno, checks: decision.checks }
   const isMove = step.do === 'move'
   const said = isMove ? stage.guard?.move(mounted.delegation, mounted.mount, true) : undefined
   if (said?.refused === true) return refusedBy(said)

@@ -5,6 +5,8 @@ import { pathText } from '../../policy/located.ts'
 import { type ScenarioDocument, scenarioSchema } from './schema.ts'
 
 export interface ParsedScenario {
+  /** Names the text in messages. */
+  readonly source: string
   readonly document: ScenarioDocument
   /** Where a value stands in the text. */
   readonly plain: PlainDocument
@@ -19,7 +21,7 @@ export function parseScenario(source: string, content: string): ParsedScenario {
   )
   if (hidden.length > 0) throw new PolicyError(source, hidden)
   const checked = scenarioSchema.safeParse(plain.value, { jitless: true })
-  if (checked.success) return { document: checked.data, plain }
+  if (checked.success) return { source, document: checked.data, plain }
   const issues = checked.error.issues.flatMap((issue): PolicyIssue[] => {
     const path = issue.path as (string | number)[]
     if (issue.code === 'unrecognized_keys')

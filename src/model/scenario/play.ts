@@ -2,13 +2,13 @@
 import type { GuardNote } from '../guard/guard.ts'
 import type { Check } from '../judge.ts'
 import type { KernelFacts } from '../kernel.ts'
-import { makeToken, passToken, useBpf } from './calls.ts'
+import { makeToken, passToken, reopenToken, useBpf } from './calls.ts'
 import { derive, renew, revoke, wait } from './management.ts'
 import { configureContext, mountBpffs, placeMount } from './mounts.ts'
-import { OK, type Outcome, type Refusal, refusedBy, whyText } from './outcome.ts'
+import { type Outcome, type Refusal, whyText } from './outcome.ts'
 import type { ParsedScenario } from './parse.ts'
 import type { ScenarioStep } from './schema.ts'
-import { Stage } from './stage.ts'
+import { Missing, Stage } from './stage.ts'
 
 /** One step, as it went. */
 export interface Played {
@@ -31,7 +31,7 @@ export interface Played {
 export function playScenario(parsed: ParsedScenario, running?: () => KernelFacts): Played[] {
   const stage = new Stage(parsed, running)
   return parsed.document.spec.story.map((step, i) => {
-    const { outcome, checks = [], guard, note } = play(stage, step, i)
+    const { outcome, checks = [], guard, note } = played(stage, step, i)
     const said = guard?.refused === true ? guard : undefined
     const watched = stage.watched()
     const why = note ?? whyText(outcome, checks, said, watched)
@@ -50,6 +50,15 @@ export function playScenario(parsed: ParsedScenario, running?: () => KernelFacts
   })
 }
 
+function played(stage: Stage, step: ScenarioStep, i: number): Outcome {
+  try {
+    return play(stage, step, i)
+  } catch (error) {
+    if (error instanceof Missing) return { outcome: error.errno, note: error.message }
+    throw error
+  }
+}
+
 function play(stage: Stage, step: ScenarioStep, i: number): Outcome {
   if (step.do === 'wait') return wait(stage, step, i)
   const task = stage.found(stage.tasks, step.as, 'as', i)
@@ -63,13 +72,13 @@ function play(stage: Stage, step: ScenarioStep, i: number): Outcome {
       return mountBpffs(stage, step, task, i)
     case 'bind':
     case 'move':
-      return placeMount(stage, step, i)
+      return placeMount(stage, step, task, i)
     case 'token':
       return makeToken(stage, step, task, i)
     case 'pass':
       return passToken(stage, step, i)
     case 'reopen':
-      return stage.guard === undefined ? OK : refusedBy(stage.guard.reopen())
+      return reopenToken(stage, step, i)
     case 'renew':
       return renew(stage, step, i)
     case 'derive':

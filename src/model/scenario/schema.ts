@@ -7,6 +7,7 @@ import { API_VERSION } from '../../policy/schema.ts'
 import { LSM_HOOKS } from '../machine.ts'
 import { MACHINE_NAMES } from '../machine-names.ts'
 import { MODEL_CAPABILITIES } from '../task.ts'
+import { onlyItsFields } from './fields.ts'
 
 export const SCENARIO_KIND = 'Scenario'
 
@@ -54,7 +55,7 @@ const step = z
     delegator: name.optional().describe('derive: the task that lends what is derived.'),
     for: z
       .string()
-      .regex(/^(\d+[dhms])+$/)
+      .regex(/^(\d{1,6}[dhms]){1,4}$/, { error: 'expected how long, such as 1h or 1d12h' })
       .optional()
       .describe('wait: how long; renew: to live so long from now on.'),
     lsm: z
@@ -64,6 +65,7 @@ const step = z
     expect: outcome.optional().describe('What it must come to.'),
     because: z.string().max(200).optional().describe('Words that the deciding check must have.'),
   })
+  .superRefine(onlyItsFields)
   .describe('One thing that somebody does.')
 
 export const scenarioSchema = z
@@ -79,7 +81,8 @@ export const scenarioSchema = z
       unprivilegedBpfDisabled: z.union([z.literal(0), z.literal(1), z.literal(2)]).default(2),
       userNamespaces: z
         .record(name, z.strictObject({ parent: name.default('init'), owner: count.default(0) }))
-        .default({}),
+        .default({})
+        .refine(declared => !('init' in declared), { error: '"init" is there already, and has no parent' }),
       tasks: z.record(
         name,
         z.strictObject({

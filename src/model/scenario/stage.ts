@@ -1,5 +1,6 @@
 /** What is on the stage: what the scenario puts there, and what its story has made, by their names. */
 import { PolicyError } from '../../errors.ts'
+import { pathSegments, pathText } from '../../policy/located.ts'
 import { parsePolicy } from '../../policy/parse.ts'
 import type { Terms } from '../../policy/policy.ts'
 import { parseDuration } from '../../policy/quantity.ts'
@@ -44,6 +45,31 @@ interface Loaded {
   readonly record?: GuardProgram
 }
 
+/** What a step would have used is not there, since an earlier one failed or took it away. */
+export class Missing extends Error {
+  readonly errno: ErrnoName
+
+  constructor(field: string, name: string) {
+    super(`there is no ${field} "${name}": what was to make it failed, or it is elsewhere now`)
+    this.errno = field === 'mount' ? 'ENOENT' : 'EBADF'
+  }
+}
+
+/** Names that a step gives, each with the field by which others mean it. */
+function madeBy({ do: what, context, mount, to, token, prog }: ScenarioStep): (readonly [string, string])[] {
+  const made: Readonly<Record<string, readonly [string | undefined, string]>> = {
+    fsopen: [context, 'context'],
+    fsmount: [mount, 'mount'],
+    mount: [mount, 'mount'],
+    bind: [to, 'mount'],
+    move: [to, 'mount'],
+    token: [token, 'token'],
+    prog: [prog, 'prog'],
+  }
+  const [name, as] = made[what] ?? []
+  return name === undefined ? [] : [[name, as!]]
+}
+
 export class Stage {
   readonly #parsed: ParsedScenario
   readonly machine: Machine
@@ -69,6 +95,8 @@ export class Stage {
       this.policies.set(name, this.#terms(name, policy))
     if (spec.guard !== undefined) this.guard = new Guard({ mode: spec.guard.mode })
     for (const [name, terms] of this.policies) this.guard?.installPolicy(name, terms)
+    for (const name of Object.keys(spec.userNamespaces))
+      this.#namespace(name, ['spec', 'userNamespaces', name])
     for (const [name, task] of Object.entries(spec.tasks)) this.#addTask(name, task)
     for (const [name, { ceiling, implicit }] of Object.entries(spec.guard?.delegators ?? {})) {
       const path = ['spec', 'guard', 'delegators', name]
@@ -91,8 +119,9 @@ export class Stage {
     const inHostNetwork = task.network === 'host'
     this.actors.set(name, { process: name, task: made, cgroup, inHostNetwork })
     if (task.confined === undefined) return
-    const policy = this.policy(task.confined, ['spec', 'tasks', name, 'confined'])
-    this.guard?.confine(cgroup, policy)
+    const path = ['spec', 'tasks', name, 'confined']
+    if (this.guard === undefined) this.wrong(path, 'only a guard confines, and there is none')
+    this.guard!.confine(cgroup, this.policy(task.confined, path))
   }
 
   /** By its path; those above it are made, too. */
@@ -115,15 +144,26 @@ export class Stage {
 
   wrong(path: (string | number)[], message: string): never {
     const at = this.#parsed.plain.valueAt(path)
-    throw new PolicyError(this.#parsed.document.metadata.name, [{ path: path.join('.'), ...at, message }])
+    throw new PolicyError(this.#parsed.source, [{ path: path.join('.'), ...at, message }])
   }
 
   #terms(name: string, spec: unknown): Terms {
     const document = { apiVersion: 'bpftoken.dev/v1', kind: 'DelegationPolicy', metadata: { name }, spec }
-    return parsePolicy(JSON.stringify(document), {
-      source: `policy ${name}`,
-      vocabulary: this.machine.kernel.vocabulary,
-    })
+    try {
+      return parsePolicy(JSON.stringify(document), {
+        source: this.#parsed.source,
+        vocabulary: this.machine.kernel.vocabulary,
+      })
+    } catch (error) {
+      if (!(error instanceof PolicyError)) throw error
+      // Where it stands in the scenario.
+      const issues = error.issues.map(({ path, message }) => {
+        const [, ...inside] = pathSegments(path)
+        const at = ['spec', 'policies', name, ...inside]
+        return { path: pathText(at), ...this.#parsed.plain.valueAt(at), message }
+      })
+      throw new PolicyError(this.#parsed.source, issues)
+    }
   }
 
   policy(name: string, path: (string | number)[]): Terms {
@@ -143,10 +183,20 @@ export class Stage {
     return made
   }
 
+  /**
+   * Missing: an earlier step was to make it, and did not come to it, or took it away. PolicyError: no
+   * step makes it.
+   */
   found<T>(map: ReadonlyMap<string, T>, name: string | undefined, field: string, i: number): T {
     const path = ['spec', 'story', i, field]
     if (name === undefined) return this.wrong(['spec', 'story', i], `this needs a field "${field}"`)
-    return map.get(name) ?? this.wrong(path, `nothing of that name is there yet`)
+    const found = map.get(name)
+    if (found !== undefined) return found
+    const isMade = this.#parsed.document.spec.story
+      .slice(0, i)
+      .some(step => madeBy(step).some(([made, as]) => made === name && as === field))
+    if (isMade) throw new Missing(field, name)
+    return this.wrong(path, `nothing of that name is there yet`)
   }
 
   seconds(step: ScenarioStep, i: number): number {

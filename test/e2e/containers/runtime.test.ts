@@ -22,7 +22,9 @@ describe('what bpftoken-runc makes of a bundle', () => {
     const file = join(bundle, 'config.json')
     writeFileSync(file, typeof config === 'string' ? config : JSON.stringify(config), { mode: 0o640 })
     const own = ['--bpftoken-runtime', '/bin/echo', '--bpftoken-socket=/run/x.sock']
-    const ran = await execute(runtimePath(), [...own, ...words], { cwd: bundle })
+    // Where the words name it, it is not where we are.
+    const cwd = words.some(word => word.includes(bundle)) ? '/' : bundle
+    const ran = await execute(runtimePath(), [...own, ...words], { cwd })
     assert.equal(statSync(file).mode & 0o777, 0o640)
     return { ran, after: readFileSync(file, 'utf8') }
   }
@@ -79,19 +81,32 @@ describe('what bpftoken-runc makes of a bundle', () => {
   })
 
   test('however it is written that one asks, and whatever was left behind', async () => {
-    const left = join(scratch.path, 'bundle/config.json.bpftoken')
+    const bundle = join(scratch.path, 'bundle')
+    const left = join(bundle, 'config.json.bpftoken')
     for (const name of ['bpftoken.dev/policy', 'bpftoken.dev\\/policy', '\\u0062pftoken.dev\\u002fpolicy'])
       for (const words of [
-        ['create', '--bundle=.', 'id'],
-        ['create', '-bundle', '.', 'id'],
-        ['restore', '-b', '.', 'id'],
+        ['create', `--bundle=${bundle}`, 'id'],
+        ['create', '-bundle', bundle, 'id'],
+        ['restore', '-b', bundle, 'id'],
+        // As crun's getopt_long(3) takes them.
+        ['run', `-b${bundle}`, 'id'],
+        ['run', '--bund', bundle, 'id'],
+        ['run', `--b=${bundle}`, 'id'],
       ]) {
-        mkdirSync(join(scratch.path, 'bundle'), { recursive: true })
+        mkdirSync(bundle, { recursive: true })
         writeFileSync(left, '')
         const { ran, after } = await made(`{"annotations":{"${name}":"dev"}}`, ...words)
         assert.equal(ran.status, 0, ran.stderr)
         assert.deepEqual(JSON.parse(after), { hooks: { createRuntime: [hook] }, annotations: ASKS })
       }
+  })
+
+  test('crun is not given another file than config.json', async () => {
+    for (const words of [['--config=other.json'], ['--conf', 'other.json'], ['-f', 'other.json']]) {
+      const { ran } = await made({ annotations: ASKS }, 'run', ...words, 'id')
+      assert.equal(ran.status, 1)
+      assert.match(ran.stderr, /a container is made of config\.json alone/)
+    }
   })
 
   test('others are not touched, nor are other commands', async () => {

@@ -19,8 +19,8 @@ test('a hook that others could replace is refused at the start, with the reason;
   const link = join(scratch.path, 'link')
   symlinkSync(good, link)
   for (const [hook, why] of [
-    [open, `${open}: others than its owner may write to it`],
-    [foreign, `${foreign}: it belongs to user 1000, not to root`],
+    [open, 'others than its owner may write to it (mode 777)'],
+    [foreign, 'it belongs to user 1000, not to root'],
     [link, `a symbolic link leads to it; it is ${good}`],
     [scratch.write('plain', ''), `${scratch.path}/plain is not executable`],
     ['/no/such/hook', 'there is no /no/such/hook'],

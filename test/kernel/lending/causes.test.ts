@@ -14,22 +14,16 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
-import { after, test } from 'node:test'
+import { test } from 'node:test'
 import { compiled } from '../../../scripts/compiled.ts'
-import { residue, snapshot } from '../../../scripts/residue.ts'
 import { cli } from '../../helpers/cli.ts'
 import { CACHE, needsTokens, ROOT } from '../../helpers/machine.ts'
-import { Scratch } from '../../helpers/scratch.ts'
+import { tidyScratch } from '../../helpers/tidy-scratch.ts'
 import { xdpObject } from '../../helpers/xdp-object.ts'
 import { type Answer, ENOUGH, explained, explainedRun, HASH, policyText, under, ZERO } from './explained.ts'
 
 const machine = needsTokens()
-const scratch = new Scratch()
-const before = snapshot()
-after(async () => {
-  scratch[Symbol.dispose]()
-  assert.deepEqual(await residue(before), [])
-})
+const scratch = tidyScratch()
 
 const told = ({ seen, explained: { cause, verdict } }: Answer) => [seen.errno, cause, verdict]
 const ALLOWED = [undefined, 'none', 'ok']
@@ -118,14 +112,22 @@ test('a loader that knows no tokens is named, foretold, and a newer one loads', 
     ...{ progs: ['xdp', 'socket_filter', 'tracepoint', 'kprobe'], attachs: ['xdp', ZERO] },
     capabilities: ['bpf', 'net_admin', 'perfmon'],
   }
-  const run = (library: string) =>
-    explainedRun([...under(scratch, rights), loader, library, object], 'libbpf-loader')
+  const run = (library: string, lent = rights) =>
+    explainedRun([...under(scratch, lent), loader, library, object], 'libbpf-loader')
   const refused = (await run(OLD!)).filter(({ seen }) => seen.errno === 'EPERM')
   assert.ok(refused.length > 0)
   for (const { explained: of, foretold } of refused) {
     assert.deepEqual([of.cause, foretold.cause], ['old-loader', 'old-loader'])
     assert.match(of.found, /^libbpf 1\.[0-3] of libbpf\.so\.1\.\d\.\d+, which knows none$/)
   }
+  // However little is lent: no line of the policy helps it.
+  const little = { ...rights, cmds: ['map_create'], progs: [], maps: ['lru_hash'] }
+  for (const { seen, explained: of, foretold } of await run(OLD!, little))
+    if (seen.errno === 'EPERM')
+      assert.deepEqual(
+        [of.cause, of.policy, foretold.cause, foretold.policy],
+        ['old-loader', undefined, 'old-loader', undefined],
+      )
   // The change.
   const newer = await run(NEW!)
   assert.deepEqual(newer.filter(({ seen }) => seen.need?.progType === 6).map(told), [ALLOWED])

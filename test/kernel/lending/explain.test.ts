@@ -151,6 +151,28 @@ test('a loader that makes no token is told from a token that does not cover', ma
   situations++
 })
 
+test(
+  'of a call that names no token, no line of the policy is said before it names one',
+  machine,
+  async () => {
+    const narrow = { ...ENOUGH, maps: ['array'] }
+    const [unnamed, named] = await explained(
+      scratch,
+      under(scratch, narrow),
+      `my @kept = ($t, $with); ($t, $with) = (0, 0); ${HASH}; ($t, $with) = @kept; ${HASH}`,
+    )
+    assert.deepEqual(
+      [unnamed!.seen.errno, unnamed!.explained.cause, unnamed!.explained.policy],
+      ['EPERM', 'no-token', undefined],
+    )
+    // The change, which is to name one, brings the next cause; and what that says, success.
+    assert.deepEqual([named!.seen.errno, named!.explained.cause], ['EPERM', 'token-map-type'])
+    const [lent] = await explained(scratch, under(scratch, ENOUGH), HASH)
+    assert.deepEqual([lent!.seen.errno, lent!.explained.cause], [undefined, 'none'])
+    situations++
+  },
+)
+
 test('what the verifier refuses is no matter of rights', machine, async () => {
   const [bad, good] = await explained(
     scratch,

@@ -7,6 +7,8 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import type { Guard } from '../../../src/guard/guard.ts'
 import { type Explanation, explainCall } from '../../../src/lending/explain.ts'
 import { runningKernel } from '../../../src/lending/kernel-model.ts'
+import { explainOther } from '../../../src/lending/other-call.ts'
+import { explainSeen, isExplained, lookAt } from '../../../src/lending/seen-refusal.ts'
 import { situationOfPid } from '../../../src/lending/situation.ts'
 import type { SeenCall } from '../../../src/record/call.ts'
 import { Recorder } from '../../../src/record/recorder.ts'
@@ -75,7 +77,7 @@ export async function explainedRun(
   const calls: SeenCall[] = []
   using recorder = await Recorder.start(
     call => {
-      if (call.task === task && call.need !== undefined) calls.push(call)
+      if (call.task === task && isExplained(call)) calls.push(call)
     },
     { logs: true },
   )
@@ -102,11 +104,20 @@ export async function explainedRun(
     assert.ok(calls.length > 0, `no call was seen: ${said}`)
     const situation = await situationOfPid(calls[0]!.pid, guard)
     const kernel = runningKernel()
-    return calls.map(seen => ({
-      seen,
-      explained: explainCall(kernel, situation, seen.need!, seen),
-      foretold: explainCall(kernel, situation, seen.need!),
-    }))
+    const answers: Answer[] = []
+    for (const seen of calls) {
+      const looked = seen.need === undefined ? await lookAt(seen, guard) : { situation, other: undefined }
+      const { other } = looked
+      answers.push({
+        seen,
+        explained: explainSeen(kernel, looked, seen, undefined),
+        foretold:
+          other === undefined
+            ? explainCall(kernel, situation, seen.need!)
+            : explainOther(kernel, looked.situation, other),
+      })
+    }
+    return answers
   } finally {
     child.stdin!.end('\n')
     await eventually(() => child.exitCode !== null || child.signalCode !== null, 'it never ended')

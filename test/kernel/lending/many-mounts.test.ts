@@ -1,22 +1,16 @@
 /** explain, of a process with more mounts than anybody looks at: it says so, and ends. */
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
-import { after, test } from 'node:test'
-import { residue, snapshot } from '../../../scripts/residue.ts'
+import { test } from 'node:test'
 import { explainCall } from '../../../src/lending/explain.ts'
 import { runningKernel } from '../../../src/lending/kernel-model.ts'
 import { situationOfPid } from '../../../src/lending/situation.ts'
 import { openProcess, readProcLines } from '../../../src/sys/process.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import { needsTokens } from '../../helpers/machine.ts'
-import { Scratch } from '../../helpers/scratch.ts'
+import { tidyScratch } from '../../helpers/tidy-scratch.ts'
 
-const scratch = new Scratch()
-const before = snapshot()
-after(async () => {
-  scratch[Symbol.dispose]()
-  assert.deepEqual(await residue(before), [])
-})
+const scratch = tidyScratch()
 
 /**
  * In a mount namespace of its own: a bpffs that delegates, before and after `times` doublings of

@@ -34,7 +34,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_STEPS = 8192, CONTEXTS = 8, REGISTERS = 64, ATTR_BYTES = 192, ATTR_ROOM = 8192 };
+enum { MAX_STEPS = 8192, CONTEXTS = 8, REGISTERS = 128, ATTR_BYTES = 192, ATTR_ROOM = 8192 };
 enum { ARENA_BYTES = 1 << 20, HOOKS = 8 };
 #define ARENA ((void *)0x20000000UL)
 

@@ -2,7 +2,7 @@
 import type { File } from '../../../src/model/file.ts'
 import { LSM_HOOKS, type LsmHook } from '../../../src/model/machine.ts'
 import { MAP_TYPES } from '../../../src/model/map-types.ts'
-import { ALL_CAPS, CONTEXTS, type Lab, LONG_PROGRAM } from './lab.ts'
+import { ALL_CAPS, CAPS, CONTEXTS, type Lab, LONG_PROGRAM } from './lab.ts'
 import type { Random } from './random.ts'
 import type {
   AttachSpec,
@@ -56,10 +56,12 @@ const WITHOUT: readonly (readonly [number, Make])[] = [
 ]
 
 function caller(random: Random, lab: Lab, op: BpfSpec['op']) {
-  const context = random.chance(55) ? 2 + random.below(2) : random.below(CONTEXTS.length)
   const hooks = refusing(random, lab, op)
-  // Most hooks are asked of those alone who may do it.
-  const caps = random.chance(hooks.refusing === undefined ? 40 : 70) ? ALL_CAPS : random.below(ALL_CAPS)
+  // Most hooks are asked about those alone who may do it.
+  const isRoot = hooks.refusing !== undefined && random.chance(50)
+  const context = isRoot ? 0 : random.chance(55) ? 2 + random.below(2) : random.below(CONTEXTS.length)
+  const caps =
+    isRoot || random.chance(40) ? ALL_CAPS : random.chance(40) ? but(random) : random.below(ALL_CAPS)
   const who = { context, caps, ...hooks }
   if (!random.chance(4)) return who
   const end = lab.kernel.attrEnds[op]
@@ -73,6 +75,11 @@ function caller(random: Random, lab: Lab, op: BpfSpec['op']) {
   const junkAt = Math.min(at, LAST_BYTE)
   if (random.chance(70)) return { ...who, junkAt, size: junkAt + 1 }
   return { ...who, size: random.pick([4096, 4097, Math.max(end, 16), lab.kernel.attrBytes + 8]) }
+}
+
+/** All capabilities but one, and but CAP_SYS_ADMIN, which would stand in for it. */
+function but(random: Random): number {
+  return ALL_CAPS & ~(1 << CAPS.indexOf('sys_admin')) & ~(1 << random.below(CAPS.length))
 }
 
 /** The hooks that are asked about a command, beside `bpf`. */
@@ -89,7 +96,7 @@ const HOOKS_OF: Partial<Readonly<Record<BpfSpec['op'], readonly LsmHook[]>>> = {
 
 /** One hook of a security module that refuses, or some of them. */
 function refusing(random: Random, lab: Lab, op: BpfSpec['op']): { refusing?: number } {
-  if (lab.hooks === 0 || !random.chance(op.endsWith('get_fd_by_id') ? 40 : 20)) return {}
+  if (lab.hooks === 0 || !random.chance(op.endsWith('get_fd_by_id') ? 40 : 30)) return {}
   const own = HOOKS_OF[op] ?? []
   const one = own.length > 0 && random.chance(80) ? random.pick(own) : random.pick(LSM_HOOKS)
   const some = random.chance(90) ? 1 << LSM_HOOKS.indexOf(one) : random.below(1 << LSM_HOOKS.length)
@@ -178,6 +185,7 @@ function mapSpec(random: Random, lab: Lab): MapSpec {
       word === 'cpumap' ? random.below(3) : random.pick([0, 1, 2, 5, 4096, 8192]),
     ),
     ...sometimes(random, odd ? 50 : 3, 'flags', () => mapFlags(random, shape?.sample.flags ?? 0)),
+    ...sometimes(random, isLast ? 15 : 0, 'flags', () => (shape?.sample.flags ?? 0) | CLOSED),
     // What rhash makes of it is not of the model.
     ...sometimes(random, word === 'rhash' ? 0 : odd ? 10 : 1, 'extra', () => random.pick([1, 15, 16, 4096])),
     ...sometimes(random, 3, 'numaNode', () => random.pick([0, 1000, 99999])),
@@ -210,22 +218,30 @@ function mapTypes(random: Random, lab: Lab, needs: 'own' | 'kernel' | undefined)
     : sometimes(random, 2, 'kernelType', () => true as const)
 }
 
+/** BPF_F_RDONLY and BPF_F_WRONLY */
+const CLOSED = 0x18
+
 /** Flags that the map may have, and others; without BPF_F_TOKEN_FD and BPF_F_VTYPE_BTF_OBJ_FD. */
 function mapFlags(random: Random, must: number): number {
   let flags = random.chance(80) ? must : 0
   for (let i = random.below(3); i >= 0; i--) flags ^= 1 << random.pick([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
   if (random.chance(20)) flags ^= 1 << random.pick([11, 12, 13, 17, 18, 19, 20, 25])
-  if (random.chance(8)) flags |= random.pick([0x18, 0x180])
+  if (random.chance(8)) flags |= random.pick([CLOSED, 0x180])
   return flags >>> 0
 }
 
+/** Whose attributes are as they should be, or so long that the kernel looks at none. */
+function plainCaller(random: Random, lab: Lab, op: BpfSpec['op']) {
+  const { junkAt: _, size, ...who } = { junkAt: 0, size: 0, ...caller(random, lab, op) }
+  return size > 4096 ? { ...who, size } : who
+}
+
 function wellFormedMap(random: Random, lab: Lab): MapSpec {
-  const { junkAt: _, size: __, ...who } = { junkAt: 0, size: 0, ...caller(random, lab, 'map_create') }
-  return { op: 'map_create', ...who, type: random.pick([1, 2, 5, 6, 27]) }
+  return { op: 'map_create', ...plainCaller(random, lab, 'map_create'), type: random.pick([1, 2, 5, 6, 27]) }
 }
 
 function wellFormedProgram(random: Random, lab: Lab): ProgSpec {
-  const { junkAt: _, size: __, ...who } = { junkAt: 0, size: 0, ...caller(random, lab, 'prog_load') }
+  const who = plainCaller(random, lab, 'prog_load')
   return { op: 'prog_load', ...who, type: random.pick([1, 3, 4, 5, 6, 17, 30]), attach: 0 }
 }
 
@@ -234,9 +250,9 @@ function progSpec(random: Random, lab: Lab): ProgSpec {
   const who = caller(random, lab, 'prog_load')
   const type = random.chance(2)
     ? random.pick([0, 33, 40, 63, 64, 999, 0xffff_ffff])
-    : random.chance(isRefusedBy(who.refusing, 'bpf_prog_load') ? 50 : 8)
+    : random.chance(isRefusedBy(who.refusing, 'bpf_prog_load') ? 60 : 12)
       ? // The first one has the most attach types, the others have targets.
-        progs.bitOfName.get(random.pick(['cgroup_sock_addr', 'ext', 'tracing']))!
+        progs.bitOfName.get(random.pick(['cgroup_sock_addr', 'ext', 'tracing', 'lsm', 'lsm', 'struct_ops']))!
       : 1 + random.below(progs.nameOfBit.size - 1)
   const short = !('size' in who) && random.chance(2) ? { size: 144 } : {}
   const attach = random.chance(3)
@@ -300,8 +316,8 @@ function targetOf(
       if (kinds.includes(lab.slots[i]!.file.kind) && lab.slots[i]!.number !== 0) return i
     }
   }
-  if (random.chance(35)) return { targetFile: file(['other', 'closed', 'map', 'root']) }
-  if (random.chance(30))
+  if (random.chance(isLast ? 15 : 35)) return { targetFile: file(['other', 'closed', 'map', 'root']) }
+  if (random.chance(isLast ? 20 : 30))
     return {
       targetFile: file(['btf']),
       ...sometimes(random, traced ? 0 : 40, 'target', () => 1 + random.below(50)),

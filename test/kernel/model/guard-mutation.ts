@@ -11,8 +11,17 @@ import { build, type Plugin } from 'esbuild'
 import { CACHE, ROOT } from '../../../scripts/tree.ts'
 import { knownKernel } from '../../../src/model/machines.ts'
 import { story } from '../../vm/story/generate.ts'
-import { Paper } from '../../vm/story/paper.ts'
-import { BODIES, type Said, SHAPES, type Shape, SKIPPED, type Step, type Story } from '../../vm/story/step.ts'
+import { type Known, Paper } from '../../vm/story/paper.ts'
+import {
+  BODIES,
+  MEMBERS,
+  type Said,
+  SHAPES,
+  type Shape,
+  SKIPPED,
+  type Step,
+  type Story,
+} from '../../vm/story/step.ts'
 import { Random } from './random.ts'
 import { SourceMutants, turnTo } from './source-mutants.ts'
 
@@ -25,13 +34,24 @@ const ROUND = 25
 
 const machine = { kernel: knownKernel('7.3'), unprivilegedBpfDisabled: 2 as const }
 const tag = (shape: Shape, body: number): string => `tag:${shape}${body}`
+/** On paper numbers of members and sizes are any. */
+const KNOWN: Known = {
+  tag,
+  attachType: shape => {
+    const of = SHAPES[shape]
+    return 'member' in of
+      ? MEMBERS.indexOf(shape as (typeof MEMBERS)[number]) + 1
+      : machine.kernel.vocabulary.attachs.bitOfName.get(of.attach)!
+  },
+  controlBytes: 256,
+}
 const TAGS = Object.keys(SHAPES).flatMap(shape =>
   Array.from({ length: BODIES }, (_, body) => tag(shape as Shape, body)),
 )
 
 function randomStory(seed: number): Story {
   return story(new Random(seed), TAGS, bare => {
-    const paper = new Paper(machine, bare, tag)
+    const paper = new Paper(machine, bare, KNOWN)
     return step => paper.play(step)
   })
 }
@@ -72,7 +92,7 @@ interface Told {
 }
 
 function* played(Playing: typeof Paper, { steps, ...bare }: Story): Generator<Told> {
-  const paper = new Playing(machine, { ...bare, steps }, tag)
+  const paper = new Playing(machine, { ...bare, steps }, KNOWN)
   for (const step of steps) {
     const said = paper.play(step)
     if (!COUNTED.has(step.do)) yield { said }

@@ -42,6 +42,8 @@ export interface LoadRequest {
   readonly run?: string
   /** This Debian's token-aware bpftool (libbpf 1.5) loads instead of us. */
   readonly bpftool?: true
+  /** In a bpffs of its own, which only a worker that is root can mount. */
+  readonly fresh?: true
 }
 
 export class LoadLab implements Disposable {

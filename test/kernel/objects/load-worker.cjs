@@ -4,7 +4,7 @@
  * JSON. The compiled library is used, as by users.
  */
 'use strict'
-const { spawnSync } = require('node:child_process')
+const { execFileSync, spawnSync } = require('node:child_process')
 const { createSocket } = require('node:dgram')
 const { once } = require('node:events')
 const { readFileSync } = require('node:fs')
@@ -89,7 +89,9 @@ function answerOfBpftool(file) {
   return { ok: status === 0, message: stderr.trim() }
 }
 
-async function answer({ file, only, packets, attach, bpftool, run }) {
+async function answer({ file, only, packets, attach, bpftool, run, fresh }) {
+  // Of root in a mount namespace of its own: what another object has pinned is not there.
+  if (fresh === true) execFileSync('sh', ['-c', `umount ${BPFFS} && mount -t bpf bpf ${BPFFS}`])
   if (bpftool === true) return answerOfBpftool(file)
   let token
   let object

@@ -51,6 +51,7 @@ suite('drop-ins of systemd', () => {
         'BPFDelegatePrograms=BPFProgTypeXdp',
         'BPFDelegateAttachments=BPFCgroupInetIngress,BPFXdp',
         'PrivateNetwork=yes',
+        'CapabilityBoundingSet=~CAP_PERFMON CAP_SYS_ADMIN',
         '',
       ],
     )
@@ -105,6 +106,20 @@ ExecStart=/usr/bin/bpftoken run --policy agent -- /usr/sbin/agent --slow
     const ours = '/etc/systemd/system/agent.service.d/50-bpftoken.conf'
     assert.deepEqual(commandsOf(text, ours), ['/usr/sbin/agent --slow'])
     assert.deepEqual(commandsOf(text.slice(0, text.indexOf('# /etc')), ours), ['/usr/sbin/agent    --fast'])
+    const commented = `# /etc/systemd/system/a.service
+[Service]
+# a note that ends in a backslash \\
+ExecStart=/usr/bin/first --config /etc/a \\
+# the sampling rate
+  ; and another
+  --rate 10 --drop-privileges
+ExecStart=/usr/bin/second ends-in \\\\
+Environment=A=1
+`
+    assert.deepEqual(commandsOf(commented, ours), [
+      '/usr/bin/first --config /etc/a    --rate 10 --drop-privileges',
+      '/usr/bin/second ends-in \\\\',
+    ])
     assert.throws(() => commandsOf('[Service]\nType=simple\n', ours), /has no ExecStart=/)
     assert.throws(() => commandsOf('[Service]\nExecStart=+/bin/true\n', ours), /with @, \+, ! or \|/)
   })

@@ -10,6 +10,7 @@ import {
   type Delegator,
   Guard,
   type GuardCall,
+  type GuardLink,
   type GuardProgram,
   type GuardSettings,
   type GuardToken,
@@ -161,7 +162,7 @@ test('a map that carries devices becomes no stranger’s descriptor where the ho
   }
   const { BPF_MAP_TYPE_ARRAY: array, BPF_MAP_TYPE_DEVMAP: devices } = bpf_map_type
   const all = ['ok', 'ok', 'ok', 'ok', 'ok', 'ok']
-  assert.deepEqual(of(devices), ['ok', 'ok', 'receive stranger EACCES', 'open stranger EACCES', 'ok', 'ok'])
+  assert.deepEqual(of(devices), ['ok', 'ok', 'receive stranger EACCES', 'receive stranger EACCES', 'ok', 'ok'])
   assert.deepEqual(of(array), all)
   assert.deepEqual(of(devices, { network: 'host' }), all)
   assert.deepEqual(of(devices, { sharing: { bindMount: false, passToken: true } }), all)
@@ -255,6 +256,42 @@ describe('attaching', () => {
     )
     const free = (changes: Changes) => put(array, shared, new World(changes))
     assert.deepEqual([free({ network: 'host' }), free({ mode: 'permissive' })], ['ok', 'ok'])
+  })
+
+  test('an update puts the new program to work, whatever the link has', () => {
+    const world = new World({ network: 'host' })
+    const root = actor('root')
+    const own: GuardProgram = { digests: [], admitted: true }
+    const { program } = world.load()
+    const update = (of: GuardProgram, next: GuardProgram) =>
+      why(
+        world.guard.command(root, {
+          cmd: bpf_cmd.BPF_LINK_UPDATE,
+          object: { kind: 'link', link: { program: of } },
+          other: { kind: 'program', program: next },
+        }),
+      )
+    assert.equal(update(own, program), 'ok')
+    world.guard.revoke(world.delegation, [])
+    assert.deepEqual([update(own, program), update(program, own)], ['attach revoked EACCES', 'ok'])
+  })
+
+  test('a link of struct_ops that is detached is nobody’s, so that only the host may touch it', () => {
+    const world = new World()
+    const { map } = world.map()
+    const detach = (link: GuardLink, who: Actor) =>
+      why(world.guard.command(who, { cmd: bpf_cmd.BPF_LINK_DETACH, object: { kind: 'link', link } }))
+    assert.equal(detach({ map }, app), 'ok')
+    assert.equal(detach({ isDetached: true }, app), 'detach not-own EACCES')
+    assert.equal(detach({ isDetached: true }, actor('root')), 'ok')
+  })
+
+  test('a type that is newer than the guard may reach the network; all ones are no type', () => {
+    const world = new World({ revocable: false })
+    const { program } = world.load()
+    const by = { ...app, inHostNetwork: true }
+    assert.equal(why(world.link(program, by, { type: 63 })), 'attach network EACCES')
+    assert.equal(why(world.link(program, by, { type: 0xffff_ffff })), 'ok')
   })
 
   test('by a map: a batch that is too long is not looked through', () => {

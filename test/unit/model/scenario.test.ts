@@ -39,6 +39,9 @@ for (const [what, story, line] of [
   ['a map type that this kernel has not', '    - { as: root, do: map, type: cube }\n', 9],
   ['an option called __proto__', '    - { as: root, do: mount, mount: m, options: { __proto__: x } }\n', 9],
   ['a token that was not made', '    - { as: root, do: map, type: array, token: t }\n', 9],
+  ['a field of another verb', '    - { as: root, do: fsopen, context: c, type: array }\n', 9],
+  ['a hook that no call asks', '    - { as: root, do: fsopen, context: c, lsm: { bpf: EPERM } }\n', 9],
+  ['a time that is none', '    - { do: wait, for: 99999999999999999999h }\n', 9],
 ] as const)
   test(`${what} is told with its line`, () => {
     assert.throws(
@@ -50,6 +53,93 @@ for (const [what, story, line] of [
 test('an option with another unknown name is taken, and bpffs ignores it', () => {
   const [step] = play('    - { as: root, do: mount, mount: m, options: { prototype: x } }\n')
   assert.equal(step!.outcome, 'ok')
+})
+
+test('what an earlier step did not come to is missing, and the story goes on', () => {
+  const story = `    - { as: user, do: mount, mount: m, options: {}, expect: EPERM }
+    - { as: root, do: token, mount: m, token: t }
+    - { as: root, do: map, type: array, token: t }
+    - { as: root, do: map, type: array, expect: ok }
+`
+  const [, token, used, after] = play(story)
+  assert.deepEqual([token!.outcome, used!.outcome, after!.outcome], ['ENOENT', 'EBADF', 'ok'])
+  assert.match(used!.why, /there is no token "t"/)
+})
+
+test('nobody gives away or reopens a token of another task', () => {
+  const story = (as: string): string => `apiVersion: bpftoken.dev/v1
+kind: Scenario
+metadata: { name: test }
+spec:
+  userNamespaces: { box: {} }
+  tasks:
+    root: {}
+    app: { userNamespace: box, uid: 1000, capabilities: [bpf, sys_admin] }
+    thief: { uid: 1001, capabilities: [] }
+  story:
+    - { as: app, do: fsopen, context: c }
+    - { as: root, do: set, context: c, key: delegate_cmds, value: any }
+    - { as: root, do: create, context: c }
+    - { as: app, do: fsmount, context: c, mount: m }
+    - { as: app, do: token, mount: m, token: t, expect: ok }
+    - { as: ${as}, do: pass, token: t, to: thief }
+    - { as: ${as}, do: reopen, token: t }
+`
+  const outcomes = (as: string): string[] =>
+    playScenario(parseScenario('test', story(as)))
+      .slice(5)
+      .map(({ outcome }) => outcome)
+  assert.deepEqual(outcomes('thief'), ['EBADF', 'EBADF'])
+  assert.deepEqual(outcomes('app'), ['ok', 'ok'])
+})
+
+test('who binds or moves a mount needs CAP_SYS_ADMIN over the mount namespace', () => {
+  for (const verb of ['bind', 'move']) {
+    const story = (as: string): string =>
+      `    - { as: root, do: mount, mount: m, options: {} }\n    - { as: ${as}, do: ${verb}, mount: m, to: n }\n`
+    assert.equal(play(story('user'))[1]!.outcome, 'EPERM')
+    assert.equal(play(story('root'))[1]!.outcome, 'ok')
+  }
+})
+
+for (const [what, text, path] of [
+  [
+    'a circle of namespaces that nobody is in',
+    'userNamespaces: { a: { parent: b }, b: { parent: a } }',
+    /userNamespaces/,
+  ],
+  ['a namespace that is called init', 'userNamespaces: { init: {} }', /userNamespaces/],
+  [
+    'a policy that is not valid',
+    'policies: { p: { rights: { maps: [cube] } } }',
+    /policies\.p\.rights\.maps\[0\]/,
+  ],
+] as const)
+  test(`${what} is told with its place in the scenario`, () => {
+    const scenario = HEAD.replace('  tasks:', `  ${text}\n  tasks:`)
+    assert.throws(
+      () =>
+        playScenario(parseScenario('story.yaml', `${scenario}    - { as: root, do: map, type: array }\n`)),
+      (error: unknown) => {
+        assert.ok(error instanceof PolicyError)
+        const [issue] = error.issues
+        assert.match(issue!.path, path)
+        assert.equal(issue!.line, 5)
+        assert.match(error.message, /story\.yaml/)
+        return true
+      },
+    )
+  })
+
+test('a task is not confined where nothing confines', () => {
+  const confined = HEAD.replace(
+    'uid: 1000, capabilities: []',
+    'uid: 1000, capabilities: [], confined: p',
+  ).replace('  tasks:', '  policies: { p: { rights: { maps: [array] } } }\n  tasks:')
+  assert.throws(
+    () => playScenario(parseScenario('story.yaml', `${confined}    - { as: root, do: map, type: array }\n`)),
+    /only a guard confines/,
+  )
 })
 
 const GUARDED = `apiVersion: bpftoken.dev/v1

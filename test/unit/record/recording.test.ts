@@ -21,8 +21,9 @@ function call(of: Partial<SeenCall>): SeenCall {
       compat: false,
       held: false,
       withToken: false,
+      objectFlags: 0,
     },
-    ...{ need: undefined, attachType: undefined, name: '' },
+    ...{ need: undefined, attachType: undefined, descriptors: undefined, fileFlags: 0, name: '' },
     ...of,
   }
 }

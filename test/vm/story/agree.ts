@@ -4,7 +4,8 @@ import type { Guard } from '../../../src/guard/guard.ts'
 import { Random } from '../../kernel/model/random.ts'
 import { story as randomStory } from './generate.ts'
 import { Paper } from './paper.ts'
-import { type Scene, Stage } from './stage.ts'
+import { Scene } from './scene.ts'
+import { Stage } from './stage.ts'
 import { type Said, SKIPPED, type Step, type Story } from './step.ts'
 
 /** For what the kernel frees in its own time. */
@@ -12,6 +13,7 @@ const SETTLE_MS = 5000
 /** Steps that no count depends on. */
 const COUNTS_NOTHING: ReadonlySet<Step['do']> = new Set([
   ...(['fsopen', 'set', 'fsmount', 'move', 'copy', 'pass', 'open', 'run'] as const),
+  ...(['fill', 'register', 'iterate', 'bind', 'freeze'] as const),
   ...(['revoke', 'expire', 'renew', 'derive', 'enter'] as const),
 ])
 /** More differences than that need not be told. */
@@ -72,7 +74,7 @@ export async function agree(
 
 function onPaper(stage: Stage, story: Story): Paper {
   const machine = { kernel: stage.kernel, unprivilegedBpfDisabled: 2 as const }
-  return new Paper(machine, story, (shape, body) => stage.tag(shape, body))
+  return new Paper(machine, story, stage)
 }
 
 const words = ({ outcome, notes }: Said): string => [outcome, ...notes].join('; ')
@@ -83,7 +85,7 @@ async function compare(
   seen: (step: Step, said: Said) => void = () => {},
 ): Promise<Difference | undefined> {
   const paper = onPaper(stage, story)
-  const scene = await stage.begin(story)
+  const scene = await Scene.begin(stage, story)
   const told = new Set<string>()
   try {
     for (const [at, step] of story.steps.entries()) {

@@ -1,7 +1,7 @@
 /** A story in the model: what each step comes to, and what the guard tells. */
 import { type FsContext, NO_MASKS } from '../../../src/model/bpffs.ts'
 import { decide, decideFs } from '../../../src/model/decide.ts'
-import type { BpffsInstance, File, Program } from '../../../src/model/file.ts'
+import type { File } from '../../../src/model/file.ts'
 import {
   type Asked,
   type Asker,
@@ -16,66 +16,48 @@ import {
   type Delegation,
   Guard,
   type GuardCall,
-  type GuardMap,
-  type GuardProgram,
+  type GuardObject,
   type GuardTarget,
   type GuardToken,
   type GuardVerdict,
   ROOT_CGROUP,
 } from '../../../src/model/guard/guard.ts'
 import type { Machine } from '../../../src/model/machine.ts'
-import { bpf_cmd } from '../../../src/uapi/bpf.ts'
+import { bpf_attach_type, bpf_cmd, bpf_map_flags } from '../../../src/uapi/bpf.ts'
+import { Attachments } from './attachments.ts'
 import { CAST } from './cast.ts'
 import {
   type CgroupName,
   FUNCTIONS,
   type MapName,
+  MEMBERS,
   type Said,
   SHAPES,
+  type Shape,
   SKIPPED,
   type Step,
   type Story,
   type To,
 } from './step.ts'
+import {
+  type ControlThing,
+  drop,
+  type LinkThing,
+  type MapThing,
+  type Mount,
+  type Place,
+  type ProgThing,
+  type Thing,
+  type TokenThing,
+} from './things.ts'
 
-/** What is held by several things, and freed with the last of them. */
-interface Held {
-  refs: number
-  readonly free: () => void
-}
-
-interface TokenThing extends Held {
-  readonly kind: 'token'
-  readonly record: GuardToken
-  readonly instance: BpffsInstance
-}
-interface MapThing extends Held {
-  readonly kind: 'map'
-  readonly type: MapName
-  readonly record: GuardMap
-  /** What a prog_array has at its one place. */
-  prog?: ProgThing
-}
-interface ProgThing extends Held {
-  readonly kind: 'prog'
-  readonly shape: keyof typeof SHAPES
-  readonly record: GuardProgram
-  readonly program: Program
-  readonly pins: Set<Mount>
-}
-interface LinkThing extends Held {
-  readonly kind: 'link'
-  prog: ProgThing
-  /** The network of its device, or the cgroup; absent: it is detached. */
-  at?: number | CgroupName | 'root'
-}
-type Thing = TokenThing | MapThing | ProgThing | LinkThing
-
-interface Mount {
-  readonly instance: BpffsInstance
-  readonly delegation?: Delegation
-  /** Where it is, and whose mount namespace that is of; absent: nowhere. */
-  place?: { readonly by: number; readonly name: string }
+/** What only the kernel that runs knows. */
+export interface Known {
+  /** A program's digest, as a policy names it. */
+  tag(shape: Shape, body: number): string
+  attachType(shape: Shape): number
+  /** Bytes of a congestion control's value. */
+  readonly controlBytes: number
 }
 
 interface Context {
@@ -84,18 +66,16 @@ interface Context {
   delegation?: Delegation
 }
 
-/** What is attached to a cgroup beside links. */
-interface Attached {
-  alone?: ProgThing
-  readonly several: Set<ProgThing>
-}
-
+/** Bytes. The value of a struct_ops map is as large as the kernel has it. */
 export const MAP_SHAPES: Readonly<Record<MapName, { readonly key: number; readonly value: number }>> = {
   hash: { key: 4, value: 4 },
   array: { key: 4, value: 4 },
   ringbuf: { key: 0, value: 0 },
   prog_array: { key: 4, value: 4 },
   devmap: { key: 4, value: 4 },
+  sockmap: { key: 4, value: 4 },
+  sockhash: { key: 4, value: 4 },
+  struct_ops: { key: 4, value: 0 },
 }
 
 /** Each renewal moves the end further than the one before. */
@@ -104,23 +84,23 @@ export const RENEWAL_SEC = 72_000
 export class Paper {
   readonly guard: Guard
   readonly #machine: Machine
-  readonly #tags: (shape: keyof typeof SHAPES, body: number) => string
+  readonly #known: Known
   readonly #story: Story
   readonly #cgroups = new Map<CgroupName | 'root', Cgroup>([['root', ROOT_CGROUP]])
   readonly #at: CgroupName[] = CAST.map(() => 'a')
   readonly #contexts = new Map<number, Context>()
   readonly #mounts = new Map<number, Mount>()
   readonly #things = new Map<number, Thing>()
-  readonly #attached = new Map<CgroupName | 'root', Attached>()
+  readonly #attachments = new Attachments()
   /** Live delegations by the words for them. */
   readonly delegations = new Map<string, Delegation>()
   #places = 0
   #renewals = 0
 
-  constructor(machine: Machine, story: Story, tags: (shape: keyof typeof SHAPES, body: number) => string) {
+  constructor(machine: Machine, story: Story, known: Known) {
     this.#machine = machine
     this.#story = story
-    this.#tags = tags
+    this.#known = known
     this.guard = new Guard({ mode: story.mode })
     const top = { name: 'story', parent: ROOT_CGROUP }
     const a = { name: 'a', parent: top }
@@ -128,7 +108,6 @@ export class Paper {
       .set('a', a)
       .set('a/below', { name: 'below', parent: a })
       .set('b', { name: 'b', parent: top })
-    for (const name of this.#cgroups.keys()) this.#attached.set(name, { several: new Set() })
     for (const [i, policy] of story.policies.entries()) this.guard.installPolicy(`p${i}`, policy)
     for (const { as, ceiling, implicit, only } of story.delegators)
       this.guard.allow(String(as), {
@@ -171,10 +150,6 @@ export class Paper {
     return found?.kind === kind ? (found as Thing & { kind: K }) : undefined
   }
 
-  #drop(thing: Held): void {
-    if (--thing.refs === 0) thing.free()
-  }
-
   /** `undefined`: it is left out, since what it names is not there. */
   #play(step: Step): string | undefined {
     switch (step.do) {
@@ -213,6 +188,16 @@ export class Paper {
         return this.#run(step)
       case 'put':
         return this.#put(step)
+      case 'fill':
+        return this.#fill(step)
+      case 'register':
+        return this.#register(step)
+      case 'iterate':
+        return this.#iterate(step)
+      case 'bind':
+        return this.#bind(step)
+      case 'freeze':
+        return this.#freeze(step)
       case 'close':
         return this.#close(step.object)
       default:
@@ -332,14 +317,27 @@ export class Paper {
     const token = step.token === undefined ? undefined : this.#get(step.token, 'token')
     if (step.token !== undefined && token === undefined) return undefined
     const type = this.#bit('maps', step.type)
-    const { key, value } = MAP_SHAPES[step.type]
+    const { key } = MAP_SHAPES[step.type]
+    const value = step.type === 'struct_ops' ? this.#known.controlBytes : MAP_SHAPES[step.type].value
     const sizes = { keySize: key, valueSize: value, maxEntries: step.entries }
-    const call = { op: 'map_create' as const, type, ...sizes, ...this.#choice(token) }
+    const flags = step.byLink === true ? bpf_map_flags.BPF_F_LINK : 0
+    const types =
+      step.type === 'struct_ops'
+        ? {
+            types: {
+              btf: { kind: 'btf' as const, isKernel: false },
+              key: 0,
+              value: 0,
+              kernelType: 'known' as const,
+            },
+          }
+        : {}
+    const call = { op: 'map_create' as const, type, ...sizes, flags, ...types, ...this.#choice(token) }
     const bytes = BigInt(step.entries * (step.type === 'ringbuf' ? 1 : key + value))
     const { decision, made } = askMap(
       this.#asker(step, token?.record),
       call,
-      { type, bytes },
+      { type, flags, bytes },
       bpf_cmd.BPF_MAP_CREATE,
     )
     if (made !== undefined) {
@@ -347,9 +345,14 @@ export class Paper {
         kind: 'map',
         type: step.type,
         record: made,
+        isFrozen: false,
+        sockets: new Map(),
+        ...(step.byLink === true ? { byLink: true } : {}),
         refs: 1,
         free: () => {
-          if (thing.prog !== undefined) this.#drop(thing.prog)
+          if (thing.prog !== undefined) drop(thing.prog)
+          for (const { prog } of thing.sockets.values()) drop(prog)
+          for (const prog of thing.control?.progs ?? []) drop(prog)
           this.guard.mapFreed(made)
         },
       }
@@ -361,8 +364,8 @@ export class Paper {
   #prog(step: Step & { do: 'prog' }): string | undefined {
     const token = step.token === undefined ? undefined : this.#get(step.token, 'token')
     if (step.token !== undefined && token === undefined) return undefined
-    const { type: word, attach: attachWord } = SHAPES[step.shape]
-    const [type, attach] = [this.#bit('progs', word), this.#bit('attachs', attachWord)]
+    const { type: word } = SHAPES[step.shape]
+    const [type, attach] = [this.#bit('progs', word), this.#known.attachType(step.shape)]
     const target = step.target === undefined ? undefined : FUNCTIONS[step.target]!
     const instructions = step.body + 2
     const call = {
@@ -378,13 +381,13 @@ export class Paper {
       expectedAttach: attach,
       instructions,
       ...(target === undefined ? {} : { target }),
-      digests: [this.#tags(step.shape, step.body)],
+      digests: [this.#known.tag(step.shape, step.body)],
     }
     const { decision, made } = askProg(this.#asker(step, token?.record), call, loaded, bpf_cmd.BPF_PROG_LOAD)
     if (made !== undefined) {
       const keeps = made.token === undefined ? undefined : token
       if (keeps !== undefined) keeps.refs++
-      this.#things.set(step.made, {
+      const thing: ProgThing = {
         kind: 'prog',
         shape: step.shape,
         record: made,
@@ -394,41 +397,50 @@ export class Paper {
           ...(keeps === undefined ? {} : { token: keeps.instance }),
         },
         pins: new Set(),
+        bound: new Set(),
         refs: 1,
         free: () => {
           this.guard.programFreed(made)
-          if (keeps !== undefined) this.#drop(keeps)
+          for (const map of thing.bound) drop(map)
+          if (keeps !== undefined) drop(keeps)
         },
-      })
+      }
+      this.#things.set(step.made, thing)
     }
     return decision.errno ?? 'ok'
   }
 
   #pin(step: Step & { do: 'pin' }): string | undefined {
-    const prog = this.#get(step.prog, 'prog')
+    const thing = this.#get(step.object, 'prog') ?? this.#get(step.object, 'link')
     const mount = this.#mounts.get(step.mount)
-    if (prog === undefined || mount === undefined) return undefined
-    const exists = [...prog.pins].some(({ instance }) => instance === mount.instance)
+    if (thing === undefined || mount === undefined) return undefined
+    const exists = [...thing.pins].some(({ instance }) => instance === mount.instance)
     const { errno } = decide(this.#machine, this.#actor(step).task, {
       op: 'obj_pin',
-      object: { kind: 'prog', prog: prog.program },
+      object: thing.kind === 'prog' ? { kind: 'prog', prog: thing.program } : { kind: 'link' },
       directory: { kind: 'bpffs', instance: mount.instance, isRoot: true },
       dotted: false,
       exists,
     })
     if (errno === undefined) {
-      prog.pins.add(mount)
-      prog.refs++
+      thing.pins.add(mount)
+      thing.refs++
     }
     return errno ?? 'ok'
   }
 
+  /** A program by BPF_OBJ_GET; the link of an iterator by open(2), which attaches it. */
   #open(step: Step & { do: 'open' }): string | undefined {
-    const prog = this.#get(step.prog, 'prog')
-    if (prog === undefined || prog.pins.size === 0) return undefined
+    const thing = this.#get(step.object, 'prog') ?? this.#get(step.object, 'link')
+    if (thing === undefined || thing.pins.size === 0) return undefined
+    if (thing.kind === 'link' && thing.on !== 'iterator') return undefined
     // The file is its maker's, and a stranger may not read it.
     if (step.as === 4) return 'EACCES'
-    const said = this.guard.openProgram(this.#actor({ as: step.as }), prog.record)
+    const actor = this.#actor({ as: step.as })
+    const said =
+      thing.kind === 'prog'
+        ? this.guard.openProgram(actor, thing.record)
+        : this.guard.openIterator(actor, { program: thing.prog.record })
     return said.refused ? said.errno : 'ok'
   }
 
@@ -448,36 +460,57 @@ export class Paper {
     return said.refused ? said.errno : 'ok'
   }
 
-  #target(to: To): GuardTarget {
-    if (to === 'lo') return { kind: 'other' }
-    const { alone } = this.#attached.get(to)!
+  /** What the hook sees as the target; undefined: the map is not there. */
+  #target(to: To): GuardTarget | undefined {
+    if (typeof to === 'number') {
+      const map = this.#get(to, 'map')
+      return map === undefined ? undefined : { kind: 'map', map: map.record }
+    }
+    if (to === 'lo' || to === 'none') return { kind: 'other' }
+    const network = networkOf(to)
+    if (network !== undefined) return { kind: 'netns', isHost: network === 0 }
+    const alone = this.#attachments.alone(to as CgroupName | 'root')
     return {
       kind: 'cgroup',
-      cgroup: this.#cgroups.get(to)!,
+      cgroup: this.#cgroups.get(to as CgroupName | 'root')!,
       ...(alone === undefined ? {} : { alone: [alone.record] }),
     }
+  }
+
+  /** Where a program of this shape comes to; undefined: it is none that fits. */
+  #place(shape: Shape, to: To, as: number): Place | undefined {
+    if (typeof to === 'number') {
+      const map = this.#get(to, 'map')
+      const fits = (shape === 'message' || shape === 'stream') && map !== undefined && isOfSockets(map)
+      return fits ? { kind: 'map', map } : undefined
+    }
+    if (shape === 'iter') return to === 'none' ? { kind: 'iterator' } : undefined
+    if (shape === 'xdp') return to === 'lo' ? { kind: 'device', network: CAST[as]!.network } : undefined
+    const network = networkOf(to)
+    if (shape === 'dissector') {
+      if (to === 'none') return { kind: 'network', network: CAST[as]!.network }
+      return network === undefined ? undefined : { kind: 'network', network }
+    }
+    if (shape !== 'device' && shape !== 'sock') return undefined
+    if (to === 'lo' || to === 'none' || network !== undefined) return undefined
+    return { kind: 'cgroup', name: to as CgroupName | 'root' }
   }
 
   #command(who: { as: number; caps?: 'none' }, call: GuardCall): GuardVerdict {
     return this.guard.command(this.#actor(who), call)
   }
 
-  /** Whether a device has a link already. */
-  #isTaken(network: number): boolean {
-    return [...this.#things.values()].some(thing => thing.kind === 'link' && thing.at === network)
-  }
-
   #link(step: Step & { do: 'link' }): string | undefined {
     const prog = this.#get(step.prog, 'prog')
-    if (prog === undefined) return undefined
-    const type = this.#bit('attachs', SHAPES[prog.shape].attach)
+    const target = this.#target(step.to)
+    if (prog === undefined || target === undefined) return undefined
+    const at = this.#place(prog.shape, step.to, step.as)
+    if (at === undefined && step.type === undefined) return undefined
+    const type = step.type ?? this.#known.attachType(prog.shape)
     const call = {
       op: 'link_create' as const,
       prog: { kind: 'prog' as const, prog: prog.program },
-      target:
-        step.to === 'lo'
-          ? ({ kind: 'device', exists: true } as const)
-          : ({ kind: 'file', file: { kind: 'cgroup' } } as const),
+      target: FILE_OF[at?.kind ?? 'device'],
       attach: type,
       flags: step.to === 'lo' ? 2 : 0,
     }
@@ -485,20 +518,31 @@ export class Paper {
       cmd: bpf_cmd.BPF_LINK_CREATE,
       object: { kind: 'program', program: prog.record },
       type,
-      target: this.#target(step.to),
+      target,
     }
-    const { decision }: Asked<never> = askCommand(this.#asker(step), call, command)
-    if (decision.errno !== undefined) return decision.errno
-    const at = step.to === 'lo' ? CAST[step.as]!.network : step.to
-    if (typeof at === 'number' && this.#isTaken(at)) return 'EBUSY'
-    prog.refs++
+    if (at?.kind === 'iterator' || at === undefined) {
+      // Of iterators the kernel's model says nothing, and of a type that does not go with the
+      // program always the same.
+      const said = this.#command(step, command)
+      if (said.refused) return said.errno
+      if (at === undefined || step.type !== undefined) return 'EINVAL'
+    } else {
+      const { decision }: Asked<never> = askCommand(this.#asker(step), call, command)
+      if (decision.errno !== undefined) return decision.errno
+    }
     const link: LinkThing = {
       kind: 'link',
       prog,
-      at,
+      on: at.kind,
+      pins: new Set(),
       refs: 1,
-      free: () => this.#drop(link.prog),
+      free: () => {
+        this.#attachments.release(link)
+        drop(link.prog)
+      },
     }
+    const errno = this.#attachments.link(link, at)
+    if (errno !== undefined) return errno
     this.#things.set(step.made, link)
     return 'ok'
   }
@@ -507,81 +551,147 @@ export class Paper {
     const prog = this.#get(step.prog, 'prog')
     const replaced = step.replaces === undefined ? undefined : this.#get(step.replaces, 'prog')
     if (prog === undefined || (step.replaces !== undefined && replaced === undefined)) return undefined
-    const type = this.#bit('attachs', SHAPES[prog.shape].attach)
-    const isAlone = prog.shape === 'sock'
+    const target = this.#target(step.to)
+    const at = this.#place(prog.shape, step.to, step.as)
+    if (target === undefined || (at === undefined && step.type === undefined)) return undefined
+    const there = this.#attachments.dissector(CAST[step.as]!.network)
     const said = this.#command(step, {
       cmd: bpf_cmd.BPF_PROG_ATTACH,
       object: { kind: 'program', program: prog.record },
-      type,
-      target: this.#target(step.to),
-      flags: isAlone ? 0 : replaced === undefined ? 2 : 6,
+      type: step.type ?? this.#known.attachType(prog.shape),
+      target,
+      flags: attachFlags(prog.shape, replaced !== undefined),
       ...(replaced === undefined ? {} : { other: { kind: 'program', program: replaced.record } }),
+      ...(there === undefined ? {} : { dissector: there.record }),
     })
     if (said.refused) return said.errno
-    const there = this.#attached.get(step.to)!
-    if (isAlone) {
-      prog.refs++
-      if (there.alone !== undefined) this.#drop(there.alone)
-      there.alone = prog
-      return 'ok'
-    }
-    if (there.several.has(prog) && prog !== replaced) return 'EINVAL'
-    if (replaced !== undefined && !there.several.has(replaced)) return 'ENOENT'
-    prog.refs++
-    if (replaced !== undefined) {
-      there.several.delete(replaced)
-      this.#drop(replaced)
-    }
-    there.several.add(prog)
-    return 'ok'
+    if (at === undefined || step.type !== undefined) return 'EINVAL'
+    return this.#attachments.attach(prog, at, replaced) ?? 'ok'
   }
 
   #detach(step: Step & { do: 'detach' }): string | undefined {
     const prog = this.#get(step.prog, 'prog')
-    if (prog === undefined) return undefined
+    const target = this.#target(step.to)
+    if (prog === undefined || target === undefined) return undefined
+    const at = this.#place(prog.shape, step.to, step.as)
+    if (at === undefined && step.type === undefined) return undefined
     const said = this.#command(step, {
       cmd: bpf_cmd.BPF_PROG_DETACH,
-      object: { kind: 'program', program: prog.record },
-      type: this.#bit('attachs', SHAPES[prog.shape].attach),
-      target: this.#target(step.to),
+      ...(step.isUnnamed === true ? {} : { object: { kind: 'program', program: prog.record } }),
+      type: step.type ?? this.#known.attachType(prog.shape),
+      target,
     })
     if (said.refused) return said.errno
-    const there = this.#attached.get(step.to)!
-    if (prog.shape === 'sock') {
-      if (there.alone === undefined) return 'ENOENT'
-      this.#drop(there.alone)
-      delete there.alone
-      return 'ok'
+    if (step.type !== undefined && step.isUnnamed === true) {
+      const device = { kind: 'device', exists: step.to === 'lo' } as const
+      const call = { op: 'prog_detach', target: device, attach: step.type } as const
+      return decide(this.#machine, this.#actor(step).task, call).errno ?? 'ok'
     }
-    if (!there.several.delete(prog)) return 'ENOENT'
-    this.#drop(prog)
-    return 'ok'
+    if (at === undefined || step.type !== undefined) return 'EINVAL'
+    // What was attached alone the kernel detaches without its name.
+    if (step.isUnnamed === true && prog.shape !== 'sock') return 'EINVAL'
+    return this.#attachments.detach(prog, at) ?? 'ok'
   }
 
   #unlink(step: Step & { do: 'unlink' }): string | undefined {
-    const link = this.#get(step.link, 'link')
+    const link = this.#things.get(step.link)
     if (link === undefined) return undefined
-    const object = { kind: 'link', link: { program: link.prog.record } } as const
-    const said = this.#command(step, { cmd: bpf_cmd.BPF_LINK_DETACH, object })
+    const said = this.#command(step, { cmd: bpf_cmd.BPF_LINK_DETACH, object: objectOf(link) })
     if (said.refused) return said.errno
-    delete link.at
+    if (link.kind !== 'link' && link.kind !== 'control') return 'EINVAL'
+    if (link.kind === 'link') return this.#attachments.unlink(link) ?? 'ok'
+    this.#attachments.unregister(link)
     return 'ok'
   }
 
   #relink(step: Step & { do: 'relink' }): string | undefined {
-    const [link, prog] = [this.#get(step.link, 'link'), this.#get(step.prog, 'prog')]
-    if (link === undefined || prog === undefined) return undefined
+    const link = this.#things.get(step.link)
+    const next = this.#get(step.prog, 'prog') ?? this.#get(step.prog, 'map')
+    if (link === undefined || next === undefined) return undefined
+    // The kernel would put the map into its list twice.
+    if (link.kind === 'control' && link.map === next) return undefined
     const said = this.#command(step, {
       cmd: bpf_cmd.BPF_LINK_UPDATE,
-      object: { kind: 'link', link: { program: link.prog.record } },
-      other: { kind: 'program', program: prog.record },
+      object: objectOf(link),
+      other: objectOf(next),
     })
     if (said.refused) return said.errno
-    if (link.at === undefined) return 'ENOLINK'
-    if (link.prog.shape !== prog.shape) return 'EINVAL'
+    if (link.kind !== 'link' && link.kind !== 'control') return 'EINVAL'
+    if (link.kind === 'link')
+      return next.kind === 'prog' ? (this.#attachments.relink(link, next) ?? 'ok') : 'EINVAL'
+    return next.kind === 'map' ? (this.#attachments.reregister(link, next) ?? 'ok') : 'EINVAL'
+  }
+
+  #fill(step: Step & { do: 'fill' }): string | undefined {
+    const map = this.#get(step.map, 'map')
+    const progs = step.progs.map(prog => this.#get(prog, 'prog'))
+    if (map?.type !== 'struct_ops' || progs.some(prog => prog === undefined)) return undefined
+    const said = this.#command(step, {
+      cmd: bpf_cmd.BPF_MAP_UPDATE_ELEM,
+      object: { kind: 'map', map: map.record },
+    })
+    if (said.refused) return said.errno
+    const all = progs as ProgThing[]
+    const isWhole = all.length === MEMBERS.length && all.every(({ shape }, i) => shape === MEMBERS[i])
+    return this.#attachments.fill(map, step.name, all, isWhole) ?? 'ok'
+  }
+
+  #register(step: Step & { do: 'register' }): string | undefined {
+    const map = this.#get(step.map, 'map')
+    if (map === undefined) return undefined
+    const said = this.#command(step, {
+      cmd: bpf_cmd.BPF_LINK_CREATE,
+      object: { kind: 'map', map: map.record },
+      type: bpf_attach_type.BPF_STRUCT_OPS,
+      target: { kind: 'other' },
+    })
+    if (said.refused) return said.errno
+    const control: ControlThing = {
+      kind: 'control',
+      refs: 1,
+      free: () => this.#attachments.unregister(control),
+    }
+    const errno = this.#attachments.register(control, map)
+    if (errno !== undefined) return errno
+    this.#things.set(step.made, control)
+    return 'ok'
+  }
+
+  #iterate(step: Step & { do: 'iterate' }): string | undefined {
+    const link = this.#get(step.link, 'link') ?? this.#get(step.link, 'control')
+    if (link === undefined) return undefined
+    const said = this.#command(step, { cmd: bpf_cmd.BPF_ITER_CREATE, object: objectOf(link) })
+    if (said.refused) return said.errno
+    if (link.kind === 'control' || link.on !== 'iterator') return 'EINVAL'
+    const { prog } = link
     prog.refs++
-    this.#drop(link.prog)
-    link.prog = prog
+    this.#things.set(step.made, { kind: 'iterator', refs: 1, free: () => drop(prog) })
+    return 'ok'
+  }
+
+  #bind(step: Step & { do: 'bind' }): string | undefined {
+    const [prog, map] = [this.#get(step.prog, 'prog'), this.#get(step.map, 'map')]
+    if (prog === undefined || map === undefined) return undefined
+    const said = this.#command(step, {
+      cmd: bpf_cmd.BPF_PROG_BIND_MAP,
+      object: { kind: 'program', program: prog.record },
+    })
+    if (said.refused) return said.errno
+    if (!prog.bound.has(map)) map.refs++
+    prog.bound.add(map)
+    return 'ok'
+  }
+
+  #freeze(step: Step & { do: 'freeze' }): string | undefined {
+    const map = this.#get(step.map, 'map')
+    if (map === undefined) return undefined
+    const object = { kind: 'map', map: map.record } as const
+    const said = this.#command(step, { cmd: bpf_cmd.BPF_MAP_FREEZE, object })
+    if (said.refused) return said.errno
+    if (map.type === 'struct_ops') return 'ENOTSUPP'
+    // Nobody may write to it any more.
+    if (map.isFrozen) return 'EPERM'
+    map.isFrozen = true
     return 'ok'
   }
 
@@ -596,6 +706,7 @@ export class Paper {
   #put(step: Step & { do: 'put' }): string | undefined {
     const [map, prog] = [this.#get(step.map, 'map'), this.#get(step.prog, 'prog')]
     if (map === undefined || prog === undefined) return undefined
+    if (map.type === 'struct_ops') return undefined
     const isArray = map.type === 'prog_array'
     const said = this.#command(step, {
       cmd: bpf_cmd.BPF_MAP_UPDATE_ELEM,
@@ -603,9 +714,12 @@ export class Paper {
       values: isArray ? [{ kind: 'program', program: prog.record }] : [],
     })
     if (said.refused) return said.errno
+    if (map.isFrozen) return 'EPERM'
+    // A program is no socket.
+    if (isOfSockets(map)) return 'ENOTSOCK'
     if (isArray) {
       prog.refs++
-      if (map.prog !== undefined) this.#drop(map.prog)
+      if (map.prog !== undefined) drop(map.prog)
       map.prog = prog
     }
     return 'ok'
@@ -614,8 +728,11 @@ export class Paper {
   #close(name: number): string | undefined {
     const thing = this.#things.get(name)
     if (thing === undefined) return undefined
+    // What holds itself could not be taken away when the story ends.
+    if (thing.kind === 'map' && this.#attachments.isRegistered(thing)) return undefined
+    if (thing.kind === 'prog' && this.#attachments.isDissector(thing)) return undefined
     this.#things.delete(name)
-    this.#drop(thing)
+    drop(thing)
     return 'ok'
   }
 
@@ -653,3 +770,41 @@ export class Paper {
     return 'ok'
   }
 }
+
+function objectOf(thing: Thing): GuardObject {
+  switch (thing.kind) {
+    case 'prog':
+      return { kind: 'program', program: thing.record }
+    case 'map':
+      return { kind: 'map', map: thing.record }
+    case 'link':
+      return { kind: 'link', link: { program: thing.prog.record } }
+    case 'control':
+      return {
+        kind: 'link',
+        link: thing.map === undefined ? { isDetached: true } : { map: thing.map.record },
+      }
+    default:
+      return { kind: 'other' }
+  }
+}
+
+const isOfSockets = ({ type }: MapThing): boolean => type === 'sockmap' || type === 'sockhash'
+
+export function networkOf(to: To): number | undefined {
+  return typeof to === 'string' && to.startsWith('net') ? Number(to.slice(3)) : undefined
+}
+
+export function attachFlags(shape: Shape, replaces: boolean): number {
+  if (replaces) return 6
+  return shape === 'device' ? 2 : 0
+}
+
+/** What the kernel's model takes for a place. */
+const FILE_OF = {
+  cgroup: { kind: 'file', file: { kind: 'cgroup' } },
+  device: { kind: 'device', exists: true },
+  network: { kind: 'file', file: { kind: 'netns' } },
+  map: { kind: 'file', file: { kind: 'sockmap' } },
+  iterator: { kind: 'device', exists: false },
+} as const
