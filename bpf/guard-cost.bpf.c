@@ -25,6 +25,7 @@
 #define bpf_link_fops_poll (*(const void *)address_of_bpf_link_fops_poll)
 #define init_user_ns (*(const void *)address_of_init_user_ns)
 #define init_net (*(const void *)address_of_init_net)
+#define link_idr (*(const void *)address_of_link_idr)
 
 #include "guard.bpf.c"
 
@@ -130,6 +131,7 @@ MEASURE(measure_prog, guard_prog, touch_program, OF_PROGRAM)
 MEASURE(measure_prog_free, guard_prog_free, touch_program, OF_PROGRAM)
 MEASURE(measure_file_open, guard_file_open, touch_file, OF_FILE)
 MEASURE(measure_file_receive, guard_file_receive, touch_file, OF_FILE)
+MEASURE(measure_file_alloc, guard_file_alloc, touch_file, OF_FILE)
 
 /* What an open file is, and where the current task is: addresses. */
 struct found {

@@ -30,6 +30,7 @@ KERNEL_SYMBOL(bpf_link_fops);
 KERNEL_SYMBOL(bpf_link_fops_poll) __attribute__((weak)); /* since Linux 6.9, for struct_ops */
 KERNEL_SYMBOL(init_user_ns);
 KERNEL_SYMBOL(init_net);
+KERNEL_SYMBOL(link_idr);
 
 #include "guard/state.h"
 #include "guard/verdict.h"
@@ -37,6 +38,7 @@ KERNEL_SYMBOL(init_net);
 #include "guard/enable.h"
 #include "guard/use.h"
 #include "guard/attach.h"
+#include "guard/links.h"
 #include "guard/sharing.h"
 
 /*

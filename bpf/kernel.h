@@ -191,8 +191,28 @@ struct fdtable {
 	struct file **fd;
 } __core;
 
+typedef struct {
+	int counter;
+} __core atomic_t;
+
 struct files_struct {
+	atomic_t count; /* tasks whose table of descriptors it is */
 	struct fdtable *fdt;
+} __core;
+
+/* Pointers by number: a tree of nodes, each with as many places as a part of the number has values. */
+struct xa_node {
+	unsigned char shift;
+	void *slots[1];
+} __core;
+
+struct xarray {
+	void *xa_head;
+} __core;
+
+struct idr {
+	struct xarray idr_rt;
+	unsigned int idr_next;
 } __core;
 
 struct mm_struct {
@@ -275,6 +295,7 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_CPUMAP = 16,
 	BPF_MAP_TYPE_XSKMAP = 17,
 	BPF_MAP_TYPE_SOCKHASH = 18,
+	BPF_MAP_TYPE_REUSEPORT_SOCKARRAY = 20,
 	BPF_MAP_TYPE_DEVMAP_HASH = 25,
 	BPF_MAP_TYPE_STRUCT_OPS = 26,
 	BPF_MAP_TYPE_USER_RINGBUF = 31,
@@ -351,7 +372,7 @@ struct btf {
 	__u32 id;
 } __core;
 
-enum bpf_link_type { BPF_LINK_TYPE_UNSPEC, BPF_LINK_TYPE_STRUCT_OPS = 9 };
+enum bpf_link_type { BPF_LINK_TYPE_UNSPEC, BPF_LINK_TYPE_CGROUP = 3, BPF_LINK_TYPE_NETNS = 5, BPF_LINK_TYPE_STRUCT_OPS = 9 };
 
 struct bpf_link {
 	__u32 id;
@@ -361,6 +382,14 @@ struct bpf_link {
 
 struct bpf_struct_ops_link {
 	struct bpf_map *map;
+} __core;
+
+struct bpf_cgroup_link {
+	struct cgroup *cgroup;
+} __core;
+
+struct bpf_netns_link {
+	struct net *net;
 } __core;
 
 struct bpf_prog_aux {

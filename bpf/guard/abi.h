@@ -87,7 +87,7 @@ enum guard_point {
 	GUARD_MAP_CREATE = 7,
 	GUARD_PROG_LOAD = 8,
 	GUARD_REOPEN = 9,
-	GUARD_RECEIVE = 10, /* a token or program comes by SCM_RIGHTS or pidfd_getfd(2) */
+	GUARD_RECEIVE = 10, /* a token, program or map comes by SCM_RIGHTS or pidfd_getfd(2), or a map by its pin */
 	GUARD_MOVE = 11, /* move_mount(2) */
 	GUARD_ATTACH = 12,
 	GUARD_COMMAND = 13, /* any other command of bpf(2), by a confined cgroup */

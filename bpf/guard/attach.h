@@ -214,6 +214,17 @@ static __noinline int rules_of_namespace(struct guard_namespace *all)
 
 /* ---- rules ---- */
 
+/*
+ * Whether another task can exchange what a descriptor is after we have looked. A table that is not
+ * shared stays as it is while its only task is in a call.
+ */
+static __always_inline int shares_descriptors(void)
+{
+	struct files_struct *files = READ(bpf_get_current_task_btf(), files);
+
+	return READ(files, count.counter) > 1;
+}
+
 static __always_inline int is_in_host_network(void)
 {
 	struct nsproxy *nsproxy = READ(bpf_get_current_task_btf(), nsproxy);
@@ -286,6 +297,26 @@ static __noinline __u8 judge_terms(__u32 cmd, __u32 type, __u32 target, const st
 	__u8 reason = judge_attachment(cmd, type, target, rules.own_network, rules.revocable);
 
 	return reason ? reason : judge_cgroup(cmd, type, target, of);
+}
+
+/*
+ * A map that carries devices or sockets becomes somebody's descriptor. In another user namespace he
+ * could be in the host's network, and exchange it for a harmless map while he is judged.
+ */
+static __noinline int guard_passed_map(struct bpf_map *map)
+{
+	struct judged what = { .point = GUARD_RECEIVE, .cmd = NO_CMD, .quiet = 1 };
+	struct guard_delegation *of;
+	__u32 type = READ(map, map_type);
+
+	if (type > 63 || !(DEVICE_MAPS >> type & 1) || is_host_root())
+		return 0;
+	of = owner_of_map(map, &what);
+	if (!of)
+		return 0;
+	/* An ended delegation's programs may run on. */
+	what.reason = rules_of(&of->terms).own_network && is_stranger(of) ? GUARD_STRANGER : GUARD_NONE;
+	return judge(&what, -EACCES);
 }
 
 /* ---- attaching ---- */
@@ -605,6 +636,25 @@ static __noinline int guard_carrier(__u32 cmd, struct bpf_map *map, __u32 type)
 	return verdict_of(&what);
 }
 
+/*
+ * A task in the host's network, of a user namespace that may not reach it. Where the descriptor can
+ * be exchanged it does not say which map is written to, so that none is.
+ */
+static __noinline int guard_exchange(__u32 cmd)
+{
+	struct judged what = { .point = GUARD_ATTACH, .cmd = cmd, .type = NO_TYPE, .mode = GUARD_ENFORCE };
+	struct guard_namespace rules = {};
+
+	if (!shares_descriptors())
+		return 0;
+	rules_of_namespace(&rules);
+	if (!rules.enforced.own_network)
+		return 0;
+	what.delegation = rules.delegation;
+	what.reason = GUARD_NETWORK;
+	return verdict_of(&what);
+}
+
 static __noinline int guard_update(__u32 cmd, struct bpf_map *map, const void *ctx_attr)
 {
 	union attach_attr attr = {};
@@ -667,6 +717,8 @@ static __noinline int guard_confined(__u32 cmd, __u32 type, __u32 target, __u64 
 }
 
 /* ---- the hook ---- */
+
+static int expect_link(__u32 cmd, __u32 type);
 
 /* What is attached or run, of what type and to what. NO_FD: there is none. */
 struct attachment {
@@ -743,6 +795,9 @@ int guard_bpf(__u64 *ctx)
 
 		if (is_root_of_host(task) && !(some_are_confined() && confinement()))
 			return 0;
+		verdict = is_in_host_network() ? guard_exchange(cmd) : 0;
+		if (verdict)
+			return verdict;
 		map = carrier_of(task, cmd, (const void *)ctx[1]);
 		return map ? guard_update(cmd, map, (const void *)ctx[1]) : 0;
 	}
@@ -760,6 +815,8 @@ int guard_bpf(__u64 *ctx)
 		verdict = guard_namespace_rules(cmd, is.type, is.target);
 		if (verdict)
 			return verdict;
+		if (LINK_COMMANDS >> cmd & 1 && !is_host_root() && !expect_link(cmd, is.type))
+			return -EACCES;
 	}
 	if (!some_are_confined())
 		return 0;

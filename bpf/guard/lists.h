@@ -40,6 +40,8 @@
 #define ATTACH_COMMANDS                                                                                                \
 	(BIT(BPF_PROG_ATTACH) | BIT(BPF_PROG_TEST_RUN) | BIT(BPF_RAW_TRACEPOINT_OPEN) | BIT(BPF_LINK_CREATE) |           \
 	 BIT(BPF_LINK_UPDATE) | BIT(BPF_ITER_CREATE) | BIT(BPF_PROG_BIND_MAP) | BIT(BPF_PROG_ASSOC_STRUCT_OPS))
+/* Of these what makes a link, which is judged once more when the kernel has made it. */
+#define LINK_COMMANDS (BIT(BPF_LINK_CREATE) | BIT(BPF_RAW_TRACEPOINT_OPEN))
 /* What takes away an attachment. BPF_PROG_ATTACH and BPF_LINK_UPDATE may, too. */
 #define DETACH_COMMANDS (BIT(BPF_PROG_DETACH) | BIT(BPF_LINK_DETACH))
 /* What puts something into a map, or closes it. */
@@ -51,7 +53,7 @@
  */
 #define DEVICE_MAPS                                                                                                    \
 	(BIT(BPF_MAP_TYPE_DEVMAP) | BIT(BPF_MAP_TYPE_DEVMAP_HASH) | BIT(BPF_MAP_TYPE_CPUMAP) | BIT(BPF_MAP_TYPE_XSKMAP) | \
-	 BIT(BPF_MAP_TYPE_SOCKMAP) | BIT(BPF_MAP_TYPE_SOCKHASH))
+	 BIT(BPF_MAP_TYPE_SOCKMAP) | BIT(BPF_MAP_TYPE_SOCKHASH) | BIT(BPF_MAP_TYPE_REUSEPORT_SOCKARRAY))
 /* Maps whose values are, or end with, the descriptor of a program or map. */
 #define OBJECT_MAPS                                                                                                    \
 	(BIT(BPF_MAP_TYPE_PROG_ARRAY) | BIT(BPF_MAP_TYPE_ARRAY_OF_MAPS) | BIT(BPF_MAP_TYPE_HASH_OF_MAPS) |              \

@@ -1,6 +1,7 @@
 /*
- * Self-protection: the guard's maps cannot be opened, and its pins not removed, by a task that has not said that it means to. The word
- * is no secret; but no program says it by accident, and none in a container may.
+ * Self-protection: the guard's maps cannot be opened, nor its pins removed or others put beside
+ * them, by a task that has not said that it means to. The word is no secret; but no program says it
+ * by accident, and none in a container may.
  */
 #ifndef GUARD_PROTECT_H
 #define GUARD_PROTECT_H
@@ -31,6 +32,8 @@ static __noinline int make_keeper(void)
 	return 0;
 }
 
+static int guard_passed_map(struct bpf_map *map);
+
 /*
  * A map becomes a descriptor. For reading too: a program that is loaded with it could write. ENOENT, because lists of maps go on after
  * that, and end at any other error.
@@ -43,8 +46,11 @@ int guard_map(__u64 *ctx)
 	struct guard_config *found = configuration();
 	__u32 id = map->id;
 
-	if (!found || id < found->first_map || id > found->last_map || !bpf_map_lookup_elem(&own_maps, &id) || is_keeper())
-		return 0;
+	if (!found || id < found->first_map || id > found->last_map || !bpf_map_lookup_elem(&own_maps, &id) || is_keeper()) {
+		__u32 type = map->map_type;
+
+		return type < 64 && DEVICE_MAPS >> type & 1 ? guard_passed_map(map) : 0;
+	}
 	what.reason = GUARD_NO_KEEPER;
 	what.name = map->name;
 	what.type = map->map_type;
@@ -93,6 +99,52 @@ HOOK("inode_rmdir")
 int guard_rmdir(__u64 *ctx)
 {
 	return judge_pin((void *)ctx[0], (void *)ctx[1]);
+}
+
+/* A pin is made as a file is. */
+HOOK("inode_create")
+int guard_create(__u64 *ctx)
+{
+	return judge_pin((void *)ctx[0], (void *)ctx[1]);
+}
+
+HOOK("inode_mkdir")
+int guard_mkdir(__u64 *ctx)
+{
+	return judge_pin((void *)ctx[0], (void *)ctx[1]);
+}
+
+HOOK("inode_mknod")
+int guard_mknod(__u64 *ctx)
+{
+	return judge_pin((void *)ctx[0], (void *)ctx[1]);
+}
+
+HOOK("inode_symlink")
+int guard_symlink(__u64 *ctx)
+{
+	return judge_pin((void *)ctx[0], (void *)ctx[1]);
+}
+
+/* Another name of a pin, there or of one that is there. */
+HOOK("inode_link")
+int guard_link(__u64 *ctx)
+{
+	struct inode *directory = (void *)ctx[1];
+	int verdict = judge_pin(directory, (void *)ctx[0]);
+
+	return verdict ? verdict : judge_pin(directory, (void *)ctx[2]);
+}
+
+/* Owner and mode. */
+HOOK("inode_setattr")
+int guard_setattr(__u64 *ctx)
+{
+	struct dentry *entry = (void *)ctx[1];
+	/* Newer verifiers want to know that there is one. */
+	struct inode *inode = entry->d_inode;
+
+	return inode ? judge_pin(inode, entry) : 0;
 }
 
 HOOK("inode_rename")

@@ -34,8 +34,8 @@ int guard_file_open(__u64 *ctx)
 
 /*
  * Descriptors travel by SCM_RIGHTS and pidfd_getfd(2). Whoever holds a token and has the capabilities there can use it, the host's
- * root for one; whoever holds a program may attach it in his own network, where it takes no capability. Fork and exec do not
- * come by here.
+ * root for one; whoever holds a program may attach it in his own network, where it takes no capability. A map that carries devices is held to its user
+ * namespace where the host's network is out of reach. Fork and exec do not come by here.
  */
 HOOK("file_receive")
 int guard_file_receive(__u64 *ctx)
@@ -55,7 +55,7 @@ int guard_file_receive(__u64 *ctx)
 		if (!token)
 			return 0;
 	} else {
-		return 0;
+		return file->f_op == &bpf_map_fops ? guard_passed_map(file->private_data) : 0;
 	}
 	of = delegation_of((__u64)token, &what, &entry);
 	/* Of a token that is revoked nothing can be made; what counts here is where it goes. */

@@ -90,6 +90,16 @@ STORAGE(roots, BPF_MAP_TYPE_INODE_STORAGE, __u64);
 /* 1, on the first thread of a process: it means to change the guard. */
 STORAGE(keepers, BPF_MAP_TYPE_TASK_STORAGE, __u32);
 
+/* Of a task whose call of bpf(2) may make a link. */
+struct link_call {
+	__u32 expected; /* 1: it has not been seen yet */
+	__u32 since; /* its number is not below this */
+	__u32 cmd;
+	__u32 type; /* attach type */
+};
+
+STORAGE(making_links, BPF_MAP_TYPE_TASK_STORAGE, struct link_call);
+
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 262144);

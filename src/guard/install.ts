@@ -10,14 +10,15 @@
  */
 import { createHash } from 'node:crypto'
 import {
+  chmodSync,
+  lchownSync,
+  lstatSync,
   mkdirSync,
   readdirSync,
   readFileSync,
   renameSync,
-  rmdirSync,
+  rmSync,
   statfsSync,
-  statSync,
-  unlinkSync,
 } from 'node:fs'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -30,15 +31,16 @@ import { BpfMap } from '../ebpf/map.ts'
 import { type ObjectSpec, parseObject } from '../ebpf/object/spec.ts'
 import { programIds } from '../ebpf/object-id.ts'
 import { Owned } from '../ebpf/owned.ts'
+import { Program } from '../ebpf/prog.ts'
 import { ConflictError, NotFoundError, NotSupportedError, SyscallError } from '../errors.ts'
-import { objGet } from '../sys/bpf.ts'
+import { getFdById, objGet } from '../sys/bpf.ts'
 import { fsconfigString, fsopen } from '../sys/mount.ts'
 import { BPF_FS_MAGIC } from '../uapi/constants.ts'
 import { GUARD_DIRECTORY } from './directory.ts'
 import { Guard, type GuardMode } from './guard.ts'
 import { becomeKeeper } from './keeper.ts'
 import { GUARD_ABI, GUARD_PROBE_ERRNO, GUARD_PROBE_KEY } from './layout.ts'
-import { GuardMaps, tablesOf } from './maps.ts'
+import { type Tables, tablesOf } from './maps.ts'
 
 const OBJECT = path.resolve(__dirname, '../../bpf/guard.bpf.o')
 /** How long the kernel may take to detach what nothing refers to any more. */
@@ -52,6 +54,8 @@ export interface InstallOptions {
   readonly mode?: GuardMode
   /** Called before the kernel verifies the programs, because that takes seconds. */
   readonly loading?: () => void
+  /** Called with the path of what is removed from `directory` because no guard has put it there. */
+  readonly removing?: (path: string) => void
 }
 
 /** What `installGuard` did. */
@@ -89,20 +93,27 @@ function readObject(): GuardObject {
  * another layout.
  */
 export async function installGuard(options: InstallOptions = {}): Promise<Installed> {
-  const { directory = GUARD_DIRECTORY, mode, loading } = options
+  const { directory = GUARD_DIRECTORY, mode, loading, removing } = options
   requireTokens()
   requireLsm()
+  requireBpffs(directory)
   const object = readObject()
+  const own = mapsOfRunning(directory)
+  removeStrays(directory, own, removing)
   makeDirectories(directory)
-  using before = Guard.openOrNull(directory)
+  using before = own.size === 0 ? undefined : Guard.openOrNull(directory)
   const whole = before !== undefined && missingLinks(directory, object.spec).length === 0
   if (whole && before.config().build === object.build) {
     if (mode !== undefined) before.configure({ mode })
-    protect(before)
+    protect(
+      before.tables,
+      idsOf(declaredMaps(object.spec), name => before.map(name)),
+      directory,
+    )
     return 'adopted'
   }
   loading?.()
-  await loadAndPin(object, directory, mode ?? before?.config().mode ?? 'enforce')
+  await loadAndPin(object, own, options, mode ?? before?.config().mode ?? 'enforce')
   if (!probeGuard())
     throw new NotSupportedError('The guard is loaded, but the kernel does not ask it', {
       context: { directory },
@@ -134,13 +145,16 @@ function requireLsm(): void {
   })
 }
 
-function makeDirectories(directory: string): void {
+function requireBpffs(directory: string): void {
   const parent = path.dirname(directory)
-  if (statfsSync(parent).type >>> 0 !== BPF_FS_MAGIC)
-    throw new NotSupportedError(`${parent} is not a bpffs, so that nothing can be pinned in it`, {
-      context: { directory },
-      hint: `Mount one: mount -t bpf bpf ${parent}`,
-    })
+  if (statfsSync(parent).type >>> 0 === BPF_FS_MAGIC) return
+  throw new NotSupportedError(`${parent} is not a bpffs, so that nothing can be pinned in it`, {
+    context: { directory },
+    hint: `Mount one: mount -t bpf bpf ${parent}`,
+  })
+}
+
+function makeDirectories(directory: string): void {
   for (const one of [directory, `${directory}/maps`]) {
     try {
       mkdirSync(one, { mode: 0o700 })
@@ -150,17 +164,96 @@ function makeDirectories(directory: string): void {
   }
 }
 
-async function loadAndPin({ spec, build }: GuardObject, directory: string, mode: GuardMode): Promise<void> {
+const declaredMaps = (spec: ObjectSpec): string[] =>
+  spec.maps.filter(({ kind }) => kind === 'declared').map(({ name }) => name)
+
+function idsOf(names: readonly string[], mapNamed: (name: string) => BpfMap): Set<number> {
+  return new Set(names.map(name => mapNamed(name).info().id))
+}
+
+// ---- what lies in the directory ----
+
+/**
+ * Ids of the maps that the guard whose links are pinned here runs with, and says are its own: anybody
+ * could have pinned others beside them. None: no guard enforces, or it is pinned elsewhere.
+ */
+function mapsOfRunning(directory: string): ReadonlySet<number> {
+  if (!probeGuard()) return new Set()
+  becomeKeeper()
+  const pins = LINKS.flatMap(part =>
+    namesIn(`${directory}/${part}`).map(name => `${directory}/${part}/${name}`),
+  )
+  const used = new Set(pins.flatMap(mapsUsedBy))
+  using map = openPinned(`${directory}/maps/own_maps`)
+  if (map === undefined || !used.has(map.info().id)) return new Set()
+  const { own_maps } = tablesOf(() => map)
+  return new Set([...own_maps.keys()].filter(id => used.has(id)))
+}
+
+/** Of the program of a pinned link; none unless that is an LSM program. */
+function mapsUsedBy(pin: string): readonly number[] {
+  try {
+    using link = new Link(objGet(pin))
+    using program = Program.fromFd(getFdById('BPF_PROG_GET_FD_BY_ID', link.info().programId))
+    const { type, mapIds } = program.info()
+    return type === 'lsm' ? mapIds : []
+  } catch (error) {
+    if (error instanceof SyscallError || error instanceof TypeError) return []
+    throw error
+  }
+}
+
+/** Whether this is the pin of one of these maps. */
+function isPinOf(ids: ReadonlySet<number>, pin: string): boolean {
+  using map = openPinned(pin)
+  return map !== undefined && ids.has(map.info().id)
+}
+
+/** Removes what is no pin of these maps, nor of a guard's program; where there are none, everything. */
+function removeStrays(directory: string, own: ReadonlySet<number>, removing?: (path: string) => void): void {
+  const remove = (stray: string): void => {
+    removing?.(stray)
+    removeTree(stray)
+  }
+  if (own.size === 0) {
+    if (exists(directory)) remove(directory)
+    return
+  }
+  for (const name of namesIn(directory)) {
+    const part = `${directory}/${name}`
+    if (!isDirectory(part) || !PARTS.includes(name)) remove(part)
+    else
+      for (const pin of namesIn(part).map(one => `${part}/${one}`))
+        if (name === 'maps' ? !isPinOf(own, pin) : mapsUsedBy(pin).length === 0) remove(pin)
+  }
+}
+
+/** Of an installation that was cut off all links may be in the second. */
+const LINKS = ['links', 'links-new']
+const PARTS = ['maps', ...LINKS]
+
+const exists = (file: string): boolean => lstatSync(file, { throwIfNoEntry: false }) !== undefined
+const isDirectory = (file: string): boolean =>
+  lstatSync(file, { throwIfNoEntry: false })?.isDirectory() === true
+
+// ---- loading ----
+
+async function loadAndPin(
+  { spec, build }: GuardObject,
+  own: ReadonlySet<number>,
+  { directory = GUARD_DIRECTORY, removing }: InstallOptions,
+  mode: GuardMode,
+): Promise<void> {
   using owned = new Owned()
-  const names = spec.maps.filter(({ kind }) => kind === 'declared').map(({ name }) => name)
+  const names = declaredMaps(spec)
   const choices: Record<string, MapChoice> = {}
   for (const name of names) {
     const pinned = openPinned(`${directory}/maps/${name}`)
-    if (pinned !== undefined) choices[name] = { use: owned.add(pinned) }
+    if (pinned !== undefined && own.has(owned.add(pinned).info().id)) choices[name] = { use: pinned }
   }
   const object = owned.add(await loadObject(spec, { token: null, maps: choices }))
-  const { config } = tablesOf(name => object.map(name))
-  const { abi } = config.read()
+  const tables = tablesOf(name => object.map(name))
+  const { abi } = tables.config.read()
   if (abi !== 0 && abi !== GUARD_ABI)
     throw new ConflictError(
       `The maps in ${directory} have layout ${abi}, and this program layout ${GUARD_ABI}`,
@@ -170,45 +263,52 @@ async function loadAndPin({ spec, build }: GuardObject, directory: string, mode:
       },
     )
   // Before the programs run: they enforce if no mode is written yet.
-  config.change({
+  tables.config.change({
     abi: GUARD_ABI,
     mode: mode === 'enforce' ? 1 : 0,
     build,
     kernel_btf: kernelBtfId(),
   })
-  for (const name of names) if (choices[name] === undefined) object.map(name).pin(`${directory}/maps/${name}`)
-  using maps = new GuardMaps(directory)
-  protect(maps)
-
-  const fresh = `${directory}/links-new`
-  // Left by an installation that was cut off. Its programs enforce, so they stay until others do.
-  if (namesIn(`${directory}/links`).length === 0 && namesIn(fresh).length > 0) {
-    removeTree(`${directory}/links`)
-    renameSync(fresh, `${directory}/links`)
+  const links = spec.programs.map(({ name }) => ({ name, link: owned.add(attachProgram(object, name)) }))
+  // From here on the new programs enforce, and nobody else can put anything into the directory.
+  becomeKeeper()
+  const ids = idsOf(names, name => object.map(name))
+  protect(tables, ids, directory)
+  if (own.size > 0) removeStrays(directory, new Set([...own, ...ids]), removing)
+  else for (const name of namesIn(directory)) if (name !== 'maps') removeTree(`${directory}/${name}`)
+  for (const name of namesIn(`${directory}/maps`)) {
+    const pin = `${directory}/maps/${name}`
+    if (!names.includes(name) || !isPinOf(new Set([object.map(name).info().id]), pin)) removeTree(pin)
   }
+  for (const name of names)
+    if (!exists(`${directory}/maps/${name}`)) object.map(name).pin(`${directory}/maps/${name}`)
+  const fresh = `${directory}/links-new`
   removeTree(fresh)
   mkdirSync(fresh, { mode: 0o700 })
-  for (const { name } of spec.programs) owned.add(attachProgram(object, name)).pin(`${fresh}/${name}`)
-  // From here on the new programs enforce; the old ones may go.
-  becomeKeeper()
+  for (const { name, link } of links) link.pin(`${fresh}/${name}`)
+  // The old ones may go.
   removeTree(`${directory}/links`)
   renameSync(fresh, `${directory}/links`)
 }
 
 /** Tells the programs which maps and pins are the guard's own. */
-function protect(maps: GuardMaps): void {
-  const ids = namesIn(`${maps.directory}/maps`).map(name => maps.map(name).info().id)
-  const { config, own_maps } = maps.tables
+function protect({ config, own_maps }: Tables, ids: ReadonlySet<number>, directory: string): void {
   for (const id of ids) own_maps.set(id, 1)
-  const known = new Set(ids)
-  for (const old of own_maps.keys()) if (!known.has(old)) own_maps.delete(old)
-  const { ino, dev } = statSync(maps.directory, { bigint: true })
+  for (const old of own_maps.keys()) if (!ids.has(old)) own_maps.delete(old)
+  const found = lstatSync(directory, { bigint: true })
+  if (!found.isDirectory())
+    throw new ConflictError(`${directory} is no directory any more`, { context: { directory } })
   config.change({
     first_map: Math.min(...ids),
     last_map: Math.max(...ids),
-    pin_inode: ino,
-    pin_device: kernelDevice(dev),
+    pin_inode: found.ino,
+    pin_device: kernelDevice(found.dev),
   })
+  // Somebody may have made them before we could keep that from happening.
+  for (const one of [directory, `${directory}/maps`]) {
+    lchownSync(one, 0, 0)
+    chmodSync(one, 0o700)
+  }
 }
 
 /**
@@ -222,17 +322,23 @@ function kernelDevice(dev: bigint): number {
 }
 
 function programsIn(directory: string): number[] {
-  return namesIn(directory).map(name => {
-    using link = new Link(objGet(`${directory}/${name}`))
-    return link.info().programId
+  return namesIn(directory).flatMap(name => {
+    try {
+      using link = new Link(objGet(`${directory}/${name}`))
+      return [link.info().programId]
+    } catch (error) {
+      if (error instanceof SyscallError || error instanceof TypeError) return []
+      throw error
+    }
   })
 }
 
+/** Undefined: there is no map there, or one that this process may not open. */
 function openPinned(file: string): BpfMap | undefined {
   try {
     return BpfMap.open(file)
   } catch (error) {
-    if (error instanceof SyscallError && error.errnoName === 'ENOENT') return undefined
+    if (error instanceof SyscallError || error instanceof TypeError) return undefined
     throw error
   }
 }
@@ -251,15 +357,12 @@ function namesIn(directory: string): string[] {
   }
 }
 
-/** bpffs has no other files than pins, and removing a pin lets go of the object. */
-function removeTree(directory: string): void {
-  const names = namesIn(directory)
-  for (const name of names) unlinkSync(`${directory}/${name}`)
-  try {
-    rmdirSync(directory)
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
-  }
+/**
+ * bpffs has no other files than pins, and removing a pin lets go of the object. Symbolic links are
+ * not followed.
+ */
+function removeTree(file: string): void {
+  rmSync(file, { recursive: true, force: true })
 }
 
 /**
@@ -271,9 +374,8 @@ export async function removeGuard(directory: string = GUARD_DIRECTORY): Promise<
   if (namesIn(directory).length === 0)
     throw new NotFoundError(`The guard is not installed in ${directory}`, { context: { directory } })
   becomeKeeper()
-  const programs = new Set([...programsIn(`${directory}/links`), ...programsIn(`${directory}/links-new`)])
-  for (const part of ['links', 'links-new', 'maps']) removeTree(`${directory}/${part}`)
-  rmdirSync(directory)
+  const programs = new Set(LINKS.flatMap(part => programsIn(`${directory}/${part}`)))
+  removeTree(directory)
   // The kernel frees the unpinned objects one after the other, when it has time; a program goes
   // after its link.
   const attached = (): boolean => [...programIds()].some(id => programs.has(id))

@@ -42,11 +42,12 @@ export const GUARD_LISTS = {
   lastType: 57,
   privilegedCommands: 0x11c09d7821n,
   attachCommands: 0x4a30020500n,
+  linkCommands: 0x10020000n,
   detachCommands: 0x400000200n,
   updateCommands: 0x4400004n,
-  deviceMaps: 0x207c000n,
+  deviceMaps: 0x217c000n,
   objectMaps: 0x2017008n,
-  carrierMaps: 0x607f008n,
+  carrierMaps: 0x617f008n,
   batchMax: 64,
 } as const
 

@@ -4,8 +4,8 @@
  * `inContainer` starts it.
  */
 import { execFileSync } from 'node:child_process'
-import { renameSync, rmdirSync, unlinkSync } from 'node:fs'
-import { BpfMap } from '../../src/ebpf/map.ts'
+import { chmodSync, mkdirSync, renameSync, rmdirSync, symlinkSync, unlinkSync } from 'node:fs'
+import { BpfMap, MAP_FLAGS } from '../../src/ebpf/map.ts'
 import { getFdById, linkDetach, objGet } from '../../src/sys/bpf.ts'
 import { fsconfigFlag, fsopen } from '../../src/sys/mount.ts'
 
@@ -15,6 +15,17 @@ const ACTIONS = {
   unlink: (path: string) => unlinkSync(path),
   rmdir: (path: string) => rmdirSync(path),
   rename: (path: string) => renameSync(path, `${path}-elsewhere`),
+  mkdir: (path: string) => mkdirSync(path),
+  symlink: (path: string) => symlinkSync('/tmp', path),
+  chmod: (path: string) => chmodSync(path, 0o777),
+  /** Pins a map like the guard's own of that name. */
+  plant: (path: string) => {
+    using map = BpfMap.create({
+      ...{ type: 'hash', name: 'renewals', keyBytes: 8, valueBytes: 8, maxEntries: 8192, token: null },
+      flags: MAP_FLAGS.BPF_F_NO_PREALLOC,
+    } as const)
+    map.pin(path)
+  },
   keep: (key: string) => {
     using context = fsopen('bpf')
     fsconfigFlag(context, key)

@@ -58,6 +58,7 @@ import { Inconclusive } from '../helpers/conclusive.ts'
 import { type Command, MapParts, mapAttr, progCommand, Targets } from '../kernel/delegation/attributes.ts'
 import { outcome, vocabulary } from '../kernel/delegation/lab.ts'
 import { fsopenWithin } from '../kernel/delegation/within.ts'
+import { Workload } from '../kernel/delegation/workload.ts'
 import {
   attempt,
   guard,
@@ -80,6 +81,7 @@ const BESIDE = `${CGROUP_ROOT}/beside`
 const ELSEWHERE = '/mnt'
 const LOOPBACK = 1
 const AF_INET = 2
+const NOBODY = 65534
 
 before(() => {
   if (skip === false) for (const directory of [CGROUP, BELOW, BESIDE]) mkdirSync(directory)
@@ -517,6 +519,27 @@ policyAttempt('pass a program to another user namespace', async refused => {
   await lending(PASSING, async loan => assert.equal(await passed(loan), 'ok'))
 })
 
+policyAttempt('pass a map that carries devices to another user namespace', async refused => {
+  const passed = async ({ mustToken }: Loan, type: string): Promise<string> => {
+    using token = mustToken()
+    using map = mallory.must({ cmd: bpf_cmd.BPF_MAP_CREATE, attr: mapAttr(type, token.number), refs: [] })
+    const within = await mallory.workload.take(map)
+    assert.ok(within > 0, 'within the namespace it may be passed')
+    await mallory.workload.must('close', within)
+    using anybody = await Workload.onHost(NOBODY)
+    const number = await anybody.take(map)
+    anybody[Symbol.dispose]()
+    await anybody.exited
+    return number < 0 ? 'no descriptor arrives' : 'ok'
+  }
+  await lending({}, async loan => {
+    refused(await passed(loan, 'devmap'), loan.id)
+    assert.equal(await passed(loan, 'array'), 'ok', 'another map')
+  })
+  for (const changes of [PASSING, { network: 'host' } as const])
+    await lending(changes, async loan => assert.equal(await passed(loan, 'devmap'), 'ok'))
+})
+
 policyAttempt('let a process of the host take its token with pidfd_getfd(2)', async refused => {
   const taken = async (): Promise<string> => {
     const token = await mallory.ownToken()
@@ -882,6 +905,27 @@ attempt(`rename a pin of the guard${AS_CONTAINER}`, async refused => {
   refused(inContainer('rename', `${GUARD_DIRECTORY}/links/guard_token_cmd`))
   refused(inContainer('rename', GUARD_DIRECTORY))
   assert.equal(inContainer('pin', OTHER_PIN), 'ok')
+})
+
+attempt(`put a pin beside those of the guard${AS_CONTAINER}`, async refused => {
+  refused(inContainer('plant', `${GUARD_DIRECTORY}/maps/another`))
+  refused(inContainer('symlink', `${GUARD_DIRECTORY}/maps/another`))
+  assert.equal(inContainer('plant', OTHER_PIN), 'ok')
+  assert.equal(inContainer('unlink', OTHER_PIN), 'ok')
+})
+
+attempt(`make a directory beside the pins of the guard${AS_CONTAINER}`, async refused => {
+  refused(inContainer('mkdir', `${GUARD_DIRECTORY}/links/another`))
+  assert.equal(inContainer('mkdir', OTHER_PIN), 'ok')
+  assert.equal(inContainer('rmdir', OTHER_PIN), 'ok')
+})
+
+attempt(`open a pin of the guard to others${AS_CONTAINER}`, async refused => {
+  refused(inContainer('chmod', `${GUARD_DIRECTORY}/maps/revocations`))
+  refused(inContainer('chmod', GUARD_DIRECTORY))
+  assert.equal(inContainer('mkdir', OTHER_PIN), 'ok')
+  assert.equal(inContainer('chmod', OTHER_PIN), 'ok')
+  assert.equal(inContainer('rmdir', OTHER_PIN), 'ok')
 })
 
 attempt(`detach a link of the guard${AS_CONTAINER}`, async refused => {

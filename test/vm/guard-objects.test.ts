@@ -67,6 +67,8 @@ const AF_INET = 2
 const AF_XDP = 44
 const SOL_XDP = 283
 const XDP_RX_RING = 2
+const SOL_SOCKET = 1
+const SO_REUSEPORT = 15
 const SOCK_STREAM = 1
 const SOCK_RAW = 3
 const BPF_F_PATH_FD = 1 << 14
@@ -150,11 +152,17 @@ async function hostSocket(family: number, kind: number): Promise<Fd> {
   }
   using who = await Workload.onHost(NOBODY)
   const number = await who.must('socket', family, kind, 0)
-  await who.must('listen', number, 1)
+  await listening(who, number)
   const socket = await who.give(number)
   who[Symbol.dispose]()
   await who.exited
   return socket
+}
+
+/** Has a socket listen, as one of a group: none else comes into a reuseport_sockarray. */
+async function listening(who: Workload, socket: number): Promise<void> {
+  await who.must('setsockopt', socket, SOL_SOCKET, SO_REUSEPORT, u32(1), 4)
+  await who.must('listen', socket, 1)
 }
 
 /** An ordinary user of the host. */
@@ -631,6 +639,7 @@ for (const [type, shape, family, kind] of [
   ['sockmap', {}, AF_INET, SOCK_STREAM],
   ['sockhash', {}, AF_INET, SOCK_STREAM],
   ['xskmap', {}, AF_XDP, SOCK_RAW],
+  ['reuseport_sockarray', {}, AF_INET, SOCK_STREAM],
 ] as const)
   policyAttempt(`put a socket of the host's network into a ${type}`, async refused => {
     const put = async ({ mustToken }: Loan): Promise<string> => {
@@ -648,7 +657,7 @@ for (const [type, shape, family, kind] of [
       using carrier = mallory.must(map(type, token, shape))
       const number = await workload.take(carrier)
       const socket = await workload.must('socket', family, kind, 0)
-      if (family === AF_INET) await workload.must('listen', socket, 1)
+      if (family === AF_INET) await listening(workload, socket)
       else await workload.must('setsockopt', socket, SOL_XDP, XDP_RX_RING, RING, RING.length)
       assert.equal(await by(workload, update(number, u32(socket))), 'ok')
       for (const fd of [socket, number]) await workload.must('close', fd)

@@ -1,4 +1,6 @@
 /** bpftoken guard install, status and remove. */
+
+import { printable } from '../../ebpf/printable.ts'
 import { EXIT } from '../../errors.ts'
 import { GUARD_DIRECTORY } from '../../guard/directory.ts'
 import { Guard, type GuardMode } from '../../guard/guard.ts'
@@ -22,16 +24,21 @@ export interface InstallOptions {
 export async function install(options: InstallOptions): Promise<number> {
   requireRoot('bpftoken guard install')
   using progress = new Progress({ atOnce: true })
+  const removed: string[] = []
   const done = await installGuard({
     ...(options.mode === undefined ? {} : { mode: options.mode }),
     loading: () => progress.step('the kernel verifies and attaches the programs of the guard'),
+    removing: path => removed.push(path),
   })
   using guard = Guard.open()
   progress[Symbol.dispose]()
   if (options.audit !== undefined) guard.configure({ audit: options.audit })
   const { mode, audit } = guard.config()
-  if (options.json === true) printJson({ done, directory: GUARD_DIRECTORY, mode, audit })
-  else print(`guard ${done} in ${GUARD_DIRECTORY}, mode ${mode}`)
+  if (options.json === true) printJson({ done, directory: GUARD_DIRECTORY, mode, audit, removed })
+  else {
+    for (const path of removed) print(`removed what no guard has put there: ${printable(path)}`)
+    print(`guard ${done} in ${GUARD_DIRECTORY}, mode ${mode}`)
+  }
   return EXIT.ok
 }
 

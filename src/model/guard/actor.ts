@@ -16,6 +16,8 @@ export interface Actor {
   readonly cgroup: Cgroup
   /** Whether its network namespace is the host's. */
   readonly inHostNetwork: boolean
+  /** Whether its table of descriptors is also another task's, such as a thread's of its own. */
+  readonly sharesDescriptors?: boolean
 }
 
 /** CAP_SYS_ADMIN over the machine. */

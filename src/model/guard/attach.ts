@@ -265,6 +265,8 @@ export class Attaching {
   #updating(actor: Actor, call: GuardCall, isConfined: boolean): GuardVerdict {
     // What the host's root could put into a map it could attach.
     if (isHostRoot(actor) && !isConfined) return PASSED
+    const exchange = this.#exchanging(actor)
+    if (exchange.refused) return exchange
     if (call.object?.kind !== 'map') return PASSED
     const { map } = call.object
     if (!isOn('carrierMaps', map.type)) return PASSED
@@ -280,6 +282,18 @@ export class Attaching {
     const what = new Judged('attach')
     what.mode = this.#state.mode
     what.reason = 'unreadable'
+    return this.#state.say(what, 'EACCES')
+  }
+
+  /** Where the descriptor can be exchanged it does not say which map is written to. */
+  #exchanging(actor: Actor): GuardVerdict {
+    if (!actor.inHostNetwork || actor.sharesDescriptors !== true) return PASSED
+    const found = this.#namespaces.rulesAround(actor)
+    if (found?.enforced.ownNetwork !== true) return PASSED
+    const what = new Judged('attach')
+    what.delegation = found.delegation
+    what.mode = ENFORCE
+    what.reason = 'network'
     return this.#state.say(what, 'EACCES')
   }
 

@@ -179,7 +179,12 @@ export class Guard {
     return this.#attaching.judge(actor, call)
   }
 
-  /** file_receive: a token or program comes by SCM_RIGHTS or pidfd_getfd(2). */
+  /** bpf_map: a map becomes a descriptor again, from a pin or by its id. */
+  openMap(actor: Actor, map: GuardMap): GuardVerdict {
+    return this.#sharing.openMap(actor, map)
+  }
+
+  /** file_receive: a token, program or map comes by SCM_RIGHTS or pidfd_getfd(2). */
   receive(actor: Actor, object: { readonly token: GuardToken } | GuardObject): GuardVerdict {
     return this.#sharing.receive(actor, object)
   }

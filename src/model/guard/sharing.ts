@@ -1,10 +1,10 @@
 /** What may go elsewhere: descriptors, a bpffs, a pinned iterator. */
 import { type Actor, isHostRoot } from './actor.ts'
 import type { Delegation } from './delegation.ts'
-import type { GuardLink, GuardObject, GuardToken } from './objects.ts'
-import { ownerOfLink } from './owner.ts'
+import type { GuardLink, GuardMap, GuardObject, GuardToken } from './objects.ts'
+import { ownerOfLink, ownerOfMap } from './owner.ts'
 import type { GuardState } from './state.ts'
-import { hasFlag } from './terms.ts'
+import { hasFlag, isOn, rulesOf } from './terms.ts'
 import { type GuardVerdict, Judged, PASSED } from './verdict.ts'
 
 export class Sharing {
@@ -14,8 +14,9 @@ export class Sharing {
     this.#state = state
   }
 
-  /** file_receive: a token or program comes by SCM_RIGHTS or pidfd_getfd(2). */
+  /** file_receive: a token, program or map comes by SCM_RIGHTS or pidfd_getfd(2). */
   receive(actor: Actor, object: { readonly token: GuardToken } | GuardObject): GuardVerdict {
+    if (!('token' in object) && object.kind === 'map') return this.openMap(actor, object.map)
     const token =
       'token' in object ? object.token : object.kind === 'program' ? object.program.token : undefined
     if (token === undefined) return PASSED
@@ -26,6 +27,16 @@ export class Sharing {
       const may = hasFlag(token.delegation.terms, 'passToken')
       if (!may && actor.task.userNamespace !== token.userNamespace) what.reason = 'stranger'
     }
+    return this.#state.journal.judge(what, 'EACCES')
+  }
+
+  /** bpf_map, and the same: one that carries devices or sockets becomes somebody's descriptor. */
+  openMap(actor: Actor, map: GuardMap): GuardVerdict {
+    if (!isOn('deviceMaps', map.type) || isHostRoot(actor)) return PASSED
+    const { what, of } = ownerOfMap(this.#state, map, new Judged('receive', { quiet: true }))
+    if (of === undefined) return PASSED
+    const isFenced = rulesOf(of.terms).ownNetwork && this.#state.isStranger(actor, of)
+    what.reason = isFenced ? 'stranger' : 'none'
     return this.#state.journal.judge(what, 'EACCES')
   }
 

@@ -166,6 +166,8 @@ export class Judgement implements Disposable {
       // Of struct_ops alone, of which there is none here.
       address_of_bpf_iter_fops: 0n,
       address_of_bpf_link_fops_poll: 0n,
+      // Nobody looks for it: a read there gives 0, so that no link was made.
+      address_of_link_idr: 0n,
       address_of_fscontext_fops: here!.operations,
       address_of_init_user_ns: here!.user_namespace,
       address_of_init_net: here!.network,

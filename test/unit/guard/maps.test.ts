@@ -11,7 +11,17 @@ import { TABLES, tablesOf } from '../../../src/guard/maps.ts'
 import { declared, Memory, made, tables, types } from './memory.ts'
 
 /** Maps that only the programs use, and the ring buffer. */
-const NO_TABLES = ['contexts', 'events', 'keepers', 'maps', 'programs', 'superblocks', 'tokens', 'unexpired']
+const NO_TABLES = [
+  'contexts',
+  'events',
+  'keepers',
+  'making_links',
+  'maps',
+  'programs',
+  'superblocks',
+  'tokens',
+  'unexpired',
+]
 
 test("each map of the guard has a table, or is the programs' alone", () => {
   assert.deepEqual([...Object.keys(TABLES), ...NO_TABLES].sort(), [...declared.keys()].sort())

@@ -151,6 +151,23 @@ describe('programs', () => {
   })
 })
 
+test('a map that carries devices becomes no stranger’s descriptor where the host’s network is out of reach', () => {
+  const of = (type: number, changes: Changes = {}) => {
+    const world = new World(changes)
+    const { map } = world.guard.mapCreate(app, world.token, { type, bytes: 8n })
+    return [app, stranger, daemon].flatMap(who => [
+      why(world.guard.receive(who, { kind: 'map', map })),
+      why(world.guard.openMap(who, map)),
+    ])
+  }
+  const { BPF_MAP_TYPE_ARRAY: array, BPF_MAP_TYPE_DEVMAP: devices } = bpf_map_type
+  const all = ['ok', 'ok', 'ok', 'ok', 'ok', 'ok']
+  assert.deepEqual(of(devices), ['ok', 'ok', 'receive stranger EACCES', 'receive stranger EACCES', 'ok', 'ok'])
+  assert.deepEqual(of(array), all)
+  assert.deepEqual(of(devices, { network: 'host' }), all)
+  assert.deepEqual(of(devices, { sharing: { bindMount: false, passToken: true } }), all)
+})
+
 describe('attaching', () => {
   test('reaches the host’s network only with `network: host`', () => {
     const there = { ...app, inHostNetwork: true }
@@ -218,6 +235,27 @@ describe('attaching', () => {
         }),
       )
     assert.deepEqual([app, daemon, stranger].map(detach), ['ok', 'ok', 'detach not-own EACCES'])
+  })
+
+  test('into any map, where another task could exchange which it is, and that is in the host’s network', () => {
+    const put = (type: number, who: Actor, world = new World()) => {
+      const { map } = world.guard.mapCreate(app, world.token, { type, bytes: 8n })
+      const object = { kind: 'map', map } as const
+      return why(world.guard.command(who, { cmd: bpf_cmd.BPF_MAP_UPDATE_ELEM, object }))
+    }
+    const { BPF_MAP_TYPE_ARRAY: array, BPF_MAP_TYPE_REUSEPORT_SOCKARRAY: sockets } = bpf_map_type
+    const there = { ...app, inHostNetwork: true }
+    const shared = { ...there, sharesDescriptors: true }
+    const own = { ...app, sharesDescriptors: true }
+    assert.deepEqual(
+      [array, sockets].map(type => [there, shared, own].map(who => put(type, who))),
+      [
+        ['ok', 'attach network EACCES', 'ok'],
+        ['attach network EACCES', 'attach network EACCES', 'ok'],
+      ],
+    )
+    const free = (changes: Changes) => put(array, shared, new World(changes))
+    assert.deepEqual([free({ network: 'host' }), free({ mode: 'permissive' })], ['ok', 'ok'])
   })
 
   test('an update puts the new program to work, whatever the link has', () => {

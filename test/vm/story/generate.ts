@@ -339,7 +339,8 @@ class Tale {
   #use(how: number): void {
     const random = this.#random
     if (how < 37) {
-      const all = [...this.#made.tokens, ...this.#made.progs.map(([prog]) => prog)]
+      const { tokens, progs, carriers } = this.#made
+      const all = [...tokens, ...progs.map(([prog]) => prog), ...carriers]
       const object = random.pick(all)
       this.#push({ ...this.#who(), do: 'pass', object })
     } else if (random.chance(7)) this.#strange()

@@ -140,6 +140,8 @@ export class Paper {
       task: who.caps === 'none' ? { ...task, capabilities: new Set() } : task,
       cgroup: this.#cgroups.get(this.#at[who.as]!)!,
       inHostNetwork: network === 0,
+      // All contexts have one table.
+      sharesDescriptors: true,
     }
   }
 
@@ -451,7 +453,9 @@ export class Paper {
         ? { token: thing.record }
         : thing.kind === 'prog'
           ? { kind: 'program', program: thing.record }
-          : { kind: 'other' },
+          : thing.kind === 'map'
+            ? { kind: 'map', map: thing.record }
+            : { kind: 'other' },
     )
     return said.refused ? said.errno : 'ok'
   }
