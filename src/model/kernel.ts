@@ -72,6 +72,8 @@ export interface KernelFacts {
   readonly unnamedDetachAsks: boolean
   /** Whether links to a cgroup may have flags (since 6.17). */
   readonly cgroupLinksTakeFlags: boolean
+  /** Whether queues and stacks of more than 32 bits of bytes are refused at once (7.3, not 6.18). */
+  readonly boundsQueues: boolean
   /** Bytes of struct lpm_trie_node, without its data (24 since 6.13, 40 before). */
   readonly lpmNodeBytes: number
   readonly limits: MapLimits
@@ -144,6 +146,7 @@ export function factsFrom(
     ringsOverwrite: vocabulary.maps.bitOfName.has('insn_array'),
     unnamedDetachAsks: vocabulary.cmds.bitOfName.has('prog_stream_read_by_fd'),
     cgroupLinksTakeFlags: vocabulary.cmds.bitOfName.has('prog_stream_read_by_fd'),
+    boundsQueues: vocabulary.maps.bitOfName.has('rhash'),
     // The number of descriptors came in 6.14.
     lpmNodeBytes: has('fd_array_cnt') ? 24 : 40,
     limits: { ...USUAL_LIMITS, ...limits },

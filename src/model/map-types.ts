@@ -124,6 +124,7 @@ const limit = (...over: readonly IsOver[]): SizeTest => ({
 const ELEMENT = { htab_elem: 48, bpf_local_storage_elem: 128 } as const
 const MAX_BPF_STACK = 512
 const U16_MAX = 0xffff
+const U32_MAX = 0xffff_ffff
 const INT_MAX = 0x7fff_ffff
 /** More entries need more buckets than fit into 32 bits of bytes, 16 for each. */
 const MOST_BUCKETS = 2 ** 27
@@ -163,7 +164,13 @@ const perCpuHash = (word: Word, own = shape(word)): MapType =>
   mapType(word, { check: [own, limit(element, perCpu)], alloc: [limit(buckets)] })
 const checked = (word: Word): MapType => mapType(word, { check: [shape(word)] })
 const allocated = (word: Word, more?: Refuses): MapType => mapType(word, { alloc: [shape(word, more)] })
-const queueType = (word: Word): MapType => mapType(word, { check: [shape(word), limit(value)] })
+/** A queue has room for one more, by which a full one is told from an empty one. */
+const whole: SizeTest = {
+  kind: 'limit',
+  refuses: ({ valueSize, maxEntries }, { boundsQueues }) =>
+    boundsQueues && (maxEntries + 1) * valueSize > U32_MAX ? 'E2BIG' : undefined,
+}
+const queueType = (word: Word): MapType => mapType(word, { check: [shape(word), limit(value), whole] })
 const storageType = (word: Word): MapType =>
   mapType(word, { check: [shape(word), limit(stored)], needsTypes: 'own' })
 /** Sizes come first there, flags and entries last. */

@@ -42,7 +42,7 @@ function hashEdges({ objectBytes }: KernelFacts['limits'], valueSize?: number): 
 }
 
 /** By the map's word; a type without any takes few sizes, and these are tried anyhow. */
-function edgesOf(word: string, { limits, lpmNodeBytes }: KernelFacts): Edge[] {
+function edgesOf(word: string, { limits, lpmNodeBytes, boundsQueues }: KernelFacts): Edge[] {
   const { objectBytes, perCpuBytes, processors, stackDepth } = limits
   const perCpu = of('valueSize', perCpuBytes - 3, perCpuBytes, perCpuBytes + 1)
   const stored = of('valueSize', 0xffff - 128, 0xffff - 127, 1 << 24, MAX)
@@ -74,7 +74,18 @@ function edgesOf(word: string, { limits, lpmNodeBytes }: KernelFacts): Edge[] {
       return [...perCpu, ...of('valueSize', 2 ** 31 - 1, 2 ** 31, MAX)]
     case 'queue':
     case 'stack':
-      return [...of('valueSize', objectBytes + 1, MAX), large({ valueSize: objectBytes })]
+      return [
+        ...of('valueSize', objectBytes + 1, MAX),
+        large({ valueSize: objectBytes }),
+        // Products of 2^32 - 1 and 2^32, where one entry more is counted.
+        ...[
+          { valueSize: 1, maxEntries: MAX },
+          { valueSize: 4, maxEntries: 2 ** 30 - 1 },
+          { valueSize: objectBytes, maxEntries: MAX },
+        ].map(edge => (boundsQueues ? edge : large(edge))),
+        large({ valueSize: 1, maxEntries: MAX - 1 }),
+        large({ valueSize: 3, maxEntries: MAX / 3 - 1 }),
+      ]
     case 'bloom_filter':
       return [
         ...of('valueSize', objectBytes, objectBytes + 1, MAX),

@@ -38,6 +38,7 @@ for (const [word, fits, over, errno, early] of [
   ['percpu_array', { valueSize: 32768 }, { valueSize: 32769 }, 'E2BIG', true],
   ['array', { valueSize: 2 ** 31 - 1 }, { valueSize: 2 ** 31 }, 'E2BIG', true],
   ['queue', { valueSize: MIB4 }, { valueSize: MIB4 + 1 }, 'E2BIG', true],
+  ['stack', { maxEntries: 2 ** 30 - 2 }, { maxEntries: 2 ** 30 - 1 }, 'E2BIG', true],
   ['bloom_filter', { valueSize: MIB4 }, { valueSize: MIB4 + 1 }, 'E2BIG', true],
   ['bloom_filter', { extra: 15 }, { extra: 16 }, 'EINVAL', false],
   ['percpu_cgroup_storage', { valueSize: 32768 }, { valueSize: 32769 }, 'E2BIG', false],
