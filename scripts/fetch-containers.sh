@@ -6,7 +6,7 @@
 # Further trees have a suite and what they are for: {trixie,sid}-engines have Podman and Docker;
 # {trixie,sid}-sandboxes have systemd-nspawn, LXC, Incus and bubblewrap; sid-programs has compilers,
 # with which scripts/build-witnesses.sh makes programs of others from Debian's sources;
-# {trixie,sid}-tracers have programs that use eBPF (test/programs.ts).
+# sid-tracers has programs that use eBPF (test/programs.ts).
 # Where a tree cannot be had, .cache/containers/why-not-TREE says why, in the words in which tests
 # are then skipped; the other trees are made all the same.
 set -euo pipefail
@@ -23,10 +23,8 @@ SANDBOX_PACKAGES=(systemd systemd-container lxc incus-base bubblewrap busybox-st
 # Go with cilium/ebpf, and Rust with libbpf-rs.
 COMPILER_PACKAGES=(golang-go golang-github-cilium-ebpf-dev cargo rustc librust-libbpf-rs-dev pkgconf busybox-static libc-bin)
 # Programs that use eBPF, each by its own loader.
-TRACER_PACKAGES=(bpftrace libbpf-tools bpftool xdp-tools iproute2 veristat busybox-static libc-bin
-  bpfilter nsd knot knot-dnsutils suricata python3-bpfcc)
-# As they were before: another way of bpftrace, and an agent that Debian's newest has without its programs.
-OLDER_TRACER_PACKAGES=(bpftrace pcp busybox-static libc-bin)
+TRACER_PACKAGES=(bpftrace libbpf-tools bpftool xdp-tools iproute2 veristat busybox-static libc-bin bpfilter
+  knot nsd)
 # Podman with what its pods, its checkpoints and its users' own containers need, and what Node needs,
 # which is not of the tree. No network but "none" is set up, so netavark and its like are missing.
 PODMAN_PACKAGES=(podman conmon uidmap catatonit criu libcriu2 tar golang-github-containers-{common,image} libstdc++6)
@@ -45,7 +43,6 @@ packages() {
     trixie-engines | sid-engines) echo "${COMMON_PACKAGES[@]} ${PODMAN_PACKAGES[@]} ${DOCKER_PACKAGES[@]}" ;;
     trixie-sandboxes | sid-sandboxes) echo "${SANDBOX_PACKAGES[@]}" ;;
     sid-tracers) echo "${TRACER_PACKAGES[@]}" ;;
-    trixie-tracers) echo "${OLDER_TRACER_PACKAGES[@]}" ;;
     sid-programs) echo "${COMPILER_PACKAGES[@]}" ;;
     *) echo "fetch-containers: no such tree: $1" >&2 && exit 2 ;;
   esac

@@ -146,7 +146,6 @@ const PROGRAMS: readonly Program[] = [
     name: 'xdpdump -i lo',
     script: `${XDP_OBJECTS} timeout -s INT 4 ${of('sbin/xdpdump')} -i lo --load-xdp-program --load-xdp-mode skb -x & sleep 2; ${BUSYBOX} nc -w 1 127.0.0.1 9; wait`,
     says: /@entry: packet size/,
-    policy: 'xdpdump',
   },
   { name: 'veristat', script: `${of('bin/veristat')} $OBJECT`, says: /success/ },
   {
@@ -269,7 +268,8 @@ class Lab implements Disposable {
     const commentOf: CommentOf = (list, word) => {
       const right = asked.find(one => one.domain === list && one.word === word)
       if (right === undefined) return 'what its program computes with pointers; the verifier says so'
-      return `asked for ${[...new Set(right.askers.flatMap(({ names }) => names))].join(', ')}`
+      const names = [...new Set(right.askers.flatMap(({ names }) => names))].join(', ')
+      return names === '' ? 'asked for, without a name' : `asked for ${names}`
     }
     const how = `"bpftoken record" of ${tool.package} ${tool.version}, and run`
     const lines = [...libraryHead(tool, how), ...rightsYaml(name, policy.rights, vocabulary, commentOf)]
@@ -402,6 +402,8 @@ function documentIn(text: string): Recorded | undefined {
   }
 }
 
+const NO_TOKEN = 'it tries for no token'
+
 /** What a recording says that no policy helps. */
 function obstacles({ unserved, withoutToken, leftOut }: Recorded): string[] {
   const calls = unserved.filter(({ fails }) => fails).map(({ call }) => call)
@@ -411,7 +413,7 @@ function obstacles({ unserved, withoutToken, leftOut }: Recorded): string[] {
   )
   return [
     ...(calls.length === 0 ? [] : [`cannot be lent: ${calls.join(', ')}`]),
-    ...(withoutToken.length === 0 ? [] : ['it tries for no token']),
+    ...(withoutToken.length === 0 ? [] : [NO_TOKEN]),
     ...(tokenless.length === 0
       ? []
       : [`it does not name its token for: ${tokenless.map(({ word }) => word).join(', ')}`]),
@@ -427,16 +429,21 @@ function lastLine({ stdout, stderr }: Result): string {
   return (telling ?? 'it says nothing').trim().slice(0, 160)
 }
 
+const MOST_SHOWN = 12
+
 function row({ program, verdict, recorded, under, said }: Outcome): string {
-  const words = (domain: string): string =>
-    recorded?.rights
-      .filter(right => right.domain === domain)
-      .map(({ word }) => word)
-      .join(', ') || '-'
+  const words = (domain: string): string => {
+    const found = recorded?.rights.filter(right => right.domain === domain).map(({ word }) => word) ?? []
+    if (found.length === 0) return '-'
+    return found.length > MOST_SHOWN ? `${found.length} types` : found.join(', ')
+  }
   const told = [
     ...new Set([recorded, under].flatMap(one => (one === undefined ? [] : obstacles(one)))),
     ...(said === undefined ? [] : [`it says: ${said}`]),
-  ].join('; ')
+  ]
+    // What makes one by an option is recorded without it.
+    .filter(text => !verdict.startsWith('enough') || text !== NO_TOKEN)
+    .join('; ')
   const cell = (text: string): string => text.replaceAll('|', '\\|').replaceAll('<', '&lt;')
   const name = `\`${program.name.replaceAll('|', '\\|')}\``
   return `| ${name} | ${words('progs')} | ${words('maps')} | **${verdict}** | ${cell(told)} |`

@@ -57,6 +57,7 @@ const ON_ONE_KERNEL: Readonly<Record<string, string>> = {
   'test/vm/guard-detach.test.ts': '6.12',
   'test/vm/guard-objects.test.ts': '6.12',
   'test/vm/modules.test.ts': '6.12',
+  'test/vm/permissive.test.ts': '7',
   'test/vm/record.test.ts': '7',
 }
 

@@ -107,7 +107,7 @@ export const explained = z.union([
   explainedCall,
   explainedCall.extend({
     recorded: strict({ at: time, task: text, pid, uid: account, times: count }).describe(
-      'Who has made it, and how often, as bpftoken record has seen it; the last time',
+      'Who has made it, and how often, as a recording has it; the last time',
     ),
   }),
   explainedEvent,

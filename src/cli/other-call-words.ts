@@ -3,7 +3,6 @@ import { ATTACH_TYPES } from '../ebpf/type-names.ts'
 import { UsageError } from '../errors.ts'
 import { pinPlaceOf } from '../lending/causes/pin-place.ts'
 import { ATTACH_CALLS, HOST_CALLS, type OtherCall, PIN_CALLS } from '../lending/other-call.ts'
-import { openProcess } from '../sys/process.ts'
 
 /** `obj_get /sys/fs/bpf/flows`, as the process finds it. UsageError: it is none. */
 export async function otherCallOf(words: readonly string[], pid: number): Promise<OtherCall> {
@@ -15,10 +14,8 @@ export async function otherCallOf(words: readonly string[], pid: number): Promis
   if (attaching !== undefined && given !== undefined && rest.length === 0)
     return { cmd: attaching, attachType: attachType(given) }
   const pinning = named(PIN_CALLS)
-  if (pinning !== undefined && given !== undefined && rest.length === 0) {
-    using process = openProcess(pid)
-    return { cmd: pinning, place: await pinPlaceOf(process, given) }
-  }
+  if (pinning !== undefined && given !== undefined && rest.length === 0)
+    return { cmd: pinning, place: await pinPlaceOf(pid, given) }
   throw new UsageError(`Not a call: ${words.join(' ')}`, {
     hint: 'Say link_create, prog_attach, prog_detach or prog_query ATTACH-TYPE, obj_pin or obj_get PATH, or another command alone',
   })

@@ -1,5 +1,5 @@
 /** The lists of digests and attach targets that terms name by number. */
-import { randomBytes } from 'node:crypto'
+import { createHash } from 'node:crypto'
 import type { BtfComposite } from '../ebpf/btf/btf.ts'
 import { kernelBtf, kernelBtfId } from '../ebpf/kernel/btf.ts'
 import { NotFoundError, NotSupportedError } from '../errors.ts'
@@ -24,14 +24,17 @@ export function writeTerms(maps: GuardMaps, terms: GuardTerms, write: (raw: RawT
   const digests = terms.programs.digests === 'any' ? undefined : terms.programs.digests.map(digestBytes)
   const functions = terms.targets.functions === 'any' ? undefined : terms.targets.functions.map(functionType)
   sweepLists(maps)
-  const lists = { digests: digests ? newNumber() : 0n, functions: functions ? newNumber() : 0n }
+  const btf = functions === undefined ? 0 : kernelBtfId()
+  const lists = {
+    digests: digests === undefined ? 0n : listNumber(digests),
+    functions: functions === undefined ? 0n : listNumber(functions.map(type => functionBytes(btf, type))),
+  }
   // The terms come first, because a list that no terms name is swept. A list refuses everything
   // until it is filled.
   write(encodeTerms(terms, lists))
   for (const bytes of digests ?? []) maps.tables.digests.set({ list: lists.digests, bytes }, ON_THE_LIST)
-  if (functions === undefined) return
-  const btf = kernelBtfId()
-  for (const type of functions) maps.tables.functions.set({ list: lists.functions, btf, type }, ON_THE_LIST)
+  for (const type of functions ?? [])
+    maps.tables.functions.set({ list: lists.functions, btf, type }, ON_THE_LIST)
 }
 
 /** What the numbers in `raw` stand for, in the words of a policy. */
@@ -71,22 +74,41 @@ export function sweepLists(maps: GuardMaps): void {
   const name = (terms: RawTerms): void => {
     named.add(terms.digests).add(terms.functions)
   }
-  for (const terms of policies.values()) name(terms)
-  for (const delegators of [processes, files, cgroups])
-    for (const { ceiling } of delegators.values()) name(ceiling)
-  for (const { terms, ceiling } of pending.values()) {
-    name(terms)
-    name(ceiling)
+  const look = (): void => {
+    for (const terms of policies.values()) name(terms)
+    for (const delegators of [processes, files, cgroups])
+      for (const { ceiling } of delegators.values()) name(ceiling)
+    for (const { terms, ceiling } of pending.values()) {
+      name(terms)
+      name(ceiling)
+    }
+    // Free places are skipped: they still have their old contents.
+    for (const { terms } of delegations.all()) name(terms)
   }
-  // Free places are skipped: they still have their old contents.
-  for (const { terms } of delegations.all()) name(terms)
-  for (const member of listed.digests) if (!named.has(member.list)) digests.delete(member)
-  for (const member of listed.functions) if (!named.has(member.list)) functions.delete(member)
+  look()
+  const gone = {
+    digests: listed.digests.filter(({ list }) => !named.has(list)),
+    functions: listed.functions.filter(({ list }) => !named.has(list)),
+  }
+  for (const member of gone.digests) digests.delete(member)
+  for (const member of gone.functions) functions.delete(member)
+  // Another process may have named the same list in the meantime. Whoever names one fills it
+  // afterwards: then either it finds ours deleted, or we find it named.
+  look()
+  for (const member of gone.digests) if (named.has(member.list)) digests.set(member, ON_THE_LIST)
+  for (const member of gone.functions) if (named.has(member.list)) functions.set(member, ON_THE_LIST)
 }
 
-/** Drawn at random, so that two processes at once choose different numbers. */
-function newNumber(): bigint {
-  return randomBytes(8).readBigUInt64LE() || 1n
+/**
+ * The same members have the same number, in whatever order, because the programs compare lists by
+ * their numbers: a policy must be able to stand beside itself, as ceiling and as ability. The number
+ * is the beginning of a SHA-256.
+ */
+function listNumber(members: readonly Uint8Array[]): bigint {
+  const hash = createHash('sha256')
+  for (const member of new Set(members.map(bytes => Buffer.from(bytes).toString('hex')).sort()))
+    hash.update(`${member}\n`)
+  return hash.digest().readBigUInt64LE() || 1n
 }
 
 // ---- digests ----
@@ -124,6 +146,14 @@ function kernelHasSha256(): boolean {
 }
 
 // ---- functions ----
+
+/** A type of a BTF object, both by their ids. */
+function functionBytes(btf: number, type: number): Uint8Array {
+  const bytes = Buffer.alloc(8)
+  bytes.writeUInt32LE(btf, 0)
+  bytes.writeUInt32LE(type, 4)
+  return bytes
+}
 
 /** Id in the kernel's own BTF. */
 function functionType(name: string): number {

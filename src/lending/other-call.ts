@@ -170,6 +170,13 @@ function passes(situation: Situation, call: OtherCall, checks: readonly Check[],
       : observed.event && recordedFinding(observed.event, errno ?? 'EACCES', guard?.delegation)
   if (finding !== undefined) return found(finding, checks, asked)
   if (errno === undefined) return fine(checks, asked, call)
+  // Which users another user namespace has, is not known before.
+  if (errno === 'EOVERFLOW' && call.cmd === 'obj_pin')
+    return {
+      ...{ ...base, verdict: 'refused', errno, cause: 'foreign-user', policy: undefined, checks },
+      needed: 'a user and group whom the user namespace of the bpffs has',
+      found: `user ${situation.identity?.uid ?? situation.uid}, and a bpffs of ${call.place.userNamespace ?? 'another one'}`,
+    }
   const isModule = errno === 'EPERM' || errno === 'EACCES'
   return {
     ...{ ...base, verdict: 'refused', errno, policy: undefined, checks },

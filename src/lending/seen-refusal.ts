@@ -9,7 +9,6 @@ import type { GuardEvent } from '../guard/event.ts'
 import type { Guard } from '../guard/guard.ts'
 import type { KernelFacts } from '../model/kernel.ts'
 import { procFields } from '../sys/proc-file.ts'
-import { openProcess } from '../sys/process.ts'
 import { pinPlaceOf } from './causes/pin-place.ts'
 import { callText, type Explanation, explainCall, type Observed } from './explain.ts'
 import { ATTACH_CALLS, explainOther, HOST_CALLS, type OtherCall, PIN_CALLS } from './other-call.ts'
@@ -62,8 +61,7 @@ async function otherOf(call: SeenRefusal): Promise<OtherCall> {
     if (name.length >= MAX_PATH)
       return { cmd: pinning, place: { ...none, unknown: 'a path of which the end was not seen' }, flags }
     if (name === '') return { cmd: pinning, place: { ...none, unknown: 'a path that was not seen' }, flags }
-    using process = openProcess(pid)
-    return { cmd: pinning, place: await pinPlaceOf(process, name), flags }
+    return { cmd: pinning, place: await pinPlaceOf(pid, name), flags }
   }
   const attaching = ATTACH_CALLS.find(one => one === command)
   if (attaching !== undefined)

@@ -382,6 +382,7 @@ function making(
     if (btfFails(judge, types.btf)) return
     if (types.value !== 0 && typeSizesFail(judge, types, sizes)) return
   }
+  if (!machine.kernel.refusesClosedMaps && fileFlagsFail(judge, sizes)) return
   const { lsm } = machine
   if (
     judge.fails(
@@ -393,7 +394,6 @@ function making(
     )
   )
     return
-  if (!machine.kernel.refusesClosedMaps && fileFlagsFail(judge, sizes)) return
   judge.fails(MAP_RULES.lsmMap, lsm?.bpf_map === undefined, lsmText(lsm?.bpf_map), undefined, lsm?.bpf_map)
 }
 

@@ -75,7 +75,7 @@ export class HeldCommand {
   }
 
   #number(word: string): number | undefined {
-    const found = new RegExp(`^${word} (\\d+)$`, 'm').exec(this.#said)?.[1]
-    return found === undefined ? undefined : Number(found)
+    const line = this.#said.split('\n').find(one => one.startsWith(`${word} `))
+    return line === undefined ? undefined : Number(line.slice(word.length + 1))
   }
 }

@@ -67,6 +67,18 @@ const libbpfTool = (
   cannot: [programs === undefined ? WHOLE_HOST : WHOLE_HOST_UNHELD, ...cannot],
 })
 
+const recordedTool = (
+  name: string,
+  does: string,
+  cannot: readonly string[],
+): Omit<Tool, 'files' | 'programs'> => ({
+  name: `libbpf-tools-${name}`,
+  does,
+  package: 'libbpf-tools',
+  version: LIBBPF_TOOLS,
+  cannot,
+})
+
 export const TOOLS: readonly Tool[] = [
   {
     name: 'bpftool-prog-load',
@@ -83,21 +95,13 @@ export const TOOLS: readonly Tool[] = [
     programs: ['block_rq_insert', 'block_rq_issue', 'block_rq_complete'],
   }),
   libbpfTool('bitesize', 'how large block I/O is, by process'),
-  libbpfTool('cpudist', 'how long tasks stay on a CPU, as a histogram', { programs: ['sched_switch_tp'] }),
   libbpfTool('hardirqs', 'time in hard interrupts', {
     programs: ['irq_handler_entry', 'irq_handler_exit'],
-  }),
-  libbpfTool('offcputime', 'why and how long tasks are off the CPU, by stack', {
-    programs: ['sched_switch_raw'],
-    cannot: [SYMBOLS],
   }),
   libbpfTool('runqlat', 'how long tasks wait for a CPU, as a histogram', {
     programs: ['handle_sched_wakeup', 'handle_sched_wakeup_new', 'handle_sched_switch'],
   }),
   libbpfTool('softirqs', 'time in soft interrupts', { programs: ['softirq_entry', 'softirq_exit'] }),
-  libbpfTool('wakeuptime', 'who wakes blocked tasks, and how long they were blocked', {
-    cannot: [SYMBOLS],
-  }),
   {
     name: 'networkmanager',
     does: 'the tcx programs by which NetworkManager translates IPv4 where the network has IPv6 alone (CLAT)',
@@ -219,8 +223,20 @@ export const TOOLS: readonly Tool[] = [
   },
 ]
 
-/** Tools whose programs are in no file: their policies are what `record` saw, by test/programs.ts. */
+/**
+ * Tools whose programs are in no file, or in one that does not load before the tool has sized its
+ * maps: their policies are what `record` saw, by test/programs.ts.
+ */
 export const RECORDED_TOOLS: readonly Omit<Tool, 'files' | 'programs'>[] = [
+  recordedTool('cpudist', 'how long tasks stay on a CPU, as a histogram', [WHOLE_HOST_UNHELD]),
+  recordedTool('offcputime', 'why and how long tasks are off the CPU, by stack', [
+    WHOLE_HOST_UNHELD,
+    SYMBOLS,
+  ]),
+  recordedTool('wakeuptime', 'who wakes blocked tasks, and how long they were blocked', [
+    WHOLE_HOST,
+    SYMBOLS,
+  ]),
   {
     name: 'bpfilter-xdp',
     does: 'bpfilter --with-bpf-token: an XDP chain with counters, which the daemon writes when it runs',

@@ -7,7 +7,7 @@
  */
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync } from 'node:fs'
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmdirSync } from 'node:fs'
 import { availableParallelism, constants } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
@@ -22,6 +22,7 @@ import { CLI, cli, finish } from '../helpers/cli.ts'
 import { conclusive, Inconclusive } from '../helpers/conclusive.ts'
 import { eventually } from '../helpers/eventually.ts'
 import { needsTokens, ROOT } from '../helpers/machine.ts'
+import { Scratch } from '../helpers/scratch.ts'
 import { Lab, vocabulary } from '../kernel/delegation/lab.ts'
 
 const POLICY = join(ROOT, 'examples/policies/packet-counter.yaml')
@@ -56,6 +57,9 @@ function random(start: number): () => number {
 /** A cgroup whose processes are those of one command and of whatever it starts, under any name. */
 class Cage implements Disposable {
   readonly path: string
+  readonly #scratch = new Scratch()
+  /** The last command's standard error, in a file: nobody waits for who else holds it. */
+  readonly #said = join(this.#scratch.path, 'said')
 
   constructor(name: string) {
     const root = cgroupRoot() ?? assert.fail('no cgroup2 is mounted')
@@ -65,7 +69,18 @@ class Cage implements Disposable {
 
   start(args: readonly string[]): ChildProcess {
     const script = 'echo $$ >"$0/cgroup.procs" && exec "$@"'
-    return spawn('sh', ['-c', script, this.path, process.execPath, CLI, ...args], { stdio: 'ignore' })
+    const said = openSync(this.#said, 'w')
+    try {
+      return spawn('sh', ['-c', script, this.path, process.execPath, CLI, ...args], {
+        stdio: ['ignore', 'ignore', said],
+      })
+    } finally {
+      closeSync(said)
+    }
+  }
+
+  said(): string {
+    return readFileSync(this.#said, 'utf8')
   }
 
   /** `pid command` of each. */
@@ -84,6 +99,7 @@ class Cage implements Disposable {
 
   [Symbol.dispose](): void {
     rmdirSync(this.path)
+    this.#scratch[Symbol.dispose]()
   }
 }
 
@@ -186,7 +202,7 @@ test('delegate that is killed at any moment leaves nothing, or the whole delegat
           await takeBack()
         } else {
           seen.none++
-          assert.equal(status, byIts(signal), `${what}, and nothing is delegated`)
+          assert.equal(status, byIts(signal), `${what}, and nothing is delegated: ${cage.said()}`)
         }
         await lab.lending({ cmds: 1n }, () => {})
       }
@@ -235,7 +251,7 @@ test('run that is killed at any moment leaves nothing', machine, t =>
           seen[cage.processes().some(line => line.endsWith(' sleep\n')) ? 'running' : 'before']++
         })
         const what = `${signal} at ${round.at.toFixed(3)} of ${wholeMs.toFixed(1)} ms gave ${status}`
-        assert.equal(status, byIts(signal), what)
+        assert.equal(status, byIts(signal), `${what}: ${cage.said()}`)
         await cage.empty()
       }
     })

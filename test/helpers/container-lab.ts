@@ -115,10 +115,16 @@ export class ContainerLab implements AsyncDisposable {
   static async open(suite: PodmanSuite = 'bookworm'): Promise<ContainerLab> {
     const scratch = new Scratch()
     const lab = new ContainerLab(scratch, await Podman.start(suite, [scratch.path]))
-    lab.scratch.write('pass.o', xdpObject())
-    lab.policy('dev')
-    await lab.daemon.ready()
-    return lab
+    try {
+      lab.scratch.write('pass.o', xdpObject())
+      lab.policy('dev')
+      await lab.daemon.ready()
+      return lab
+    } catch (error) {
+      // Else the file of tests would not end before its limit. The first error is the one to tell.
+      await lab[Symbol.asyncDispose]().catch(() => {})
+      throw error
+    }
   }
 
   /** A policy file for XDP with unmodified loaders, with that as `spec` besides. */

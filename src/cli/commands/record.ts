@@ -62,7 +62,7 @@ export async function record(command: string[], options: RecordOptions): Promise
 async function recordCommand(command: string[], options: How): Promise<number> {
   using guard = await installedGuard()
   const watching = new Watching(guard)
-  using recorder = await Recorder.start(call => watching.add(call), { logs: true })
+  using recorder = await Recorder.start(call => watching.add(call))
   // Where the answer goes to stdout it stands there alone.
   const isAnswer = options.json === true || options.output === undefined
   const start = (): ChildProcess =>
@@ -85,7 +85,7 @@ async function recordRunning(options: How): Promise<number> {
   let complete: boolean
   if (options.pid !== undefined) {
     what = { what: `process ${options.pid}`, name: `process-${options.pid}` }
-    using recorder = await Recorder.start(add, { logs: true })
+    using recorder = await Recorder.start(add)
     const end = recorder.watchUntilEnd(options.pid, until)
     note(`watching ${what.what} and its children until it ends, or until interrupted`)
     await unlessInterrupted(end)
@@ -93,7 +93,7 @@ async function recordRunning(options: How): Promise<number> {
   } else {
     const { watched, ...named } = await groupOf(options)
     what = named
-    using recorder = await Recorder.start(add, { ...watched, logs: true })
+    using recorder = await Recorder.start(add, watched)
     note(`watching ${what.what} and all below until interrupted`)
     await unlessInterrupted(aborted(until))
     complete = isWhole(await finish(recorder, watching, what, options))
@@ -151,8 +151,7 @@ class Watching {
   }
 
   add(call: SeenCall): void {
-    // What the verifier said is wanted for refusals alone.
-    this.seen.add(call.log === undefined ? call : { ...call, log: undefined })
+    this.seen.add(call)
     this.refusals.see(call)
   }
 }

@@ -135,7 +135,7 @@ export const daemonCommands: Part = (root, act) => {
           )
           .option(
             '--last',
-            'the last refusal that the guard has seen; with --pid, --uid, --delegation: of these',
+            'the last refusal that the guard or bpftoken record has seen; with --pid, --uid, --delegation: of these',
           )
           .addOption(
             new Option('--uid <uid>', 'with --last: of what this user did').argParser(numberWithin(USER_IDS)),
@@ -157,8 +157,10 @@ export const daemonCommands: Part = (root, act) => {
   )
     .passThroughOptions()
     .details(
-      'A call is map_create TYPE, prog_load TYPE [ATTACH-TYPE], btf_load or btf_get_fd_by_id. A command is run and watched\n' +
-        '(as root), and its last refused call is explained. Numbers of events are those that bpftoken events shows.',
+      'A call is map_create TYPE, prog_load TYPE [ATTACH-TYPE], btf_load or btf_get_fd_by_id; link_create, prog_attach,\n' +
+        'prog_detach or prog_query ATTACH-TYPE; obj_pin or obj_get PATH; or prog_get_next_id and the like.',
+      'A command is run and watched (as root), and its last refused call is explained; a process waits after such a call\n' +
+        'until it has been looked at. Numbers of events are those that bpftoken events shows.',
       '--fix changes nothing but a policy; where the change is elsewhere, it says what to run. See docs/explain.md.',
       'Exit: 0 it would be granted, or no call was refused; 3 it would be, or was; with --fix: 0 it is allowed by now.',
     )

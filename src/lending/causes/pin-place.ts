@@ -8,7 +8,7 @@ import type { Inode } from '../../model/inode.ts'
 import type { Fd } from '../../sys/fd.ts'
 import { LOOK_MS, openInTime } from '../../sys/in-time.ts'
 import { open } from '../../sys/open.ts'
-import { type ProcessHandle, readProcLines } from '../../sys/process.ts'
+import { openProcess, readProcLines } from '../../sys/process.ts'
 import { O_CLOEXEC, O_PATH, RESOLVE_CACHED } from '../../uapi/constants.ts'
 import { answers, fileSystemOf, openAnswering } from './answering.ts'
 import { type Identity, mayUse } from './bpffs-place.ts'
@@ -29,9 +29,10 @@ export interface PinPlace {
 }
 
 /** NotFoundError: the process has exited. */
-export async function pinPlaceOf(process: ProcessHandle, path: string): Promise<PinPlace> {
+export async function pinPlaceOf(pid: number, path: string): Promise<PinPlace> {
   const none = { path, directories: [], isBpffs: false, userNamespace: undefined, pin: undefined }
   if (!path.startsWith('/')) return { ...none, unknown: 'a path that does not begin at the root' }
+  using process = openProcess(pid)
   const { text: mountinfo } = readProcLines(process, 'mountinfo', MOST_MOUNTINFO_BYTES)
   using root = await openInTime(process, 'root', LOOK_MS)
   const names = path.split('/').filter(name => name !== '')

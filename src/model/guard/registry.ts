@@ -29,23 +29,31 @@ export class Registry {
   readonly #state: GuardState
   readonly #policies = new Map<string, RawTerms>()
   readonly #lists = new Map<bigint, readonly string[]>()
+  /** Of lists, by their members. */
+  readonly #numbers = new Map<string, bigint>()
   readonly #delegators = new Map<string, ListedDelegator>()
   readonly #confined = new Map<Cgroup, Delegation>()
   #lastConfinement = 0
-  #lastList = 0n
 
   constructor(state: GuardState) {
     this.#state = state
   }
 
   #encode(terms: GuardTerms): RawTerms {
-    const list = (members: AllowList): bigint => {
-      if (members === 'any') return 0n
-      this.#lists.set(++this.#lastList, members)
-      return this.#lastList
-    }
+    const list = (members: AllowList): bigint => (members === 'any' ? 0n : this.#listNumber(members))
     const [digests, functions] = [list(terms.programs.digests), list(terms.targets.functions)]
     return encodeTerms(terms, { digests, functions })
+  }
+
+  /** The same members have the same number. */
+  #listNumber(members: readonly string[]): bigint {
+    const key = [...new Set(members)].sort().join(' ')
+    const known = this.#numbers.get(key)
+    if (known !== undefined) return known
+    const number = BigInt(this.#numbers.size + 1)
+    this.#numbers.set(key, number)
+    this.#lists.set(number, members)
+    return number
   }
 
   installPolicy(name: string, terms: GuardTerms): void {

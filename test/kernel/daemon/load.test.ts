@@ -171,6 +171,16 @@ class Load {
   }
 }
 
+/** Loans of others on this machine, such as those of tests beside this one: they are no load. */
+async function adoptedSoFar(client: Client): Promise<number> {
+  for (let count = 0, after = 0; ; ) {
+    const { records, next } = await client.audit({ query: { after, limit: 10_000 } })
+    if (records.length === 0) return count
+    count += records.filter(({ event }) => event === 'loan.adopted').length
+    after = next
+  }
+}
+
 async function ended(workloads: readonly Workload[]): Promise<void> {
   for (const one of workloads) one[Symbol.dispose]()
   await Promise.all(workloads.map(one => one.exited))
@@ -224,12 +234,19 @@ test('64 clients at once: all is lent, half is revoked, the rest ends with its p
   const grown = resident.at(-1)! - resident[0]!
   const allowed = BREATH_BYTES + (WAVES - 1) * WAVE * BYTES_PER_ENDED_LOAN
   assert.ok(grown <= allowed, `it has grown by ${grown} bytes, from ${resident.join(', ')}`)
-  const { loans, audit } = await client.status()
   assert.equal(load.lend.length, WAVES * WAVE)
   assert.equal(load.revoke.length, WAVES * Math.floor(WAVE / 2))
-  assert.equal(loans.ended, WAVES * WAVE)
+  let own = 0
+  const isAll = async (): Promise<boolean> => {
+    const adopted = await adoptedSoFar(client)
+    const { loans } = await client.status()
+    own = loans.ended + loans.adopted - adopted
+    return own === WAVES * WAVE
+  }
+  await eventually(isAll, 'other than as many loans as were lent have ended')
+  const { audit } = await client.status()
   const verdict = await client.verifyAudit()
-  assert.deepEqual([verdict.intact, audit.records >= 3 * loans.ended], [true, true])
+  assert.deepEqual([verdict.intact, audit.records >= 3 * own], [true, true])
   t.diagnostic(`lend: ${times(load.lend)}; revoke: ${times(load.revoke)}`)
   t.diagnostic(
     `resident after each wave of ${WAVE}: ${resident.map(n => `${Math.round(n / 2 ** 20)} MiB`).join(', ')}`,

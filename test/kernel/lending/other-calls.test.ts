@@ -3,13 +3,16 @@
  * explanation says, and tried again.
  */
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { chmodSync, chownSync } from 'node:fs'
 import { after, test } from 'node:test'
 import { residue, snapshot } from '../../../scripts/residue.ts'
 import { ATTACH_TYPES, CMDS, PROG_TYPES } from '../../../src/ebpf/type-names.ts'
+import { cli } from '../../helpers/cli.ts'
 import { needsTokens } from '../../helpers/machine.ts'
 import { Scratch } from '../../helpers/scratch.ts'
-import { type Answer, ENOUGH, explained, NR_BPF, type Rights, under, ZERO } from './explained.ts'
+import { type Answer, ENOUGH, explained, NR_BPF, policyText, type Rights, under, ZERO } from './explained.ts'
 
 const machine = needsTokens()
 const scratch = new Scratch()
@@ -201,4 +204,28 @@ test('a pin of another user, which the process may not open', machine, async () 
   assert.deepEqual(told(await run(0o644, BPF_F_RDONLY)), [
     ...['obj_get "/sys/fs/bpf/flows"', undefined, 'none'],
   ])
+})
+
+test('a user whom the user namespace of the bpffs does not have', machine, async () => {
+  const words = ['--user', '--map-root-user', '--mount', 'sh', '-c', 'echo ready; read line']
+  const borrower = spawn('unshare', words, { stdio: ['pipe', 'pipe', 'inherit'] })
+  try {
+    await once(borrower.stdout, 'data')
+    const policy = scratch.write('lent.yaml', policyText(ENOUGH, '  network: host'))
+    const lent = await cli(['delegate', '--pid', String(borrower.pid), '--policy', policy])
+    assert.equal(lent.status, 0, lent.stderr)
+    // Of the host, where the bpffs is seen.
+    const there = ['nsenter', `--mount=/proc/${borrower.pid}/ns/mnt`]
+    const caps = ['--clear-groups', '--inh-caps', '+bpf', '--ambient-caps', '+bpf']
+    const nobody = ['setpriv', '--reuid', '65534', '--regid', '65534', ...caps]
+    const run = async (as: string[]): Promise<Answer> =>
+      (await explained(scratch, [...there, ...as], `${MAP} ${pin(`${LENT}/theirs`)}`)).at(-1)!
+    const foreign = await run(nobody)
+    assert.deepEqual(told(foreign), ['obj_pin "/sys/fs/bpf/theirs"', 'EOVERFLOW', 'foreign-user'])
+    // The change: a user whom it has.
+    assert.deepEqual(told(await run([])), ['obj_pin "/sys/fs/bpf/theirs"', undefined, 'none'])
+  } finally {
+    borrower.stdin.end('\n')
+    await once(borrower, 'exit')
+  }
 })

@@ -2,7 +2,7 @@
 import type { File } from '../../../src/model/file.ts'
 import { LSM_HOOKS, type LsmHook } from '../../../src/model/machine.ts'
 import { MAP_TYPES } from '../../../src/model/map-types.ts'
-import { ALL_CAPS, CONTEXTS, type Lab, LONG_PROGRAM } from './lab.ts'
+import { ALL_CAPS, CAPS, CONTEXTS, type Lab, LONG_PROGRAM } from './lab.ts'
 import { atEdge } from './map-edges.ts'
 import type { Random } from './random.ts'
 import type {
@@ -61,7 +61,8 @@ function caller(random: Random, lab: Lab, op: BpfSpec['op']) {
   // Most hooks are asked about those alone who may do it.
   const isRoot = hooks.refusing !== undefined && random.chance(50)
   const context = isRoot ? 0 : random.chance(55) ? 2 + random.below(2) : random.below(CONTEXTS.length)
-  const caps = isRoot || random.chance(40) ? ALL_CAPS : random.below(ALL_CAPS)
+  const caps =
+    isRoot || random.chance(40) ? ALL_CAPS : random.chance(40) ? but(random) : random.below(ALL_CAPS)
   const who = { context, caps, ...hooks }
   if (!random.chance(4)) return who
   const end = lab.kernel.attrEnds[op]
@@ -75,6 +76,11 @@ function caller(random: Random, lab: Lab, op: BpfSpec['op']) {
   const junkAt = Math.min(at, LAST_BYTE)
   if (random.chance(70)) return { ...who, junkAt, size: junkAt + 1 }
   return { ...who, size: random.pick([4096, 4097, Math.max(end, 16), lab.kernel.attrBytes + 8]) }
+}
+
+/** All capabilities but one, and but CAP_SYS_ADMIN, which would stand in for it. */
+function but(random: Random): number {
+  return ALL_CAPS & ~(1 << CAPS.indexOf('sys_admin')) & ~(1 << random.below(CAPS.length))
 }
 
 /** The hooks that are asked about a command, beside `bpf`. */
@@ -222,16 +228,21 @@ function mapFlags(random: Random, must: number): number {
   return flags >>> 0
 }
 
+/** Whose attributes are as they should be, or so long that the kernel looks at none. */
+function plainCaller(random: Random, lab: Lab, op: BpfSpec['op']) {
+  const { junkAt: _, size, ...who } = { junkAt: 0, size: 0, ...caller(random, lab, op) }
+  return size > 4096 ? { ...who, size } : who
+}
+
 function wellFormedMap(random: Random, lab: Lab): MapSpec {
-  const { junkAt: _, size: __, ...who } = { junkAt: 0, size: 0, ...caller(random, lab, 'map_create') }
   const type = random.pick([1, 2, 5, 6, 27])
   const word = lab.kernel.vocabulary.maps.nameOfBit.get(type)!
-  const spec: MapSpec = { op: 'map_create', ...who, type }
+  const spec: MapSpec = { op: 'map_create', ...plainCaller(random, lab, 'map_create'), type }
   return random.chance(25) ? atEdge(random, lab, word, spec) : spec
 }
 
 function wellFormedProgram(random: Random, lab: Lab): ProgSpec {
-  const { junkAt: _, size: __, ...who } = { junkAt: 0, size: 0, ...caller(random, lab, 'prog_load') }
+  const who = plainCaller(random, lab, 'prog_load')
   return { op: 'prog_load', ...who, type: random.pick([1, 3, 4, 5, 6, 17, 30]), attach: 0 }
 }
 
@@ -242,7 +253,7 @@ function progSpec(random: Random, lab: Lab): ProgSpec {
     ? random.pick([0, 33, 40, 63, 64, 999, 0xffff_ffff])
     : random.chance(isRefusedBy(who.refusing, 'bpf_prog_load') ? 60 : 12)
       ? // The first one has the most attach types, the others have targets.
-        progs.bitOfName.get(random.pick(['cgroup_sock_addr', 'ext', 'tracing', 'lsm', 'struct_ops']))!
+        progs.bitOfName.get(random.pick(['cgroup_sock_addr', 'ext', 'tracing', 'lsm', 'lsm', 'struct_ops']))!
       : 1 + random.below(progs.nameOfBit.size - 1)
   const short = !('size' in who) && random.chance(2) ? { size: 144 } : {}
   const attach = random.chance(3)

@@ -128,7 +128,7 @@ function here(): MutationResult {
 }
 
 async function there(vm: Vm): Promise<MutationResult> {
-  const { CASES = '30000', SEED } = process.env
+  const { CASES = '60000', SEED } = process.env
   const out = join(DIRECTORY, 'there')
   const { status } = await inVm(vm, {
     file: 'mutation.ts',

@@ -7,11 +7,12 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { cpSync, existsSync } from 'node:fs'
+import { cpSync, existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface, type Interface } from 'node:readline'
 import { test } from 'node:test'
 import { structOfKernel } from '../../../src/cli/kernel-structs.ts'
+import { parseObject } from '../../../src/ebpf/object/spec.ts'
 import { BpftokenError } from '../../../src/errors.ts'
 import { type NamedSpec, planRights } from '../../../src/needs/plan.ts'
 import type { MaskDomain } from '../../../src/policy/vocabulary.ts'
@@ -23,7 +24,6 @@ import { objectsOf, TOOLS } from '../../corpus/library-tools.ts'
 import { CACHE, needsProgram, needsTokens, ROOT } from '../../helpers/machine.ts'
 import { Scratch } from '../../helpers/scratch.ts'
 import { EVERYTHING } from '../delegation/lab.ts'
-import { loadAsRoot } from './load-as-root.ts'
 import { type LoadAnswer, LoadLab } from './load-lab.ts'
 
 const CAPABILITIES = ['bpf', 'net_admin', 'perfmon', 'sys_admin']
@@ -134,10 +134,8 @@ async function comparedWithPlans(
       const told = `${object.name} (${hash})`
       const file = corpusFile({ hash })
       const recording = await root.load(file, bpftool)
-      if (recording === undefined) {
-        if (!bpftool) wrong.push(`${told} does not load when it is watched`)
-        continue
-      }
+      // load-agreement.test.ts says what loads here.
+      if (recording === undefined) continue
       counts.recorded++
       const plan = planRights([object], {
         loader: bpftool ? 'libbpf' : 'bpftoken',
@@ -151,8 +149,11 @@ async function comparedWithPlans(
         if (certain && !recorded.includes(`${domain} ${word}`)) wrong.push(`${told}: ${word} is not recorded`)
       const held = plan.capabilities.map(({ name }) => name)
       const names = recording.capabilities.map(({ name }) => name)
+      // libbpf's probe with a kprobe program asks for perfmon.
+      const forProbes = bpftool && recorded.includes(PROBES[0]!) ? ['perfmon'] : []
       for (const name of names)
-        if (!held.includes(name)) wrong.push(`${told}: capability ${name} is not planned`)
+        if (!held.includes(name) && !forProbes.includes(name))
+          wrong.push(`${told}: capability ${name} is not planned`)
       const outcome = await enough(labs, recording, file, bpftool)
       if (outcome === undefined) wrong.push(`${told}: what was recorded is not enough`)
       else counts[outcome]++
@@ -183,14 +184,22 @@ async function enough(
   return everything.ok ? undefined : 'enough under no loan'
 }
 
+/** Every third object; all with BPFTOKEN_TEST_RECORDINGS=all, which takes a minute. */
+const isChosen = (index: number): boolean =>
+  process.env['BPFTOKEN_TEST_RECORDINGS'] === 'all' || index % 3 === 0
+
 test('of our loader exactly the plan is recorded, and it is enough', needs(), async t => {
-  const loadable: Loadable[] = []
-  for (const object of corpusObjects()) {
-    const spec = await loadAsRoot(object)
-    if (!(spec instanceof BpftokenError)) loadable.push({ hash: object.hash, name: object.name, spec })
-  }
-  const { wrong, counts } = await comparedWithPlans(loadable, false)
-  t.diagnostic(`of ${loadable.length} objects: ${JSON.stringify(counts)}`)
+  const objects: Loadable[] = []
+  for (const object of corpusObjects().filter((_, index) => isChosen(index)))
+    try {
+      const spec = parseObject(readFileSync(corpusFile(object)), { name: object.name })
+      if (spec.littleEndian) objects.push({ hash: object.hash, name: object.name, spec })
+    } catch (error) {
+      // What cannot be read is refused by whoever loads it.
+      if (!(error instanceof BpftokenError)) throw error
+    }
+  const { wrong, counts } = await comparedWithPlans(objects, false)
+  t.diagnostic(`of ${objects.length} objects: ${JSON.stringify(counts)}`)
   assert.deepEqual(wrong, [])
   assert.ok(counts.enough > counts['enough with perfmon'])
 })

@@ -3,19 +3,12 @@
  * of ours.
  */
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import type { BpfMap } from '../../../src/ebpf/map.ts'
-import { parseObject } from '../../../src/ebpf/object/spec.ts'
 import { delegationId } from '../../../src/guard/id.ts'
 import * as layout from '../../../src/guard/layout.ts'
 import { TABLES, tablesOf } from '../../../src/guard/maps.ts'
-import { ROOT } from '../../helpers/machine.ts'
-
-const object = parseObject(readFileSync(join(ROOT, 'bpf/guard.bpf.o')), { name: 'guard' })
-const types = object.btf!.types
-const declared = new Map(object.maps.filter(({ kind }) => kind === 'declared').map(map => [map.name, map]))
+import { declared, Memory, made, tables, types } from './memory.ts'
 
 /** Maps that only the programs use, and the ring buffer. */
 const NO_TABLES = ['contexts', 'events', 'keepers', 'maps', 'programs', 'superblocks', 'tokens', 'unexpired']
@@ -48,49 +41,6 @@ test('delegations have as many places as the slots count', () => {
   for (const name of ['delegations', 'revocations', 'usages'])
     assert.equal(declared.get(name)!.maxEntries, layout.GUARD_SLOTS, name)
 })
-
-/** A map in memory, by the bytes of its keys. */
-class Memory {
-  readonly elements = new Map<string, Uint8Array>()
-  readonly keyBytes: number
-  readonly valueBytes: number
-  readonly isArray: boolean
-
-  constructor(name: string, valueBytes?: number) {
-    const map = declared.get(name)!
-    this.keyBytes = map.keyBytes
-    this.valueBytes = valueBytes ?? map.valueBytes
-    this.isArray = map.type === 'array'
-  }
-
-  lookup(key: Uint8Array): Uint8Array | undefined {
-    const found = this.elements.get(Buffer.from(key).toString('hex'))
-    return found ?? (this.isArray ? new Uint8Array(this.valueBytes) : undefined)
-  }
-
-  update(key: Uint8Array, value: Uint8Array): void {
-    assert.deepEqual([key.length, value.length], [this.keyBytes, this.valueBytes])
-    this.elements.set(Buffer.from(key).toString('hex'), value)
-  }
-
-  delete(key: Uint8Array): boolean {
-    return this.elements.delete(Buffer.from(key).toString('hex'))
-  }
-
-  readAll(): [Uint8Array, Uint8Array][] {
-    return [...this.elements].map(([key, value]) => [Buffer.from(key, 'hex'), value])
-  }
-
-  entries = this.readAll
-  keys = (): Uint8Array[] => this.readAll().map(([key]) => key)
-}
-
-const made: Memory[] = []
-const tables = () =>
-  tablesOf(name => {
-    made.push(new Memory(name))
-    return made.at(-1) as unknown as BpfMap
-  })
 
 const FIRST = delegationId(100)
 const NEXT = delegationId(101)

@@ -685,7 +685,8 @@ export class Paper {
     const said = this.#command(step, { cmd: bpf_cmd.BPF_MAP_FREEZE, object })
     if (said.refused) return said.errno
     if (map.type === 'struct_ops') return 'ENOTSUPP'
-    if (map.isFrozen) return 'EBUSY'
+    // Nobody may write to it any more.
+    if (map.isFrozen) return 'EPERM'
     map.isFrozen = true
     return 'ok'
   }

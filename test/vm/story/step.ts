@@ -46,7 +46,7 @@ export type MapName = (typeof MAPS)[number] | (typeof SOCKET_MAPS)[number] | 'st
  * Attach types that go with no program of these: some that the guard knows, the last of these and
  * the one after, and some that no kernel has. All ones are none for the guard.
  */
-export const STRANGE_TYPES = [36, 45, 46, 54, 57, 58, 62, 63, 64, 4096, 0xffff_ffff] as const
+export const STRANGE_TYPES = [36, 45, 46, 57, 58, 62, 63, 64, 4096, 0xffff_ffff] as const
 
 /** By the numbers of cast.ts: 0 is the host's. */
 export type Network = `net${0 | 1 | 2 | 3 | 4}`
