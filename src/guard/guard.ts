@@ -28,6 +28,7 @@ import { GUARD_ABI, guard_event } from './layout.ts'
 import { type Lender, type LendOptions, lend } from './lender.ts'
 import { sweepLists, writeTerms } from './lists.ts'
 import { GuardMaps } from './maps.ts'
+import { probeGuard } from './probe.ts'
 import { renewDelegation } from './renew.ts'
 import type { GuardTerms } from './terms.ts'
 
@@ -60,7 +61,7 @@ export class Guard extends GuardMaps {
     })
   }
 
-  /** As `open`; undefined where no guard is installed, or only half of one. */
+  /** As `open`; undefined where no guard is installed, only half of one, or none enforces. */
   static openOrNull(directory: string = GUARD_DIRECTORY): Guard | undefined {
     try {
       readdirSync(`${directory}/links`)
@@ -69,6 +70,7 @@ export class Guard extends GuardMaps {
         return undefined
       throw error
     }
+    if (!probeGuard()) return undefined
     becomeKeeper()
     const guard = new Guard(directory)
     try {

@@ -34,13 +34,15 @@ import { Owned } from '../ebpf/owned.ts'
 import { Program } from '../ebpf/prog.ts'
 import { ConflictError, NotFoundError, NotSupportedError, SyscallError } from '../errors.ts'
 import { getFdById, objGet } from '../sys/bpf.ts'
-import { fsconfigString, fsopen } from '../sys/mount.ts'
 import { BPF_FS_MAGIC } from '../uapi/constants.ts'
 import { GUARD_DIRECTORY } from './directory.ts'
 import { Guard, type GuardMode } from './guard.ts'
 import { becomeKeeper } from './keeper.ts'
-import { GUARD_ABI, GUARD_PROBE_ERRNO, GUARD_PROBE_KEY } from './layout.ts'
+import { GUARD_ABI } from './layout.ts'
 import { type Tables, tablesOf } from './maps.ts'
+import { probeGuard } from './probe.ts'
+
+export { probeGuard } from './probe.ts'
 
 const OBJECT = path.resolve(__dirname, '../../bpf/guard.bpf.o')
 /** How long the kernel may take to detach what nothing refers to any more. */
@@ -386,21 +388,6 @@ export async function removeGuard(directory: string = GUARD_DIRECTORY): Promise<
         hint: 'A process holds links of it: see bpftool link',
       })
     await sleep(POLL_MS)
-  }
-}
-
-/**
- * Whether a guard enforces, proven by doing: bpffs takes any option that it does not know, and only
- * the guard refuses this one.
- */
-export function probeGuard(): boolean {
-  using context = fsopen('bpf')
-  try {
-    fsconfigString(context, GUARD_PROBE_KEY, '1')
-    return false
-  } catch (error) {
-    if (error instanceof SyscallError && error.errno === GUARD_PROBE_ERRNO) return true
-    throw error
   }
 }
 

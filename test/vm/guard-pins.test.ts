@@ -9,6 +9,7 @@ import { existsSync, lstatSync, mkdirSync, readdirSync, unlinkSync } from 'node:
 import { afterEach, describe, test } from 'node:test'
 import { BpfMap, MAP_FLAGS } from '../../src/ebpf/map.ts'
 import { Program } from '../../src/ebpf/prog.ts'
+import { NotFoundError } from '../../src/errors.ts'
 import { GUARD_DIRECTORY } from '../../src/guard/directory.ts'
 import { Guard } from '../../src/guard/guard.ts'
 import { guardStatus, installGuard, probeGuard, removeGuard } from '../../src/guard/install.ts'
@@ -70,6 +71,7 @@ describe('where no guard enforces', { skip }, () => {
     assert.equal(inContainer('plant', RENEWALS), 'ok')
     assert.equal(inContainer('chmod', GUARD_DIRECTORY), 'ok')
     const planted = idOf(RENEWALS)
+    assert.throws(() => Guard.open(), NotFoundError, 'pins alone are no guard')
     const removed: string[] = []
     assert.equal(await installGuard({ removing: path => removed.push(path) }), 'installed')
     assert.deepEqual(removed, [GUARD_DIRECTORY])
