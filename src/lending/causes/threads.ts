@@ -44,7 +44,7 @@ const SHOWN = 4
 export function threadsNote(threads: readonly number[]): string | undefined {
   if (threads.length === 0) return undefined
   const more = threads.length > SHOWN ? ' ...' : ''
-  return `of its threads ${threads.slice(0, SHOWN).join(', ')}${more} ${threads.length === 1 ? 'has' : 'have'} other rights: ask of one by its number, --pid ${threads[0]}`
+  return `of its threads ${threads.slice(0, SHOWN).join(', ')}${more} ${threads.length === 1 ? 'has' : 'have'} other rights: ask of one by its number`
 }
 
 /** A thread that lives, of a process whose first one may have ended. Undefined: there is none. */
