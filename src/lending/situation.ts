@@ -11,7 +11,7 @@ import { bytesInTime, LOOK_MS, namespaceInTime } from '../sys/in-time.ts'
 import { heldNamespaceName, ownerUid, owningUserNamespace, userNamespacesAbove } from '../sys/namespace.ts'
 import { inodeOf } from '../sys/open.ts'
 import { cgroup2Path, procFields } from '../sys/proc-file.ts'
-import { openProcess, type ProcessHandle, readProc, readProcLines, stillAlive } from '../sys/process.ts'
+import { openProcess, type ProcessHandle, readProc, stillAlive } from '../sys/process.ts'
 import { INITIAL_USER_NAMESPACE, ownNamespace } from '../sys/self.ts'
 import { DEFAULT_BPFFS } from '../uapi/kernel-paths.ts'
 import {
@@ -25,6 +25,7 @@ import {
 import { type GuardFacts, guardFactsOf, type Whereabouts } from './causes/guard.ts'
 import { type Limits, limitsOf } from './causes/limits.ts'
 import { type Loader, loaderOf } from './causes/loader.ts'
+import { MountTable } from './causes/mount-table.ts'
 import { capabilitiesIn, keptByPrograms } from './causes/next-program.ts'
 import { type SecurityModules, securityModules } from './causes/security-modules.ts'
 import { otherThreads } from './causes/threads.ts'
@@ -110,9 +111,9 @@ export async function situationOf(process: ProcessHandle, guard?: Guard): Promis
   const identity = identityOf(process, status)
   const effective = BigInt(`0x${status.get('CapEff') ?? '0'}`)
   // At once, since the process may end soon; what is lost to that afterwards is not known.
-  const { text: mountinfo, isWhole } = readProcLines(process, 'mountinfo', MOST_MOUNTINFO_BYTES)
+  const table = new MountTable(process)
   const atOnce = {
-    mounts: delegatedMounts(mountinfo).slice(-MOST_MOUNTS),
+    mounts: delegatedMounts(table.text).slice(-MOST_MOUNTS),
     identity,
     others: otherThreads(process, statusText),
     limits: limitsOf(process),
@@ -125,7 +126,7 @@ export async function situationOf(process: ProcessHandle, guard?: Guard): Promis
   stillAlive(process)
   const tokenPath = await tokenPathOf(process)
   using owned = new Owned()
-  const shown = { mounts: atOnce.mounts, mountinfo, tokenPath }
+  const shown = { mounts: atOnce.mounts, table, tokenPath }
   const { found, hidden } = (await unlessEnded(() => mountsFor(process, shown, name, owned))) ?? {
     found: atOnce.mounts.map((mount): FoundMount => ({ mount })),
     hidden: [],
@@ -144,12 +145,12 @@ export async function situationOf(process: ProcessHandle, guard?: Guard): Promis
     filtered: status.get('Seccomp') === '2',
     mounts: found.map(({ mount }) => mount),
     hidden,
-    mountsCut: !isWhole,
+    mountsCut: !table.isWhole,
     unprivilegedBpfDisabled: sysctl(),
     modules: (await unlessEnded(() => securityModules(process))) ?? NO_MODULES,
     place: last?.place,
     tokenPath,
-    loader: await loaderOf(process, mountinfo),
+    loader: await loaderOf(process, table),
     guard: guard && (await guardFacts(guard, last?.root)),
   }
 }
@@ -181,12 +182,9 @@ interface FoundMount {
 
 interface ShownMounts {
   readonly mounts: readonly BpffsMount[]
-  readonly mountinfo: string
+  readonly table: MountTable
   readonly tokenPath: string | undefined
 }
-
-/** A hundred thousand mounts, which is what a mount namespace may have, unless their paths are long. */
-const MOST_MOUNTINFO_BYTES = 16 * 1024 * 1024
 
 /** More are nobody's mistake any more. */
 const MOST_MOUNTS = 64
@@ -197,13 +195,13 @@ const MOST_MOUNTS = 64
  */
 async function mountsFor(
   process: ProcessHandle,
-  { mounts, mountinfo, tokenPath = DEFAULT_BPFFS }: ShownMounts,
+  { mounts, table, tokenPath = DEFAULT_BPFFS }: ShownMounts,
   own: string,
   owned: Owned,
 ): Promise<{ readonly found: FoundMount[]; readonly hidden: string[] }> {
   const looks: { mount: BpffsMount; seen: Awaited<ReturnType<typeof openBpffs>> }[] = []
   for (const mount of mounts) {
-    const seen = await openBpffs(process, mount, mountinfo)
+    const seen = await openBpffs(process, mount, table)
     if (typeof seen === 'object') owned.add(seen.root)
     looks.push({ mount, seen })
   }

@@ -6,8 +6,9 @@
 import { constants, readFileSync } from 'node:fs'
 import type { SyscallError } from '../../errors.ts'
 import type { Fd } from '../../sys/fd.ts'
-import { heldMountId, open } from '../../sys/open.ts'
+import { open } from '../../sys/open.ts'
 import { O_CLOEXEC, O_DIRECTORY, O_PATH, RESOLVE_CACHED } from '../../uapi/constants.ts'
+import type { MountTable } from './mount-table.ts'
 
 /** The kernel serves these itself, whoever has mounted them. */
 const KERNELS: ReadonlySet<string> = new Set([
@@ -15,9 +16,9 @@ const KERNELS: ReadonlySet<string> = new Set([
   ...['tmpfs', 'tracefs'],
 ])
 
-/** `mountinfo`: of a process in whose mount namespace the file is; elsewhere it counts as not answering. */
-export function answers(file: Fd, mountinfo: string): boolean {
-  const mount = mountOf(file, mountinfo)
+/** `mounts`: of a process in whose mount namespace the file is; elsewhere it counts as not answering. */
+export function answers(file: Fd, mounts: MountTable): boolean {
+  const mount = mounts.lineOf(file)
   if (mount === undefined) return false
   const type = typeOf(mount)
   if (KERNELS.has(type)) return true
@@ -28,14 +29,9 @@ export function answers(file: Fd, mountinfo: string): boolean {
 }
 
 /** The type of the file system that it is in: `bpf`. Undefined: that is mounted elsewhere. */
-export function fileSystemOf(file: Fd, mountinfo: string): string | undefined {
-  const mount = mountOf(file, mountinfo)
+export function fileSystemOf(file: Fd, mounts: MountTable): string | undefined {
+  const mount = mounts.lineOf(file)
   return mount === undefined ? undefined : typeOf(mount)
-}
-
-function mountOf(file: Fd, mountinfo: string): string | undefined {
-  const id = String(heldMountId(file))
-  return mountinfo.split('\n').find(line => fieldsOf(line)[0] === id)
 }
 
 function typeOf(mount: string): string {
@@ -56,7 +52,7 @@ function fieldsOf(line: string): string[] {
 export function openAnswering(
   root: Fd,
   path: string,
-  mountinfo: string,
+  mounts: MountTable,
   passes: (directory: Fd, path: string) => void = () => {},
 ): Fd {
   let at = open('.', FLAGS, RESOLVE_CACHED, root)
@@ -65,18 +61,18 @@ export function openAnswering(
     using from = at
     passes(from, passed === '' ? '/' : passed)
     passed += `/${name}`
-    at = openNext(from, name, mountinfo)
+    at = openNext(from, name, mounts)
   }
   return at
 }
 
 const FLAGS = O_PATH | O_DIRECTORY | O_CLOEXEC | constants.O_NOFOLLOW
 
-function openNext(from: Fd, name: string, mountinfo: string): Fd {
+function openNext(from: Fd, name: string, mounts: MountTable): Fd {
   try {
     return open(name, FLAGS, RESOLVE_CACHED, from)
   } catch (error) {
-    if ((error as SyscallError).errnoName !== 'EAGAIN' || !answers(from, mountinfo)) throw error
+    if ((error as SyscallError).errnoName !== 'EAGAIN' || !answers(from, mounts)) throw error
     return open(name, FLAGS, 0, from)
   }
 }

@@ -13,9 +13,10 @@ import { heldMountId } from '../../sys/open.ts'
 import type { ProcFields } from '../../sys/proc-file.ts'
 import { procNumbers } from '../../sys/proc-file.ts'
 import { type IdRange, type ProcessHandle, parseIdMap, readProc } from '../../sys/process.ts'
-import { answers, openAnswering } from './answering.ts'
+import { answers, fileSystemOf, openAnswering } from './answering.ts'
 import { ownersOfFileSystems } from './file-system-owner.ts'
 import type { Finding } from './finding.ts'
+import type { MountTable } from './mount-table.ts'
 
 /** Without the symbolic links that there may be. */
 export function isSamePath(one: string, other: string): boolean {
@@ -67,21 +68,22 @@ export interface SeenBpffs {
 /**
  * The bpffs, of which the caller closes the root. `hidden`: its path leads to something else, such as
  * what was mounted over it; `unknown`: it cannot be told. Of file systems on the way only those are
- * asked that always answer; `mountinfo` is the process's.
+ * asked that always answer; `mounts` are the process's.
  */
 export async function openBpffs(
   process: ProcessHandle,
   { path: where, mountId }: BpffsMount,
-  mountinfo: string,
+  mounts: MountTable,
 ): Promise<SeenBpffs | 'hidden' | 'unknown'> {
   const way: WayDirectory[] = []
   const passes = (directory: Fd, path: string): void => {
-    if (answers(directory, mountinfo)) way.push({ path, inode: inodeOf(directory) })
+    if (answers(directory, mounts)) way.push({ path, inode: inodeOf(directory) })
   }
   try {
     using directory = await openInTime(process, 'root', LOOK_MS)
-    const root = openAnswering(directory, where, mountinfo, passes)
-    if (heldMountId(root) === mountId) return { root, way }
+    const root = openAnswering(directory, where, mounts, passes)
+    // The number alone may be that of what was mounted since.
+    if (heldMountId(root) === mountId && fileSystemOf(root, mounts) === 'bpf') return { root, way }
     root.close()
     return 'hidden'
   } catch (error) {

@@ -10,6 +10,7 @@ import { bytesInTime, LOOK_MS } from '../../sys/in-time.ts'
 import type { ProcessHandle } from '../../sys/process.ts'
 import { answers } from './answering.ts'
 import type { Finding } from './finding.ts'
+import type { MountTable } from './mount-table.ts'
 
 export interface Loader {
   readonly name: 'libbpf' | 'cilium/ebpf' | 'aya'
@@ -70,10 +71,10 @@ const MOST_MAPS_BYTES = 4 * 1024 * 1024
 
 /**
  * Of its libbpf.so, else of its executable. Undefined: none that we know, or it cannot be looked at.
- * `mountinfo`: the process's.
+ * `mounts`: the process's.
  */
-export async function loaderOf(process: ProcessHandle, mountinfo: string): Promise<Loader | undefined> {
-  const may = (file: Fd): boolean => answers(file, mountinfo)
+export async function loaderOf(process: ProcessHandle, mounts: MountTable): Promise<Loader | undefined> {
+  const may = (file: Fd): boolean => answers(file, mounts)
   try {
     const maps = (await bytesInTime(process, 'maps', MOST_MAPS_BYTES, LOOK_MS))?.toString('latin1') ?? ''
     const library = mappedFile(maps, /^libbpf\.so(\.|$)/)

@@ -8,12 +8,13 @@ import type { Inode } from '../../model/inode.ts'
 import type { Fd } from '../../sys/fd.ts'
 import { LOOK_MS, openInTime } from '../../sys/in-time.ts'
 import { open } from '../../sys/open.ts'
-import { openProcess, readProcLines } from '../../sys/process.ts'
+import { openProcess } from '../../sys/process.ts'
 import { O_CLOEXEC, O_PATH, RESOLVE_CACHED } from '../../uapi/constants.ts'
 import { answers, fileSystemOf, openAnswering } from './answering.ts'
 import { type Identity, mayUse, ownerText } from './bpffs-place.ts'
 import { ownersOfFileSystems } from './file-system-owner.ts'
 import type { Finding } from './finding.ts'
+import { MountTable } from './mount-table.ts'
 
 export interface PinPlace {
   readonly path: string
@@ -33,29 +34,29 @@ export async function pinPlaceOf(pid: number, path: string): Promise<PinPlace> {
   const none = { path, directories: [], isBpffs: false, userNamespace: undefined, pin: undefined }
   if (!path.startsWith('/')) return { ...none, unknown: 'a path that does not begin at the root' }
   using process = openProcess(pid)
-  const { text: mountinfo } = readProcLines(process, 'mountinfo', MOST_MOUNTINFO_BYTES)
+  const mounts = new MountTable(process)
   using root = await openInTime(process, 'root', LOOK_MS)
   const names = path.split('/').filter(name => name !== '')
   const name = names.pop()
   if (name === undefined) return { ...none, unknown: 'the root directory' }
   const directories: { path: string; inode: Inode }[] = []
   const look = (at: string): void => {
-    using directory = openAnswering(root, at, mountinfo)
-    directories.push({ path: at, inode: inodeIn(directory, mountinfo) })
+    using directory = openAnswering(root, at, mounts)
+    directories.push({ path: at, inode: inodeIn(directory, mounts) })
   }
   try {
     for (const depth of names.keys()) look(`/${names.slice(0, depth).join('/')}`)
     const at = `/${names.join('/')}`
-    using last = openAnswering(root, at, mountinfo)
-    directories.push({ path: at, inode: inodeIn(last, mountinfo) })
-    const isBpffs = fileSystemOf(last, mountinfo) === 'bpf'
+    using last = openAnswering(root, at, mounts)
+    directories.push({ path: at, inode: inodeIn(last, mounts) })
+    const isBpffs = fileSystemOf(last, mounts) === 'bpf'
     const [userNamespace] = isBpffs ? await ownersOfFileSystems([last]) : []
     return {
       path,
       directories,
       isBpffs,
       userNamespace,
-      pin: pinIn(last, name, mountinfo),
+      pin: pinIn(last, name, mounts),
       unknown: undefined,
     }
   } catch (error) {
@@ -65,22 +66,21 @@ export async function pinPlaceOf(pid: number, path: string): Promise<PinPlace> {
 }
 
 /** Of a file system that may keep us waiting nothing is asked: EAGAIN. */
-function inodeIn(file: Fd, mountinfo: string): Inode {
-  if (!answers(file, mountinfo)) throw new SyscallError({ call: 'fstat', errno: 11, errnoName: 'EAGAIN' })
+function inodeIn(file: Fd, mounts: MountTable): Inode {
+  if (!answers(file, mounts)) throw new SyscallError({ call: 'fstat', errno: 11, errnoName: 'EAGAIN' })
   const { uid, gid, mode } = fstatSync(file.number)
   return { uid, gid, mode: mode & 0o7777 }
 }
 
-/** More of a mount table is not looked at: what is mounted behind that counts as not answering. */
-const MOST_MOUNTINFO_BYTES = 16 << 20
-
 const PIN = O_PATH | O_CLOEXEC | constants.O_NOFOLLOW
 
 /** In a bpffs, the kernel knows all names by itself. */
-function pinIn(directory: Fd, name: string, mountinfo: string): PinPlace['pin'] {
+function pinIn(directory: Fd, name: string, mounts: MountTable): PinPlace['pin'] {
   try {
-    using pin = open(name, PIN, answers(directory, mountinfo) ? 0 : RESOLVE_CACHED, directory)
-    return { isDirectory: fstatSync(pin.number).isDirectory(), inode: inodeIn(pin, mountinfo) }
+    using pin = open(name, PIN, answers(directory, mounts) ? 0 : RESOLVE_CACHED, directory)
+    // Something may be mounted over it.
+    const inode = inodeIn(pin, mounts)
+    return { isDirectory: fstatSync(pin.number).isDirectory(), inode }
   } catch (error) {
     // Of a name with a dot the kernel says EPERM: a bpffs has none.
     if (error instanceof SyscallError && ['ENOENT', 'EPERM'].includes(error.errnoName)) return undefined
