@@ -65,7 +65,7 @@ function story(directory: string): number {
       ...['policy', 'check', '--max-risk', 'medium', policy],
     ]),
     0,
-    /risk low/,
+    /risk medium/,
   )
 
   tell(

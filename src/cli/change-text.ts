@@ -43,6 +43,8 @@ const CHANGES: Partial<Readonly<Record<Cause, string>>> = {
     'give it a mount namespace of its own, made in its user namespace: unshare --user --mount, DelegateNamespaces=mnt of a unit; then lend to it',
   'foreign-bpffs':
     'lend to this user namespace, at another place: bpftoken delegate --pid PID --policy POLICY --path DIRECTORY, and tell the loader: LIBBPF_BPF_TOKEN_PATH; a unit with PrivateUsers= needs DelegateNamespaces=mnt instead',
+  'hidden-bpffs':
+    'take away what is mounted over it, or lend to it at another place: bpftoken delegate --pid PID --policy POLICY --path DIRECTORY, and tell the loader: LIBBPF_BPF_TOKEN_PATH',
   'closed-bpffs':
     'let it run as that user or as root inside, or lend it anew: bpftoken delegate gives the root of its user namespace the bpffs, open to all',
   lockdown:

@@ -7,6 +7,7 @@ import { BpftokenError, ConflictError, DeniedError, InputError } from '../errors
 import { admit } from '../lending/admission.ts'
 import { actionsOf, type LendRequest, type PreparedLoan, prepareLoan } from '../lending/lend.ts'
 import type { Removal } from '../policy/attenuate.ts'
+import { requireNetworkAllowed } from '../policy/conditions.ts'
 import type { Policy } from '../policy/policy.ts'
 import { shareOf } from '../registry/asker-facts.ts'
 import type { AnswerRecord, LoanRecord } from '../registry/loan-record.ts'
@@ -93,15 +94,26 @@ export async function common(
  * The asker is still there, and the namespace is its own, or was made for it under this policy:
  * DeniedError.
  */
-function requireOwn({ launches }: Parts, asker: Asker, policy: Policy, target: Target): void {
-  if (launches.isFor(asker, target)) {
+function requireOwn(parts: Parts, asker: Asker, policy: Policy, target: Target): void {
+  if (parts.launches.isFor(asker, target)) {
     asker.confirm()
-    requireLaunch(policy)
+    requireLaunch(parts, policy)
   } else asker.requireOwn(target)
 }
 
-function requireLaunch({ name, launch }: Policy): void {
-  if (launch === 'allowed') return
+function requireLaunch({ guard, vocabulary }: Pick<Parts, 'guard' | 'vocabulary'>, policy: Policy): void {
+  const { name, launch } = policy
+  if (launch === 'allowed') {
+    // As where the namespace is the user's own, unless the policy says that it does without a guard.
+    const isHeld = (guard !== undefined && policy.mode === 'enforce') || policy.guard === 'optional'
+    if (!isHeld)
+      requireNetworkAllowed(
+        policy,
+        vocabulary,
+        'what is loaded can be handed to another process of that user, which attaches it to the network that it is in',
+      )
+    return
+  }
   throw new DeniedError(`Policy "${name}" does not let the launcher start programs`, {
     context: { policy: name },
     reason: 'launch-refused',
@@ -251,7 +263,7 @@ export async function lendRoute(
 
 /** The caller disposes of it. A program that is to be started is started for nobody else. */
 async function recipientOf(
-  { launches }: Parts,
+  parts: Parts,
   { asker, isRoot }: Asking,
   policy: Policy,
   { recipient, place, dryRun }: LendInput,
@@ -261,8 +273,8 @@ async function recipientOf(
     throw new InputError('The launcher starts programs for others than root, with a path to lend at')
   // Before anything is made; it is asked again when all is ready.
   admit(policy, await asker.subject([policy]), { by: 'subject' })
-  requireLaunch(policy)
-  return launches.start(asker, recipient.launch)
+  requireLaunch(parts, policy)
+  return parts.launches.start(asker, recipient.launch)
 }
 
 async function lendNow(

@@ -1,9 +1,11 @@
 /**
- * Who else is in the target's user namespace, and in our own network at this moment: with a token it
- * may use our devices. All tasks of this machine are looked at, on another thread.
+ * Who else is in the target's user namespace, or in one that it lies in, and in our own network at
+ * this moment: with a token it may use our devices. From above it can enter at any time. All tasks of
+ * this machine are looked at, on another thread.
  */
 import { readFileSync } from 'node:fs'
 import { isExecutorChild } from '../sys/executor/child.ts'
+import { userNamespacesAbove } from '../sys/namespace.ts'
 import { type ProcFields, procFields } from '../sys/proc-file.ts'
 import { readProc } from '../sys/process.ts'
 import { ownNamespace } from '../sys/self.ts'
@@ -45,17 +47,25 @@ const LOOKS = 32
 const RECENT_MS = 1000
 
 /**
- * A thread or process of the target's user namespace that is in our own network. Undefined: there is
- * none. One that cannot be judged counts. What is found is no older than the call; with `first`, that
+ * A thread or process of the target's user namespace, or of one above it but ours, that is in our own
+ * network. Undefined: there is none. One that cannot be judged counts. What is found is no older than the call; with `first`, that
  * there is none but what has ended may be a second old: it is for who asks again, without, before
  * anything can be reached.
  */
 export async function inOurNetwork(
-  { process, facts }: Target,
+  { process, userNamespace, facts }: Target,
   { first = false }: { readonly first?: boolean } = {},
 ): Promise<string | undefined> {
-  const seenIn = async (neighbours: Promise<Neighbours>): Promise<PlacedTask[]> =>
-    mayBeIn(await neighbours, facts.userNamespace, readProc(process, 'uid_map'))
+  const above = userNamespacesAbove(userNamespace)
+  const ours = readFileSync('/proc/self/uid_map', 'utf8')
+  const seenIn = async (neighbours: Promise<Neighbours>): Promise<PlacedTask[]> => {
+    const { known, unknown } = await neighbours
+    const inside = mayBeIn({ known, unknown }, facts.userNamespace, readProc(process, 'uid_map'))
+    if (above.length === 0) return inside
+    // Of those that we are not told, any with another map than ours may be of one above.
+    const others = unknown.filter(({ idMap }) => idMap !== ours).map(({ task }) => task)
+    return [...inside, ...above.flatMap(name => known.get(name) ?? []), ...others]
+  }
   if (first) {
     const before = await seenIn(look.recent(RECENT_MS))
     if (!before.some(({ tid, directory }) => !hasEnded(tid) && !isExecutorChild(directory))) return undefined
@@ -74,7 +84,7 @@ export async function inOurNetwork(
 function saying({ tid, namespace }: PlacedTask): string {
   return namespace === undefined
     ? `of process or thread ${tid}, which may be of the same user namespace, the kernel does not tell the network`
-    : `process or thread ${tid} of the same user namespace is in the host's network`
+    : `process or thread ${tid} of the same user namespace, or of one above it, is in the host's network`
 }
 
 /** Those that are in this user namespace, or may be for all that the kernel tells us. */

@@ -11,7 +11,7 @@ import { PROGRAM_CLASSES } from '../policy/kernel-classes.ts'
 import type { Capability, Rights } from '../policy/policy.ts'
 import { bitsOf, hasBit, type Vocabulary } from '../policy/vocabulary.ts'
 import { procFields, procNumbers } from '../sys/proc-file.ts'
-import { readProc } from '../sys/process.ts'
+import { parseIdMap, readProc } from '../sys/process.ts'
 import { CAPABILITIES } from '../uapi/constants.ts'
 import type { Target } from './target.ts'
 
@@ -63,7 +63,9 @@ export function parseTaskStatus(text: string): TaskStatus {
 /** What stands in the target's way to a token with these rights. */
 export function preflightTarget(target: Target, rights: Rights, vocabulary: Vocabulary): Concern[] {
   const status = parseTaskStatus(readProc(target.process, 'status'))
-  return preflight(status, target.facts.rootUid, rights, vocabulary)
+  // Whoever is in charge where only one id is mapped is not what execve(2) takes for root.
+  const ids = parseIdMap(readProc(target.process, 'uid_map'))
+  return preflight(status, ids.find(({ inside }) => inside === 0)?.outside, rights, vocabulary)
 }
 
 /**

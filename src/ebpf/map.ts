@@ -136,9 +136,9 @@ export class BpfMap implements Disposable {
   /**
    * Makes a map: BPF_MAP_CREATE. Needs CAP_BPF, for some types CAP_NET_ADMIN, in the token's user
    * namespace or, without a token, in the initial one. EPERM names the missing right or capability
-   * as hint. EINVAL: sizes or flags do not fit the type; the hint says which. ENOMEM: too big. The caller disposes of
-   * it. Memory counts for the caller's memory cgroup; RLIMIT_MEMLOCK plays no part since Linux
-   * 5.11.
+   * as hint. EINVAL: sizes or flags do not fit the type; the hint says which. E2BIG: a size is over
+   * the kernel's limit. ENOMEM: too big. The caller disposes of it. Memory counts for the caller's
+   * memory cgroup; RLIMIT_MEMLOCK plays no part since Linux 5.11.
    */
   static create(spec: MapSpec): BpfMap {
     const type = MAP_TYPES.number(spec.type)

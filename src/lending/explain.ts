@@ -10,22 +10,27 @@ import { ATTACH_TYPES, MAP_TYPES, PROG_TYPES } from '../ebpf/type-names.ts'
 import { perfmonHint, summarize } from '../ebpf/verifier-log.ts'
 import type { GuardEvent } from '../guard/event.ts'
 import type { GuardDelegation } from '../guard/guard.ts'
+import { CALL_RULES } from '../model/bpf-call.ts'
 import { type BpfCall, decide } from '../model/decide.ts'
 import type { BpffsInstance } from '../model/file.ts'
 import type { Check, Decision, ErrnoName } from '../model/judge.ts'
 import type { KernelFacts } from '../model/kernel.ts'
 import type { Machine } from '../model/machine.ts'
+import { MAP_RULES } from '../model/map-create.ts'
 import { INITIAL, MODEL_CAPABILITIES, type ModelCapability, nestedIn, type Task } from '../model/task.ts'
 import type { PolicyEdit } from '../policy/edit.ts'
 import { parseMountValue } from '../policy/mask-text.ts'
 import { MASK_DOMAINS, type MaskDomain } from '../policy/vocabulary.ts'
-import { bpf_map_type, bpf_prog_type } from '../uapi/bpf.ts'
-import { closedBpffs, foreignBpffs } from './causes/bpffs-place.ts'
+import { bpf_map_flags, bpf_map_type, bpf_prog_type } from '../uapi/bpf.ts'
+import { DEFAULT_BPFFS } from '../uapi/kernel-paths.ts'
+import { closedBpffs, foreignBpffs, isSamePath } from './causes/bpffs-place.ts'
 import type { Finding } from './causes/finding.ts'
 import { guardBehind, guardOnCall, guardOnToken, lendsCapability } from './causes/guard.ts'
 import { fullOfDescriptors, limitBehind, memlockNote } from './causes/limits.ts'
 import { loaderText, oldLoader } from './causes/loader.ts'
+import { lossNote } from './causes/next-program.ts'
 import { lockdownBehind, modulesText } from './causes/security-modules.ts'
+import { threadsNote } from './causes/threads.ts'
 import { explainEvent } from './explain-event.ts'
 import type { Situation } from './situation.ts'
 
@@ -41,6 +46,7 @@ export type Cause =
   | 'initial-namespace'
   | 'foreign-mounts'
   | 'foreign-bpffs'
+  | 'hidden-bpffs'
   | 'closed-bpffs'
   | 'token-command'
   | 'token-map-type'
@@ -103,6 +109,8 @@ export interface BpfRefusal {
 /** What was seen of a call that was made; see src/record/call.ts. */
 export interface Observed extends BpfRefusal {
   readonly withToken: boolean
+  /** Of a map or program, all of them. */
+  readonly objectFlags?: number
   /** What the guard has recorded of it. */
   readonly event?: GuardEvent | undefined
   /** Of a program, the end of what the verifier said. */
@@ -117,6 +125,16 @@ export function callText({ cmd, mapType, progType, attachType }: Need): string {
   return `${cmd}${map}${prog}${attach}`
 }
 
+const FILTERED = 'a seccomp filter is on: what it answers to bpf(2) is not known'
+
+/** Where a loader does not look by itself. */
+function elsewhere({ mounts, tokenPath, isInitial }: Situation): string | undefined {
+  const path = mounts.at(-1)?.path
+  if (path === undefined || isInitial || isSamePath(path, tokenPath ?? DEFAULT_BPFFS)) return undefined
+  const looks = tokenPath === undefined ? DEFAULT_BPFFS : `${tokenPath}, as LIBBPF_BPF_TOKEN_PATH says`
+  return `a loader looks at ${looks}: for ${path} tell it LIBBPF_BPF_TOKEN_PATH=${path}`
+}
+
 /** What is said of a process whose mounts were not all looked at. */
 const CUT = 'it has more mounts than are looked at: of a bpffs among the last ones nothing is known'
 
@@ -129,6 +147,44 @@ export function explainCall(
   situation: Situation,
   need: Need,
   observed?: Observed,
+): Explanation {
+  const explained = explainWith(kernel, situation, need, observed)
+  // The model knows no filter, and what this one says nobody knows before.
+  if (observed === undefined && situation.filtered)
+    return {
+      ...explained,
+      checks: explained.checks.filter(({ rule }) => rule.name !== CALL_RULES.seccomp.name),
+    }
+  const isUnclear = explained.cause === 'security-module' && observed?.withToken === true
+  return (isUnclear ? otherToken(kernel, situation, need, observed) : undefined) ?? explained
+}
+
+/**
+ * Of which bpffs a token was made, nobody has seen. Where the one that it should be of covers the call,
+ * and another does not, it is of that one. Undefined: none of them explains it.
+ */
+function otherToken(
+  kernel: KernelFacts,
+  situation: Situation,
+  need: Need,
+  observed: Observed,
+): Explanation | undefined {
+  for (const mount of situation.mounts.slice(0, -1).toReversed()) {
+    const mounts = [...situation.mounts.filter(one => one !== mount), mount]
+    const alone = { ...situation, mounts, place: undefined, guard: undefined }
+    const explained = explainWith(kernel, alone, need, observed)
+    if (!explained.cause.startsWith('token-')) continue
+    const note = `a token of ${situation.mounts.at(-1)!.path} covers it: it must be one of ${mount.path}`
+    return { ...explained, notes: [...explained.notes, note] }
+  }
+  return undefined
+}
+
+function explainWith(
+  kernel: KernelFacts,
+  situation: Situation,
+  need: Need,
+  observed: Observed | undefined,
 ): Explanation {
   const { guard } = situation
   const lent = MODEL_CAPABILITIES.filter(name => guard === undefined || lendsCapability(guard, name))
@@ -153,7 +209,12 @@ export function explainCall(
     call: callText(need),
     capabilities: neededCapabilities(need),
     bpffs: mount?.path,
-    notes: [memlock, cut].filter(note => note !== undefined),
+    notes: [
+      memlock,
+      cut,
+      ...(observed === undefined ? foretoldNotes(need, situation) : []),
+      observed?.withToken === true ? undefined : elsewhere(situation),
+    ].filter(note => note !== undefined),
   }
   if (observed?.reached === false && observed.errno !== undefined)
     return {
@@ -164,7 +225,7 @@ export function explainCall(
     }
   const instance: BpffsInstance | undefined =
     mount === undefined ? undefined : { userNamespace: own, masks: masksOf(kernel, mount.delegation) }
-  const without = decide(machine, task, modelCall(need, undefined))
+  const without = decide(machine, task, modelCall(need, undefined, observed))
   const asked = { need, situation, base, observed }
   if (instance === undefined) return judged(without, without, asked)
   // Whoever needs no token makes none.
@@ -180,7 +241,8 @@ export function explainCall(
     const unmade = guardOnToken(guard, situation.where)
     if (unmade !== undefined && observed?.withToken !== true) return found(unmade, making.checks, asked)
   }
-  const used = making.verdict === 'refused' ? without : decide(machine, task, modelCall(need, instance))
+  const used =
+    making.verdict === 'refused' ? without : decide(machine, task, modelCall(need, instance, observed))
   const shown = making.verdict === 'refused' && without.verdict === 'refused' ? making : used
   if (making.verdict === 'ok' && observed?.withToken !== true && isForWantOfToken(without, used, asked)) {
     const unnamed = unnamedToken(asked, mount!.path)
@@ -217,6 +279,16 @@ function unnamedToken({ situation, observed }: Asked, path: string): Finding | u
   }
 }
 
+/** What may be otherwise once the call is made. */
+function foretoldNotes(need: Need, situation: Situation): (string | undefined)[] {
+  const { filtered, others, capabilities, kept } = situation
+  return [
+    filtered ? FILTERED : undefined,
+    threadsNote(others),
+    lossNote(capabilities, kept, neededCapabilities(need)),
+  ]
+}
+
 type Base = Pick<Explanation, 'call' | 'capabilities' | 'bpffs' | 'notes'>
 
 /** What an explanation is made of. */
@@ -228,12 +300,23 @@ interface Asked {
 }
 
 /** What is in the way of making a token of the bpffs, before its user asks for one. */
-function bpffsFinding(
-  { place, identity, capabilities, userNamespace }: Situation,
-  path: string,
-): Finding | undefined {
+function bpffsFinding(situation: Situation, path: string): Finding | undefined {
+  const { place, identity, capabilities, userNamespace } = situation
   if (place === undefined || identity === undefined) return undefined
-  return closedBpffs(path, place, identity, capabilities) ?? foreignBpffs(path, place, userNamespace)
+  const foreign = foreignBpffs(path, place, userNamespace)
+  // Nothing can be lent to it at another place either.
+  const mounts = foreign && foreignMounts(situation)
+  return mounts ?? closedBpffs(path, place, identity, capabilities) ?? foreign
+}
+
+/** Undefined: something can be mounted for it. */
+function foreignMounts({ mountOwner, userNamespace }: Situation): Finding | undefined {
+  if (mountOwner === undefined || mountOwner === userNamespace) return undefined
+  return {
+    ...{ cause: 'foreign-mounts', errno: 'EPERM' },
+    needed: 'a mount namespace of its own, in which a bpffs can be mounted for it',
+    found: `one of ${mountOwner}, and the process is in ${userNamespace}`,
+  }
 }
 
 /** What is no check of the kernel model; `checks` are those that come before it. */
@@ -262,6 +345,11 @@ function judged(shown: Decision, used: Decision, asked: Asked): Explanation {
     errno: observed?.errno ?? used.errno,
     checks: shown.checks,
   }
+  if (rule.name === MAP_RULES.zeroSeed.name)
+    return {
+      ...{ ...facts, capabilities: ['CAP_SYS_ADMIN'], cause: 'host-only', needed, found },
+      policy: undefined,
+    }
   const line = policyLine(failed, need, situation)
   if (line !== undefined) {
     return {
@@ -282,16 +370,17 @@ function judged(shown: Decision, used: Decision, asked: Asked): Explanation {
       ...facts,
       ...{ cause: 'initial-namespace', needed, found, policy: undefined },
     }
-  if (situation.mountOwner !== undefined && situation.mountOwner !== situation.userNamespace)
-    return {
-      ...{ ...facts, cause: 'foreign-mounts', policy: undefined },
-      needed: 'a mount namespace of its own, in which a bpffs can be mounted for it',
-      found: `one of ${situation.mountOwner}, and the process is in ${situation.userNamespace}`,
-    }
+  const foreign = foreignMounts(situation)
+  if (foreign !== undefined) return { ...facts, ...foreign, errno: facts.errno, policy: undefined }
+  const { hidden } = situation
   return {
     ...facts,
-    ...{ cause: 'no-delegation', needed: 'a bpffs with a delegation, to make a token of', policy: undefined },
-    found: 'none is mounted where the process is',
+    ...{ cause: hidden.length === 0 ? 'no-delegation' : 'hidden-bpffs', policy: undefined },
+    needed: 'a bpffs with a delegation, to make a token of',
+    found:
+      hidden.length === 0
+        ? 'none is mounted where the process is'
+        : `none that it can come to: something else is mounted over ${hidden.join(', ')}`,
   }
 }
 
@@ -415,21 +504,28 @@ function causeOf({ list, word }: PolicyLine, { capabilities }: Situation): Cause
   return causes[list]
 }
 
-function modelCall(need: Need, instance: BpffsInstance | undefined): BpfCall {
+/** `observed`: with its flags, as far as these are more than a request that is good or not. */
+function modelCall(need: Need, instance: BpffsInstance | undefined, observed?: Observed): BpfCall {
   const token =
     instance === undefined ? {} : { token: { flag: true, file: { kind: 'token', token: instance } as const } }
+  const flags = (observed?.objectFlags ?? 0) & ~bpf_map_flags.BPF_F_TOKEN_FD
   switch (need.cmd) {
-    case 'map_create':
+    case 'map_create': {
+      const seed = flags & bpf_map_flags.BPF_F_ZERO_SEED
       return {
         op: 'map_create',
         type: MAP_TYPES.number(need.mapType ?? bpf_map_type.BPF_MAP_TYPE_HASH),
+        ...(seed === 0 ? {} : { flags: seed }),
         ...token,
       }
+    }
     case 'prog_load':
       return {
         op: 'prog_load',
         type: PROG_TYPES.number(need.progType ?? bpf_prog_type.BPF_PROG_TYPE_SOCKET_FILTER),
         attach: ATTACH_TYPES.number(need.attachType ?? 0),
+        // Which flags there are, this kernel may know better.
+        ...(observed?.errno === 'EINVAL' ? { flags } : {}),
         ...token,
       }
     case 'btf_load':

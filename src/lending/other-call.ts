@@ -12,7 +12,8 @@ import type { Machine } from '../model/machine.ts'
 import { INITIAL, type ModelCapability, nestedIn, type Task, type UserNamespace } from '../model/task.ts'
 import type { CapabilityName } from '../uapi/constants.ts'
 import { guardOnAttach } from './causes/attachment.ts'
-import { closedWay, ownerText, type PinPlace } from './causes/pin-place.ts'
+import { ownerText } from './causes/bpffs-place.ts'
+import { closedWay, type PinPlace } from './causes/pin-place.ts'
 import { modulesText } from './causes/security-modules.ts'
 import {
   type Cause,

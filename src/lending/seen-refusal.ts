@@ -12,11 +12,12 @@ import { procFields } from '../sys/proc-file.ts'
 import { pinPlaceOf } from './causes/pin-place.ts'
 import { callText, type Explanation, explainCall, type Observed } from './explain.ts'
 import { ATTACH_CALLS, explainOther, HOST_CALLS, type OtherCall, PIN_CALLS } from './other-call.ts'
-import { type Situation, situationOfPid } from './situation.ts'
+import { type Situation, situationOfThread } from './situation.ts'
 
 /** What is seen of a call; see src/record/call.ts. */
 export interface SeenRefusal extends Observed {
   readonly pid: number
+  readonly tid: number
   readonly command: string
   readonly need: Need | undefined
   readonly attachType: string | undefined
@@ -46,7 +47,7 @@ export function isExplained({ command, need, attachType }: SeenRefusal): boolean
 
 /** NotFoundError: the process has exited, or has no number in this PID namespace. */
 export async function lookAt(call: SeenRefusal, guard: Guard | undefined): Promise<Looked> {
-  const situation = await situationOfPid(call.pid, guard)
+  const situation = await situationOfThread(call.pid, call.tid, guard)
   return { situation, other: call.need === undefined ? await otherOf(call) : undefined }
 }
 

@@ -1,10 +1,11 @@
 /** What the running kernel says of a process and of the machine, as far as bpf(2) asks for it. */
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
+import { parseTaskStatus } from '../delegation/preflight.ts'
 import { type BpffsMount, delegatedMounts } from '../ebpf/bpffs.ts'
 import { Owned } from '../ebpf/owned.ts'
-import { NotFoundError } from '../errors.ts'
+import { BpftokenError, NotFoundError } from '../errors.ts'
 import type { Guard } from '../guard/guard.ts'
-import { MODEL_CAPABILITIES, type ModelCapability } from '../model/task.ts'
+import type { ModelCapability } from '../model/task.ts'
 import type { Fd } from '../sys/fd.ts'
 import { bytesInTime, LOOK_MS, namespaceInTime } from '../sys/in-time.ts'
 import { heldNamespaceName, ownerUid, owningUserNamespace, userNamespacesAbove } from '../sys/namespace.ts'
@@ -12,12 +13,21 @@ import { inodeOf } from '../sys/open.ts'
 import { cgroup2Path, procFields } from '../sys/proc-file.ts'
 import { openProcess, type ProcessHandle, readProc, readProcLines, stillAlive } from '../sys/process.ts'
 import { INITIAL_USER_NAMESPACE, ownNamespace } from '../sys/self.ts'
-import { CAPABILITIES, type CapabilityName } from '../uapi/constants.ts'
-import { type BpffsPlace, type Identity, identityOf, openBpffs, placesOfBpffs } from './causes/bpffs-place.ts'
+import { DEFAULT_BPFFS } from '../uapi/kernel-paths.ts'
+import {
+  type BpffsPlace,
+  type Identity,
+  identityOf,
+  isSamePath,
+  openBpffs,
+  placesOfBpffs,
+} from './causes/bpffs-place.ts'
 import { type GuardFacts, guardFactsOf, type Whereabouts } from './causes/guard.ts'
 import { type Limits, limitsOf } from './causes/limits.ts'
 import { type Loader, loaderOf } from './causes/loader.ts'
+import { capabilitiesIn, keptByPrograms } from './causes/next-program.ts'
 import { type SecurityModules, securityModules } from './causes/security-modules.ts'
+import { otherThreads } from './causes/threads.ts'
 import { cgroupRoot } from './recipient/cgroup.ts'
 
 export interface Situation {
@@ -33,14 +43,19 @@ export interface Situation {
   readonly uid: number
   /** Effective, in its own user namespace; of those that bpf(2) asks for. */
   readonly capabilities: readonly ModelCapability[]
+  /** Those that a program has which it executes. */
+  readonly kept: readonly ModelCapability[]
+  /** Numbers of its threads that have other ones, or another user or filter. */
+  readonly others: readonly number[]
   /** Whether a seccomp filter is on. What it says is not known. */
   readonly filtered: boolean
-  readonly noNewPrivileges: boolean
   /**
    * bpffs with a delegation that its mount namespace shows, whole; the one of which it would make a
    * token is the last.
    */
   readonly mounts: readonly BpffsMount[]
+  /** Paths of others that no path leads to, since something else is mounted over them. */
+  readonly hidden: readonly string[]
   /** Whether there are so many mounts of all kinds that only the first of them were looked at. */
   readonly mountsCut: boolean
   readonly unprivilegedBpfDisabled: 0 | 1 | 2
@@ -66,19 +81,40 @@ export async function situationOfPid(pid: number, guard?: Guard): Promise<Situat
 }
 
 /**
+ * The same of one of its threads, which may have other capabilities, a seccomp filter of its own, or
+ * other mounts. Before Linux 6.9, where threads cannot be held, of the process.
+ */
+export async function situationOfThread(pid: number, tid: number, guard?: Guard): Promise<Situation> {
+  using thread = openThread(pid, tid)
+  return await situationOf(thread, guard)
+}
+
+function openThread(pid: number, tid: number): ProcessHandle {
+  try {
+    return openProcess(tid)
+  } catch (error) {
+    if (error instanceof NotFoundError && existsSync(`/proc/${pid}/task/${tid}`)) return openProcess(pid)
+    throw error
+  }
+}
+
+/**
  * NotFoundError: it has exited. TimeoutError: it kept us waiting. `guard`: the one that is installed,
  * of which this process is a keeper.
  */
 export async function situationOf(process: ProcessHandle, guard?: Guard): Promise<Situation> {
   using userNamespace = await namespaceInTime(process, 'user', LOOK_MS)
   const name = `user:[${inodeOf(userNamespace)}]`
-  const status = procFields(readProc(process, 'status'))
+  const statusText = readProc(process, 'status')
+  const status = procFields(statusText)
+  const identity = identityOf(process, status)
   const effective = BigInt(`0x${status.get('CapEff') ?? '0'}`)
   // At once, since the process may end soon; what is lost to that afterwards is not known.
   const { text: mountinfo, isWhole } = readProcLines(process, 'mountinfo', MOST_MOUNTINFO_BYTES)
   const atOnce = {
     mounts: delegatedMounts(mountinfo).slice(-MOST_MOUNTS),
-    identity: identityOf(process, status),
+    identity,
+    others: otherThreads(process, statusText),
     limits: limitsOf(process),
     where: {
       ...{ userNamespaces: [name, ...aboveOf(userNamespace)], cgroup: cgroupOf(process) },
@@ -87,10 +123,13 @@ export async function situationOf(process: ProcessHandle, guard?: Guard): Promis
     },
   }
   stillAlive(process)
+  const tokenPath = await tokenPathOf(process)
   using owned = new Owned()
-  const found =
-    (await unlessEnded(() => mountsFor(process, { mounts: atOnce.mounts, mountinfo }, name, owned))) ??
-    atOnce.mounts.map((mount): FoundMount => ({ mount }))
+  const shown = { mounts: atOnce.mounts, mountinfo, tokenPath }
+  const { found, hidden } = (await unlessEnded(() => mountsFor(process, shown, name, owned))) ?? {
+    found: atOnce.mounts.map((mount): FoundMount => ({ mount })),
+    hidden: [],
+  }
   const last = found.at(-1)
   return {
     ...atOnce,
@@ -100,18 +139,16 @@ export async function situationOf(process: ProcessHandle, guard?: Guard): Promis
     ownerUid: ownerUid(userNamespace),
     mountOwner: await unlessEnded(() => ownerOfMounts(process)),
     uid: Number(status.get('Uid')?.split('\t')[1] ?? 0),
-    capabilities: MODEL_CAPABILITIES.filter(one => {
-      const bit = CAPABILITIES[`CAP_${one.toUpperCase()}` as CapabilityName]
-      return ((effective >> BigInt(bit)) & 1n) === 1n
-    }),
+    capabilities: capabilitiesIn(effective),
+    kept: keptByPrograms(parseTaskStatus(statusText), identity),
     filtered: status.get('Seccomp') === '2',
-    noNewPrivileges: status.get('NoNewPrivs') === '1',
     mounts: found.map(({ mount }) => mount),
+    hidden,
     mountsCut: !isWhole,
     unprivilegedBpfDisabled: sysctl(),
     modules: (await unlessEnded(() => securityModules(process))) ?? NO_MODULES,
     place: last?.place,
-    tokenPath: await unlessEnded(() => tokenPathOf(process)),
+    tokenPath,
     loader: await loaderOf(process, mountinfo),
     guard: guard && (await guardFacts(guard, last?.root)),
   }
@@ -137,9 +174,15 @@ async function guardFacts(guard: Guard, root: Fd | undefined): Promise<GuardFact
 
 interface FoundMount {
   readonly mount: BpffsMount
-  /** Undefined: no path leads to it. */
+  /** Undefined of both: it could not be looked at. */
   readonly root?: Fd
   readonly place?: BpffsPlace
+}
+
+interface ShownMounts {
+  readonly mounts: readonly BpffsMount[]
+  readonly mountinfo: string
+  readonly tokenPath: string | undefined
 }
 
 /** A hundred thousand mounts, which is what a mount namespace may have, unless their paths are long. */
@@ -148,26 +191,36 @@ const MOST_MOUNTINFO_BYTES = 16 * 1024 * 1024
 /** More are nobody's mistake any more. */
 const MOST_MOUNTS = 64
 
-/** In the order of the mounts, but one that belongs to the process's own user namespace last. */
+/**
+ * In the order of the mounts, but last the one of which the process would make a token: of its own user
+ * namespace, and there where it looks. `hidden`: those that it cannot come to.
+ */
 async function mountsFor(
   process: ProcessHandle,
-  { mounts, mountinfo }: { readonly mounts: readonly BpffsMount[]; readonly mountinfo: string },
+  { mounts, mountinfo, tokenPath = DEFAULT_BPFFS }: ShownMounts,
   own: string,
   owned: Owned,
-): Promise<FoundMount[]> {
-  const found: FoundMount[] = []
+): Promise<{ readonly found: FoundMount[]; readonly hidden: string[] }> {
+  const looks: { mount: BpffsMount; seen: Awaited<ReturnType<typeof openBpffs>> }[] = []
   for (const mount of mounts) {
-    const root = await openBpffs(process, mount, mountinfo)
-    found.push(root === undefined ? { mount } : { mount, root: owned.add(root) })
+    const seen = await openBpffs(process, mount, mountinfo)
+    if (typeof seen === 'object') owned.add(seen.root)
+    looks.push({ mount, seen })
   }
-  const open = found.filter(({ root }) => root !== undefined)
-  const places = await placesOfBpffs(open.map(({ root }) => root!))
-  const placed = found.map(one => {
-    const place = places[open.indexOf(one)]
-    return place === undefined ? one : { ...one, place }
-  })
-  const best = placed.findLast(({ place }) => place?.userNamespace === own)
-  return best === undefined ? placed : [...placed.filter(one => one !== best), best]
+  const open = looks.flatMap(({ seen }) => (typeof seen === 'object' ? [seen] : []))
+  const places = await placesOfBpffs(open)
+  const found = looks
+    .filter(({ seen }) => seen !== 'hidden')
+    .map(({ mount, seen }): FoundMount => {
+      const place = typeof seen === 'object' ? places[open.indexOf(seen)] : undefined
+      return typeof seen === 'object' && place !== undefined ? { mount, root: seen.root, place } : { mount }
+    })
+  const rank = ({ mount, place }: FoundMount): number =>
+    (place?.userNamespace === own ? 2 : 0) + (isSamePath(mount.path, tokenPath) ? 1 : 0)
+  return {
+    found: found.toSorted((a, b) => rank(a) - rank(b)),
+    hidden: looks.filter(({ seen }) => seen === 'hidden').map(({ mount }) => mount.path),
+  }
 }
 
 /** The kernel has room for more, and nobody has it. */
@@ -175,12 +228,14 @@ const MOST_ENVIRON_BYTES = 4 * 1024 * 1024
 const TOKEN_PATH = 'LIBBPF_BPF_TOKEN_PATH='
 
 async function tokenPathOf(process: ProcessHandle): Promise<string | undefined> {
-  const environ = await bytesInTime(process, 'environ', MOST_ENVIRON_BYTES, LOOK_MS)
-  const said = environ
-    ?.toString('utf8')
-    .split('\0')
-    .find(one => one.startsWith(TOKEN_PATH))
-  return said === undefined ? undefined : said.slice(TOKEN_PATH.length)
+  try {
+    const environ = await bytesInTime(process, 'environ', MOST_ENVIRON_BYTES, LOOK_MS)
+    const all = environ?.toString('utf8').split('\0') ?? []
+    return all.find(one => one.startsWith(TOKEN_PATH))?.slice(TOKEN_PATH.length)
+  } catch (error) {
+    if (error instanceof BpftokenError) return undefined
+    throw error
+  }
 }
 
 async function ownerOfMounts(process: ProcessHandle): Promise<string | undefined> {

@@ -32,6 +32,26 @@ export type ModelCommand = (typeof MODEL_COMMANDS)[number]
 /** Attaching to many kernel functions at once; infrared remotes; the device netkit. */
 export type KernelPart = 'multi' | 'lirc' | 'netkit'
 
+/** How large the parts of a map may be. What is not read are the constants of kernels with pages of 4 KiB. */
+export interface MapLimits {
+  /** Bytes of one object: KMALLOC_MAX_SIZE. */
+  readonly objectBytes: number
+  /** Bytes of a value that each processor has its own of: PCPU_MIN_UNIT_SIZE. */
+  readonly perCpuBytes: number
+  /** Processors that the kernel was built for: NR_CPUS, by /sys/devices/system/cpu/kernel_max. */
+  readonly processors: number
+  /** Frames of a stack: sysctl kernel.perf_event_max_stack. */
+  readonly stackDepth: number
+}
+
+/** x86-64, as Debian builds it. */
+export const USUAL_LIMITS: MapLimits = {
+  objectBytes: 4 << 20,
+  perCpuBytes: 32 << 10,
+  processors: 8192,
+  stackDepth: 127,
+}
+
 export interface KernelFacts {
   /** For people: `6.12`, `running`. */
   readonly name: string
@@ -52,6 +72,11 @@ export interface KernelFacts {
   readonly unnamedDetachAsks: boolean
   /** Whether links to a cgroup may have flags (since 6.17). */
   readonly cgroupLinksTakeFlags: boolean
+  /** Whether queues and stacks of more than 32 bits of bytes are refused at once (7.3, not 6.18). */
+  readonly boundsQueues: boolean
+  /** Bytes of struct lpm_trie_node, without its data (24 since 6.13, 40 before). */
+  readonly lpmNodeBytes: number
+  readonly limits: MapLimits
   /** What it was built without, beside types. */
   readonly lacks: ReadonlySet<KernelPart>
   /** Program types that this kernel refuses to everybody with EPERM: `type`, or `type/attach type`, in words. */
@@ -89,6 +114,7 @@ export function factsFrom(
   name: string,
   { enums, attrBytes, attrFields }: KernelShape,
   tried: Partial<Pick<KernelFacts, 'absentMaps' | 'absentProgs' | 'lacks' | 'refusedProgs'>> = {},
+  limits: Partial<MapLimits> = {},
 ): KernelFacts {
   const vocabulary = vocabularyFrom(enums)
   const has = (field: string): boolean => attrFields.has(field)
@@ -120,6 +146,10 @@ export function factsFrom(
     ringsOverwrite: vocabulary.maps.bitOfName.has('insn_array'),
     unnamedDetachAsks: vocabulary.cmds.bitOfName.has('prog_stream_read_by_fd'),
     cgroupLinksTakeFlags: vocabulary.cmds.bitOfName.has('prog_stream_read_by_fd'),
+    boundsQueues: vocabulary.maps.bitOfName.has('rhash'),
+    // The number of descriptors came in 6.14.
+    lpmNodeBytes: has('fd_array_cnt') ? 24 : 40,
+    limits: { ...USUAL_LIMITS, ...limits },
     lacks: tried.lacks ?? new Set(),
     refusedProgs: tried.refusedProgs ?? new Set(),
     absentMaps: tried.absentMaps ?? new Set(),

@@ -98,6 +98,12 @@ export const MAP_RULES = {
     source: 'map_alloc_check',
     errno: 'EINVAL',
   },
+  allocCheckLimit: {
+    name: 'MAP_CREATE: limits of sizes, before the token',
+    needs: 'sizes that the kernel can hold',
+    source: 'map_alloc_check',
+    errno: 'E2BIG',
+  },
   covers: {
     name: 'token: allows the map type',
     needs: 'a token that allows the map type; without, it is ignored',
@@ -126,6 +132,12 @@ export const MAP_RULES = {
     needs: 'sizes and flags that the type takes',
     source: 'map_alloc',
     errno: 'EINVAL',
+  },
+  allocLimit: {
+    name: 'MAP_CREATE: limits of sizes, when it is made',
+    needs: 'sizes that the kernel can hold',
+    source: 'map_alloc',
+    errno: 'E2BIG',
   },
   inner: {
     name: 'MAP_CREATE: inner map',
@@ -267,18 +279,26 @@ function typesOf(call: MapCreate, type: MapType | undefined): MapTypesChoice | u
   return type?.needsTypes === 'own' ? FITTING : undefined
 }
 
+const SIZE_RULES = {
+  check: { shape: MAP_RULES.allocCheck, limit: MAP_RULES.allocCheckLimit },
+  alloc: { shape: MAP_RULES.alloc, limit: MAP_RULES.allocLimit },
+} as const
+
 function sizesFail(
   judge: Judge,
-  stage: MapType['stage'],
+  stage: 'check' | 'alloc',
   kernel: KernelFacts,
   sizes: MapSizes,
   types: MapTypesChoice | undefined,
   type: MapType | undefined,
 ): boolean {
-  const refusal =
-    type?.stage === stage ? (type.refuses(sizes, kernel) ?? typesMissing(type, types)) : undefined
-  const rule = stage === 'check' ? MAP_RULES.allocCheck : MAP_RULES.alloc
-  return judge.fails(rule, refusal === undefined, () => sizesText(sizes), undefined, refusal)
+  for (const { kind, refuses } of type?.[stage] ?? []) {
+    const missing = kind === 'shape' ? typesMissing(type!, types) : undefined
+    const refusal = refuses(sizes, kernel) ?? missing
+    const rule = SIZE_RULES[stage][kind]
+    if (judge.fails(rule, refusal === undefined, () => sizesText(sizes), undefined, refusal)) return true
+  }
+  return false
 }
 
 function typesMissing(type: MapType, types: MapTypesChoice | undefined): ErrnoName | undefined {
@@ -347,12 +367,12 @@ function making(
   types: MapTypesChoice | undefined,
   type: MapType | undefined,
 ): void {
-  if (sizesFail(judge, 'alloc', machine.kernel, sizes, types, type)) return
   if (type?.needsInner === true) {
     const inner = call.inner ?? { kind: 'map' }
     const errno = isOpen(inner) ? 'EINVAL' : 'EBADF'
     if (judge.fails(MAP_RULES.inner, inner.kind === 'map', fileText(inner), undefined, errno)) return
   }
+  if (sizesFail(judge, 'alloc', machine.kernel, sizes, types, type)) return
   if (type?.needsTypes === 'kernel') {
     const known = types?.kernelType === 'known'
     if (judge.fails(MAP_RULES.kernelTypeKnown, known, known ? 'known' : 'not known')) return

@@ -6,6 +6,7 @@
  * does not know, and bits that this kernel has no name for, are rated high.
  */
 import { NET_ADMIN_MAPS, TOKEN_COMMANDS } from '../uapi/bpf-needs.ts'
+import { guardNeeds } from './guard-needs.ts'
 import { LINK_ONLY_ATTACHS, PROGRAM_CLASSES, REDIRECT_MAPS, type Reach } from './kernel-classes.ts'
 import { describeMask } from './mask-text.ts'
 import type { Capability, Terms } from './policy.ts'
@@ -62,14 +63,23 @@ function item(domain: RiskItem['domain'], word: string, [level, reason]: Rating)
   return { domain, word, level, reason }
 }
 
+/**
+ * Whether a guard holds attachments to the workload's own network: where the policy needs none, it may
+ * be lent without. Then a process in another network attaches whatever program it is handed, with no
+ * capability.
+ */
+function networkIsHeld(terms: Terms): boolean {
+  return terms.guard === 'required' && terms.mode === 'enforce' && guardNeeds(terms).length > 0
+}
+
 function rateWord(domain: MaskDomain, word: string, terms: Terms, words: WordsByDomain): Rating {
   if (word === 'any') return ['critical', 'all that this kernel has and all that later kernels will add']
   if (word.startsWith('0x'))
     return ['high', 'bits without a name in this kernel; a later kernel gives them one']
   if (domain === 'cmds') return rateCommand(word, terms.rights.capabilities)
   if (domain === 'maps') return rateMap(word, words.progs, terms.network)
-  if (domain === 'progs') return rateProgram(word, terms.network)
-  return rateAttach(word, words.progs, terms.network)
+  if (domain === 'progs') return rateProgram(word, terms)
+  return rateAttach(word, words.progs, terms)
 }
 
 function rateCommand(word: string, capabilities: readonly Capability[]): Rating {
@@ -120,18 +130,24 @@ const PROGRAM_RATINGS: Readonly<Record<string, Rating>> = {
   lirc_mode2: ['low', 'needs an open infrared device'],
 }
 
-function rateProgram(word: string, network: Terms['network']): Rating {
+function rateProgram(word: string, terms: Terms): Rating {
   const special = PROGRAM_RATINGS[word]
   if (special !== undefined) return special
   const reach = PROGRAM_CLASSES[word]?.reach
   return reach === undefined
     ? ['high', 'a program type that has no rating yet']
-    : REACH_RATINGS[network][reach]
+    : reach === 'network' && terms.network === 'own' && !networkIsHeld(terms)
+      ? UNHELD_NETWORK_RATING
+      : REACH_RATINGS[terms.network][reach]
 }
 
 const CGROUP_RATING: Rating = [
   'high',
   'attaches to every cgroup whose directory can be opened, the root included: filters and rewrites what others do',
+]
+const UNHELD_NETWORK_RATING: Rating = [
+  'medium',
+  "sees and changes traffic of the workload's own network namespace; without a guard also of that of a process outside that it hands the program to",
 ]
 const HOST_RATING: Rating = ['critical', 'reaches the whole host']
 const REACH_RATINGS: Readonly<Record<Terms['network'], Readonly<Record<Reach, Rating>>>> = {
@@ -153,7 +169,7 @@ const REACH_RATINGS: Readonly<Record<Terms['network'], Readonly<Record<Reach, Ra
 }
 
 /** An attach bit has the level of the most dangerous lent program type that uses it. */
-function rateAttach(word: string, progs: readonly string[], network: Terms['network']): Rating {
+function rateAttach(word: string, progs: readonly string[], terms: Terms): Rating {
   const users = Object.keys(PROGRAM_CLASSES).filter(type => PROGRAM_CLASSES[type]!.attachs.includes(word))
   if (isOneOf(LINK_ONLY_ATTACHS, word)) return ['low', 'the kernel never consults this bit']
   // Fail closed: an attach type that nobody here knows may belong to any program type.
@@ -161,7 +177,7 @@ function rateAttach(word: string, progs: readonly string[], network: Terms['netw
   const lent = progs.includes('any') ? users : users.filter(type => progs.includes(type))
   if (lent.length === 0) return ['low', 'no program type that uses it is lent']
   const [level, type] = lent
-    .map(user => [rateProgram(user, network)[0], user] as const)
+    .map(user => [rateProgram(user, terms)[0], user] as const)
     .reduce((worst, next) => (compareRisk(next[0], worst[0]) > 0 ? next : worst))
   return [level, `attachment of ${type} programs`]
 }

@@ -234,7 +234,7 @@ test('policy check takes directories, goes on after a bad file, and says a verdi
   assert.deepEqual(
     verdicts(all.stdout).map(line => line.replace(`${scratch.path}/`, '')),
     [
-      'a.yaml: passes, 2 notes: risk low',
+      'a.yaml: passes, 2 notes: risk medium',
       'below/b.yml: not valid',
       'below/c.yaml: passes: risk critical',
       'none.yaml: not read',

@@ -156,7 +156,7 @@ test(
     for (const [command, status] of [
       [[...RUN, '/nonexistent'], 127],
       [['sh', '-c', 'kill -9 $$'], 137],
-      [[process.execPath, CLI, 'run', '--policy', '/nonexistent.yaml', '--', 'true'], 2],
+      [[process.execPath, CLI, 'run', '--policy', '/nonexistent.yaml', '--', 'true'], 1],
     ] as const) {
       const said = await explain(...command)
       assert.equal(said.status, 1, said.stdout)

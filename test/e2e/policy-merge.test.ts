@@ -31,7 +31,7 @@ test('policy merge -o writes a policy that differs from neither but by more', as
   const out = join(scratch.path, 'out.yaml')
   const { status, stdout, stderr } = await cli(['policy', 'merge', XDP, MAPS, '-o', out])
   assert.equal(status, 0, stderr)
-  assert.match(stdout, /allows what .* allow; risk low$/m)
+  assert.match(stdout, /allows what .* allow; risk medium$/m)
   for (const one of [XDP, MAPS]) {
     const compared = await cli(['policy', 'diff', one, out])
     assert.equal(compared.status, 1)

@@ -3,12 +3,16 @@
  * --strict does about it.
  */
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { compiled } from '../../scripts/compiled.ts'
 import { CLI, cli } from '../helpers/cli.ts'
+import { eventually } from '../helpers/eventually.ts'
 import { needsTokens, ROOT } from '../helpers/machine.ts'
+import { Scratch } from '../helpers/scratch.ts'
 import { Shell } from '../helpers/shell.ts'
+import { policyText } from '../kernel/lending/explained.ts'
 
 const machine = needsTokens()
 const POLICY = join(ROOT, 'examples/policies/packet-counter.yaml')
@@ -104,3 +108,41 @@ test('what is foretold comes true: no token without CAP_BPF, one with it', machi
     }
   }
 })
+
+const HOST_NETWORK = policyText(
+  { cmds: ['prog_load'], maps: [], progs: ['xdp'], attachs: ['xdp'], capabilities: ['bpf', 'net_admin'] },
+  '  network: host',
+)
+const NR_UNSHARE = process.arch === 'arm64' ? 97 : 272
+
+test(
+  'who has all capabilities and is not number 0 inside loses them with the next program',
+  machine,
+  async () => {
+    using scratch = new Scratch()
+    const policy = scratch.write('policy.yaml', HOST_NETWORK)
+    const concernsAs = async (inside: number): Promise<string[]> => {
+      const map = (of: string): string =>
+        `open F, ">", "/proc/self/${of}_map"; print F "${inside} 65534 1"; close F;`
+      const script = `$| = 1; syscall ${NR_UNSHARE}, 0x10020000; ${map('uid')} print "ready\\n"; <STDIN>`
+      const someone = ['--reuid', '65534', '--regid', '65534', '--clear-groups']
+      const child = spawn('setpriv', [...someone, 'perl', '-e', script], {
+        stdio: ['pipe', 'pipe', 'inherit'],
+      })
+      try {
+        await new Promise(resolve => child.stdout.once('data', resolve))
+        const words = ['delegate', '--pid', String(child.pid), '--policy', policy, '--dry-run', '--json']
+        const { status, stdout, stderr } = await cli(words)
+        assert.equal(status, 0, stderr)
+        return (JSON.parse(stdout).preflight as Concern[]).map(
+          ({ code, capability }) => `${code} ${capability}`,
+        )
+      } finally {
+        child.stdin.end('\n')
+        await eventually(() => child.exitCode !== null, 'it never ended')
+      }
+    }
+    assert.deepEqual(await concernsAs(1000), ['kept-until-exec bpf', 'kept-until-exec net_admin'])
+    assert.deepEqual(await concernsAs(0), [])
+  },
+)

@@ -71,14 +71,15 @@ describe('run by the launcher', needsTokens(), () => {
     const policy = await lentObjectPolicies()
     const socket = join(scratch.path, 'launch.sock')
     daemon = new Bpftokend(scratch.path, '--launcher', socket)
-    const write = (name: string, more: string): void => {
-      const text = policy(name, `  guard: optional\n  subjects: [{ user: ${USER} }]\n${more}`)
+    const write = (name: string, more: string, guard = 'optional'): void => {
+      const text = policy(name, `  guard: ${guard}\n  subjects: [{ user: ${USER} }]\n${more}`)
       writeFileSync(join(daemon.policies, `${name}.yaml`), text, { mode: 0o644 })
     }
     write('dev', '  launch: allowed\n  network: own\n')
     write('host', '  launch: allowed\n  network: host\n')
     write('asked', '  launch: allowed\n  network: own\n  approval: required\n')
     write('closed', '  network: own\n')
+    write('held', '  launch: allowed\n  network: own\n', 'required')
     launchd = await new Launchd(socket).ready()
     await daemon.ready()
     root = new Client({ socket: daemon.socket })
@@ -123,6 +124,14 @@ describe('run by the launcher', needsTokens(), () => {
   }
   /** Processes of the launcher that serve a request. */
   const launched = async (): Promise<string> => (await execute('pgrep', ['-P', String(launchd.pid)])).stdout
+
+  test('without a guard nobody is started who could hand on what reaches a network', async () => {
+    const { status, stderr } = await front.run(daemon.socket, words('held', '--', 'true'))
+    assert.equal(status, 3, stderr)
+    assert.match(stderr, /can be handed to another process of that user/)
+    // The twin: a policy that says that it does without.
+    assert.equal((await run(['--', 'true'])).status, 0)
+  })
 
   test('a user loads and attaches XDP in a network of its own; another is refused, with the reason', async () => {
     const script = `

@@ -236,7 +236,7 @@ test(
     try {
       const refused = await cli(['delegate', '--pid', pid, '--policy', POLICY])
       assert.equal(refused.status, 3, refused.stderr)
-      assert.match(refused.stderr, /of the same user namespace is in the host's network/)
+      assert.match(refused.stderr, /of the same user namespace, or of one above it, is in the host's network/)
       assert.equal((await cli(['undelegate', '--pid', pid])).status, 1)
     } finally {
       process.kill(Number(pid), 'SIGKILL')

@@ -6,7 +6,7 @@
  *   node --import tsx scripts/vm/vm.ts --kernel 6.12 --tests test/vm/explain.test.ts
  */
 import assert from 'node:assert/strict'
-import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { beforeEach, describe, test } from 'node:test'
 import { undelegate } from '../../src/delegation/delegate.ts'
@@ -237,11 +237,13 @@ describe('explain under the guard', { skip }, () => {
         assert.equal(told(await whyOther(LINK_EGRESS, 'EACCES')), 'guard-cgroup spec.cgroups=any')
         assert.equal(told(await whyOther(ATTACH_EGRESS)), 'none')
       })
-      await lending({ revocable: false, cgroups: 'any' }, loan =>
-        assert.deepEqual(attached(loan), ['ok', 'ok']),
-      )
+      await lending({ revocable: false, cgroups: 'any' }, loan => {
+        assert.deepEqual(attached(loan), ['ok', 'ok'])
+        // What outlives the workload ends with the cgroup, and the delegation with it.
+        rmdirSync(CGROUP)
+      })
     } finally {
-      rmdirSync(CGROUP)
+      if (existsSync(CGROUP)) rmdirSync(CGROUP)
     }
   })
 

@@ -3,17 +3,18 @@
  * running process the calls that are named; of a command those that it makes.
  */
 import type { Need } from '../../ebpf/rights.ts'
-import { ATTACH_TYPES, MAP_TYPES, PROG_TYPES } from '../../ebpf/type-names.ts'
+import { ATTACH_TYPES, CMDS, MAP_TYPES, PROG_TYPES, type TypeNames } from '../../ebpf/type-names.ts'
 import { EXIT, UsageError } from '../../errors.ts'
 import { type Explanation, explainCall } from '../../lending/explain.ts'
 import { runningKernel } from '../../lending/kernel-model.ts'
 import { type Situation, situationOfPid } from '../../lending/situation.ts'
+import { nearest } from '../../policy/nearest.ts'
 import { changeText } from '../change-text.ts'
 import type { SocketOptions } from '../daemon/reach.ts'
 import { heldRecipient } from '../daemon/recipient.ts'
 import { installedGuard } from '../installed-guard.ts'
-import { print, printJson } from '../output.ts'
-import { requireRoot } from '../privilege.ts'
+import { note, print, printJson } from '../output.ts'
+import { requireRootToWatch } from '../privilege.ts'
 import type { RecipientOptions } from '../recipient.ts'
 
 export interface ExplainCallOptions extends Omit<RecipientOptions, 'path'>, SocketOptions {
@@ -41,10 +42,17 @@ export async function explainWords(words: string[], options: ExplainCallOptions)
 
 /** Looks at a running process if one is named, else runs a command. */
 export async function explainedOf(words: string[], options: ExplainCallOptions): Promise<Explained> {
-  requireRoot('Looking at what another process may do')
+  requireRootToWatch('Looking at what another process may do')
   const { pid, container, unit, cgroup } = options
   const isRunning = [pid, container, unit, cgroup].some(name => name !== undefined)
   if (isRunning) return await ofProcess(words, options)
+  const [name = ''] = words
+  if (isCall(name))
+    throw new UsageError(`Of whom ${name} is asked is not said`, {
+      hint:
+        'Name the process: --pid, --container, --unit or --cgroup. A command of that name is said as ./' +
+        name,
+    })
   return await (await import('./explain-run.ts')).ofCommand(words)
 }
 
@@ -92,11 +100,21 @@ const commandOf = (status: number | undefined): { readonly command?: { readonly 
   status === undefined ? {} : { command: { status } }
 
 async function ofProcess(words: string[], options: ExplainCallOptions): Promise<Explained> {
-  using recipient = await heldRecipient(options)
+  using recipient = await heldRecipient({ ...options, ...(await livingOf(options.pid)) })
   const explain = await explainerOf(words, recipient.pid)
   using guard = await installedGuard()
   const situation = await situationOfPid(recipient.pid, guard)
   return { explained: explain(situation), process: { situation, explain } }
+}
+
+/** Of a process that goes on without its first thread, another one. */
+async function livingOf(pid: number | undefined): Promise<{ pid?: number }> {
+  if (pid === undefined) return {}
+  const { livingThread } = await import('../../lending/causes/threads.ts')
+  const thread = livingThread(pid)
+  if (thread === undefined || thread === pid) return {}
+  note(`the first thread of process ${pid} has ended: thread ${thread} is looked at`)
+  return { pid: thread }
 }
 
 /** UsageError: that is no call, and no object. */
@@ -132,23 +150,43 @@ export function firstRefused(situation: Situation, needs: readonly Need[]): Expl
   return all.find(({ verdict }) => verdict === 'refused') ?? all.at(-1)
 }
 
+/** Whether a call has that name, whatever else it takes. */
+function isCall(word: string): boolean {
+  return CMDS.words().some(name => name === word) || word === 'perf_event_open'
+}
+
+const MOST_U32 = 0xffff_ffff
+
+/** UsageError: there is none of that name, or the number has more than 32 bits. */
+function numberIn<W extends string>(types: TypeNames<W>, word: string): number {
+  const number = numberOf(types, word)
+  if (number <= MOST_U32) return number
+  throw new UsageError(`Not a call: ${word} has more than 32 bits`)
+}
+
+function numberOf<W extends string>(types: TypeNames<W>, word: string): number {
+  try {
+    return types.number(word as W)
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error
+    const known = types.words()
+    const meant = nearest(word.toLowerCase(), known)
+    throw new UsageError(`Not a call: ${error.message}`, {
+      hint: meant === undefined ? `There are ${known.join(', ')}` : `Did you mean ${meant}?`,
+    })
+  }
+}
+
 async function needsOf(words: string[]): Promise<readonly Need[]> {
   const [first = '', type, attach, ...rest] = words
-  const typed = <T>(read: () => T): T => {
-    try {
-      return read()
-    } catch (cause) {
-      throw new UsageError(`Not a call: ${(cause as Error).message}`, { cause })
-    }
-  }
   if (rest.length === 0 && first === 'map_create' && type !== undefined && attach === undefined)
-    return [{ cmd: 'map_create', mapType: typed(() => MAP_TYPES.number(type as never)) }]
+    return [{ cmd: 'map_create', mapType: numberIn(MAP_TYPES, type) }]
   if (rest.length === 0 && first === 'prog_load' && type !== undefined) {
-    const attachType = typed(() => ATTACH_TYPES.number((attach ?? 0) as never))
-    return [{ cmd: 'prog_load', progType: typed(() => PROG_TYPES.number(type as never)), attachType }]
+    const attachType = numberIn(ATTACH_TYPES, attach ?? '0')
+    return [{ cmd: 'prog_load', progType: numberIn(PROG_TYPES, type), attachType }]
   }
   if (words.length === 1 && (first === 'btf_load' || first === 'btf_get_fd_by_id')) return [{ cmd: first }]
-  if (words.length !== 1)
+  if (words.length !== 1 || isCall(first))
     throw new UsageError(`Not a call: ${words.join(' ')}`, {
       hint: 'Say map_create TYPE, prog_load TYPE [ATTACH-TYPE], btf_load, btf_get_fd_by_id, link_create, prog_attach, prog_detach or prog_query ATTACH-TYPE, obj_pin or obj_get PATH, prog_get_next_id and the like, or an object file',
     })

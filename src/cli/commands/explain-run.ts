@@ -6,6 +6,7 @@ import { UsageError } from '../../errors.ts'
 import type { GuardEvent } from '../../guard/event.ts'
 import type { Guard } from '../../guard/guard.ts'
 import { bootTimeNs } from '../../guard/guard.ts'
+import type { Explanation } from '../../lending/explain.ts'
 import { runningKernel } from '../../lending/kernel-model.ts'
 import { explainSeen, explainUnseen, isExplained, type Looked, lookAt } from '../../lending/seen-refusal.ts'
 import { explainTokenCreate } from '../../lending/token-refusal.ts'
@@ -15,7 +16,6 @@ import { Recorder } from '../../record/recorder.ts'
 import { endOf } from '../command-end.ts'
 import { installedGuard } from '../installed-guard.ts'
 import { note } from '../output.ts'
-import type { Explained } from './explain-call.ts'
 
 /** A refused call, and what was there when it was refused. */
 interface Refused {
@@ -23,12 +23,19 @@ interface Refused {
   readonly looked: Promise<Looked | undefined>
 }
 
+/** A command that was run: its refused call, if there is one, and the status with which it has ended. */
+export interface Ran {
+  readonly explained: Explanation | undefined
+  /** As a shell has it. */
+  readonly status: number
+}
+
 /** Refused calls that are kept. */
 const MOST = 1000
 
 /** The last refused call of a command, if there is one, and the status with which it has ended. */
-export async function ofCommand([name, ...rest]: string[]): Promise<Explained> {
-  if (name === undefined) throw new UsageError('No command is given')
+export async function ofCommand([name, ...rest]: string[]): Promise<Ran> {
+  if (name === undefined || name === '') throw new UsageError('No command is given')
   const refused: Refused[] = []
   const tokens = new FailedTokens()
   using guard = await installedGuard()

@@ -18,7 +18,7 @@ import { installedGuard } from '../installed-guard.ts'
 import { Interrupted, interruption } from '../interrupted.ts'
 import { note, print, printJson, warn } from '../output.ts'
 import { OpenOutput, outputFile } from '../output-file.ts'
-import { requireRoot } from '../privilege.ts'
+import { requireRootToWatch } from '../privilege.ts'
 import { recipientName } from '../recipient.ts'
 import { keepRefusals, Refusals } from '../recorded-refusals.ts'
 
@@ -41,7 +41,7 @@ type How = Omit<RecordOptions, 'output'> & {
 
 /** Of a command: its own exit status. Else 0; 1: calls were lost, or the file could not be written. */
 export async function record(command: string[], options: RecordOptions): Promise<number> {
-  requireRoot('Watching what processes ask of bpf(2)')
+  requireRootToWatch('Watching what processes ask of bpf(2)')
   const running = [options.pid, options.container, options.unit, options.cgroup]
   const named = running.filter(one => one !== undefined).length + (command.length > 0 ? 1 : 0)
   if (named !== 1)
@@ -56,6 +56,7 @@ export async function record(command: string[], options: RecordOptions): Promise
   const output = outputFile(options)
   using file = output === undefined ? undefined : new OpenOutput(output)
   const how = { ...options, output, file, tokens }
+  if (command[0] === '') throw new UsageError('No command is given: its name is empty')
   return command.length > 0 ? await recordCommand(command, how) : await recordRunning(how)
 }
 

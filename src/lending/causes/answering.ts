@@ -50,12 +50,21 @@ function fieldsOf(line: string): string[] {
 /**
  * The directory at a path without symbolic links, O_PATH, as mountinfo has it. No file system is
  * asked for a name but those that answer: where something is mounted, the kernel knows the way by
- * itself. The caller closes it. EAGAIN: it cannot be reached so; ENOENT: it is not there.
+ * itself. The caller closes it. `passes`: each directory on the way. EAGAIN: it cannot be reached so;
+ * ENOENT: it is not there.
  */
-export function openAnswering(root: Fd, path: string, mountinfo: string): Fd {
+export function openAnswering(
+  root: Fd,
+  path: string,
+  mountinfo: string,
+  passes: (directory: Fd, path: string) => void = () => {},
+): Fd {
   let at = open('.', FLAGS, RESOLVE_CACHED, root)
+  let passed = ''
   for (const name of path.split('/').filter(one => one !== '')) {
     using from = at
+    passes(from, passed === '' ? '/' : passed)
+    passed += `/${name}`
     at = openNext(from, name, mountinfo)
   }
   return at

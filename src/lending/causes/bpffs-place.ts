@@ -3,17 +3,24 @@
  * be in the user namespace of the bpffs.
  */
 import { fstatSync } from 'node:fs'
+import { posix } from 'node:path'
 import type { BpffsMount } from '../../ebpf/bpffs.ts'
 import { SyscallError } from '../../errors.ts'
+import type { Inode } from '../../model/inode.ts'
 import type { Fd } from '../../sys/fd.ts'
 import { LOOK_MS, openInTime } from '../../sys/in-time.ts'
 import { heldMountId } from '../../sys/open.ts'
 import type { ProcFields } from '../../sys/proc-file.ts'
 import { procNumbers } from '../../sys/proc-file.ts'
 import { type IdRange, type ProcessHandle, parseIdMap, readProc } from '../../sys/process.ts'
-import { openAnswering } from './answering.ts'
+import { answers, openAnswering } from './answering.ts'
 import { ownersOfFileSystems } from './file-system-owner.ts'
 import type { Finding } from './finding.ts'
+
+/** Without the symbolic links that there may be. */
+export function isSamePath(one: string, other: string): boolean {
+  return posix.resolve('/', one) === posix.resolve('/', other)
+}
 
 /** A bpffs as a process finds it. */
 export interface BpffsPlace {
@@ -23,6 +30,13 @@ export interface BpffsPlace {
   readonly uid: number
   readonly gid: number
   readonly mode: number
+  /** The directories on the way to it that could be looked at. */
+  readonly way: readonly WayDirectory[]
+}
+
+export interface WayDirectory {
+  readonly path: string
+  readonly inode: Inode
 }
 
 /** Whom permissions are about. Numbers of the host. */
@@ -44,37 +58,51 @@ export function identityOf(process: ProcessHandle, status: ProcFields): Identity
   }
 }
 
+/** The root of a bpffs where a process sees it, O_PATH, and the directories on the way. */
+export interface SeenBpffs {
+  readonly root: Fd
+  readonly way: readonly WayDirectory[]
+}
+
 /**
- * The root of the bpffs, O_PATH, where the process sees it. The caller closes it. Undefined: no path
- * of the process leads to it any more. Of file systems on the way only
- * those are asked that always answer; `mountinfo` is the process's.
+ * The bpffs, of which the caller closes the root. `hidden`: its path leads to something else, such as
+ * what was mounted over it; `unknown`: it cannot be told. Of file systems on the way only those are
+ * asked that always answer; `mountinfo` is the process's.
  */
 export async function openBpffs(
   process: ProcessHandle,
   { path: where, mountId }: BpffsMount,
   mountinfo: string,
-): Promise<Fd | undefined> {
+): Promise<SeenBpffs | 'hidden' | 'unknown'> {
+  const way: WayDirectory[] = []
+  const passes = (directory: Fd, path: string): void => {
+    if (answers(directory, mountinfo)) way.push({ path, inode: inodeOf(directory) })
+  }
   try {
     using directory = await openInTime(process, 'root', LOOK_MS)
-    const root = openAnswering(directory, where, mountinfo)
-    if (heldMountId(root) === mountId) return root
+    const root = openAnswering(directory, where, mountinfo, passes)
+    if (heldMountId(root) === mountId) return { root, way }
     root.close()
+    return 'hidden'
   } catch (error) {
     if (!(error instanceof SyscallError)) throw error
+    return ['ENOENT', 'ENOTDIR'].includes(error.errnoName) ? 'hidden' : 'unknown'
   }
-  return undefined
+}
+
+function inodeOf(directory: Fd): Inode {
+  const { uid, gid, mode } = fstatSync(directory.number)
+  return { uid, gid, mode: mode & 0o7777 }
 }
 
 /** What a process finds at the roots of these bpffs. */
-export async function placesOfBpffs(roots: readonly Fd[]): Promise<BpffsPlace[]> {
-  const owners = roots.length === 0 ? [] : await ownersOfFileSystems(roots)
-  return roots.map((root, i) => {
-    const { uid, gid, mode } = fstatSync(root.number)
-    return { userNamespace: owners[i], uid, gid, mode: mode & 0o7777 }
-  })
+export async function placesOfBpffs(all: readonly SeenBpffs[]): Promise<BpffsPlace[]> {
+  const owners = all.length === 0 ? [] : await ownersOfFileSystems(all.map(({ root }) => root))
+  return all.map(({ root, way }, i) => ({ userNamespace: owners[i], ...inodeOf(root), way }))
 }
 
 const MAY_READ = 4
+const MAY_SEARCH = 1
 
 /** Who may open the root directory for reading. */
 export function opensRoot(place: BpffsPlace, identity: Identity, capabilities: readonly string[]): boolean {
@@ -107,14 +135,25 @@ export function closedBpffs(
   identity: Identity,
   capabilities: readonly string[],
 ): Finding | undefined {
+  const closed = place.way.find(({ inode }) => !mayUse(inode, MAY_SEARCH, identity, capabilities))
+  if (closed !== undefined)
+    return {
+      ...{ cause: 'closed-directory', errno: 'EACCES', needed: `to search ${closed.path}, for ${where}` },
+      found: ownerText(closed.inode, identity),
+    }
   if (opensRoot(place, identity, capabilities)) return undefined
-  const mode = (place.mode & 0o777).toString(8).padStart(4, '0')
   return {
     cause: 'closed-bpffs',
     errno: 'EACCES',
     needed: `to open ${where} for reading`,
-    found: `it belongs to user ${place.uid} and group ${place.gid} of the host with mode ${mode}, and the process is user ${identity.uid}`,
+    found: ownerText(place, identity),
   }
+}
+
+/** Pure. */
+export function ownerText({ uid, gid, mode }: Inode, identity: Identity): string {
+  const bits = (mode & 0o777).toString(8).padStart(4, '0')
+  return `it belongs to user ${uid} and group ${gid} of the host with mode ${bits}, and the process is user ${identity.uid}`
 }
 
 /** Undefined: it is in the user namespace of the bpffs, or that is not known. Pure. */

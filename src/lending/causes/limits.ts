@@ -12,6 +12,7 @@ import type { Finding } from './finding.ts'
 export interface Limits {
   /** RLIMIT_NOFILE; undefined: none. */
   readonly files: number | undefined
+  /** Descriptors with numbers below that. Others, from before it was lowered, take no room. */
   readonly openFiles: number
   /** RLIMIT_MEMLOCK in bytes; undefined: none. */
   readonly memlock: number | undefined
@@ -27,9 +28,11 @@ export interface MemoryLimit {
 
 export function limitsOf(process: ProcessHandle): Limits {
   const text = readProc(process, 'limits')
+  const files = limitIn(text, 'Max open files')
+  const open = readdirSync(`/proc/${process.pid}/fd`)
   return {
-    files: limitIn(text, 'Max open files'),
-    openFiles: readdirSync(`/proc/${process.pid}/fd`).length,
+    files,
+    openFiles: files === undefined ? open.length : open.filter(fd => Number(fd) < files).length,
     memlock: limitIn(text, 'Max locked memory'),
     memory: memoryLimit(readProc(process, 'cgroup')),
   }
@@ -97,7 +100,7 @@ function descriptorFinding(files: number | undefined, openFiles: number): Findin
     cause: 'descriptor-limit',
     errno: 'EMFILE',
     needed: 'a free descriptor, and one more for a token',
-    found: `RLIMIT_NOFILE ${files ?? 'unlimited'}, and ${openFiles} descriptors open now`,
+    found: `RLIMIT_NOFILE ${files ?? 'unlimited'}, and ${openFiles} descriptors open below it`,
   }
 }
 

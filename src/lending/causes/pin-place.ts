@@ -11,7 +11,7 @@ import { open } from '../../sys/open.ts'
 import { openProcess, readProcLines } from '../../sys/process.ts'
 import { O_CLOEXEC, O_PATH, RESOLVE_CACHED } from '../../uapi/constants.ts'
 import { answers, fileSystemOf, openAnswering } from './answering.ts'
-import { type Identity, mayUse } from './bpffs-place.ts'
+import { type Identity, mayUse, ownerText } from './bpffs-place.ts'
 import { ownersOfFileSystems } from './file-system-owner.ts'
 import type { Finding } from './finding.ts'
 
@@ -106,10 +106,4 @@ export function closedWay(
     needed: `the right to search ${closed.path}`,
     found: ownerText(closed.inode, identity),
   }
-}
-
-/** Pure. */
-export function ownerText({ uid, gid, mode }: Inode, identity: Identity): string {
-  const bits = (mode & 0o777).toString(8).padStart(4, '0')
-  return `it belongs to user ${uid} and group ${gid} of the host with mode ${bits}, and the process is user ${identity.uid}`
 }

@@ -64,7 +64,8 @@ export function containerRemarks(
 function networkRemark(plan: RightsPlan): string[] {
   return reachesNetwork(plan)
     ? [
-        'A network of its own, as is the default: the rights reach what is in it, so never the one of the host.',
+        'A network of its own, as is the default: the rights reach what is in it. Without a guard they also reach the',
+        'network of a process outside that is handed a loaded program.',
       ]
     : []
 }

@@ -12,7 +12,7 @@ import { policyWith, vocabulary } from './lab.ts'
 import { leavesNothing } from './leaves-nothing.ts'
 import { Workload } from './workload.ts'
 
-const FOUND = /of the same user namespace is in the host's network/
+const FOUND = /of the same user namespace, or of one above it, is in the host's network/
 
 let workload: Workload
 before(async () => {
@@ -62,6 +62,29 @@ test('inOurNetwork() refuses by nothing that was seen before alone', async () =>
     await gone(one)
   }
   assert.equal(await inOurNetwork(target, { first: true }), undefined)
+})
+
+test('inOurNetwork() sees who is in a user namespace above, from which it can be entered', async () => {
+  // One of root's in our network; and in it another one, in a network of its own.
+  const above = await Workload.startedBy('unshare', '--user', '--map-root-user')
+  try {
+    await above.must('getpid')
+    const inside = await Workload.startedBy(
+      ...(['nsenter', '-t', String(above.pid), '-U'] as const),
+      ...['unshare', '--user', '--map-root-user', '--mount', '--net'],
+    )
+    try {
+      await inside.must('getpid')
+      using target = openTarget(inside.pid)
+      assert.match((await inOurNetwork(target)) ?? '', FOUND)
+      await gone(above)
+      assert.equal(await inOurNetwork(target), undefined)
+    } finally {
+      await gone(inside)
+    }
+  } finally {
+    await gone(above)
+  }
 })
 
 test('inOurNetwork() does not take the child of an executor for one of them', async () => {

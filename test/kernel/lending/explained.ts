@@ -9,7 +9,7 @@ import { type Explanation, explainCall } from '../../../src/lending/explain.ts'
 import { runningKernel } from '../../../src/lending/kernel-model.ts'
 import { explainOther } from '../../../src/lending/other-call.ts'
 import { explainSeen, isExplained, lookAt } from '../../../src/lending/seen-refusal.ts'
-import { situationOfPid } from '../../../src/lending/situation.ts'
+import { type Situation, situationOfThread } from '../../../src/lending/situation.ts'
 import type { SeenCall } from '../../../src/record/call.ts'
 import { Recorder } from '../../../src/record/recorder.ts'
 import { CLI } from '../../helpers/cli.ts'
@@ -102,10 +102,13 @@ export async function explainedRun(
     await until(/done/)
     recorder.drain()
     assert.ok(calls.length > 0, `no call was seen: ${said}`)
-    const situation = await situationOfPid(calls[0]!.pid, guard)
     const kernel = runningKernel()
     const answers: Answer[] = []
+    const known = new Map<number, Situation>()
     for (const seen of calls) {
+      const { pid, tid } = seen
+      const situation = known.get(tid) ?? (await situationOfThread(pid, tid, guard))
+      known.set(tid, situation)
       const looked = seen.need === undefined ? await lookAt(seen, guard) : { situation, other: undefined }
       const { other } = looked
       answers.push({

@@ -109,7 +109,8 @@ export class Executor {
   #chunks: Buffer[] = []
   #have = 0
   #wake: (() => void) | undefined
-  #ended = false
+  /** How, once it has. */
+  #ended: string | undefined
 
   /** `hostNetwork`: context 0 stays in the network namespace that we are in. */
   constructor({ hostNetwork = false } = {}) {
@@ -121,8 +122,8 @@ export class Executor {
       this.#have += chunk.length
       this.#wake?.()
     })
-    this.#child.on('exit', () => {
-      this.#ended = true
+    this.#child.on('exit', (status, signal) => {
+      this.#ended = signal ?? `status ${status}`
       this.#wake?.()
     })
     this.#child.stdin.on('error', () => {})
@@ -179,7 +180,7 @@ export class Executor {
     this.#send(0, count, 0, bytes)
     const wanted = count * 4
     while (this.#have < wanted) {
-      if (this.#ended) throw new Error('the executor has ended')
+      if (this.#ended !== undefined) throw new Error(`the executor has ended: ${this.#ended}`)
       await new Promise<void>(resolve => {
         this.#wake = resolve
       })
@@ -191,7 +192,7 @@ export class Executor {
   }
 
   async close(): Promise<void> {
-    if (this.#ended) return
+    if (this.#ended !== undefined) return
     this.#child.stdin.end()
     await once(this.#child, 'exit')
   }

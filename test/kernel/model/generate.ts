@@ -3,6 +3,7 @@ import type { File } from '../../../src/model/file.ts'
 import { LSM_HOOKS, type LsmHook } from '../../../src/model/machine.ts'
 import { MAP_TYPES } from '../../../src/model/map-types.ts'
 import { ALL_CAPS, CAPS, CONTEXTS, type Lab, LONG_PROGRAM } from './lab.ts'
+import { atEdge } from './map-edges.ts'
 import type { Random } from './random.ts'
 import type {
   AttachSpec,
@@ -172,7 +173,7 @@ function mapSpec(random: Random, lab: Lab): MapSpec {
   const odd = random.chance(isLast ? 50 : 25)
   const refers = shape?.needsInner === true || shape?.needsTypes !== undefined
   const often = odd ? 25 : 1
-  return {
+  const spec: MapSpec = {
     op: 'map_create',
     ...who,
     type,
@@ -180,14 +181,10 @@ function mapSpec(random: Random, lab: Lab): MapSpec {
     ...short,
     ...sometimes(random, often, 'keySize', () => random.pick(SIZES)),
     ...sometimes(random, often, 'valueSize', () => random.pick(SIZES)),
-    ...sometimes(random, often, 'maxEntries', () =>
-      // A cpumap has no more elements than the kernel has processors, of which the model knows nothing.
-      word === 'cpumap' ? random.below(3) : random.pick([0, 1, 2, 5, 4096, 8192]),
-    ),
+    ...sometimes(random, often, 'maxEntries', () => random.pick([0, 1, 2, 5, 4096, 8192])),
     ...sometimes(random, odd ? 50 : 3, 'flags', () => mapFlags(random, shape?.sample.flags ?? 0)),
     ...sometimes(random, isLast ? 15 : 0, 'flags', () => (shape?.sample.flags ?? 0) | CLOSED),
-    // What rhash makes of it is not of the model.
-    ...sometimes(random, word === 'rhash' ? 0 : odd ? 10 : 1, 'extra', () => random.pick([1, 15, 16, 4096])),
+    ...sometimes(random, odd ? 10 : 1, 'extra', () => random.pick([1, 15, 16, 4096])),
     ...sometimes(random, 3, 'numaNode', () => random.pick([0, 1000, 99999])),
     ...sometimes(random, refers ? 25 : 5, 'name', () => random.pick(NAMES)),
     ...sometimes(random, shape?.needsInner === true ? 20 : 0, 'inner', () =>
@@ -195,6 +192,7 @@ function mapSpec(random: Random, lab: Lab): MapSpec {
     ),
     ...mapTypes(random, lab, shape?.needsTypes),
   }
+  return random.chance(12) ? atEdge(random, lab, word, spec) : spec
 }
 
 /** Types: of a map that needs its own, sometimes others; of the rest, now and then some. */
@@ -237,7 +235,10 @@ function plainCaller(random: Random, lab: Lab, op: BpfSpec['op']) {
 }
 
 function wellFormedMap(random: Random, lab: Lab): MapSpec {
-  return { op: 'map_create', ...plainCaller(random, lab, 'map_create'), type: random.pick([1, 2, 5, 6, 27]) }
+  const type = random.pick([1, 2, 5, 6, 27])
+  const word = lab.kernel.vocabulary.maps.nameOfBit.get(type)!
+  const spec: MapSpec = { op: 'map_create', ...plainCaller(random, lab, 'map_create'), type }
+  return random.chance(25) ? atEdge(random, lab, word, spec) : spec
 }
 
 function wellFormedProgram(random: Random, lab: Lab): ProgSpec {

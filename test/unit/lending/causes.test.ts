@@ -47,7 +47,10 @@ test('mappedFile() finds a library in /proc/PID/maps, as `map_files` names it', 
 
 const MAP = [{ inside: 0, outside: 100_000, count: 65_536 }]
 const who = { uid: 100_000, gids: [100_000, 100_005], uidMap: MAP, gidMap: MAP }
-const root = (uid: number, gid: number, mode: number) => ({ userNamespace: 'user:[2]', uid, gid, mode })
+const root = (uid: number, gid: number, mode: number) => ({
+  ...{ userNamespace: 'user:[2]', uid, gid, mode },
+  way: [],
+})
 
 test('opensRoot(): owner, group and others, and a capability over who has a number inside', () => {
   const opens = (uid: number, gid: number, mode: number, capabilities: string[] = []): boolean =>

@@ -162,7 +162,14 @@ test('a map that carries devices becomes no stranger’s descriptor where the ho
   }
   const { BPF_MAP_TYPE_ARRAY: array, BPF_MAP_TYPE_DEVMAP: devices } = bpf_map_type
   const all = ['ok', 'ok', 'ok', 'ok', 'ok', 'ok']
-  assert.deepEqual(of(devices), ['ok', 'ok', 'receive stranger EACCES', 'receive stranger EACCES', 'ok', 'ok'])
+  assert.deepEqual(of(devices), [
+    'ok',
+    'ok',
+    'receive stranger EACCES',
+    'receive stranger EACCES',
+    'ok',
+    'ok',
+  ])
   assert.deepEqual(of(array), all)
   assert.deepEqual(of(devices, { network: 'host' }), all)
   assert.deepEqual(of(devices, { sharing: { bindMount: false, passToken: true } }), all)

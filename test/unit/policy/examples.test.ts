@@ -15,8 +15,8 @@ const EXAMPLES = join(ROOT, 'examples', 'policies')
 
 /** Level and need of the guard of every example; a new example must be added. */
 const EXPECTED: Readonly<Record<string, { level: string; needsGuard: boolean }>> = {
-  'libbpf-xdp.yaml': { level: 'low', needsGuard: false },
-  'packet-counter.yaml': { level: 'low', needsGuard: false },
+  'libbpf-xdp.yaml': { level: 'medium', needsGuard: false },
+  'packet-counter.yaml': { level: 'medium', needsGuard: false },
   'socket-filter.yaml': { level: 'low', needsGuard: false },
   'tracing.yaml': { level: 'critical', needsGuard: true },
   'two-maps.yaml': { level: 'low', needsGuard: true },

@@ -23,8 +23,11 @@ describe('assessRisk()', () => {
   }
 
   for (const type of ['xdp', 'sched_cls', 'netfilter', 'sk_lookup', 'flow_dissector']) {
-    test(`assessRisk() of ${type} is low in an own network and high in the host's`, () => {
-      assert.equal(levelOf(`progs: [${type}]`, 'progs', type), 'low')
+    test(`assessRisk() of ${type} is medium in an own network, low where a guard holds it, high in the host's`, () => {
+      assert.equal(levelOf(`progs: [${type}]`, 'progs', type), 'medium')
+      assert.equal(levelOf(`progs: [${type}]`, 'progs', type, '  limits: { maps: 8 }\n'), 'low')
+      const without = '  limits: { maps: 8 }\n  guard: optional\n'
+      assert.equal(levelOf(`progs: [${type}]`, 'progs', type, without), 'medium')
       assert.equal(levelOf(`progs: [${type}]`, 'progs', type, HOST), 'high')
     })
   }
