@@ -9,6 +9,7 @@
  * run. Tables have as many records as the caller makes.
  */
 #define HOOK(name) static __always_inline __attribute__((unused))
+#define FUNCTION(name) HOOK(name)
 
 /*
  * Kernels without CONFIG_KALLSYMS_ALL do not tell these addresses, so the caller finds them out

@@ -151,7 +151,12 @@ static __noinline int guard_links(struct link_call *expected)
 	return making.refused ? -EACCES : 0;
 }
 
-HOOK("file_alloc_security")
+/* The hook file_alloc_security itself takes no BPF programs since Linux 7; who asks it does. */
+#ifndef FUNCTION
+#define FUNCTION(name) SEC("fmod_ret/" name)
+#endif
+
+FUNCTION("security_file_alloc")
 int guard_file_alloc(__u64 *ctx)
 {
 	struct link_call *making = bpf_task_storage_get(&making_links, bpf_get_current_task_btf(), 0, 0);

@@ -192,13 +192,13 @@ function mapsOfRunning(directory: string): ReadonlySet<number> {
   return new Set([...own_maps.keys()].filter(id => used.has(id)))
 }
 
-/** Of the program of a pinned link; none unless that is an LSM program. */
+/** Of the program of a pinned link; none unless that is of a type that the guard has. */
 function mapsUsedBy(pin: string): readonly number[] {
   try {
     using link = new Link(objGet(pin))
     using program = Program.fromFd(getFdById('BPF_PROG_GET_FD_BY_ID', link.info().programId))
     const { type, mapIds } = program.info()
-    return type === 'lsm' ? mapIds : []
+    return type === 'lsm' || type === 'tracing' ? mapIds : []
   } catch (error) {
     if (error instanceof SyscallError || error instanceof TypeError) return []
     throw error
