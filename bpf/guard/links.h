@@ -151,6 +151,53 @@ static __noinline int guard_links(struct link_call *expected)
 	return making.refused ? -EACCES : 0;
 }
 
+struct pt_regs___x86 {
+	unsigned long di, bx, orig_ax;
+} __core;
+
+struct pt_regs___arm64 {
+	__u64 orig_x0;
+	int syscallno;
+} __core;
+
+static void *(*bpf_task_pt_regs)(struct task_struct *task) = (void *)175;
+
+enum {
+	FIELD_EXISTS = 2,
+	X32_BIT = 0x40000000,
+	NR_BPF = 321,
+	NR_BPF_32 = 357,
+	NR_BPF_ARM64 = 280,
+	COMMON_ATTRS = 1 << 16, /* Since Linux 7.2 a flag beside the command. */
+	NO_COMMAND = ~0u,
+};
+
+/* The command of the call of bpf(2) that the task is in. */
+static __always_inline __u32 command_of(struct task_struct *task)
+{
+	void *given = bpf_task_pt_regs(task);
+	struct pt_regs___x86 *regs = given;
+	__u32 number;
+
+	if (!__builtin_preserve_field_info(((struct pt_regs___x86 *)0)->orig_ax, FIELD_EXISTS)) {
+		struct pt_regs___arm64 *arm64 = given;
+
+		return arm64->syscallno == NR_BPF_ARM64 ? (__u32)arm64->orig_x0 & ~COMMON_ATTRS : NO_COMMAND;
+	}
+	number = (__u32)regs->orig_ax & ~X32_BIT;
+	if (number == NR_BPF)
+		return (__u32)regs->di & ~COMMON_ATTRS;
+	return number == NR_BPF_32 ? (__u32)regs->bx & ~COMMON_ATTRS : NO_COMMAND;
+}
+
+/* A call that failed before it made a link leaves what it expected. Programs that are run call bpf(2), too. */
+static __always_inline int is_still_in(const struct link_call *making, struct task_struct *task)
+{
+	__u32 cmd = command_of(task);
+
+	return cmd == making->cmd || cmd == BPF_PROG_TEST_RUN;
+}
+
 /* The hook file_alloc_security itself takes no BPF programs since Linux 7; who asks it does. */
 #ifndef FUNCTION
 #define FUNCTION(name) SEC("fmod_ret/" name)
@@ -159,9 +206,15 @@ static __noinline int guard_links(struct link_call *expected)
 FUNCTION("security_file_alloc")
 int guard_file_alloc(__u64 *ctx)
 {
-	struct link_call *making = bpf_task_storage_get(&making_links, bpf_get_current_task_btf(), 0, 0);
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct link_call *making = bpf_task_storage_get(&making_links, task, 0, 0);
 
-	return making && making->expected ? guard_links(making) : 0;
+	if (!making || !making->expected)
+		return 0;
+	if (is_still_in(making, task))
+		return guard_links(making);
+	making->expected = 0;
+	return 0;
 }
 
 #endif
