@@ -8,11 +8,12 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, rmdirSync, statSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, rmdirSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
-import { after, before } from 'node:test'
+import { after, before, test } from 'node:test'
 import { compiled } from '../../scripts/compiled.ts'
+import { attachProgram, loadObject, parseObject } from '../../src/ebpf/index.ts'
 import { Program } from '../../src/ebpf/prog.ts'
 import type { DelegationId } from '../../src/guard/guard.ts'
 import type { Fd } from '../../src/sys/fd.ts'
@@ -208,3 +209,27 @@ async function within(place: string, body: () => Promise<void>): Promise<void> {
     writeFileSync('/sys/fs/cgroup/cgroup.procs', String(process.pid))
   }
 }
+
+/** As many as make the guard refuse what it cannot judge, were they its own. */
+const MANY_LINKS = 70
+
+test('a call that made no link leaves nothing behind: its task opens files, whatever links others make', {
+  skip,
+}, async () => {
+  await lending({}, async ({ mustToken }) => {
+    using token = mustToken()
+    using program = mallory.must(progCommand('sk_lookup', 'sk_lookup', token.number))
+    const attr = bpf_attr_link_create.encode({
+      prog_fd: program.number,
+      target_fd: 999,
+      attach_type: BPF_SK_LOOKUP,
+    })
+    assert.equal(mallory.run({ cmd: bpf_cmd.BPF_LINK_CREATE, attr, refs: [] }), 'EBADF')
+    const file = join(__dirname, '../../examples/library/filter.bpf.o')
+    using object = await loadObject(parseObject(readFileSync(file), { name: 'filter' }))
+    for (let made = 0; made < MANY_LINKS; made++) {
+      using _ = attachProgram(object, 'filter', { kind: 'xdp', device: 'lo' })
+    }
+    await mallory.workload.must('close', await mallory.workload.must('openat', -100, '/', O_DIRECTORY, 0))
+  })
+})
