@@ -430,7 +430,11 @@ static int read_all(void *to, size_t bytes)
 	for (size_t done = 0; done < bytes;) {
 		ssize_t more = read(0, (char *)to + done, bytes - done);
 
-		if (more <= 0)
+		if (more < 0 && errno == EINTR)
+			continue;
+		if (more < 0)
+			fail("read");
+		if (more == 0)
 			return 0;
 		done += more;
 	}
@@ -485,11 +489,14 @@ int main(int argc, char **argv)
 	read_capabilities();
 	while (read_all(&head, sizeof(head))) {
 		if (head.kind == DATA) {
-			if (head.offset > ARENA_BYTES || head.count > ARENA_BYTES - head.offset ||
-			    !read_all((char *)arena + head.offset, head.count))
+			if (head.offset > ARENA_BYTES || head.count > ARENA_BYTES - head.offset)
+				fail("data of a size that is too large");
+			if (!read_all((char *)arena + head.offset, head.count))
 				break;
 		} else {
-			if (head.count > MAX_STEPS || !read_all(shared->step, head.count * sizeof(struct step)))
+			if (head.count > MAX_STEPS)
+				fail("too many steps");
+			if (!read_all(shared->step, head.count * sizeof(struct step)))
 				break;
 			batch(head.count);
 		}
