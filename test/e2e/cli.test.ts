@@ -287,7 +287,7 @@ test('policy diff says what more and what less is granted, and exits as diff doe
   assert.match(stdout, /^spec\.rights\.progs +- +tracing +more$/m)
   assert.match(stdout, /^spec\.rights\.progs +xdp +- +less$/m)
   assert.match(stdout, /^spec\.limits\.tokens +1024 \(default\) +1 +less$/m)
-  assert.match(stdout, /^risk +low +critical$/m)
+  assert.match(stdout, /^risk +medium +critical$/m)
   const same = await cli(['policy', 'diff', POLICY, POLICY])
   assert.equal(same.status, 0)
   assert.match(same.stdout, /grant the same/)

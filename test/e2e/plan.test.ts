@@ -66,7 +66,7 @@ test('plan --json has masks, rights with their reasons, capabilities and risk', 
   assert.deepEqual(answer.rights[1], {
     ...{ domain: 'progs', word: 'xdp', bit: 6, by: ['program "let_pass"'], forLoader: false, certain: true },
   })
-  assert.equal(answer.risk.level, 'low')
+  assert.equal(answer.risk.level, 'medium')
 })
 
 test('plan --check tells what a policy lacks, and with --strict fails for what it grants needlessly', async () => {

@@ -66,8 +66,8 @@ test('policy merge takes no hostile input: too large, not valid, twice standard 
 test('the examples merge with one another wherever their terms do', async () => {
   const library = join(ROOT, 'examples/policies/library')
   const { status, stdout, stderr } = await cli([
-    ...['policy', 'merge', join(library, 'knot.yaml'), join(library, 'suricata.yaml')],
+    ...['policy', 'merge', join(library, 'nsd-xdp.yaml'), join(library, 'suricata.yaml')],
   ])
   assert.equal(status, 0, stderr)
-  assert.match(stdout, /knot\.yaml: .*; .*suricata\.yaml: /)
+  assert.match(stdout, /nsd-xdp\.yaml: .*; .*suricata\.yaml: /)
 })

@@ -143,7 +143,10 @@ test('--json is a document a line, and counters go up; without packets they do n
   assert.equal(await statusOf(child), 0)
   const documents = lines.map(line => checkedDocument('try', line) as Document)
   const [policy, loaded, ...rest] = documents
-  assert.deepEqual([policy?.type, policy?.attach, policy?.risk?.level], ['policy', ['count=xdp:lo'], 'low'])
+  assert.deepEqual(
+    [policy?.type, policy?.attach, policy?.risk?.level],
+    ['policy', ['count=xdp:lo'], 'medium'],
+  )
   assert.equal(loaded?.type, 'loaded')
   assert.equal(rest.at(-1)?.type, 'end')
   const counted = rest.filter(({ type }) => type === 'counters').map(packetsIn)

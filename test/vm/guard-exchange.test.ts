@@ -219,12 +219,15 @@ test('a call that made no link leaves nothing behind: its task opens files, what
   await lending({}, async ({ mustToken }) => {
     using token = mustToken()
     using program = mallory.must(progCommand('sk_lookup', 'sk_lookup', token.number))
+    using own = network(`/proc/${mallory.workload.pid}/ns/net`)
     const attr = bpf_attr_link_create.encode({
       prog_fd: program.number,
-      target_fd: 999,
+      target_fd: own.number,
+      // The kernel knows none.
+      flags: 1,
       attach_type: BPF_SK_LOOKUP,
     })
-    assert.equal(mallory.run({ cmd: bpf_cmd.BPF_LINK_CREATE, attr, refs: [] }), 'EBADF')
+    assert.equal(mallory.run({ cmd: bpf_cmd.BPF_LINK_CREATE, attr, refs: [] }), 'EINVAL')
     const file = join(__dirname, '../../examples/library/filter.bpf.o')
     using object = await loadObject(parseObject(readFileSync(file), { name: 'filter' }))
     for (let made = 0; made < MANY_LINKS; made++) {

@@ -858,8 +858,9 @@ objectAttempts(
   structOpsLink,
 )
 
+// Whoever calls here shares descriptors, and is in the host's network.
 attempt('fill struct_ops after revocation', refused =>
-  lending({}, ({ id, mustToken }) => {
+  lending({ network: 'host' }, ({ id, mustToken }) => {
     using parts = new Parts()
     using token = mustToken()
     const one = new Congestion(token, parts)
@@ -900,7 +901,7 @@ function swap(link: number, next: number): Command {
 }
 
 attempt('replace the struct_ops of a link after revocation', refused =>
-  lending({}, ({ id, mustToken }) => {
+  lending({ network: 'host' }, ({ id, mustToken }) => {
     using parts = new Parts()
     using token = mustToken()
     const [one, two] = [new Congestion(token, parts), new Congestion(token, parts)]
