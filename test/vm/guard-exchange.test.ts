@@ -212,27 +212,26 @@ async function within(place: string, body: () => Promise<void>): Promise<void> {
 
 /** As many as make the guard refuse what it cannot judge, were they its own. */
 const MANY_LINKS = 70
+const EINVAL = 22
 
 test('a call that made no link leaves nothing behind: its task opens files, whatever links others make', {
   skip,
 }, async () => {
   await lending({}, async ({ mustToken }) => {
+    const { workload } = mallory
     using token = mustToken()
     using program = mallory.must(progCommand('sk_lookup', 'sk_lookup', token.number))
-    using own = network(`/proc/${mallory.workload.pid}/ns/net`)
-    const attr = bpf_attr_link_create.encode({
-      prog_fd: program.number,
-      target_fd: own.number,
-      // The kernel knows none.
-      flags: 1,
-      attach_type: BPF_SK_LOOKUP,
-    })
-    assert.equal(mallory.run({ cmd: bpf_cmd.BPF_LINK_CREATE, attr, refs: [] }), 'EINVAL')
+    using own = network(`/proc/${workload.pid}/ns/net`)
+    const [prog_fd, target_fd] = [await workload.take(program), await workload.take(own)]
+    // The kernel knows no such flag: it makes no link.
+    const attr = bpf_attr_link_create.encode({ prog_fd, target_fd, attach_type: BPF_SK_LOOKUP, flags: 1 })
+    assert.equal(await workload.call('bpf', bpf_cmd.BPF_LINK_CREATE, attr, attr.length), -EINVAL)
     const file = join(__dirname, '../../examples/library/filter.bpf.o')
     using object = await loadObject(parseObject(readFileSync(file), { name: 'filter' }))
     for (let made = 0; made < MANY_LINKS; made++) {
       using _ = attachProgram(object, 'filter', { kind: 'xdp', device: 'lo' })
     }
-    await mallory.workload.must('close', await mallory.workload.must('openat', -100, '/', O_DIRECTORY, 0))
+    const opened = await workload.must('openat', -100, '/', O_DIRECTORY, 0)
+    for (const fd of [prog_fd, target_fd, opened]) await workload.must('close', fd)
   })
 })

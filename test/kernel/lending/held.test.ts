@@ -56,7 +56,7 @@ async function explained(command: readonly string[]): Promise<{ all: Explanation
 }
 
 test('50 of 50 processes that end right after a refused call have their cause', machine, async () => {
-  const loop = `for i in $(seq 50); do ${ONCE}; done; exit 7`
+  const loop = `for i in $(seq 50); do '${ONCE}'; done; exit 7`
   const { all, status } = await explained([...APART, 'sh', '-c', loop])
   assert.equal(status, 7)
   assert.deepEqual(
@@ -102,7 +102,14 @@ test(
   'a parent that waits for stopped children, too, sees none; and one that another stops is stopped',
   machine,
   async () => {
-    const run = await cli(['explain', '--', ...APART, 'sh', '-c', `${WAITS} ${ONCE}; ${WAITS} stop ${ONCE}`])
+    const run = await cli([
+      'explain',
+      '--',
+      ...APART,
+      'sh',
+      '-c',
+      `'${WAITS}' '${ONCE}'; '${WAITS}' stop '${ONCE}'`,
+    ])
     assert.equal(run.status, 3, run.stderr)
     assert.match(run.stderr, /^ended\nstopped ended$/m)
     assert.match(run.stdout, /no-delegation/)
@@ -115,7 +122,7 @@ let stuckOnes = 0
 async function stuck() {
   const at = join(scratch.path, `done-${++stuckOnes}`)
   const explain = startCli(
-    ['explain', '--', ...APART, 'sh', '-c', `echo ready >&2; read line; ${ONCE}; echo > ${at}`],
+    ['explain', '--', ...APART, 'sh', '-c', `echo ready >&2; read line; '${ONCE}'; echo > '${at}'`],
     {
       stdio: ['pipe', 'ignore', 'pipe'],
     },
@@ -180,7 +187,7 @@ for (const [what, end] of [
   })
 
 test('the other threads go on, and signals and the status are as without', machine, async () => {
-  const traps = `trap "exit 9" TERM; ${ONCE}; kill -TERM $$; sleep 60`
+  const traps = `trap "exit 9" TERM; '${ONCE}'; kill -TERM $$; sleep 60`
   const { all, status } = await explained([...APART, 'sh', '-c', traps])
   assert.equal(status, 9)
   assert.equal(all.length, 1)
