@@ -131,15 +131,20 @@ async function stuck() {
   explain.stderr!.on('data', bytes => {
     said += String(bytes)
   })
-  await eventually(() => said.includes('ready'), 'it never began')
-  const [holder] = childrenOf(explain.pid!)
-  assert.ok(holder !== undefined)
-  process.kill(explain.pid!, 'SIGSTOP')
-  await eventually(() => stateOf(explain.pid!) === 'T', 'it did not stop')
-  explain.stdin!.write('\n')
-  await eventually(() => descendants(holder).some(pid => stateOf(pid) === 't'), 'nobody is held')
-  assert.equal(existsSync(at), false)
-  return { explain, holder, at }
+  try {
+    await eventually(() => said.includes('ready'), 'it never began')
+    const [holder] = childrenOf(explain.pid!)
+    assert.ok(holder !== undefined)
+    process.kill(explain.pid!, 'SIGSTOP')
+    await eventually(() => stateOf(explain.pid!) === 'T', 'it did not stop')
+    explain.stdin!.write('\n')
+    await eventually(() => descendants(holder).some(pid => stateOf(pid) === 't'), 'nobody is held')
+    assert.equal(existsSync(at), false)
+    return { explain, holder, at }
+  } catch (error) {
+    explain.kill('SIGKILL')
+    throw error
+  }
 }
 
 const childrenOf = (pid: number): number[] =>
