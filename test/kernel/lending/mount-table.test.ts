@@ -15,8 +15,8 @@ const scratch = tidyScratch()
 
 /** A tmpfs; then, at the same place and as a rule by the same number, an overlay, which others may serve. */
 const SCRIPT = `
-  mount -t tmpfs none "$0" && mkdir "$0/place" "$0/low" && mount -t tmpfs none "$0/place" && echo 1
-  read line; umount "$0/place" && mount -t overlay none -o "lowerdir=$0/low:$0" "$0/place" && echo 2
+  mount -t tmpfs none "$0" && mkdir "$0/place" "$0/low" "$0/lower" && mount -t tmpfs none "$0/place" && echo 1
+  read line; umount "$0/place" && mount -t overlay none -o "lowerdir=$0/low:$0/lower" "$0/place" && echo 2
   read line`
 
 test('a table that was read before says nothing of what was mounted since', needsTokens(), async () => {
