@@ -12,6 +12,7 @@ export const guardInstall = strict({
   directory,
   mode,
   audit: flag,
+  removed: texts.describe('What lay in the directory and no guard had put there'),
 })
 export const guardRemove = strict({ done: z.literal('removed'), directory })
 

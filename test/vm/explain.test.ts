@@ -138,27 +138,31 @@ describe('explain under the guard', { skip }, () => {
   })
 
   test('a bind mount of the bpffs', async () => {
+    // Where loaders look is the bind mount.
+    const options = { path: '/mnt' }
     const bind = async (body: () => Promise<void>): Promise<void> => {
       const MS_BIND = 4096
-      await borrower.workload.must('mount', PATH, '/mnt', 0, MS_BIND, 0)
+      await borrower.workload.must('mount', '/mnt', PATH, 0, MS_BIND, 0)
       try {
         await body()
       } finally {
-        await borrower.workload.must('umount2', '/mnt', 0)
+        await borrower.workload.must('umount2', PATH, 0)
       }
     }
-    await lending({}, async ({ token }) => {
+    const shared = async (changes: Changes, body: Parameters<typeof lending>[1]): Promise<void> =>
+      borrower.lending(guard, changes, body, options)
+    await shared({}, async ({ token }) => {
       assert.equal(token(), 'ok')
       await bind(async () => {
-        assert.equal(await borrower.triesToken('/mnt'), 'EACCES')
+        assert.equal(await borrower.triesToken(PATH), 'EACCES')
         assert.equal(told(await why(HASH)), 'guard-elsewhere spec.sharing.bindMount=true')
       })
       assert.equal(told(await why(HASH)), 'none')
     })
-    await lending({ sharing: { bindMount: true, passToken: false } }, async ({ token }) => {
+    await shared({ sharing: { bindMount: true, passToken: false } }, async ({ token }) => {
       assert.equal(token(), 'ok')
       await bind(async () => {
-        assert.equal(await borrower.triesToken('/mnt'), 'ok')
+        assert.equal(await borrower.triesToken(PATH), 'ok')
         assert.equal(told(await why(HASH)), 'none')
       })
     })
