@@ -576,7 +576,12 @@ test('explain --event and --last: what the guard refused, with the loan, and the
   await says(it, ['explain', '--event', '7', '--yes'], [/--yes is for --fix/], 2)
   await says(it, ['explain', '--event', '7', '--fix'], [/no terminal to ask on[\s\S]*--yes/], 2)
   await using none = await daemon({ events: noMoreOf([]) })
-  await says(none, ['explain', '--last'], [/The guard has no events/], 1)
+  await says(
+    none,
+    ['explain', '--last', '--delegation', 'loan-1'],
+    [/none is a refusal of those that are named/],
+    1,
+  )
 })
 
 test('explain --event --fix changes the file of the loan that the daemon names, and has it read again', async () => {
