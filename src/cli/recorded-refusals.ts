@@ -117,7 +117,7 @@ export function keepRefusals(all: readonly RecordedRefusal[]): boolean {
   if (all.length === 0) return true
   let kept = [...all]
   let text = JSON.stringify(kept)
-  while (text.length > MOST_BYTES) {
+  while (Buffer.byteLength(text) > MOST_BYTES) {
     kept = kept.slice(Math.ceil(kept.length / 2))
     text = JSON.stringify(kept)
   }

@@ -13,7 +13,7 @@ import { explainTokenCreate } from '../../lending/token-refusal.ts'
 import type { SeenCall } from '../../record/call.ts'
 import { HeldCommand } from '../../record/held-command.ts'
 import { Recorder } from '../../record/recorder.ts'
-import { endOf } from '../command-end.ts'
+import { forwardSignals } from '../forward-signals.ts'
 import { installedGuard } from '../installed-guard.ts'
 import { note } from '../output.ts'
 
@@ -69,6 +69,12 @@ export async function ofCommand([name, ...rest]: string[]): Promise<Ran> {
     status,
     explained: at === undefined ? explainUnseen(call) : explainSeen(runningKernel(), at, call, event),
   }
+}
+
+/** Its exit status. Signals to us are its own meanwhile, and ours again after that. */
+async function endOf(command: HeldCommand): Promise<number> {
+  using _ = forwardSignals(signal => command.signal(signal))
+  return await command.ended
 }
 
 /** Processes of which it is known how their last attempt at a token has ended. */

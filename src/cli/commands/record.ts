@@ -14,6 +14,7 @@ import { type Recording, recordingOf } from '../../record/recording.ts'
 import { Seen } from '../../record/seen.ts'
 import { incompleteText, recordingText } from '../../record/text.ts'
 import { heldRecipient } from '../daemon/recipient.ts'
+import { forwardSignals } from '../forward-signals.ts'
 import { installedGuard } from '../installed-guard.ts'
 import { Interrupted, interruption } from '../interrupted.ts'
 import { note, print, printJson, warn } from '../output.ts'
@@ -239,37 +240,18 @@ function aborted(signal: AbortSignal): Promise<never> {
   })
 }
 
-/** From a terminal these reach the command without us. */
-const TYPED: readonly NodeJS.Signals[] = ['SIGINT', 'SIGQUIT']
-const FORWARDED: readonly NodeJS.Signals[] = [...TYPED, 'SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGUSR2']
-
 /** The exit status, as a shell has it. Signals to us are the command's meanwhile. */
-function ended(start: () => ChildProcess, program: string): Promise<number> {
-  const isShared = process.stdin.isTTY === true
-  const handlers = FORWARDED.map(signal => {
-    const handler = (): void => {
-      if (!isShared || !TYPED.includes(signal)) child.kill(signal)
-    }
-    process.on(signal, handler)
-    return () => process.off(signal, handler)
-  })
-  const remove = (): void => {
-    for (const one of handlers) one()
-  }
+async function ended(start: () => ChildProcess, program: string): Promise<number> {
+  // It is there before any handler runs.
   let child: ChildProcess
-  try {
-    // It is there before any handler runs.
-    child = start()
-  } catch (error) {
-    remove()
-    throw error
-  }
-  return new Promise<number>(resolve => {
+  using _ = forwardSignals(signal => child.kill(signal))
+  child = start()
+  return await new Promise<number>(resolve => {
     // As env(1) and shells do: 127 not found, 126 found but not executable.
     child.once('error', (error: NodeJS.ErrnoException) => {
       warn(`cannot run ${quoted(program)}: ${error.code}`)
       resolve(error.code === 'ENOENT' ? 127 : 126)
     })
     child.once('exit', (code, signal) => resolve(code ?? 128 + constants.signals[signal!]))
-  }).finally(remove)
+  })
 }
